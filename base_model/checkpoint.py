@@ -1,0 +1,163 @@
+"""A checkpoint's folder or hub id to modules, in the original or the diffusers layout.
+
+Folders: ``transformer/ vae/ text_encoder/ tokenizer/ scheduler/``, each with its config. The layout
+of the transformer's weights is told by their names. Weights go straight to dtype and device, onto
+modules built on the meta device, so that a 12B model is never in memory twice.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from base_model.errors import GeneratorError
+from base_model.key_map import layout_of, to_diffusers
+from base_model.model_configs import check_scheduler, transformer_arguments, vae_arguments
+from base_model.prompt_encoder import PromptEncoder
+from base_model.weight_files import find_weights, load_strictly, read_json, shorten
+
+
+def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
+    """The checkpoint on disk, downloaded first when it is a hub id.
+
+    Args:
+        checkpoint: A folder, or a hub id ("org/name") as a string.
+        text_encoder: Whether the text encoder and tokenizer are needed, too.
+
+    Returns:
+        A folder with everything that is needed.
+
+    Raises:
+        GeneratorError: When a part is missing or the hub does not give it.
+    """
+    parts = ["transformer", "vae"] + (["text_encoder", "tokenizer"] if text_encoder else [])
+    folder = checkpoint if isinstance(checkpoint, Path) else _download(checkpoint, parts)
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        raise GeneratorError(
+            f"{folder} is no whole checkpoint: it lacks {shorten([f'{m}/' for m in missing])}; it "
+            f"holds {shorten(found) or 'nothing'}. Give a folder with {'/, '.join(parts)}/."
+        )
+    check_scheduler(folder)
+    return folder
+
+
+def _download(hub_id: str, parts: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["model_index.json", "scheduler/*", *(f"{part}/*" for part in parts)]
+    try:
+        return Path(
+            snapshot_download(
+                hub_id, allow_patterns=patterns, ignore_patterns=["*.bin", "*.pt", "*.ckpt"]
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GeneratorError(
+            f"The checkpoint {hub_id!r} is not in the local cache and could not be downloaded: "
+            f"{reason} Check the name and the connection, or run `hf download {hub_id} --local-dir "
+            "FOLDER` on a machine with access (older versions: `huggingface-cli download`) and "
+            "give FOLDER as the checkpoint."
+        ) from error
+
+
+def load_transformer(
+    folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Any:
+    """Loads ``folder/transformer`` (either layout), frozen, in eval mode, not yet corrected.
+
+    Raises:
+        GeneratorError: When config or weights are not those of a V5.1 transformer.
+    """
+    from diffusers import EasyAnimateTransformer3DModel
+
+    part = folder / "transformer"
+    arguments = transformer_arguments(part, EasyAnimateTransformer3DModel)
+    weights = find_weights(part)
+    rename = {name: name for name in weights.files}
+    if layout_of(weights.files) == "original":
+        rename = {name: to_diffusers(name) for name in weights.files}
+    model = empty_model(EasyAnimateTransformer3DModel, arguments)
+    load_strictly(model, weights, rename=rename, dtype=dtype, device=device)
+    return model.requires_grad_(False).eval()
+
+
+def load_vae(
+    folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Any:
+    """Loads ``folder/vae``, frozen, in eval mode.
+
+    Raises:
+        GeneratorError: When config or weights are not those of a V5.1 VAE.
+    """
+    from diffusers import AutoencoderKLMagvit
+
+    part = folder / "vae"
+    weights = find_weights(part)
+    attention = sorted(name for name in weights.files if ".mid_block.attentions." in f".{name}")
+    if attention:
+        raise GeneratorError(
+            f"{part}: the VAE has {len(attention)} mid-block attention tensors "
+            f"({shorten(attention)}), which diffusers' AutoencoderKLMagvit does not compute. That "
+            "is the VAE of EasyAnimateV5; use the one of V5.1, which has its own."
+        )
+    model = empty_model(AutoencoderKLMagvit, vae_arguments(part, AutoencoderKLMagvit))
+    rename = {name: name for name in weights.files}
+    load_strictly(model, weights, rename=rename, dtype=dtype, device=device)
+    return model.requires_grad_(False).eval()
+
+
+def load_text_encoder(
+    folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> PromptEncoder:
+    """Loads ``folder/text_encoder`` and ``folder/tokenizer``, frozen, in eval mode.
+
+    Raises:
+        GeneratorError: When they are not a Qwen2-VL with its tokenizer, or weights are missing.
+    """
+    from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
+
+    part = folder / "text_encoder"
+    kind = read_json(part / "config.json").get("model_type")
+    if kind != "qwen2_vl":
+        raise GeneratorError(
+            f"{part}: the text encoder is {kind!r}, EasyAnimateV5.1 uses qwen2_vl. "
+            "Use the text_encoder/ of a V5.1 checkpoint."
+        )
+    find_weights(part)  # tells a truncated or missing file by name before transformers opens it
+    model, report = Qwen2VLForConditionalGeneration.from_pretrained(
+        part, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
+    )
+    problems = [
+        f"{len(report[key])} {what}: {shorten(sorted(map(str, report[key])))}"
+        for key, what in (
+            ("missing_keys", "missing"),
+            ("unexpected_keys", "unexpected"),
+            ("mismatched_keys", "of another shape"),
+        )
+        if report[key]
+    ]
+    if problems:
+        raise GeneratorError(
+            f"{part}: the weights do not fit config.json. Tensors {'; '.join(problems)}. "
+            "Weights and config.json must be of the same checkpoint."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise GeneratorError(
+            f"{folder / 'tokenizer'} cannot be loaded: {error}. Download or copy it again."
+        ) from error
+    template = folder / "tokenizer" / "chat_template.json"
+    if not tokenizer.chat_template and template.is_file():
+        tokenizer.chat_template = read_json(template)["chat_template"]
+    return PromptEncoder(model.requires_grad_(False).eval().to(device), tokenizer)
+
+
+def empty_model(model_class: Any, arguments: dict[str, Any]) -> Any:
+    """Builds a model on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return model_class(**arguments)

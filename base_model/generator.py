@@ -1,0 +1,349 @@
+"""The generator as the rest of the project sees it: text, noise, velocity, frames.
+
+Latents are ``(b, 16, t, h/8, w/8)`` with t = (frames - 1)/4 + 1, scaled by the VAE's factor. The
+state between sampling steps is float32 whatever the weights are (float64 for float64 weights).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from base_model import magvit
+from base_model.checkpoint import load_text_encoder, load_transformer, load_vae, local_folder
+from base_model.corrections import correct
+from base_model.errors import GeneratorError
+from base_model.prompt_encoder import PromptEncoder
+from base_model.shipped import resolve_checkpoint
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """Text states of the two guidance branches, each ``(b, l, d)``."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Everything one model call needs beside latents and sigma: one guidance branch.
+
+    Attributes:
+        text: ``(b, l, d)``, or ``(1, l, d)`` for all samples.
+        inpaint_latents: ``(b, 17, t, h/8, w/8)``: mask channel (0.7125 keep, 0 generate) and masked
+            clip. None is all zero: generate everything.
+        control_latents: ``(b, 32 or 22, t, h/8, w/8)``: control clip (16) or camera rays (6), then
+            reference image (16). None is all zero: no control, no reference.
+    """
+
+    text: Tensor
+    inpaint_latents: Tensor | None = None
+    control_latents: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GuidedCondition:
+    """The conditions of the two guidance branches."""
+
+    positive: Condition
+    negative: Condition
+
+
+class _ExtraInput(NamedTuple):
+    field: str
+    channels: int
+
+
+# in_channels of the transformer -> what is concatenated behind the 16 noisy latent channels.
+_EXTRA_INPUTS: dict[int, _ExtraInput | None] = {
+    16: None,  # text to video
+    33: _ExtraInput("inpaint_latents", 17),  # mask 1, masked clip 16
+    48: _ExtraInput("control_latents", 32),  # control clip 16, reference image 16
+    38: _ExtraInput("control_latents", 22),  # camera rays 6, reference image 16
+}
+
+
+class Generator:
+    """EasyAnimateV5.1: a transformer, a VAE and, where prompts are encoded, a text encoder.
+
+    Building one corrects the transformer in place (:func:`base_model.corrections.correct`) and
+    changes nothing else: gradients, dtype, device and training mode stay as they are.
+
+    Attributes:
+        transformer: ``EasyAnimateTransformer3DModel``.
+        vae: ``AutoencoderKLMagvit``.
+        prompt_encoder: None where text states come from a cache.
+        fp32_timesteps: Feed the time embedding 1000 * sigma in float32. The published code rounds
+            it to the weights' dtype first (up to 1.9 of 1000 in bfloat16), which is the default.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        vae: Any,
+        prompt_encoder: PromptEncoder | None = None,
+        *,
+        fp32_timesteps: bool = False,
+    ) -> None:
+        channels = transformer.config.in_channels
+        if channels not in _EXTRA_INPUTS:
+            raise GeneratorError(
+                f"The transformer takes {channels} input channels; known are "
+                f"{', '.join(map(str, _EXTRA_INPUTS))} (text, inpaint, control, camera). "
+                "Use an EasyAnimateV5.1 checkpoint (V5's control model, with 32, is not supported)."
+            )
+        if transformer.config.out_channels != vae.config.latent_channels:
+            raise GeneratorError(
+                f"The transformer makes {transformer.config.out_channels} latent channels and the "
+                f"VAE takes {vae.config.latent_channels}. Use the VAE of the same checkpoint."
+            )
+        self.transformer = correct(transformer)
+        self.vae = vae
+        self.prompt_encoder = prompt_encoder
+        self.fp32_timesteps = fp32_timesteps
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the transformer's weights (not of adapters on it)."""
+        return self.transformer.proj.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the transformer."""
+        return self.transformer.proj.weight.device
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """Dtype of latents and velocities: float32, or float64 when the weights are."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def encode_prompts(self, prompts: list[str], negatives: list[str]) -> TextCondition:
+        """Text states of prompts and negative prompts.
+
+        Args:
+            prompts: b prompts.
+            negatives: b negative prompts; ``""`` is allowed.
+
+        Returns:
+            States ``(b, l, d)`` for both branches, without gradient.
+
+        Raises:
+            GeneratorError: When there is no text encoder, or the lists differ in length.
+        """
+        if self.prompt_encoder is None:
+            raise GeneratorError(
+                "This generator was loaded without its text encoder. Load it with "
+                "text_encoder=True, or give it text states from the cache."
+            )
+        if len(prompts) != len(negatives):
+            raise GeneratorError(
+                f"Got {len(prompts)} prompts and {len(negatives)} negative prompts. "
+                'Give one negative prompt for each prompt ("" for none).'
+            )
+        return TextCondition(self.prompt_encoder(prompts), self.prompt_encoder(negatives))
+
+    def condition(self, text: TextCondition) -> GuidedCondition:
+        """Text to video: every further input channel of the model is zero (see :class:`Condition`).
+
+        For an inpaint model zero channels are the published text-to-video mode (a mask that keeps
+        nothing); for control and camera models they mean no control and no reference image.
+        """
+        return GuidedCondition(Condition(text.positive), Condition(text.negative))
+
+    def latent_shape(
+        self, batch: int, frames: int, height: int, width: int
+    ) -> tuple[int, int, int, int, int]:
+        """Shape of the latents of ``batch`` clips.
+
+        Args:
+            batch: Clips.
+            frames: Frames of a clip, 4k + 1.
+            height: Pixels, a multiple of 16.
+            width: Pixels, a multiple of 16.
+
+        Returns:
+            ``(batch, 16, (frames - 1)/4 + 1, height/8, width/8)``.
+
+        Raises:
+            GeneratorError: When frames or size do not fit.
+        """
+        ratio, space = self.vae.temporal_compression_ratio, self.vae.spatial_compression_ratio
+        unit = space * self.transformer.config.patch_size
+        if frames < 1 or (frames - 1) % ratio:
+            below = max(frames - 1, 0) // ratio * ratio + 1
+            raise GeneratorError(
+                f"A clip must have {ratio}k + 1 frames (1, {ratio + 1}, {2 * ratio + 1}, ...), got "
+                f"{frames}. Use {below} or {below + ratio}."
+            )
+        for name, size in (("height", height), ("width", width)):
+            if size < unit or size % unit:
+                below = max(size // unit, 1) * unit
+                raise GeneratorError(
+                    f"A clip's {name} must be a multiple of {unit}, got {size}. "
+                    f"Use {below} or {below + unit}."
+                )
+        return (
+            batch,
+            self.vae.config.latent_channels,
+            (frames - 1) // ratio + 1,
+            height // space,
+            width // space,
+        )
+
+    def initial_noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """Standard normal latents, one CPU random generator per sample.
+
+        A sample's noise depends on its seed alone, not on batch size or device.
+
+        Args:
+            shape: ``(b, 16, t, h/8, w/8)``.
+            seeds: b seeds.
+
+        Returns:
+            Latents of that shape on the generator's device, in :attr:`state_dtype`.
+
+        Raises:
+            GeneratorError: When there is not one seed per sample.
+        """
+        batch, *rest = shape
+        if len(seeds) != batch:
+            raise GeneratorError(
+                f"Got {len(seeds)} seeds for a batch of {batch}. Give one seed for each sample."
+            )
+        samples = [
+            torch.randn(
+                rest, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32
+            )
+            for seed in seeds
+        ]
+        return torch.stack(samples).to(self.device, self.state_dtype)
+
+    def velocity(self, latents: Tensor, sigma: Tensor | float, condition: Condition) -> Tensor:
+        """One model call: d(latents)/d(sigma).
+
+        Args:
+            latents: ``(b, 16, t, h/8, w/8)``, any float dtype.
+            sigma: Noise level in [0, 1]: a number, a scalar tensor or ``(b,)``.
+            condition: One guidance branch.
+
+        Returns:
+            Velocity, shape of ``latents``, in :attr:`state_dtype`, differentiable.
+
+        Raises:
+            GeneratorError: When a condition does not fit the model or the latents.
+        """
+        device, dtype = self.device, self.dtype
+        batch = latents.shape[0]
+        text = condition.text
+        if text.shape[0] not in {1, batch}:
+            raise GeneratorError(
+                f"Got text states for {text.shape[0]} samples and latents for {batch}. "
+                "Encode one prompt for each sample."
+            )
+        if text.shape[0] != batch:
+            text = text.expand(batch, -1, -1)
+        velocity = self.transformer(
+            latents.to(device, dtype),
+            self._timesteps(sigma, batch),
+            encoder_hidden_states=text.to(device, dtype),
+            return_dict=False,
+            **self._extra_inputs(latents, condition),
+        )[0]
+        return velocity.to(self.state_dtype)
+
+    def _timesteps(self, sigma: Tensor | float, batch: int) -> Tensor:
+        """``(b,)``: 1000 * sigma, rounded to the weights' dtype as the published code does."""
+        steps = torch.as_tensor(sigma, device=self.device).to(self.state_dtype) * 1000
+        if not self.fp32_timesteps:
+            steps = steps.to(self.dtype)
+        return steps.expand(batch)
+
+    def _extra_inputs(self, latents: Tensor, condition: Condition) -> dict[str, Tensor]:
+        wanted = _EXTRA_INPUTS[self.transformer.config.in_channels]
+        for field in ("inpaint_latents", "control_latents"):
+            if getattr(condition, field) is not None and (wanted is None or wanted.field != field):
+                raise GeneratorError(
+                    f"The condition has {field}, which a transformer with "
+                    f"{self.transformer.config.in_channels} input channels does not take. "
+                    "Use the inpaint (33), control (48) or camera (38) checkpoint."
+                )
+        if wanted is None:
+            return {}
+        shape = (latents.shape[0], wanted.channels, *latents.shape[2:])
+        given = getattr(condition, wanted.field)
+        if given is None:
+            return {wanted.field: torch.zeros(shape, device=self.device, dtype=self.dtype)}
+        if tuple(given.shape) != shape:
+            raise GeneratorError(
+                f"The condition's {wanted.field} have shape {tuple(given.shape)}; latents of shape "
+                f"{tuple(latents.shape)} and this transformer need {shape}."
+            )
+        return {wanted.field: given.to(self.device, self.dtype)}
+
+    def decode(self, latents: Tensor, frames: slice | None = None) -> Tensor:
+        """Latents to frames, differentiable, one latent frame's activations at a time.
+
+        Args:
+            latents: ``(b, 16, t, h/8, w/8)``, scaled.
+            frames: Which frames; None is all. Later latents than needed are not decoded.
+
+        Returns:
+            ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE).
+
+        Raises:
+            GeneratorError: When the slice is empty or has a step.
+        """
+        return magvit.decode(self.vae, latents, frames)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames to latents: the mode of the posterior, scaled.
+
+        Args:
+            frames: ``(b, f, 3, H, W)`` in [0, 1], f = 4k + 1, H and W multiples of 8.
+
+        Returns:
+            ``(b, 16, (f - 1)/4 + 1, H/8, W/8)``, float32 (float64 for a float64 VAE).
+
+        Raises:
+            GeneratorError: When the number of frames or the size does not fit.
+        """
+        return magvit.encode(self.vae, frames)
+
+
+def load_generator(
+    checkpoint: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    text_encoder: bool = True,
+    fp32_timesteps: bool = False,
+) -> Generator:
+    """Loads a generator, frozen and in eval mode, in either checkpoint layout.
+
+    Args:
+        checkpoint: A shipped name ("tiny"), a folder, or a hub id ("org/name").
+        dtype: Dtype of all weights.
+        device: Where they go.
+        text_encoder: False leaves the text encoder out (and does not download it).
+        fp32_timesteps: See :class:`Generator`.
+
+    Returns:
+        The generator, its transformer corrected.
+
+    Raises:
+        GeneratorError: When the checkpoint is not there or is not a whole EasyAnimateV5.1.
+    """
+    folder = local_folder(resolve_checkpoint(checkpoint), text_encoder=text_encoder)
+    transformer = load_transformer(folder, dtype=dtype, device=device)
+    vae = load_vae(folder, dtype=dtype, device=device)
+    encoder = load_text_encoder(folder, dtype=dtype, device=device) if text_encoder else None
+    if encoder is not None and encoder.width != transformer.config.text_embed_dim:
+        raise GeneratorError(
+            f"{folder}: the text encoder's states have {encoder.width} channels, the transformer "
+            f"takes {transformer.config.text_embed_dim}. The folders are of different checkpoints."
+        )
+    return Generator(transformer, vae, encoder, fp32_timesteps=fp32_timesteps)

@@ -1,0 +1,82 @@
+"""Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598), with gradient where wanted."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from base_model.errors import GeneratorError
+from base_model.generator import Condition, Generator, GuidedCondition
+
+NegativeBranch = Literal["detached", "joint", "none"]
+"""``detached``: the negative branch runs without gradient (half the memory). ``joint``: both
+branches in one batch, gradient through both, as the published script. ``none``: the positive branch
+alone, whatever the scale."""
+
+
+def guided_velocity(
+    generator: Generator,
+    latents: Tensor,
+    sigma: Tensor | float,
+    condition: GuidedCondition,
+    guidance_scale: float,
+    negative: NegativeBranch,
+) -> Tensor:
+    """``v_negative + guidance_scale * (v_positive - v_negative)``.
+
+    The three values of ``negative`` differ in gradient, not in value (but for ``none``).
+
+    Args:
+        generator: The model.
+        latents: ``(b, 16, t, h/8, w/8)``.
+        sigma: Noise level: a number, a scalar tensor or ``(b,)``.
+        condition: Both branches.
+        guidance_scale: 1 is the positive branch alone, whose negative branch is then not run.
+        negative: How the negative branch takes part.
+
+    Returns:
+        Velocity, shape of ``latents``, float32.
+
+    Raises:
+        GeneratorError: When ``negative`` is none of the three.
+    """
+    if negative == "none" or guidance_scale == 1:
+        return generator.velocity(latents, sigma, condition.positive)
+    if negative == "joint":
+        both = _stack(condition.negative, condition.positive, latents.shape[0])
+        if isinstance(sigma, Tensor) and sigma.dim():
+            sigma = sigma.repeat(2)
+        v_negative, v_positive = generator.velocity(
+            latents.repeat(2, 1, 1, 1, 1), sigma, both
+        ).chunk(2)
+    elif negative == "detached":
+        with torch.no_grad():
+            v_negative = generator.velocity(latents, sigma, condition.negative)
+        v_positive = generator.velocity(latents, sigma, condition.positive)
+    else:
+        raise GeneratorError(
+            f"The negative branch must be detached, joint or none, got {negative!r}."
+        )
+    return v_negative + guidance_scale * (v_positive - v_negative)
+
+
+def _stack(first: Condition, second: Condition, batch: int) -> Condition:
+    """Two conditions as one of twice the batch, ``first`` in the first half."""
+
+    def text(condition: Condition) -> Tensor:
+        return condition.text.expand(batch, -1, -1)
+
+    def extra(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        if a is None and b is None:
+            return None
+        a = torch.zeros_like(b) if a is None and b is not None else a
+        b = torch.zeros_like(a) if b is None and a is not None else b
+        assert a is not None
+        assert b is not None
+        return torch.cat([a, b])
+
+    return Condition(
+        torch.cat([text(first), text(second)]),
+        extra(first.inpaint_latents, second.inpaint_latents),
+        extra(first.control_latents, second.control_latents),
+    )

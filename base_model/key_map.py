@@ -1,0 +1,51 @@
+"""Names of the transformer's modules: the original checkpoint's and diffusers'.
+
+The whole difference lies in the attention of the blocks with a text stream of their own. The VAE's
+names are the same in both layouts.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+Layout = Literal["original", "diffusers"]
+
+# (original, diffusers), after ``transformer_blocks.N.``
+_RENAMED = (
+    ("attn2.to_q", "attn1.add_q_proj"),
+    ("attn2.to_k", "attn1.add_k_proj"),
+    ("attn2.to_v", "attn1.add_v_proj"),
+    ("attn2.to_out.0", "attn1.to_add_out"),
+    ("attn2.norm_q", "attn1.norm_added_q"),
+    ("attn2.norm_k", "attn1.norm_added_k"),
+)
+_TO_DIFFUSERS = dict(_RENAMED)
+_TO_ORIGINAL = {diffusers: original for original, diffusers in _RENAMED}
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str]:
+    alternatives = "|".join(re.escape(name) for name in names)
+    return re.compile(rf"^(transformer_blocks\.\d+)\.({alternatives})(?=\.|$)")
+
+
+_ORIGINAL_NAME = _pattern(_TO_DIFFUSERS)
+_DIFFUSERS_NAME = _pattern(_TO_ORIGINAL)
+
+
+def to_diffusers(name: str) -> str:
+    """Name of a module or parameter in diffusers' transformer, from the original checkpoint's."""
+    return _ORIGINAL_NAME.sub(lambda m: f"{m[1]}.{_TO_DIFFUSERS[m[2]]}", name)
+
+
+def to_original(name: str) -> str:
+    """Name of a module or parameter in the original checkpoint, from diffusers'."""
+    return _DIFFUSERS_NAME.sub(lambda m: f"{m[1]}.{_TO_ORIGINAL[m[2]]}", name)
+
+
+def layout_of(names: Iterable[str]) -> Layout:
+    """Which layout a transformer's parameter names are in.
+
+    A transformer without any block with a text stream of its own has the same names in both; it
+    counts as ``diffusers``.
+    """
+    return "original" if any(_ORIGINAL_NAME.match(name) for name in names) else "diffusers"

@@ -1,0 +1,196 @@
+"""The video VAE: encode, and a decode that is differentiable in flat memory.
+
+diffusers' ``AutoencoderKLMagvit`` keeps the past of its causal convolutions as hidden state on the
+modules. Its own gradient checkpointing recomputes with the wrong state, an exception leaves stale
+state that spoils the next call in silence, and batch slicing crashes. Here the state is an explicit
+input and output of one function per latent frame, and the modules hold none between calls.
+
+n latent frames are ``4 (n - 1) + 1`` frames of video, causal: the first k latents alone give the
+first ``4 (k - 1) + 1`` frames.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_magvit import (
+    EasyAnimateCausalConv3d,
+    EasyAnimateUpsampler3D,
+)
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from base_model.errors import GeneratorError
+
+
+def frame_count(latent_frames: int, ratio: int = 4) -> int:
+    """Video frames that ``latent_frames`` latents decode to."""
+    return ratio * (latent_frames - 1) + 1
+
+
+def latent_count(frames: int, ratio: int = 4) -> int:
+    """Latent frames that the first ``frames`` frames of a clip need."""
+    return (frames - 1 + ratio - 1) // ratio + 1
+
+
+def decode(vae: Any, latents: Tensor, frames: slice | None = None) -> Tensor:
+    """Scaled latents to frames in [0, 1].
+
+    ``clamp(v / 2 + 0.5, 0, 1)`` of the decoder's output, as the published reward script does; the
+    gradient of a clamped pixel is 0.
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``.
+        latents: ``(b, 16, t, h/8, w/8)``, as the sampler leaves them (times the scaling factor).
+        frames: Which frames, a slice over ``range(4 (t - 1) + 1)`` with step 1; None is all. Only
+            the latents up to the last of them are decoded.
+
+    Returns:
+        ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE), differentiable.
+
+    Raises:
+        GeneratorError: When the slice is empty or has another step.
+    """
+    weight = vae.post_quant_conv.weight
+    # The division comes before the cast: the state is float32 whatever the VAE's dtype is.
+    z = (latents / vae.config.scaling_factor).to(weight.device, weight.dtype)
+    video = decode_video(vae, z, frames)
+    video = video.to(torch.promote_types(video.dtype, torch.float32))
+    return (video / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+
+
+def decode_video(vae: Any, z: Tensor, frames: slice | None = None) -> Tensor:
+    """Unscaled latents to video, latent frame by latent frame.
+
+    With gradients on, each latent frame is one checkpoint: activations of only one are alive at a
+    time (in addition, two frames of input per causal convolution and latent frame are kept).
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``.
+        z: ``(b, 16, t, h/8, w/8)`` in the VAE's dtype, not scaled.
+        frames: As in :func:`decode`.
+
+    Returns:
+        ``(b, 3, f, H, W)``, about [-1, 1], not clamped, dtype of ``z``.
+
+    Raises:
+        GeneratorError: When the slice is empty or has another step.
+    """
+    ratio = vae.temporal_compression_ratio
+    start, stop = _window(frames, frame_count(z.shape[2], ratio))
+    z = vae.post_quant_conv(z[:, :, : latent_count(stop, ratio)])
+    decoder = vae.decoder
+    differentiable = torch.is_grad_enabled() and (
+        z.requires_grad or any(p.requires_grad for p in decoder.parameters())
+    )
+    convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
+    states: tuple[Tensor | None, ...] = (None,) * len(convs)
+    pieces = []
+    clear_caches(vae)
+    for i in range(z.shape[2]):
+        arguments = (decoder, i == 0, z[:, :, i : i + 1], *states)
+        if differentiable:
+            # No dropout anywhere in the decoder: nothing random to replay.
+            piece, *past = checkpoint(
+                _decode_latent, *arguments, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            piece, *past = _decode_latent(*arguments)
+        states = tuple(past)
+        first = 0 if i == 0 else frame_count(i, ratio)
+        piece = piece[:, :, max(start - first, 0) : max(stop - first, 0)]
+        if piece.shape[2]:
+            pieces.append(piece)
+    return torch.cat(pieces, dim=2)
+
+
+def _decode_latent(
+    decoder: Any, first: bool, z: Tensor, *states: Tensor | None
+) -> tuple[Tensor, ...]:
+    """One latent frame through the decoder, its convolutions' past given and returned.
+
+    ``finally`` also covers the end of a checkpoint's recomputation, which leaves this function by
+    an exception in the middle.
+    """
+    convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
+    try:
+        for conv, state in zip(convs, states, strict=True):
+            conv.prev_features = state
+        for module in decoder.modules():
+            if isinstance(module, EasyAnimateUpsampler3D):
+                # Only whether it is None counts: the first latent is not doubled in time.
+                module.prev_features = None if first else z
+        video = decoder(z)
+        return video, *(conv.prev_features for conv in convs)
+    finally:
+        clear_caches(decoder)
+
+
+def encode(vae: Any, frames: Tensor) -> Tensor:
+    """Frames in [0, 1] to scaled latents: the mode of the posterior times the scaling factor.
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``.
+        frames: ``(b, f, 3, H, W)`` in [0, 1], f = 4k + 1, H and W multiples of 8.
+
+    Returns:
+        ``(b, 16, (f - 1)/4 + 1, H/8, W/8)``, float32 (float64 for a float64 VAE).
+
+    Raises:
+        GeneratorError: When the number of frames or the size does not fit.
+    """
+    weight = vae.quant_conv.weight
+    video = (frames.transpose(1, 2) * 2 - 1).to(weight.device, weight.dtype)
+    mode = encode_moments(vae, video).chunk(2, dim=1)[0]
+    return mode.to(torch.promote_types(mode.dtype, torch.float32)) * vae.config.scaling_factor
+
+
+def encode_moments(vae: Any, video: Tensor) -> Tensor:
+    """Posterior of a video: mean and log-variance, unscaled.
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``.
+        video: ``(b, 3, f, H, W)`` in [-1, 1] in the VAE's dtype, f = 4k + 1.
+
+    Returns:
+        ``(b, 32, t, H/8, W/8)``: mean in the first half of the channels, log-variance after it.
+
+    Raises:
+        GeneratorError: When the number of frames or the size does not fit.
+    """
+    space, ratio = vae.spatial_compression_ratio, vae.temporal_compression_ratio
+    count, height, width = video.shape[2:]
+    if count < 1 or (count - 1) % ratio:
+        raise GeneratorError(
+            f"The VAE encodes {ratio}k + 1 frames (1, {ratio + 1}, {2 * ratio + 1}, ...), got "
+            f"{count}. Drop or add frames."
+        )
+    if height % space or width % space:
+        raise GeneratorError(
+            f"The VAE encodes heights and widths that are multiples of {space}, got "
+            f"{height} x {width}. Resize or crop the clip."
+        )
+    clear_caches(vae)
+    try:
+        pieces = [vae.encoder(video[:, :, :1])]
+        for first in range(1, count, ratio):
+            pieces.append(vae.encoder(video[:, :, first : first + ratio]))
+        return vae.quant_conv(torch.cat(pieces, dim=2))
+    finally:
+        clear_caches(vae)
+
+
+def clear_caches(module: Any) -> None:
+    """Empties every causal cache below ``module``: the VAE itself, its encoder or its decoder."""
+    for child in module.modules():
+        if isinstance(child, EasyAnimateCausalConv3d | EasyAnimateUpsampler3D):
+            child.prev_features = None
+
+
+def _window(frames: slice | None, total: int) -> tuple[int, int]:
+    start, stop, step = (frames or slice(None)).indices(total)
+    if step != 1 or stop <= start:
+        raise GeneratorError(
+            f"The frames to decode must be a non-empty slice with step 1 of the clip's {total} "
+            f"frames, got {frames}. Give for example slice(0, 1) for the first frame."
+        )
+    return start, stop

@@ -1,0 +1,109 @@
+"""Prompts to text states: Qwen2-VL's penultimate hidden state.
+
+Every prompt is a conversation of its own. (The published code puts a batch of prompts into one
+conversation, which gives one state for all of them.)
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from base_model.errors import GeneratorError
+
+MAX_TOKENS = 256
+"""The transformer was trained with this many text tokens, padding included: it attends to all."""
+
+
+class PromptEncoder:
+    """A Qwen2-VL and its tokenizer; usable alone, so that a trainer can encode once and drop it.
+
+    Attributes:
+        text_encoder: ``Qwen2VLForConditionalGeneration``.
+        tokenizer: Its tokenizer, with a chat template.
+        max_tokens: Length l of every output: 256, or less where the tokenizer says so.
+        batch_size: Prompts per forward pass; the states do not depend on it.
+    """
+
+    def __init__(self, text_encoder: Any, tokenizer: Any, *, batch_size: int = 8) -> None:
+        if not tokenizer.chat_template:
+            raise GeneratorError(
+                "The tokenizer has no chat template, which the prompts are wrapped in. Add "
+                "chat_template to tokenizer_config.json, or chat_template.json beside it."
+            )
+        self.text_encoder = text_encoder
+        self.tokenizer = tokenizer
+        self.max_tokens = min(MAX_TOKENS, tokenizer.model_max_length)
+        self.batch_size = batch_size
+        self._warned = False
+
+    @property
+    def width(self) -> int:
+        """Channels d of the text states."""
+        return self.text_encoder.get_input_embeddings().weight.shape[1]
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Encodes prompts, each as a conversation of its own.
+
+        Args:
+            prompts: b prompts, b >= 1; a prompt may be empty.
+
+        Returns:
+            ``(b, max_tokens, d)`` in the text encoder's dtype and on its device; padding on the
+            right is part of it.
+
+        Raises:
+            GeneratorError: When there is no prompt.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise GeneratorError(f"Encoding needs a list of at least one prompt, got {prompts!r}.")
+        batches = (
+            prompts[i : i + self.batch_size] for i in range(0, len(prompts), self.batch_size)
+        )
+        return torch.cat([self._encode(batch) for batch in batches])
+
+    def _encode(self, prompts: Sequence[str]) -> Tensor:
+        conversations = [
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": [{"type": "text", "text": prompt}]}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for prompt in prompts
+        ]
+        self._warn_of_truncation(prompts, conversations)
+        tokens = self.tokenizer(
+            conversations,
+            padding="max_length",
+            padding_side="right",
+            max_length=self.max_tokens,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self.text_encoder.device)
+        # The model below the language head: the head's logits (256 x 152,000 a prompt) are unused.
+        output = self.text_encoder.model(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        return output.hidden_states[-2]
+
+    def _warn_of_truncation(self, prompts: Sequence[str], conversations: Sequence[str]) -> None:
+        if self._warned:
+            return
+        for prompt, conversation in zip(prompts, conversations, strict=True):
+            length = len(self.tokenizer(conversation)["input_ids"])
+            if length > self.max_tokens:
+                self._warned = True
+                warnings.warn(
+                    f"A prompt of {length} tokens (template included) is cut to {self.max_tokens}: "
+                    f"{prompt[:60]!r}... Shorten it; its end has no effect. Further prompts are "
+                    "cut without a warning.",
+                    stacklevel=3,
+                )
+                return

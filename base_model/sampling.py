@@ -1,0 +1,43 @@
+"""From noise to latents: Euler's method on the flow, without gradient."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from base_model.generator import Generator, GuidedCondition
+from base_model.guidance import guided_velocity
+
+
+@torch.no_grad()
+def euler_sample(
+    generator: Generator,
+    condition: GuidedCondition,
+    noise: Tensor,
+    sigmas: Tensor,
+    guidance_scale: float,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """``x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)``, state in float32.
+
+    Args:
+        generator: The model.
+        condition: Both guidance branches.
+        noise: ``(b, 16, t, h/8, w/8)``, the state at ``sigmas[0]``.
+        sigmas: ``(n + 1,)``, decreasing; :func:`base_model.sigmas.sigma_table` for the published
+            schedule.
+        guidance_scale: 1 runs the positive branch alone.
+        on_step: Called after step i with (i, state), for progress.
+
+    Returns:
+        The state at ``sigmas[-1]``, shape and device of ``noise``, float32 (float64 for float64
+        weights).
+    """
+    sigmas = sigmas.to(generator.device, generator.state_dtype)
+    x = noise.to(generator.device, generator.state_dtype)
+    for i in range(len(sigmas) - 1):
+        v = guided_velocity(generator, x, sigmas[i], condition, guidance_scale, "joint")
+        x = x + (sigmas[i + 1] - sigmas[i]) * v
+        if on_step is not None:
+            on_step(i, x)
+    return x

@@ -1,0 +1,45 @@
+"""What a checkpoint's name in a recipe stands for: a shipped name, a folder, or a hub id."""
+
+import re
+from pathlib import Path
+
+from base_model.errors import GeneratorError
+
+WEIGHTS = Path(__file__).parent / "weights"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def shipped_checkpoints() -> list[str]:
+    """Names of the generators that come with the package."""
+    if not WEIGHTS.is_dir():
+        return []
+    return sorted(path.name for path in WEIGHTS.iterdir() if (path / "transformer").is_dir())
+
+
+def resolve_checkpoint(name: str | Path, relative_to: Path | None = None) -> Path | str:
+    """Finds a generator: shipped name first, then a folder, then a hub id.
+
+    Args:
+        name: As written in a recipe. A ``Path`` is always a folder.
+        relative_to: Folder that relative paths start from, the recipe's; None is the current one.
+
+    Returns:
+        An existing folder, or a hub id ("org/name") as a string.
+
+    Raises:
+        GeneratorError: When it is none of the three.
+    """
+    if isinstance(name, str) and name in shipped_checkpoints():
+        return WEIGHTS / name
+    folder = (relative_to or Path()) / Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+        return name
+    shipped = ", ".join(shipped_checkpoints()) or "none"
+    problem = "is a file, not a folder" if folder.is_file() else "does not exist"
+    raise GeneratorError(
+        f"No generator checkpoint {str(name)!r}: the folder {folder} {problem}. Allowed are a "
+        f"shipped name ({shipped}), a folder with transformer/ and vae/, or a hub id such as "
+        "alibaba-pai/EasyAnimateV5.1-7b-zh-InP."
+    )

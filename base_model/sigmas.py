@@ -1,0 +1,58 @@
+"""The flow schedule of EasyAnimateV5.1: which noise levels a sampler visits.
+
+Convention: ``x_sigma = (1 - sigma) * clip + sigma * noise``, so sigma 1 is noise and 0 the clip.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from base_model.errors import GeneratorError
+
+MU = 1.0
+"""The dynamic-shift exponent the published pipelines pass for every size and length."""
+
+SMALLEST_TIME = 0.001
+"""The last visited time before 0: one of 1000 training steps."""
+
+
+def shift_time(t: Tensor, mu: float = MU) -> Tensor:
+    """Maps uniform time to sigma: ``e^mu / (e^mu + 1/t - 1)``.
+
+    The exponential time shift of Stable Diffusion 3 (Esser et al. 2024, arXiv:2403.03206) as
+    diffusers' ``FlowMatchEulerDiscreteScheduler`` applies it with ``use_dynamic_shifting``.
+
+    Args:
+        t: Times in (0, 1], any shape.
+        mu: Exponent; 0 is the identity, larger values spend more steps at high noise.
+
+    Returns:
+        Sigmas in (0, 1], same shape and dtype.
+    """
+    return math.exp(mu) / (math.exp(mu) + 1.0 / t - 1.0)
+
+
+def sigma_table(steps: int) -> Tensor:
+    """The sigmas a sampler of ``steps`` Euler steps visits.
+
+    Times run evenly from 1 to 0.001, are shifted with ``mu = 1``, and 0 is put at the end. The last
+    interval is therefore 0.0027 wide whatever ``steps`` is.
+
+    Args:
+        steps: Number of Euler steps, at least 1.
+
+    Returns:
+        ``(steps + 1,)`` float32 on the CPU, strictly decreasing, first 1, last 0.
+
+    Raises:
+        GeneratorError: When ``steps`` is not a positive integer.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise GeneratorError(
+            f"The number of sampling steps must be an integer of at least 1, got {steps!r}. "
+            "Set sampling.steps, for example to 25."
+        )
+    times = torch.linspace(1.0, SMALLEST_TIME, steps, dtype=torch.float64)
+    sigmas = shift_time(times)
+    return torch.cat([sigmas, sigmas.new_zeros(1)]).to(torch.float32)
