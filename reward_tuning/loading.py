@@ -1,0 +1,201 @@
+"""From a YAML file and overrides to a resolved recipe; every mistake told at once."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from reward_tuning.errors import TuningError
+from reward_tuning.mistakes import Mistake, dotted, mistakes_of, shown
+from reward_tuning.recipe import Recipe, conflicts
+from reward_tuning.recipe_files import (
+    find_recipe,
+    locate_generator,
+    locate_judge,
+    locate_prompts,
+)
+from reward_tuning.yaml_text import read_yaml, write_yaml
+
+KeyPath = tuple[str | int, ...]
+
+
+def load_recipe(
+    source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
+) -> Recipe:
+    """Read a recipe, apply overrides, validate it and resolve what it names.
+
+    A relative path in the file starts from the file's folder, one in an override from the working
+    folder, and so does `output` in both.
+
+    Args:
+        source: A shipped name or a path.
+        overrides: `key.sub=value` texts; a value is YAML, a number in the path counts into a list
+            (`rewards.0.weight=2`).
+        check_files: Resolve prompt files and checkpoints, and count it a mistake where one is
+            missing.
+
+    Raises:
+        TuningError: With every mistake, each with its path, value, what is allowed and the likely
+            intended key.
+    """
+    path = find_recipe(source)
+    try:
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except TuningError as error:
+        raise TuningError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TuningError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+    if not isinstance(data, dict):
+        raise TuningError(f"{path}: a recipe has sections with keys; got {shown(data)}")
+    mistakes: list[Mistake] = []
+    overridden = set(_apply(data, overrides, mistakes))
+    missing = _resolve(data, path.parent.resolve(), overridden) if check_files else []
+    recipe, wrong = _validate(data)
+    mistakes += [*wrong, *missing]
+    if mistakes:
+        raise TuningError(_told(path, mistakes))
+    assert recipe is not None
+    return recipe
+
+
+def dump_recipe(recipe: Recipe, comments: Sequence[str] = ()) -> str:
+    """Write a recipe with every value explicit, so that it loads back equal.
+
+    Args:
+        recipe: A resolved recipe.
+        comments: Lines for the head of the file, such as versions and checkpoint hashes.
+    """
+    head = "".join(f"# {line}\n" for text in comments for line in (text.splitlines() or [""]))
+    return head + write_yaml(recipe.model_dump(mode="json"))
+
+
+def parse_override(text: str) -> tuple[KeyPath, Any]:
+    """Split `key.sub=value` into its path and its value.
+
+    Raises:
+        TuningError: There is no `=`, an empty key, or a value that is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise TuningError(f"override {text!r}: want key.sub=value, such as train.steps=6")
+    try:
+        return tuple(int(part) if part.isdecimal() else part for part in parts), read_yaml(value)
+    except TuningError as error:
+        raise TuningError(f"override {text!r}: {error}") from error
+
+
+def _apply(
+    data: dict[str, Any], overrides: Sequence[str], mistakes: list[Mistake]
+) -> Iterator[KeyPath]:
+    for text in overrides:
+        try:
+            path, value = parse_override(text)
+        except TuningError as error:
+            mistakes.append(Mistake(("command line",), str(error)))
+            continue
+        problem = _set(data, path, value)
+        if problem is None:
+            yield path
+        else:
+            mistakes.append(Mistake(path, problem))
+
+
+def _set(data: Any, path: KeyPath, value: Any) -> str | None:
+    """Set one value in nested data; return what is wrong with the path, if anything."""
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        where = dotted(path[:depth])
+        if isinstance(data, list):
+            if not isinstance(part, int):
+                return f"{where} is a list; give a position from 0 to {len(data) - 1}, not {part}"
+            if part > len(data) - (0 if last else 1):
+                return f"{where} has {len(data)} entries, so there is no {part}"
+            if last:
+                data[part : part + 1] = [value]
+                return None
+        elif isinstance(data, dict):
+            if last:
+                data[part] = value
+                return None
+            data.setdefault(part, {})
+        else:
+            return f"{where} is {shown(data)}, which has no keys"
+        data = data[part]
+    raise AssertionError("a path is never empty")
+
+
+def _validate(data: dict[str, Any]) -> tuple[Recipe | None, list[Mistake]]:
+    try:
+        return Recipe.model_validate(data), []
+    except ValidationError as error:
+        mistakes = list(mistakes_of(error, Recipe))
+    told = {mistake.path for mistake in mistakes}
+    # pydantic compares sections only once each of them is right: compare those that are.
+    sections: dict[str, Any] = {}
+    for name, field in Recipe.model_fields.items():
+        with contextlib.suppress(ValidationError, KeyError):
+            annotation: Any = field.annotation
+            sections[name] = TypeAdapter(annotation).validate_python(data[name])
+    mistakes += [
+        Mistake(conflict.path, f"got {shown(conflict.value)}; {conflict.text}")
+        for conflict in conflicts(sections)
+        if conflict.path not in told
+    ]
+    return None, mistakes
+
+
+def _resolve(data: dict[str, Any], folder: Path, overridden: Iterable[KeyPath]) -> list[Mistake]:
+    """Replace names by what they resolve to, in place; return the ones that resolve to nothing."""
+    mistakes = []
+    overridden = set(overridden)
+    for path, locate in _names(data):
+        holder = data
+        for part in path[:-1]:
+            holder = holder[part]
+        value = holder[path[-1]]
+        typed = any(path[: depth + 1] in overridden for depth in range(len(path)))
+        try:
+            holder[path[-1]] = locate(value, Path.cwd() if typed else folder)
+        except TuningError as error:
+            mistakes.append(Mistake(path, f"got {shown(value)}; {error}"))
+    if isinstance(data.get("output"), str):
+        data["output"] = str(Path(data["output"]).expanduser())
+    return mistakes
+
+
+def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Callable[[str, Path], str]]]:
+    """List the keys of a raw recipe that name a file, with the function that resolves them."""
+
+    def section(name: str) -> dict[str, Any]:
+        value = data.get(name)
+        return value if isinstance(value, dict) else {}
+
+    def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Callable[[str, Path], str]]]:
+        for i, judge in enumerate(found if isinstance(found, list) else []):
+            for key in ("checkpoint", "tower"):
+                if isinstance(judge, dict) and _is_name(judge.get(key)):
+                    yield (*prefix, i, key), locate_judge
+
+    if _is_name(section("generator").get("checkpoint")):
+        yield ("generator", "checkpoint"), locate_generator
+    for key in ("train", "held_out"):
+        if _is_name(section("prompts").get(key)):
+            yield ("prompts", key), locate_prompts
+    yield from judges(data.get("rewards"), "rewards")
+    yield from judges(
+        section("evaluation").get("held_out_rewards"), "evaluation", "held_out_rewards"
+    )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _told(path: Path, mistakes: Sequence[Mistake]) -> str:
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    return "\n".join([f"{count} in {path}", *(f"  {mistake}" for mistake in mistakes)])

@@ -1,0 +1,180 @@
+"""From pydantic's findings to lines a person can act on.
+
+Each line names the path of the key, the value it got, what is allowed and, where a key is unknown,
+the key that was probably meant, wherever in the recipe that one lives.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+_WANTED = {
+    "int_type": "a whole number is wanted",
+    "float_type": "a number is wanted",
+    "bool_type": "true or false is wanted",
+    "string_type": "a text is wanted",
+    "list_type": "a list is wanted",
+    "tuple_type": "a list is wanted",
+    "model_type": "a section with keys is wanted",
+    "model_attributes_type": "a section with keys is wanted",
+    "finite_number": "a finite number is wanted",
+}
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong value: where it stands, and what to do about it."""
+
+    path: Path
+    text: str
+
+    def __str__(self) -> str:
+        return f"{dotted(self.path)}: {self.text}"
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """Write a path as the command line takes it: `rewards.0.weight`."""
+    return ".".join(map(str, path)) or "the recipe"
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """Write a value shortly, a text in quotes."""
+    text = (
+        "null" if value is None else f"{value}".lower() if value is True or value is False else ""
+    )
+    text = text or repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def members(annotation: Any) -> list[type[BaseModel]]:
+    """List the models an annotation allows, through unions, lists and `Annotated`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in members(part)]
+
+
+def key_paths(models: Sequence[type[BaseModel]], prefix: Path = ()) -> Iterator[Path]:
+    """List every key of a schema, sections before what is in them; a list's items count as 0."""
+    seen: set[str] = set()
+    for model in models:
+        for name, field in model.model_fields.items():
+            inner = members(field.annotation)
+            listed = "list" in str(field.annotation)
+            if name not in seen:
+                yield (*prefix, name)
+            seen.add(name)
+            yield from key_paths(inner, (*prefix, name, *((0,) if listed and inner else ())))
+
+
+def mistakes_of(
+    error: ValidationError, model: type[BaseModel], prefix: Path = ()
+) -> Iterator[Mistake]:
+    """Tell each finding of pydantic in our words.
+
+    Args:
+        error: What validation raised.
+        model: The schema of the whole recipe, for the intended keys.
+        prefix: Path of the value that was validated, empty for a whole recipe.
+    """
+    for found in error.errors(include_url=False):
+        path, parents = _walk((*prefix, *found["loc"]), model)
+        yield Mistake(path, _told(found, path, parents, model))
+
+
+def _walk(loc: Path, model: type[BaseModel]) -> tuple[Path, list[type[BaseModel]]]:
+    """Drop the tags of unions from a location; return with it the models that hold its last key."""
+    path: list[str | int] = []
+    holders: list[type[BaseModel]] = [model]
+    inner: list[type[BaseModel]] = [model]
+    for part in loc:
+        tagged = [m for m in inner if part in _tags(m)]
+        if len(inner) > 1 and tagged:
+            inner = tagged
+            continue
+        path.append(part)
+        if isinstance(part, int):
+            continue
+        holders = inner
+        inner = [
+            found
+            for holder in holders
+            if part in holder.model_fields
+            for found in members(holder.model_fields[part].annotation)
+        ]
+    return tuple(path), holders
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field is not None else ()
+
+
+def _told(
+    found: Any, path: Path, holders: Sequence[type[BaseModel]], model: type[BaseModel]
+) -> str:
+    got, context = shown(found["input"]), found.get("ctx", {})
+    match found["type"]:
+        case "extra_forbidden":
+            text = f"unknown key (got {got}); {intended(path, holders, model)}"
+        case "missing":
+            fields = [h.model_fields[str(path[-1])] for h in holders if path[-1] in h.model_fields]
+            text = f"is missing; wanted: {fields[0].description or 'a section with keys'}"
+        case "union_tag_not_found":
+            text = f"the key `kind` is missing; allowed: {', '.join(_kinds(model, path))}"
+        case "union_tag_invalid":
+            tag = str(context["tag"])
+            text = f"got kind {shown(tag)}; {_one_of(tag, _kinds(model, path))}"
+        case "literal_error":
+            allowed = [part.strip("'") for part in re.split(", | or ", context["expected"])]
+            text = f"got {got}; {_one_of(str(found['input']), allowed)}"
+        case "too_short" | "string_too_short":
+            text = f"got {got}; must not be empty"
+        case kind:
+            told = found["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            text = f"got {got}; {_WANTED.get(kind, told)}"
+    return text
+
+
+def _one_of(got: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(got, allowed, 1)
+    return f"allowed: {', '.join(allowed)}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _kinds(model: type[BaseModel], path: Path) -> list[str]:
+    owner = next(holder for holder in _walk(path, model)[1] if path[-1] in holder.model_fields)
+    inner = members(owner.model_fields[str(path[-1])].annotation)
+    return [str(tag) for one in inner for tag in _tags(one)]
+
+
+def intended(
+    path: Path, holders: Sequence[type[BaseModel]], model: type[BaseModel], most: int = 3
+) -> str:
+    """Guess which key was meant by an unknown one; else list what the section allows.
+
+    Args:
+        path: Of the unknown key.
+        holders: The models whose keys are allowed where it stands.
+        model: The schema of the whole recipe, searched when its section has nothing like it.
+        most: So many guesses at most.
+    """
+    key, section = str(path[-1]), path[:-1]
+    here = sorted({name for holder in holders for name in holder.model_fields})
+    close = difflib.get_close_matches(key, here, 1, 0.7)
+    if close:
+        return f"did you mean {dotted((*section, close[0]))}?"
+    elsewhere: dict[str, list[str]] = {}
+    for known in key_paths([model]):
+        if known == path:  # the key of another kind of the same section
+            continue
+        names = [str(part) for part in known if isinstance(part, str)]
+        for alias in {names[-1], "_".join(names)}:
+            elsewhere.setdefault(alias, []).append(dotted(known))
+    close = [key] if key in elsewhere else difflib.get_close_matches(key, elsewhere, 1, 0.8)
+    if close:
+        return f"did you mean {' or '.join(elsewhere[close[0]][:most])}?"
+    return f"allowed in {dotted(section)}: {', '.join(here)}" if here else "it takes no keys"

@@ -1,0 +1,127 @@
+"""A recipe is data: every value that decides a reward-tuning run.
+
+The sections and keys are the contract of the YAML files and of the command line
+(`train.steps=6`). Nothing here imports torch, and nothing in the mathematics imports this module.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from reward_tuning.sections import (
+    EvaluationSection,
+    GeneratorSection,
+    HeldOutSection,
+    Judge,
+    LoraSection,
+    Method,
+    NotNegative,
+    PromptsSection,
+    RewardSection,
+    SamplingSection,
+    Section,
+    Text,
+    TrainSection,
+)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two values that are each allowed and do not go together."""
+
+    path: tuple[str | int, ...]
+    value: Any
+    text: str
+
+
+def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
+    """Check values of different sections against each other.
+
+    Args:
+        sections: Section name to its validated value; a section that is missing (its own values
+            were wrong) silences only the checks that need it.
+    """
+    sampling = sections.get("sampling")
+    method = sections.get("method")
+    rewards: Sequence[RewardSection] = sections.get("rewards", [])
+    evaluation = sections.get("evaluation")
+    held_out: Sequence[HeldOutSection] = evaluation.held_out_rewards if evaluation else []
+    judges: list[tuple[tuple[str | int, ...], Judge]] = [
+        *((("rewards", i), judge) for i, judge in enumerate(rewards)),
+        *((("evaluation", "held_out_rewards", i), judge) for i, judge in enumerate(held_out)),
+    ]
+    if sampling is not None and method is not None and method.active_steps > sampling.steps:
+        yield Conflict(
+            ("method", "active_steps"),
+            method.active_steps,
+            f"at most sampling.steps = {sampling.steps}",
+        )
+    if sampling is not None:
+        for path, judge in judges:
+            if judge.frames != "all" and judge.frames > sampling.frames:
+                yield Conflict(
+                    (*path, "frames"),
+                    judge.frames,
+                    f"a clip has {sampling.frames} frames (sampling.frames)",
+                )
+    for i, reward in enumerate(rewards):
+        if reward.weight == 0.0:
+            yield Conflict(
+                ("rewards", i, "weight"), 0.0, "a judge without weight: leave it out instead"
+            )
+    for path, judge in judges:
+        if judge.tower is not None and judge.kind != "aesthetic":
+            yield Conflict(
+                (*path, "tower"), judge.tower, f"a judge of kind {judge.kind} has no tower under it"
+            )
+    trained_on = {reward.checkpoint for reward in rewards}
+    seen: dict[str, tuple[str | int, ...]] = {}
+    for path, judge in judges:
+        if judge.label in seen:
+            first = ".".join(map(str, seen[judge.label]))
+            yield Conflict(
+                (*path, "name"),
+                judge.label,
+                f"{first} has the same name; give each judge its own `name`",
+            )
+        seen.setdefault(judge.label, path)
+        if isinstance(judge, HeldOutSection) and judge.checkpoint in trained_on:
+            yield Conflict(
+                (*path, "checkpoint"),
+                judge.checkpoint,
+                "is trained on under rewards, so it cannot tell improvement from reward hacking; "
+                "take another checkpoint",
+            )
+
+
+class Recipe(Section):
+    """Everything that decides a run."""
+
+    seed: NotNegative = Field(default=0, description="Of every random draw")
+    output: Text = Field(description="The run folder")
+    generator: GeneratorSection
+    prompts: PromptsSection
+    sampling: SamplingSection = Field(default_factory=SamplingSection)
+    method: Method
+    rewards: list[RewardSection] = Field(min_length=1, description="One judge or more")
+    lora: LoraSection = Field(default_factory=LoraSection)
+    train: TrainSection
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Recipe":
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        found = [
+            InitErrorDetails(
+                type=PydanticCustomError("conflict", "{text}", {"text": conflict.text}),
+                loc=conflict.path,
+                input=conflict.value,
+            )
+            for conflict in conflicts(sections)
+        ]
+        if found:
+            raise ValidationError.from_exception_data("Recipe", found)
+        return self

@@ -1,0 +1,162 @@
+"""Where recipes and the files they name are found: shipped name first, then path, then hub id."""
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from base_model.errors import GeneratorError
+from base_model.shipped import WEIGHTS, resolve_checkpoint
+from reward_tuning.errors import TuningError
+
+_HUB_FILE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.+-]+)+")  # owner/name/file
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """A recipe of the package, with the first sentence of its header."""
+
+    name: str
+    path: Path
+    summary: str
+
+
+def shipped_folder(package: str, folder: str = "") -> Path:
+    """Return a folder of one of our packages, as installed, without importing the package."""
+    spec = find_spec(package)
+    assert spec is not None, package
+    assert spec.submodule_search_locations, package
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+def header_lines(path: Path) -> list[str]:
+    """Return the comment at the top of a YAML file, without the number signs."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line[1:].strip())
+    return lines
+
+
+def shipped_recipes() -> list[ShippedRecipe]:
+    """List the recipes of the package by name, with what their header says they do."""
+    return [
+        ShippedRecipe(path.stem, path, (header_lines(path) or [""])[0])
+        for path in sorted(shipped_folder("recipes").glob("*.yaml"))
+    ]
+
+
+def find_recipe(name: str | Path) -> Path:
+    """Find a recipe by shipped name, else by path.
+
+    Raises:
+        TuningError: There is none; the message lists the shipped ones.
+    """
+    shipped = {recipe.name: recipe.path for recipe in shipped_recipes()}
+    text = str(name)
+    if text in shipped:
+        return shipped[text]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise TuningError(
+            f"{text} is a folder; give a recipe file (a run folder keeps its own as "
+            f"{path / 'recipe.yaml'})"
+        )
+    if not path.is_file():
+        raise TuningError(
+            f"no recipe {text!r}: neither a shipped one ({', '.join(shipped)}) nor a file; "
+            "`reward-tuning ls` lists the shipped ones"
+        )
+    return path
+
+
+def located(value: str, shipped: Path, folder: Path) -> str | None:
+    """Resolve the name of a file or folder: shipped name, then path relative to the recipe.
+
+    Args:
+        value: The name as written.
+        shipped: Folder of the shipped ones.
+        folder: Folder that relative paths start from.
+
+    Returns:
+        The name itself where it is shipped, the absolute path where that exists, else None.
+    """
+    if value not in {"", "."} and not Path(value).is_absolute() and (shipped / value).exists():
+        return value
+    path = folder / Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else None
+
+
+def locate_prompts(value: str, folder: Path) -> str:
+    """Resolve a prompt file: shipped name, then path relative to the recipe.
+
+    Raises:
+        TuningError: There is no such file.
+    """
+    shipped = shipped_folder("recipes")
+    place = located(value, shipped, folder)
+    if place is None or not prompt_path(place).is_file():
+        names = sorted(
+            str(path.relative_to(shipped))
+            for ending in ("jsonl", "txt", "csv")
+            for path in shipped.rglob(f"*.{ending}")
+        )
+        raise TuningError(
+            f"no such prompt file: neither shipped ({', '.join(names)}) nor at "
+            f"{(folder / Path(value).expanduser()).resolve()}"
+        )
+    return place
+
+
+def prompt_path(value: str) -> Path:
+    """Return the file of a resolved prompt name."""
+    return Path(value) if Path(value).is_absolute() else shipped_folder("recipes", value)
+
+
+def locate_generator(value: str, folder: Path) -> str:
+    """Resolve a generator: shipped name, then folder relative to the recipe, then hub id.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: It is none of the three.
+    """
+    try:
+        found = resolve_checkpoint(value, folder)
+    except GeneratorError as error:
+        raise TuningError(str(error)) from error
+    shipped = found == WEIGHTS / value
+    return value if shipped or isinstance(found, str) else str(found.resolve())
+
+
+def locate_judge(value: str, folder: Path) -> str:
+    """Resolve a judge: shipped name, file relative to the recipe, published name, then hub id.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: It is none of the four.
+    """
+    place = located(value, shipped_folder("rewards", "weights"), folder)
+    if place is not None:
+        return place
+    from rewards.published import PUBLISHED, published  # imports torch through its package
+
+    if published(value) is not None or _HUB_FILE.fullmatch(value):
+        return value
+    raise TuningError(
+        f"no such judge: neither shipped ({', '.join(shipped_judges()) or 'none'}), nor at "
+        f"{(folder / Path(value).expanduser()).resolve()}, nor published "
+        f"({', '.join(entry.name for entry in PUBLISHED)}), nor a file on the hub (owner/name/file)"
+    )
+
+
+def shipped_judges() -> list[str]:
+    """List the shipped judges by name."""
+    weights = shipped_folder("rewards", "weights")
+    return sorted(path.relative_to(weights).as_posix() for path in weights.rglob("*.safetensors"))

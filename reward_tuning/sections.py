@@ -1,0 +1,339 @@
+"""The sections of a recipe: each key with its type, its range and what it means.
+
+A misspelt key is refused, never ignored; a switch is no number and a text is no number, so that no
+slip of a file trains something else in silence.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+TIME_STRIDE = 4  # the VAE packs 4 frames into one latent, after a first frame of its own
+SPACE_STRIDE = 16  # 8 of the VAE times 2 of the transformer's patches
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+JudgeKind = Literal["hps", "clip", "aesthetic"]
+LoraPreset = Literal["attention", "attention+mlp", "all-linear"]
+LORA_PRESETS: tuple[LoraPreset, ...] = ("attention", "attention+mlp", "all-linear")
+
+
+def _clip_length(frames: int) -> int:
+    if frames % TIME_STRIDE == 1:
+        return frames
+    below = max(frames - (frames - 1) % TIME_STRIDE, 1)
+    raise ValueError(
+        f"must be 4k + 1 (1, 5, 9, 13, ...), for the VAE packs four frames into one latent; "
+        f"nearest: {below} or {below + TIME_STRIDE}"
+    )
+
+
+def _side(pixels: int) -> int:
+    if pixels % SPACE_STRIDE == 0:
+        return pixels
+    below = pixels // SPACE_STRIDE * SPACE_STRIDE
+    nearest = f"{below} or {below + SPACE_STRIDE}" if below else f"{SPACE_STRIDE}"
+    raise ValueError(
+        f"must be a multiple of {SPACE_STRIDE} (8 of the VAE times 2 of the patches); "
+        f"nearest: {nearest}"
+    )
+
+
+def _judged(value: Any) -> Any:
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("allowed: all, or a number of frames from 1 up")
+
+
+def _targets(value: Any) -> Any:
+    if isinstance(value, str):
+        if value in LORA_PRESETS:
+            return value
+    elif (
+        isinstance(value, list | tuple)
+        and value
+        and all(isinstance(path, str) and path for path in value)
+    ):
+        return tuple(value)
+    raise ValueError(
+        f"allowed: a preset ({', '.join(LORA_PRESETS)}) or a list of module path endings, "
+        "such as [attn1.to_q, attn1.to_v]"
+    )
+
+
+Frames = Annotated[int, Field(ge=1), AfterValidator(_clip_length)]
+Side = Annotated[int, Field(ge=SPACE_STRIDE), AfterValidator(_side)]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Frozen, strict, without unknown keys, without NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class GeneratorSection(Section):
+    """Which video generator is tuned, and in which precision its frozen weights stay."""
+
+    checkpoint: Text = Field(
+        description="A shipped name (tiny), a folder, or a hub id; original or diffusers layout"
+    )
+    dtype: Dtype = Field(
+        default="float32", description="Of the frozen weights; the adapter stays float32"
+    )
+
+
+class PromptsSection(Section):
+    """The prompt files: txt, jsonl or csv (see `reward_tuning.prompts`)."""
+
+    train: Text = Field(description="Prompts to train on")
+    held_out: Text = Field(description="Prompts that only the evaluation sees")
+
+
+class SamplingSection(Section):
+    """How a clip is drawn from noise: the same while training and in the evaluation."""
+
+    steps: Positive = Field(default=25, description="Euler steps of the flow, N")
+    guidance_scale: float = Field(
+        default=6.0, ge=1.0, description="Classifier-free guidance; 1 = no guidance"
+    )
+    frames: Frames = Field(default=49, description="Frames of a clip, 4k + 1")
+    height: Side = Field(default=256, description="Pixels, a multiple of 16")
+    width: Side = Field(default=256, description="Pixels, a multiple of 16")
+    negative_prompt: str = Field(default="", description="Text of the negative guidance branch")
+    negative: Literal["detached", "joint", "none"] = Field(
+        default="detached",
+        description="The negative branch in the gradient: detached (no gradient through it, loss "
+        "divided by the scale), joint (gradient through both, as the published script), none "
+        "(training runs without guidance)",
+    )
+
+
+Rescale = Annotated[
+    float,
+    Field(
+        ge=0.0,
+        le=1.0,
+        description="0 = each active step keeps its own Euler weight; 1 = the active steps "
+        "together carry the weight of the whole chain",
+    ),
+]
+SmallestStep = Annotated[
+    float,
+    Field(
+        ge=0.0,
+        le=1.0,
+        description="Steps shorter than this share of the median are not counted as active: the "
+        "last step of the published table alone is no gradient; 0 = count every step",
+    ),
+]
+
+
+class DraftKMethod(Section):
+    """DRaFT-K (arXiv 2309.17400): gradient through the last K steps, states included.
+
+    The keys are the keywords of `reward_tuning.methods.draft_k`.
+    """
+
+    kind: Literal["draft_k"]
+    active_steps: Positive = Field(description="K, the last steps that receive gradient")
+    nested: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the gradient that flows on through the states; 1 = exact",
+    )
+    rescale: Rescale = 1.0
+    smallest_step: SmallestStep = 0.25
+
+
+class DRTuneMethod(Section):
+    """DRTune (arXiv 2405.00760): spaced steps, gradient stopped at the denoiser's input.
+
+    The keys are the keywords of `reward_tuning.methods.drtune`.
+    """
+
+    kind: Literal["drtune"]
+    active_steps: Positive = Field(description="K, evenly spaced steps that receive gradient")
+    early_stop: bool = Field(
+        default=True,
+        description="true = the reward reads the posterior mean at a stop drawn anew each time; "
+        "false = it reads the true end of the chain",
+    )
+    stop_range: float = Field(
+        default=0.4,
+        gt=0.0,
+        lt=1.0,
+        description="An early stop lies in this last share of the steps",
+    )
+    rescale: Rescale = 1.0
+    smallest_step: SmallestStep = 0.25
+
+
+Method = Annotated[DraftKMethod | DRTuneMethod, Field(discriminator="kind")]
+
+
+class Judge(Section):
+    """One frozen judge, as a training reward and a held-out reward both name it."""
+
+    kind: JudgeKind = Field(description="hps, clip or aesthetic")
+    checkpoint: Text = Field(
+        description="A shipped name (tiny/hps.safetensors), a file, a published name (hps-v2.1) or "
+        "a hub id with its file (owner/name/file)"
+    )
+    architecture: Text | None = Field(
+        default=None,
+        description="open_clip's model name, for a file that does not say; null = it says",
+    )
+    tower: Text | None = Field(
+        default=None,
+        description="aesthetic only: the CLIP under the head; null = as the head's file says",
+    )
+    name: Text | None = Field(
+        default=None, description="Name in metrics and tables; null = made of kind"
+    )
+    frames: Annotated[Literal["all"] | int, BeforeValidator(_judged)] = Field(
+        default="all",
+        description="How many frames are judged: all, or n spread evenly over the clip (1 = the "
+        "first frame)",
+    )
+    chunk: Positive | None = Field(
+        default=None,
+        description="Frames judged at a time, to save memory (exact); null = all at once",
+    )
+    dtype: Dtype = Field(
+        default="float32", description="Of the judge's towers; scores stay float32"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Recompute each block of the judge in the backward pass to save memory",
+    )
+
+    @property
+    def label(self) -> str:
+        """Name in metrics and tables."""
+        return self.name or self.kind
+
+    def judged_frames(self, frames: int) -> list[int]:
+        """Return the positions of the judged frames in a clip of so many frames.
+
+        Args:
+            frames: Frames of the clip, at least as many as this judge asks for.
+
+        Returns:
+            Increasing positions in [0, frames), first and last included where two or more are
+            judged.
+        """
+        if self.frames == "all" or self.frames >= frames:
+            return list(range(frames))
+        if self.frames == 1:
+            return [0]
+        # (a * b + c // 2) // c rounds to the nearest whole number without floating point
+        gaps = self.frames - 1
+        return [(i * (frames - 1) + gaps // 2) // gaps for i in range(self.frames)]
+
+
+class RewardSection(Judge):
+    """One judge whose score is raised."""
+
+    weight: float = Field(default=1.0, description="Factor of this judge's loss; not 0")
+    target: float | None = Field(
+        default=None,
+        description="Hinge: at a score of target or above this judge gives no gradient; "
+        "null = no upper end",
+    )
+
+
+class HeldOutSection(Judge):
+    """One judge that only the evaluation asks; nothing is trained on it."""
+
+    @property
+    def label(self) -> str:
+        """Name in metrics and tables."""
+        return self.name or f"{self.kind}_held_out"
+
+
+class LoraSection(Section):
+    """The adapter."""
+
+    rank: Positive = Field(default=64, description="r of the two factors (r, in) and (out, r)")
+    alpha: float = Field(
+        default=64.0, gt=0.0, description="The adapter's output is scaled by alpha / rank"
+    )
+    targets: Annotated[LoraPreset | tuple[str, ...], BeforeValidator(_targets)] = Field(
+        default="attention",
+        description="attention, attention+mlp, all-linear (as the original trainer), or a list "
+        "of module path endings",
+    )
+
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class TrainSection(Section):
+    """The optimiser and the loop."""
+
+    steps: Positive = Field(description="Optimiser steps")
+    batch_size: Positive = Field(description="Prompts a device rolls out at a time")
+    gradient_accumulation: Positive = Field(default=1, description="Batches an optimiser step")
+    learning_rate: float = Field(
+        default=1e-4, gt=0.0, description="AdamW, constant after the warm-up"
+    )
+    warmup_steps: NotNegative = Field(default=0, description="Steps of linear warm-up from 0")
+    weight_decay: float = Field(default=0.0, ge=0.0, description="AdamW's decoupled weight decay")
+    betas: Annotated[tuple[Beta, Beta], Strict(False)] = Field(
+        default=(0.9, 0.999), description="AdamW's decay rates of the two moments"
+    )
+    adam_eps: float = Field(
+        default=1e-10,
+        gt=0.0,
+        description="AdamW's eps; reward gradients are small, so far below 1e-8",
+    )
+    max_grad_norm: float | None = Field(
+        default=1.0,
+        gt=0.0,
+        description="Clip the norm of the whole gradient to this; null = no clipping",
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Moving average of the adapter, exported; null = off",
+    )
+    anchor: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the squared distance of the velocity to the base's; 0 = off",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Recompute each transformer block in the backward pass to save memory",
+    )
+    checkpoint_every: Positive = Field(default=50, description="Steps between two checkpoints")
+    keep_checkpoints: Positive = Field(
+        default=3, description="Older checkpoints than so many are deleted"
+    )
+    max_bad_steps: Positive = Field(
+        default=5, description="Stop after so many steps in a row with NaN or infinity"
+    )
+    log_every: Positive = Field(default=1, description="Steps between two lines of metrics.jsonl")
+    sample_every: NotNegative = Field(
+        default=0, description="Steps between two sets of sample clips; 0 = before and after only"
+    )
+
+
+class EvaluationSection(Section):
+    """Base against tuned, on held-out prompts, with the same noise for both."""
+
+    prompts: Positive = Field(
+        default=32, description="Held-out prompts to evaluate on, from the first on"
+    )
+    seeds: Positive = Field(default=1, description="Clips a prompt and a side")
+    steps: Positive | None = Field(default=None, description="Euler steps; null = sampling.steps")
+    batch_size: Positive | None = Field(
+        default=None, description="Clips sampled at a time; null = train.batch_size"
+    )
+    held_out_rewards: list[HeldOutSection] = Field(
+        default_factory=list, description="Judges that are never trained on"
+    )
