@@ -1,0 +1,297 @@
+"""LoRA adapters on the EasyAnimate transformer, by one table of its module paths.
+
+peft does the layers; this file says which modules get one, under which names, how they start, and
+keeps the adapter in fp32 on a frozen base of any dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from reward_tuning.errors import TuningError
+
+ADAPTER = "default"
+
+ATTENTION = (
+    "attn1.to_q",
+    "attn1.to_k",
+    "attn1.to_v",
+    "attn1.to_out.0",
+    "attn1.add_q_proj",
+    "attn1.add_k_proj",
+    "attn1.add_v_proj",
+    "attn1.to_add_out",
+)
+MLP = ("ff.net.0.proj", "ff.net.2", "txt_ff.net.0.proj", "txt_ff.net.2")
+# None: every linear layer, as the original trainer (677 modules of the 12B, 401 of the 7B).
+PRESETS: dict[str, tuple[str, ...] | None] = {
+    "attention": ATTENTION,
+    "attention+mlp": (*ATTENTION, *MLP),
+    "all-linear": None,
+}
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Size and place of an adapter; its strength is alpha / rank.
+
+    Attributes:
+        rank: r, at least 1.
+        alpha: above 0; the original trainer's default is rank 128, alpha 64.
+        targets: a name of `PRESETS`, or module names: a full path
+            (`transformer_blocks.0.attn1.to_q`) or its end (`to_q`, `ff.net.2`).
+    """
+
+    rank: int
+    alpha: float
+    targets: str | tuple[str, ...] = "attention"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise TuningError(f"lora.rank is {self.rank}; allowed is 1 or more")
+        if not (self.alpha > 0 and math.isfinite(self.alpha)):
+            raise TuningError(f"lora.alpha is {self.alpha}; allowed is a number above 0")
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """An adapter in memory, the value that every export format writes and reads.
+
+    Attributes:
+        rank: r.
+        alpha: the strength is alpha / rank.
+        state: diffusers module path -> (down `(r, in)`, up `(out, r)`).
+    """
+
+    rank: int
+    alpha: float
+    state: Mapping[str, tuple[Tensor, Tensor]]
+
+
+def linear_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
+    """Every linear layer by its diffusers module path, with or without an adapter on it."""
+    found: dict[str, nn.Linear] = {}
+    inside = ""
+    for path, module in transformer.named_modules():
+        if inside and path.startswith(inside):
+            continue  # the parts of an adapted layer
+        if isinstance(module, LoraLayer):
+            base = module.get_base_layer()
+            assert isinstance(base, nn.Linear)
+            found[path] = base
+            inside = path + "."
+        elif isinstance(module, nn.Linear):
+            found[path] = module
+    return found
+
+
+def select_targets(transformer: nn.Module, targets: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Module paths that a preset or a tuple of names means on this transformer, in model order.
+
+    Raises:
+        TuningError: an unknown preset or a name that matches no linear layer; lists the allowed.
+    """
+    paths = tuple(linear_modules(transformer))
+    if isinstance(targets, str):
+        if targets not in PRESETS:
+            raise TuningError(
+                f"lora.targets is {targets!r}; allowed are the presets {', '.join(PRESETS)}, or a "
+                f"list of module names out of {_names(paths)}"
+            )
+        wanted = PRESETS[targets]
+        return tuple(p for p in paths if wanted is None or _kind(p) in wanted)
+    chosen: set[str] = set()
+    for name in targets:
+        matches = [p for p in paths if p == name or p.endswith("." + name)]
+        if not matches:
+            raise TuningError(
+                f"lora.targets: {name!r} is no linear layer of this transformer; allowed are full "
+                f"module paths or {_names(paths)}"
+            )
+        chosen.update(matches)
+    if not chosen:
+        raise TuningError(f"lora.targets is empty; name a preset ({', '.join(PRESETS)})")
+    return tuple(p for p in paths if p in chosen)
+
+
+def attach(transformer: nn.Module, spec: LoraSpec, *, seed: int) -> list[nn.Parameter]:
+    """Freeze the transformer and put an fp32 adapter on it, in place.
+
+    The adapter starts as the base exactly: up is 0, down is uniform in +-1/sqrt(in) (peft's own
+    start), drawn on the CPU from a generator of its own, so that the same seed gives the same
+    adapter on every device and no other random stream moves.
+
+    Args:
+        transformer: the base, of any dtype, on any device.
+        spec: rank, alpha, targets.
+        seed: of the adapter's start.
+
+    Returns:
+        The adapter's parameters, trainable, in model order; nothing else requires gradient.
+
+    Raises:
+        TuningError: unknown targets, or there is an adapter already.
+    """
+    if adapted_layers(transformer):
+        raise TuningError("the transformer has an adapter already; load the generator afresh")
+    paths = select_targets(transformer, spec.targets)
+    transformer.requires_grad_(False)
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        target_modules=list(paths),
+        lora_dropout=0.0,  # the sweep re-runs each step and must meet the same function
+        bias="none",
+        init_lora_weights=False,
+    )
+    with torch.random.fork_rng(devices=[]):  # peft builds its layers by drawing; not from ours
+        inject_adapter_in_model(config, transformer, adapter_name=ADAPTER)
+    layers = adapted_layers(transformer)
+    assert set(layers) == set(paths), "peft adapted other modules than the table names"
+    draw = torch.Generator().manual_seed(seed)
+    parameters = []
+    for layer in layers.values():
+        down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        down.to(torch.float32)
+        up.to(torch.float32)
+        bound = 1.0 / math.sqrt(down.in_features)
+        with torch.no_grad():
+            down.weight.copy_((2 * torch.rand(down.weight.shape, generator=draw) - 1) * bound)
+            up.weight.zero_()
+        parameters += [down.weight, up.weight]
+    for parameter in parameters:
+        parameter.requires_grad_()
+    return parameters
+
+
+def attach_weights(transformer: nn.Module, weights: LoraWeights) -> list[nn.Parameter]:
+    """Put finished weights on a transformer as an adapter; like `attach` otherwise."""
+    spec = LoraSpec(weights.rank, weights.alpha, tuple(weights.state))
+    parameters = attach(transformer, spec, seed=0)
+    state = {}
+    for path, (down, up) in weights.state.items():
+        state[f"{path}.lora_A.weight"] = down
+        state[f"{path}.lora_B.weight"] = up
+    load_adapter_state(transformer, state)
+    return parameters
+
+
+def adapted_layers(transformer: nn.Module) -> dict[str, LoraLayer]:
+    """The layers that carry an adapter, by module path in model order."""
+    return {n: m for n, m in transformer.named_modules() if isinstance(m, LoraLayer)}
+
+
+def adapter_state(transformer: nn.Module) -> dict[str, Tensor]:
+    """The adapter's tensors: `<module path>.lora_A.weight` (r, in), `.lora_B.weight` (out, r).
+
+    Detached but not copied, like `state_dict`: clone what shall survive the next step.
+    """
+    state = {}
+    for path, layer in adapted_layers(transformer).items():
+        state[f"{path}.lora_A.weight"] = layer.lora_A[ADAPTER].weight.detach()
+        state[f"{path}.lora_B.weight"] = layer.lora_B[ADAPTER].weight.detach()
+    return state
+
+
+@torch.no_grad()
+def load_adapter_state(transformer: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy tensors into the attached adapter, by name and strictly; nothing changes on an error.
+
+    Raises:
+        TuningError: a missing or unexpected name, or a shape that differs.
+    """
+    own = adapter_state(transformer)
+    missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
+    if missing or unexpected:
+        raise TuningError(
+            f"the adapter state does not fit: {len(missing)} tensors missing"
+            f"{_first(missing)}, {len(unexpected)} unexpected{_first(unexpected)}; it was saved "
+            "for other targets or another model"
+        )
+    for name, tensor in own.items():
+        if state[name].shape != tensor.shape:
+            raise TuningError(
+                f"the adapter state does not fit: {name} has shape {tuple(state[name].shape)}, "
+                f"this adapter {tuple(tensor.shape)}; compare rank and model"
+            )
+    for name, tensor in own.items():
+        tensor.copy_(state[name])
+
+
+def lora_weights(transformer: nn.Module) -> LoraWeights:
+    """Copy of the attached adapter as the value the exports write, on the CPU.
+
+    Raises:
+        TuningError: no adapter is attached.
+    """
+    layers = adapted_layers(transformer)
+    if not layers:
+        raise TuningError("the transformer has no adapter; attach or import one first")
+    first = next(iter(layers.values()))
+    state = {
+        path: (
+            layer.lora_A[ADAPTER].weight.detach().to("cpu", copy=True),
+            layer.lora_B[ADAPTER].weight.detach().to("cpu", copy=True),
+        )
+        for path, layer in layers.items()
+    }
+    return LoraWeights(first.r[ADAPTER], float(first.lora_alpha[ADAPTER]), state)
+
+
+@contextmanager
+def scaled(transformer: nn.Module, scale: float) -> Iterator[None]:
+    """Within the context the adapter counts `scale` times; 0 is the base, bit for bit.
+
+    The previous strength returns afterwards, so contexts nest. Run a backward in the context of
+    its forward when blocks are checkpointed: they are computed again in it.
+
+    Raises:
+        TuningError: the scale is not finite.
+    """
+    if not math.isfinite(scale):
+        raise TuningError(f"the adapter scale is {scale}; allowed is a finite number")
+    layers = list(adapted_layers(transformer).values())
+    before = [(layer.scaling[ADAPTER], layer.disable_adapters) for layer in layers]
+    trained = [[p.requires_grad for p in _parameters(layer)] for layer in layers]
+    try:
+        for layer, (strength, off) in zip(layers, before, strict=True):
+            layer.scaling[ADAPTER] = strength * scale
+            if scale == 0 and not off:
+                layer.enable_adapters(False)  # skips the adapter's products altogether
+        yield
+    finally:
+        for layer, (strength, off), flags in zip(layers, before, trained, strict=True):
+            layer.scaling[ADAPTER] = strength
+            if layer.disable_adapters != off:
+                layer.enable_adapters(not off)
+            # peft couples this switch with requires_grad; ours is not a change of what is trained.
+            for parameter, flag in zip(_parameters(layer), flags, strict=True):
+                parameter.requires_grad_(flag)
+
+
+def _parameters(layer: LoraLayer) -> list[nn.Parameter]:
+    return [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+
+
+def _kind(path: str) -> str:
+    """`transformer_blocks.3.attn1.to_q` -> `attn1.to_q`; paths outside the blocks as they are."""
+    parts = path.split(".")
+    if parts[0] == "transformer_blocks" and len(parts) > 2:
+        return ".".join(parts[2:])
+    return path
+
+
+def _names(paths: tuple[str, ...]) -> str:
+    return ", ".join(dict.fromkeys(_kind(p) for p in paths))
+
+
+def _first(names: set[str]) -> str:
+    return f" (first {min(names)})" if names else ""
