@@ -1,0 +1,139 @@
+"""Architectures, schedules and files of the embedded judges."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+from reward_tuning.pretrain.judge_data import tokenizer_texts
+from reward_tuning.pretrain.judge_loop import OnProgress, Schedule
+from rewards.bpe import train_bpe, write_merges
+from rewards.clip_tower import Architecture, build_tokenizer
+from rewards.preprocess import Preprocess
+
+JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out"]
+JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
+
+MERGES_FILE = "bpe_small.txt.gz"
+MERGES = 510
+TEXT: dict[str, Any] = {
+    "context_length": 32,
+    "vocab_size": 512 + MERGES + 2,  # bytes within and at the end of words, merges, start and end
+    "width": 96,
+    "heads": 4,
+    "layers": 2,
+}
+CLIP: Architecture = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
+    "text_cfg": TEXT,
+}
+CLIP_HELD_OUT: Architecture = {
+    "embed_dim": 48,
+    "vision_cfg": {"image_size": 64, "layers": 4, "width": 96, "head_width": 32, "patch_size": 8},
+    "text_cfg": {**TEXT, "width": 64, "heads": 2, "layers": 3},
+}
+CLIP_PREPROCESS = Preprocess("crop", 64)
+HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
+
+SCHEDULES: dict[JudgeName, Schedule] = {
+    "clip": Schedule(steps=700, learning_rate=1.5e-3),
+    "hps": Schedule(steps=600, learning_rate=5e-4),
+    "aesthetic": Schedule(steps=1500, learning_rate=1e-3, save_every=500, report_every=100),
+    "clip-held-out": Schedule(steps=600, learning_rate=1.5e-3),
+}
+
+
+@dataclass(frozen=True)
+class JudgeRun:
+    """Which judge is trained, where, from which seed, and for how long."""
+
+    name: JudgeName
+    out_dir: Path
+    seed: int
+    schedule: Schedule
+    on_progress: OnProgress | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the training."""
+        return f"reward-tuning pretrain tiny --only {self.name} --seed {self.seed}"
+
+    @property
+    def progress_file(self) -> Path:
+        """Where an interrupted training continues from."""
+        return self.out_dir / f"{self.name}.progress.pt"
+
+    @property
+    def fingerprint(self) -> str:
+        """What two runs must share for one to continue the other."""
+        return f"{self.name}, seed {self.seed}, {self.schedule.steps} steps"
+
+
+def small_tokenizer(out_dir: Path, architecture: Architecture) -> Any:
+    """The judges' tokenizer in a folder; its merges are trained on the grammar if not there yet."""
+    path = out_dir / MERGES_FILE
+    if not path.is_file():
+        temporary = path.with_name(path.name + ".part")
+        write_merges(temporary, train_bpe(tokenizer_texts(), MERGES))
+        temporary.replace(path)
+    return build_tokenizer(architecture, path)
+
+
+def save_judge(run: JudgeRun, state: dict[str, Tensor], metadata: dict[str, str]) -> Path:
+    """Write a judge's file in fp16, whole or not at all.
+
+    Args:
+        run: names the file and the command that made it.
+        state: tensors in the published key names.
+        metadata: what the loader needs to know.
+
+    Returns:
+        Path of the file.
+    """
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    path = run.out_dir / f"{run.name}.safetensors"
+    temporary = path.with_name(path.name + ".part")
+    metadata = {"format": "pt", **metadata, "command": run.command}
+    save_file({k: v.contiguous() for k, v in half.items()}, temporary, metadata)
+    temporary.replace(path)
+    return path
+
+
+def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess) -> dict[str, str]:
+    """What a CLIP's file says of itself."""
+    return {
+        "kind": kind,
+        "architecture": json.dumps(architecture),
+        "preprocess": preprocess.to_json(),
+        "tokenizer": MERGES_FILE,
+    }
+
+
+def trained_clip(out_dir: Path) -> dict[str, Tensor]:
+    """Tensors of the folder's ``clip.safetensors`` in fp32.
+
+    Raises:
+        TuningError: it is not there.
+    """
+    path = out_dir / "clip.safetensors"
+    if not path.is_file():
+        raise TuningError(
+            f"{path} is missing; this judge starts from it. Train it first: reward-tuning "
+            "pretrain tiny --only clip"
+        )
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+
+
+def seed_weights(run: JudgeRun) -> None:
+    """Make the random initial weights a matter of the judge's name and seed."""
+    from reward_tuning.pretrain.judge_data import named_rng
+
+    torch.manual_seed(named_rng(run.name, run.seed, "weights")[0].getrandbits(63))

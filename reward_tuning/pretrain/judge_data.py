@@ -1,0 +1,213 @@
+"""What the embedded judges see: rendered frames, captions of some attributes, preference pairs.
+
+A single frame shows four of a scene's five attributes; motion it cannot show. Every draw comes
+from a named random generator, so a step's batch depends on (seed, step) alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from base_model.tiny.captions import CHINESE_WORDS, draw_caption
+from base_model.tiny.render import draw_staging, render_staged
+from base_model.tiny.scenes import ATTRIBUTES, FRAMES, Scene, Split, draw_scenes
+from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade
+
+VISIBLE = ("colour", "shape", "background", "size")
+"""Attributes that one frame shows."""
+
+QUALITY_WORDS = {
+    "clean": ("clean", "清晰"),
+    "blur": ("blurry", "模糊"),
+    "noise": ("noisy", "噪点"),
+    "warp": ("distorted", "变形"),
+    "fade": ("faded", "褪色"),
+    "desaturate": ("colourless", "灰暗"),
+    "ghost": ("doubled", "重影"),
+    "smear": ("smeared", "拖影"),
+    "tint": ("stained", "染色"),
+    "grid": ("patterned", "网纹"),
+    "bite": ("broken", "残缺"),
+}
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Frames and captions with what matches what.
+
+    Attributes:
+        frames: ``(n, 3, H, W)`` fp32 in [0, 1].
+        captions: m texts.
+        match: ``(n, m)`` in [0, 1]: 1 where a frame shows all that a caption states, less for
+            a spoiled frame under a caption that does not speak of its quality.
+    """
+
+    frames: Tensor
+    captions: list[str]
+    match: Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """For each prompt a better and a worse frame.
+
+    Attributes:
+        prompts: n captions.
+        better: ``(n, 3, H, W)`` in [0, 1].
+        worse: ``(n, 3, H, W)`` in [0, 1].
+        reasons: attribute changed or degradation applied, per pair.
+        same: ``(n, n)``, 1 where the scenes of two pairs look alike.
+    """
+
+    prompts: list[str]
+    better: Tensor
+    worse: Tensor
+    reasons: list[str]
+    same: Tensor
+
+
+def named_rng(*name: object) -> tuple[random.Random, torch.Generator]:
+    """Random generators for one purpose, such as ("hps", seed, "step", 17)."""
+    rng = random.Random("/".join(str(part) for part in name))
+    return rng, torch.Generator().manual_seed(rng.getrandbits(63))
+
+
+def draw_frames(count: int, rng: random.Random, split: Split) -> tuple[list[Scene], Tensor]:
+    """Two frames of each of count / 2 fresh clips.
+
+    Returns:
+        count scenes, and ``(count, 3, H, W)`` in [0, 1].
+    """
+    scenes, frames = [], []
+    for scene in draw_scenes((count + 1) // 2, rng, split):
+        scenes += [scene, scene]
+        clip = render_staged(scene, draw_staging(scene, rng))
+        frames += [clip[time] for time in rng.sample(range(FRAMES), 2)]
+    return scenes[:count], torch.stack(frames[:count])
+
+
+def render_pair(scene: Scene, attribute: str, rng: random.Random) -> tuple[Tensor, Tensor]:
+    """The scene, and the same with one attribute changed and nothing else."""
+    others = [word for word in ATTRIBUTES[attribute] if word != getattr(scene, attribute)]
+    wrong = replace(scene, **{attribute: rng.choice(others)})
+    right_staging, drawn = draw_staging(scene, rng), draw_staging(wrong, rng)
+    wrong_staging = right_staging
+    if attribute == "size":
+        wrong_staging = replace(right_staging, radius=drawn.radius)
+    elif attribute == "background":
+        wrong_staging = replace(right_staging, tone=drawn.tone)
+    time = rng.randrange(FRAMES)
+    return render_staged(scene, right_staging)[time], render_staged(wrong, wrong_staging)[time]
+
+
+def attribute_caption(words: dict[str, str], rng: random.Random) -> str:
+    """A short caption of any of the visible attributes, in one of the two languages."""
+    if rng.random() < 0.5:
+        noun = " ".join(w for w in (words.get("size"), words.get("colour")) if w)
+        text = f"{noun} {words.get('shape', 'shape')}".strip()
+        return f"a {text} on a {words['background']} background" if "background" in words else text
+    zh = {name: CHINESE_WORDS[word] for name, word in words.items()}
+    text = zh.get("size", "") + zh.get("colour", "") + zh.get("shape", "图形")
+    return f"{text}，{zh['background']}背景" if "background" in zh else text
+
+
+def quality_caption(text: str, kind: str) -> str:
+    """Say of a caption's frame how good it looks, in the caption's language."""
+    english, chinese = QUALITY_WORDS[kind]
+    return f"a {english} picture: {text}" if text.isascii() else f"{chinese}的画面：{text}"
+
+
+def draw_captioned(
+    count: int, rng: random.Random, generator: torch.Generator, split: Split = "train"
+) -> Captioned:
+    """Draw frames, a third of them spoiled, each with a caption in full or in part.
+
+    Every clip gives two frames, so that a clean and a spoiled one of one scene meet in a batch.
+    """
+    scenes, frames = draw_frames(count, rng, split)
+    kinds = list(DEGRADATIONS)
+    picks = [rng.randrange(len(kinds)) if rng.random() < 1 / 3 else -1 for _ in scenes]
+    degrees = torch.tensor([rng.uniform(0.1, 1.0) for _ in scenes])
+    frames = degrade(frames, torch.tensor(picks), degrees, generator)
+    qualities = [kinds[p] if p >= 0 else "clean" for p in picks]
+    captions, stated, spoken = [], [], []
+    for scene, quality in zip(scenes, qualities, strict=True):
+        full = rng.random() < 0.6
+        names = VISIBLE if full else tuple(rng.sample(VISIBLE, rng.randint(1, 3)))
+        words = {name: getattr(scene, name) for name in names}
+        text = draw_caption(scene, rng) if full else attribute_caption(words, rng)
+        tell = rng.random() < 0.25
+        captions.append(quality_caption(text, quality) if tell else text)
+        stated.append(words)
+        spoken.append(quality if tell else None)
+    match = torch.zeros(count, count)
+    for j, (words, said) in enumerate(zip(stated, spoken, strict=True)):
+        for i, scene in enumerate(scenes):
+            if any(getattr(scene, name) != word for name, word in words.items()):
+                continue
+            if said is not None:
+                match[i, j] = float(qualities[i] == said)
+            else:
+                match[i, j] = 1.0 if qualities[i] == "clean" else 1.0 - 0.8 * float(degrees[i])
+    return Captioned(frames, captions, match)
+
+
+def draw_pairs(
+    count: int, rng: random.Random, generator: torch.Generator, split: Split = "train"
+) -> Pairs:
+    """Draw preference pairs.
+
+    40 %: one attribute wrong; 10 %: two blends of right and wrong, the better one righter;
+    35 %: clean against spoiled; 15 %: less against more of the same degradation.
+    """
+    scenes = draw_scenes(count, rng, split)
+    reasons, better, worse = [], [], []
+    kinds = torch.full((count,), -1)
+    degrees = torch.zeros(2, count)  # of the better, of the worse
+    for i, scene in enumerate(scenes):
+        attribute, sort = rng.choice(VISIBLE), rng.random()
+        right, wrong = render_pair(scene, attribute, rng)
+        if sort < 0.5:
+            high, low = 1.0, 0.0
+            if sort >= 0.4:
+                low = rng.uniform(0.0, 0.7)
+                high = rng.uniform(low + 0.2, 1.0)
+            better.append(torch.lerp(wrong, right, high))
+            worse.append(torch.lerp(wrong, right, low))
+            reasons.append(attribute)
+            continue
+        kinds[i] = rng.randrange(len(DEGRADATIONS))
+        less = 0.0 if sort < 0.85 else rng.uniform(0.0, 0.6)
+        degrees[:, i] = torch.tensor([less, rng.uniform(less + 0.2, 1.0)])
+        better.append(right)
+        worse.append(right)
+        reasons.append(list(DEGRADATIONS)[int(kinds[i])])
+    # The same random state for both sides: the same field, shift or noise, only stronger.
+    state = generator.get_state()
+    good = degrade(torch.stack(better), kinds, degrees[0], generator)
+    generator.set_state(state)
+    bad = degrade(torch.stack(worse), kinds, degrees[1], generator)
+    looks = [tuple(getattr(scene, name) for name in VISIBLE) for scene in scenes]
+    same = torch.tensor([[float(a == b) for b in looks] for a in looks])
+    return Pairs([draw_caption(scene, rng) for scene in scenes], good, bad, reasons, same)
+
+
+def changed_captions(scene: Scene, attribute: str, rng: random.Random) -> list[str]:
+    """Captions of the scene with every word of one attribute; the order is the attribute's."""
+    return [
+        draw_caption(replace(scene, **{attribute: word}), rng, "en" if rng.random() < 0.5 else "zh")
+        for word in ATTRIBUTES[attribute]
+    ]
+
+
+def tokenizer_texts() -> Sequence[str]:
+    """Every text the vocabulary should be good at: the grammar's captions and quality words."""
+    from base_model.tiny.captions import every_caption
+
+    full = every_caption("train")
+    return [*full, *(quality_caption(text, kind) for kind in QUALITY_WORDS for text in full[::97])]

@@ -1,0 +1,70 @@
+"""Train the embedded judges: ``clip``, ``hps``, ``aesthetic`` and ``clip-held-out``.
+
+All of them look like their published counterparts: open_clip's classes and key names, LAION's head,
+one loader. ``clip-held-out`` has another architecture, another seed and another stream of data;
+no method may train on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from reward_tuning.errors import TuningError
+from reward_tuning.pretrain.judge_aesthetic import train_aesthetic
+from reward_tuning.pretrain.judge_clip import train_clip, train_hps
+from reward_tuning.pretrain.judge_configs import (
+    CLIP,
+    CLIP_HELD_OUT,
+    JUDGES,
+    SCHEDULES,
+    JudgeName,
+    JudgeRun,
+)
+from reward_tuning.pretrain.judge_loop import JudgeProgress, OnProgress
+
+__all__ = ["JUDGES", "JudgeName", "JudgeProgress", "OnProgress", "train_judge"]
+
+
+def train_judge(
+    name: JudgeName,
+    out_dir: Path,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+    *,
+    steps: int | None = None,
+) -> Path:
+    """Train one embedded judge, or continue where an interrupted training stopped.
+
+    Args:
+        name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from ``clip.safetensors`` in
+            the same folder.
+        out_dir: gets ``NAME.safetensors``, the tokenizer, and ``NAME.progress.pt`` meanwhile.
+        seed: of weights and data; the same seed gives the same file on one machine.
+        on_progress: called every few steps.
+        steps: another length of the training than the judge's own.
+
+    Returns:
+        Path of the judge's file, fp16, with the command that made it in its metadata.
+
+    Raises:
+        TuningError: an unknown name, or the judge it starts from is missing.
+    """
+    if name not in JUDGES:
+        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(JUDGES)}.")
+    schedule = SCHEDULES[name]
+    if steps is not None:
+        schedule = replace(schedule, steps=steps)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    run = JudgeRun(name, out_dir, seed, schedule, on_progress)
+    match name:
+        case "clip":
+            path = train_clip(run, CLIP)
+        case "clip-held-out":
+            path = train_clip(run, CLIP_HELD_OUT)
+        case "hps":
+            path = train_hps(run)
+        case "aesthetic":
+            path = train_aesthetic(run)
+    run.progress_file.unlink(missing_ok=True)
+    return path

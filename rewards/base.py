@@ -1,0 +1,236 @@
+"""What a judge is: the protocol, the input check, the exact chunked gradient and the loader.
+
+Scores are fp32 and higher is better; the loss is made outside, from scores.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from rewards.errors import RewardError
+
+ScoreFn = Callable[[Tensor, slice], Tensor]
+"""``(images[rows], rows) -> (n,)`` scores of these rows."""
+
+RANGE_TOLERANCE = 1e-4  # rounding of a decoder's clamp; a real mistake (-1..1, 0..255) is far off
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Anything that scores clips."""
+
+    name: str
+
+    def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score clips.
+
+        Args:
+            frames: ``(b, f, 3, H, W)`` in [0, 1], fp32.
+            prompts: b texts.
+
+        Returns:
+            ``(b,)`` fp32, higher is better, differentiable in ``frames``.
+        """
+        ...
+
+
+def check_input(frames: Tensor, prompts: Sequence[str]) -> None:
+    """Refuse what no judge can score.
+
+    Args:
+        frames: must be ``(b, f, 3, H, W)``, fp32 (fp64 for gradient checks), finite, in [0, 1].
+        prompts: must be b strings, none of them empty.
+
+    Raises:
+        RewardError: says what is wrong, the value it got, and the next step.
+    """
+    if frames.ndim != 5 or frames.shape[2] != 3:
+        raise RewardError(
+            f"frames have shape {tuple(frames.shape)}; a judge takes (batch, frames, 3, height, "
+            "width). Put the colour channel in place 2; add the batch dimension if it is missing."
+        )
+    if 0 in frames.shape:
+        raise RewardError(f"frames have shape {tuple(frames.shape)}: there is nothing to score.")
+    if frames.dtype not in (torch.float32, torch.float64):
+        raise RewardError(
+            f"frames are {frames.dtype}; a judge takes float32 in [0, 1]. Call .float() first "
+            "(and divide by 255 if they are bytes)."
+        )
+    if len(prompts) != frames.shape[0]:
+        raise RewardError(
+            f"{len(prompts)} prompts for {frames.shape[0]} clips; give one prompt a clip."
+        )
+    if isinstance(prompts, str) or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise RewardError("every prompt must be a non-empty text; give a list with one a clip.")
+    low, high = (float(v) for v in frames.detach().aminmax())
+    if math.isnan(low) or math.isnan(high):
+        raise RewardError("frames hold NaN; the decoder or the latents before it went wrong.")
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise RewardError(
+            f"frames range over [{low:.4g}, {high:.4g}]; a judge takes [0, 1]. Map a decoder's "
+            "[-1, 1] by (x / 2 + 0.5).clamp(0, 1), bytes by x / 255."
+        )
+
+
+class _Chunked(torch.autograd.Function):
+    """Scores chunk by chunk; the backward pass scores each chunk again, this time with a graph."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, score: ScoreFn, chunk: int) -> Tensor:
+        ctx.save_for_backward(images)
+        ctx.score, ctx.chunk = score, chunk
+        return torch.cat([score(images[rows], rows) for rows in _chunks(len(images), chunk)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (images,) = ctx.saved_tensors
+        gradient = torch.empty_like(images)
+        for rows in _chunks(len(images), ctx.chunk):
+            part = images[rows].detach().requires_grad_()
+            with torch.enable_grad():
+                scores = ctx.score(part, rows)
+            (gradient[rows],) = torch.autograd.grad(scores, part, grads[0][rows])
+        return gradient, None, None
+
+
+def _chunks(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> Tensor:
+    """Score images with the memory of one chunk; the gradient equals that of one pass.
+
+    The score of an image must depend on that image alone, and nothing but ``images`` receives a
+    gradient (judges are frozen). Costs one more forward pass than scoring all at once.
+
+    Args:
+        score: ``(images[rows], rows) -> (n,)``, deterministic.
+        images: ``(n, 3, H, W)``.
+        chunk: images a pass; ``None`` scores all in one pass.
+
+    Returns:
+        ``(n,)``, differentiable once in ``images``.
+
+    Raises:
+        RewardError: ``chunk`` is smaller than 1.
+    """
+    if chunk is not None and chunk < 1:
+        raise RewardError(
+            f"chunk is {chunk}; it must be at least 1 image, or None for all at once."
+        )
+    if chunk is None or chunk >= len(images):
+        return score(images, slice(0, len(images)))
+    result: Tensor = _Chunked.apply(images, score, chunk)
+    return result
+
+
+class FrameReward(ABC):
+    """A judge that sees single frames; a clip's score is the mean over its frames.
+
+    Attributes:
+        name: how metrics call it.
+        device: where it runs; frames are moved there.
+        chunk: frames scored in one pass, ``None`` for all.
+    """
+
+    name: str
+    device: torch.device
+    chunk: int | None = None
+
+    @abstractmethod
+    def condition(self, prompts: Sequence[str]) -> Tensor | None:
+        """What the prompts give to the score: ``(b, d)`` without gradient, or ``None``."""
+
+    @abstractmethod
+    def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] and ``(n, d)`` -> ``(n,)``, row by row."""
+
+    def per_frame(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score every frame: ``(b, f, 3, H, W)`` and b prompts -> ``(b, f)``.
+
+        Raises:
+            RewardError: the input cannot be scored (:func:`check_input`).
+        """
+        check_input(frames, prompts)
+        count = frames.shape[1]
+        condition = self.condition(prompts)
+        if condition is not None:
+            condition = condition.repeat_interleave(count, dim=0)
+
+        def score(images: Tensor, rows: slice) -> Tensor:
+            return self.score_images(images, None if condition is None else condition[rows])
+
+        scores = chunked_score(score, frames.to(self.device).flatten(0, 1), self.chunk)
+        return scores.unflatten(0, (-1, count))
+
+    def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score clips: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)``, the mean over frames."""
+        return self.per_frame(frames, prompts).mean(dim=1)
+
+
+def load_reward(
+    kind: str,
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    name: str | None = None,
+    folder: Path | None = None,
+    chunk: int | None = None,
+    architecture: str | Mapping[str, Any] | None = None,
+    tower: str | Path | None = None,
+    gradient_checkpointing: bool = False,
+) -> FrameReward:
+    """Load a frozen judge.
+
+    Args:
+        kind: ``hps``, ``clip`` or ``aesthetic``.
+        checkpoint: a shipped name (``tiny/hps.safetensors``), a path, a published name
+            (``hps-v2.1``) or a hub id (``org/repo/file``).
+        device: where it runs.
+        dtype: of the towers; features are fp32 before any dot product.
+        name: in metrics; the kind if not given.
+        folder: what a relative path is relative to; the working directory if not given.
+        chunk: frames scored in one pass; bounds the memory, changes no number.
+        architecture: open_clip's model name or its configuration, for a file that does not say.
+        tower: only for ``aesthetic``: the CLIP checkpoint under the head, when it is not the one
+            the head's file names.
+        gradient_checkpointing: recompute each block of a vision transformer in the backward pass.
+
+    Returns:
+        The judge, in evaluation mode, without trainable parameters.
+
+    Raises:
+        RewardError: an unknown kind, a missing, damaged or foreign file.
+    """
+    from rewards.clip_tower import TowerOptions
+
+    options = TowerOptions(torch.device(device), dtype, architecture, gradient_checkpointing)
+    if tower is not None and kind != "aesthetic":
+        raise RewardError(f"tower is an option of the kind aesthetic, not of {kind!r}; remove it.")
+    judge: FrameReward
+    match kind:
+        case "hps":
+            from rewards.hps import load_hps
+
+            judge = load_hps(checkpoint, folder, options)
+        case "clip":
+            from rewards.clip import load_clip
+
+            judge = load_clip(checkpoint, folder, options)
+        case "aesthetic":
+            from rewards.aesthetic import load_aesthetic
+
+            judge = load_aesthetic(checkpoint, folder, options, tower)
+        case _:
+            raise RewardError(f"kind {kind!r} is no judge; allowed: hps, clip, aesthetic.")
+    judge.name = name or kind
+    judge.chunk = chunk
+    return judge

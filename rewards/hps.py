@@ -1,0 +1,36 @@
+"""HPSv2 and HPSv2.1: human preference as the cosine of a CLIP (Wu et al., 2306.09341)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rewards.checkpoint import load_checkpoint
+from rewards.clip import ClipReward
+from rewards.clip_tower import TowerOptions, find_architecture, load_tower
+from rewards.preprocess import Preprocess
+
+
+class HpsReward(ClipReward):
+    """Cosine of image and text features, as ``hpsv2.score`` gives it; its tables say 100 times it.
+
+    Published range: about 0.23 to 0.31. ``logit_scale`` is not used.
+    """
+
+    name = "hps"
+
+
+def hps_preprocess(size: int) -> Preprocess:
+    """As ``hpsv2.score``: the longest side is resized as floats, black bars fill the square."""
+    return Preprocess("letterbox", size, clamped=False)
+
+
+def load_hps(checkpoint: str | Path, folder: Path | None, options: TowerOptions) -> HpsReward:
+    """Load an HPS checkpoint (``{"state_dict": ...}`` with open_clip's keys, or safetensors).
+
+    Raises:
+        RewardError: see :func:`rewards.base.load_reward`.
+    """
+    loaded = load_checkpoint(checkpoint, folder)
+    architecture, _ = find_architecture(loaded, options.architecture)
+    size = architecture["vision_cfg"]["image_size"]
+    return HpsReward(load_tower(loaded, options, hps_preprocess(size)))
