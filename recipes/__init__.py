@@ -1,0 +1,1 @@
+"""Shipped recipes and prompt files, as package data."""

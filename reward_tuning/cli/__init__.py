@@ -1,0 +1,67 @@
+"""The command line: one file a verb, heavy imports inside the verbs.
+
+Mistakes a person can mend (the three error families) end in `error: ...` on stderr and exit code
+2; Ctrl-C and SIGTERM in 130 and 143 with a line on how to go on; anything else is a defect of ours
+and keeps its traceback.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from reward_tuning.cli.cp import cp
+from reward_tuning.cli.export import export
+from reward_tuning.cli.generate import generate
+from reward_tuning.cli.ls import ls
+from reward_tuning.cli.pretrain import pretrain
+from reward_tuning.cli.resume import resume
+from reward_tuning.cli.run import run
+from reward_tuning.cli.show import show
+from reward_tuning.cli.stopping import Stopped, stop_signals
+from reward_tuning.cli.validate import validate
+
+VERBS = (ls, show, cp, validate, run, resume, generate, export, pretrain)
+FAMILIES = {
+    "reward_tuning.errors": "TuningError",
+    "base_model.errors": "GeneratorError",
+    "rewards.errors": "RewardError",
+}
+
+app = typer.Typer(
+    name="reward-tuning",
+    help="Fine-tune the EasyAnimateV5.1 video generator on differentiable rewards, into a LoRA.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _verb in VERBS:
+    app.command(_verb.__name__)(_verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; always leaves through `SystemExit` or an unexpected exception.
+
+    Args:
+        arguments: Of the command, without its name; None takes those of the process.
+    """
+    with stop_signals():
+        try:
+            app(args=None if arguments is None else list(arguments), prog_name="reward-tuning")
+        except Stopped as stop:
+            print(f"\n{stop.told()}", file=sys.stderr)
+            sys.exit(stop.exit_code)
+        except ValueError as error:
+            if not isinstance(error, _families()):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _families() -> tuple[type[Exception], ...]:
+    """Return the error families of the packages that are loaded; the others cannot have raised."""
+    return tuple(
+        getattr(sys.modules[module], name)
+        for module, name in FAMILIES.items()
+        if module in sys.modules
+    )

@@ -1,0 +1,37 @@
+"""`reward-tuning cp`: a recipe of one's own, to start from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reward_tuning.errors import TuningError
+from reward_tuning.recipe_files import find_recipe
+
+
+def cp(
+    recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
+    destination: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Copy a recipe, comments included, to change it there.
+
+    A relative path inside the recipe then starts from the new place; shipped names stay valid.
+    """
+    source = find_recipe(recipe)
+    if destination.is_dir():
+        destination /= source.name
+    if destination.exists() and not force:
+        raise TuningError(
+            f"{destination} exists already; choose another name, or replace it with --force"
+        )
+    text = source.read_text(encoding="utf-8")
+    part = destination.with_name(f".{destination.name}.part")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(destination)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise TuningError(f"{destination} cannot be written ({error.strerror})") from error
+    print(f"{destination}\nRun it: reward-tuning run {destination}")

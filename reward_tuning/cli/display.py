@@ -1,0 +1,88 @@
+"""Progress on stderr: a live line on a terminal, now and then a plain line elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from reward_tuning.progress import ProgressEvent
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+PLAIN_SECONDS = 10.0  # between two plain lines of one stage
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as 4:05 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Display:
+    """Draws progress events.
+
+    Args:
+        stream: Where to; stderr unless given.
+        now: Seconds, for tests.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._now = now
+        self._live: Live | None = None
+        self._stage = ""
+        self._began = 0.0  # when the stage's first event came, and at which unit
+        self._first = 0
+        self._told = float("-inf")
+
+    def __enter__(self) -> "Display":
+        if self._stream.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(
+                console=Console(file=self._stream), refresh_per_second=4, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Show an event."""
+        now = self._now()
+        fresh = event.stage != self._stage
+        if fresh:
+            self._stage, self._began, self._first = event.stage, now, event.done
+        line = self._line(event, now)
+        if self._live is not None:
+            self._live.update(line)
+        elif (
+            fresh
+            or now - self._told >= PLAIN_SECONDS
+            or (event.total and event.done == event.total)
+        ):
+            self._told = now
+            print(line, file=self._stream, flush=True)
+
+    def _line(self, event: ProgressEvent, now: float) -> str:
+        parts = [event.stage + (f" {event.done}/{event.total}" if event.total else "")]
+        if event.phase:
+            parts.append(event.phase)
+        parts += [f"{name} {value:.4g}" for name, value in event.metrics.items()]
+        done = event.done - self._first
+        if event.total and done > 0 and event.done < event.total:
+            parts.append(f"{clock((now - self._began) / done * (event.total - event.done))} left")
+        return "  ".join(parts)

@@ -1,0 +1,57 @@
+"""`reward-tuning export`: an adapter in the format that another program reads."""
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from reward_tuning.errors import TuningError
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="A run folder, or a LoRA in any format.")],
+    output: Annotated[
+        Path, typer.Option(help="The new .safetensors file; for peft the new folder.")
+    ],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="peft (a folder), diffusers (one file), original (one file, for the original "
+            "trainer and ComfyUI).",
+        ),
+    ] = "diffusers",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="The generator it is for; a run's LoRA knows its own."),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float32 (bit for bit), bfloat16 or float16 (half the size).")
+    ] = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Write an adapter in one of the three formats."""
+    if output.exists() and not force:
+        raise TuningError(f"{output} exists already; choose another place, or give --force")
+    from reward_tuning.cli.adapters import adapter_path, checkpoint_of, transformer_shapes
+    from reward_tuning.sections import Dtype
+
+    if dtype not in get_args(Dtype):
+        raise TuningError(f"--dtype: got {dtype!r}; allowed: {', '.join(get_args(Dtype))}")
+    path = adapter_path(source)
+    base = checkpoint or checkpoint_of(source)
+    if base is None:
+        raise TuningError(
+            f"{source} does not lie in a run folder, so its generator is not known; give it with "
+            "--checkpoint, such as --checkpoint tiny"
+        )
+
+    import torch
+
+    from reward_tuning.exports import ExportFormat, export_adapter, import_adapter
+
+    weights = import_adapter(path, transformer_shapes(base))
+    written = export_adapter(
+        weights, output, cast("ExportFormat", format_), dtype=getattr(torch, dtype)
+    )
+    print(written)

@@ -1,0 +1,31 @@
+"""`reward-tuning pretrain`: make the embedded generator and judges from nothing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reward_tuning.cli.stopping import hint_when_stopped
+from reward_tuning.errors import TuningError
+
+WORLDS = ("tiny",)
+
+
+def pretrain(
+    world: Annotated[str, typer.Argument(help="Which embedded world: tiny.")],
+    only: Annotated[
+        str | None, typer.Option("--only", help="One stage, such as vae; the others must be there.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for weights and checkpoints of the training.")
+    ] = None,
+) -> None:
+    """Train the embedded generator and its judges on rendered clips; goes on where it stopped."""
+    if world not in WORLDS:
+        raise TuningError(f"pretrain: got {world!r}; allowed: {', '.join(WORLDS)}")
+    from reward_tuning.cli.display import Display
+    from reward_tuning.pretrain import pretrain_tiny
+
+    with hint_when_stopped("the same command goes on where it stopped"), Display() as progress:
+        pretrain_tiny(only=only, seed=seed, output=output, progress=progress)

@@ -1,0 +1,29 @@
+"""`reward-tuning resume`: go on with a run that was stopped."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reward_tuning.errors import TuningError
+
+
+def resume(
+    folder: Annotated[Path, typer.Argument(help="The run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+) -> None:
+    """Go on with a stopped run from its last checkpoint; ends as if it had never stopped."""
+    from reward_tuning.loading import load_recipe
+
+    kept = folder / "recipe.yaml"
+    if not kept.is_file():
+        raise TuningError(
+            f"{folder} is no run folder: it has no recipe.yaml. Give the folder that a run wrote "
+            "to (its `output`)"
+        )
+    # the folder may have been moved since
+    loaded = load_recipe(kept).model_copy(update={"output": str(folder)})
+
+    from reward_tuning.cli.training import train_and_tell
+
+    train_and_tell(loaded, resume=True, as_json=as_json)

@@ -1,0 +1,33 @@
+"""`reward-tuning run`: train what a recipe says, evaluate it, export it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reward_tuning.errors import TuningError
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value, such as train.steps=6")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+) -> None:
+    """Tune a generator as a recipe says; the run folder holds everything it made."""
+    from reward_tuning.cli.checks import check_run
+    from reward_tuning.loading import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    folder = Path(loaded.output)
+    if (folder / "recipe.yaml").exists():
+        raise TuningError(
+            f"output: {folder} holds a run already; go on with it by `reward-tuning resume "
+            f"{folder}`, or choose another folder with output=DIR"
+        )
+    check_run(loaded)
+
+    from reward_tuning.cli.training import train_and_tell
+
+    train_and_tell(loaded, resume=False, as_json=as_json)

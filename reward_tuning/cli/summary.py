@@ -1,0 +1,75 @@
+"""The last words of a run: what improved, how much, how surely, and where everything is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reward_tuning.cli.output import print_json, print_table
+from reward_tuning.errors import TuningError
+
+PLACES = {
+    "lora": "lora",
+    "clips": "samples",
+    "metrics": "metrics.jsonl",
+    "evaluation": "evaluation.json",
+    "report": "report.html",
+}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Read what a finished run folder says of itself.
+
+    Returns:
+        `{"run": folder, "evaluation": evaluation.json, "places": {what: path}}`.
+
+    Raises:
+        TuningError: There is no evaluation in it, or it is damaged.
+    """
+    path = folder / "evaluation.json"
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TuningError(
+            f"{folder} holds no evaluation.json: the run is not finished; go on with "
+            f"`reward-tuning resume {folder}`"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise TuningError(f"{path} is damaged ({error}); delete it and resume the run") from error
+    places = {what: str(folder / name) for what, name in PLACES.items() if (folder / name).exists()}
+    return {"run": str(folder), "evaluation": evaluation, "places": places}
+
+
+def verdict(low: float, high: float) -> str:
+    """Say what a 95 % interval of a difference shows."""
+    if low > 0:
+        return "up"
+    return "down" if high < 0 else "no clear change"
+
+
+def print_summary(folder: Path, *, as_json: bool) -> None:
+    """Print a run's result as a table, or as JSON."""
+    found = summary(folder)
+    if as_json:
+        print_json(found)
+        return
+    evaluation = found["evaluation"]
+    base, tuned = evaluation["base"], evaluation["tuned"]
+    rows = []
+    for metric, change in evaluation["difference"].items():
+        rows.append(
+            (
+                metric,
+                f"{base[metric]:.4g}",
+                f"{tuned[metric]:.4g}",
+                f"{change['mean']:+.4g}",
+                f"{change['low']:+.4g} ... {change['high']:+.4g}",
+                verdict(change["low"], change["high"]),
+            )
+        )
+    title = (
+        f"Base against tuned on {evaluation['prompts']} held-out prompts, "
+        f"{evaluation['seeds']} clips each, same noise"
+    )
+    print_table(title, ("", "base", "tuned", "difference", "95 % interval", "shows"), rows)
+    for what, place in found["places"].items():
+        print(f"{what + ':':12}{place}")

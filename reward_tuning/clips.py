@@ -1,0 +1,147 @@
+"""Clips as files: mp4, gif and png, read and written; two clips side by side."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+
+FPS = 8  # of EasyAnimateV5.1's clips
+ENDINGS = (".mp4", ".gif", ".png")
+CRF = 12  # x264's quality; about 40 dB and more, so that a file shows what was judged
+
+
+def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int = 1) -> None:
+    """Write a clip; the file appears whole or not at all.
+
+    Args:
+        frames: `(f, 3, H, W)` in [0, 1].
+        path: Ends in .mp4 (H.264), .gif (endless loop) or .png (the frames in a row).
+        fps: Frames a second; a gif counts in hundredths of a second.
+        enlarge: Whole factor by which each pixel is repeated, to see small clips.
+
+    Raises:
+        TuningError: Another ending, another shape, or the disk is full.
+    """
+    path = Path(path)
+    if path.suffix not in ENDINGS:
+        raise TuningError(f"clip {path}: ending {path.suffix!r}; allowed: {', '.join(ENDINGS)}")
+    if frames.ndim != 4 or frames.shape[1] != 3:
+        raise TuningError(f"clip {path}: got {tuple(frames.shape)}; wanted (frames, 3, H, W)")
+    video = _bytes(frames, enlarge)
+    if path.suffix == ".png":
+        strip = video.transpose(1, 0, 2, 3).reshape(video.shape[1], -1, 3)
+        _atomically(path, lambda part: iio.imwrite(part, strip, extension=".png"))
+    elif path.suffix == ".gif":
+        duration = 1000 / fps
+        _atomically(
+            path,
+            lambda part: iio.imwrite(part, video, extension=".gif", duration=duration, loop=0),
+        )
+    else:
+        _atomically(path, lambda part: _write_mp4(part, video, fps))
+
+
+def read_clip(path: str | Path) -> Tensor:
+    """Read a clip.
+
+    Args:
+        path: An mp4 or gif file.
+
+    Returns:
+        `(f, 3, H, W)` float32 in [0, 1].
+
+    Raises:
+        TuningError: The file is missing or is no video.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TuningError(f"clip {path}: no such file")
+    plugin = "FFMPEG" if path.suffix == ".mp4" else "pillow"
+    try:
+        video = np.stack([np.asarray(frame)[..., :3] for frame in iio.imiter(path, plugin=plugin)])
+    except (OSError, ValueError, RuntimeError, StopIteration) as error:
+        raise TuningError(f"clip {path}: not a video that can be read ({error})") from error
+    return torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255
+
+
+def side_by_side(before: Tensor, after: Tensor, gap: int = 4) -> Tensor:
+    """Put two clips next to each other, with a white bar between.
+
+    Args:
+        before: `(f, 3, H, W)` in [0, 1], on the left.
+        after: The same shape, on the right.
+        gap: Pixels of the bar.
+
+    Returns:
+        `(f, 3, H, 2 W + gap)`.
+
+    Raises:
+        TuningError: The shapes differ.
+    """
+    if before.shape != after.shape:
+        raise TuningError(
+            f"clips side by side: got {tuple(before.shape)} and {tuple(after.shape)}; "
+            "they must have the same frames and size"
+        )
+    bar = before.new_ones((*before.shape[:3], gap))
+    return torch.cat([before, bar, after], dim=3)
+
+
+def stacked(clips: list[Tensor], gap: int = 4) -> Tensor:
+    """Put clips of one shape `(f, 3, H, W)` below each other, with white bars between."""
+    rows: list[Tensor] = []
+    for clip in clips:
+        if rows:
+            rows.append(clip.new_ones((*clip.shape[:2], gap, clip.shape[3])))
+        rows.append(clip)
+    return torch.cat(rows, dim=2)
+
+
+def _bytes(frames: Tensor, enlarge: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    frames = frames.detach().float().cpu().clamp(0, 1)
+    frames = frames.repeat_interleave(enlarge, dim=2).repeat_interleave(enlarge, dim=3)
+    video: np.ndarray[Any, np.dtype[np.uint8]] = (
+        (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    )
+    return video
+
+
+def _write_mp4(path: Path, video: "np.ndarray[Any, np.dtype[np.uint8]]", fps: int) -> None:
+    height, width = video.shape[1:3]
+    if height % 2 or width % 2:  # H.264 with 4:2:0 colour needs even sides
+        padded = F.pad(torch.from_numpy(video).permute(0, 3, 1, 2), (0, width % 2, 0, height % 2))
+        video = padded.permute(0, 2, 3, 1).contiguous().numpy()
+    iio.imwrite(
+        path,
+        video,
+        extension=".mp4",
+        plugin="FFMPEG",
+        fps=fps,
+        codec="libx264",
+        pixelformat="yuv420p",
+        macro_block_size=2,
+        # one thread: the same frames give the same bytes
+        output_params=["-crf", str(CRF), "-threads", "1", "-bitexact"],
+    )
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        part.replace(path)
+    except OSError as error:
+        raise TuningError(
+            f"clip {path}: cannot be written ({error.strerror or error}); free some space or "
+            "choose another place"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,189 @@
+"""Text states on disk: each prompt is encoded once, and the encoder need not stay in memory.
+
+Qwen2-VL-7B takes 17 GB and is needed for some seconds of a run; its states are 1.8 MB a prompt.
+One safetensors file a prompt, named by a hash of everything the states depend on.
+"""
+
+import gc
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[Sequence[str]], Tensor]
+"""b prompts to their states `(b, l, d)`."""
+
+BATCH = 8  # prompts encoded at a time, then written: a stopped run keeps what it has
+WHOLE = 64 * 2**20  # files up to so many bytes are hashed whole
+SAMPLES, SAMPLE_BYTES = 256, 2**16  # of a larger file: 16 MB, evenly spread, head and tail included
+
+
+def checkpoint_fingerprint(folders: Iterable[Path]) -> str:
+    """Name the content of a checkpoint's folders, in a second even for 17 GB.
+
+    Args:
+        folders: Such as `text_encoder/` and `tokenizer/`.
+
+    Returns:
+        Hexadecimal sha256 over names, sizes and content; of files above 64 MB, over 256 pieces.
+
+    Raises:
+        TuningError: A folder does not exist or holds no file.
+    """
+    digest = hashlib.sha256()
+    for folder in folders:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if not files:
+            raise TuningError(f"no files in {folder}, so its states cannot be told from others")
+        for path in files:
+            size = path.stat().st_size
+            digest.update(f"{folder.name}/{path.relative_to(folder).as_posix()} {size}\n".encode())
+            with path.open("rb") as file:
+                if size <= WHOLE:
+                    digest.update(file.read())
+                    continue
+                for i in range(SAMPLES):
+                    file.seek((size - SAMPLE_BYTES) * i // (SAMPLES - 1))
+                    digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+class TextCache:
+    """States of prompts under one encoder.
+
+    Args:
+        folder: Where the files lie; made when first written to. Several runs may share it.
+        fingerprint: Names the encoder's weights and tokenizer (`checkpoint_fingerprint`).
+        max_length: Tokens l of the states; part of the key.
+        dtype: Of the states; part of the key.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        fingerprint: str,
+        *,
+        max_length: int = 256,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.folder = Path(folder)
+        self.fingerprint = fingerprint
+        self.max_length = max_length
+        self.dtype = dtype
+
+    def path(self, prompt: str) -> Path:
+        """Return the file of a prompt's states."""
+        about = [self.fingerprint, prompt, self.max_length, str(self.dtype)]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        return self.folder / f"{key}.safetensors"
+
+    def encode(
+        self, prompts: Iterable[str], encoder_factory: Callable[[], Encode]
+    ) -> dict[str, Tensor]:
+        """Read or compute the states of prompts.
+
+        Args:
+            prompts: Repetitions cost nothing.
+            encoder_factory: Builds the encoder; called only when a state is missing, and what it
+                built is dropped before this returns.
+
+        Returns:
+            Prompt to its states `(l, d)` on the CPU, in `dtype`.
+
+        Raises:
+            TuningError: The encoder gives another shape than promised, or the disk is full.
+        """
+        states: dict[str, Tensor] = {}
+        missing: list[str] = []
+        for prompt in dict.fromkeys(prompts):
+            found = self._read(prompt)
+            if found is None:
+                missing.append(prompt)
+            else:
+                states[prompt] = found
+        if missing:
+            self._compute(missing, encoder_factory, states)
+        return states
+
+    def _compute(
+        self,
+        missing: Sequence[str],
+        encoder_factory: Callable[[], Encode],
+        states: dict[str, Tensor],
+    ) -> None:
+        encoder = encoder_factory()
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            with torch.no_grad():
+                encoded = encoder(batch)
+            if encoded.ndim != 3 or encoded.shape[:2] != (len(batch), self.max_length):
+                raise TuningError(
+                    f"the text encoder gave states {tuple(encoded.shape)} for {len(batch)} "
+                    f"prompts; wanted ({len(batch)}, {self.max_length}, d)"
+                )
+            for prompt, state in zip(batch, encoded, strict=True):
+                # a copy of its own: a view would keep, and write, the whole batch
+                states[prompt] = state.to("cpu", self.dtype, copy=True).contiguous()
+                self._write(prompt, states[prompt])
+        del encoder
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _read(self, prompt: str) -> Tensor | None:
+        path = self.path(prompt)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                state: Tensor = file.get_tensor("states")
+        except (SafetensorError, OSError) as error:
+            problem = str(error)
+        else:
+            whole = about.get("prompt") == prompt and about.get("sha256") == _sha256(state)
+            if whole and state.shape[:1] == (self.max_length,) and state.dtype == self.dtype:
+                return state
+            problem = "its content does not fit its checksum"
+        logger.warning("text cache: %s is damaged (%s); encoding %r again", path, problem, prompt)
+        return None
+
+    def _write(self, prompt: str, state: Tensor) -> None:
+        about = {"prompt": prompt, "encoder": self.fingerprint, "sha256": _sha256(state)}
+        path = self.path(prompt)
+        temporary: Path | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
+                temporary = Path(file.name)
+                file.write(save({"states": state}, metadata=about))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise TuningError(
+                f"text cache: cannot write {path} ({error.strerror}); free some space or choose "
+                "another folder, then start again: what is written already is kept"
+            ) from error
+        except BaseException:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def _sha256(state: Tensor) -> str:
+    return hashlib.sha256(state.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
