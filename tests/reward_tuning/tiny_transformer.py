@@ -16,6 +16,7 @@ def tiny_transformer(seed: int = 0, **changes: object) -> EasyAnimateTransformer
         "attention_head_dim": 16,
         "in_channels": 16,
         "out_channels": 16,
+        "patch_size": 2,
         "num_layers": 4,
         "mmdit_layers": 2,
         "time_embed_dim": 32,

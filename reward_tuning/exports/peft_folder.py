@@ -1,0 +1,78 @@
+"""A peft folder (adapter_config.json, adapter_model.safetensors), as PeftModel reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from reward_tuning.errors import TuningError
+from reward_tuning.exports.fitting import fit, pair_up, plain_config
+from reward_tuning.exports.tensor_file import (
+    read_tensors,
+    safetensors_bytes,
+    write_folder_atomically,
+)
+from reward_tuning.lora import LoraWeights
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+
+
+def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
+    """Write the folder; a former export of the same name is replaced."""
+    config = LoraConfig(
+        r=weights.rank,
+        lora_alpha=_number(weights.alpha),
+        target_modules=sorted(weights.state),
+        lora_dropout=0.0,
+        bias="none",
+        inference_mode=True,
+    ).to_dict()
+    tensors: dict[str, Tensor] = {}
+    for path, (down, up) in weights.state.items():
+        tensors[f"{_PREFIX}{path}.lora_A.weight"] = down.to(dtype)
+        tensors[f"{_PREFIX}{path}.lora_B.weight"] = up.to(dtype)
+    text = json.dumps(config, indent=2, sort_keys=True, default=_plain_value)
+    files = {
+        WEIGHTS: safetensors_bytes(tensors, {"format": "pt"}),
+        CONFIG: (text + "\n").encode(),
+    }
+    write_folder_atomically(folder, files, marker=CONFIG)
+
+
+def read(folder: Path, transformer: nn.Module) -> LoraWeights:
+    """Read a plain LoRA from a peft folder, checked against the transformer.
+
+    Raises:
+        TuningError: a damaged or foreign folder, or an adapter for another model.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TuningError(f"{path} cannot be read: {error}; export the adapter again") from error
+    if not isinstance(config, dict):
+        raise TuningError(f"{path}: holds a {type(config).__name__} where a JSON object belongs")
+    rank, alpha = plain_config(config, str(path))
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    where = str(folder / WEIGHTS)
+    pairs = pair_up({k.removeprefix(_PREFIX): t for k, t in tensors.items()}, where)
+    return fit(pairs, rank, alpha, transformer, where)
+
+
+def _number(alpha: float) -> Any:
+    """64.0 -> 64: peft's own files hold an integer."""
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
+def _plain_value(value: object) -> object:
+    """What json does not know in a peft config: its sets, and enumerations."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(getattr(value, "value", value))

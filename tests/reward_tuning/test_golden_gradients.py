@@ -1,0 +1,128 @@
+"""The published implementation's numbers: its LoRA, its velocity, its reward gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from base_model.generator import Generator
+from base_model.sampling import euler_sample
+from base_model.sigmas import sigma_table
+from reward_tuning.engine import adjoint_sweep, read_reward_input, reward_gradient, rollout
+from reward_tuning.exports.original_file import original_key
+from reward_tuning.lora import adapter_state, scaled
+from reward_tuning.plan import Inactive, Plan, chain_weights
+from tests.goldens import load_golden, relative
+from tests.reward_tuning.golden_model import (
+    GUIDANCE_SCALE,
+    golden_condition,
+    golden_generator,
+    golden_velocity,
+    with_golden_lora,
+)
+from tests.reward_tuning.toy_flow import relative_error
+
+SAMPLING = load_golden("sampling_7b_style").tensors
+GRADIENTS = load_golden("reward_gradients").tensors
+SIGMAS = sigma_table(6)
+# Steps that receive gradient, share that flows on through the model's input, latents decoded.
+CASES = {
+    "tail1": ((5,), 1.0, 1),
+    "tail3": ((3, 4, 5), 1.0, 1),
+    "tail3_all_frames": ((3, 4, 5), 1.0, 3),
+    "full6": ((0, 1, 2, 3, 4, 5), 1.0, 1),
+    "stopgrad_0_2_4": ((0, 2, 4), 0.0, 1),
+    "uniform_1_3_5": ((1, 3, 5), 1.0, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    return with_golden_lora(golden_generator(tmp_path_factory.mktemp("golden")))
+
+
+def test_velocity_with_the_golden_lora(generator: Generator) -> None:
+    condition = golden_condition().positive
+    expected = GRADIENTS["out.velocity_with_lora"]
+    with torch.no_grad():
+        got = generator.velocity(SAMPLING["in.noise"], 0.5, condition)
+        with scaled(generator.transformer, 0.0):
+            base = generator.velocity(SAMPLING["in.noise"], 0.5, condition)
+    assert relative(got, expected) <= 1e-5
+    assert relative(base, expected) > 1e-2  # the LoRA is no rounding matter
+
+
+def test_latents_with_the_golden_lora(generator: Generator) -> None:
+    """By the sampler of the generator and by the engine's rollout; without it, the base's."""
+    expected = GRADIENTS["out.latents_with_lora"]
+    sampled = euler_sample(
+        generator, golden_condition(), SAMPLING["in.noise"], SIGMAS, GUIDANCE_SCALE
+    )
+    assert relative(sampled, expected) <= 1e-5
+    velocity = golden_velocity(generator, SIGMAS, "detached")
+    assert relative(rollout(velocity, SAMPLING["in.noise"], SIGMAS, 6)[-1], expected) <= 1e-5
+    with scaled(generator.transformer, 0.0):
+        base = rollout(velocity, SAMPLING["in.noise"], SIGMAS, 6)[-1]
+    assert relative(base, SAMPLING["out.latents"]) <= 1e-5
+    assert relative(base, expected) > 1e-2
+
+
+def golden_reward(generator: Generator, latents: Tensor, decoded: int) -> Tensor:
+    frames = generator.decode(latents, slice(0, 4 * (decoded - 1) + 1))
+    target = GRADIENTS["in.target"].transpose(1, 2)
+    return 100 * (frames * target[:, : frames.shape[1]]).mean()
+
+
+def swept(
+    generator: Generator, case: str, *, inactive: Inactive = "detach"
+) -> tuple[float, dict[str, Tensor]]:
+    """Reward and its gradient by original tensor name."""
+    active, nested, decoded = CASES[case]
+    plan = Plan(6, 6, "end", active, chain_weights(SIGMAS), nested=nested, inactive=inactive)
+    velocity = golden_velocity(generator, SIGMAS, "joint")
+    generator.transformer.zero_grad()
+    states = rollout(velocity, SAMPLING["in.noise"], SIGMAS, plan.stop)
+    reward, g = reward_gradient(
+        lambda x: golden_reward(generator, x, decoded), read_reward_input(velocity, states, plan)
+    )
+    adjoint_sweep(velocity, states, SIGMAS, plan, g)
+    gradients = {}
+    parameters = dict(generator.transformer.named_parameters())
+    for name in adapter_state(generator.transformer):
+        path, half, _ = name.rsplit(".", 2)
+        key = f"{original_key(path)}.{'lora_down' if half == 'lora_A' else 'lora_up'}.weight"
+        gradient = parameters[f"{path}.{half}.default.weight"].grad
+        gradients[key] = torch.zeros(()) if gradient is None else gradient
+    return float(reward), gradients
+
+
+def expected_gradients(case: str) -> dict[str, Tensor]:
+    prefix = f"grad.{case}."
+    return {k.removeprefix(prefix): t for k, t in GRADIENTS.items() if k.startswith(prefix)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_of_every_tensor_equals_the_published_scripts(
+    generator: Generator, case: str
+) -> None:
+    reward, got = swept(generator, case)
+    name = "out.reward_3_latents" if case == "tail3_all_frames" else "out.reward_1_latent"
+    assert reward == pytest.approx(float(GRADIENTS[name]), rel=1e-5)
+    expected = expected_gradients(case)
+    assert relative_error(got, expected) <= 1e-5
+    for key, tensor in expected.items():
+        assert relative(got[key], tensor) <= 1e-4, key  # the small ones, one by one
+
+
+def test_the_published_script_detaches_inactive_steps(generator: Generator) -> None:
+    """Passing through them is the exact derivative, and another number by far."""
+    _, passed = swept(generator, "uniform_1_3_5", inactive="pass")
+    assert relative_error(passed, expected_gradients("uniform_1_3_5")) > 1e-2
+
+
+def test_cases_are_told_apart(generator: Generator) -> None:
+    _, got = swept(generator, "tail3")
+    for case in CASES:
+        if case != "tail3":
+            assert relative_error(got, expected_gradients(case)) > 1e-3, case
