@@ -7,7 +7,6 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
@@ -116,8 +115,7 @@ def _bytes(frames: Tensor, enlarge: int) -> "np.ndarray[Any, np.dtype[np.uint8]]
 def _write_mp4(path: Path, video: "np.ndarray[Any, np.dtype[np.uint8]]", fps: int) -> None:
     height, width = video.shape[1:3]
     if height % 2 or width % 2:  # H.264 with 4:2:0 colour needs even sides
-        padded = F.pad(torch.from_numpy(video).permute(0, 3, 1, 2), (0, width % 2, 0, height % 2))
-        video = padded.permute(0, 2, 3, 1).contiguous().numpy()
+        video = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     iio.imwrite(
         path,
         video,

@@ -163,7 +163,7 @@ def _resolve(data: dict[str, Any], folder: Path, overridden: Iterable[KeyPath]) 
             holder[path[-1]] = locate(value, Path.cwd() if typed else folder)
         except TuningError as error:
             mistakes.append(Mistake(path, f"got {shown(value)}; {error}"))
-    if isinstance(data.get("output"), str):
+    if _is_name(data.get("output")):
         data["output"] = str(Path(data["output"]).expanduser())
     return mistakes
 

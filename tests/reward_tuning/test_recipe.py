@@ -1,0 +1,252 @@
+"""The schema: what is allowed, what is refused, what a default means elsewhere."""
+
+import inspect
+import sys
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from reward_tuning.mistakes import key_paths, members
+from reward_tuning.recipe import Recipe
+from reward_tuning.sections import (
+    LORA_PRESETS,
+    DraftKMethod,
+    DRTuneMethod,
+    Judge,
+    LoraPreset,
+    Section,
+)
+from tests.reward_tuning.recipes_for_tests import recipe_data
+
+
+def first_error(**changes: Any) -> tuple[tuple[int | str, ...], str]:
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate(recipe_data(**changes))
+    found = caught.value.errors()
+    assert len(found) == 1, found
+    return found[0]["loc"], found[0]["msg"]
+
+
+def test_recipe_keeps_what_it_was_given() -> None:
+    recipe = Recipe.model_validate(recipe_data())
+    assert recipe.seed == 3
+    assert recipe.sampling.width == 96
+    assert isinstance(recipe.method, DRTuneMethod)
+    assert recipe.rewards[0].weight == 2.0
+    assert recipe.train.learning_rate == 3e-4
+    assert recipe.lora.alpha == 4.0
+
+
+def test_top_level_sections_are_the_contract() -> None:
+    assert list(Recipe.model_fields) == [
+        "seed",
+        "output",
+        "generator",
+        "prompts",
+        "sampling",
+        "method",
+        "rewards",
+        "lora",
+        "train",
+        "evaluation",
+    ]
+
+
+def test_recipe_is_frozen() -> None:
+    recipe = Recipe.model_validate(recipe_data())
+    with pytest.raises(ValidationError):
+        recipe.train.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("frames", [1, 5, 9, 49])
+def test_frames_4k_plus_1(frames: int) -> None:
+    assert Recipe.model_validate(recipe_data(sampling__frames=frames)).sampling.frames == frames
+
+
+@pytest.mark.parametrize(("frames", "nearest"), [(2, "1 or 5"), (8, "5 or 9"), (48, "45 or 49")])
+def test_frames_not_4k_plus_1(frames: int, nearest: str) -> None:
+    where, told = first_error(sampling__frames=frames)
+    assert where == ("sampling", "frames")
+    assert told.endswith(f"nearest: {nearest}")
+
+
+@pytest.mark.parametrize(("side", "nearest"), [(17, "16 or 32"), (250, "240 or 256")])
+def test_side_not_a_multiple_of_16(side: int, nearest: str) -> None:
+    where, told = first_error(sampling__height=side)
+    assert where == ("sampling", "height")
+    assert told.endswith(f"nearest: {nearest}")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", True),
+        ("train__steps", True),
+        ("train__steps", 6.0),
+        ("train__steps", "6"),
+        ("train__steps", 0),
+        ("train__learning_rate", True),
+        ("train__learning_rate", "3e-4"),
+        ("train__learning_rate", 0.0),
+        ("train__learning_rate", float("nan")),
+        ("train__max_grad_norm", float("inf")),
+        ("train__ema_decay", 1.0),
+        ("train__gradient_checkpointing", "yes"),
+        ("train__gradient_checkpointing", 1),
+        ("train__warmup_steps", -1),
+        ("sampling__guidance_scale", 0.5),
+        ("sampling__negative", "off"),
+        ("sampling__negative_prompt", None),
+        ("generator__dtype", "float64"),
+        ("generator__checkpoint", ""),
+        ("lora__targets", "attn"),
+        ("lora__targets", []),
+        ("lora__targets", [3]),
+        ("lora__rank", 0),
+        ("rewards", []),
+        ("output", 7),
+    ],
+)
+def test_wrong_values_are_refused(path: str, value: Any) -> None:
+    assert first_error(**{path: value})[0] == tuple(path.split("__"))
+
+
+@pytest.mark.parametrize("frames", [0, -1, True, "some", 2.0, None])
+def test_judged_frames_refused(frames: Any) -> None:
+    judge = {"kind": "hps", "checkpoint": "hps-v2.1", "frames": frames}
+    where, told = first_error(rewards=[judge])
+    assert where == ("rewards", 0, "frames")
+    assert "all, or a number of frames" in told
+
+
+def test_list_of_targets() -> None:
+    recipe = Recipe.model_validate(recipe_data(lora__targets=["attn1.to_q", "attn1.to_v"]))
+    assert recipe.lora.targets == ("attn1.to_q", "attn1.to_v")
+
+
+def test_presets_are_those_of_the_adapter() -> None:
+    from reward_tuning.lora import PRESETS
+
+    assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
+
+
+@pytest.mark.parametrize("model", [DraftKMethod, DRTuneMethod])
+def test_method_keys_are_the_functions_keywords(model: type[BaseModel]) -> None:
+    from reward_tuning import methods
+
+    function = getattr(methods, get_args(model.model_fields["kind"].annotation)[0])
+    keywords = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    fields = {name: field for name, field in model.model_fields.items() if name != "kind"}
+    assert set(fields) == set(keywords)
+    for name, default in keywords.items():
+        if default is not inspect.Parameter.empty:
+            assert fields[name].default == default, name
+
+
+def test_every_method_makes_a_plan_from_its_section() -> None:
+    import torch
+
+    from base_model.sigmas import sigma_table
+    from reward_tuning.methods import METHODS, make_plan
+
+    for kind in METHODS:
+        recipe = Recipe.model_validate(recipe_data(method={"kind": kind, "active_steps": 3}))
+        options = recipe.method.model_dump(exclude={"kind"})
+        plan = make_plan(kind, torch.Generator(), sigma_table(16), **options)
+        # DRaFT-K's degenerate last step is active on top of the three that count
+        assert len(plan.active) == (4 if kind == "draft_k" else 3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "asked"), [(9, 1), (9, 2), (9, 3), (9, 4), (9, 9), (49, 5), (49, 7), (13, 12)]
+)
+def test_judged_frames_are_spread_evenly(frames: int, asked: int) -> None:
+    judge = Judge(kind="hps", checkpoint="hps-v2.1", frames=asked)
+    found = judge.judged_frames(frames)
+    exact = np.linspace(0, frames - 1, asked)
+    assert len(set(found)) == asked
+    assert found[0] == 0
+    assert asked == 1 or found[-1] == frames - 1
+    assert np.abs(np.array(found) - exact).max() <= 0.5
+
+
+def test_all_frames_are_judged_by_default() -> None:
+    assert Judge(kind="hps", checkpoint="x").judged_frames(5) == [0, 1, 2, 3, 4]
+
+
+def test_labels() -> None:
+    recipe = Recipe.model_validate(
+        recipe_data(
+            rewards=[
+                {"kind": "hps", "checkpoint": "hps-v2.1"},
+                {"kind": "hps", "checkpoint": "hps-v2", "name": "old"},
+            ]
+        )
+    )
+    assert [judge.label for judge in recipe.rewards] == ["hps", "old"]
+    assert [judge.label for judge in recipe.evaluation.held_out_rewards] == ["clip_held_out"]
+
+
+HPS = {"kind": "hps", "checkpoint": "hps-v2.1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "told"),
+    [
+        ({"method__active_steps": 17}, ("method", "active_steps"), "sampling.steps = 16"),
+        ({"rewards": [HPS | {"frames": 10}]}, ("rewards", 0, "frames"), "a clip has 9 frames"),
+        ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
+        ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
+        ({"rewards": [HPS | {"tower": "x/y/z"}]}, ("rewards", 0, "tower"), "kind hps has no tower"),
+        (
+            {"evaluation__held_out_rewards": [HPS]},
+            ("evaluation", "held_out_rewards", 0, "checkpoint"),
+            "is trained on",
+        ),
+        (
+            {"evaluation__held_out_rewards": [{"kind": "clip", "checkpoint": "x", "name": "hps"}]},
+            ("evaluation", "held_out_rewards", 0, "name"),
+            "rewards.0 has the same name",
+        ),
+    ],
+)
+def test_conflicts(changes: dict[str, Any], where: tuple[Any, ...], told: str) -> None:
+    place, message = first_error(**changes)
+    assert place == where
+    assert told in message
+
+
+def test_every_key_is_described() -> None:
+    def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+        inner = [m for f in model.model_fields.values() for m in members(f.annotation)]
+        return [model, *(found for one in inner for found in sections(one))]
+
+    for section in sections(Recipe):
+        assert issubclass(section, Section)
+        for name, field in section.model_fields.items():
+            if name != "kind" and not members(field.annotation):
+                assert field.description, f"{section.__name__}.{name}"
+
+
+def test_key_paths_reach_into_lists_and_unions() -> None:
+    paths = {".".join(map(str, path)) for path in key_paths([Recipe])}
+    assert {
+        "train.steps",
+        "method.nested",
+        "method.early_stop",
+        "rewards.0.weight",
+        "evaluation.held_out_rewards.0.kind",
+    } <= paths
+
+
+def test_recipe_does_not_import_torch() -> None:
+    import subprocess
+
+    code = "import sys, reward_tuning.loading; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
