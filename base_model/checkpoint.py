@@ -5,6 +5,8 @@ of the transformer's weights is told by their names. Weights go straight to dtyp
 modules built on the meta device, so that a 12B model is never in memory twice.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,9 @@ def _download(hub_id: str, parts: list[str]) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise GeneratorError(
             f"The checkpoint {hub_id!r} is not in the local cache and could not be downloaded: "
-            f"{reason} Check the name and the connection, or run `hf download {hub_id} --local-dir "
-            "FOLDER` on a machine with access (older versions: `huggingface-cli download`) and "
-            "give FOLDER as the checkpoint."
+            f"{reason.rstrip('.')}. Check the name and the connection, or run "
+            f"`hf download {hub_id} --local-dir FOLDER` on a machine with access (older versions: "
+            "`huggingface-cli download`) and give FOLDER as the checkpoint."
         ) from error
 
 
@@ -128,9 +130,10 @@ def load_text_encoder(
             "Use the text_encoder/ of a V5.1 checkpoint."
         )
     find_weights(part)  # tells a truncated or missing file by name before transformers opens it
-    model, report = Qwen2VLForConditionalGeneration.from_pretrained(
-        part, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
-    )
+    with _no_progress_bars():
+        model, report = Qwen2VLForConditionalGeneration.from_pretrained(
+            part, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
+        )
     problems = [
         f"{len(report[key])} {what}: {shorten(sorted(map(str, report[key])))}"
         for key, what in (
@@ -155,6 +158,20 @@ def load_text_encoder(
     if not tokenizer.chat_template and template.is_file():
         tokenizer.chat_template = read_json(template)["chat_template"]
     return PromptEncoder(model.requires_grad_(False).eval().to(device), tokenizer)
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keeps transformers' bar, which counts tensors, out of a run's own progress display."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def empty_model(model_class: Any, arguments: dict[str, Any]) -> Any:

@@ -85,7 +85,6 @@ def decode_video(vae: Any, z: Tensor, frames: slice | None = None) -> Tensor:
     convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
     states: tuple[Tensor | None, ...] = (None,) * len(convs)
     pieces = []
-    clear_caches(vae)
     for i in range(z.shape[2]):
         arguments = (decoder, i == 0, z[:, :, i : i + 1], *states)
         if differentiable:
@@ -108,8 +107,9 @@ def _decode_latent(
 ) -> tuple[Tensor, ...]:
     """One latent frame through the decoder, its convolutions' past given and returned.
 
-    ``finally`` also covers the end of a checkpoint's recomputation, which leaves this function by
-    an exception in the middle.
+    Every cache is set here, so what another call left behind does no harm. ``finally`` also covers
+    the end of a checkpoint's recomputation, which leaves this function by an exception in the
+    middle.
     """
     convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
     try:

@@ -60,21 +60,19 @@ class PromptEncoder:
         """
         if isinstance(prompts, str) or not prompts:
             raise GeneratorError(f"Encoding needs a list of at least one prompt, got {prompts!r}.")
-        batches = (
-            prompts[i : i + self.batch_size] for i in range(0, len(prompts), self.batch_size)
-        )
-        return torch.cat([self._encode(batch) for batch in batches])
-
-    def _encode(self, prompts: Sequence[str]) -> Tensor:
-        conversations = [
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": [{"type": "text", "text": prompt}]}],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            for prompt in prompts
-        ]
+        conversations = [self._conversation(prompt) for prompt in prompts]
         self._warn_of_truncation(prompts, conversations)
+        starts = range(0, len(prompts), self.batch_size)
+        return torch.cat([self._encode(conversations[i : i + self.batch_size]) for i in starts])
+
+    def _conversation(self, prompt: str) -> str:
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": [{"type": "text", "text": prompt}]}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+
+    def _encode(self, conversations: list[str]) -> Tensor:
         tokens = self.tokenizer(
             conversations,
             padding="max_length",
@@ -93,17 +91,18 @@ class PromptEncoder:
         )
         return output.hidden_states[-2]
 
-    def _warn_of_truncation(self, prompts: Sequence[str], conversations: Sequence[str]) -> None:
+    def _warn_of_truncation(self, prompts: Sequence[str], conversations: list[str]) -> None:
         if self._warned:
             return
-        for prompt, conversation in zip(prompts, conversations, strict=True):
-            length = len(self.tokenizer(conversation)["input_ids"])
+        # verbose=False: the tokenizer's own warning says indexing errors are to come; none are.
+        lengths = [len(ids) for ids in self.tokenizer(conversations, verbose=False)["input_ids"]]
+        for prompt, length in zip(prompts, lengths, strict=True):
             if length > self.max_tokens:
                 self._warned = True
                 warnings.warn(
                     f"A prompt of {length} tokens (template included) is cut to {self.max_tokens}: "
                     f"{prompt[:60]!r}... Shorten it; its end has no effect. Further prompts are "
                     "cut without a warning.",
-                    stacklevel=3,
+                    stacklevel=4,  # this method, __call__, no_grad's wrapper
                 )
                 return

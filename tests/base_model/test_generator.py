@@ -1,0 +1,297 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from base_model.errors import GeneratorError
+from base_model.generator import (
+    Condition,
+    Generator,
+    GuidedCondition,
+    TextCondition,
+    load_generator,
+)
+from base_model.guidance import guided_velocity
+from tests.goldens import TRANSFORMERS, load_golden, relative, write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, Tensor]:
+    tensors = load_golden("sampling_7b_style").tensors
+    return {key.removeprefix("in."): t for key, t in tensors.items() if key.startswith("in.")}
+
+
+def guided(inputs: dict[str, Tensor]) -> GuidedCondition:
+    return GuidedCondition(Condition(inputs["text"]), Condition(inputs["negative_text"]))
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@torch.no_grad()
+def test_velocity_goldens(name: str, tmp_path: Path) -> None:
+    tensors = load_golden(name).tensors
+    generator = load_generator(write_checkpoint(tmp_path, name), text_encoder=False)
+    condition = Condition(
+        tensors["in.text"], tensors.get("in.inpaint_latents"), tensors.get("in.control_latents")
+    )
+    velocity = generator.velocity(tensors["in.latents"], tensors["in.timestep"] / 1000, condition)
+    assert velocity.dtype == torch.float32
+    assert relative(velocity, tensors["out.velocity"]) < 1e-5
+    for i in range(2):  # a batch is its samples
+        rows = slice(i, i + 1)
+        extra = (condition.inpaint_latents, condition.control_latents)
+        alone = generator.velocity(
+            tensors["in.latents"][rows],
+            tensors["in.timestep"][i].item() / 1000,
+            Condition(condition.text[rows], *(None if t is None else t[rows] for t in extra)),
+        )
+        assert relative(alone, tensors["out.velocity"][i : i + 1]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "channels"),
+    [
+        ("transformer_inpaint_7b_style", "inpaint_latents", 17),
+        ("transformer_control_7b_style", "control_latents", 32),
+        ("transformer_camera_all_mmdit", "control_latents", 22),
+    ],
+)
+@torch.no_grad()
+def test_text_to_video_with_other_models_is_zero_channels(
+    name: str, field: str, channels: int, tmp_path: Path
+) -> None:
+    tensors = load_golden(name).tensors
+    latents, text = tensors["in.latents"], tensors["in.text"]
+    generator = load_generator(write_checkpoint(tmp_path, name), text_encoder=False)
+    condition = generator.condition(TextCondition(text, text)).positive
+    zeros = torch.zeros(2, channels, *latents.shape[2:])
+    explicit = generator.velocity(latents, 0.5, Condition(text, **{field: zeros}))
+    assert torch.equal(generator.velocity(latents, 0.5, condition), explicit)
+    ones = generator.velocity(latents, 0.5, Condition(text, **{field: zeros + 1}))
+    assert relative(ones, explicit) > 1e-3
+
+    with pytest.raises(GeneratorError, match=rf"{field} have shape .* need \(2, {channels}, "):
+        generator.velocity(latents, 0.5, Condition(text, **{field: zeros[:, 1:]}))
+    other = {"inpaint_latents", "control_latents"}.difference({field}).pop()
+    with pytest.raises(GeneratorError, match=rf"has {other}, which a transformer with"):
+        generator.velocity(latents, 0.5, Condition(text, **{other: zeros}))
+
+
+def test_text_only_models_take_no_further_channels(
+    generator: Generator, inputs: dict[str, Tensor]
+) -> None:
+    condition = Condition(inputs["text"], inpaint_latents=torch.zeros(1, 17, 3, 8, 8))
+    with pytest.raises(GeneratorError, match=r"has inpaint_latents, which .* 16 input channels"):
+        generator.velocity(inputs["noise"], 1.0, condition)
+
+
+@torch.no_grad()
+def test_one_text_serves_all_samples(generator: Generator, inputs: dict[str, Tensor]) -> None:
+    pair = inputs["noise"].repeat(2, 1, 1, 1, 1)
+    one = generator.velocity(pair, 0.7, Condition(inputs["text"]))
+    two = generator.velocity(pair, 0.7, Condition(inputs["text"].repeat(2, 1, 1)))
+    assert torch.equal(one, two)
+    with pytest.raises(GeneratorError, match="text states for 3 samples and latents for 2"):
+        generator.velocity(pair, 0.7, Condition(inputs["text"].repeat(3, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("fp32_timesteps", "expected"), [(False, [904.0, 502.0]), (True, [902.345, 501.2])]
+)
+def test_timesteps_are_rounded_as_in_the_published_code(
+    checkpoint: Path, inputs: dict[str, Tensor], fp32_timesteps: bool, expected: list[float]
+) -> None:
+    """bfloat16 has 8 bits: steps of 4 above 512 and of 2 above 256."""
+    generator = load_generator(
+        checkpoint, dtype=torch.bfloat16, text_encoder=False, fp32_timesteps=fp32_timesteps
+    )
+    seen: list[Tensor] = []
+    generator.transformer.time_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    sigma = torch.tensor([0.902345, 0.5012])
+    velocity = generator.velocity(
+        inputs["noise"].repeat(2, 1, 1, 1, 1), sigma, Condition(inputs["text"])
+    )
+    assert velocity.dtype == torch.float32
+    assert seen[0].float().tolist() == pytest.approx(expected, abs=1e-3)
+
+
+@torch.no_grad()
+def test_precision_of_state_and_weights(checkpoint: Path, inputs: dict[str, Tensor]) -> None:
+    exact = load_generator(checkpoint, dtype=torch.float64, text_encoder=False)
+    half = load_generator(checkpoint, dtype=torch.bfloat16, text_encoder=False)
+    condition = Condition(inputs["text"])
+    velocity = exact.velocity(inputs["noise"].double(), 0.3, condition)
+    assert velocity.dtype == torch.float64
+    assert exact.initial_noise((1, 16, 1, 2, 2), [0]).dtype == torch.float64
+    assert half.dtype == torch.bfloat16
+    assert half.initial_noise((1, 16, 1, 2, 2), [0]).dtype == torch.float32
+    error = relative(half.velocity(inputs["noise"], 0.3, condition).double(), velocity)
+    assert 1e-4 < error < 0.1
+
+
+def test_noise_depends_on_the_seed_alone(generator: Generator) -> None:
+    shape = (3, 16, 2, 4, 6)
+    noise = generator.initial_noise(shape, [5, 9, 5])
+    assert noise.shape == shape
+    assert torch.equal(noise[0], noise[2])
+    assert not torch.equal(noise[0], noise[1])
+    torch.manual_seed(9)  # a sample is what torch draws from its seed
+    assert torch.equal(noise[1], torch.randn(16, 2, 4, 6))
+    assert torch.equal(generator.initial_noise((1, *shape[1:]), [9])[0], noise[1])
+    with pytest.raises(GeneratorError, match="2 seeds for a batch of 3"):
+        generator.initial_noise(shape, [1, 2])
+
+
+def test_latent_shape(generator: Generator) -> None:
+    assert generator.latent_shape(2, 9, 64, 96) == (2, 16, 3, 8, 12)
+    assert generator.latent_shape(1, 49, 384, 672) == (1, 16, 13, 48, 84)
+    assert generator.latent_shape(1, 1, 16, 16) == (1, 16, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((8, 64, 64), r"4k \+ 1 frames .* got 8\. Use 5 or 9"),
+        ((0, 64, 64), r"4k \+ 1 frames .* got 0\. Use 1 or 5"),
+        ((9, 72, 64), "height must be a multiple of 16, got 72. Use 64 or 80"),
+        ((9, 64, 8), "width must be a multiple of 16, got 8. Use 16 or 32"),
+        ((9, 64, -16), "width must be a multiple of 16, got -16"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_told(
+    generator: Generator, size: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(GeneratorError, match=message):
+        generator.latent_shape(1, *size)
+
+
+def test_encode_and_decode(generator: Generator) -> None:
+    tensors = load_golden("vae").tensors
+    frames = (tensors["in.video"].transpose(1, 2) + 1) / 2
+    latents = generator.encode(frames)
+    assert relative(latents, tensors["out.moments"][:, :16] * 0.7125) < 1e-5
+    expected = (tensors["out.decoded"] / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+    assert relative(generator.decode(latents), expected) < 1e-5
+    assert relative(generator.decode(latents, slice(0, 3)), expected[:, :3]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("latent_frames", "name"), [(1, "out.reward_1_latent"), (3, "out.reward_3_latents")]
+)
+def test_the_golden_rewards_of_golden_latents(
+    generator: Generator, latent_frames: int, name: str
+) -> None:
+    """The published script's linear reward on the frames of the first latents."""
+    tensors = load_golden("reward_gradients").tensors
+    frames = generator.decode(
+        tensors["out.latents_with_lora"], slice(0, 4 * (latent_frames - 1) + 1)
+    )
+    target = tensors["in.target"].transpose(1, 2)[:, : frames.shape[1]]
+    assert (100 * (frames * target).mean()).item() == pytest.approx(tensors[name].item(), rel=1e-5)
+
+
+def test_without_text_encoder(generator: Generator) -> None:
+    with pytest.raises(GeneratorError, match="loaded without its text encoder"):
+        generator.encode_prompts(["a"], [""])
+
+
+def test_modules_that_do_not_belong_together(generator: Generator) -> None:
+    class Other:
+        def __init__(self, **config: int) -> None:
+            self.config = type("Config", (), config)
+
+    with pytest.raises(GeneratorError, match="takes 32 input channels; known are 16, 33, 48, 38"):
+        Generator(Other(in_channels=32, out_channels=16), generator.vae)
+    with pytest.raises(GeneratorError, match="makes 16 latent channels and the VAE takes 4"):
+        Generator(generator.transformer, Other(latent_channels=4))
+
+
+def parameter_gradient(
+    generator: Generator, inputs: dict[str, Tensor], compute: Any
+) -> tuple[Tensor, Tensor]:
+    """Gradient of a fixed linear reward with respect to one weight and to the latents."""
+    weight = generator.transformer.transformer_blocks[1].attn1.to_q.weight.requires_grad_()
+    latents = inputs["noise"].clone().requires_grad_()
+    target = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    of_weight, of_latents = torch.autograd.grad(
+        (compute(latents) * target).sum(), (weight, latents)
+    )
+    return of_weight, of_latents
+
+
+def test_guidance_value_and_gradient(generator: Generator, inputs: dict[str, Tensor]) -> None:
+    scale, condition = 6.0, guided(inputs)
+
+    def branch(which: Condition) -> Any:
+        return lambda latents: generator.velocity(latents, 0.6, which)
+
+    def guide(mode: Any) -> Any:
+        return lambda latents: guided_velocity(generator, latents, 0.6, condition, scale, mode)
+
+    with torch.no_grad():
+        negative = branch(condition.negative)(inputs["noise"])
+        positive = branch(condition.positive)(inputs["noise"])
+        value = negative + scale * (positive - negative)
+        assert relative(guide("joint")(inputs["noise"]), value) < 1e-5
+        assert relative(guide("detached")(inputs["noise"]), value) < 1e-6
+        assert torch.equal(guide("none")(inputs["noise"]), positive)
+
+    gradients = {
+        "positive": parameter_gradient(generator, inputs, branch(condition.positive)),
+        "negative": parameter_gradient(generator, inputs, branch(condition.negative)),
+        "joint": parameter_gradient(generator, inputs, guide("joint")),
+        "detached": parameter_gradient(generator, inputs, guide("detached")),
+        "none": parameter_gradient(generator, inputs, guide("none")),
+    }
+    for i in range(2):
+        of = {name: pair[i] for name, pair in gradients.items()}
+        assert relative(of["detached"], scale * of["positive"]) < 1e-5
+        assert relative(of["joint"], scale * of["positive"] + (1 - scale) * of["negative"]) < 1e-4
+        assert relative(of["none"], of["positive"]) < 1e-6
+        assert relative(of["joint"], of["detached"]) > 0.1
+
+
+@torch.no_grad()
+def test_guidance_of_a_batch_with_a_sigma_each(
+    generator: Generator, inputs: dict[str, Tensor]
+) -> None:
+    pair = torch.cat([inputs["noise"], inputs["noise"].flip(-1)])
+    sigma = torch.tensor([0.9, 0.2])
+    for mode in ("joint", "detached"):
+        both = guided_velocity(generator, pair, sigma, guided(inputs), 3.0, mode)
+        for i in range(2):
+            one = guided_velocity(
+                generator, pair[i : i + 1], sigma[i], guided(inputs), 3.0, "detached"
+            )
+            assert relative(both[i : i + 1], one) < 1e-5
+
+
+@torch.no_grad()
+def test_scale_1_runs_one_branch(generator: Generator, inputs: dict[str, Tensor]) -> None:
+    calls: list[int] = []
+    generator.transformer.proj.register_forward_hook(lambda *_: calls.append(1))
+    positive = generator.velocity(inputs["noise"], 0.5, Condition(inputs["text"]))
+    value = guided_velocity(generator, inputs["noise"], 0.5, guided(inputs), 1.0, "joint")
+    assert torch.equal(value, positive)
+    assert len(calls) == 2
+
+
+def test_joint_guidance_of_conditions_with_and_without_channels(tmp_path: Path) -> None:
+    name = "transformer_inpaint_7b_style"
+    tensors = load_golden(name).tensors
+    generator = load_generator(write_checkpoint(tmp_path, name), text_encoder=False)
+    condition = GuidedCondition(
+        Condition(tensors["in.text"], inpaint_latents=tensors["in.inpaint_latents"]),
+        Condition(tensors["in.text"]),
+    )
+    values = [
+        guided_velocity(generator, tensors["in.latents"], 0.4, condition, 5.0, mode)
+        for mode in ("joint", "detached")
+    ]
+    assert relative(*values) < 1e-5
+
+
+def test_a_wrong_mode_is_told(generator: Generator, inputs: dict[str, Tensor]) -> None:
+    with pytest.raises(GeneratorError, match="detached, joint or none, got 'off'"):
+        guided_velocity(generator, inputs["noise"], 0.5, guided(inputs), 6.0, "off")  # type: ignore[arg-type]
