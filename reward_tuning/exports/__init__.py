@@ -18,7 +18,14 @@ FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 # The name diffusers looks for in a folder.
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
-__all__ = ["FORMATS", "ExportFormat", "adapter_format", "export_adapter", "import_adapter"]
+__all__ = [
+    "DIFFUSERS_FILE",
+    "FORMATS",
+    "ExportFormat",
+    "adapter_format",
+    "export_adapter",
+    "import_adapter",
+]
 
 
 def export_adapter(

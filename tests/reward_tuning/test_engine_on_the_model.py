@@ -153,3 +153,33 @@ def test_velocity_anchor_to_the_base_uses_the_same_rerun(generator: Generator) -
     assert relative_error(got, dict(zip(trainable, gradients, strict=True))) <= 1e-10
     assert report.step_loss == pytest.approx(anchors, rel=1e-10)
     assert anchors > 0
+
+
+@pytest.mark.parametrize("name", ["drtune_early", "whole_chain"])
+def test_block_checkpointing_changes_memory_and_not_the_gradient(
+    generator: Generator, name: str
+) -> None:
+    """Also with the base run between a step's forward and its recomputation."""
+    sigmas = sigma_table(STEPS).double()
+    velocity = golden_velocity(generator, sigmas, "detached")
+    states = rollout(velocity, NOISE.double(), sigmas, PLANS[name].stop)
+    _, g = reward_gradient(loss_fn, read_reward_input(velocity, states, PLANS[name]))
+
+    def anchor(i: int, x: Tensor, v: Tensor) -> Tensor:
+        with torch.no_grad(), scaled(generator.transformer, 0.0):
+            base = velocity(x, i)
+        return 0.01 * (v - base).square().mean()
+
+    gradients, peaks = [], []
+    for checkpointed in (False, True):
+        if checkpointed:
+            generator.transformer.enable_gradient_checkpointing()
+        generator.transformer.zero_grad()
+        with LiveBytes(generator.transformer.parameters()) as memory:
+            adjoint_sweep(velocity, states, sigmas, PLANS[name], g, step_loss=anchor)
+        peaks.append(memory.peak)
+        named = generator.transformer.named_parameters()
+        gradients.append({n: p.grad.clone() for n, p in named if p.grad is not None})
+    generator.transformer.disable_gradient_checkpointing()
+    assert relative_error(gradients[1], gradients[0]) <= 1e-12
+    assert peaks[1] < 0.6 * peaks[0]
