@@ -253,6 +253,18 @@ def test_scaled_is_linear_exact_at_zero_and_restores() -> None:
         pass
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_scaled_does_not_change_what_is_trained(trained: bool) -> None:
+    """peft's own switch sets requires_grad of the adapter off, and on again."""
+    transformer = tiny_transformer()
+    parameters = attach(transformer, LoraSpec(4, 2.0), seed=0)
+    for parameter in parameters:
+        parameter.requires_grad_(trained)
+    with scaled(transformer, 0.0):
+        pass
+    assert all(parameter.requires_grad == trained for parameter in parameters)
+
+
 def test_scaled_zero_inside_a_graph_leaves_its_backward_whole() -> None:
     """The velocity anchor runs the base between forward and backward of the same step."""
     grads = []
