@@ -1,5 +1,6 @@
 """Clips as files: mp4, gif and png, read and written; two clips side by side."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,4 +143,5 @@ def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
             "choose another place"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """`reward-tuning cp`: a recipe of one's own, to start from."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,7 @@ def cp(
         part.write_text(text, encoding="utf-8")
         part.replace(destination)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise TuningError(f"{destination} cannot be written ({error.strerror})") from error
     print(f"{destination}\nRun it: reward-tuning run {destination}")

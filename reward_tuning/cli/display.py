@@ -68,7 +68,9 @@ class Display:
             self._stage, self._began, self._first = event.stage, now, event.done
         line = self._line(event, now)
         if self._live is not None:
-            self._live.update(line)
+            from rich.text import Text
+
+            self._live.update(Text(line))
         elif (
             fresh
             or now - self._told >= PLAIN_SECONDS

@@ -8,14 +8,14 @@ from reward_tuning.recipe import Recipe
 
 def train_and_tell(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     """Run a recipe under a progress display and print the summary of its run folder."""
-    from reward_tuning import trainer
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.summary import print_summary
+    from reward_tuning.trainer import run
 
     folder = Path(recipe.output)
     try:
         with Display() as progress:
-            trainer.run(recipe, resume=resume, progress=progress)
+            run(recipe, resume=resume, progress=progress)
     except Stopped as stop:
         kept = (folder / "recipe.yaml").is_file()
         stop.hint = (

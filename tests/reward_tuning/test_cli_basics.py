@@ -1,0 +1,219 @@
+"""ls, show, cp, validate, help: what they print, what they refuse, what they do not import."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reward_tuning import cli
+from reward_tuning.recipe_files import shipped_recipes
+from reward_tuning.yaml_text import read_yaml
+from tests.reward_tuning.command_line import Command, command
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+run = pytest.fixture(command, name="run")
+VERBS = ["ls", "show", "cp", "validate", "run", "resume", "generate", "export", "pretrain"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["ls"],
+        ["ls", "--json"],
+        ["show", "tiny-drtune-hps"],
+        *([verb, "--help"] for verb in VERBS),
+    ],
+    ids=" ".join,
+)
+def test_starts_without_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from reward_tuning.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit as left:\n"
+        "    assert not left.code, left.code\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'diffusers', 'imageio', 'rewards'}\n"
+        "print('imported:', *sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
+def test_verbs() -> None:
+    assert [verb.__name__ for verb in cli.VERBS] == VERBS
+
+
+def test_help_names_every_verb(run: Command) -> None:
+    done = run("--help")
+    assert done.code == 0
+    for verb in VERBS:
+        assert f" {verb} " in done.out
+
+
+def test_unknown_verb_and_option(run: Command) -> None:
+    assert run("trian").code == 2
+    assert run("ls", "--jsn").code == 2
+
+
+def test_ls(run: Command) -> None:
+    done = run("ls")
+    assert done.code == 0
+    found = json.loads(run("ls", "--json").out)
+    assert [entry["name"] for entry in found["recipes"]] == [r.name for r in shipped_recipes()]
+    for entries in found.values():
+        for entry in entries:
+            assert entry["about"]
+            assert Path(entry["path"]).exists()
+            assert entry["name"] in done.out
+    prompts = {entry["name"]: entry["about"] for entry in found["prompts"]}
+    assert prompts["prompts/scenes-train.jsonl"] == "48 prompts"
+
+
+def test_ls_reads_what_a_checkpoint_says_of_itself(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    import base_model.shipped
+
+    (tmp_path / "mini" / "transformer").mkdir(parents=True)
+    told = {"command": "reward-tuning pretrain mini [x]"}
+    save_file(
+        {"w": torch.zeros(250_000)}, tmp_path / "mini" / "transformer" / "m.safetensors", told
+    )
+    monkeypatch.setattr(base_model.shipped, "WEIGHTS", tmp_path)
+    (entry,) = json.loads(run("ls", "--json").out)["generators"]
+    assert entry["about"] == "1.0 MB; reward-tuning pretrain mini [x]"
+    assert "pretrain mini [x]" in run("ls").out  # brackets are no markup
+    (tmp_path / "mini" / "transformer" / "m.safetensors").write_bytes(b"cut")
+    (entry,) = json.loads(run("ls", "--json").out)["generators"]
+    assert entry["about"] == "0.0 MB"
+
+
+def test_show_is_the_file_with_its_comments(run: Command) -> None:
+    done = run("show", "easyanimate-v5.1-7b-hps")
+    path = next(r.path for r in shipped_recipes() if r.name == "easyanimate-v5.1-7b-hps")
+    assert done == (0, path.read_text(encoding="utf-8"), "")
+    assert done.out.startswith("# ")
+
+
+def test_show_unknown(run: Command) -> None:
+    done = run("show", "tiny-drtune-hbs")
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("error: no recipe 'tiny-drtune-hbs'")
+    assert "Traceback" not in done.err
+
+
+def test_cp(run: Command, tmp_path: Path) -> None:
+    source = next(r.path for r in shipped_recipes() if r.name == "tiny-drtune-hps")
+    target = tmp_path / "new" / "mine.yaml"
+    assert run("cp", "tiny-drtune-hps", target).code == 0
+    assert target.read_bytes() == source.read_bytes()
+    assert [path.name for path in target.parent.iterdir()] == ["mine.yaml"]
+
+
+def test_cp_into_a_folder(run: Command, tmp_path: Path) -> None:
+    assert run("cp", "tiny-drtune-hps", tmp_path).code == 0
+    assert (tmp_path / "tiny-drtune-hps.yaml").is_file()
+
+
+def test_cp_does_not_overwrite(run: Command, tmp_path: Path) -> None:
+    target = tmp_path / "mine.yaml"
+    target.write_text("mine")
+    done = run("cp", "tiny-drtune-hps", target)
+    assert done.code == 2
+    assert "--force" in done.err
+    assert target.read_text() == "mine"
+    assert run("cp", "tiny-drtune-hps", target, "--force").code == 0
+    assert target.read_text().startswith("# ")
+
+
+def test_cp_where_nothing_can_be_written(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("cp", "tiny-drtune-hps", tmp_path / "file" / "mine.yaml")
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+
+
+def test_validate_prints_the_resolved_recipe(run: Command, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    done = run("validate", path, "train.steps=7")
+    assert done.code == 0
+    data = read_yaml(done.out)
+    assert data["train"]["steps"] == 7
+    assert data["train"]["adam_eps"] == 1e-10
+    assert data == json.loads(run("validate", path, "train.steps=7", "--json").out)
+    # neither judge is here, and that is no mistake of the recipe
+    assert "hf download xswu/HPSv2 HPS_v2.1_compressed.pt" in done.err
+
+
+def test_validate_tells_all_mistakes(run: Command, tmp_path: Path) -> None:
+    done = run("validate", write_recipe(tmp_path), "train.stepz=7", "sampling.frames=8")
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("error: 2 mistakes in ")
+    assert "did you mean train.steps?" in done.err
+    assert "nearest: 5 or 9" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_validate_reads_prompts_and_makes_a_plan(run: Command, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, method__active_steps=16, evaluation__prompts=3)
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\nnothing\n')
+    done = run("validate", path, f"prompts.train={tmp_path / 'bad.jsonl'}")
+    assert done.code == 2
+    assert "line 2: not valid JSON" in done.err
+    assert "evaluation.prompts: got 3; at most 2" in done.err
+    assert "method.active_steps is 16" in done.err  # the earliest stop leaves fewer
+
+
+def test_unexpected_exceptions_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reward_tuning.cli import show as _  # noqa: F401  (the verb, bound in the package)
+
+    def broken(name: str) -> Path:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(sys.modules["reward_tuning.cli.show"], "find_recipe", broken)
+    with pytest.raises(ValueError, match="a defect"):
+        cli.main(["show", "x"])
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("reward_tuning.errors", "TuningError"),
+        ("base_model.errors", "GeneratorError"),
+        ("rewards.errors", "RewardError"),
+    ],
+)
+def test_the_three_families_end_in_one_line(
+    run: Command, monkeypatch: pytest.MonkeyPatch, module: str, name: str
+) -> None:
+    import importlib
+
+    family = getattr(importlib.import_module(module), name)
+
+    def refuse(_: str) -> Path:
+        raise family("what is wrong, and the next step")
+
+    monkeypatch.setattr(sys.modules["reward_tuning.cli.show"], "find_recipe", refuse)
+    assert run("show", "x") == (2, "", "error: what is wrong, and the next step\n")
+
+
+def test_module_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "reward_tuning.cli", "show", "gone"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no recipe 'gone'")

@@ -1,0 +1,106 @@
+"""Every shipped recipe loads, fits its method, and says in its header what it costs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from reward_tuning.cli.checks import check_run
+from reward_tuning.loading import dump_recipe, load_recipe
+from reward_tuning.prompts import read_prompts
+from reward_tuning.recipe_files import (
+    find_recipe,
+    header_lines,
+    prompt_path,
+    shipped_folder,
+    shipped_recipes,
+)
+from reward_tuning.yaml_text import read_yaml
+
+NAMES = [recipe.name for recipe in shipped_recipes()]
+
+
+def test_names() -> None:
+    assert NAMES == [
+        "easyanimate-v5.1-12b-hps",
+        "easyanimate-v5.1-7b-hps",
+        "tiny-draft-aesthetic",
+        "tiny-drtune-hps",
+        "tiny-drtune-multi",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_with_every_file_in_place(name: str) -> None:
+    check_run(load_recipe(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dumped_recipe_loads_back_equal(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_and_values_without_files(name: str) -> None:
+    recipe = load_recipe(name, check_files=False)
+    assert recipe.output == f"runs/{name}"
+    assert recipe.evaluation.held_out_rewards, "a recipe without a held-out judge proves nothing"
+    assert recipe.train.adam_eps == 1e-10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header(name: str) -> None:
+    header = header_lines(find_recipe(name))
+    assert header[0].endswith(".")
+    text = "\n".join(header)
+    assert f"reward-tuning run {name}" in text
+    assert "Hardware:" in text
+    for word in ("Memory", "Time", "Result") if name.startswith("easyanimate") else ():
+        assert f"{word}:" in text
+    assert name.startswith("tiny") or "not run with published weights yet" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_a_shipped_recipe_stay_valid_elsewhere(name: str) -> None:
+    data = read_yaml(find_recipe(name).read_text(encoding="utf-8"))
+    for prompts in data["prompts"].values():
+        assert not prompts.startswith((".", "/"))
+        assert shipped_folder("recipes") in prompt_path(prompts).parents
+
+
+def test_prompt_lists_of_the_published_models() -> None:
+    train, held_out = (
+        read_prompts(prompt_path(f"prompts/scenes-{part}.jsonl")) for part in ("train", "held-out")
+    )
+    both = [*train, *held_out]
+    assert len(both) >= 60
+    assert len({prompt.text for prompt in both}) == len(both)
+    assert not {p.reward_text for p in train} & {p.reward_text for p in held_out}
+    chinese = [prompt for prompt in both if re.search("[一-鿿]", prompt.text)]
+    assert len(chinese) >= 20
+    for prompt in both:
+        # the judges' CLIP reads 77 tokens of English; a word is hardly more than two tokens
+        assert prompt.reward_text.isascii()
+        assert 3 <= len(prompt.reward_text.split()) <= 20
+
+
+def test_judges_read_the_reward_prompts_whole() -> None:
+    from open_clip import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    for part in ("train", "held-out"):
+        for prompt in read_prompts(prompt_path(f"prompts/scenes-{part}.jsonl")):
+            assert len(tokenizer.encode(prompt.reward_text)) + 2 <= 77
+
+
+def test_the_two_published_recipes_differ_in_the_model_alone() -> None:
+    small, large = (load_recipe(f"easyanimate-v5.1-{size}-hps") for size in ("7b", "12b"))
+    assert "7b" in small.generator.checkpoint
+    assert "12b" in large.generator.checkpoint
+    for one in (small, large):
+        assert (one.sampling.frames, one.sampling.height, one.sampling.width) == (49, 256, 256)
+        assert (one.sampling.steps, one.sampling.guidance_scale) == (25, 6.0)
+    same = {"generator": small.generator, "output": small.output}
+    assert large.model_copy(update=same) == small
