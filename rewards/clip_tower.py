@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -208,25 +209,28 @@ def build_tokenizer(architecture: Architecture, merges: Path | None) -> Any:
     Raises:
         RewardError: the merges file is missing, or its vocabulary has another size.
     """
-    import_open_clip()
-    from open_clip.tokenizer import SimpleTokenizer
-
     text = architecture["text_cfg"]
-    context = text.get("context_length", 77)
-    if merges is None:
-        tokenizer = SimpleTokenizer(context_length=context)
-    else:
-        if not merges.is_file():
-            raise RewardError(
-                f"the tokenizer file {merges} is missing; it belongs beside the judge's file."
-            )
-        tokenizer = SimpleTokenizer(bpe_path=str(merges), context_length=context)
+    if merges is not None and not merges.is_file():
+        raise RewardError(
+            f"the tokenizer file {merges} is missing; it belongs beside the judge's file."
+        )
+    tokenizer = _tokenizer(merges, text.get("context_length", 77))
     if tokenizer.vocab_size != text.get("vocab_size", 49408):
         raise RewardError(
             f"the tokenizer {merges.name if merges else 'of OpenAI'} has {tokenizer.vocab_size} "
             f"tokens, the architecture {text.get('vocab_size')}: they do not belong together."
         )
     return tokenizer
+
+
+@cache
+def _tokenizer(merges: Path | None, context: int) -> Any:
+    import_open_clip()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    if merges is None:
+        return SimpleTokenizer(context_length=context)
+    return SimpleTokenizer(bpe_path=str(merges), context_length=context)
 
 
 def import_open_clip() -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from base_model.tiny.captions import CHINESE_WORDS, draw_caption
+from base_model.tiny.captions import CHINESE_WORDS, draw_caption, every_caption
 from base_model.tiny.render import draw_staging, render_staged
 from base_model.tiny.scenes import ATTRIBUTES, FRAMES, Scene, Split, draw_scenes
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade
@@ -197,17 +197,7 @@ def draw_pairs(
     return Pairs([draw_caption(scene, rng) for scene in scenes], good, bad, reasons, same)
 
 
-def changed_captions(scene: Scene, attribute: str, rng: random.Random) -> list[str]:
-    """Captions of the scene with every word of one attribute; the order is the attribute's."""
-    return [
-        draw_caption(replace(scene, **{attribute: word}), rng, "en" if rng.random() < 0.5 else "zh")
-        for word in ATTRIBUTES[attribute]
-    ]
-
-
 def tokenizer_texts() -> Sequence[str]:
     """Every text the vocabulary should be good at: the grammar's captions and quality words."""
-    from base_model.tiny.captions import every_caption
-
     full = every_caption("train")
     return [*full, *(quality_caption(text, kind) for kind in QUALITY_WORDS for text in full[::97])]

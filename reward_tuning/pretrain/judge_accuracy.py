@@ -1,0 +1,83 @@
+"""How good an embedded judge is on combinations that it never saw.
+
+Everything goes through the judge's public interface, on the file as shipped (fp16 weights).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import torch
+
+from base_model.tiny.captions import LANGUAGES, draw_caption
+from base_model.tiny.scenes import ATTRIBUTES
+from reward_tuning.pretrain.degradations import jitter
+from reward_tuning.pretrain.judge_aesthetic import appeal, draw_mixed_quality
+from reward_tuning.pretrain.judge_data import VISIBLE, draw_frames, draw_pairs, named_rng
+from rewards.base import FrameReward
+
+
+def attribute_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, float]:
+    """Share of held-out frames whose true word scores highest among all words of its attribute.
+
+    Args:
+        judge: a text judge.
+        count: frames.
+        seed: of the frames and phrasings.
+
+    Returns:
+        ``"colour/en"`` and so on: attribute and language -> share in [0, 1].
+    """
+    rng, generator = named_rng("attribute accuracy", seed)
+    scenes, frames = draw_frames(count, rng, "held_out")
+    frames = jitter(frames, generator)
+    accuracy = {}
+    for language in LANGUAGES:
+        for attribute in VISIBLE:
+            words = ATTRIBUTES[attribute]
+            scores = []
+            # The same draw for each word gives the same phrasing with another word.
+            state = rng.getstate()
+            for word in words:
+                rng.setstate(state)
+                changed = [replace(scene, **{attribute: word}) for scene in scenes]
+                prompts = [draw_caption(scene, rng, language) for scene in changed]
+                scores.append(_scores(judge, frames, prompts))
+            best = torch.stack(scores).argmax(dim=0)
+            truth = torch.tensor([words.index(getattr(scene, attribute)) for scene in scenes])
+            accuracy[f"{attribute}/{language}"] = float((best == truth).float().mean())
+    return accuracy
+
+
+def preference_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, float]:
+    """Share of held-out pairs in which the better frame scores higher.
+
+    Args:
+        judge: any judge.
+        count: pairs.
+        seed: of the pairs.
+
+    Returns:
+        What differs (an attribute or a degradation) -> share, and ``"all"``.
+    """
+    pairs = draw_pairs(count, *named_rng("preference accuracy", seed), "held_out")
+    better = _scores(judge, pairs.better, pairs.prompts)
+    right = better > _scores(judge, pairs.worse, pairs.prompts)
+    groups: dict[str, list[float]] = defaultdict(list)
+    for reason, value in zip(pairs.reasons, right.tolist(), strict=True):
+        groups[reason].append(float(value))
+        groups["all"].append(float(value))
+    return {reason: sum(values) / len(values) for reason, values in sorted(groups.items())}
+
+
+def appeal_correlation(judge: FrameReward, count: int, seed: int) -> float:
+    """Correlation of the aesthetic judge with its analytic target on held-out frames."""
+    frames = draw_mixed_quality(count, *named_rng("appeal correlation", seed), "held_out")
+    both = torch.stack([_scores(judge, frames, ["-"] * count), appeal(frames)])
+    return float(torch.corrcoef(both)[0, 1])
+
+
+def _scores(judge: FrameReward, frames: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    with torch.no_grad():
+        return judge(frames[:, None], prompts)
