@@ -87,7 +87,7 @@ def generate(
                 generator,
                 one.text,
                 negative_prompt,
-                seed=seed + i,
+                seed=0,
                 size=size,
                 steps=steps,
                 guidance_scale=guidance_scale,

@@ -1,0 +1,1 @@
+"""The generator: EasyAnimateV5.1, loaded, sampled, differentiated."""

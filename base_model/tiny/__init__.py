@@ -1,0 +1,1 @@
+"""The embedded world: rendered clips of moving shapes, their captions, and an oracle."""

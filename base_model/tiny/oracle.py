@@ -1,0 +1,267 @@
+"""Read a clip's attributes back from its pixels, without any learning.
+
+The grey of backgrounds and clutter makes the shape the only thing with chroma. From the
+chroma come a soft mask, its hue (colour), its area (size), its drift (motion) and its
+overlap with ideal outlines (shape); what the mask leaves is compared with the four
+background patterns. A reading that fits nothing well is `unclear`, which is never right.
+No method may train on the oracle: it is what tells improvement from reward hacking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from base_model.tiny.captions import parse_caption
+from base_model.tiny.render import HUES, PERIOD, RADII, pixel_grid, shape_coverage
+from base_model.tiny.scenes import ATTRIBUTES, SHAPES, SIDE
+
+UNCLEAR = "unclear"
+
+BINOMIAL = torch.tensor([0.25, 0.5, 0.25])
+"""A light blur before chroma is read: noise has chroma too."""
+
+MIN_CHROMA = 0.2
+"""Chroma (max - min over RGB) under which a pixel belongs to the background."""
+
+MIN_AREA = 40.0
+"""Pixels under which nothing is there; the smallest shape has 100."""
+
+MAX_HUE_ERROR = 25.0
+"""Degrees; neighbouring colours are 60 apart and renders stray by 8."""
+
+MAX_HUE_SPREAD = 0.9
+"""Length of the mean hue vector under which the shape has several colours."""
+
+MIN_OVERLAP = 0.8
+"""Intersection over union with the best outline under which a shape is none of the four."""
+
+STILL_SPEED = 0.6
+"""Pixels a frame; moving shapes go at 1.8 to 2.2."""
+
+MAX_SPEED_SIDEWAYS = 0.6
+"""Share of the speed along the main axis that may go across it."""
+
+MIN_PATTERN = 0.06
+"""Amplitude of a fitted pattern under which a background is plain; renders have 0.12 to 0.18."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the oracle read from one clip: a word (or `unclear`) per attribute, and how sure.
+
+    Attributes:
+        words: Attribute name to word.
+        overlap: Intersection over union of the mask with the best ideal outline, [0, 1].
+        radius: Radius of the circle of equal area, pixels.
+        velocity: (x, y) drift of the centre, pixels a frame.
+    """
+
+    words: Mapping[str, str]
+    overlap: float
+    radius: float
+    velocity: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class OracleScore:
+    """Shares in [0, 1] of clips that show what their prompts say.
+
+    Attributes:
+        all_right: (b,) 1 where every attribute is right.
+        right: Attribute name to (b,) 1 where that attribute is right.
+    """
+
+    all_right: Tensor
+    right: Mapping[str, Tensor]
+
+    def means(self) -> dict[str, float]:
+        """`all_right` and each attribute's mean."""
+        parts = {name: value.mean().item() for name, value in self.right.items()}
+        return {"all_right": self.all_right.mean().item(), **parts}
+
+
+def soft_mask(frames: Tensor) -> Tensor:
+    """Share of each pixel that the coloured shape covers, from chroma alone.
+
+    Args:
+        frames: (f, 3, H, W) in [0, 1].
+
+    Returns:
+        (f, H, W) in [0, 1], scaled so that the shape's inside is 1.
+    """
+    smooth = F.conv2d(
+        F.pad(frames, (1, 1, 1, 1), mode="replicate"),
+        (BINOMIAL[:, None] * BINOMIAL).expand(3, 1, 3, 3),
+        groups=3,
+    )
+    chroma = smooth.amax(dim=1) - smooth.amin(dim=1)
+    inside = chroma[chroma > MIN_CHROMA]
+    if inside.numel() < MIN_AREA:
+        return torch.zeros_like(chroma)
+    full = inside.quantile(0.6)
+    # Half the chroma stays half a pixel; under a quarter is noise.
+    return (2.0 * chroma / full - 0.5).clamp(0.0, 1.0)
+
+
+def read_colour(frames: Tensor, mask: Tensor) -> str:
+    """The colour word of the masked pixels, or `unclear` when hues disagree."""
+    red, green, blue = frames.unbind(dim=1)
+    x = red - 0.5 * (green + blue)
+    y = math.sqrt(0.75) * (green - blue)
+    weight = mask.pow(2)
+    length = torch.sqrt(x * x + y * y).clamp_min(1e-6)
+    mean_x = (weight * x / length).sum() / weight.sum()
+    mean_y = (weight * y / length).sum() / weight.sum()
+    if math.hypot(mean_x.item(), mean_y.item()) < MAX_HUE_SPREAD:
+        return UNCLEAR
+    hue = math.degrees(math.atan2(mean_y.item(), mean_x.item())) % 360.0
+    errors = {word: abs((hue - ideal + 180.0) % 360.0 - 180.0) for word, ideal in HUES.items()}
+    best = min(errors, key=errors.__getitem__)
+    return best if errors[best] <= MAX_HUE_ERROR else UNCLEAR
+
+
+def read_size(radius: float) -> str:
+    """The size word whose radius is nearest on a logarithmic scale."""
+    return min(RADII, key=lambda word: abs(math.log(max(radius, 1e-3) / RADII[word])))
+
+
+def centres(mask: Tensor) -> Tensor:
+    """Centre of mass of each frame, (f, 2) as x, y in pixels."""
+    y, x = pixel_grid()
+    weight = mask.sum(dim=(1, 2)).clamp_min(1e-6)
+    return torch.stack([(mask * x).sum(dim=(1, 2)), (mask * y).sum(dim=(1, 2))], 1) / weight[:, None]
+
+
+def read_motion(path: Tensor) -> tuple[str, tuple[float, float]]:
+    """The motion word of a path of centres, and its least-squares velocity.
+
+    Args:
+        path: (f, 2) pixels.
+    """
+    time = torch.arange(len(path), dtype=path.dtype)
+    time = time - time.mean()
+    vx, vy = ((time[:, None] * path).sum(dim=0) / time.square().sum()).tolist()
+    speed = math.hypot(vx, vy)
+    if speed < STILL_SPEED:
+        return "still", (vx, vy)
+    along, across = max(abs(vx), abs(vy)), min(abs(vx), abs(vy))
+    if across > MAX_SPEED_SIDEWAYS * along:
+        return UNCLEAR, (vx, vy)
+    if abs(vx) > abs(vy):
+        return ("right" if vx > 0 else "left"), (vx, vy)
+    return ("down" if vy > 0 else "up"), (vx, vy)
+
+
+def read_shape(mask: Tensor, path: Tensor, radius: float) -> tuple[str, float]:
+    """The shape word whose ideal outline overlaps the mask best, and that overlap.
+
+    Every frame is compared at its own centre of mass with outlines turned by -12 to 12
+    degrees; a shape's overlap is the mean over frames of the best turn.
+    """
+    y, x = pixel_grid()
+    dx = x - path[:, 0, None, None]
+    dy = y - path[:, 1, None, None]
+    overlaps = {}
+    for shape in SHAPES:
+        # A mass centre differs from the outline's centre only for clipped shapes.
+        turns = (0.0,) if shape == "circle" else tuple(range(-12, 13, 6))
+        best = torch.zeros(len(mask))
+        for degrees in turns:
+            c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+            ideal = shape_coverage(shape, c * dx + s * dy, c * dy - s * dx, radius)
+            shared = torch.minimum(mask, ideal).sum(dim=(1, 2))
+            either = torch.maximum(mask, ideal).sum(dim=(1, 2)).clamp_min(1e-6)
+            best = torch.maximum(best, shared / either)
+        overlaps[shape] = best.mean().item()
+    word = max(overlaps, key=overlaps.__getitem__)
+    return (word if overlaps[word] >= MIN_OVERLAP else UNCLEAR), overlaps[word]
+
+
+def read_background(frames: Tensor, mask: Tensor) -> str:
+    """The background word: fit stripes and checks to the time-mean luminance off the shape."""
+    keep = (mask < 0.05).float()
+    weight = keep.sum(dim=0)
+    luminance = (frames.mean(dim=1) * keep).sum(dim=0) / weight.clamp_min(1.0)
+    seen = (weight > 0).float()
+    if seen.sum() < SIDE * SIDE / 8:
+        return UNCLEAR
+    tone = ((luminance * seen).sum() / seen.sum()).item()
+    y, x = pixel_grid()
+    wave = 2 * math.pi / PERIOD
+    lines = {"sx": torch.sin(wave * x), "cx": torch.cos(wave * x)}
+    rows = {"sy": torch.sin(wave * y), "cy": torch.cos(wave * y)}
+    fits = {
+        "striped": torch.stack(list(lines.values())),
+        "checkered": torch.stack([a * b for a in lines.values() for b in rows.values()]),
+    }
+    rest = (luminance - tone) * seen
+    strength = {}
+    for word, basis in fits.items():
+        masked = (basis * seen).flatten(1)
+        gram = masked @ masked.T + 1e-3 * torch.eye(len(masked))
+        fitted = torch.linalg.solve(gram, masked @ rest.flatten()) @ masked
+        strength[word] = math.sqrt(2 * fitted.square().sum().item() / seen.sum().item())
+    word = max(strength, key=strength.__getitem__)
+    if strength[word] >= MIN_PATTERN:
+        return word
+    if tone < 0.3:
+        return "dark"
+    return "bright" if tone > 0.65 else UNCLEAR
+
+
+def read_clip(frames: Tensor) -> Reading:
+    """Read one clip.
+
+    Args:
+        frames: (f, 3, 64, 64) in [0, 1].
+
+    Returns:
+        The reading; every attribute but the background is `unclear` on a clip without a shape.
+    """
+    frames = frames.detach().float().clamp(0.0, 1.0)
+    mask = soft_mask(frames)
+    areas = mask.sum(dim=(1, 2))
+    background = read_background(frames, mask)
+    if areas.min() < MIN_AREA:
+        words = dict.fromkeys(ATTRIBUTES, UNCLEAR) | {"background": background}
+        return Reading(words, overlap=0.0, radius=0.0, velocity=(0.0, 0.0))
+    radius = math.sqrt(areas.median().item() / math.pi)
+    path = centres(mask)
+    motion, velocity = read_motion(path)
+    shape, overlap = read_shape(mask, path, radius)
+    words = {
+        "colour": read_colour(frames, mask),
+        "shape": shape,
+        "background": background,
+        "size": read_size(radius),
+        "motion": motion,
+    }
+    return Reading(words, overlap=overlap, radius=radius, velocity=velocity)
+
+
+def judge(frames: Tensor, prompts: Sequence[str]) -> OracleScore:
+    """Say which clips show what their prompts say.
+
+    Args:
+        frames: (b, f, 3, 64, 64) in [0, 1].
+        prompts: One caption of the grammar a clip.
+
+    Raises:
+        ValueError: A prompt is no caption of the grammar, or counts differ.
+    """
+    if len(frames) != len(prompts):
+        raise ValueError(f"{len(frames)} clips but {len(prompts)} prompts: one prompt a clip")
+    right: dict[str, list[float]] = {name: [] for name in ATTRIBUTES}
+    for clip, prompt in zip(frames, prompts, strict=True):
+        scene, _ = parse_caption(prompt)
+        words = read_clip(clip).words
+        for name in ATTRIBUTES:
+            right[name].append(float(words[name] == getattr(scene, name)))
+    tensors = {name: torch.tensor(values) for name, values in right.items()}
+    return OracleScore(torch.stack(list(tensors.values())).amin(dim=0), tensors)

@@ -1,0 +1,1 @@
+"""Training the generator's own parts: VAE, text encoder, flow-matching transformer."""
