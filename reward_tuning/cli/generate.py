@@ -87,7 +87,7 @@ def generate(
                 generator,
                 one.text,
                 negative_prompt,
-                seed=0,
+                seed=seed + i,
                 size=size,
                 steps=steps,
                 guidance_scale=guidance_scale,

@@ -91,6 +91,7 @@ def test_many_bad_lines_are_cut(tmp_path: Path) -> None:
         ("text,b\na,b\n", "line 1: the header is text, b; a column `prompt` is wanted"),
         ("prompt,reward prompt\na,b\n", "did you mean `reward_prompt`?"),
         ('prompt,x\n"two\nlines",1\na,b,c\n', "line 4: 3 cells for 2 columns"),
+        ('prompt,x\n"two\nlines",1,9\n', "line 2: 3 cells for 2 columns"),
         ("prompt,x\n,1\n", 'line 2: prompt is ""; a text is wanted'),
         ('prompt\n"open\n', "not valid CSV"),
     ],
