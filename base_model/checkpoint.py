@@ -57,10 +57,10 @@ def _download(hub_id: str, parts: list[str]) -> Path:
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or "no reason given").splitlines()[0].rstrip(".")
         raise GeneratorError(
             f"The checkpoint {hub_id!r} is not in the local cache and could not be downloaded: "
-            f"{reason.rstrip('.')}. Check the name and the connection, or run "
+            f"{type(error).__name__}: {reason}. Check the name and the connection, or run "
             f"`hf download {hub_id} --local-dir FOLDER` on a machine with access (older versions: "
             "`huggingface-cli download`) and give FOLDER as the checkpoint."
         ) from error

@@ -252,6 +252,20 @@ def test_guidance_value_and_gradient(generator: Generator, inputs: dict[str, Ten
         assert relative(of["joint"], of["detached"]) > 0.1
 
 
+def test_block_checkpointing_changes_no_gradient(
+    generator: Generator, inputs: dict[str, Tensor]
+) -> None:
+    """The corrected text stream and the cached rotary table are recomputed as they were."""
+
+    def compute(latents: Tensor) -> Tensor:
+        return guided_velocity(generator, latents, 0.6, guided(inputs), 6.0, "detached")
+
+    plain = parameter_gradient(generator, inputs, compute)
+    generator.transformer.enable_gradient_checkpointing()
+    for ours, expected in zip(parameter_gradient(generator, inputs, compute), plain, strict=True):
+        assert torch.equal(ours, expected)
+
+
 @torch.no_grad()
 def test_guidance_of_a_batch_with_a_sigma_each(
     generator: Generator, inputs: dict[str, Tensor]

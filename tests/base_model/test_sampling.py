@@ -57,3 +57,13 @@ def test_the_state_stays_in_float32_and_has_no_gradient(generator: Generator) ->
     moved = (states[-1] - states[-2]).abs()
     assert (moved > 0).float().mean() > 0.99
     assert (latents != latents.to(torch.bfloat16).float()).float().mean() > 0.9
+
+
+def test_the_noise_is_not_rounded_to_the_weights(generator: Generator) -> None:
+    tensors = load_golden("sampling_7b_style").tensors
+    generator.transformer.to(torch.bfloat16)
+    guided = condition(tensors)
+    sigmas = torch.tensor([0.5, 0.5 - 1e-5])
+    moved = euler_sample(generator, guided, tensors["in.noise"], sigmas, 1.0) - tensors["in.noise"]
+    velocity = generator.velocity(tensors["in.noise"], 0.5, guided.positive)
+    assert relative(moved, velocity * sigmas.diff()) < 0.05  # bfloat16 noise: 100 and more
