@@ -18,6 +18,7 @@ class ProgressEvent:
         total: Units of the stage; 0 where that is unknown.
         phase: What is being done inside the unit, such as `rollout`, `reward`, `sweep`.
         metrics: Numbers to show, such as the reward of the last step.
+        note: Lines to leave standing, such as a table or a warning; empty for none.
     """
 
     stage: str
@@ -25,6 +26,7 @@ class ProgressEvent:
     total: int = 0
     phase: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 ProgressFn = Callable[[ProgressEvent], None]

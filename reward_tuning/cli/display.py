@@ -62,6 +62,8 @@ class Display:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show an event."""
+        if event.note:
+            self._keep(event.note)
         now = self._now()
         fresh = event.stage != self._stage
         if fresh:
@@ -78,6 +80,12 @@ class Display:
         ):
             self._told = now
             print(line, file=self._stream, flush=True)
+
+    def _keep(self, note: str) -> None:
+        if self._live is not None:
+            self._live.console.print(note, markup=False, highlight=False)
+        else:
+            print(note, file=self._stream, flush=True)
 
     def _line(self, event: ProgressEvent, now: float) -> str:
         parts = [event.stage + (f" {event.done}/{event.total}" if event.total else "")]

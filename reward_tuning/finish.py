@@ -1,0 +1,157 @@
+"""What a run leaves beside its checkpoints: sample clips, the exported adapter, the evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from base_model.sigmas import sigma_table
+from reward_tuning.clips import side_by_side, write_clip
+from reward_tuning.evaluation import (
+    compare,
+    evaluate,
+    evaluation_seed,
+    merged,
+    oracle_applies,
+)
+from reward_tuning.exports import DIFFUSERS_FILE, export_adapter
+from reward_tuning.judges import load_judges
+from reward_tuning.lora import LoraWeights
+from reward_tuning.progress import ProgressFn
+from reward_tuning.recipe import Recipe
+from reward_tuning.run_folder import RunFolder, write_whole
+from reward_tuning.run_parts import RunParts
+from reward_tuning.seeds import derive_seed
+
+SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
+ORIGINAL_FILE = "original.safetensors"
+SMALL = 256  # clips narrower than this are enlarged to be seen
+
+
+def evaluation_sigmas(recipe: Recipe) -> Tensor:
+    """The table that clips of the evaluation and of the sample sets are drawn with."""
+    return sigma_table(recipe.evaluation.steps or recipe.sampling.steps)
+
+
+def write_samples(
+    recipe: Recipe,
+    parts: RunParts,
+    folder: RunFolder,
+    step: int,
+    adapter: Mapping[str, Tensor] | None,
+    progress: ProgressFn,
+) -> None:
+    """Draw and write the sample clips of a step; None is the base."""
+    prompts = parts.held_out[:SAMPLES]
+    shown = evaluate(
+        parts.sampler,
+        adapter,
+        dict(enumerate(prompts)),
+        [],
+        evaluation_sigmas(recipe),
+        seed=recipe.seed,
+        batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
+        keep_clips=SAMPLES,
+        stage="samples",
+        progress=progress,
+    )
+    write_clips(folder, step, shown.clips)
+    about = [
+        {"file": f"{i:02d}.mp4", "prompt": prompt.text, "seed": evaluation_seed(recipe.seed, i, 0)}
+        for i, prompt in enumerate(prompts)
+    ]
+    text = json.dumps(about, ensure_ascii=False, indent=1)
+    write_whole(folder.samples(step).parent / "prompts.json", text.encode())
+
+
+def write_clips(folder: RunFolder, step: int, clips: Mapping[int, Tensor]) -> None:
+    """Write a step's clips as `samples/step-NNNNNN/NN.mp4`."""
+    for index, clip in clips.items():
+        write_clip(clip, folder.samples(step) / f"{index:02d}.mp4", enlarge=_enlarge(clip))
+
+
+def export(recipe: Recipe, folder: RunFolder, adapter: Mapping[str, Tensor]) -> None:
+    """Write `lora/`: a peft folder with the diffusers file and the original trainer's beside it."""
+    paths = [name.removesuffix(".lora_A.weight") for name in adapter if ".lora_A." in name]
+    state = {
+        path: (adapter[f"{path}.lora_A.weight"].cpu(), adapter[f"{path}.lora_B.weight"].cpu())
+        for path in paths
+    }
+    weights = LoraWeights(recipe.lora.rank, recipe.lora.alpha, state)
+    export_adapter(weights, folder.lora, "peft")
+    export_adapter(weights, folder.lora / DIFFUSERS_FILE, "diffusers")
+    export_adapter(weights, folder.lora / ORIGINAL_FILE, "original")
+
+
+def finish(
+    recipe: Recipe,
+    parts: RunParts,
+    accelerator: Accelerator,
+    folder: RunFolder,
+    adapter: Mapping[str, Tensor],
+    progress: ProgressFn,
+) -> dict[str, Any]:
+    """Export the adapter, evaluate base against tuned, write the clips and evaluation.json.
+
+    The processes share the held-out prompts; each side of each prompt has the same noise.
+
+    Args:
+        recipe: Of the run.
+        parts: Of the run.
+        accelerator: Of the run.
+        folder: Of the run.
+        adapter: What is exported and evaluated.
+        progress: Told after every sampling step.
+
+    Returns:
+        The content of evaluation.json, which is written last.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    main, section = accelerator.is_main_process, recipe.evaluation
+    if main:
+        export(recipe, folder, adapter)
+    size = parts.sampler.size
+    judges = [*parts.judges, *load_judges(section.held_out_rewards, size[0], accelerator.device)]
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
+    sides = []
+    for name, state in (("base", None), ("tuned", adapter)):
+        scores = evaluate(
+            parts.sampler,
+            state,
+            prompts,
+            judges,
+            evaluation_sigmas(recipe),
+            seed=recipe.seed,
+            seeds=section.seeds,
+            batch_size=section.batch_size or recipe.train.batch_size,
+            keep_clips=SAMPLES,
+            oracle=oracle_applies(parts.held_out, size),
+            stage=f"evaluation of {name}",
+            progress=progress,
+        )
+        sides.append(merged(gather_object([scores])) if ranks > 1 else scores)
+    base, tuned = sides
+    found = compare(
+        base, tuned, seeds=section.seeds, seed=derive_seed(recipe.seed, "bootstrap") % 2**32
+    )
+    if main:
+        write_clips(folder, recipe.train.steps, tuned.clips)
+        for index, before in base.clips.items():
+            pair = side_by_side(before, tuned.clips[index])
+            path = folder.samples(0).parent / "before-after" / f"{index:02d}.mp4"
+            write_clip(pair, path, enlarge=_enlarge(before))
+        text = json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
+        write_whole(folder.evaluation, text.encode())
+    return found
+
+
+def _enlarge(clip: Tensor) -> int:
+    return max(1, SMALL // clip.shape[3])

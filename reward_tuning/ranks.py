@@ -1,0 +1,43 @@
+"""What several processes exchange in a step: the gradient and a few means, nothing else."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from reward_tuning.reward_step import BatchReport
+
+
+def mean_gradient(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
+    """Average the gradients over the processes, in one message; alone, do nothing.
+
+    The sweep makes several backward passes a step. DDP would exchange gradients in each of them;
+    the adapter is small, so one exchange of all of them at the end is less and simpler.
+    """
+    if accelerator.num_processes == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:  # a skipped batch; the others' gradients still arrive
+            parameter.grad = torch.zeros_like(parameter)
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = accelerator.reduce(torch.cat([grad.flatten() for grad in grads]), "mean")
+    for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
+def mean_over_ranks(
+    reports: list[BatchReport], labels: list[str], accelerator: Accelerator
+) -> dict[str, float]:
+    """Means of loss, motion and rewards over batches and processes; NaN where one is not finite."""
+    names = ["loss", "motion", *(f"reward/{label}" for label in labels)]
+    rows = [
+        [report.loss, report.motion, *(report.rewards.get(label, math.nan) for label in labels)]
+        for report in reports
+    ]
+    means = torch.tensor(rows, dtype=torch.float32).mean(dim=0).to(accelerator.device)
+    if accelerator.num_processes > 1:
+        means = accelerator.reduce(means, "mean")
+    return dict(zip(names, means.tolist(), strict=True))

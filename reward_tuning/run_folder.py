@@ -1,0 +1,186 @@
+"""The run folder: where everything lies, begun once, written whole or not at all.
+
+Layout: docs, "The run folder": recipe.yaml, metrics.jsonl, events.out.*, samples/, checkpoints/,
+lora/, evaluation.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from reward_tuning.errors import TuningError
+from reward_tuning.loading import dump_recipe, load_recipe
+from reward_tuning.recipe import Recipe
+
+PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
+
+
+class RunFolder:
+    """Paths of a run and its small files.
+
+    Args:
+        root: The recipe's `output`.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe; there from the moment a run has begun."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder for each kept checkpoint."""
+        return self.root / "checkpoints"
+
+    @property
+    def lora(self) -> Path:
+        """The exported adapter."""
+        return self.root / "lora"
+
+    @property
+    def evaluation(self) -> Path:
+        """Base against tuned; written last, so it is the mark of a finished run."""
+        return self.root / "evaluation.json"
+
+    def samples(self, step: int) -> Path:
+        """Clips of the fixed prompts after so many steps."""
+        return self.root / "samples" / f"step-{step:06d}"
+
+    def refuse_a_second_run(self) -> None:
+        """Check that no run has begun here.
+
+        Raises:
+            TuningError: One has.
+        """
+        if self.recipe.exists():
+            raise TuningError(
+                f"output: {self.root} holds a run already; go on with it by `reward-tuning resume "
+                f"{self.root}`, or choose another folder with output=DIR"
+            )
+
+    def begin(self, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
+        """Write recipe.yaml, with versions and checkpoint hashes in its head.
+
+        Raises:
+            TuningError: The folder cannot be written.
+        """
+        head = [f"{name} {found}" for name, found in versions().items()]
+        head += [f"{name} {digest}" for name, digest in fingerprints.items()]
+        write_whole(self.recipe, dump_recipe(recipe, head).encode())
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Check that a run has begun here, and with this recipe.
+
+        Raises:
+            TuningError: There is no run, or its recipe.yaml says otherwise; tells what differs.
+        """
+        if not self.recipe.is_file():
+            raise TuningError(
+                f"{self.root} is no run folder: it has no recipe.yaml. Give the folder that a run "
+                "wrote to (its `output`), or start it with `reward-tuning run`"
+            )
+        kept = load_recipe(self.recipe, check_files=False)
+        differences = recipe_differences(comparable(kept), comparable(recipe))
+        if differences:
+            raise TuningError(changed_recipe(self.recipe, differences))
+
+    def read_evaluation(self) -> dict[str, Any] | None:
+        """evaluation.json, or None while the run is not finished.
+
+        Raises:
+            TuningError: The file is damaged.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self.evaluation.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise TuningError(
+                f"{self.evaluation} is damaged ({error}); delete it and resume the run"
+            ) from error
+        return found
+
+
+def comparable(recipe: Recipe) -> dict[str, Any]:
+    """What must not change between run and resume: everything but the place."""
+    data = recipe.model_dump(mode="json")
+    del data["output"]
+    return data
+
+
+def recipe_differences(kept: Any, given: Any, path: str = "") -> list[str]:
+    """List the keys whose values differ, as `key: was A, is B`."""
+    if isinstance(kept, dict) and isinstance(given, dict):
+        lines = []
+        for key in dict.fromkeys([*kept, *given]):
+            where = f"{path}.{key}" if path else str(key)
+            lines += recipe_differences(kept.get(key), given.get(key), where)
+        return lines
+    if isinstance(kept, list) and isinstance(given, list) and len(kept) == len(given):
+        lines = []
+        for i, (a, b) in enumerate(zip(kept, given, strict=True)):
+            lines += recipe_differences(a, b, f"{path}.{i}")
+        return lines
+    return [] if kept == given else [f"{path}: was {kept}, is {given}"]
+
+
+def changed_recipe(place: Path, differences: list[str]) -> str:
+    """The text of the refusal to resume with another recipe."""
+    told = "\n".join(f"  {line}" for line in differences)
+    return (
+        f"{place}: the recipe has changed since the run began, so it would not end as it began:\n"
+        f"{told}\nPut the old values back and resume, or start a new run with another output"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides a run's numbers."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it.
+
+    Raises:
+        TuningError: It cannot be written; what was there before is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise not_written(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def not_written(path: Path, error: Exception) -> TuningError:
+    """The error of a full disk or a folder without permission."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return TuningError(
+        f"{path} could not be written: {reason}. What was there before is unchanged; free some "
+        "space, then go on with `reward-tuning resume` on the run folder"
+    )

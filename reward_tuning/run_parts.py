@@ -1,0 +1,163 @@
+"""What a recipe names, loaded and checked: prompts, text states, generator with adapter, judges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from base_model.checkpoint import local_folder
+from base_model.generator import load_generator
+from base_model.shipped import resolve_checkpoint
+from base_model.sigmas import sigma_table
+from reward_tuning.errors import TuningError
+from reward_tuning.judges import FramedJudge, load_judges
+from reward_tuning.lora import LoraSpec, attach
+from reward_tuning.methods import make_plan
+from reward_tuning.plan import Plan
+from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.prompts import Prompt, PromptStream, read_prompts
+from reward_tuning.recipe import Recipe
+from reward_tuning.recipe_files import prompt_path
+from reward_tuning.sampler import ClipSampler
+from reward_tuning.seeds import derive_generator, derive_seed
+from reward_tuning.text_cache import checkpoint_fingerprint
+from reward_tuning.text_states import text_states
+from rewards.checkpoint import resolve as resolve_judge
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """Everything a run works with.
+
+    Attributes:
+        sampler: The generator, its adapter attached, with the text states of the run.
+        parameters: Of the adapter, in model order.
+        judges: Training rewards.
+        stream: Training prompts.
+        held_out: Prompts of the evaluation.
+        sigmas: `(N + 1,)`, the training sampler's table.
+        fingerprints: Hash of each checkpoint.
+    """
+
+    sampler: ClipSampler
+    parameters: list[nn.Parameter]
+    judges: list[FramedJudge]
+    stream: PromptStream
+    held_out: list[Prompt]
+    sigmas: Tensor
+    fingerprints: dict[str, str]
+
+
+def load_parts(recipe: Recipe, device: torch.device, clips: int, progress: ProgressFn) -> RunParts:
+    """Load and check everything a recipe names, cheap checks first.
+
+    Args:
+        recipe: Resolved.
+        device: Where generator and judges go.
+        clips: That the whole run draws, on all ranks: only their prompts are encoded.
+        progress: Told what is being loaded.
+
+    Raises:
+        TuningError: A prompt file or a value that does not fit.
+        GeneratorError: A generator that cannot be loaded or does not take these sizes.
+        RewardError: A judge that cannot be loaded, held-out ones included.
+    """
+    stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
+    held_out = held_out_prompts(recipe)
+    sigmas = sigma_table(recipe.sampling.steps)
+    draw_plan(recipe, sigmas, step=1, batch=0)
+
+    def loading(what: str) -> None:
+        progress(ProgressEvent("loading", phase=what))
+
+    loading("judges")
+    sampling = recipe.sampling
+    judges = load_judges(recipe.rewards, sampling.frames, device)
+    # A damaged held-out judge shall not be found after hours of training.
+    load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
+    fingerprints = fingerprints_of(recipe, loading)
+
+    dtype = getattr(torch, recipe.generator.dtype)
+    texts = [stream.prompt_at(position).text for position in range(min(clips, len(stream)))]
+    if clips > len(stream):  # every epoch has the same prompts
+        texts = [stream.prompt_at(position).text for position in range(len(stream))]
+    texts += [prompt.text for prompt in held_out] + [sampling.negative_prompt]
+    states = text_states(
+        recipe.generator.checkpoint, texts, dtype=dtype, device=device, progress=progress
+    )
+    loading(f"generator {recipe.generator.checkpoint}")
+    generator = load_generator(
+        recipe.generator.checkpoint, dtype=dtype, device=device, text_encoder=False
+    )
+    size = (sampling.frames, sampling.height, sampling.width)
+    generator.latent_shape(1, *size)  # refuses what the checkpoint cannot sample
+    lora = recipe.lora
+    parameters = attach(
+        generator.transformer,
+        LoraSpec(lora.rank, lora.alpha, lora.targets),
+        seed=derive_seed(recipe.seed, "adapter"),
+    )
+    if recipe.train.gradient_checkpointing:
+        generator.transformer.enable_gradient_checkpointing()
+    sampler = ClipSampler(
+        generator, states, sampling.negative_prompt, sampling.guidance_scale, size
+    )
+    return RunParts(sampler, parameters, judges, stream, held_out, sigmas, fingerprints)
+
+
+def held_out_prompts(recipe: Recipe) -> list[Prompt]:
+    """The prompts of the evaluation.
+
+    Raises:
+        TuningError: The file has fewer than are wanted, or one only is wanted.
+    """
+    wanted = recipe.evaluation.prompts
+    if wanted < 2:
+        raise TuningError(
+            f"evaluation.prompts: got {wanted}; at least 2, for an interval over one prompt says "
+            "nothing (32 is the default)"
+        )
+    prompts = read_prompts(prompt_path(recipe.prompts.held_out))
+    if len(prompts) < wanted:
+        raise TuningError(
+            f"evaluation.prompts: got {wanted}; at most {len(prompts)}, as many as "
+            "prompts.held_out has"
+        )
+    return prompts[:wanted]
+
+
+def draw_plan(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> Plan:
+    """The plan of one batch: from the seed and the step alone, so the same on every rank."""
+    options = recipe.method.model_dump(exclude={"kind"})
+    draw = derive_generator(recipe.seed, "plan", step, batch)
+    return make_plan(recipe.method.kind, draw, sigmas, **options)
+
+
+def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str, str]:
+    """Hash every checkpoint that a recipe names: `sha256:` and 64 digits each.
+
+    Generators by `checkpoint_fingerprint`, judges whole.
+    """
+    root = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
+    loading("checkpoint hashes")
+    folders = [root / "transformer", root / "vae"]
+    found = {"generator": "sha256:" + checkpoint_fingerprint(folders)}
+    for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
+        for name in (judge.checkpoint, judge.tower):
+            if name is not None:
+                key = judge.label if name == judge.checkpoint else f"{judge.label}.tower"
+                found[key] = "sha256:" + _sha256(resolve_judge(name))
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""From prompts and seeds to clips: what training and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from base_model.generator import Generator, GuidedCondition, TextCondition
+from base_model.guidance import NegativeBranch, guided_velocity
+from base_model.sampling import euler_sample
+from reward_tuning.engine import VelocityFn
+
+
+@dataclass(frozen=True)
+class ClipSampler:
+    """A generator with everything that is fixed during a run.
+
+    Attributes:
+        generator: Needs no text encoder.
+        states: Text states `(l, d)` of every prompt that will be asked for, and of the negative
+            prompt, on the CPU.
+        negative_prompt: Of the negative guidance branch.
+        guidance_scale: 1 = no guidance.
+        size: Frames, height and width of a clip.
+    """
+
+    generator: Generator
+    states: Mapping[str, Tensor]
+    negative_prompt: str
+    guidance_scale: float
+    size: tuple[int, int, int]
+
+    def condition(self, prompts: Sequence[str]) -> GuidedCondition:
+        """Text states of b prompts, on the generator's device."""
+        device = self.generator.device
+        positive = torch.stack([self.states[prompt] for prompt in prompts]).to(device)
+        negative = self.states[self.negative_prompt][None].to(device)
+        return self.generator.condition(TextCondition(positive, negative))
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Initial latents `(b, 16, t, h/8, w/8)` of b seeds."""
+        shape = self.generator.latent_shape(len(seeds), *self.size)
+        return self.generator.initial_noise(shape, seeds)
+
+    def velocity(
+        self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
+    ) -> VelocityFn:
+        """The guided velocity as the engine calls it."""
+
+        def velocity(x: Tensor, i: int) -> Tensor:
+            return guided_velocity(
+                self.generator, x, sigmas[i], condition, self.guidance_scale, negative
+            )
+
+        return velocity
+
+    @torch.no_grad()
+    def clips(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sigmas: Tensor,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Sample clips, without gradient.
+
+        Args:
+            prompts: b prompts whose states are known.
+            seeds: b seeds of the noise.
+            sigmas: `(N + 1,)`, the sampler's table.
+            on_step: Called with i after step i.
+
+        Returns:
+            `(b, f, 3, H, W)` float32 in [0, 1], on the generator's device.
+        """
+        latents = euler_sample(
+            self.generator,
+            self.condition(prompts),
+            self.noise(seeds),
+            sigmas,
+            self.guidance_scale,
+            None if on_step is None else lambda i, _: on_step(i),
+        )
+        return self.generator.decode(latents)
