@@ -135,7 +135,9 @@ def centres(mask: Tensor) -> Tensor:
     """Centre of mass of each frame, (f, 2) as x, y in pixels."""
     y, x = pixel_grid()
     weight = mask.sum(dim=(1, 2)).clamp_min(1e-6)
-    return torch.stack([(mask * x).sum(dim=(1, 2)), (mask * y).sum(dim=(1, 2))], 1) / weight[:, None]
+    return (
+        torch.stack([(mask * x).sum(dim=(1, 2)), (mask * y).sum(dim=(1, 2))], 1) / weight[:, None]
+    )
 
 
 def read_motion(path: Tensor) -> tuple[str, tuple[float, float]]:

@@ -48,7 +48,9 @@ class Scene:
     def __post_init__(self) -> None:
         for name, word in asdict(self).items():
             if word not in ATTRIBUTES[name]:
-                raise ValueError(f"scene {name} is {word!r}; allowed: {', '.join(ATTRIBUTES[name])}")
+                raise ValueError(
+                    f"scene {name} is {word!r}; allowed: {', '.join(ATTRIBUTES[name])}"
+                )
 
     @property
     def split(self) -> Split:

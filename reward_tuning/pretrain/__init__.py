@@ -1,1 +1,63 @@
-"""Trains what the package carries: the embedded judges, and drives the generator's training."""
+"""Trains what the package carries: the embedded generator and the embedded judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reward_tuning.errors import TuningError
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+
+DEFAULT_OUTPUT = Path("pretrain/tiny")
+
+
+def pretrain_tiny(
+    *,
+    only: str | None = None,
+    seed: int = 0,
+    output: Path | None = None,
+    progress: ProgressFn = silent,
+) -> Path:
+    """Train the embedded weights from nothing, or what is left of an interrupted training.
+
+    Args:
+        only: One stage: `text`, `vae-images`, `vae-clips`, `transformer`,
+            `generator` (writes the checkpoint), or a judge: `clip`, `hps`, `aesthetic`,
+            `clip-held-out`. None runs all in order.
+        seed: Of every random draw; the same seed gives the same weights on one machine.
+        output: Gets `training/` (checkpoints and logs of the stages), `generator/` (the
+            checkpoint) and `judges/`.
+        progress: Told every few steps.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        TuningError: An unknown stage, or one whose predecessors have not been run.
+    """
+    from base_model.tiny.pretraining import STAGES, TinyPretraining
+    from reward_tuning.pretrain.judges import JUDGES, JudgeProgress, train_judge
+
+    output = output or DEFAULT_OUTPUT
+    stages = (*STAGES, "generator", *JUDGES)
+    if only is not None and only not in stages:
+        raise TuningError(f"pretrain: no stage {only!r}; allowed: {', '.join(stages)}")
+
+    def report(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        progress(ProgressEvent(stage, done, total, metrics=numbers))
+
+    def report_judge(event: JudgeProgress) -> None:
+        progress(ProgressEvent(event.judge, event.step, event.steps, metrics=event.metrics))
+
+    pretraining = TinyPretraining(output / "training", seed=seed, report=report)
+    for stage in stages if only is None else (only,):
+        try:
+            if stage in JUDGES:
+                train_judge(stage, output / "judges", seed, report_judge)
+            elif stage == "generator":
+                command = f"reward-tuning pretrain tiny --seed {seed}"
+                pretraining.write_checkpoint(output / "generator", command=command)
+            else:
+                pretraining.run(stage)
+        except FileNotFoundError as error:
+            raise TuningError(f"pretrain {stage}: {error}") from error
+    return output

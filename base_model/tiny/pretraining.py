@@ -1,0 +1,327 @@
+"""Train the embedded generator from nothing, stage by stage, on rendered clips.
+
+Stages, each resumable and each needing those before it:
+
+    text          tokenizer and Qwen2-VL language model on captions
+    vae-images    the VAE on single frames, as the published image alignment does
+    vae-clips     the decoder on whole clips; latents do not change any more
+    transformer   flow matching on cached latents and text states
+
+The encoder stays frame-wise: its three latents are codes of frames 0, 4 and 8, between which
+the decoder learns to move things. In a world of constant speeds nothing is lost by it.
+
+`write_checkpoint` puts the results into the diffusers layout that `load_generator` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
+
+from base_model.generator import Generator
+from base_model.prompt_encoder import PromptEncoder
+from base_model.tiny import configs
+from base_model.tiny.captions import LANGUAGES, draw_caption, every_caption
+from base_model.tiny.render import render
+from base_model.tiny.scenes import draw_scenes
+from base_model.training.flow_matching import TEXT_DROPOUT, flow_matching_loss
+from base_model.training.loop import ReportFn, Schedule, step_generator, train
+from base_model.training.text_encoder import (
+    build_text_encoder,
+    language_model_loss,
+    train_tokenizer,
+)
+from base_model.training.vae import (
+    PAST_TAP_RATE,
+    slow_past_taps,
+    start_frame_wise,
+    vae_loss,
+    whole_clip,
+)
+
+SCHEDULES = {
+    "text": Schedule(steps=400, learning_rate=1e-3, checkpoint_every=100),
+    "vae-images": Schedule(steps=3000, learning_rate=5e-4, warmup=100, ema_decay=0.998),
+    "vae-clips": Schedule(steps=2500, learning_rate=7e-4, ema_decay=0.998, checkpoint_every=100),
+    "transformer": Schedule(steps=3200, learning_rate=1e-3, warmup=100, weight_decay=0.0),
+}
+STAGES = tuple(SCHEDULES)
+
+IMAGE_BATCH = 8
+CLIP_BATCH = 4
+CAPTION_BATCH = 32
+LATENT_BATCH = 32
+CACHED_CLIPS = 6000
+LOGIT_STD = 1.0
+
+
+def python_random(generator: torch.Generator) -> random.Random:
+    """A `random.Random` seeded from a torch generator."""
+    return random.Random(int(torch.randint(0, 2**62, (1,), generator=generator)))
+
+
+def image_batch(generator: torch.Generator) -> Tensor:
+    """Two frames each of freshly rendered clips, (IMAGE_BATCH, 1, 3, 64, 64)."""
+    rng = python_random(generator)
+    clips = render(draw_scenes(IMAGE_BATCH // 2, rng), rng)
+    first, last = rng.randint(0, 3), rng.randint(4, 8)
+    return torch.cat([clips[:, first : first + 1], clips[:, last : last + 1]])
+
+
+def clip_batch(generator: torch.Generator) -> Tensor:
+    """Freshly rendered clips, (CLIP_BATCH, 9, 3, 64, 64)."""
+    rng = python_random(generator)
+    return render(draw_scenes(CLIP_BATCH, rng), rng)
+
+
+@torch.no_grad()
+def encode_key_frames(vae: AutoencoderKLMagvit, clips: Tensor) -> Tensor:
+    """Latents of clips under a frame-wise encoder: codes of every fourth frame.
+
+    Equal to `magvit.encode` without the scale while the encoder's past taps are zero, as they
+    are here, at a ninth of its time.
+
+    Args:
+        vae: The VAE after `vae-images`.
+        clips: (b, 4k + 1, 3, H, W) in [0, 1].
+
+    Returns:
+        (b, 16, k + 1, H/8, W/8), unscaled.
+    """
+    frames = clips[:, ::4]
+    with whole_clip(vae):
+        images = frames.flatten(0, 1)[:, :, None] * 2.0 - 1.0
+        mean = vae.quant_conv(vae.encoder(images)).chunk(2, dim=1)[0]
+    return mean[:, :, 0].unflatten(0, frames.shape[:2]).transpose(1, 2).contiguous()
+
+
+class TinyPretraining:
+    """The stages of one pre-training run in one folder.
+
+    Attributes:
+        folder: Where stages keep checkpoints, logs and caches.
+        seed: Of every draw.
+        report: Called every few steps of every stage.
+    """
+
+    def __init__(self, folder: Path, *, seed: int, report: ReportFn) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.report = report
+
+    def run(self, stage: str) -> None:
+        """Run one stage, or what is left of it."""
+        match stage:
+            case "text":
+                self._train_text()
+            case "vae-images":
+                self._train_vae(stage, image_batch, past_tap_rate=0.0)
+            case "vae-clips":
+                self._train_vae(stage, clip_batch, past_tap_rate=PAST_TAP_RATE)
+            case "transformer":
+                self._train_transformer()
+            case _:
+                raise ValueError(f"no pre-training stage {stage!r}; stages: {', '.join(STAGES)}")
+
+    def _train(self, stage: str, module: torch.nn.Module, loss: Any, **options: Any) -> None:
+        train(
+            stage,
+            module,
+            loss,
+            SCHEDULES[stage],
+            folder=self.folder,
+            seed=self.seed,
+            report=self.report,
+            **options,
+        )
+
+    def _trained(self, stage: str, module: torch.nn.Module) -> None:
+        """Load a finished stage's EMA weights."""
+        path = self.folder / f"{stage}.ckpt"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"stage {stage!r} has not been run in {self.folder}: run it first"
+            )
+        state = torch.load(path, weights_only=True)
+        if state["step"] < SCHEDULES[stage].steps:
+            raise FileNotFoundError(f"stage {stage!r} is at step {state['step']}: finish it first")
+        merged = module.state_dict() | state["parameters"] | state["ema"]
+        module.load_state_dict(merged)
+
+    def tokenizer(self) -> Qwen2Tokenizer:
+        """The tokenizer; trained anew each time, which takes a second."""
+        conversations = [
+            f"system\nYou are a helpful assistant.\nuser\n{caption}\nassistant\n"
+            for caption in every_caption("train")
+        ]
+        return train_tokenizer(
+            conversations, vocab_size=configs.TEXT_VOCABULARY, max_length=configs.TEXT_LENGTH
+        )
+
+    def _new_text_encoder(self, tokenizer: Qwen2Tokenizer) -> Qwen2VLForConditionalGeneration:
+        with seeded(self.seed):
+            return build_text_encoder(tokenizer, configs.TEXT, configs.VISION)
+
+    def _train_text(self) -> None:
+        tokenizer = self.tokenizer()
+        model = self._new_text_encoder(tokenizer)
+        model.model.visual.requires_grad_(False)
+
+        def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            rng = python_random(generator)
+            captions = [draw_caption(s, rng) for s in draw_scenes(CAPTION_BATCH, rng)]
+            return language_model_loss(model, tokenizer, captions)
+
+        self._train("text", model, loss)
+
+    def _new_vae(self) -> AutoencoderKLMagvit:
+        vae = AutoencoderKLMagvit(**configs.VAE)
+        start_frame_wise(vae, step_generator(self.seed, "vae-start", 0))
+        return vae
+
+    def _train_vae(
+        self,
+        stage: str,
+        batch: Callable[[torch.Generator], Tensor],
+        *,
+        past_tap_rate: float,
+    ) -> None:
+        vae = self._new_vae()
+        if stage == "vae-clips":
+            self._trained("vae-images", vae)
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
+
+        def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            frames = batch(generator)
+            with torch.autocast("cpu", torch.bfloat16):
+                return vae_loss(vae, frames, generator)
+
+        with whole_clip(vae):
+            self._train(stage, vae, loss, around_step=lambda: slow_past_taps(vae, past_tap_rate))
+
+    def vae(self) -> AutoencoderKLMagvit:
+        """The trained VAE."""
+        vae = self._new_vae()
+        self._trained("vae-images", vae)
+        self._trained("vae-clips", vae)
+        return vae.requires_grad_(False).eval()
+
+    def prompt_encoder(self) -> PromptEncoder:
+        """The trained text encoder with its tokenizer."""
+        tokenizer = self.tokenizer()
+        model = self._new_text_encoder(tokenizer)
+        self._trained("text", model)
+        return PromptEncoder(model.requires_grad_(False).eval(), tokenizer, batch_size=64)
+
+    def latent_cache(self) -> dict[str, Tensor]:
+        """Latents and text states of CACHED_CLIPS clips, made once.
+
+        `latents` (n, 16, 3, 8, 8) scaled to unit variance, `text` (n, 2, l, d) for a caption in
+        English and one in Chinese, `empty` (l, d) and `scaling_factor` ().
+        """
+        path = self.folder / "latents.safetensors"
+        if not path.exists():
+            vae, encoder = self._new_vae(), self.prompt_encoder()
+            self._trained("vae-images", vae)
+            vae.requires_grad_(False).eval()
+            latents, text = [], []
+            for start in range(0, CACHED_CLIPS, 50):
+                rng = python_random(step_generator(self.seed, "latents", start))
+                scenes = draw_scenes(50, rng)
+                latents.append(encode_key_frames(vae, render(scenes, rng)))
+                pairs = [draw_caption(s, rng, language) for s in scenes for language in LANGUAGES]
+                states = encoder(pairs)
+                text.append(states.unflatten(0, (len(scenes), len(LANGUAGES))))
+                self.report("latents", start + 50, CACHED_CLIPS, {})
+            every = torch.cat(latents)
+            scale = 1.0 / every.std()
+            cache = {
+                "latents": every * scale,
+                "text": torch.cat(text).to(torch.bfloat16),
+                "empty": encoder([""])[0],
+                "scaling_factor": scale,
+            }
+            temporary = path.with_suffix(".tmp")
+            save_file(cache, temporary)
+            temporary.replace(path)
+        return load_file(path)
+
+    def _train_transformer(self) -> None:
+        cache = self.latent_cache()
+        model = Generator(self._new_transformer(), self._new_vae())
+
+        def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            rows = torch.randint(0, len(cache["latents"]), (LATENT_BATCH,), generator=generator)
+            language = torch.randint(0, len(LANGUAGES), (LATENT_BATCH,), generator=generator)
+            text = cache["text"][rows, language].float()
+            dropped = torch.rand(LATENT_BATCH, generator=generator) < TEXT_DROPOUT
+            text = torch.where(dropped[:, None, None], cache["empty"], text)
+            with torch.autocast("cpu", torch.bfloat16):
+                return flow_matching_loss(
+                    model, cache["latents"][rows], text, generator, logit_std=LOGIT_STD
+                )
+
+        self._train("transformer", model.transformer, loss)
+
+    def _new_transformer(self) -> EasyAnimateTransformer3DModel:
+        with seeded(self.seed):
+            return EasyAnimateTransformer3DModel(**configs.TRANSFORMER)
+
+    def transformer(self) -> EasyAnimateTransformer3DModel:
+        """The trained transformer."""
+        transformer = self._new_transformer()
+        self._trained("transformer", transformer)
+        return transformer.requires_grad_(False).eval()
+
+    def write_checkpoint(self, target: Path, *, command: str) -> None:
+        """Write transformer (bf16), VAE (fp16), text encoder (bf16), tokenizer and scheduler.
+
+        Args:
+            target: The checkpoint folder; parts that are there are replaced.
+            command: What made the weights, for the files' metadata.
+        """
+        vae = self.vae()
+        vae.register_to_config(scaling_factor=float(self.latent_cache()["scaling_factor"]))
+        encoder = self.prompt_encoder()
+        parts = (
+            ("vae", vae, torch.float16, "diffusion_pytorch_model"),
+            ("transformer", self.transformer(), torch.bfloat16, "diffusion_pytorch_model"),
+            ("text_encoder", encoder.text_encoder, torch.bfloat16, "model"),
+        )
+        for name, module, dtype, file in parts:
+            folder = target / name
+            folder.mkdir(parents=True, exist_ok=True)
+            module.to(dtype)
+            state = {k: v.contiguous() for k, v in module.state_dict().items()}
+            if name == "text_encoder":
+                del state["lm_head.weight"]  # tied to the token embedding
+            save_file(state, folder / f"{file}.safetensors", {"format": "pt", "command": command})
+            module.save_config(folder) if name != "text_encoder" else module.config.save_pretrained(
+                folder
+            )
+        encoder.tokenizer.save_pretrained(target / "tokenizer")
+        scheduler = target / "scheduler" / "scheduler_config.json"
+        scheduler.parent.mkdir(exist_ok=True)
+        scheduler.write_text(json.dumps(configs.SCHEDULER, indent=2) + "\n")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator, which module constructors draw from, and put it back."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
