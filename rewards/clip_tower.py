@@ -81,12 +81,16 @@ class ClipTower:
         return _normalised(self.model.encode_image(pixels))
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """B texts -> ``(b, d)`` of length 1, without gradient; every text is encoded once."""
-        if new := [p for p in dict.fromkeys(prompts) if p not in self._texts]:
-            with torch.no_grad():
-                tokens = self.tokenizer(new).to(self.device)
-                features = _normalised(self.model.encode_text(tokens))
-            self._texts.update(zip(new, features, strict=True))
+        """B texts -> ``(b, d)`` of length 1, without gradient; every text is encoded once.
+
+        Each text is encoded alone: in a batch its last bits depend on its neighbours, and a resumed
+        run meets other neighbours than the run that was never stopped.
+        """
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._texts:
+                with torch.no_grad():
+                    tokens = self.tokenizer([prompt]).to(self.device)
+                    self._texts[prompt] = _normalised(self.model.encode_text(tokens))[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
 

@@ -1,0 +1,333 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from base_model.tiny.captions import parse_caption
+from base_model.tiny.scenes import scenes
+from reward_tuning.errors import TuningError
+from reward_tuning.pretrain import judge_clip, judge_configs
+from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade, gaussian_blur
+from reward_tuning.pretrain.judge_aesthetic import appeal
+from reward_tuning.pretrain.judge_clip import attacked, contrastive_loss, silhouettes
+from reward_tuning.pretrain.judge_data import (
+    QUALITY_WORDS,
+    VISIBLE,
+    draw_captioned,
+    draw_frames,
+    draw_pairs,
+    named_rng,
+    render_pair,
+)
+from reward_tuning.pretrain.judge_loop import Schedule, train
+from reward_tuning.pretrain.judges import JUDGES, JudgeProgress, train_judge
+from rewards import load_reward
+from rewards.clip_tower import build_model
+
+SMALL = {
+    **judge_configs.CLIP,
+    "vision_cfg": {**judge_configs.CLIP["vision_cfg"], "width": 8, "head_width": 64},
+}
+
+
+def clean(count: int = 24) -> torch.Tensor:
+    return draw_frames(count, named_rng("test", 0)[0], "train")[1]
+
+
+@pytest.mark.parametrize("index", range(len(DEGRADATIONS)), ids=list(DEGRADATIONS))
+def test_degradations_grow_with_the_degree_and_repeat(index: int) -> None:
+    frames = clean()
+    kinds = torch.full((len(frames),), index)
+    distance = []
+    for degree in (0.0, 0.2, 0.6, 1.0):
+        draws = [
+            degrade(frames, kinds, torch.full((len(frames),), degree), named_rng("d", 1)[1])
+            for _ in range(2)
+        ]
+        assert torch.equal(*draws)
+        assert float(draws[0].min()) >= 0
+        assert float(draws[0].max()) <= 1
+        distance.append(float((draws[0] - frames).square().mean()))
+    assert distance[0] == 0.0
+    assert distance == sorted(distance)
+    assert distance[3] > 1.5 * distance[1] > 0
+
+
+def test_silhouettes_are_white_shapes_on_black() -> None:
+    frames = clean()
+    shapes = silhouettes(frames)
+    assert torch.equal(shapes[:, 0], shapes[:, 1])
+    assert torch.equal(shapes[:, 0], shapes[:, 2])
+    torch.testing.assert_close(shapes.amax(dim=(1, 2, 3)), torch.ones(len(frames)))
+    # Grey is black, whatever its tone: most of every frame is background.
+    assert float((shapes < 1e-3).float().mean(dim=(1, 2, 3)).min()) > 0.7
+    colour = torch.tensor([0.2, 0.9, 0.3])[:, None, None]
+    square = torch.full((3, 8, 8), 0.6)
+    square[:, 2:5, 2:5] = colour
+    assert silhouettes(square[None])[0, 0].sum() == 9
+
+
+def test_only_the_chosen_rows_are_spoiled() -> None:
+    frames = clean(4)
+    kinds, degrees = torch.tensor([-1, 0, 1, 2]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    changed = (degrade(frames, kinds, degrees, named_rng("d", 1)[1]) != frames).flatten(1).any(1)
+    assert changed.tolist() == [False, False, True, True]
+
+
+def test_gaussian_blur_keeps_the_mean_and_has_the_asked_width() -> None:
+    spike = torch.zeros(2, 3, 41, 41)
+    spike[..., 20, 20] = 1
+    sigmas = torch.tensor([0.9, 2.0])
+    x = torch.arange(41.0) - 20
+    profile = gaussian_blur(spike, sigmas)[:, 0].sum(dim=1)
+    torch.testing.assert_close(profile.sum(dim=1), torch.ones(2))
+    torch.testing.assert_close((profile * x**2).sum(dim=1).sqrt(), sigmas, rtol=0.01, atol=0)
+
+
+def test_a_pair_differs_in_one_attribute_only() -> None:
+    rng, _ = named_rng("pair", 0)
+    for scene in scenes("train")[::149]:
+        colour_right, colour_wrong = render_pair(scene, "colour", rng)
+        # The same shape at the same place: wherever they differ there is chroma in both.
+        changed = (colour_right - colour_wrong).abs().amax(dim=0) > 0.2
+        chroma = [(f.amax(dim=0) - f.amin(dim=0)) > 0.1 for f in (colour_right, colour_wrong)]
+        assert bool(changed.any())
+        assert bool((chroma[0] & chroma[1])[changed].all())
+        back_right, back_wrong = render_pair(scene, "background", rng)
+        inside = (back_right.amax(dim=0) - back_right.amin(dim=0)) > 0.6
+        # Only the ramp at the edge still shows some of the ground.
+        assert float((back_right - back_wrong).abs().amax(dim=0)[inside].mean()) < 0.03
+        assert float((back_right - back_wrong).abs().mean()) > 0.03
+
+
+def test_pairs_prompts_and_reasons() -> None:
+    pairs = draw_pairs(200, *named_rng("pairs", 0))
+    assert set(pairs.reasons) == {*VISIBLE, *DEGRADATIONS}
+    assert 0.35 < sum(r in VISIBLE for r in pairs.reasons) / 200 < 0.65
+    assert float((pairs.better - pairs.worse).abs().flatten(1).amax(dim=1).min()) > 0
+    looks = [tuple(getattr(parse_caption(p)[0], n) for n in VISIBLE) for p in pairs.prompts]
+    for i in range(0, 200, 17):
+        assert pairs.same[i].tolist() == [float(looks[i] == other) for other in looks]
+    # A degradation takes the better frame on its way to the worse one: never past it.
+    rows = [i for i, r in enumerate(pairs.reasons) if r in ("fade", "desaturate")]
+    grey = (pairs.better.amax(dim=1) - pairs.better.amin(dim=1)).amax(dim=(1, 2))
+    greyer = (pairs.worse.amax(dim=1) - pairs.worse.amin(dim=1)).amax(dim=(1, 2))
+    assert rows
+    assert bool((greyer < grey)[rows].all())
+
+
+def test_match_is_what_captions_state() -> None:
+    batch = draw_captioned(64, *named_rng("captioned", 3))
+    full = [j for j, c in enumerate(batch.captions) if _parsed(c) is not None]
+    assert len(full) > 10
+    clean_rows = batch.match.amax(dim=1) == 1
+    assert 0.4 < float(clean_rows.float().mean()) < 1
+    for j in full:
+        scene = _parsed(batch.captions[j])
+        fits = [all(getattr(s, n) == getattr(scene, n) for n in VISIBLE) for s in batch.scenes]
+        assert (batch.match[:, j] > 0).tolist() == fits
+    assert any(c.isascii() for c in batch.captions)
+    assert any(not c.isascii() for c in batch.captions)
+    said = [w for pair in QUALITY_WORDS.values() for w in pair]
+    assert any(w in c for w in said for c in batch.captions)
+
+
+def _parsed(caption: str) -> object:
+    try:
+        return parse_caption(caption)[0]
+    except ValueError:
+        return None
+
+
+def test_training_never_sees_a_held_out_combination() -> None:
+    train_scenes = set(scenes("train"))
+    for seed in range(3):
+        batch = draw_captioned(64, *named_rng("split", seed))
+        assert set(batch.scenes) <= train_scenes
+        for prompt in draw_pairs(64, *named_rng("split", seed)).prompts:
+            assert parse_caption(prompt)[0] in train_scenes
+
+
+def test_contrastive_loss_is_clips_with_one_positive_each() -> None:
+    logits = torch.randn(5, 5)
+    labels = torch.arange(5)
+    ce = torch.nn.functional.cross_entropy
+    expected = (ce(logits, labels) + ce(logits.T, labels)) / 2
+    torch.testing.assert_close(contrastive_loss(logits, torch.eye(5)), expected)
+
+
+def test_contrastive_loss_is_least_where_probabilities_are_the_matches() -> None:
+    match = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.5, 1.0], [0.5, 0.0, 0.0]])
+    logits = torch.zeros(3, 3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = contrastive_loss(logits, match)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    rows = logits.detach().softmax(dim=1)
+    assert rows.argmax(dim=1).tolist() == [0, 2, 0]
+
+
+def test_the_attack_lowers_every_margin_and_has_its_length() -> None:
+    torch.manual_seed(0)
+    model = build_model(SMALL, torch.device("cpu")).eval()
+    frames = (0.1 + 0.8 * clean(8)).contiguous()
+    texts = torch.nn.functional.normalize(torch.randn(4, SMALL["embed_dim"]), dim=1)
+    moved = attacked(model, frames, texts, torch.full((8,), 0.1))
+    torch.testing.assert_close((moved - frames).flatten(1).norm(dim=1), torch.full((8,), 0.1))
+
+    def margins(x: torch.Tensor) -> torch.Tensor:
+        a, b = model.encode_image(judge_clip.normalised(x), normalize=True).chunk(2)
+        return ((a - b) * texts).sum(dim=1)
+
+    assert bool((margins(moved) < margins(frames)).all())
+
+
+def test_appeal_falls_with_every_visible_defect() -> None:
+    frames = clean(60)
+    best = appeal(frames)
+    assert float(best.min()) > 6
+    assert float(best.max()) <= 10
+    for index, name in enumerate(DEGRADATIONS):
+        degrees = torch.full((60,), 0.8)
+        kinds = torch.full((60,), index)
+        spoiled = appeal(degrade(frames, kinds, degrees, named_rng("appeal", 0)[1]))
+        assert float((spoiled - best).mean()) < -0.1, name
+        assert float(spoiled.min()) >= 1
+
+
+class Line(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor([3.0]))
+
+
+def _losses(model: Line, seen: list[int], stop: int | None = None):  # noqa: ANN202
+    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        if step == stop:
+            raise KeyboardInterrupt
+        seen.append(step)
+        target = torch.rand(1, generator=torch.Generator().manual_seed(step))
+        return (model.w - target).square().sum(), {"twice": 2.0}
+
+    return loss_of
+
+
+def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path) -> None:
+    schedule = Schedule(steps=23, learning_rate=0.1, warm_up=4, save_every=5, report_every=10)
+    lines: list[JudgeProgress] = []
+    whole, seen = Line(), []
+    train("x", whole, _losses(whole, seen), schedule, tmp_path / "a", "f", lines.append)
+    assert seen == list(range(23))
+    assert [(p.step, p.steps) for p in lines] == [(10, 23), (20, 23)]
+    assert lines[0].metrics["twice"] == 2.0
+
+    first = Line()
+    with pytest.raises(KeyboardInterrupt):
+        train("x", first, _losses(first, [], stop=13), schedule, tmp_path / "b", "f")
+    second, again = Line(), []
+    train("x", second, _losses(second, again), schedule, tmp_path / "b", "f")
+    assert again == list(range(10, 23))
+    assert torch.equal(second.w, whole.w)
+    with pytest.raises(TuningError, match=r"another run \(f, this one is g\)"):
+        train("x", Line(), _losses(second, []), schedule, tmp_path / "b", "g")
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    model = Line()
+    schedule = Schedule(steps=3, learning_rate=0.1)
+    with pytest.raises(TuningError, match="loss of step 0 is nan"):
+        train("x", model, lambda _: (model.w.sum() * torch.nan, {}), schedule, tmp_path / "a", "f")
+
+
+def test_schedule_warms_up_and_ends_near_zero() -> None:
+    schedule = Schedule(steps=100, learning_rate=1.0, warm_up=10)
+    rates = [schedule.rate(i) for i in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[10] == 1.0
+    assert rates[9] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[99] < 0.001
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four judges, a few steps each, at a few thousand weights."""
+    folder = tmp_path_factory.mktemp("judges")
+    with pytest.MonkeyPatch.context() as patch:
+        _shrink(patch)
+        for name in JUDGES:
+            train_judge(name, folder, seed=1, steps=4)
+    return folder
+
+
+def _shrink(patch: pytest.MonkeyPatch) -> None:
+    from reward_tuning.pretrain import judge_aesthetic, judges
+
+    for module in (judges, judge_clip, judge_aesthetic):
+        patch.setattr(module, "CLIP", SMALL)
+    patch.setattr(judge_clip, "BATCH", 8)
+    for name, value in {"LESSON_BATCH": 4, "SILHOUETTES": 0, "FADED": 1, "LESSON": 2}.items():
+        patch.setattr(judge_clip, name, value)
+    patch.setattr(judge_clip, "PAIRS", 4)
+    patch.setattr(judge_aesthetic, "BLOCKS", 1)
+    patch.setattr(judge_aesthetic, "BLOCK", 16)
+    patch.setattr(judge_configs, "tokenizer_texts", lambda: ["a red circle"] * 3)
+    patch.setattr(judge_configs, "MERGES", 5)
+    vocabulary = {"vocab_size": 519}
+    for config in (SMALL, judges.CLIP_HELD_OUT):
+        patch.setitem(config, "text_cfg", {**config["text_cfg"], **vocabulary})
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: str) -> None:
+    path = trained / f"{name}.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        dtypes = {file.get_tensor(k).dtype for k in file.keys()}  # noqa: SIM118
+    assert metadata["command"] == f"reward-tuning pretrain tiny --only {name} --seed 1"
+    assert dtypes <= {torch.float16, torch.int64}
+    judge = load_reward(name.split("-", maxsplit=1)[0], path)
+    frames = clean(2)[None].requires_grad_()
+    score = judge(frames, ["a small red circle"])
+    (gradient,) = torch.autograd.grad(score.sum(), frames)
+    assert score.shape == (1,)
+    assert float(gradient.abs().max()) > 0
+    assert not list(trained.glob("*.progress.pt"))
+    assert not list(trained.glob("*.part"))
+    if name != "aesthetic":
+        mode = json.loads(metadata["preprocess"])["mode"]
+        assert mode == ("letterbox" if name == "hps" else "crop")
+
+
+def test_the_same_seed_gives_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _shrink(patch)
+        train_judge("clip", tmp_path / "same", seed=1, steps=4)
+        train_judge("clip", tmp_path / "other", seed=2, steps=4)
+    read = {f: (f / "clip.safetensors").read_bytes() for f in (trained, *tmp_path.iterdir())}
+    assert read[trained] == read[tmp_path / "same"]
+    assert read[trained] != read[tmp_path / "other"]
+
+
+def test_judges_that_start_from_clip_say_so(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _shrink(patch)
+        for name in ("hps", "aesthetic"):
+            with pytest.raises(TuningError, match=r"clip\.safetensors is missing.*--only clip"):
+                train_judge(name, tmp_path, steps=1)
+    with pytest.raises(TuningError, match="no embedded judge 'clap'"):
+        train_judge("clap", tmp_path)  # type: ignore[arg-type]
+
+
+def test_another_length_is_another_run() -> None:
+    run = judge_configs.JudgeRun("clip", Path(), 0, judge_configs.SCHEDULES["clip"])
+    longer = replace(run, schedule=replace(run.schedule, steps=7))
+    assert run.fingerprint != longer.fingerprint != replace(longer, seed=1).fingerprint

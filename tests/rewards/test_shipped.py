@@ -1,0 +1,101 @@
+"""The embedded judges as shipped: their size, what they say of themselves, what they prefer."""
+
+import json
+import random
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from base_model.tiny.captions import phrasings
+from base_model.tiny.render import draw_staging, render_staged
+from base_model.tiny.scenes import Scene
+from rewards import FrameReward, load_reward
+from rewards.checkpoint import SHIPPED, shipped_names
+
+NAMES = ("aesthetic", "clip-held-out", "clip", "hps")
+TEXT_JUDGES = ("clip", "clip-held-out", "hps")
+# A combination that is held out, its clip, and clips with one attribute changed.
+SCENE = Scene("red", "star", "dark", "large", "left")
+
+
+def clip(scene: Scene) -> Tensor:
+    """Every scene before the same staging: only the words differ."""
+    return render_staged(scene, draw_staging(scene, random.Random(5)))[None]
+
+
+def load(name: str) -> FrameReward:
+    return load_reward(name.split("-", maxsplit=1)[0], f"tiny/{name}.safetensors")
+
+
+def test_the_four_judges_are_there_and_small() -> None:
+    assert shipped_names() == [f"tiny/{n}.safetensors" for n in NAMES]
+    sizes = [p.stat().st_size for p in (SHIPPED / "tiny").iterdir()]
+    assert sum(sizes) < 11e6  # all embedded weights together, with the generator, stay under 24 MB
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_says_which_command_made_it(name: str) -> None:
+    with safe_open(SHIPPED / f"tiny/{name}.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["command"] == f"reward-tuning pretrain tiny --only {name} --seed 0"
+
+
+def test_the_held_out_judge_has_another_architecture() -> None:
+    architectures = []
+    for name in TEXT_JUDGES:
+        with safe_open(SHIPPED / f"tiny/{name}.safetensors", "pt") as file:
+            architectures.append(json.loads(file.metadata()["architecture"]))
+    assert architectures[0] == architectures[2]  # hps starts from clip
+    assert architectures[0]["vision_cfg"] != architectures[1]["vision_cfg"]
+    assert architectures[0]["text_cfg"] != architectures[1]["text_cfg"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("name", TEXT_JUDGES)
+def test_right_scores_above_wrong_in_both_languages(name: str, language: str) -> None:
+    judge = load(name)
+    wrong = {
+        "colour": Scene("blue", "star", "dark", "large", "left"),
+        "shape": Scene("red", "circle", "dark", "large", "left"),
+        "background": Scene("red", "star", "striped", "large", "left"),
+        "size": Scene("red", "star", "dark", "small", "left"),
+    }
+    prompts = phrasings(SCENE, language)  # type: ignore[arg-type]
+    clips = torch.cat([clip(SCENE), *(clip(s) for s in wrong.values())])
+    for prompt in prompts:
+        right, *others = judge(clips, [prompt] * len(clips)).tolist()
+        for attribute, score in zip(wrong, others, strict=True):
+            assert right > score + 0.02, (prompt, attribute)
+
+
+@pytest.mark.parametrize("name", ["hps", "aesthetic"])
+def test_spoiled_scores_below_clean(name: str) -> None:
+    judge, good = load(name), clip(SCENE)
+    grey = good.mean(dim=2, keepdim=True).expand_as(good)
+    noise = torch.randn(good.shape, generator=torch.Generator().manual_seed(0))
+    small = good[0, :, :, ::4, ::4]
+    spoiled = {
+        "pale": 0.5 * good + 0.5 * grey,
+        "noisy": (good + 0.15 * noise).clamp(0, 1),
+        "blocky": small.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)[None],
+        "double": (good + good.roll(9, dims=-1)) / 2,
+    }
+    prompt = phrasings(SCENE, "en")[0]
+    best = float(judge(good, [prompt]))
+    for defect, frames in spoiled.items():
+        assert float(judge(frames, [prompt])) < best, defect
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_step_along_the_gradient_raises_the_score(name: str) -> None:
+    judge = load(name)
+    frames = (0.1 + 0.8 * clip(SCENE)).requires_grad_()
+    prompt = [phrasings(SCENE, "zh")[0]]
+    score = judge(frames, prompt)
+    (g,) = torch.autograd.grad(score.sum(), frames)
+    length = 1e-2 / float(g.norm())
+    gained = judge((frames + length * g).detach(), prompt) - score.detach()
+    # First order: the gain is step length times gradient norm.
+    assert float(gained) == pytest.approx(length * float(g.norm()) ** 2, rel=0.1)
