@@ -1,0 +1,52 @@
+# make demo    reward-tune the embedded generator; needs Python 3.10+ and nothing else
+# make test    lint, types and tests, as CI does
+# make check   lint and types alone
+# make fix     format, and mend what ruff can mend
+# make clean   remove .venv and the tools' caches; runs stay
+#
+# make PYTHON=/path/to/python3 ...   the interpreter for a new virtual environment
+# make VENV=DIR ...                  another place for it than .venv
+# make demo RUN=runs/mine            another run folder
+# make test TESTS=tests/rewards      some of the tests
+
+VENV ?= .venv
+RUN ?= runs/tiny-drtune-hps
+TESTS ?= tests
+JOBS ?= 2
+
+ifdef PYTHON
+export PYTHON
+endif
+
+.PHONY: help demo test check fix clean environment environment-test lint types
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+demo: environment
+	@sh scripts/demo.sh $(VENV)/bin/reward-tuning $(RUN)
+
+test: check
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+check: lint types
+
+lint: environment-test
+	$(VENV)/bin/python -m ruff check
+	$(VENV)/bin/python -m ruff format --check
+
+types: environment-test
+	$(VENV)/bin/python -m mypy
+
+fix: environment-test
+	$(VENV)/bin/python -m ruff format
+	$(VENV)/bin/python -m ruff check --fix
+
+environment:
+	@sh scripts/environment.sh $(VENV) run
+
+environment-test:
+	@sh scripts/environment.sh $(VENV) test
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
