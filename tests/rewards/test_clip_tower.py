@@ -135,10 +135,18 @@ def test_a_text_is_encoded_once_and_without_gradient() -> None:
     judge.tokenizer = lambda texts: (calls.append(list(texts)), tokenizer(texts))[1]
     first = judge.text_features(["b", "a", "b"])
     again = judge.text_features(["a", "c"])
-    assert calls == [["b", "a"], ["c"]]
+    assert calls == [["b"], ["a"], ["c"]]
     assert torch.equal(first[1], again[0])
     assert torch.equal(first[0], first[2])
     assert not first.requires_grad
+
+
+def test_neighbours_do_not_change_a_text() -> None:
+    """To the last bit: a resumed run meets other neighbours."""
+    texts = [f"a text of its own, number {i}" * (1 + i % 3) for i in range(7)]
+    together = tower(random_state(ARCHITECTURE)).text_features(texts)
+    backwards = tower(random_state(ARCHITECTURE)).text_features(texts[::-1])
+    assert torch.equal(together, backwards.flip(0))
 
 
 def test_low_precision_towers_give_fp32_features() -> None:
