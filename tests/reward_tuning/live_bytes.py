@@ -18,7 +18,7 @@ class LiveBytes:
 
     def __init__(self, parameters: Iterable[Tensor] = ()) -> None:
         self.held = {p.untyped_storage().data_ptr() for p in parameters}
-        self.live = {}
+        self.live: dict[int, tuple[int, int]] = {}
         self.peak = 0
 
     def __enter__(self) -> LiveBytes:

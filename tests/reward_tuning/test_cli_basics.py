@@ -176,8 +176,6 @@ def test_validate_reads_prompts_and_makes_a_plan(run: Command, tmp_path: Path) -
 
 
 def test_unexpected_exceptions_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reward_tuning.cli import show as _  # noqa: F401  (the verb, bound in the package)
-
     def broken(name: str) -> Path:
         raise ValueError("a defect")
 

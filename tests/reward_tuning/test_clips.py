@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reward_tuning import clips
 from reward_tuning.clips import read_clip, side_by_side, stacked, write_clip
 from reward_tuning.errors import TuningError
 
@@ -157,7 +156,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         Path(part).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(clips.iio, "imwrite", full)
+    monkeypatch.setattr("reward_tuning.clips.iio.imwrite", full)
     with pytest.raises(TuningError, match="No space left on device"):
         write_clip(moving_disc(), path)
     assert path.read_bytes() == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from reward_tuning.engine import (
     rollout,
 )
 from reward_tuning.errors import TuningError
-from reward_tuning.plan import Plan, chain_weights
+from reward_tuning.plan import Plan, RewardInput, chain_weights
 from tests.reward_tuning.toy_flow import (
     SHAPE,
     ToyFlow,
@@ -31,7 +31,7 @@ STEPS = 7
 
 
 def make(active: tuple[int, ...], *, stop: int | None = None, **changes: Any) -> Plan:
-    reward_input = "end" if stop is None else "posterior_mean"
+    reward_input: RewardInput = "end" if stop is None else "posterior_mean"
     sigmas = ToyFlow(STEPS).sigmas
     return Plan(
         steps=STEPS,
@@ -60,6 +60,15 @@ PLANS = {
 }
 
 
+def gradients(flow: ToyFlow) -> dict[str, Tensor]:
+    """Copies of what lies in .grad."""
+    found = {}
+    for name, parameter in flow.named_parameters():
+        assert parameter.grad is not None
+        found[name] = parameter.grad.clone()
+    return found
+
+
 def sweep_gradients(
     flow: ToyFlow, plan: Plan, **options: Any
 ) -> tuple[float, dict[str, Tensor], SweepReport]:
@@ -67,12 +76,14 @@ def sweep_gradients(
     states = rollout(flow, flow.noise(), flow.sigmas, plan.stop)
     loss, g = reward_gradient(toy_loss, read_reward_input(flow, states, plan))
     report = adjoint_sweep(flow, states, flow.sigmas, plan, g, **options)
-    return float(loss), {n: p.grad.clone() for n, p in flow.named_parameters()}, report
+    return float(loss), gradients(flow), report
 
 
 @pytest.mark.parametrize("negative", ["joint", "detached"])
 @pytest.mark.parametrize("name", PLANS)
-def test_equals_autograd_through_the_whole_chain(name: str, negative: str) -> None:
+def test_equals_autograd_through_the_whole_chain(
+    name: str, negative: Literal["joint", "detached"]
+) -> None:
     flow = ToyFlow(STEPS, negative=negative)
     loss, got, _ = sweep_gradients(flow, PLANS[name])
     expected_loss, expected = chain_gradients(flow, flow.noise(), flow.sigmas, PLANS[name])
@@ -124,7 +135,7 @@ def test_step_losses_ride_on_the_same_rerun(name: str) -> None:
     report = adjoint_sweep(
         counted, states, flow.sigmas, plan, g, step_loss=lambda i, x, v: 0.2 * (v**2).mean()
     )
-    got = {n: p.grad for n, p in flow.named_parameters()}
+    got = gradients(flow)
     _, expected = chain_gradients(flow, flow.noise(), flow.sigmas, plan, step_loss_weight=0.2)
     _, without = chain_gradients(flow, flow.noise(), flow.sigmas, plan)
     assert runs == len(plan.visited)
@@ -179,7 +190,7 @@ def test_a_wrong_sweep_is_caught(
     states = rollout(flow, flow.noise(), flow.sigmas, plan.stop)
     _, g = engine.reward_gradient(toy_loss, read_reward_input(flow, states, plan))
     engine.adjoint_sweep(flow, states, flow.sigmas, plan, g)
-    got = {n: p.grad for n, p in flow.named_parameters()}
+    got = gradients(flow)
     assert relative_error(got, expected) > 1e-2
 
 
@@ -204,7 +215,7 @@ def test_report_of_each_step() -> None:
     (pulled,) = torch.autograd.grad((plan.weights[6] * g * flow(x6, 6)).sum(), x6)
     flow.zero_grad()
     (plan.weights[5] * (g + pulled) * flow(states[5], 5)).sum().backward()
-    by_hand = torch.stack([p.grad.norm() for p in flow.parameters()]).norm()
+    by_hand = torch.stack([gradient.norm() for gradient in gradients(flow).values()]).norm()
     assert report.steps[1].gradient_norm == pytest.approx(float(by_hand), rel=1e-12)
     assert report.steps[0].gradient_norm is None
     assert all(s.rerun_error < 1e-10 for s in report.steps)
@@ -215,11 +226,12 @@ def test_gradients_accumulate_on_what_was_there() -> None:
     _, once, _ = sweep_gradients(flow, PLANS["draft_3"])
     states = rollout(flow, flow.noise(), flow.sigmas, STEPS)
     _, g = reward_gradient(toy_loss, states[-1])
-    for options in ({}, {"parameters": list(flow.parameters())}):
+    every: list[dict[str, Any]] = [{}, {"parameters": list(flow.parameters())}]
+    for options in every:
         flow.zero_grad()
         for _ in range(2):
             adjoint_sweep(flow, states, flow.sigmas, PLANS["draft_3"], g, **options)
-        twice = {n: p.grad / 2 for n, p in flow.named_parameters()}
+        twice = {n: gradient / 2 for n, gradient in gradients(flow).items()}
         assert relative_error(twice, once) <= 1e-14
 
 

@@ -121,7 +121,7 @@ def test_peft_reads_the_folder(tmp_path: Path) -> None:
 
 
 def test_diffusers_reads_the_file_with_the_right_strength(tmp_path: Path) -> None:
-    class Adaptable(EasyAnimateTransformer3DModel, PeftAdapterMixin):
+    class Adaptable(EasyAnimateTransformer3DModel, PeftAdapterMixin):  # type: ignore[misc]
         """The stock class has no LoRA loader of its own."""
 
     Adaptable.__name__ = "EasyAnimateTransformer3DModel"
@@ -311,7 +311,7 @@ def test_a_failed_write_leaves_what_was_there(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensor_file.os, "fsync", full)
+    monkeypatch.setattr("reward_tuning.exports.tensor_file.os.fsync", full)
     other = LoraWeights(4, 8.0, weights.state)
     with pytest.raises(TuningError, match="No space left"):
         export_adapter(other, path, format)

@@ -278,7 +278,7 @@ def test_scaled_zero_inside_a_graph_leaves_its_backward_whole() -> None:
                 velocity(transformer, *inputs())
         out.square().mean().backward()
         grads.append([p.grad for p in parameters])
-    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 def test_lora_weights_are_a_copy() -> None:

@@ -43,7 +43,7 @@ def test_draft_k_as_in_the_paper_when_every_step_counts() -> None:
 
 
 def test_drtune_follows_the_published_spacing() -> None:
-    stops = Counter()
+    stops: Counter[int] = Counter()
     for plan in draws(600, 25, active_steps=3):
         s = plan.stop
         stops[s] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from tests.reward_tuning.toy_flow import mu_one_table
 SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
-def plan(**changes: object) -> Plan:
-    values = {
+def plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
         "steps": 4,
         "stop": 4,
         "reward_input": "end",
@@ -77,7 +78,7 @@ def test_visited_steps() -> None:
 
 def test_plan_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        plan().nested = 0.0
+        plan().nested = 0.0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

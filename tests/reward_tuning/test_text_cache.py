@@ -167,7 +167,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(text_cache.os, "fsync", full)
+    monkeypatch.setattr("reward_tuning.text_cache.os.fsync", full)
     with pytest.raises(TuningError, match=r"No space left on device.*free some space"):
         kept.encode(["a", "b"], lambda: Encoder([]))
     assert [path.name for path in (tmp_path / "texts").iterdir()] == [kept.path("a").name]

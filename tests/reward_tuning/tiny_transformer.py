@@ -45,7 +45,7 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
 
 def velocity(transformer: nn.Module, latents: Tensor, text: Tensor, sigma: float = 0.5) -> Tensor:
     """One model call in the transformer's own dtype."""
-    dtype = transformer.proj.weight.dtype
+    dtype = transformer.get_parameter("proj.weight").dtype
     time = torch.full((latents.shape[0],), 1000.0 * sigma, dtype=dtype)
     out = transformer(
         latents.to(dtype), time, encoder_hidden_states=text.to(dtype), return_dict=False
