@@ -67,7 +67,7 @@ def all_right(
     rng = random.Random(f"all-right/{seed}")
     chosen = rng.sample(scenes("held_out"), prompts_per_language)
     sigmas = sigma_table(steps)
-    result = {}
+    result: dict[str, dict[str, float]] = {}
     done, total = 0, len(LANGUAGES) * prompts_per_language
     for language in LANGUAGES:
         captions = [draw_caption(scene, rng, language) for scene in chosen]

@@ -1,0 +1,125 @@
+"""The weights that come with the package: they are there, whole, small, and say their origin.
+
+Missing weights fail here: without them nothing of the package runs as its README says.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+import base_model
+import rewards
+from base_model.generator import Generator, load_generator
+from base_model.sampling import euler_sample
+from base_model.shipped import shipped_checkpoints
+from base_model.sigmas import sigma_table
+from base_model.tiny import configs
+from base_model.tiny.measure import vae_psnr
+from base_model.tiny.scenes import FRAMES, SIDE
+
+GENERATOR = Path(base_model.__file__).parent / "weights"
+JUDGES = Path(rewards.__file__).parent / "weights"
+PARTS = (
+    "tiny/text_encoder/model.safetensors",
+    "tiny/transformer/diffusion_pytorch_model.safetensors",
+    "tiny/vae/diffusion_pytorch_model.safetensors",
+)
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return load_generator("tiny")
+
+
+def safetensors_files() -> list[Path]:
+    files = [*GENERATOR.rglob("*.safetensors"), *JUDGES.rglob("*.safetensors")]
+    # Three parts of the generator; two CLIPs, HPS and aesthetics of the judges.
+    assert len(files) >= 3 + 4, f"weights are missing; there are {[str(file) for file in files]}"
+    return sorted(files)
+
+
+def test_all_parts_of_the_generator_are_there() -> None:
+    assert "tiny" in shipped_checkpoints()
+    found = sorted(str(path.relative_to(GENERATOR)) for path in GENERATOR.rglob("*.safetensors"))
+    assert found == sorted(PARTS)
+
+
+def test_every_file_says_which_command_made_it() -> None:
+    for path in safetensors_files():
+        with safe_open(path, "pt") as file:
+            command = (file.metadata() or {}).get("command", "")
+        assert command.startswith("reward-tuning pretrain"), path
+
+
+def test_all_weights_together_are_at_most_24_megabytes() -> None:
+    assert safetensors_files()
+    files = [path for folder in (GENERATOR, JUDGES) for path in folder.rglob("*")]
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    assert 1e6 < size <= 24e6
+
+
+def test_every_number_is_finite_and_in_half_precision() -> None:
+    for path in (GENERATOR / part for part in PARTS):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                assert tensor.dtype in (torch.float16, torch.bfloat16), name
+                assert tensor.isfinite().all(), name
+
+
+def test_they_are_of_the_architecture_in_the_configs(generator: Generator) -> None:
+    for module, config in (
+        (generator.transformer, configs.TRANSFORMER),
+        (generator.vae, configs.VAE),
+    ):
+        for key, value in config.items():
+            if key != "scaling_factor":
+                shipped = module.config[key]
+                assert shipped == (tuple(value) if isinstance(shipped, tuple) else value), key
+    scale = generator.vae.config.scaling_factor
+    assert 0.01 < scale < 10
+    assert scale != 1.0  # set from the latents' deviation
+    assert generator.prompt_encoder is not None
+    assert generator.prompt_encoder.max_tokens == configs.TEXT_LENGTH
+    assert generator.prompt_encoder.width == configs.TEXT_WIDTH
+
+
+def test_the_vae_reconstructs_what_it_has_never_seen(generator: Generator) -> None:
+    """The bar is 32 dB over 64 held-out clips; six of them tell a broken file from a whole one."""
+    assert vae_psnr(generator, 6) >= 31.0
+
+
+@torch.no_grad()
+def test_it_samples_what_it_is_asked_for(generator: Generator) -> None:
+    """In English and Chinese: a red shape gives a red clip, a blue one a blue clip."""
+    captions = [
+        "a large red square stays still on a bright background",
+        "一个大号红色正方形在浅色背景上静止不动",
+        "a large blue square stays still on a bright background",
+        "一个大号蓝色正方形在浅色背景上静止不动",
+    ]
+    text = generator.encode_prompts(captions, [""] * 4)
+    noise = generator.initial_noise(generator.latent_shape(4, FRAMES, SIDE, SIDE), [0, 1, 2, 3])
+    latents = euler_sample(generator, generator.condition(text), noise, sigma_table(10), 5.0)
+    frames = generator.decode(latents)
+    assert frames.shape == (4, FRAMES, 3, SIDE, SIDE)
+    chroma = frames.amax(dim=2) - frames.amin(dim=2)
+    for clip, strength, wanted in zip(frames, chroma, (0, 0, 2, 2), strict=True):
+        coloured = strength > 0.3
+        assert coloured.float().mean() > 0.03  # the shape covers 13 % of the frame
+        mean = torch.stack([channel[coloured].mean() for channel in clip.unbind(dim=1)])
+        assert mean.argmax().item() == wanted
+
+
+def test_nothing_of_it_is_left_at_its_start(generator: Generator) -> None:
+    """Past taps of the decoder start at zero: a VAE that never saw clips still has them there."""
+    past = [
+        module.weight[:, :, :-1]
+        for module in generator.vae.decoder.modules()
+        if isinstance(module, nn.Conv3d) and module.weight.shape[2] > 1
+    ]
+    assert past
+    assert all(taps.any() for taps in past)
