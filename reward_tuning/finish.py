@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,6 +83,8 @@ def export(recipe: Recipe, folder: RunFolder, adapter: Mapping[str, Tensor]) -> 
         path: (adapter[f"{path}.lora_A.weight"].cpu(), adapter[f"{path}.lora_B.weight"].cpu())
         for path in paths
     }
+    for left in folder.root.glob(".lora.*"):  # of a run that was killed while it exported
+        shutil.rmtree(left, ignore_errors=True)
     weights = LoraWeights(recipe.lora.rank, recipe.lora.alpha, state)
     export_adapter(weights, folder.lora, "peft")
     export_adapter(weights, folder.lora / DIFFUSERS_FILE, "diffusers")

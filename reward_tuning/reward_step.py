@@ -16,9 +16,7 @@ from torch import Tensor
 
 from base_model.guidance import NegativeBranch
 from reward_tuning.engine import (
-    StepLossFn,
     StepReport,
-    VelocityFn,
     adjoint_sweep,
     read_reward_input,
     reward_gradient,
@@ -105,7 +103,7 @@ def reward_step(
         The numbers of the batch. With a loss that is not finite nothing was added.
     """
     condition = sampler.condition([prompt.text for prompt in batch.prompts])
-    velocity = sampler.velocity(condition, sigmas, negative)
+    velocity = sampler.velocity_of_one_rollout(condition, sigmas, negative)
     with phase("rollout"):
         states = rollout(velocity, sampler.noise(batch.noise_seeds), sigmas, batch.plan.stop)
         x = read_reward_input(velocity, states, batch.plan)
@@ -131,6 +129,13 @@ def reward_step(
         loss, g = reward_gradient(loss_of, x)
     if not bool(loss.isfinite() & g.isfinite().all()):
         return BatchReport(math.nan, rewards, motion)
+    base_velocity = sampler.velocity(condition, sigmas, negative)
+
+    def pull_to_base(i: int, x: Tensor, v: Tensor) -> Tensor:
+        with torch.no_grad(), scaled(sampler.generator.transformer, 0.0):  # the adapter off
+            base = base_velocity(x, i)
+        return anchor * share * (v - base).square().mean()
+
     with phase("sweep"):
         report = adjoint_sweep(
             velocity,
@@ -138,7 +143,7 @@ def reward_step(
             sigmas,
             batch.plan,
             g * (share / guidance_divisor(sampler.guidance_scale, negative)),
-            step_loss=_anchor(sampler, velocity, anchor * share) if anchor else None,
+            step_loss=pull_to_base if anchor else None,
             parameters=parameters,
         )
     steps = tuple(step for step in report.steps if step.active)
@@ -151,14 +156,3 @@ def latent_motion(latents: Tensor) -> float:
     if latents.shape[2] < 2:
         return 0.0
     return float(latents.diff(dim=2).abs().mean())
-
-
-def _anchor(sampler: ClipSampler, velocity: VelocityFn, weight: float) -> StepLossFn:
-    """`weight * mean |v - v_base|^2`: the base is the same model with the adapter off."""
-
-    def anchor(i: int, x: Tensor, v: Tensor) -> Tensor:
-        with torch.no_grad(), scaled(sampler.generator.transformer, 0.0):
-            base = velocity(x, i)
-        return weight * (v - base).square().mean()
-
-    return anchor

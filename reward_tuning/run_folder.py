@@ -59,6 +59,21 @@ class RunFolder:
         """Clips of the fixed prompts after so many steps."""
         return self.root / "samples" / f"step-{step:06d}"
 
+    def open(self, recipe: Recipe, *, resume: bool) -> dict[str, Any] | None:
+        """Check that a run may begin here, or go on.
+
+        Returns:
+            evaluation.json where the run to resume is finished, else None.
+
+        Raises:
+            TuningError: See `refuse_a_second_run` and `check_recipe`.
+        """
+        if not resume:
+            self.refuse_a_second_run()
+            return None
+        self.check_recipe(recipe)
+        return self.read_evaluation()
+
     def refuse_a_second_run(self) -> None:
         """Check that no run has begun here.
 
@@ -70,6 +85,12 @@ class RunFolder:
                 f"output: {self.root} holds a run already; go on with it by `reward-tuning resume "
                 f"{self.root}`, or choose another folder with output=DIR"
             )
+        for path in (self.checkpoints, self.lora, self.evaluation):
+            if path.exists():
+                raise TuningError(
+                    f"output: {self.root} holds {path.name} of something else and no recipe.yaml; "
+                    "choose another folder with output=DIR, or move it away yourself"
+                )
 
     def begin(self, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
         """Write recipe.yaml, with versions and checkpoint hashes in its head.

@@ -79,11 +79,14 @@ def save(state: State, recipe: Recipe, parts: RunParts, folder: RunFolder) -> No
     save_checkpoint(folder.checkpoints, checkpoint, keep=recipe.train.keep_checkpoints)
 
 
-def restore(state: State, recipe: Recipe, parts: RunParts, folder: RunFolder) -> None:
+def restore(
+    state: State, recipe: Recipe, parts: RunParts, folder: RunFolder, clips_a_step: int
+) -> None:
     """Go to the newest checkpoint, or leave the start where there is none.
 
     Raises:
-        TuningError: The checkpoint is damaged, or recipe or weights have changed since.
+        TuningError: The checkpoint is damaged, or recipe, weights or number of processes have
+            changed since.
     """
     found = complete_checkpoints(folder.checkpoints)
     if not found:
@@ -91,6 +94,10 @@ def restore(state: State, recipe: Recipe, parts: RunParts, folder: RunFolder) ->
     kept = load_checkpoint(found[-1])
     changed = recipe_differences(kept.recipe, comparable(recipe))
     changed += recipe_differences(kept.fingerprints, parts.fingerprints, "weights of")
+    if kept.position != kept.step * clips_a_step:
+        changed.append(
+            f"clips a step on all processes: was {kept.position // kept.step}, is {clips_a_step}"
+        )
     if changed:
         raise TuningError(changed_recipe(folder.recipe, changed))
     load_adapter_state(parts.sampler.generator.transformer, kept.adapter)

@@ -48,12 +48,35 @@ class ClipSampler:
     def velocity(
         self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
     ) -> VelocityFn:
-        """The guided velocity as the engine calls it."""
+        """The guided velocity as the engine calls it, `(x_i, i) -> v_i`."""
 
         def velocity(x: Tensor, i: int) -> Tensor:
             return guided_velocity(
                 self.generator, x, sigmas[i], condition, self.guidance_scale, negative
             )
+
+        return velocity
+
+    def velocity_of_one_rollout(
+        self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
+    ) -> VelocityFn:
+        """As `velocity`, but a detached negative branch is run once a step and then remembered.
+
+        It has no gradient and meets the same state again when the sweep re-runs a step, so its
+        value is the same bit for bit; a quarter of the sweep is saved. Only for one rollout, one
+        adapter and its sweep: a function for the base or another noise is another function.
+        """
+        if negative != "detached" or self.guidance_scale == 1:
+            return self.velocity(condition, sigmas, negative)
+        remembered: dict[int, Tensor] = {}
+
+        def velocity(x: Tensor, i: int) -> Tensor:
+            if i not in remembered:
+                with torch.no_grad():
+                    remembered[i] = self.generator.velocity(x, sigmas[i], condition.negative)
+            v_negative = remembered[i]
+            v_positive = self.generator.velocity(x, sigmas[i], condition.positive)
+            return v_negative + self.guidance_scale * (v_positive - v_negative)
 
         return velocity
 

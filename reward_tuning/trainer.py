@@ -69,20 +69,16 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
     main = accelerator.is_main_process
     progress = progress if main else silent
     folder = RunFolder(recipe.output)
-    if resume:
-        folder.check_recipe(recipe)
-        finished = folder.read_evaluation()
-        if finished is not None:
-            return RunResult(folder.root, train.steps, finished)
-    else:
-        folder.refuse_a_second_run()
+    finished = folder.open(recipe, resume=resume)
+    if finished is not None:
+        return RunResult(folder.root, train.steps, finished)
 
     with accelerator.main_process_first():  # the others find the text states in the cache
         clips = train.steps * clips_a_step(train, accelerator)
         parts = load_parts(recipe, accelerator.device, clips, progress)
     state = start(recipe, parts)
     if resume:
-        restore(state, recipe, parts, folder)
+        restore(state, recipe, parts, folder, clips_a_step(train, accelerator))
     elif main:
         folder.begin(recipe, parts.fingerprints)
     log = MetricsLog(folder.metrics, state.step) if main else None

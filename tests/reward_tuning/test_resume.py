@@ -1,0 +1,218 @@
+"""Stopped at any point, a run resumes into the bytes of the run that was never stopped.
+
+Each run is a process of its own, really killed. A server process imports everything once and forks
+them, so that a run takes about a second.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from reward_tuning.errors import TuningError
+from reward_tuning.progress import ProgressEvent
+from reward_tuning.trainer import run
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
+)
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["tests.reward_tuning.test_resume"])
+OVERRIDES = ("evaluation.prompts=2", "evaluation.seeds=1")
+DEADLINE = 120  # seconds that a run may take
+
+
+def train(world: Path, output: Path, resume: bool, kill_at: tuple[str, int, str] | str) -> None:
+    """What the process does: run, and kill itself at a stage, count and phase, or in a rename."""
+    torch.set_num_threads(1)
+
+    def progress(event: ProgressEvent) -> None:
+        if (event.stage, event.done, event.phase) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if isinstance(kill_at, str) and kill_at:
+        rename = Path.rename
+
+        def killed(path: Path, target: Path) -> Path:
+            if kill_at in path.name:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(path, target)
+
+        Path.rename = killed  # type: ignore[assignment,method-assign]
+    run(tiny_recipe(world, output, *OVERRIDES), resume=resume, progress=progress)
+
+
+def start(
+    world: Path, output: Path, *, resume: bool = False, kill_at: tuple[str, int, str] | str = ""
+) -> BaseProcess:
+    process = FORK.Process(target=train, args=(world, output, resume, kill_at))
+    process.start()
+    return process
+
+
+def finish(world: Path, output: Path, *, resume: bool = False) -> None:
+    process = start(world, output, resume=resume)
+    process.join(DEADLINE)
+    assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REWARD_TUNING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole") / "run"
+    finish(world, output)
+    return output
+
+
+def assert_same(output: Path, expected: Path) -> None:
+    """Adapter in every format, evaluation, checkpoints and rows, to the byte; no litter."""
+    for path in sorted(expected.rglob("*")):
+        name = path.relative_to(expected)
+        same = ("lora", "evaluation.json")
+        if name.parts[0] in same or name.name in ("adapter.safetensors", "ema.safetensors"):
+            assert (output / name).is_file() == path.is_file()
+            assert path.is_dir() or (output / name).read_bytes() == path.read_bytes(), name
+    rows = [
+        [(row["step"], row["loss"], row["grad_norm"]) for row in map(json.loads, text.splitlines())]
+        for text in ((folder / "metrics.jsonl").read_text() for folder in (output, expected))
+    ]
+    assert rows[0] == rows[1]
+    assert [p.name for p in (output / "checkpoints").iterdir() if p.name.startswith(".")] == []
+
+
+SLOW = pytest.mark.slow
+KILLS = [
+    ("samples", 0, "step 2 of 4"),  # begun, no checkpoint yet
+    ("training", 2, "rollout"),  # right after the first checkpoint
+    ".step-000004.tmp",  # while the second one is renamed
+    ("evaluation of tuned", 0, "step 1 of 4"),
+    pytest.param(("loading", 0, "judges"), marks=SLOW),  # before the folder is begun
+    pytest.param(("training", 1, "sweep"), marks=SLOW),  # before the first checkpoint
+    pytest.param(("training", 3, "update"), marks=SLOW),
+    pytest.param(("training", 5, "reward"), marks=SLOW),
+    pytest.param(".lora.tmp", marks=SLOW),  # while the adapter is exported
+]
+
+
+@pytest.mark.parametrize("kill_at", KILLS, ids=str)
+def test_killed(
+    world: Path, tmp_path: Path, uninterrupted: Path, kill_at: tuple[str, int, str] | str
+) -> None:
+    output = tmp_path / "run"
+    process = start(world, output, kill_at=kill_at)
+    process.join(DEADLINE)
+    assert process.exitcode == -signal.SIGKILL
+    assert not (output / "evaluation.json").exists()
+    begun = (output / "recipe.yaml").exists()
+    assert begun == (kill_at != ("loading", 0, "judges"))
+    finish(world, output, resume=begun)
+    assert_same(output, uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_again_and_again(
+    world: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    """By the clock: each attempt is killed a little later than the one before got along."""
+    output, patience, kills = tmp_path / "run", 0.3, 0
+    while True:
+        process = start(world, output, resume=(output / "recipe.yaml").exists())
+        process.join(patience)
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join(DEADLINE)
+        assert process.exitcode == -signal.SIGKILL
+        patience, kills = patience * 1.5, kills + 1
+    assert process.exitcode == 0
+    assert kills >= 2
+    assert_same(output, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal(
+    world: Path, tmp_path: Path, uninterrupted: Path, number: signal.Signals
+) -> None:
+    output = tmp_path / "run"
+    process = start(world, output)
+    deadline = time.monotonic() + DEADLINE
+    metrics = output / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        assert process.exitcode is None
+        time.sleep(0.005)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(DEADLINE)
+    assert process.exitcode not in (0, None)
+    finish(world, output, resume=True)
+    assert_same(output, uninterrupted)
+
+
+@pytest.fixture
+def interrupted(world: Path, tmp_path: Path) -> Path:
+    """A run that was killed after its second checkpoint."""
+    output = tmp_path / "run"
+    process = start(world, output, kill_at=("training", 4, "reward"))
+    process.join(DEADLINE)
+    assert process.exitcode == -signal.SIGKILL
+    return output
+
+
+def test_a_changed_recipe_is_refused(world: Path, interrupted: Path) -> None:
+    """Also where the run's own recipe.yaml was edited."""
+    other = tiny_recipe(world, interrupted, "train.learning_rate=0.5", *OVERRIDES)
+    with pytest.raises(TuningError, match=r"learning_rate: was 0.01, is 0.5"):
+        run(other, resume=True)
+    kept = interrupted / "recipe.yaml"
+    kept.write_text(kept.read_text().replace("learning_rate: 0.01", "learning_rate: 0.5"))
+    with pytest.raises(TuningError, match=r"learning_rate: was 0.01, is 0.5"):
+        run(other, resume=True)
+
+
+def test_changed_weights_are_refused(world: Path, interrupted: Path) -> None:
+    file = world / "judge" / "flat.safetensors"
+    before = file.read_bytes()
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata()
+        state = load_file(file)
+        state["logit_scale"] = state["logit_scale"] + 1
+        save_file(state, file, metadata)
+        with pytest.raises(TuningError, match=r"weights of.clip: was sha256:\w+, is sha256:"):
+            run(tiny_recipe(world, interrupted, *OVERRIDES), resume=True)
+    finally:
+        file.write_bytes(before)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(
+    world: Path, interrupted: Path, uninterrupted: Path
+) -> None:
+    newest = interrupted / "checkpoints" / "step-000004"
+    (newest / "optimiser.pt").write_bytes(b"")
+    with pytest.raises(TuningError, match=r"step-000004 is damaged.*Delete this folder"):
+        run(tiny_recipe(world, interrupted, *OVERRIDES), resume=True)
+    for path in newest.iterdir():
+        path.unlink()
+    newest.rmdir()
+    finish(world, interrupted, resume=True)
+    assert_same(interrupted, uninterrupted)

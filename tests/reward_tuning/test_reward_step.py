@@ -1,0 +1,248 @@
+"""One batch: its gradient against plain autograd, its numbers, its bad cases."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from base_model.generator import load_generator
+from base_model.guidance import NegativeBranch, guided_velocity
+from base_model.sigmas import sigma_table
+from reward_tuning.judges import FramedJudge, judged_window
+from reward_tuning.lora import LoraSpec, attach, scaled
+from reward_tuning.methods import make_plan
+from reward_tuning.prompts import Prompt
+from reward_tuning.reward_step import Batch, BatchReport, latent_motion, reward_step
+from reward_tuning.sampler import ClipSampler
+from rewards import load_reward
+from tests.goldens import write_checkpoint
+from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
+
+PROMPTS = [Prompt("a long text about a red ball", "a red ball"), Prompt("a cat", "a cat")]
+SIGMAS = sigma_table(4).double()
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory: pytest.TempPathFactory) -> ClipSampler:
+    """The golden generator in float64 with an adapter that does something."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("generator"))
+    generator = load_generator(folder, dtype=torch.float64, text_encoder=False)
+    attach(generator.transformer, LoraSpec(2, 2.0), seed=0)
+    generator.transformer.to(torch.float64)
+    draw = torch.Generator().manual_seed(5)
+    for name, parameter in generator.transformer.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw).double()
+    texts = [prompt.text for prompt in PROMPTS] + ["bad"]
+    states = {text: torch.randn(6, 48, generator=draw).double() for text in texts}
+    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> FramedJudge:
+    """Sees the first and the fourth frame."""
+    path = flat_file(
+        tmp_path_factory.mktemp("judge"),
+        random_state(ARCHITECTURE),
+        architecture=json.dumps(ARCHITECTURE),
+    )
+    reward = load_reward("clip", path, dtype=torch.float64)
+    return FramedJudge(reward, "clip", (0, 3), weight=2.0)
+
+
+def parameters(sampler: ClipSampler) -> list[Tensor]:
+    return [p for p in sampler.generator.transformer.parameters() if p.requires_grad]
+
+
+def batch(kind: str = "drtune", **options: Any) -> Batch:
+    plan = make_plan(
+        kind, torch.Generator().manual_seed(1), SIGMAS, **{"active_steps": 2} | options
+    )
+    return Batch(PROMPTS, [7, 8], plan)
+
+
+def step(
+    sampler: ClipSampler, judges: Sequence[FramedJudge], one: Batch, **options: Any
+) -> tuple[BatchReport, list[Tensor]]:
+    own = parameters(sampler)
+    for parameter in own:
+        parameter.grad = None
+    report = reward_step(
+        sampler, judges, one, SIGMAS, **{"negative": "detached", "parameters": own} | options
+    )
+    grads = [parameter.grad for parameter in own]
+    return report, [grad.clone() for grad in grads if grad is not None]
+
+
+def reference(
+    sampler: ClipSampler,
+    judge: FramedJudge,
+    one: Batch,
+    negative: NegativeBranch,
+    *,
+    anchor: float = 0.0,
+) -> tuple[float, float, list[Tensor]]:
+    """Loss, anchor and gradient by one autograd graph over the whole chain."""
+    generator, plan = sampler.generator, one.plan
+    texts = torch.stack([sampler.states[prompt.text] for prompt in PROMPTS])
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    assert torch.equal(condition.positive.text, texts)
+    shape = generator.latent_shape(2, *sampler.size)
+    x = generator.initial_noise(shape, one.noise_seeds)
+    pull = torch.zeros((), dtype=torch.float64)
+    for i in range(plan.steps):
+        seen = x if plan.nested else x.detach()
+        v = guided_velocity(generator, seen, SIGMAS[i], condition, 3.0, negative)
+        if i not in plan.active:
+            v = v.detach()
+        elif anchor:
+            with torch.no_grad(), scaled(generator.transformer, 0.0):
+                base = guided_velocity(generator, x, SIGMAS[i], condition, 3.0, negative)
+            pull = pull + (v - base).square().mean()
+        x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
+    frames = generator.decode(x)
+    scores = judge.reward(frames[:, [0, 3]], [prompt.reward_text for prompt in PROMPTS])
+    loss = -2.0 * scores.mean()
+    divisor = 3.0 if negative == "detached" else 1.0
+    total = plan.gradient_scale * loss / divisor + anchor * pull
+    grads = torch.autograd.grad(total, parameters(sampler))
+    return float(loss.detach()), float(pull.detach()), list(grads)
+
+
+def relative(got: list[Tensor], expected: list[Tensor]) -> float:
+    gap = sum(float((a - b).square().sum()) for a, b in zip(got, expected, strict=True))
+    return math.sqrt(gap / sum(float(b.square().sum()) for b in expected))
+
+
+@pytest.mark.parametrize("negative", ["detached", "joint", "none"])
+def test_gradient_is_that_of_the_whole_chain(
+    sampler: ClipSampler, judge: FramedJudge, negative: NegativeBranch
+) -> None:
+    one = batch(early_stop=False)
+    report, got = step(sampler, [judge], one, negative=negative)
+    loss, _, expected = reference(sampler, judge, one, negative)
+    assert report.loss == pytest.approx(loss, rel=1e-9)
+    assert relative(got, expected) <= 1e-9
+    assert report.finite
+    assert [seen.step for seen in report.steps] == sorted(one.plan.active, reverse=True)
+
+
+def test_nested_gradient_with_a_remembered_negative_branch(
+    sampler: ClipSampler, judge: FramedJudge
+) -> None:
+    one = batch("draft_k", active_steps=3, smallest_step=0.0)
+    _, got = step(sampler, [judge], one)
+    _, _, expected = reference(sampler, judge, one, "detached")
+    assert relative(got, expected) <= 1e-9
+
+
+def test_anchor_and_drift(sampler: ClipSampler, judge: FramedJudge) -> None:
+    one = batch(early_stop=False)
+    report, got = step(sampler, [judge], one, anchor=0.5)
+    _, pull, expected = reference(sampler, judge, one, "detached", anchor=0.5)
+    assert relative(got, expected) <= 1e-9
+    assert report.drift == pytest.approx(pull / 2, rel=1e-9)  # two active steps
+    assert pull > 1e-4
+
+
+def test_share_scales_reward_and_anchor_alike(sampler: ClipSampler, judge: FramedJudge) -> None:
+    one = batch()
+    whole, full = step(sampler, [judge], one, anchor=0.5)
+    part, quarter = step(sampler, [judge], one, anchor=0.5, share=0.25)
+    assert relative([4 * grad for grad in quarter], full) <= 1e-12
+    assert part.drift == pytest.approx(whole.drift)
+    assert part.loss == whole.loss
+
+
+def test_judges_add_up_and_are_told_apart(sampler: ClipSampler, judge: FramedJudge) -> None:
+    one = batch()
+    other = FramedJudge(judge.reward, "hinged", (1,), weight=0.5, target=0.9)
+    first, a = step(sampler, [judge], one)
+    second, b = step(sampler, [other], one)
+    both, sum_ = step(sampler, [judge, other], one)
+    assert both.rewards == pytest.approx(first.rewards | second.rewards)
+    assert both.loss == pytest.approx(first.loss + second.loss)
+    assert relative(sum_, [x + y for x, y in zip(a, b, strict=True)]) <= 1e-6
+
+
+def test_a_reached_target_gives_no_gradient(sampler: ClipSampler, judge: FramedJudge) -> None:
+    reached = FramedJudge(judge.reward, "clip", (0,), target=-1.0)
+    report, grads = step(sampler, [reached], batch())
+    assert report.loss == 0.0
+    assert all(not grad.any() for grad in grads)
+
+
+def test_only_the_judged_window_is_decoded(
+    sampler: ClipSampler, judge: FramedJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = FramedJudge(judge.reward, "late", (2, 3))
+    assert judged_window([judge, late]) == slice(0, 4)
+    assert judged_window([late]) == slice(2, 4)
+    windows: list[Any] = []
+    decode = sampler.generator.decode
+
+    def counted(latents: Tensor, frames: slice | None = None) -> Tensor:
+        windows.append(frames)
+        return decode(latents, frames)
+
+    monkeypatch.setattr(sampler.generator, "decode", counted)
+    step(sampler, [late, late], batch())
+    assert windows == [slice(2, 4)]
+
+
+def test_model_calls(
+    sampler: ClipSampler, judge: FramedJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 steps x 2 branches, then the positive branch of the 2 active ones: no more."""
+    calls = []
+    velocity = sampler.generator.velocity
+
+    def counted(*arguments: Any) -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        return velocity(*arguments)
+
+    monkeypatch.setattr(sampler.generator, "velocity", counted)
+    step(sampler, [judge], batch(early_stop=False))
+    assert (calls.count(False), calls.count(True)) == (8, 2)
+
+
+def test_motion() -> None:
+    latents = torch.tensor([0.0, 1.0, 4.0]).view(1, 1, 3, 1, 1).expand(2, 16, 3, 2, 2)
+    assert latent_motion(latents) == pytest.approx(2.0)
+    assert latent_motion(latents[:, :, :1]) == 0.0
+
+
+@pytest.mark.parametrize("place", ["latents", "frames", "score"])
+def test_nan_gives_no_gradient(
+    sampler: ClipSampler, judge: FramedJudge, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    bad = judge
+    if place == "latents":
+        sampler = ClipSampler(
+            sampler.generator,
+            dict(sampler.states) | {"bad": sampler.states["bad"] * math.nan},
+            "bad",
+            3.0,
+            sampler.size,
+        )
+    elif place == "frames":
+        decode = sampler.generator.decode
+        monkeypatch.setattr(
+            sampler.generator, "decode", lambda x, frames: decode(x, frames) * math.inf
+        )
+    else:
+
+        def score(frames: Tensor, prompts: Sequence[str]) -> Tensor:
+            return frames.flatten(1).sum(1).log() * math.nan
+
+        score.name = "score"  # type: ignore[attr-defined]
+        bad = FramedJudge(score, "score", (0,))  # type: ignore[arg-type]
+    report, grads = step(sampler, [bad], batch())
+    assert not report.finite
+    assert grads == []

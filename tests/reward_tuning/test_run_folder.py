@@ -1,0 +1,93 @@
+"""The run folder: begun once, resumed only with its own recipe."""
+
+from pathlib import Path
+
+import pytest
+
+from reward_tuning.errors import TuningError
+from reward_tuning.loading import load_recipe
+from reward_tuning.recipe import Recipe
+from reward_tuning.run_folder import RunFolder, write_whole
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return load_recipe(write_recipe(tmp_path / "recipe"), [f"output={tmp_path / 'run'}"])
+
+
+def test_the_kept_recipe_is_the_recipe(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {"generator": "sha256:ab"})
+    assert load_recipe(folder.recipe) == recipe
+    head = folder.recipe.read_text().splitlines()
+    assert "# generator sha256:ab" in head
+    assert any(line.startswith("# torch 2.") for line in head)
+
+
+def test_a_folder_with_a_run_is_refused(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    assert folder.open(recipe, resume=False) is None
+    folder.begin(recipe, {})
+    with pytest.raises(TuningError, match=r"holds a run already.*reward-tuning resume"):
+        folder.open(recipe, resume=False)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "lora", "evaluation.json"])
+def test_remains_of_something_else_are_refused(recipe: Recipe, name: str) -> None:
+    (Path(recipe.output) / name).mkdir(parents=True)
+    with pytest.raises(TuningError, match=f"holds {name} of something else"):
+        RunFolder(recipe.output).open(recipe, resume=False)
+
+
+def test_resume_wants_a_run(recipe: Recipe) -> None:
+    with pytest.raises(TuningError, match="is no run folder"):
+        RunFolder(recipe.output).open(recipe, resume=True)
+
+
+def test_resume_refuses_another_recipe_and_says_what_differs(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {})
+    judge = recipe.rewards[0].model_copy(update={"weight": 5.0})
+    train = recipe.train.model_copy(update={"steps": 99})
+    other = recipe.model_copy(update={"rewards": [judge], "train": train})
+    with pytest.raises(TuningError) as caught:
+        folder.open(other, resume=True)
+    text = str(caught.value)
+    assert "rewards.0.weight: was 2.0, is 5.0" in text
+    assert "train.steps: was 10, is 99" in text
+    assert text.count(": was ") == 2
+
+
+def test_resume_does_not_mind_the_place(recipe: Recipe, tmp_path: Path) -> None:
+    RunFolder(recipe.output).begin(recipe, {})
+    moved = tmp_path / "moved"
+    Path(recipe.output).rename(moved)
+    folder = RunFolder(moved)
+    assert folder.open(recipe.model_copy(update={"output": str(moved)}), resume=True) is None
+
+
+def test_resume_of_a_finished_run_gives_its_result(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {})
+    write_whole(folder.evaluation, b'{"prompts": 2}')
+    assert folder.open(recipe, resume=True) == {"prompts": 2}
+    folder.evaluation.write_text('{"prom')
+    with pytest.raises(TuningError, match="delete it and resume"):
+        folder.open(recipe, resume=True)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_whole(path, b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(TuningError, match=r"No space left.*free some space"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
