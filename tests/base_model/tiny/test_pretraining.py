@@ -96,12 +96,13 @@ def seen() -> list[Scene]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, seen: list[Scene]) -> Iterator[Ran]:
-    def recorded(scenes: list[Scene], rng: random.Random) -> torch.Tensor:
-        seen.extend(scenes)
-        return render(scenes, rng)
+    def recorded(count: int, rng: random.Random) -> list[Scene]:
+        drawn = draw_scenes(count, rng)
+        seen.extend(drawn)
+        return drawn
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretraining, "render", recorded)
+        patch.setattr(pretraining, "draw_scenes", recorded)
         yield Ran(tmp_path_factory.mktemp("whole"))
 
 
@@ -115,11 +116,11 @@ def test_every_stage_ran_to_its_end(ran: Ran) -> None:
         assert all(value.isfinite().all() for value in state["ema"].values())
 
 
-def test_only_training_scenes_were_seen(ran: Ran, seen: list[Scene]) -> None:
-    # 3 steps of 2 clips and of 1, and 50 cached ones.
-    assert len(seen) == 3 * 2 + 3 + 50
+@pytest.mark.usefixtures("ran")
+def test_only_training_scenes_were_seen(seen: list[Scene]) -> None:
+    # Three steps of 4 captions, of 2 clips and of 1, and 50 cached ones.
+    assert len(seen) == 3 * (4 + 2 + 1) + 50
     assert {scene.split for scene in seen} == {"train"}
-    assert ran.folder.exists()
 
 
 def test_the_checkpoint_loads_and_samples_in_both_languages(ran: Ran) -> None:

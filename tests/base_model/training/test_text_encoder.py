@@ -12,6 +12,7 @@ from base_model.tiny.captions import LANGUAGES, Language, every_caption, phrasin
 from base_model.tiny.scenes import scenes
 from base_model.training.text_encoder import (
     CHAT_TEMPLATE,
+    EMBEDDING_SCALE,
     QWEN2_SPLIT,
     SPECIAL_TOKENS,
     build_text_encoder,
@@ -20,6 +21,9 @@ from base_model.training.text_encoder import (
 )
 
 PROMPTS = [phrasings(scenes()[400], "en")[3], phrasings(scenes()[900], "zh")[1], "a red star"]
+EXCHANGES = [(PROMPTS[0], phrasings(scenes()[400], "zh")[5]), (PROMPTS[1], PROMPTS[1]), ("a", "b")]
+"""Of three lengths, so that two are padded."""
+
 WORDS = "system\nYou are a helpful assistant.\nuser\n{}\nassistant\n"
 
 
@@ -138,7 +142,10 @@ def test_the_model_knows_the_ids(
     assert (text.bos_token_id, text.pad_token_id, text.eos_token_id) == (0, 0, 2)
     embedding = model.get_input_embeddings().weight
     assert embedding.shape == (len(tokenizer), configs.TEXT_WIDTH)
-    assert model.lm_head.weight is embedding  # tied: write_checkpoint leaves the head out
+    # Untied from the head, and so large that each word keeps its own vector among the states.
+    assert model.lm_head.weight is not embedding
+    assert embedding.std().item() == pytest.approx(EMBEDDING_SCALE, rel=0.02)
+    assert model.lm_head.weight.std().item() == pytest.approx(0.02, rel=0.02)
 
 
 @torch.no_grad()
@@ -146,14 +153,16 @@ def test_the_loss_is_the_cross_entropy_of_every_next_token(
     tokenizer: Qwen2Tokenizer, model: Qwen2VLForConditionalGeneration
 ) -> None:
     """Each conversation alone and without padding, log-probabilities summed by hand."""
-    loss, numbers = language_model_loss(model, tokenizer, PROMPTS)
+    loss, numbers = language_model_loss(model, tokenizer, EXCHANGES)
     total, count = 0.0, 0
-    for prompt in PROMPTS:
-        ids = torch.tensor([tokenizer(conversation(prompt))["input_ids"]])
+    for question, answer in EXCHANGES:
+        text = conversation(question) + f"{answer}<|im_end|>\n"
+        ids = torch.tensor([tokenizer(text, verbose=False)["input_ids"]])
         log_probability = model(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
         for place in range(ids.shape[1] - 1):
             total -= log_probability[place, ids[0, place + 1]].item()
             count += 1
+    assert count > 2 * configs.TEXT_LENGTH  # answers are not cut to a prompt's length
     assert loss.item() == pytest.approx(total / count, rel=1e-5)
     assert numbers["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
     # At random weights of this size nothing is known: the perplexity is the vocabulary, about.
@@ -163,7 +172,7 @@ def test_the_loss_is_the_cross_entropy_of_every_next_token(
 def test_learning_reaches_all_but_the_vision_tower(
     tokenizer: Qwen2Tokenizer, model: Qwen2VLForConditionalGeneration
 ) -> None:
-    loss, _ = language_model_loss(model, tokenizer, PROMPTS)
+    loss, _ = language_model_loss(model, tokenizer, EXCHANGES)
     model.zero_grad()
     loss.backward()
     for name, parameter in model.named_parameters():
