@@ -1,14 +1,24 @@
-"""Train the embedded CLIPs and, from one of them, the preference judge."""
+"""Train the embedded CLIPs and, from one of them, the preference judge.
+
+A contrastive loss alone never learned shape: after 700 steps of 128 pairs colour, background and
+size were right on every held-out frame and shape at chance (0.25), as the three easy attributes
+drown its gradient; a cross-entropy on shape alone sat at chance for hundreds of steps of 32. On
+white silhouettes the same tower reads 96 % of shapes after 60 steps. So a CLIP starts with a
+lesson on shape: silhouettes first, which fade into the real frames, under a head that is thrown
+away afterwards.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from base_model.tiny.scenes import SHAPES, Scene
 from reward_tuning.pretrain.degradations import jitter
 from reward_tuning.pretrain.judge_configs import (
     CLIP,
@@ -21,11 +31,26 @@ from reward_tuning.pretrain.judge_configs import (
     small_tokenizer,
     trained_clip,
 )
-from reward_tuning.pretrain.judge_data import draw_captioned, draw_pairs, named_rng
+from reward_tuning.pretrain.judge_data import (
+    draw_captioned,
+    draw_frames,
+    draw_pairs,
+    named_rng,
+)
 from reward_tuning.pretrain.judge_loop import train
 from rewards.clip_tower import Architecture, build_model
 
-BATCH = 128
+SILHOUETTES = 100
+"""Steps of the lesson that show silhouettes only."""
+
+FADED = 350
+"""Step from which the lesson shows real frames."""
+
+LESSON = 400
+"""Steps of the lesson on shape, before any caption is read."""
+
+LESSON_BATCH = 32
+BATCH = 96
 PAIRS = 48
 PREFERENCE_TEMPERATURE = 20.0
 """Bradley-Terry: a cosine 0.05 higher means preferred with probability 0.73."""
@@ -36,26 +61,85 @@ pixel). It smooths the score in just the directions in which a reward run would 
 
 
 def train_clip(run: JudgeRun, architecture: Architecture) -> Path:
-    """Contrastive training in which every frame that shows what a caption states is a positive."""
+    """A lesson on shape, then contrastive training.
+
+    In the contrastive part every frame that shows what a caption states is a positive, and the
+    lesson's loss stays on.
+    """
     tokenizer = small_tokenizer(run.out_dir, architecture)
     seed_weights(run)
-    model = build_model(architecture, torch.device("cpu")).train()
+    model = build_model(architecture, torch.device("cpu"))
+    student = Student(model, architecture["embed_dim"]).train()
+    student.to(memory_format=torch.channels_last)  # 1.45 times as fast on one core
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+    def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng, generator = named_rng(run.name, run.seed, step)
+        scenes, frames = draw_frames(LESSON_BATCH, rng, "train")
+        real = min(1.0, max(0.0, (step - SILHOUETTES) / (FADED - SILHOUETTES)))
+        frames = torch.lerp(silhouettes(frames), frames, real)
+        if real == 1.0:
+            frames = jitter(frames, generator)
+        loss, shape = student.shape_loss(model.encode_image(normalised(frames)), scenes)
+        return loss, {"shape": shape}
+
+    def contrast(step: int) -> tuple[Tensor, dict[str, float]]:
         rng, generator = named_rng(run.name, run.seed, step)
         batch = draw_captioned(BATCH, rng, generator)
-        images = model.encode_image(normalised(jitter(batch.frames, generator)), normalize=True)
+        features = model.encode_image(normalised(jitter(batch.frames, generator)))
         texts = model.encode_text(tokenizer(batch.captions), normalize=True)
+        images = F.normalize(features, dim=-1)
         logits = model.logit_scale.exp().clamp(max=50) * images @ texts.T
         best = logits.argmax(dim=0)
         right = (batch.match.gather(0, best[None])[0] > 0.5).float().mean()
-        return contrastive_loss(logits, batch.match), {"retrieved": float(right)}
+        taught, shape = student.shape_loss(features, batch.scenes)
+        loss = contrastive_loss(logits, batch.match) + 0.5 * taught
+        return loss, {"retrieved": float(right), "shape": shape}
 
     train(
-        run.name, model, loss_of, run.schedule, run.progress_file, run.fingerprint, run.on_progress
+        run.name,
+        student,
+        lambda step: lesson(step) if step < LESSON else contrast(step),
+        run.schedule,
+        run.progress_file,
+        run.fingerprint,
+        run.on_progress,
     )
     metadata = clip_metadata("clip", architecture, CLIP_PREPROCESS)
     return save_judge(run, model.state_dict(), metadata)
+
+
+def silhouettes(frames: Tensor) -> Tensor:
+    """White shapes on black: each frame's chroma over its largest, in three equal channels.
+
+    Args:
+        frames: ``(n, 3, H, W)`` in [0, 1], clean renders.
+    """
+    chroma = frames.amax(dim=1, keepdim=True) - frames.amin(dim=1, keepdim=True)
+    return (chroma / chroma.amax(dim=(2, 3), keepdim=True)).expand_as(frames)
+
+
+class Student(nn.Module):
+    """A CLIP with a linear head for shape on its image features, for training only."""
+
+    def __init__(self, model: nn.Module, features: int) -> None:
+        super().__init__()
+        self.model = model
+        self.head = nn.Linear(features, len(SHAPES))
+
+    def shape_loss(self, features: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, float]:
+        """Cross-entropy of the shape.
+
+        Args:
+            features: ``(n, d)``, not normalised.
+            scenes: what the n frames show.
+
+        Returns:
+            The loss, and the share of frames whose shape is right.
+        """
+        truth = torch.tensor([SHAPES.index(scene.shape) for scene in scenes])
+        logits = self.head(features)
+        right = float((logits.argmax(dim=1) == truth).float().mean())
+        return F.cross_entropy(logits, truth), right
 
 
 def train_hps(run: JudgeRun) -> Path:
@@ -66,6 +150,7 @@ def train_hps(run: JudgeRun) -> Path:
     tokenizer = small_tokenizer(run.out_dir, CLIP)
     model = build_model(CLIP, torch.device("cpu")).eval()
     model.load_state_dict(trained_clip(run.out_dir))
+    model.to(memory_format=torch.channels_last)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng, generator = named_rng(run.name, run.seed, step)
@@ -92,7 +177,7 @@ def train_hps(run: JudgeRun) -> Path:
 
 def normalised(frames: Tensor) -> Tensor:
     """``(n, 3, 64, 64)`` in [0, 1] -> the towers' input; both preprocesses agree at this size."""
-    return CLIP_PREPROCESS(frames)
+    return CLIP_PREPROCESS(frames).contiguous(memory_format=torch.channels_last)
 
 
 def contrastive_loss(logits: Tensor, match: Tensor) -> Tensor:

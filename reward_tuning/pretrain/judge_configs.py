@@ -26,28 +26,28 @@ MERGES = 510
 TEXT: dict[str, Any] = {
     "context_length": 32,
     "vocab_size": 512 + MERGES + 2,  # bytes within and at the end of words, merges, start and end
-    "width": 96,
+    "width": 64,
     "heads": 4,
     "layers": 2,
 }
 CLIP: Architecture = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
+    "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 12, "head_width": 48},
     "text_cfg": TEXT,
 }
 CLIP_HELD_OUT: Architecture = {
     "embed_dim": 48,
-    "vision_cfg": {"image_size": 64, "layers": 4, "width": 96, "head_width": 32, "patch_size": 8},
-    "text_cfg": {**TEXT, "width": 64, "heads": 2, "layers": 3},
+    "vision_cfg": {"image_size": 64, "layers": [2, 1, 1, 1], "width": 12, "head_width": 48},
+    "text_cfg": {**TEXT, "width": 48, "heads": 2, "layers": 3},
 }
 CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
 SCHEDULES: dict[JudgeName, Schedule] = {
-    "clip": Schedule(steps=700, learning_rate=1.5e-3),
+    "clip": Schedule(steps=1000, learning_rate=2e-3),
     "hps": Schedule(steps=600, learning_rate=5e-4),
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, save_every=500, report_every=100),
-    "clip-held-out": Schedule(steps=600, learning_rate=1.5e-3),
+    "clip-held-out": Schedule(steps=1000, learning_rate=2e-3),
 }
 
 
@@ -103,8 +103,20 @@ def save_judge(run: JudgeRun, state: dict[str, Tensor], metadata: dict[str, str]
     temporary = path.with_name(path.name + ".part")
     metadata = {"format": "pt", **metadata, "command": run.command}
     save_file({k: v.contiguous() for k, v in half.items()}, temporary, metadata)
+    _sort_metadata(temporary)
     temporary.replace(path)
     return path
+
+
+def _sort_metadata(path: Path) -> None:
+    """Order a safetensors header: the writer keeps metadata in a hash map of random order."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
 def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess) -> dict[str, str]:

@@ -41,12 +41,14 @@ class Captioned:
     """Frames and captions with what matches what.
 
     Attributes:
+        scenes: what the n frames show.
         frames: ``(n, 3, H, W)`` fp32 in [0, 1].
         captions: m texts.
         match: ``(n, m)`` in [0, 1]: 1 where a frame shows all that a caption states, less for
             a spoiled frame under a caption that does not speak of its quality.
     """
 
+    scenes: list[Scene]
     frames: Tensor
     captions: list[str]
     match: Tensor
@@ -77,18 +79,25 @@ def named_rng(*name: object) -> tuple[random.Random, torch.Generator]:
     return rng, torch.Generator().manual_seed(rng.getrandbits(63))
 
 
-def draw_frames(count: int, rng: random.Random, split: Split) -> tuple[list[Scene], Tensor]:
-    """Two frames of each of count / 2 fresh clips.
+def draw_frames(
+    count: int, rng: random.Random, split: Split = "train"
+) -> tuple[list[Scene], Tensor]:
+    """Two frames each of count / 2 fresh clips.
+
+    Args:
+        count: frames.
+        rng: draws scenes, stagings and times.
+        split: which combinations.
 
     Returns:
         count scenes, and ``(count, 3, H, W)`` in [0, 1].
     """
-    scenes, frames = [], []
+    drawn, frames = [], []
     for scene in draw_scenes((count + 1) // 2, rng, split):
-        scenes += [scene, scene]
+        drawn += [scene, scene]
         clip = render_staged(scene, draw_staging(scene, rng))
         frames += [clip[time] for time in rng.sample(range(FRAMES), 2)]
-    return scenes[:count], torch.stack(frames[:count])
+    return drawn[:count], torch.stack(frames[:count])
 
 
 def render_pair(scene: Scene, attribute: str, rng: random.Random) -> tuple[Tensor, Tensor]:
@@ -129,14 +138,14 @@ def draw_captioned(
 
     Every clip gives two frames, so that a clean and a spoiled one of one scene meet in a batch.
     """
-    scenes, frames = draw_frames(count, rng, split)
+    shown, frames = draw_frames(count, rng, split)
     kinds = list(DEGRADATIONS)
-    picks = [rng.randrange(len(kinds)) if rng.random() < 1 / 3 else -1 for _ in scenes]
-    degrees = torch.tensor([rng.uniform(0.1, 1.0) for _ in scenes])
+    picks = [rng.randrange(len(kinds)) if rng.random() < 1 / 3 else -1 for _ in shown]
+    degrees = torch.tensor([rng.uniform(0.1, 1.0) for _ in shown])
     frames = degrade(frames, torch.tensor(picks), degrees, generator)
     qualities = [kinds[p] if p >= 0 else "clean" for p in picks]
     captions, stated, spoken = [], [], []
-    for scene, quality in zip(scenes, qualities, strict=True):
+    for scene, quality in zip(shown, qualities, strict=True):
         full = rng.random() < 0.6
         names = VISIBLE if full else tuple(rng.sample(VISIBLE, rng.randint(1, 3)))
         words = {name: getattr(scene, name) for name in names}
@@ -147,14 +156,14 @@ def draw_captioned(
         spoken.append(quality if tell else None)
     match = torch.zeros(count, count)
     for j, (words, said) in enumerate(zip(stated, spoken, strict=True)):
-        for i, scene in enumerate(scenes):
+        for i, scene in enumerate(shown):
             if any(getattr(scene, name) != word for name, word in words.items()):
                 continue
             if said is not None:
                 match[i, j] = float(qualities[i] == said)
             else:
                 match[i, j] = 1.0 if qualities[i] == "clean" else 1.0 - 0.8 * float(degrees[i])
-    return Captioned(frames, captions, match)
+    return Captioned(shown, frames, captions, match)
 
 
 def draw_pairs(
@@ -165,11 +174,11 @@ def draw_pairs(
     40 %: one attribute wrong; 10 %: two blends of right and wrong, the better one righter;
     35 %: clean against spoiled; 15 %: less against more of the same degradation.
     """
-    scenes = draw_scenes(count, rng, split)
+    shown = draw_scenes(count, rng, split)
     reasons, better, worse = [], [], []
     kinds = torch.full((count,), -1)
     degrees = torch.zeros(2, count)  # of the better, of the worse
-    for i, scene in enumerate(scenes):
+    for i, scene in enumerate(shown):
         attribute, sort = rng.choice(VISIBLE), rng.random()
         right, wrong = render_pair(scene, attribute, rng)
         if sort < 0.5:
@@ -192,9 +201,9 @@ def draw_pairs(
     good = degrade(torch.stack(better), kinds, degrees[0], generator)
     generator.set_state(state)
     bad = degrade(torch.stack(worse), kinds, degrees[1], generator)
-    looks = [tuple(getattr(scene, name) for name in VISIBLE) for scene in scenes]
+    looks = [tuple(getattr(scene, name) for name in VISIBLE) for scene in shown]
     same = torch.tensor([[float(a == b) for b in looks] for a in looks])
-    return Pairs([draw_caption(scene, rng) for scene in scenes], good, bad, reasons, same)
+    return Pairs([draw_caption(scene, rng) for scene in shown], good, bad, reasons, same)
 
 
 def tokenizer_texts() -> Sequence[str]:

@@ -101,7 +101,7 @@ def train(
         loss, metrics = loss_of(step)
         if not bool(torch.isfinite(loss)):
             raise TuningError(
-                f"training {judge}: the loss of step {step} is {float(loss)}. Delete "
+                f"training {judge}: the loss of step {step} is {float(loss.detach())}. Delete "
                 f"{progress_file} and start again with another seed."
             )
         optimizer.zero_grad(set_to_none=True)
