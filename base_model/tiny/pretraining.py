@@ -2,7 +2,7 @@
 
 Stages, each resumable and each needing those before it:
 
-    text          tokenizer and Qwen2-VL language model on captions
+    text          tokenizer and Qwen2-VL language model on captions said again in other words
     vae-images    the VAE on single frames, as the published image alignment does
     vae-clips     the decoder on whole clips; latents do not change any more
     transformer   flow matching on cached latents and text states
@@ -30,6 +30,7 @@ from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
 from base_model.generator import Generator
 from base_model.prompt_encoder import PromptEncoder
+from base_model.sigmas import MU
 from base_model.tiny import configs
 from base_model.tiny.captions import LANGUAGES, draw_caption, every_caption
 from base_model.tiny.render import render
@@ -48,12 +49,13 @@ from base_model.training.vae import (
     vae_loss,
     whole_clip,
 )
+from base_model.training.weight_file import save_reproducibly
 
 SCHEDULES = {
-    "text": Schedule(steps=400, learning_rate=1e-3, checkpoint_every=100),
+    "text": Schedule(steps=300, learning_rate=1e-3, ema_decay=0.99),
     "vae-images": Schedule(steps=3000, learning_rate=5e-4, warmup=100, ema_decay=0.998),
-    "vae-clips": Schedule(steps=2500, learning_rate=7e-4, ema_decay=0.998, checkpoint_every=100),
-    "transformer": Schedule(steps=3200, learning_rate=1e-3, warmup=100, weight_decay=0.0),
+    "vae-clips": Schedule(steps=1300, learning_rate=8e-4, ema_decay=0.998, checkpoint_every=100),
+    "transformer": Schedule(steps=2400, learning_rate=1e-3, warmup=100, weight_decay=0.0),
 }
 STAGES = tuple(SCHEDULES)
 
@@ -62,7 +64,6 @@ CLIP_BATCH = 4
 CAPTION_BATCH = 32
 LATENT_BATCH = 32
 CACHED_CLIPS = 6000
-LOGIT_STD = 1.0
 
 
 def python_random(generator: torch.Generator) -> random.Random:
@@ -179,8 +180,9 @@ class TinyPretraining:
 
         def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             rng = python_random(generator)
-            captions = [draw_caption(s, rng) for s in draw_scenes(CAPTION_BATCH, rng)]
-            return language_model_loss(model, tokenizer, captions)
+            drawn = draw_scenes(CAPTION_BATCH, rng)
+            pairs = [(draw_caption(scene, rng), draw_caption(scene, rng)) for scene in drawn]
+            return language_model_loss(model, tokenizer, pairs)
 
         self._train("text", model, loss)
 
@@ -269,7 +271,7 @@ class TinyPretraining:
             text = torch.where(dropped[:, None, None], cache["empty"], text)
             with torch.autocast("cpu", torch.bfloat16):
                 return flow_matching_loss(
-                    model, cache["latents"][rows], text, generator, logit_std=LOGIT_STD
+                    model, cache["latents"][rows], text, generator, mu=MU
                 )
 
         self._train("transformer", model.transformer, loss)
@@ -303,10 +305,9 @@ class TinyPretraining:
             folder = target / name
             folder.mkdir(parents=True, exist_ok=True)
             module.to(dtype)
-            state = {k: v.contiguous() for k, v in module.state_dict().items()}
-            if name == "text_encoder":
-                del state["lm_head.weight"]  # tied to the token embedding
-            save_file(state, folder / f"{file}.safetensors", {"format": "pt", "command": command})
+            state = module.state_dict()
+            metadata = {"format": "pt", "command": command}
+            save_reproducibly(folder / f"{file}.safetensors", state, metadata)
             module.save_config(folder) if name != "text_encoder" else module.config.save_pretrained(
                 folder
             )

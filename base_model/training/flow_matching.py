@@ -1,8 +1,7 @@
 """The flow-matching objective of EasyAnimateV5.1's base training.
 
 x_sigma = (1 - sigma) x + sigma eps, and the model predicts the velocity eps - x (Lipman et
-al., 2210.02747; Esser et al., 2403.03206). Training sigmas are unshifted; sampling uses the
-mu = 1 table of `base_model.sigmas`.
+al., 2210.02747; Esser et al., 2403.03206).
 """
 
 from __future__ import annotations
@@ -11,28 +10,32 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition, Generator
+from base_model.sigmas import shift_time
 
 TEXT_DROPOUT = 0.1
 """Share of samples trained on the empty prompt, for guidance; the published value."""
 
 
-def draw_sigmas(count: int, generator: torch.Generator, *, logit_std: float) -> Tensor:
-    """Noise levels in (0, 1), (count,): logistic of a normal, stratified over the batch.
+def draw_sigmas(count: int, generator: torch.Generator, *, mu: float) -> Tensor:
+    """Noise levels in (0, 1), (count,): uniform in time, shifted, stratified over the batch.
+
+    What a prompt decides (tone, colour, place) is decided at high noise. A logit-normal density
+    gives sigma > 0.9 to 1.4 % of the samples, and the embedded generator had learned nothing of
+    its prompts after 1,000 steps of 32; the sampler's own shift, mu = 1, gives it 23 %.
 
     Args:
         count: Samples.
         generator: Of the draw.
-        logit_std: Spread of the logit-normal density; 1 is Esser et al.'s default.
+        mu: The shift of `base_model.sigmas.shift_time`; 0 is uniform.
     """
     strata = torch.arange(count, dtype=torch.float32)
-    uniform = (strata + torch.rand(count, generator=generator)) / count
-    normal = torch.special.ndtri(uniform.clamp(1e-4, 1 - 1e-4))
-    shuffled = normal[torch.randperm(count, generator=generator)]
-    return torch.sigmoid(logit_std * shuffled)
+    time = (strata + torch.rand(count, generator=generator)) / count
+    time = time[torch.randperm(count, generator=generator)]
+    return shift_time(time.clamp(1e-3, 1.0), mu).clamp(max=0.999)
 
 
 def flow_matching_loss(
-    model: Generator, latents: Tensor, text: Tensor, generator: torch.Generator, *, logit_std: float
+    model: Generator, latents: Tensor, text: Tensor, generator: torch.Generator, *, mu: float
 ) -> tuple[Tensor, dict[str, float]]:
     """Mean squared error of the velocity.
 
@@ -41,12 +44,12 @@ def flow_matching_loss(
         latents: Clean scaled latents, (b, 16, t, h/8, w/8) fp32.
         text: Text states, (b, l, d); dropped prompts are the caller's.
         generator: Draws sigmas and noise.
-        logit_std: See `draw_sigmas`.
+        mu: See `draw_sigmas`.
 
     Returns:
         The scalar loss, and the mean error of low (< 0.5) and high sigmas.
     """
-    sigma = draw_sigmas(len(latents), generator, logit_std=logit_std)
+    sigma = draw_sigmas(len(latents), generator, mu=mu)
     noise = torch.randn(latents.shape, generator=generator)
     s = sigma[:, None, None, None, None]
     velocity = model.velocity((1.0 - s) * latents + s * noise, sigma, Condition(text))

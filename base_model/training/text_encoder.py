@@ -11,6 +11,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+EMBEDDING_SCALE = 5.0
+"""Standard deviation of the token embeddings at the start; at 1 colours differ by 11 %."""
+
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -82,7 +85,12 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, max_length: int) -
 def build_text_encoder(
     tokenizer: Qwen2Tokenizer, text: dict[str, Any], vision: dict[str, Any]
 ) -> Qwen2VLForConditionalGeneration:
-    """A randomly initialised Qwen2-VL for a tokenizer.
+    """A randomly initialised Qwen2-VL for a tokenizer, token embeddings large.
+
+    With the usual scale of 0.02 the words of one grammatical class move together while the
+    language is learned, and end in states that differ by 2 to 6 %: a generator cannot read a
+    colour from them. Large embeddings (untied from the head, as in the 7B) keep each word's own
+    vector in the residual stream.
 
     Args:
         tokenizer: Gives vocabulary size and the ids of the special tokens.
@@ -96,7 +104,7 @@ def build_text_encoder(
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": False,
             **text,
         },
         vision_config=vision,
@@ -104,28 +112,36 @@ def build_text_encoder(
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
     )
-    return Qwen2VLForConditionalGeneration(config)
+    model = Qwen2VLForConditionalGeneration(config)
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_SCALE)
+    return model
 
 
 def language_model_loss(
-    model: Qwen2VLForConditionalGeneration, tokenizer: Qwen2Tokenizer, prompts: Sequence[str]
+    model: Qwen2VLForConditionalGeneration,
+    tokenizer: Qwen2Tokenizer,
+    exchanges: Sequence[tuple[str, str]],
 ) -> tuple[Tensor, dict[str, float]]:
-    """Next-token cross-entropy of conversations that ask for `prompts`.
+    """Next-token cross-entropy of conversations, questions and answers alike.
+
+    Args:
+        model: Trained.
+        tokenizer: Its tokenizer.
+        exchanges: b pairs of what the user says and what the assistant answers.
 
     Returns:
-        The scalar loss in nats a token and its perplexity.
+        The scalar loss in nats a token, and the perplexity.
     """
     conversations = [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+            tokenize=False,
         )
-        for prompt in prompts
+        for question, answer in exchanges
     ]
-    tokens = tokenizer(
-        conversations, padding=True, padding_side="right", return_tensors="pt", truncation=True
-    )
+    tokens = tokenizer(conversations, padding=True, padding_side="right", return_tensors="pt")
     labels = tokens["input_ids"].masked_fill(tokens["attention_mask"] == 0, -100)
     output = model(
         input_ids=tokens["input_ids"],

@@ -55,8 +55,8 @@ PAIRS = 48
 PREFERENCE_TEMPERATURE = 20.0
 """Bradley-Terry: a cosine 0.05 higher means preferred with probability 0.73."""
 
-ATTACK = 2.0
-"""Largest length of the perturbation in preference training, over 3 x 64 x 64 pixels (0.018 a
+ATTACK = 1.5
+"""Largest length of the perturbation in preference training, over 3 x 64 x 64 pixels (0.014 a
 pixel). It smooths the score in just the directions in which a reward run would climb."""
 
 
@@ -165,7 +165,7 @@ def train_hps(run: JudgeRun) -> Path:
         # The winners still have to find their own prompt among the others'.
         logits = PREFERENCE_TEMPERATURE * images[:PAIRS] @ texts.T
         align = contrastive_loss(logits, pairs.same)
-        loss = -F.logsigmoid(margin).mean() + 0.2 * align
+        loss = -F.logsigmoid(margin).mean() + 0.4 * align
         preferred = float((margin > 0).float().mean())
         return loss, {"preferred": preferred, "align": float(align.detach())}
 

@@ -21,6 +21,10 @@ from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade
 VISIBLE = ("colour", "shape", "background", "size")
 """Attributes that one frame shows."""
 
+ATTRIBUTE_SHARES = {"colour": 1, "shape": 2, "background": 1, "size": 1}
+DEGRADATION_SHARES = dict.fromkeys(DEGRADATIONS, 1) | {"warp": 4, "bite": 2, "blur": 2}
+"""How often preference pairs differ in what; more where a small generator goes wrong most."""
+
 QUALITY_WORDS = {
     "clean": ("clean", "清晰"),
     "blur": ("blurry", "模糊"),
@@ -179,7 +183,7 @@ def draw_pairs(
     kinds = torch.full((count,), -1)
     degrees = torch.zeros(2, count)  # of the better, of the worse
     for i, scene in enumerate(shown):
-        attribute, sort = rng.choice(VISIBLE), rng.random()
+        attribute, sort = _draw(ATTRIBUTE_SHARES, rng), rng.random()
         right, wrong = render_pair(scene, attribute, rng)
         if sort < 0.5:
             high, low = 1.0, 0.0
@@ -190,7 +194,7 @@ def draw_pairs(
             worse.append(torch.lerp(wrong, right, low))
             reasons.append(attribute)
             continue
-        kinds[i] = rng.randrange(len(DEGRADATIONS))
+        kinds[i] = list(DEGRADATIONS).index(_draw(DEGRADATION_SHARES, rng))
         less = 0.0 if sort < 0.85 else rng.uniform(0.0, 0.6)
         degrees[:, i] = torch.tensor([less, rng.uniform(less + 0.2, 1.0)])
         better.append(right)
@@ -204,6 +208,10 @@ def draw_pairs(
     looks = [tuple(getattr(scene, name) for name in VISIBLE) for scene in shown]
     same = torch.tensor([[float(a == b) for b in looks] for a in looks])
     return Pairs([draw_caption(scene, rng) for scene in shown], good, bad, reasons, same)
+
+
+def _draw(shares: dict[str, int], rng: random.Random) -> str:
+    return rng.choices(list(shares), weights=list(shares.values()))[0]
 
 
 def tokenizer_texts() -> Sequence[str]:
