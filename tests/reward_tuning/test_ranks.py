@@ -51,7 +51,7 @@ def run_on(world: Path, output: Path, ranks: int, batch: int) -> None:
         process.start()
     try:
         for process in processes:
-            process.join(120)
+            process.join(600)
         assert [process.exitcode for process in processes] == [0] * ranks
     finally:
         for process in processes:
