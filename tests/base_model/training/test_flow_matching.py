@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition
+from base_model.sigmas import sigma_table
 from base_model.training.flow_matching import TEXT_DROPOUT, draw_sigmas, flow_matching_loss
 
 LATENTS = torch.randn(32, 16, 3, 2, 2, generator=torch.Generator().manual_seed(5))
@@ -28,7 +29,7 @@ class Predictor:
 
 def loss_of(model: Any, seed: int = 0) -> tuple[Tensor, dict[str, float]]:
     generator = torch.Generator().manual_seed(seed)
-    return flow_matching_loss(model, LATENTS, TEXT, generator, logit_std=1.0)
+    return flow_matching_loss(model, LATENTS, TEXT, generator, mu=1.0)
 
 
 def test_a_perfect_predictor_has_no_loss() -> None:
@@ -87,44 +88,59 @@ def test_the_model_sees_text_and_fresh_noise_of_each_sample() -> None:
     assert between.abs().max().item() < 0.35  # 192 numbers each: deviation 0.07
 
 
-@pytest.mark.parametrize("logit_std", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("mu", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("count", [1, 7, 32])
-def test_sigmas_lie_inside_zero_and_one(count: int, logit_std: float) -> None:
+def test_sigmas_lie_inside_zero_and_one(count: int, mu: float) -> None:
     for seed in range(50):
-        sigma = draw_sigmas(count, torch.Generator().manual_seed(seed), logit_std=logit_std)
+        sigma = draw_sigmas(count, torch.Generator().manual_seed(seed), mu=mu)
         assert sigma.shape == (count,)
         assert sigma.dtype == torch.float32
         assert 0 < sigma.min() <= sigma.max() < 1
 
 
-def test_sigmas_are_stratified() -> None:
-    """Sorted, the i-th of n lies between the quantiles i/n and (i + 1)/n of the density."""
+def times(sigma: Tensor, mu: float) -> Tensor:
+    """The inverse of sigma = e^mu / (e^mu + 1/t - 1)."""
+    return sigma / (sigma + math.exp(mu) * (1 - sigma))
+
+
+@pytest.mark.parametrize("mu", [0.0, 1.0])
+def test_sigmas_are_stratified(mu: float) -> None:
+    """Sorted, the i-th of n comes from a time between i/n and (i + 1)/n."""
     for seed in range(20):
-        sigma = draw_sigmas(16, torch.Generator().manual_seed(seed), logit_std=1.0)
-        uniform = torch.special.ndtr(torch.logit(sigma)).sort().values
+        sigma = draw_sigmas(16, torch.Generator().manual_seed(seed), mu=mu)
+        time = times(sigma, mu).sort().values
         strata = torch.arange(16) / 16
-        assert (uniform > strata - 1e-5).all()
-        assert (uniform < strata + 1 / 16 + 1e-5).all()
+        assert (time > strata - 1e-3).all()
+        assert (time < strata + 1 / 16 + 1e-3).all()
         assert not torch.equal(sigma, sigma.sort().values)  # shuffled over the batch
 
 
-@pytest.mark.parametrize("logit_std", [0.5, 1.0])
-def test_sigmas_are_logit_normal(logit_std: float) -> None:
-    sigma = draw_sigmas(20000, torch.Generator().manual_seed(0), logit_std=logit_std)
-    # Quantiles of the standard normal at 10, 25, 50, 75 and 90 %.
-    normal = (-1.2816, -0.6745, 0.0, 0.6745, 1.2816)
-    expected = [1 / (1 + math.exp(-logit_std * z)) for z in normal]
-    shares = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
-    assert sigma.quantile(shares).tolist() == pytest.approx(expected, abs=1e-3)
+@pytest.mark.parametrize("mu", [0.0, 1.0])
+def test_sigmas_have_the_density_of_the_shift(mu: float) -> None:
+    """Uniform in time: a share q of the samples lies under e^mu / (e^mu + 1/q - 1)."""
+    sigma = draw_sigmas(20000, torch.Generator().manual_seed(0), mu=mu)
+    shares = [0.1, 0.25, 0.5, 0.75, 0.9]
+    expected = [1 / (1 + (1 / q - 1) / math.exp(mu)) for q in shares]
+    assert sigma.quantile(torch.tensor(shares)).tolist() == pytest.approx(expected, abs=1e-3)
+    if mu == 1.0:  # where a prompt is decided; a logit-normal density gives it 1.4 %
+        assert (sigma > 0.9).float().mean().item() == pytest.approx(0.232, abs=0.002)
+
+
+def test_the_density_is_the_samplers() -> None:
+    """As many training samples between two of a sampler's sigmas as between any other two."""
+    table = sigma_table(11)[:-1].flip(0)
+    sigma = draw_sigmas(20000, torch.Generator().manual_seed(1), mu=1.0)
+    counts = torch.histogram(sigma, table).hist
+    assert (counts / 20000).tolist() == pytest.approx([0.1] * 10, abs=2e-3)
 
 
 def test_every_place_in_the_batch_gets_every_level() -> None:
     """Else a cached order of clips would tie a clip to a noise level."""
     first = torch.stack(
-        [draw_sigmas(8, torch.Generator().manual_seed(i), logit_std=1.0)[0] for i in range(200)]
+        [draw_sigmas(8, torch.Generator().manual_seed(i), mu=0.0)[0] for i in range(200)]
     )
     assert first.mean().item() == pytest.approx(0.5, abs=0.06)
-    assert first.std().item() == pytest.approx(0.208, abs=0.03)  # of the logit-normal density
+    assert first.std().item() == pytest.approx(12**-0.5, abs=0.03)  # of the uniform density
 
 
 def test_one_prompt_in_ten_is_dropped() -> None:
