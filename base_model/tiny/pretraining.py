@@ -54,8 +54,8 @@ from base_model.training.weight_file import save_reproducibly
 SCHEDULES = {
     "text": Schedule(steps=300, learning_rate=1e-3, ema_decay=0.99),
     "vae-images": Schedule(steps=3000, learning_rate=5e-4, warmup=100, ema_decay=0.998),
-    "vae-clips": Schedule(steps=1300, learning_rate=8e-4, ema_decay=0.998, checkpoint_every=100),
-    "transformer": Schedule(steps=2400, learning_rate=1e-3, warmup=100, weight_decay=0.0),
+    "vae-clips": Schedule(steps=1000, learning_rate=8e-4, ema_decay=0.998, checkpoint_every=100),
+    "transformer": Schedule(steps=2000, learning_rate=1e-3, warmup=100, weight_decay=0.0),
 }
 STAGES = tuple(SCHEDULES)
 
@@ -270,9 +270,7 @@ class TinyPretraining:
             dropped = torch.rand(LATENT_BATCH, generator=generator) < TEXT_DROPOUT
             text = torch.where(dropped[:, None, None], cache["empty"], text)
             with torch.autocast("cpu", torch.bfloat16):
-                return flow_matching_loss(
-                    model, cache["latents"][rows], text, generator, mu=MU
-                )
+                return flow_matching_loss(model, cache["latents"][rows], text, generator, mu=MU)
 
         self._train("transformer", model.transformer, loss)
 

@@ -45,7 +45,7 @@ HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
 SCHEDULES: dict[JudgeName, Schedule] = {
     "clip": Schedule(steps=1000, learning_rate=2e-3),
-    "hps": Schedule(steps=1000, learning_rate=1e-3),
+    "hps": Schedule(steps=600, learning_rate=1e-3),
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, save_every=500, report_every=100),
     "clip-held-out": Schedule(steps=1000, learning_rate=2e-3),
 }
