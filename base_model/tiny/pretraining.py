@@ -55,7 +55,7 @@ SCHEDULES = {
     "text": Schedule(steps=300, learning_rate=1e-3, ema_decay=0.99),
     "vae-images": Schedule(steps=3000, learning_rate=5e-4, warmup=100, ema_decay=0.998),
     "vae-clips": Schedule(steps=1000, learning_rate=8e-4, ema_decay=0.998, checkpoint_every=100),
-    "transformer": Schedule(steps=2000, learning_rate=1e-3, warmup=100, weight_decay=0.0),
+    "transformer": Schedule(steps=2500, learning_rate=1e-3, warmup=100, weight_decay=0.0),
 }
 STAGES = tuple(SCHEDULES)
 
