@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKLMagvit
 from diffusers.models.autoencoders.autoencoder_kl_magvit import (
     EasyAnimateCausalConv3d,
+    EasyAnimateResidualBlock3D,
     EasyAnimateUpsampler3D,
 )
 from torch import Tensor, nn
@@ -167,6 +168,34 @@ def test_at_the_start_a_frame_sees_only_the_frame_its_latent_ends_at() -> None:
         differs = (output(clip) - before).abs().amax(dim=(0, 1, 3, 4)) > 1e-6
         expected = [math.ceil(frame / 4) * 4 == changed for frame in range(9)]
         assert differs.tolist() == expected
+
+
+@torch.no_grad()
+def test_at_the_start_every_kernel_has_unit_gain() -> None:
+    """A residual branch ends in norm, SiLU (root mean square 0.6) and a kernel: 0.6 remains.
+
+    `RESIDUAL_GAIN` has no effect: a block comes before its kernels in `modules()`, so that the
+    scaled kernel is drawn again. The shipped weights start like this, hence it is held here.
+    """
+    vae = AutoencoderKLMagvit(**configs.VAE)
+    start_frame_wise(vae, torch.Generator().manual_seed(0))
+    loudness = []
+    for module in vae.modules():
+        if isinstance(module, EasyAnimateResidualBlock3D):
+            module.conv2.register_forward_hook(
+                lambda _module, _inputs, output: loudness.append(output.square().mean().sqrt())
+            )
+    with whole_clip(vae):
+        vae.encoder(normal(1, 3, 1, 64, 64))
+        vae.decoder(normal(1, 16, 1, 8, 8, seed=1))
+    assert len(loudness) == 14
+    assert [value.item() for value in loudness] == pytest.approx([0.6] * 14, abs=0.15)
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d) and module is not vae.quant_conv:
+            present = module.weight[:, :, -1]
+            assert present.std().item() == pytest.approx(present[0].numel() ** -0.5, rel=0.15)
+            assert module.bias is not None
+            assert not module.bias.any()
 
 
 @torch.no_grad()
