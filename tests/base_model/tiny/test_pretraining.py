@@ -152,7 +152,8 @@ def test_the_files_hold_the_averaged_weights(ran: Ran) -> None:
         trained: dict[str, torch.Tensor] = {}
         for stage in stages[path.split("/", maxsplit=1)[0]]:
             trained |= torch.load(ran.folder / f"{stage}.ckpt", weights_only=True)["ema"]
-        assert len(trained) >= 50
+        # All is trained but the vision tower, which the generator never runs.
+        assert set(trained) == {name for name in written if "visual." not in name}
         for name, value in trained.items():
             assert torch.equal(written[name], value.to(dtype)), name
 
