@@ -43,7 +43,7 @@ def verdict(low: float, high: float) -> str:
     """Say what a 95 % interval of a difference shows."""
     if low > 0:
         return "up"
-    return "down" if high < 0 else "no clear change"
+    return "down" if high < 0 else "unclear"
 
 
 def print_summary(folder: Path, *, as_json: bool) -> None:
@@ -59,10 +59,10 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         rows.append(
             (
                 metric,
-                f"{base[metric]:.4g}",
-                f"{tuned[metric]:.4g}",
-                f"{change['mean']:+.4g}",
-                f"{change['low']:+.4g} ... {change['high']:+.4g}",
+                f"{base[metric]:.3f}",
+                f"{tuned[metric]:.3f}",
+                f"{change['mean']:+.3f}",
+                f"{change['low']:+.3f} to {change['high']:+.3f}",
                 verdict(change["low"], change["high"]),
             )
         )
@@ -70,6 +70,6 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         f"Base against tuned on {evaluation['prompts']} held-out prompts, "
         f"{evaluation['seeds']} clips each, same noise"
     )
-    print_table(title, ("", "base", "tuned", "difference", "95 % interval", "shows"), rows)
+    print_table(title, ("", "base", "tuned", "change", "95 % interval", "verdict"), rows)
     for what, place in found["places"].items():
         print(f"{what + ':':12}{place}")
