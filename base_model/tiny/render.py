@@ -105,7 +105,8 @@ def shape_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor | float) -> 
         y: Pixels below the centre, same shape.
         radius: Radius of the circle of equal area, pixels.
 
-    Exact for the circle; for polygons the distance to the nearest edge line, exact inside.
+    Exact for the circle; for polygons the distance to the nearest edge line, exact near the
+    outline, where coverage is decided.
     """
     if shape == "circle":
         return torch.sqrt(x * x + y * y + 1e-9) - radius

@@ -96,6 +96,7 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         start, seconds = state["step"], state["seconds"]
     log = folder / f"{stage}.jsonl"
+    keep_rows(log, start)
     clock = time.monotonic() - seconds
     for step in range(start, schedule.steps):
         loss, numbers = loss_fn(step_generator(seed, stage, step))
@@ -104,6 +105,8 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters.values(), schedule.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"{stage}: gradient norm is {norm.item()} at step {step}")
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
         with around_step():
@@ -129,6 +132,13 @@ def train(
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(ema[name])
+
+
+def keep_rows(log: Path, step: int) -> None:
+    """Drop a log's rows after `step`: a resumed run writes them again."""
+    if log.exists():
+        rows = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+        log.write_text("".join(row + "\n" for row in rows))
 
 
 def save_atomically(state: object, path: Path) -> None:

@@ -12,16 +12,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLMagvit
 from diffusers.models.autoencoders.autoencoder_kl_magvit import (
     EasyAnimateCausalConv3d,
-    EasyAnimateResidualBlock3D,
     EasyAnimateUpsampler3D,
 )
 from torch import Tensor, nn
 
 PAST_TAP_RATE = 0.2
 """Share of the learning rate that the past taps of causal kernels get."""
-
-RESIDUAL_GAIN = 0.3
-"""Starting gain of residual branches, so that a dozen blocks do not blow the variance up."""
 
 LOG_VARIANCE_START = -4.0
 KL_WEIGHT = 1e-5
@@ -50,8 +46,6 @@ def start_frame_wise(vae: AutoencoderKLMagvit, generator: torch.Generator) -> No
                 module.weight[:, :, -1] = present
                 assert module.bias is not None
                 module.bias.zero_()
-            if isinstance(module, EasyAnimateResidualBlock3D):
-                module.conv2.weight *= RESIDUAL_GAIN
         channels = vae.config.latent_channels
         vae.quant_conv.bias[channels:] = LOG_VARIANCE_START
         vae.quant_conv.weight[channels:] *= 0.1

@@ -209,6 +209,21 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, bad: float) -> N
     assert saved["parameters"]["weight"].isfinite().all()
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    module = new_module()
+    steps = iter(range(100))
+
+    def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        error = module(torch.randn(4, 2, generator=generator)).square().mean()
+        if next(steps) == 7:  # the root of 0 is finite; its derivative is not
+            error = error + (0.0 * module.bias.sum()).sqrt()
+        return error, {}
+
+    with pytest.raises(FloatingPointError, match="gradient norm is nan"):
+        train("stage", module, loss, SCHEDULE, folder=tmp_path, seed=0, report=lambda *_: None)
+    assert all(value.isfinite().all() for value in state(tmp_path)["parameters"].values())
+
+
 def test_frozen_parameters_stay_and_are_not_saved(tmp_path: Path) -> None:
     module = new_module()
     module.bias.requires_grad_(False)
@@ -243,6 +258,14 @@ def test_the_log_has_a_line_for_each_report(tmp_path: Path) -> None:
     assert [row["step"] for row in logged] == [5, 10, 12]
     assert logged == [{"step": step, **numbers} for _, step, _, numbers in rows]
     assert set(logged[0]) == {"step", "loss", "grad_norm", "seconds", "calls"}
+
+
+def test_a_resumed_run_writes_no_row_twice(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        run(tmp_path, stop=7)  # step 5 is logged, step 4 is saved
+    run(tmp_path)
+    logged = [json.loads(line) for line in (tmp_path / "stage.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged] == [5, 10, 12]
 
 
 def test_seconds_go_on_after_a_resume(tmp_path: Path) -> None:

@@ -172,11 +172,7 @@ def test_at_the_start_a_frame_sees_only_the_frame_its_latent_ends_at() -> None:
 
 @torch.no_grad()
 def test_at_the_start_every_kernel_has_unit_gain() -> None:
-    """A residual branch ends in norm, SiLU (root mean square 0.6) and a kernel: 0.6 remains.
-
-    `RESIDUAL_GAIN` has no effect: a block comes before its kernels in `modules()`, so that the
-    scaled kernel is drawn again. The shipped weights start like this, hence it is held here.
-    """
+    """A residual branch ends in norm, SiLU (root mean square 0.6) and a kernel: 0.6 remains."""
     vae = AutoencoderKLMagvit(**configs.VAE)
     start_frame_wise(vae, torch.Generator().manual_seed(0))
     loudness = []
