@@ -11,12 +11,16 @@ from torch import Tensor
 from base_model.tiny.captions import phrasings
 from base_model.tiny.render import draw_staging, render_staged
 from base_model.tiny.scenes import Scene
+from reward_tuning.pretrain.judge_accuracy import (
+    appeal_correlation,
+    attribute_accuracy,
+    preference_accuracy,
+)
 from rewards import FrameReward, load_reward
 from rewards.checkpoint import SHIPPED, shipped_names
 
 NAMES = ("aesthetic", "clip-held-out", "clip", "hps")
 TEXT_JUDGES = ("clip", "clip-held-out", "hps")
-# A combination that is held out, its clip, and clips with one attribute changed.
 SCENE = Scene("red", "star", "dark", "large", "left")
 
 
@@ -52,22 +56,34 @@ def test_the_held_out_judge_has_another_architecture() -> None:
     assert architectures[0]["text_cfg"] != architectures[1]["text_cfg"]
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
+# Share of held-out frames whose true word scores above every other one of its attribute, in the
+# worse language, measured on 300 frames; chance is 1/6, 1/4, 1/4, 1/3. Shape is hps's weak side.
+MEASURED = {
+    "clip": {"colour": 0.90, "shape": 1.0, "background": 1.0, "size": 0.95},
+    "clip-held-out": {"colour": 0.99, "shape": 0.88, "background": 0.99, "size": 0.98},
+    "hps": {"colour": 0.94, "shape": 0.70, "background": 1.0, "size": 1.0},
+}
+
+
 @pytest.mark.parametrize("name", TEXT_JUDGES)
-def test_right_scores_above_wrong_in_both_languages(name: str, language: str) -> None:
-    judge = load(name)
-    wrong = {
-        "colour": Scene("blue", "star", "dark", "large", "left"),
-        "shape": Scene("red", "circle", "dark", "large", "left"),
-        "background": Scene("red", "star", "striped", "large", "left"),
-        "size": Scene("red", "star", "dark", "small", "left"),
-    }
-    prompts = phrasings(SCENE, language)  # type: ignore[arg-type]
-    clips = torch.cat([clip(SCENE), *(clip(s) for s in wrong.values())])
-    for prompt in prompts:
-        right, *others = judge(clips, [prompt] * len(clips)).tolist()
-        for attribute, score in zip(wrong, others, strict=True):
-            assert right > score + 0.02, (prompt, attribute)
+def test_attributes_of_unseen_combinations_in_both_languages(name: str) -> None:
+    accuracy = attribute_accuracy(load(name), 60, seed=1)
+    assert len(accuracy) == 8
+    for key, share in accuracy.items():
+        # Three standard errors of 60 draws, at most 0.18.
+        expected = MEASURED[name][key.partition("/")[0]]
+        slack = 3 * (max(expected * (1 - expected), 0.01) / 60) ** 0.5
+        assert share >= expected - slack, key
+
+
+def test_hps_prefers_the_better_frame_on_unseen_combinations() -> None:
+    # 0.954 and 0.959 of 800 pairs were measured.
+    assert preference_accuracy(load("hps"), 150, seed=1)["all"] > 0.9
+
+
+def test_aesthetic_follows_its_analytic_target() -> None:
+    # 0.80 was measured on 600 frames.
+    assert appeal_correlation(load("aesthetic"), 200, seed=1) > 0.7
 
 
 @pytest.mark.parametrize("name", ["hps", "aesthetic"])
