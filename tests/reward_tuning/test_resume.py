@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,13 +34,19 @@ OVERRIDES = ("evaluation.prompts=2", "evaluation.seeds=1")
 DEADLINE = 600  # seconds that a run may take, on a machine that is busy with others
 
 
-def train(world: Path, output: Path, resume: bool, kill_at: tuple[str, int, str] | str) -> None:
+def train(
+    world: Path,
+    output: Path,
+    resume: bool,
+    kill_at: tuple[str, int, str] | str,
+    number: signal.Signals = signal.SIGKILL,
+) -> None:
     """What the process does: run, and kill itself at a stage, count and phase, or in a rename."""
     torch.set_num_threads(1)
 
     def progress(event: ProgressEvent) -> None:
         if (event.stage, event.done, event.phase) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     if isinstance(kill_at, str) and kill_at:
         rename = Path.rename
@@ -56,9 +61,14 @@ def train(world: Path, output: Path, resume: bool, kill_at: tuple[str, int, str]
 
 
 def start(
-    world: Path, output: Path, *, resume: bool = False, kill_at: tuple[str, int, str] | str = ""
+    world: Path,
+    output: Path,
+    *,
+    resume: bool = False,
+    kill_at: tuple[str, int, str] | str = "",
+    number: signal.Signals = signal.SIGKILL,
 ) -> BaseProcess:
-    process = FORK.Process(target=train, args=(world, output, resume, kill_at))
+    process = FORK.Process(target=train, args=(world, output, resume, kill_at, number))
     process.start()
     return process
 
@@ -155,15 +165,7 @@ def test_stopped_by_a_signal(
     world: Path, tmp_path: Path, uninterrupted: Path, number: signal.Signals
 ) -> None:
     output = tmp_path / "run"
-    process = start(world, output)
-    deadline = time.monotonic() + DEADLINE
-    metrics = output / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline
-        assert process.exitcode is None
-        time.sleep(0.005)
-    assert process.pid is not None
-    os.kill(process.pid, number)
+    process = start(world, output, kill_at=("training", 3, "sweep"), number=number)
     process.join(DEADLINE)
     assert process.exitcode not in (0, None)
     finish(world, output, resume=True)
