@@ -43,6 +43,8 @@ def train(
 ) -> None:
     """What the process does: run, and kill itself at a stage, count and phase, or in a rename."""
     torch.set_num_threads(1)
+    # A shell ignores SIGINT for what it starts in the background, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def progress(event: ProgressEvent) -> None:
         if (event.stage, event.done, event.phase) == kill_at:
