@@ -10,16 +10,13 @@ import safetensors.torch
 from torch import Tensor
 
 
-def save_reproducibly(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> None:
-    """Write tensors and metadata, the same bytes for the same content, whole or not at all.
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file as bytes, the same for the same content.
 
     The library keeps metadata in a hash map and writes more than one entry in an order that
     changes from call to call; here the header is written again with sorted metadata.
 
     Args:
-        path: The file; one that is there is replaced.
         tensors: Any dtypes; made contiguous.
         metadata: Text by name; `format` must be `pt` for transformers to load the file.
     """
@@ -28,6 +25,13 @@ def save_reproducibly(
     header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + length])}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the format keeps its data aligned to 8 bytes
+    return len(text).to_bytes(8, "little") + text + plain[8 + length :]
+
+
+def save_reproducibly(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write `safetensors_bytes` to a file, whole or not at all; one that is there is replaced."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(len(text).to_bytes(8, "little") + text + plain[8 + length :])
+    temporary.write_bytes(safetensors_bytes(tensors, metadata))
     temporary.replace(path)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from base_model.key_map import to_original
+from base_model.training.weight_file import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.exports.fitting import fit
-from reward_tuning.exports.tensor_file import read_tensors, safetensors_bytes, write_atomically
+from reward_tuning.exports.tensor_file import read_tensors, write_atomically
 from reward_tuning.lora import LoraWeights, linear_modules
 
 # The double underscore is mandatory: with one, the original reader takes `proj_out` for `proj`.

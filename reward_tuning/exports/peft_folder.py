@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from base_model.training.weight_file import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.exports.fitting import fit, pair_up, plain_config
 from reward_tuning.exports.tensor_file import (
     read_tensors,
-    safetensors_bytes,
     write_folder_atomically,
 )
 from reward_tuning.lora import LoraWeights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,25 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-
-
-def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file as bytes, the same for the same content.
-
-    The library keeps metadata in a hash map and writes it in another order in each process; here
-    the header is written again with sorted metadata.
-    """
-    plain = safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()})
-    length = int.from_bytes(plain[:8], "little")
-    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + length])}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the format keeps the data 8-byte aligned
-    return len(text).to_bytes(8, "little") + text + plain[8 + length :]
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from base_model.training.weight_file import save_reproducibly
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_data import tokenizer_texts
 from reward_tuning.pretrain.judge_loop import OnProgress, Schedule
@@ -100,23 +101,8 @@ def save_judge(run: JudgeRun, state: dict[str, Tensor], metadata: dict[str, str]
     """
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     path = run.out_dir / f"{run.name}.safetensors"
-    temporary = path.with_name(path.name + ".part")
-    metadata = {"format": "pt", **metadata, "command": run.command}
-    save_file({k: v.contiguous() for k, v in half.items()}, temporary, metadata)
-    _sort_metadata(temporary)
-    temporary.replace(path)
+    save_reproducibly(path, half, {"format": "pt", **metadata, "command": run.command})
     return path
-
-
-def _sort_metadata(path: Path) -> None:
-    """Order a safetensors header: the writer keeps metadata in a hash map of random order."""
-    content = path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
 def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess) -> dict[str, str]:

@@ -15,6 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from base_model.training import weight_file
 from reward_tuning.errors import TuningError
 from reward_tuning.exports import (
     DIFFUSERS_FILE,
@@ -94,13 +95,13 @@ def test_bf16_export_is_the_rounded_adapter_at_half_the_size(
 def test_the_same_adapter_gives_the_same_bytes(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(4.0), "a": torch.ones(2, 3)}
     metadata = dict.fromkeys(["format", "sshs_model_hash", "sshs_legacy_hash", "one"], "x")
-    ours = {tensor_file.safetensors_bytes(tensors, metadata) for _ in range(20)}
-    ours.add(tensor_file.safetensors_bytes(tensors, dict(reversed(metadata.items()))))
+    ours = {weight_file.safetensors_bytes(tensors, metadata) for _ in range(20)}
+    ours.add(weight_file.safetensors_bytes(tensors, dict(reversed(metadata.items()))))
     assert len(ours) == 1
     # the control: the library alone orders metadata by a random hash
     assert len({safetensors.torch.save(tensors, metadata) for _ in range(20)}) > 1
     path = tmp_path / "x.safetensors"
-    path.write_bytes(tensor_file.safetensors_bytes(tensors, {"k": "ü", "a": "b"}))
+    path.write_bytes(weight_file.safetensors_bytes(tensors, {"k": "ü", "a": "b"}))
     read, metadata = tensor_file.read_tensors(path)
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[k], tensors[k]) for k in tensors)
