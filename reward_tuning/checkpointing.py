@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.run_folder import not_written
+from reward_tuning.whole_file import not_written
 
 _NAME = re.compile(r"step-(\d{6,})")
 ADAPTER, EMA, OPTIMISER, RNG, STATE = (

@@ -25,9 +25,10 @@ from reward_tuning.judges import load_judges
 from reward_tuning.lora import LoraWeights
 from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
-from reward_tuning.run_folder import RunFolder, write_whole
+from reward_tuning.run_folder import RunFolder
 from reward_tuning.run_parts import RunParts
 from reward_tuning.seeds import derive_seed
+from reward_tuning.whole_file import write_whole
 
 SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
 ORIGINAL_FILE = "original.safetensors"

@@ -16,7 +16,7 @@ import torch
 
 from reward_tuning.plan import Plan
 from reward_tuning.reward_step import BatchReport
-from reward_tuning.run_folder import not_written, write_whole
+from reward_tuning.whole_file import not_written, write_whole
 
 VANISHING = 1e-3  # norm before clipping; the published script's own note on its stalled runs
 VANISHING_STEPS = 5

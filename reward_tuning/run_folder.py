@@ -7,7 +7,6 @@ lora/, evaluation.json.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from reward_tuning.errors import TuningError
 from reward_tuning.loading import dump_recipe, load_recipe
 from reward_tuning.recipe import Recipe
+from reward_tuning.whole_file import write_whole
 
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 
@@ -176,32 +176,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to the disk and rename it.
-
-    Raises:
-        TuningError: It cannot be written; what was there before is unchanged.
-    """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise not_written(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def not_written(path: Path, error: Exception) -> TuningError:
-    """The error of a full disk or a folder without permission."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return TuningError(
-        f"{path} could not be written: {reason}. What was there before is unchanged; free some "
-        "space, then go on with `reward-tuning resume` on the run folder"
-    )

@@ -95,18 +95,24 @@ def soft_mask(frames: Tensor) -> Tensor:
     Returns:
         (f, H, W) in [0, 1], scaled so that the shape's inside is 1.
     """
-    smooth = F.conv2d(
-        F.pad(frames, (1, 1, 1, 1), mode="replicate"),
-        (BINOMIAL[:, None] * BINOMIAL).expand(3, 1, 3, 3),
-        groups=3,
-    )
+    smooth = blurred(frames)
     chroma = smooth.amax(dim=1) - smooth.amin(dim=1)
     inside = chroma[chroma > MIN_CHROMA]
     if inside.numel() < MIN_AREA:
         return torch.zeros_like(chroma)
-    full = inside.quantile(0.6)
-    # Half the chroma stays half a pixel; under a quarter is noise.
-    return (2.0 * chroma / full - 0.5).clamp(0.0, 1.0)
+    return steepened(chroma / inside.quantile(0.6))
+
+
+def blurred(images: Tensor) -> Tensor:
+    """A light blur of (n, c, H, W), edges repeated."""
+    channels = images.shape[1]
+    kernel = (BINOMIAL[:, None] * BINOMIAL).expand(channels, 1, 3, 3)
+    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
+
+
+def steepened(coverage: Tensor) -> Tensor:
+    """Coverage with half a pixel left at half and under a quarter, which is noise, at nothing."""
+    return (2.0 * coverage - 0.5).clamp(0.0, 1.0)
 
 
 def read_colour(frames: Tensor, mask: Tensor) -> str:
@@ -164,7 +170,8 @@ def read_shape(mask: Tensor, path: Tensor, radius: float) -> tuple[str, float]:
     """The shape word whose ideal outline overlaps the mask best, and that overlap.
 
     Every frame is compared at its own centre of mass with outlines turned by -12 to 12
-    degrees; a shape's overlap is the mean over frames of the best turn.
+    degrees, blurred and steepened as the mask is; a shape's overlap is the mean over frames of
+    the best turn.
     """
     y, x = pixel_grid()
     dx = x - path[:, 0, None, None]
@@ -176,7 +183,8 @@ def read_shape(mask: Tensor, path: Tensor, radius: float) -> tuple[str, float]:
         best = torch.zeros(len(mask))
         for degrees in turns:
             c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-            ideal = shape_coverage(shape, c * dx + s * dy, c * dy - s * dx, radius)
+            cover = shape_coverage(shape, c * dx + s * dy, c * dy - s * dx, radius)
+            ideal = steepened(blurred(cover[:, None])[:, 0])
             shared = torch.minimum(mask, ideal).sum(dim=(1, 2))
             either = torch.maximum(mask, ideal).sum(dim=(1, 2)).clamp_min(1e-6)
             best = torch.maximum(best, shared / either)

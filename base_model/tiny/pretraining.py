@@ -16,7 +16,6 @@ the decoder learns to move things. In a world of constant speeds nothing is lost
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
 from base_model.generator import Generator
@@ -36,7 +36,13 @@ from base_model.tiny.captions import LANGUAGES, draw_caption, every_caption
 from base_model.tiny.render import render
 from base_model.tiny.scenes import draw_scenes
 from base_model.training.flow_matching import TEXT_DROPOUT, flow_matching_loss
-from base_model.training.loop import ReportFn, Schedule, step_generator, train
+from base_model.training.loop import (
+    ReportFn,
+    Schedule,
+    python_random,
+    step_generator,
+    train,
+)
 from base_model.training.text_encoder import (
     build_text_encoder,
     language_model_loss,
@@ -53,9 +59,20 @@ from base_model.training.weight_file import save_reproducibly
 
 SCHEDULES = {
     "text": Schedule(steps=300, learning_rate=1e-3, ema_decay=0.99),
-    "vae-images": Schedule(steps=3000, learning_rate=5e-4, warmup=100, ema_decay=0.998),
-    "vae-clips": Schedule(steps=1000, learning_rate=8e-4, ema_decay=0.998, checkpoint_every=100),
-    "transformer": Schedule(steps=2500, learning_rate=1e-3, warmup=100, weight_decay=0.0),
+    "vae-images": Schedule(
+        steps=7000, learning_rate=1.5e-3, optimiser="muon", weight_decay=0.0, ema_decay=0.998
+    ),
+    "vae-clips": Schedule(
+        steps=2000,
+        learning_rate=1.5e-3,
+        optimiser="muon",
+        weight_decay=0.0,
+        ema_decay=0.998,
+        checkpoint_every=100,
+    ),
+    "transformer": Schedule(
+        steps=6000, learning_rate=2e-3, optimiser="muon", warmup=100, weight_decay=0.0
+    ),
 }
 STAGES = tuple(SCHEDULES)
 
@@ -63,12 +80,7 @@ IMAGE_BATCH = 8
 CLIP_BATCH = 4
 CAPTION_BATCH = 32
 LATENT_BATCH = 32
-CACHED_CLIPS = 6000
-
-
-def python_random(generator: torch.Generator) -> random.Random:
-    """A `random.Random` seeded from a torch generator."""
-    return random.Random(int(torch.randint(0, 2**62, (1,), generator=generator)))
+CACHED_CLIPS = 10000
 
 
 def image_batch(generator: torch.Generator) -> Tensor:
@@ -178,7 +190,7 @@ class TinyPretraining:
         model = self._new_text_encoder(tokenizer)
         model.model.visual.requires_grad_(False)
 
-        def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             rng = python_random(generator)
             drawn = draw_scenes(CAPTION_BATCH, rng)
             pairs = [(draw_caption(scene, rng), draw_caption(scene, rng)) for scene in drawn]
@@ -204,7 +216,7 @@ class TinyPretraining:
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
 
-        def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             frames = batch(generator)
             with torch.autocast("cpu", torch.bfloat16):
                 return vae_loss(vae, frames, generator)
@@ -263,13 +275,14 @@ class TinyPretraining:
         cache = self.latent_cache()
         model = Generator(self._new_transformer(), self._new_vae())
 
-        def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             rows = torch.randint(0, len(cache["latents"]), (LATENT_BATCH,), generator=generator)
             language = torch.randint(0, len(LANGUAGES), (LATENT_BATCH,), generator=generator)
             text = cache["text"][rows, language].float()
             dropped = torch.rand(LATENT_BATCH, generator=generator) < TEXT_DROPOUT
             text = torch.where(dropped[:, None, None], cache["empty"], text)
-            with torch.autocast("cpu", torch.bfloat16):
+            # At 84 tokens the plain products are three times as fast backward as flash attention.
+            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 return flow_matching_loss(model, cache["latents"][rows], text, generator, mu=MU)
 
         self._train("transformer", model.transformer, loss)

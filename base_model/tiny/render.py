@@ -1,6 +1,6 @@
 """Render scenes as anti-aliased clips.
 
-Distances are signed distances to the outline in pixels; coverage is a linear ramp one and a
+Distances are signed distances to the outline in pixels; coverage is a linear ramp two and a
 half pixels wide, so that edges survive an 8x8 compression. Shapes of one size have one
 *area* (that of a circle of the size's radius), so that size can be read whatever the shape.
 """
@@ -29,7 +29,7 @@ DIRECTIONS = {
 SPEED = 2.0
 """Pixels a frame, +-10 %: sixteen pixels over a clip."""
 
-EDGE = 1.5
+EDGE = 2.5
 """Width of the anti-aliasing ramp in pixels."""
 
 PERIOD = 16.0

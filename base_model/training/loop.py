@@ -10,26 +10,35 @@ import hashlib
 import json
 import math
 import os
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-LossFn = Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]
+LossFn = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
+"""(step from 0, its generator) -> scalar loss and numbers to report."""
+
 ReportFn = Callable[[str, int, int, dict[str, float]], None]
-"""(stage, step, steps, numbers)."""
+"""(stage, steps done, steps, mean numbers since the last report)."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: linear warm-up, cosine to a hundredth, AdamW, optional EMA."""
+    """How long and how fast: linear warm-up, cosine to a hundredth, EMA.
+
+    With `optimiser="muon"` kernels and matrices take orthogonalised steps (Muon, scaled to
+    AdamW's size), and everything else AdamW's.
+    """
 
     steps: int
     learning_rate: float
+    optimiser: Literal["adamw", "muon"] = "adamw"
     warmup: int = 50
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -56,6 +65,80 @@ def step_generator(seed: int, stage: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(step_seed(seed, stage, step))
 
 
+def python_random(generator: torch.Generator) -> random.Random:
+    """A `random.Random` seeded from a torch generator."""
+    return random.Random(int(torch.randint(0, 2**62, (1,), generator=generator)))
+
+
+SMALLEST_MATRIX = 4
+"""Kernels with fewer inputs or outputs (those of RGB) have no spectrum worth evening out."""
+
+
+class Optimiser:
+    """AdamW, or Muon for matrices beside AdamW for the rest; only matrices decay.
+
+    Muon (torch.optim.Muon) takes two-dimensional parameters only: kernels are given to it as
+    matrices (outputs, everything else) that share the kernels' storage.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], schedule: Schedule) -> None:
+        self._matrices: list[tuple[nn.Parameter, nn.Parameter]] = []
+        rest = list(parameters)
+        rate, decay = schedule.learning_rate, schedule.weight_decay
+        self._parts: list[torch.optim.Optimizer] = []
+        if schedule.optimiser == "muon":
+            if not hasattr(torch.optim, "Muon"):
+                raise RuntimeError(
+                    f"pre-training needs torch.optim.Muon of torch 2.9; this is {torch.__version__}"
+                )
+            kernels = [p for p in rest if p.ndim >= 2 and min(p.shape[:2]) >= SMALLEST_MATRIX]
+            rest = [p for p in rest if p.ndim < 2 or min(p.shape[:2]) < SMALLEST_MATRIX]
+            self._matrices = [(p, nn.Parameter(as_matrix(p.detach(), p))) for p in kernels]
+            matrices = [matrix for _, matrix in self._matrices]
+            self._parts.append(
+                torch.optim.Muon(
+                    matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in rest if p.ndim > 1]},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self._parts.append(torch.optim.AdamW(groups, lr=rate, weight_decay=decay))
+
+    def step(self, learning_rate: float) -> None:
+        """One step at a learning rate, from the parameters' gradients."""
+        for kernel, matrix in self._matrices:
+            matrix.grad = None if kernel.grad is None else as_matrix(kernel.grad, kernel)
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The states of the parts."""
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Put back what `state_dict` gave."""
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def as_matrix(tensor: Tensor, kernel: Tensor) -> Tensor:
+    """A kernel-shaped tensor as (outputs, everything else), columns in the kernel's memory order.
+
+    The kernel itself comes back as a view, whatever its memory format; a Muon step does not
+    depend on the order of columns.
+    """
+    order = sorted(range(1, kernel.ndim), key=kernel.stride, reverse=True)
+    return tensor.permute(0, *order).reshape(len(tensor), -1)
+
+
+class OtherRunError(ValueError):
+    """A checkpoint is there, but of another run."""
+
+
 def train(
     stage: str,
     module: nn.Module,
@@ -72,57 +155,71 @@ def train(
     Args:
         stage: Name of the stage; names its checkpoint and seeds its draws.
         module: What is trained: every parameter that requires a gradient.
-        loss_fn: One step's scalar loss and numbers to log, from that step's generator.
+        loss_fn: One step's scalar loss and numbers to log, drawing from that step's generator.
         schedule: Steps and optimiser settings.
         folder: Where `STAGE.ckpt` and `STAGE.jsonl` are kept; an existing checkpoint resumes.
         seed: The run's seed.
         report: Called every `report_every` steps.
         around_step: A context entered around each optimiser step.
+
+    Raises:
+        OtherRunError: The checkpoint is of another seed or schedule.
+        FloatingPointError: The loss or a gradient is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(
-        parameters.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
+    buffers = dict(module.named_buffers())
+    optimiser = Optimiser(parameters.values(), schedule)
     ema = {name: p.detach().clone() for name, p in parameters.items()}
     start, seconds = 0, 0.0
+    run = {"seed": seed, "schedule": repr(schedule)}
     checkpoint = folder / f"{stage}.ckpt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if state["run"] != run:
+            raise OtherRunError(
+                f"{checkpoint} is of another run ({state['run']}, this one is {run}): delete it "
+                "to start again, or choose another folder"
+            )
         with torch.no_grad():
             for name, p in parameters.items():
                 p.copy_(state["parameters"][name])
                 ema[name].copy_(state["ema"][name])
+            for name, buffer in buffers.items():
+                buffer.copy_(state["buffers"][name])
         optimiser.load_state_dict(state["optimiser"])
         start, seconds = state["step"], state["seconds"]
     log = folder / f"{stage}.jsonl"
     keep_rows(log, start)
     clock = time.monotonic() - seconds
+    recent: list[dict[str, float]] = []
     for step in range(start, schedule.steps):
-        loss, numbers = loss_fn(step_generator(seed, stage, step))
+        loss, numbers = loss_fn(step, step_generator(seed, stage, step))
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{stage}: loss is {loss.item()} at step {step}")
-        optimiser.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters.values(), schedule.max_grad_norm)
         if not torch.isfinite(norm):
             raise FloatingPointError(f"{stage}: gradient norm is {norm.item()} at step {step}")
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
         with around_step():
-            optimiser.step()
+            optimiser.step(schedule.rate(step))
         decay = min(schedule.ema_decay, (1.0 + step) / (10.0 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(ema.values()), list(parameters.values()), 1.0 - decay)
         done, seconds = step + 1, time.monotonic() - clock
+        recent.append({"loss": loss.item(), "grad_norm": float(norm), **numbers})
         if done % schedule.report_every == 0 or done == schedule.steps:
-            row = {"loss": loss.item(), "grad_norm": float(norm), "seconds": seconds, **numbers}
+            row = {"seconds": seconds, **means(recent)}
+            recent = []
             report(stage, done, schedule.steps, row)
             with log.open("a") as file:
                 file.write(json.dumps({"step": done, **row}) + "\n")
         if done % schedule.checkpoint_every == 0 or done == schedule.steps:
             state = {
+                "run": run,
                 "parameters": {name: p.detach() for name, p in parameters.items()},
+                "buffers": buffers,
                 "ema": ema,
                 "optimiser": optimiser.state_dict(),
                 "step": done,
@@ -132,6 +229,13 @@ def train(
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(ema[name])
+
+
+def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in columns.items()}
 
 
 def keep_rows(log: Path, step: int) -> None:
@@ -149,9 +253,3 @@ def save_atomically(state: object, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def draws(generator: torch.Generator) -> Iterator[int]:
-    """An endless stream of 62-bit integers, to seed what does not take a torch generator."""
-    while True:
-        yield int(torch.randint(0, 2**62, (1,), generator=generator))

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from base_model.training.weight_file import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.exports.fitting import fit, pair_up, plain_config
-from reward_tuning.exports.tensor_file import read_tensors, write_atomically
+from reward_tuning.exports.tensor_file import read_tensors
 from reward_tuning.lora import LoraWeights
+from reward_tuning.whole_file import EXPORT_AGAIN, write_whole
 
 PREFIX = "transformer."
 METADATA = "lora_adapter_metadata"  # diffusers' own name for it
@@ -34,7 +35,9 @@ def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
         "target_modules": sorted(weights.state),
     }
     text = json.dumps({PREFIX + k: v for k, v in config.items()}, sort_keys=True)
-    write_atomically(path, safetensors_bytes(tensors, {"format": "pt", METADATA: text}))
+    write_whole(
+        path, safetensors_bytes(tensors, {"format": "pt", METADATA: text}), advice=EXPORT_AGAIN
+    )
 
 
 def read(path: Path, transformer: nn.Module) -> LoraWeights:

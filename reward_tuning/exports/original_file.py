@@ -18,8 +18,9 @@ from base_model.key_map import to_original
 from base_model.training.weight_file import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.exports.fitting import fit
-from reward_tuning.exports.tensor_file import read_tensors, write_atomically
+from reward_tuning.exports.tensor_file import read_tensors
 from reward_tuning.lora import LoraWeights, linear_modules
+from reward_tuning.whole_file import EXPORT_AGAIN, write_whole
 
 # The double underscore is mandatory: with one, the original reader takes `proj_out` for `proj`.
 PREFIX = "lora_unet__"
@@ -39,7 +40,7 @@ def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
         tensors[f"{key}.{_DOWN}"] = down.to(dtype).contiguous()
         tensors[f"{key}.{_UP}"] = up.to(dtype).contiguous()
         tensors[f"{key}.{_ALPHA}"] = torch.tensor(weights.alpha, dtype=torch.float32)
-    write_atomically(path, safetensors_bytes(tensors, _hashes(tensors)))
+    write_whole(path, safetensors_bytes(tensors, _hashes(tensors)), advice=EXPORT_AGAIN)
 
 
 def read(path: Path, transformer: nn.Module) -> LoraWeights:

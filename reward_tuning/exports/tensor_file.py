@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,25 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name and rename: the file is there whole, or as it was before.
-
-    Raises:
-        TuningError: the disk is full, or the folder cannot be written.
-    """
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _not_written(path, error) from error
+from reward_tuning.whole_file import EXPORT_AGAIN, not_written, temporary_beside, write_whole
 
 
 def write_folder_atomically(folder: Path, files: Mapping[str, bytes], *, marker: str) -> None:
@@ -51,12 +32,12 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes], *, marker:
             f"{folder} exists and is no earlier export (it has no {marker}); choose another name "
             "or remove it yourself"
         )
-    temporary, old = _temporary(folder), _temporary(folder, "old")
+    temporary, old = temporary_beside(folder), temporary_beside(folder, "old")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         for name, content in files.items():
-            write_atomically(temporary / name, content)
+            write_whole(temporary / name, content, advice=EXPORT_AGAIN)
         if replaces:
             folder.rename(old)
         try:
@@ -66,7 +47,7 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes], *, marker:
                 old.rename(folder)
             raise
     except OSError as error:
-        raise _not_written(folder, error) from error
+        raise not_written(folder, error, advice=EXPORT_AGAIN) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if replaces:
@@ -103,16 +84,5 @@ def _open(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _temporary(path: Path, kind: str = "tmp") -> Path:
-    return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
-
-
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def _not_written(path: Path, error: OSError) -> TuningError:
-    return TuningError(
-        f"{path} could not be written: {error.strerror or error}. What was there before is "
-        "unchanged; free some space or choose another place, and export again"
-    )

@@ -35,7 +35,8 @@ def pretrain_tiny(
         TuningError: An unknown stage, or one whose predecessors have not been run.
     """
     from base_model.tiny.pretraining import STAGES, TinyPretraining
-    from reward_tuning.pretrain.judges import JUDGES, JudgeProgress, train_judge
+    from base_model.training.loop import OtherRunError
+    from reward_tuning.pretrain.judges import JUDGES, train_judge
 
     output = output or DEFAULT_OUTPUT
     stages = (*STAGES, "generator", *JUDGES)
@@ -45,19 +46,17 @@ def pretrain_tiny(
     def report(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
         progress(ProgressEvent(stage, done, total, metrics=numbers))
 
-    def report_judge(event: JudgeProgress) -> None:
-        progress(ProgressEvent(event.judge, event.step, event.steps, metrics=event.metrics))
-
-    pretraining = TinyPretraining(output / "training", seed=seed, report=report)
+    training = output / "training"
+    pretraining = TinyPretraining(training, seed=seed, report=report)
     for stage in stages if only is None else (only,):
         try:
             if stage in JUDGES:
-                train_judge(stage, output / "judges", seed, report_judge)
+                train_judge(stage, output / "judges", seed, report, training=training)
             elif stage == "generator":
                 command = f"reward-tuning pretrain tiny --seed {seed}"
                 pretraining.write_checkpoint(output / "generator", command=command)
             else:
                 pretraining.run(stage)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, OtherRunError, FloatingPointError) as error:
             raise TuningError(f"pretrain {stage}: {error}") from error
     return output

@@ -24,7 +24,6 @@ from reward_tuning.pretrain.judge_configs import (
     trained_clip,
 )
 from reward_tuning.pretrain.judge_data import draw_frames, named_rng
-from reward_tuning.pretrain.judge_loop import train
 from rewards.aesthetic import build_head
 from rewards.clip_tower import build_model
 
@@ -41,16 +40,13 @@ def train_aesthetic(run: JudgeRun) -> Path:
     # The head is affine: started at the mean, it only has to learn the differences.
     torch.nn.init.constant_(list(head.parameters())[-1], float(targets.mean()))
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        _, generator = named_rng(run.name, run.seed, step)
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(features), (BLOCK,), generator=generator)
         torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
         error = head(features[rows])[:, 0] - targets[rows]
         return error.square().mean(), {"error": float(error.detach().abs().mean())}
 
-    train(
-        run.name, head, loss_of, run.schedule, run.progress_file, run.fingerprint, run.on_progress
-    )
+    run.train(head, loss_of)
     return save_judge(run, head.state_dict(), {"kind": "aesthetic", "tower": "clip.safetensors"})
 
 

@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from base_model.training.loop import LossFn, ReportFn, Schedule, train
 from base_model.training.weight_file import save_reproducibly
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_data import tokenizer_texts
-from reward_tuning.pretrain.judge_loop import OnProgress, Schedule
 from rewards.bpe import train_bpe, write_merges
 from rewards.clip_tower import Architecture, build_tokenizer
 from rewards.preprocess import Preprocess
@@ -45,37 +45,50 @@ CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
 SCHEDULES: dict[JudgeName, Schedule] = {
-    "clip": Schedule(steps=1000, learning_rate=2e-3),
-    "hps": Schedule(steps=600, learning_rate=1e-3),
-    "aesthetic": Schedule(steps=1500, learning_rate=1e-3, save_every=500, report_every=100),
-    "clip-held-out": Schedule(steps=1000, learning_rate=2e-3),
+    "clip": Schedule(steps=1000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "hps": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.0),
+    "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
+    "clip-held-out": Schedule(steps=1500, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
 }
+"""Without a moving average: batch statistics belong to the last weights."""
 
 
 @dataclass(frozen=True)
 class JudgeRun:
-    """Which judge is trained, where, from which seed, and for how long."""
+    """Which judge is trained, where, from which seed, and for how long.
+
+    Attributes:
+        name: the judge; names its stage and its file.
+        out_dir: gets `NAME.safetensors` and the tokenizer.
+        training: gets checkpoint and log.
+        seed: of weights and data.
+        schedule: steps and optimiser.
+        report: called every few steps.
+    """
 
     name: JudgeName
     out_dir: Path
+    training: Path
     seed: int
     schedule: Schedule
-    on_progress: OnProgress | None = None
+    report: ReportFn
 
     @property
     def command(self) -> str:
         """The command that repeats the training."""
         return f"reward-tuning pretrain tiny --only {self.name} --seed {self.seed}"
 
-    @property
-    def progress_file(self) -> Path:
-        """Where an interrupted training continues from."""
-        return self.out_dir / f"{self.name}.progress.pt"
-
-    @property
-    def fingerprint(self) -> str:
-        """What two runs must share for one to continue the other."""
-        return f"{self.name}, seed {self.seed}, {self.schedule.steps} steps"
+    def train(self, module: nn.Module, loss_fn: LossFn) -> None:
+        """Train a module in place, from where it stopped."""
+        train(
+            self.name,
+            module,
+            loss_fn,
+            self.schedule,
+            folder=self.training,
+            seed=self.seed,
+            report=self.report,
+        )
 
 
 def small_tokenizer(out_dir: Path, architecture: Architecture) -> Any:

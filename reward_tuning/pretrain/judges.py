@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from base_model.training.loop import ReportFn
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_aesthetic import train_aesthetic
 from reward_tuning.pretrain.judge_clip import train_clip, train_hps
@@ -21,17 +22,17 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeName,
     JudgeRun,
 )
-from reward_tuning.pretrain.judge_loop import JudgeProgress, OnProgress
 
-__all__ = ["JUDGES", "JudgeName", "JudgeProgress", "OnProgress", "train_judge"]
+__all__ = ["JUDGES", "JudgeName", "train_judge"]
 
 
 def train_judge(
     name: JudgeName,
     out_dir: Path,
-    seed: int = 0,
-    on_progress: OnProgress | None = None,
+    seed: int,
+    report: ReportFn,
     *,
+    training: Path,
     steps: int | None = None,
 ) -> Path:
     """Train one embedded judge, or continue where an interrupted training stopped.
@@ -39,9 +40,10 @@ def train_judge(
     Args:
         name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from ``clip.safetensors`` in
             the same folder.
-        out_dir: gets ``NAME.safetensors``, the tokenizer, and ``NAME.progress.pt`` meanwhile.
+        out_dir: gets ``NAME.safetensors`` and the tokenizer.
         seed: of weights and data; the same seed gives the same file on one machine.
-        on_progress: called every few steps.
+        report: called every few steps.
+        training: folder of checkpoints and logs.
         steps: another length of the training than the judge's own.
 
     Returns:
@@ -56,15 +58,13 @@ def train_judge(
     if steps is not None:
         schedule = replace(schedule, steps=steps)
     out_dir.mkdir(parents=True, exist_ok=True)
-    run = JudgeRun(name, out_dir, seed, schedule, on_progress)
+    run = JudgeRun(name, out_dir, training, seed, schedule, report)
     match name:
         case "clip":
-            path = train_clip(run, CLIP)
+            return train_clip(run, CLIP)
         case "clip-held-out":
-            path = train_clip(run, CLIP_HELD_OUT)
+            return train_clip(run, CLIP_HELD_OUT)
         case "hps":
-            path = train_hps(run)
+            return train_hps(run)
         case "aesthetic":
-            path = train_aesthetic(run)
-    run.progress_file.unlink(missing_ok=True)
-    return path
+            return train_aesthetic(run)

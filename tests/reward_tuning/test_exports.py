@@ -312,7 +312,7 @@ def test_a_failed_write_leaves_what_was_there(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reward_tuning.exports.tensor_file.os.fsync", full)
+    monkeypatch.setattr("reward_tuning.whole_file.os.fsync", full)
     other = LoraWeights(4, 8.0, weights.state)
     with pytest.raises(TuningError, match="No space left"):
         export_adapter(other, path, format)

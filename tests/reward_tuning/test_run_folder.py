@@ -7,7 +7,8 @@ import pytest
 from reward_tuning.errors import TuningError
 from reward_tuning.loading import load_recipe
 from reward_tuning.recipe import Recipe
-from reward_tuning.run_folder import RunFolder, write_whole
+from reward_tuning.run_folder import RunFolder
+from reward_tuning.whole_file import write_whole
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 

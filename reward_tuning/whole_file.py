@@ -1,0 +1,49 @@
+"""Files that are there whole, or as they were before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from reward_tuning.errors import TuningError
+
+GO_ON = "free some space, then go on with `reward-tuning resume` on the run folder"
+EXPORT_AGAIN = "free some space or choose another place, and export again"
+
+
+def write_whole(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it.
+
+    Args:
+        path: Where; missing folders are made.
+        content: All of it.
+        advice: The next step after a failure.
+
+    Raises:
+        TuningError: It cannot be written; what was there before is unchanged.
+    """
+    temporary = temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise not_written(path, error, advice=advice) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path, kind: str = "tmp") -> Path:
+    """A hidden name of this process in the same folder."""
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
+
+
+def not_written(path: Path, error: Exception, *, advice: str = GO_ON) -> TuningError:
+    """The error of a full disk or a folder without permission."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return TuningError(
+        f"{path} could not be written: {reason}. What was there before is unchanged; {advice}"
+    )
