@@ -53,10 +53,11 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         *((("rewards", i), judge) for i, judge in enumerate(rewards)),
         *((("evaluation", "held_out_rewards", i), judge) for i, judge in enumerate(held_out)),
     ]
-    if sampling is not None and method is not None and method.active_steps > sampling.steps:
+    asked = getattr(method, "active_steps", 0)  # not every method has a number of its own
+    if sampling is not None and asked > sampling.steps:
         yield Conflict(
             ("method", "active_steps"),
-            method.active_steps,
+            asked,
             f"at most sampling.steps = {sampling.steps}",
         )
     if sampling is not None:

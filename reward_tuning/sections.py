@@ -130,29 +130,51 @@ SmallestStep = Annotated[
 ]
 
 
-class DraftKMethod(Section):
-    """DRaFT-K (arXiv 2309.17400): gradient through the last K steps, states included.
-
-    The keys are the keywords of `reward_tuning.methods.draft_k`.
-    """
-
-    kind: Literal["draft_k"]
-    active_steps: Positive = Field(description="K, the last steps that receive gradient")
-    nested: float = Field(
-        default=1.0,
+Nested = Annotated[
+    float,
+    Field(
         ge=0.0,
         le=1.0,
         description="Share of the gradient that flows on through the states; 1 = exact",
+    ),
+]
+
+
+class DraftMethod(Section):
+    """DRaFT (arXiv 2309.17400): gradient through every step.
+
+    As with every method, the keys are the keywords of its function in `reward_tuning.methods`.
+    """
+
+    kind: Literal["draft"]
+    nested: Nested = 1.0
+
+
+class DraftKMethod(Section):
+    """DRaFT-K (arXiv 2309.17400): gradient through the last K steps, states included."""
+
+    kind: Literal["draft_k"]
+    active_steps: Positive = Field(description="K, the last steps that receive gradient")
+    nested: Nested = 1.0
+    rescale: Rescale = 1.0
+    smallest_step: SmallestStep = 0.25
+
+
+class AlignPropMethod(Section):
+    """AlignProp (arXiv 2310.03739): DRaFT-K with K drawn anew for each update."""
+
+    kind: Literal["alignprop"]
+    truncation: Literal["uniform", "gaussian"] = Field(
+        default="uniform",
+        description="K from 1 to all alike, or a cut-off around 0.84 of the steps",
     )
+    nested: Nested = 1.0
     rescale: Rescale = 1.0
     smallest_step: SmallestStep = 0.25
 
 
 class DRTuneMethod(Section):
-    """DRTune (arXiv 2405.00760): spaced steps, gradient stopped at the denoiser's input.
-
-    The keys are the keywords of `reward_tuning.methods.drtune`.
-    """
+    """DRTune (arXiv 2405.00760): spaced steps, gradient stopped at the denoiser's input."""
 
     kind: Literal["drtune"]
     active_steps: Positive = Field(description="K, evenly spaced steps that receive gradient")
@@ -171,7 +193,57 @@ class DRTuneMethod(Section):
     smallest_step: SmallestStep = 0.25
 
 
-Method = Annotated[DraftKMethod | DRTuneMethod, Field(discriminator="kind")]
+class ReFLMethod(Section):
+    """ReFL (arXiv 2304.05977): one late step, the reward on its posterior mean."""
+
+    kind: Literal["refl"]
+    stop_range: float = Field(
+        default=0.25,
+        gt=0.0,
+        le=1.0,
+        description="The step lies in this last share of the steps",
+    )
+
+
+class FlowBPSparseMethod(Section):
+    """FlowBP-Sparse (arXiv 2606.11075): random steps, late ones likelier, inputs detached."""
+
+    kind: Literal["flowbp_sparse"]
+    active_steps: Positive = Field(description="K, steps drawn for each update")
+    lateness: float = Field(
+        default=2.0, ge=0.0, description="Step i is drawn with weight (i + 1) ** lateness"
+    )
+    rescale: Rescale = 1.0
+    smallest_step: SmallestStep = 0.25
+
+
+class EasyAnimateMethod(Section):
+    """EasyAnimate's published reward script: its strategies, without rescale."""
+
+    kind: Literal["easyanimate"]
+    strategy: Literal["last", "tail", "uniform", "random"] = Field(
+        default="tail", description="Its --backprop_strategy"
+    )
+    active_steps: Positive = Field(default=10, description="Its --backprop_num_steps")
+    first_step: NotNegative = Field(default=0, description="Its --backprop_random_start_step")
+    last_step: NotNegative | None = Field(
+        default=None, description="Its --backprop_random_end_step, included; null = the last"
+    )
+    stop_input_gradient: bool = Field(
+        default=False, description="Its --stop_latent_model_input_gradient"
+    )
+
+
+Method = Annotated[
+    DraftMethod
+    | DraftKMethod
+    | AlignPropMethod
+    | DRTuneMethod
+    | ReFLMethod
+    | FlowBPSparseMethod
+    | EasyAnimateMethod,
+    Field(discriminator="kind"),
+]
 
 
 class Judge(Section):

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.methods.alignprop import alignprop
+from reward_tuning.methods.draft import draft
 from reward_tuning.methods.draft_k import draft_k
 from reward_tuning.methods.drtune import drtune
+from reward_tuning.methods.easyanimate import easyanimate
+from reward_tuning.methods.flowbp_sparse import flowbp_sparse
+from reward_tuning.methods.refl import refl
 from reward_tuning.plan import Plan
 
-METHODS = ("draft_k", "drtune")
+METHODS: dict[str, Callable[..., Plan]] = {
+    "draft": draft,
+    "draft_k": draft_k,
+    "alignprop": alignprop,
+    "drtune": drtune,
+    "refl": refl,
+    "flowbp_sparse": flowbp_sparse,
+    "easyanimate": easyanimate,
+}
 
-__all__ = ["METHODS", "draft_k", "drtune", "make_plan"]
+__all__ = [
+    "METHODS",
+    "alignprop",
+    "draft",
+    "draft_k",
+    "drtune",
+    "easyanimate",
+    "flowbp_sparse",
+    "make_plan",
+    "refl",
+]
 
 
 def make_plan(kind: str, generator: torch.Generator, sigmas: Tensor, **options: Any) -> Plan:
@@ -29,10 +53,6 @@ def make_plan(kind: str, generator: torch.Generator, sigmas: Tensor, **options: 
     Raises:
         TuningError: an unknown method, or an option out of range.
     """
-    match kind:
-        case "draft_k":
-            return draft_k(generator, sigmas, **options)
-        case "drtune":
-            return drtune(generator, sigmas, **options)
-        case _:
-            raise TuningError(f"method.kind is {kind!r}; allowed are {', '.join(METHODS)}")
+    if kind not in METHODS:
+        raise TuningError(f"method.kind is {kind!r}; allowed are {', '.join(METHODS)}")
+    return METHODS[kind](generator, sigmas, **options)

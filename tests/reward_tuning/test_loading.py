@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from reward_tuning.errors import TuningError
 from reward_tuning.loading import dump_recipe, load_recipe, parse_override
+from reward_tuning.methods import METHODS
 from reward_tuning.yaml_text import read_yaml, write_yaml
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
@@ -266,11 +267,11 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ),
         (
             "method.kind=draftk",
-            "method: got kind 'draftk'; allowed: draft_k, drtune; did you mean draft_k?",
+            f"method: got kind 'draftk'; allowed: {', '.join(METHODS)}; did you mean draft_k?",
         ),
         (
             "method={active_steps: 3}",
-            "method: the key `kind` is missing; allowed: draft_k, drtune",
+            f"method: the key `kind` is missing; allowed: {', '.join(METHODS)}",
         ),
         (
             "method={kind: draft_k, active_steps: 3, early_stop: true}",

@@ -8,9 +8,21 @@ import pytest
 import torch
 
 from base_model.sigmas import sigma_table
+from reward_tuning.engine import adjoint_sweep, read_reward_input, reward_gradient, rollout
 from reward_tuning.errors import TuningError
-from reward_tuning.methods import METHODS, draft_k, drtune, make_plan
-from reward_tuning.plan import Plan
+from reward_tuning.methods import (
+    METHODS,
+    alignprop,
+    draft,
+    draft_k,
+    drtune,
+    easyanimate,
+    flowbp_sparse,
+    make_plan,
+    refl,
+)
+from reward_tuning.plan import Plan, chain_weights
+from tests.reward_tuning.toy_flow import ToyFlow, chain_gradients, relative_error, toy_loss
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -113,9 +125,8 @@ def test_plans_repeat_with_their_generator_and_draw_alike() -> None:
 
 def test_refusals() -> None:
     sigmas = sigma_table(10)
-    with pytest.raises(TuningError, match=r"method\.kind is 'reflow'; allowed are draft_k, drtune"):
+    with pytest.raises(TuningError, match=r"method\.kind is 'reflow'; allowed are draft, "):
         make_plan("reflow", seeded(), sigmas)
-    assert METHODS == ("draft_k", "drtune")
     with pytest.raises(TuningError, match=r"active_steps is 10.* 1 \.\.\. 9"):
         draft_k(seeded(), sigmas, active_steps=10)
     with pytest.raises(TuningError, match="active_steps is 0"):
@@ -129,3 +140,154 @@ def test_refusals() -> None:
         drtune(seeded(), sigmas, active_steps=2, stop_range=1.0)
     with pytest.raises(TuningError, match="smallest_step is -1"):
         drtune(seeded(), sigmas, active_steps=2, smallest_step=-1.0)
+    with pytest.raises(TuningError, match=r"lateness is -0\.5"):
+        flowbp_sparse(seeded(), sigmas, active_steps=2, lateness=-0.5)
+    with pytest.raises(TuningError, match=r"active_steps is 10.* 1 \.\.\. 9"):
+        flowbp_sparse(seeded(), sigmas, active_steps=10)
+    with pytest.raises(TuningError, match=r"stop_range is 0"):
+        refl(seeded(), sigmas, stop_range=0.0)
+    with pytest.raises(TuningError, match="truncation is 'normal'"):
+        alignprop(seeded(), sigmas, truncation="normal")  # type: ignore[arg-type]
+    with pytest.raises(TuningError, match="strategy is 'head'"):
+        easyanimate(seeded(), sigmas, strategy="head", active_steps=2)  # type: ignore[arg-type]
+    with pytest.raises(TuningError, match=r"active_steps is 4; allowed is 1 \.\.\. 3"):
+        easyanimate(seeded(), sigmas, strategy="random", active_steps=4, first_step=2, last_step=4)
+    with pytest.raises(TuningError, match=r"first_step and last_step are 0 and 10; .* 0 \.\.\. 9"):
+        easyanimate(seeded(), sigmas, strategy="random", active_steps=4, last_step=10)
+
+
+OPTIONS: dict[str, list[dict[str, object]]] = {
+    "draft": [{}, {"nested": 0.5}],
+    "draft_k": [{"active_steps": 3}, {"active_steps": 1, "smallest_step": 0.0}],
+    "alignprop": [{}, {"truncation": "gaussian"}],
+    "drtune": [{"active_steps": 3}, {"active_steps": 2, "early_stop": False}],
+    "refl": [{}, {"stop_range": 1.0}],
+    "flowbp_sparse": [{"active_steps": 3}, {"active_steps": 1, "lateness": 0.0}],
+    "easyanimate": [
+        {"active_steps": 3},
+        {"strategy": "last"},
+        {"strategy": "uniform", "active_steps": 3},
+        {"strategy": "random", "active_steps": 3, "stop_input_gradient": True},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_draw_is_a_plan_of_the_table(kind: str) -> None:
+    generator = seeded(5)
+    for steps in (7, 10, 16, 25, 50):
+        sigmas = sigma_table(steps)
+        for options in OPTIONS[kind]:
+            for _ in range(50):
+                plan = make_plan(kind, generator, sigmas, **options)
+                assert plan.steps == steps
+                assert plan.weights == chain_weights(
+                    sigmas, plan.stop, plan.reward_input
+                )  # d x-hat / d v_i of the Euler chain
+                assert sum(abs(w) for w in plan.weights) == pytest.approx(1.0, rel=1e-6)
+                assert plan.gradient_scale >= 1.0
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_method_equals_autograd_of_its_own_chain(kind: str) -> None:
+    flow = ToyFlow(8, negative="detached")
+    generator = seeded(11)
+    for options in OPTIONS[kind]:
+        for _ in range(4):
+            plan = make_plan(kind, generator, flow.sigmas, **options)
+            flow.zero_grad()
+            states = rollout(flow, flow.noise(), flow.sigmas, plan.stop)
+            _, g = reward_gradient(toy_loss, read_reward_input(flow, states, plan))
+            adjoint_sweep(flow, states, flow.sigmas, plan, g)
+            got = {name: p.grad for name, p in flow.named_parameters() if p.grad is not None}
+            _, expected = chain_gradients(flow, flow.noise(), flow.sigmas, plan)
+            assert relative_error(got, expected) <= 1e-11, (options, plan.active)
+
+
+def test_draft_is_plain_backpropagation() -> None:
+    """Written out without plans: every step with gradient, one backward."""
+    flow = ToyFlow(6)
+    plan = draft(seeded(), flow.sigmas)
+    x = flow.noise()
+    for i in range(6):
+        x = x + (flow.sigmas[i + 1] - flow.sigmas[i]) * flow(x, i)
+    gradients = torch.autograd.grad(toy_loss(x), list(flow.parameters()))
+    flow.zero_grad()
+    states = rollout(flow, flow.noise(), flow.sigmas, plan.stop)
+    _, g = reward_gradient(toy_loss, read_reward_input(flow, states, plan))
+    adjoint_sweep(flow, states, flow.sigmas, plan, g)
+    for parameter, gradient in zip(flow.parameters(), gradients, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-11, atol=0)
+
+
+def test_alignprop_draws_every_tail_alike_or_around_its_cutoff() -> None:
+    sigmas, generator = sigma_table(11), seeded()  # ten steps that matter, and the short last one
+    uniform = Counter(len(alignprop(generator, sigmas).active) - 1 for _ in range(2000))
+    assert set(uniform) == set(range(1, 11))
+    # 200 each, standard deviation 13.4
+    assert all(140 <= count <= 260 for count in uniform.values())
+    gaussian = [
+        len(alignprop(generator, sigmas, truncation="gaussian").active) - 1 for _ in range(2000)
+    ]
+    # K = 10 - round(10 N(0.84, 0.1)): mean 1.6 but for the floor of 1, never far out
+    assert set(gaussian) <= {1, 2, 3, 4, 5, 6}
+    share = sum(k == 1 for k in gaussian) / 2000
+    # cutoff 9 or above: N >= 0.85, probability 0.46
+    assert share == pytest.approx(0.46, abs=0.04)
+    for plan in (alignprop(generator, sigmas) for _ in range(50)):
+        assert plan.active == tuple(range(plan.active[0], 11))
+        assert (plan.nested, plan.reward_input) == (1.0, "end")
+
+
+def test_refl_trains_one_late_step_on_its_posterior_mean() -> None:
+    generator, sigmas = seeded(), sigma_table(40)
+    plans = [refl(generator, sigmas) for _ in range(1000)]
+    assert {p.stop for p in plans} == set(range(30, 40))  # U{30 ... 39} of 40, as published
+    for plan in plans:
+        assert plan.active == plan.visited == (plan.stop,)
+        assert plan.weights[plan.stop] == pytest.approx(-float(sigmas[plan.stop]))
+        assert (plan.nested, plan.gradient_scale) == (0.0, 1.0)
+
+
+def test_flowbp_sparse_prefers_late_steps_by_its_law() -> None:
+    generator, sigmas = seeded(), sigma_table(10)
+    drawn = Counter(flowbp_sparse(generator, sigmas, active_steps=1).active[0] for _ in range(9000))
+    total = sum((i + 1) ** 2 for i in range(9))
+    for i in range(9):
+        expected = 9000 * (i + 1) ** 2 / total
+        assert abs(drawn[i] - expected) < 4.5 * expected**0.5 + 1, i
+    assert drawn[9] == 0  # |d| = 0.0027
+    for _ in range(100):
+        plan = flowbp_sparse(generator, sigmas, active_steps=3)
+        assert len(plan.active) == 3
+        assert plan.gradient_scale * sum(abs(plan.weights[i]) for i in plan.active) == (
+            pytest.approx(1.0, rel=1e-6)
+        )
+
+
+def test_easyanimates_strategies_are_the_scripts() -> None:
+    generator, sigmas = seeded(), sigma_table(50)
+    assert easyanimate(generator, sigmas, strategy="last").active == (49,)
+    assert easyanimate(generator, sigmas).active == tuple(range(40, 50))
+    starts = set()
+    for _ in range(300):
+        active = easyanimate(generator, sigmas, strategy="uniform", active_steps=5).active
+        starts.add(active[0])
+        # start in 0 ... 10, both included; from 10 the fifth lies at 50 and is never run
+        whole = [active[0] + 10 * i for i in range(5)]
+        assert list(active) == [i for i in whole if i < 50]
+    assert starts == set(range(11))
+    for _ in range(100):
+        plan = easyanimate(
+            generator, sigmas, strategy="random", active_steps=4, first_step=20, last_step=29
+        )
+        assert len(set(plan.active)) == 4
+        assert set(plan.active) <= set(range(20, 30))
+        assert (plan.nested, plan.inactive, plan.gradient_scale) == (1.0, "detach", 1.0)
+    assert easyanimate(generator, sigmas, stop_input_gradient=True).nested == 0.0
+    lonely = {
+        easyanimate(seeded(i), sigmas, strategy="uniform", active_steps=1).active
+        for i in range(300)
+    }
+    assert (49,) in lonely

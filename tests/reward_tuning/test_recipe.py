@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from reward_tuning import sections
 from reward_tuning.mistakes import key_paths, members
 from reward_tuning.recipe import Recipe
 from reward_tuning.sections import (
     LORA_PRESETS,
-    DraftKMethod,
     DRTuneMethod,
     Judge,
     LoraPreset,
@@ -132,7 +132,18 @@ def test_presets_are_those_of_the_adapter() -> None:
     assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
 
 
-@pytest.mark.parametrize("model", [DraftKMethod, DRTuneMethod])
+NUMBERLESS = ("draft", "alignprop", "refl")
+METHOD_MODELS = get_args(get_args(sections.Method)[0])
+
+
+def test_every_method_has_a_section() -> None:
+    from reward_tuning.methods import METHODS
+
+    kinds = [get_args(model.model_fields["kind"].annotation)[0] for model in METHOD_MODELS]
+    assert kinds == list(METHODS)
+
+
+@pytest.mark.parametrize("model", METHOD_MODELS)
 def test_method_keys_are_the_functions_keywords(model: type[BaseModel]) -> None:
     from reward_tuning import methods
 
@@ -156,11 +167,12 @@ def test_every_method_makes_a_plan_from_its_section() -> None:
     from reward_tuning.methods import METHODS, make_plan
 
     for kind in METHODS:
-        recipe = Recipe.model_validate(recipe_data(method={"kind": kind, "active_steps": 3}))
+        own = {"kind": kind} if kind in NUMBERLESS else {"kind": kind, "active_steps": 3}
+        recipe = Recipe.model_validate(recipe_data(method=own))
         options = recipe.method.model_dump(exclude={"kind"})
         plan = make_plan(kind, torch.Generator(), sigma_table(16), **options)
         # DRaFT-K's degenerate last step is active on top of the three that count
-        assert len(plan.active) == (4 if kind == "draft_k" else 3)
+        assert kind in NUMBERLESS or len(plan.active) == (4 if kind == "draft_k" else 3)
 
 
 @pytest.mark.parametrize(
