@@ -7,15 +7,18 @@ lora/, evaluation.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from reward_tuning.errors import TuningError
 from reward_tuning.loading import dump_recipe, load_recipe
 from reward_tuning.recipe import Recipe
-from reward_tuning.whole_file import write_whole
+from reward_tuning.whole_file import not_written, write_whole
 
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 
@@ -73,6 +76,43 @@ class RunFolder:
             return None
         self.check_recipe(recipe)
         return self.read_evaluation()
+
+    @contextmanager
+    def alone(self) -> Iterator[str | None]:
+        """Keep every other process out of the folder while this one works in it.
+
+        The lock goes with the process, however that ends. A folder in which nothing was begun is
+        removed again.
+
+        Yields:
+            What to tell where the file system knows no locks, else None.
+
+        Raises:
+            TuningError: Another process works in it, or it cannot be written.
+        """
+        file, warning = self.root / ".lock", None
+        lock = FileLock(file)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise TuningError(
+                f"{self.root} is in use: another process runs or resumes there. Wait for it or "
+                "stop it, or choose another folder with output=DIR"
+            ) from error
+        except NotImplementedError:
+            warning = (
+                f"{self.root} lies on a file system without locks: start no second `resume` there"
+            )
+        except OSError as error:
+            raise not_written(self.root, error) from error
+        try:
+            yield warning
+        finally:
+            lock.release()
+            if [path.name for path in self.root.iterdir()] in ([], [file.name]):
+                file.unlink(missing_ok=True)
+                self.root.rmdir()
 
     def refuse_a_second_run(self) -> None:
         """Check that no run has begun here.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,20 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
     main = accelerator.is_main_process
     progress = progress if main else silent
     folder = RunFolder(recipe.output)
+    with folder.alone() if main else nullcontext() as warning:
+        if warning:
+            progress(ProgressEvent("loading", note=warning))
+        return _run_in(folder, recipe, accelerator, resume, progress)
+
+
+def _run_in(
+    folder: RunFolder,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    resume: bool,
+    progress: ProgressFn,
+) -> RunResult:
+    train, main = recipe.train, accelerator.is_main_process
     finished = folder.open(recipe, resume=resume)
     if finished is not None:
         return RunResult(folder.root, train.steps, finished)

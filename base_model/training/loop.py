@@ -33,11 +33,13 @@ class Schedule:
     """How long and how fast: linear warm-up, cosine to a hundredth, EMA.
 
     With `optimiser="muon"` kernels and matrices take orthogonalised steps (Muon, scaled to
-    AdamW's size), and everything else AdamW's.
+    AdamW's size), and everything else AdamW's. With a `horizon` the cosine reaches its end only
+    there, beyond the last step: for a stage that another one goes on from.
     """
 
     steps: int
     learning_rate: float
+    horizon: int | None = None
     optimiser: Literal["adamw", "muon"] = "adamw"
     warmup: int = 50
     weight_decay: float = 0.01
@@ -50,7 +52,7 @@ class Schedule:
         """Learning rate of a step (counted from 0)."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        progress = (step - self.warmup) / max(1, (self.horizon or self.steps) - self.warmup)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 

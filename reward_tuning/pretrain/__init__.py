@@ -20,7 +20,7 @@ def pretrain_tiny(
     """Train the embedded weights from nothing, or what is left of an interrupted training.
 
     Args:
-        only: One stage: `text`, `vae-images`, `vae-clips`, `transformer`,
+        only: One stage: `text`, `vae-images`, `vae-clips`, `transformer`, `transformer-shapes`,
             `generator` (writes the checkpoint), or a judge: `clip`, `hps`, `aesthetic`,
             `clip-held-out`. None runs all in order.
         seed: Of every random draw; the same seed gives the same weights on one machine.

@@ -1,5 +1,7 @@
 """The run folder: begun once, resumed only with its own recipe."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,49 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    code = (
+        "import sys; from reward_tuning.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).alone(): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with (
+            pytest.raises(TuningError, match=r"run is in use: .* or choose another folder"),
+            folder.alone(),
+        ):
+            pytest.fail("got in")
+        other.kill()  # the lock goes with the process
+        other.wait()
+    with folder.alone() as warning:
+        assert warning is None
+        write_whole(folder.evaluation, b"{}")
+    assert {p.name for p in folder.root.iterdir()} >= {"evaluation.json"}
+
+
+def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RuntimeError), folder.alone():
+        raise RuntimeError
+    assert not folder.root.exists()
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("reward_tuning.run_folder.FileLock.acquire", no_locks)
+    with RunFolder(tmp_path / "run").alone() as warning:
+        assert warning is not None
+        assert "without locks" in warning

@@ -4,6 +4,7 @@ import importlib.util
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ class Report:
 
     def __call__(self, stage: str, step: int, steps: int, _numbers: dict[str, float]) -> None:
         self.seen.append((stage, step, steps))
-        middle = stage == "latents" or step == 2
+        middle = stage in ("latents", "lessons", "second-lessons") or step == 2
         if self.interrupt and middle and stage not in self.interrupted:
             self.interrupted.append(stage)
             raise InterruptedRunError
@@ -66,7 +67,7 @@ class Ran:
         self.report = Report(interrupt=interrupt)
         self.pretraining = TinyPretraining(self.folder, seed=0, report=self.report)
         for stage in STAGES:
-            for _ in range(3):  # the transformer is stopped twice: latents, then its own steps
+            for _ in range(4):  # the transformer is stopped at latents, lessons and its own steps
                 with suppress(InterruptedRunError):
                     self.pretraining.run(stage)
                     break
@@ -86,6 +87,9 @@ def small() -> Iterator[None]:
         for name, size in {"IMAGE": 4, "CLIP": 1, "CAPTION": 4, "LATENT": 4}.items():
             patch.setattr(pretraining, f"{name}_BATCH", size)
         patch.setattr(pretraining, "CACHED_CLIPS", 50)
+        patch.setattr(pretraining, "LESSON_CLIPS", 50)
+        lessons = {k: replace(v, steps=range(1, 2)) for k, v in pretraining.LESSONS.items()}
+        patch.setattr(pretraining, "LESSONS", lessons)
         yield
 
 
@@ -144,7 +148,10 @@ def test_the_checkpoint_loads_and_samples_in_both_languages(ran: Ran) -> None:
 
 def test_the_files_hold_the_averaged_weights(ran: Ran) -> None:
     """Each parameter is its last stage's moving average, rounded to the shipped dtype."""
-    stages = {"vae": ("vae-images", "vae-clips"), "transformer": ("transformer",)}
+    stages = {
+        "vae": ("vae-images", "vae-clips"),
+        "transformer": ("transformer", "transformer-shapes"),
+    }
     stages["text_encoder"] = ("text",)
     for path, dtype in PARTS.items():
         written = load_file(ran.checkpoint / path)
@@ -207,7 +214,10 @@ def test_an_interrupted_run_ends_in_the_same_bytes(
     ran: Ran, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     again = Ran(tmp_path_factory.mktemp("parts"), interrupt=True)
-    assert again.report.interrupted == ["text", "vae-images", "vae-clips", "latents", "transformer"]
+    assert again.report.interrupted == [
+        *("text", "vae-images", "vae-clips", "latents", "lessons", "transformer"),
+        *("second-lessons", "transformer-shapes"),
+    ]
     files = sorted(p.relative_to(ran.checkpoint) for p in ran.checkpoint.rglob("*") if p.is_file())
     assert len(files) > 8
     assert files == sorted(

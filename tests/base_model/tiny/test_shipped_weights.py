@@ -13,12 +13,9 @@ from torch import nn
 import base_model
 import rewards
 from base_model.generator import Generator, load_generator
-from base_model.sampling import euler_sample
 from base_model.shipped import shipped_checkpoints
-from base_model.sigmas import sigma_table
 from base_model.tiny import configs
-from base_model.tiny.measure import vae_psnr
-from base_model.tiny.scenes import FRAMES, SIDE
+from base_model.tiny.measure import all_right, vae_psnr
 
 GENERATOR = Path(base_model.__file__).parent / "weights"
 JUDGES = Path(rewards.__file__).parent / "weights"
@@ -88,35 +85,17 @@ def test_they_are_of_the_architecture_in_the_configs(generator: Generator) -> No
 
 
 def test_the_vae_reconstructs_what_it_has_never_seen(generator: Generator) -> None:
-    """A floor that tells a broken file from a whole one; the measured quality is in docs/log.md.
-
-    A reconstruction without colour gives 17 dB, one without motion 18 dB.
-    """
-    assert vae_psnr(generator, 4) >= 25.0
+    """The bar of the generator, on few clips; `benchmarks/embedded.py` measures it on many."""
+    assert vae_psnr(generator, 8) >= 32.0
 
 
-@torch.no_grad()
-def test_it_follows_its_prompts(generator: Generator) -> None:
-    """From the same noise, clips asked to be blue and dark are bluer and darker, either way said.
-
-    A floor again: how often everything is right is measured by `base_model.tiny.measure`.
-    """
-    captions = [
-        "a large red square stays still on a bright background",
-        "a large blue square stays still on a dark background",
-        "一个大号红色正方形在浅色背景上静止不动",
-        "一个大号蓝色正方形在深色背景上静止不动",
-    ]
-    text = generator.encode_prompts(captions, [""] * 4)
-    noise = generator.initial_noise(generator.latent_shape(4, FRAMES, SIDE, SIDE), [0, 0, 1, 1])
-    latents = euler_sample(generator, generator.condition(text), noise, sigma_table(16), 5.0)
-    frames = generator.decode(latents)
-    assert frames.shape == (4, FRAMES, 3, SIDE, SIDE)
-    blue = (frames[:, :, 2] - frames[:, :, 0]).mean(dim=(1, 2, 3))
-    tone = frames.mean(dim=(1, 2, 3, 4))
-    for red_clip, blue_clip in ((0, 1), (2, 3)):
-        assert blue[blue_clip] > blue[red_clip] + 0.02
-        assert tone[blue_clip] < tone[red_clip] - 0.3
+def test_it_shows_what_it_is_asked_for_in_both_languages(generator: Generator) -> None:
+    """16 held-out scenes a language at the demo's 16 steps; docs/log.md has the measurement."""
+    for shares in all_right(generator, 16, steps=16).values():
+        # All right has a standard error of 0.12 here.
+        assert 0.2 <= shares["all_right"] <= 0.85
+        for name in ("colour", "background", "size", "motion"):
+            assert shares[name] >= 0.85, name
 
 
 def test_nothing_of_it_is_left_at_its_start(generator: Generator) -> None:
