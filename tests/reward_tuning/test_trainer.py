@@ -67,6 +67,7 @@ def test_the_run_folder(done: tuple[RunResult, Recipe, list[ProgressEvent]]) -> 
     assert load_recipe(folder / "recipe.yaml") == recipe
     names = {path.name.split(".tfevents")[0] for path in folder.iterdir()}
     assert names == {
+        ".lock",
         "recipe.yaml",
         "metrics.jsonl",
         "events.out",

@@ -122,8 +122,12 @@ def test_every_stage_ran_to_its_end(ran: Ran) -> None:
 
 @pytest.mark.usefixtures("ran")
 def test_only_training_scenes_were_seen(seen: list[Scene]) -> None:
-    # Three steps of 4 captions, of 2 clips and of 1, and 50 cached ones.
-    assert len(seen) == 3 * (4 + 2 + 1) + 50
+    # Three steps of 4 captions, of 2 clips and of 1; 50 cached ones; 50 of the second lesson.
+    assert len(seen) == 3 * (4 + 2 + 1) + 50 + 50
+    first, clips = pretraining.clips_of_a_lesson(random.Random(0))
+    assert len(first) == len(clips) == 50
+    assert {scene.split for scene in first} == {"train"}
+    assert {(scene.size, scene.motion) for scene in first} == {("large", "still")}
     assert {scene.split for scene in seen} == {"train"}
 
 
@@ -305,4 +309,6 @@ def test_shipped_schedules_have_warmed_up_before_they_end() -> None:
     assert tuple(fresh.SCHEDULES) == STAGES
     for schedule in fresh.SCHEDULES.values():
         assert 0 < schedule.warmup < schedule.steps / 5
-        assert schedule.rate(schedule.steps - 1) < 0.011 * schedule.learning_rate
+        end = schedule.horizon or schedule.steps
+        assert end >= schedule.steps
+        assert schedule.rate(end - 1) < 0.011 * schedule.learning_rate
