@@ -149,6 +149,24 @@ def steps_that_matter(weights: tuple[float, ...], smallest_step: float) -> tuple
     return tuple(i for i, w in enumerate(weights) if abs(w) >= bar)
 
 
+def steps_to_choose_from(
+    weights: tuple[float, ...], active_steps: int, smallest_step: float
+) -> tuple[int, ...]:
+    """`steps_that_matter`, once it is sure that `active_steps` of them can be chosen.
+
+    Raises:
+        TuningError: fewer than one asked for, or more than there are.
+    """
+    candidates = steps_that_matter(weights, smallest_step)
+    if not 1 <= active_steps <= len(candidates):
+        raise TuningError(
+            f"method.active_steps is {active_steps}; with {len(weights)} sampling steps allowed is "
+            f"1 ... {len(candidates)} (steps shorter than {smallest_step:g} of the median are not "
+            "counted: method.smallest_step)"
+        )
+    return candidates
+
+
 def _check_stop(steps: int, stop: int, reward_input: RewardInput) -> None:
     if steps < 1:
         raise TuningError(f"plan: {steps} sampling steps; at least 1 is needed")

@@ -360,7 +360,7 @@ class TinyPretraining:
                 text[:half] = lessons["text"][rows, language[:half]]
             dropped = torch.rand(LATENT_BATCH, generator=generator) < TEXT_DROPOUT
             text = torch.where(dropped[:, None, None], cache["empty"], text.float())
-            # At 84 tokens the plain products are three times as fast backward as flash attention.
+            # At 84 tokens the backward is a quarter shorter with plain products than with flash.
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 return flow_matching_loss(model, latents, text, generator, mu=MU)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reward_tuning.errors import TuningError
-from reward_tuning.plan import Plan, chain_weights, steps_that_matter
+from reward_tuning.plan import Plan, chain_weights, steps_to_choose_from
 
 
 def draft_k(
@@ -37,13 +36,7 @@ def draft_k(
     """
     del generator
     weights = chain_weights(sigmas)
-    candidates = steps_that_matter(weights, smallest_step)
-    if not 1 <= active_steps <= len(candidates):
-        raise TuningError(
-            f"method.active_steps is {active_steps}; with {len(weights)} sampling steps allowed is "
-            f"1 ... {len(candidates)} (steps shorter than {smallest_step:g} of the median are not "
-            "counted: method.smallest_step)"
-        )
+    candidates = steps_to_choose_from(weights, active_steps, smallest_step)
     return Plan(
         steps=len(weights),
         stop=len(weights),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.plan import Plan, chain_weights, steps_that_matter
+from reward_tuning.plan import Plan, chain_weights, steps_to_choose_from
 
 
 def flowbp_sparse(
@@ -35,12 +35,7 @@ def flowbp_sparse(
         TuningError: more steps asked for than there are, or a negative exponent.
     """
     weights = chain_weights(sigmas)
-    candidates = steps_that_matter(weights, smallest_step)
-    if not 1 <= active_steps <= len(candidates):
-        raise TuningError(
-            f"method.active_steps is {active_steps}; with {len(weights)} sampling steps allowed is "
-            f"1 ... {len(candidates)}"
-        )
+    candidates = steps_to_choose_from(weights, active_steps, smallest_step)
     if lateness < 0.0:
         raise TuningError(f"method.lateness is {lateness}; allowed is 0 or more")
     likelihood = torch.tensor([(i + 1.0) ** lateness for i in candidates], dtype=torch.float64)
