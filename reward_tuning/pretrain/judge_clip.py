@@ -61,11 +61,19 @@ ATTACK = 1.5
 pixel). It smooths the score in just the directions in which a reward run would climb."""
 
 
-def train_clip(run: JudgeRun, architecture: Architecture) -> Path:
+def train_clip(
+    run: JudgeRun, architecture: Architecture, preferences_from: int | None = None
+) -> Path:
     """A lesson on shape, then contrastive training.
 
     In the contrastive part every frame that shows what a caption states is a positive, and a
     cross-entropy on all visible attributes goes with it.
+
+    Args:
+        run: names the judge.
+        architecture: of the CLIP.
+        preferences_from: from this step on preference pairs go with the captions. Captions
+            alone leave a CLIP that reads everything and prefers a light blur to none.
     """
     tokenizer = small_tokenizer(run.out_dir, architecture)
     seed_weights(run)
@@ -86,15 +94,24 @@ def train_clip(run: JudgeRun, architecture: Architecture) -> Path:
     def contrast(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = python_random(generator)
         batch = draw_captioned(BATCH, rng, generator)
-        features = model.encode_image(normalised(jitter(batch.frames, generator)))
-        texts = model.encode_text(tokenizer(batch.captions), normalize=True)
+        frames, captions, pairs = batch.frames, batch.captions, None
+        if preferences_from is not None and step >= preferences_from:
+            pairs = draw_pairs(PAIRS, rng, generator)
+            frames = torch.cat([frames, pairs.better, pairs.worse])
+            captions = [*captions, *pairs.prompts]
+        features = model.encode_image(normalised(jitter(frames, generator)))
+        texts = model.encode_text(tokenizer(captions), normalize=True)
         images = F.normalize(features, dim=-1)
-        logits = model.logit_scale.exp().clamp(max=50) * images @ texts.T
+        logits = model.logit_scale.exp().clamp(max=50) * images[:BATCH] @ texts[:BATCH].T
         best = logits.argmax(dim=0)
         found = (batch.match.gather(0, best[None])[0] > 0.5).float().mean()
-        losses, right = student.read(features, batch.scenes)
+        losses, right = student.read(features[:BATCH], batch.scenes)
         loss = contrastive_loss(logits, batch.match) + 0.5 * sum(losses.values())
-        return loss, {"retrieved": float(found), **right}
+        numbers = {"retrieved": float(found), **right}
+        if pairs is not None:
+            preference, numbers["preferred"] = preference_loss(images[BATCH:], texts[BATCH:])
+            loss = loss + preference
+        return loss, numbers
 
     run.train(student, lambda step, g: (lesson if step < LESSON else contrast)(step, g))
     metadata = clip_metadata("clip", architecture, CLIP_PREPROCESS)
@@ -160,14 +177,11 @@ def train_hps(run: JudgeRun) -> Path:
         length = ATTACK * torch.rand(len(frames), generator=generator)
         frames = attacked(model, frames, texts.detach(), length)
         images = model.encode_image(normalised(frames), normalize=True)
-        better, worse = ((part * texts).sum(dim=-1) for part in images.chunk(2))
-        margin = PREFERENCE_TEMPERATURE * (better - worse)
+        preference, preferred = preference_loss(images, texts)
         # The winners still have to find their own prompt among the others'.
         logits = PREFERENCE_TEMPERATURE * images[:PAIRS] @ texts.T
         align = contrastive_loss(logits, pairs.same)
-        loss = -F.logsigmoid(margin).mean() + 0.4 * align
-        preferred = float((margin > 0).float().mean())
-        return loss, {"preferred": preferred, "align": float(align.detach())}
+        return preference + 0.4 * align, {"preferred": preferred, "align": float(align.detach())}
 
     run.train(model, loss_of)
     return save_judge(run, model.state_dict(), clip_metadata("hps", CLIP, HPS_PREPROCESS))
@@ -192,6 +206,21 @@ def contrastive_loss(logits: Tensor, match: Tensor) -> Tensor:
         goal = targets[rows] / total[rows]
         losses.append(-(goal * F.log_softmax(scores[rows], dim=1)).sum(dim=1).mean())
     return (losses[0] + losses[1]) / 2
+
+
+def preference_loss(images: Tensor, texts: Tensor) -> tuple[Tensor, float]:
+    """Bradley-Terry on cosines.
+
+    Args:
+        images: ``(2 n, d)`` normalised features: the better frames, then the worse ones.
+        texts: ``(n, d)`` normalised features of the prompts.
+
+    Returns:
+        The loss, and the share of pairs in which the better frame is preferred.
+    """
+    better, worse = ((part * texts).sum(dim=-1) for part in images.chunk(2))
+    margin = PREFERENCE_TEMPERATURE * (better - worse)
+    return -F.logsigmoid(margin).mean(), float((margin > 0).float().mean())
 
 
 def attacked(model: Any, frames: Tensor, texts: Tensor, length: Tensor) -> Tensor:

@@ -48,9 +48,12 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "clip": Schedule(steps=1000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "hps": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.0),
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
-    "clip-held-out": Schedule(steps=1500, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
 }
 """Without a moving average: batch statistics belong to the last weights."""
+
+PREFERENCES_FROM = 1000
+"""Step of `clip-held-out` from which preference pairs go with its captions."""
 
 
 @dataclass(frozen=True)

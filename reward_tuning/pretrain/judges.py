@@ -18,6 +18,7 @@ from reward_tuning.pretrain.judge_configs import (
     CLIP,
     CLIP_HELD_OUT,
     JUDGES,
+    PREFERENCES_FROM,
     SCHEDULES,
     JudgeName,
     JudgeRun,
@@ -63,7 +64,7 @@ def train_judge(
         case "clip":
             return train_clip(run, CLIP)
         case "clip-held-out":
-            return train_clip(run, CLIP_HELD_OUT)
+            return train_clip(run, CLIP_HELD_OUT, PREFERENCES_FROM)
         case "hps":
             return train_hps(run)
         case "aesthetic":

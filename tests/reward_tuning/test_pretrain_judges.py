@@ -225,6 +225,7 @@ def _shrink(patch: pytest.MonkeyPatch) -> None:
     for name, value in {"LESSON_BATCH": 4, "SILHOUETTES": 0, "FADED": 1, "LESSON": 2}.items():
         patch.setattr(judge_clip, name, value)
     patch.setattr(judge_clip, "PAIRS", 4)
+    patch.setattr(judges, "PREFERENCES_FROM", 3)
     patch.setattr(judge_aesthetic, "BLOCKS", 1)
     patch.setattr(judge_aesthetic, "BLOCK", 16)
     patch.setattr(judge_configs, "tokenizer_texts", lambda: ["a red circle"] * 3)
@@ -252,6 +253,14 @@ def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: 
     if name != "aesthetic":
         mode = json.loads(metadata["preprocess"])["mode"]
         assert mode == ("letterbox" if name == "hps" else "crop")
+
+
+def test_preference_pairs_join_the_captions_of_the_held_out_judge(trained: Path) -> None:
+    logs = {name: trained / "training" / f"{name}.jsonl" for name in ("clip", "clip-held-out")}
+    last = {name: json.loads(log.read_text().splitlines()[-1]) for name, log in logs.items()}
+    assert "retrieved" in last["clip"]
+    assert "preferred" not in last["clip"]
+    assert 0.0 <= last["clip-held-out"]["preferred"] <= 1.0
 
 
 def test_the_same_seed_gives_the_same_bytes(trained: Path, tmp_path: Path) -> None:
