@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.plan import Plan
+from reward_tuning.plan import Plan, Renoised
 
 VelocityFn = Callable[[Tensor, int], Tensor]
 """`(x_i, i) -> v_i`: the guided velocity at step i, `(b, ...)` like x_i, differentiable."""
@@ -114,6 +114,56 @@ def read_reward_input(velocity: VelocityFn, states: list[Tensor], plan: Plan) ->
     return x + plan.weights[plan.stop] * velocity(x, plan.stop).to(x.dtype)
 
 
+@torch.no_grad()
+def read_renoised(
+    velocity: VelocityFn, states: list[Tensor], noise: Tensor, renoised: Renoised
+) -> tuple[Tensor, Tensor]:
+    """Look at the end afresh; no gradient.
+
+    Args:
+        velocity: at `renoised.sigma`; called once, as step 0.
+        states: what `rollout` returned, to the end.
+        noise: e, like a state; without effect where the clip's own noise is taken.
+        renoised: how far.
+
+    Returns:
+        The noised state, and the reward input x̂. Its gradient is that of
+        `plan.look(renoised)` on this state alone.
+    """
+    noise = states[0] if renoised.own_noise else noise
+    to = renoised.sigma_to
+    x = (1.0 - renoised.sigma) * states[-1] + renoised.sigma * noise
+    v = velocity(x, 0).to(x.dtype)
+    return x, (x - to * noise) / (1.0 - to) + renoised.weight * v
+
+
+@torch.no_grad()
+def leap_likeness(states: list[Tensor], sigmas: Tensor, plan: Plan) -> Tensor:
+    """How near two leaps come to the rollout: LeapAlign's weight of each clip's loss.
+
+    From step k to step j and from j to the end, each in one stride with the velocity of its start;
+    d_j and d_0 are the mean absolute distances to x_j and x_N. The velocities are those of the
+    rollout, so no model is called.
+
+    Args:
+        states: what `rollout` returned, to the end.
+        sigmas: the rollout's table, `(N + 1,)`.
+        plan: with two active steps k < j and a `leap_floor`.
+
+    Returns:
+        `(b,)`: 1 / (max(d_j, floor) + max(d_0, floor)).
+    """
+    assert plan.leap_floor is not None
+    k, j = plan.active
+    total = torch.zeros(len(states[0]), dtype=states[0].dtype, device=states[0].device)
+    for start, end in ((k, j), (j, plan.steps)):
+        v = (states[start + 1] - states[start]) / float(sigmas[start + 1] - sigmas[start])
+        leapt = states[start] + float(sigmas[end] - sigmas[start]) * v
+        distance = (leapt - states[end]).abs().flatten(1).mean(dim=1)
+        total = total + distance.clamp(min=plan.leap_floor)
+    return 1.0 / total
+
+
 def reward_gradient(loss_fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and its gradient at the reward input; the graph (VAE, rewards) is gone on return.
 
@@ -198,8 +248,7 @@ def adjoint_sweep(
     reports = []
     for i in plan.visited:
         is_active = i in active
-        # The sweep ends with the first active step: nobody asks for the gradient at its input.
-        flows_on = plan.nested > 0.0 and i != plan.active[0]
+        flows_on = plan.flows_through(i)
         x = states[i].detach().requires_grad_(flows_on)
         with torch.enable_grad():
             v = velocity(x, i)

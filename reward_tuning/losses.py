@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 
-def reward_loss(scores: Tensor, *, weight: float = 1.0, target: float | None = None) -> Tensor:
+def reward_loss(
+    scores: Tensor,
+    *,
+    weight: float = 1.0,
+    target: float | None = None,
+    clip_weights: Tensor | None = None,
+) -> Tensor:
     """The loss of one judge.
 
     Without a target `-weight * mean(scores)`; with one `weight * mean(max(target - scores, 0))`, so
@@ -17,11 +23,14 @@ def reward_loss(scores: Tensor, *, weight: float = 1.0, target: float | None = N
         scores: `(b,)`, higher is better.
         weight: Of this judge among others.
         target: Where the hinge bends; None for none.
+        clip_weights: `(b,)`, a factor of each clip's loss; None for 1.
 
     Returns:
         A scalar.
     """
     shortfall = -scores if target is None else torch.relu(target - scores)
+    if clip_weights is not None:
+        shortfall = clip_weights * shortfall
     return weight * shortfall.mean()
 
 

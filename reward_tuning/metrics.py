@@ -208,14 +208,23 @@ def step_row(
 
 def plan_table(sigmas: torch.Tensor, plan: Plan) -> str:
     """The sampler's steps with sigma, |weight| in the reward input, and which receive gradient."""
-    lines = [
-        f"plan of the first step: reward read at {plan.reward_input.replace('_', ' ')} of step "
-        f"{plan.stop}, gradient scale {plan.gradient_scale:.3g}",
-        "  step   sigma  |weight|  gradient",
-    ]
-    for i, weight in enumerate(plan.weights):
+    lines = ["plan of the first step"]
+    if plan.active:
+        lines[0] += (
+            f": reward read at {plan.reward_input.replace('_', ' ')} of step {plan.stop}, gradient "
+            f"scale {plan.gradient_scale:.3g}"
+        )
+        lines.append("  step   sigma  |weight|  gradient")
+    for i, weight in enumerate(plan.weights if plan.active else ()):
         mark = "active" if i in plan.active else ""
         lines.append(f"  {i:4d}  {float(sigmas[i]):.4f}  {abs(weight):8.4f}  {mark}".rstrip())
+    for number, renoised in enumerate(plan.renoised):
+        scale = plan.look(renoised).gradient_scale * renoised.share
+        lines.append(
+            f"  {plan.steps + number:4d}  {renoised.sigma:.4f}  {abs(renoised.weight):8.4f}  "
+            f"active, the end noised again and taken to {renoised.sigma_to:.4f}; gradient scale "
+            f"{scale:.3g}"
+        )
     return "\n".join(lines)
 
 

@@ -1,9 +1,10 @@
 """What one update differentiates: a small frozen value that the gradient engine carries out.
 
 Notation: steps i = 0 ... N-1, sigmas s_0 = 1 > ... > s_N = 0, d_i = s_{i+1} - s_i < 0,
-x_{i+1} = x_i + d_i v_i. Every direct-gradient method (ReFL, DRaFT-K, AlignProp, DRTune and the
-FlowBP family, arXiv 2606.11075) is a choice of the fields of `Plan`; `reward_tuning/methods` makes
-those choices and `reward_tuning/engine.py` carries them out.
+x_{i+1} = x_i + d_i v_i. Every direct-gradient method (ReFL, DRaFT and its kin, AlignProp,
+DRTune, LeapAlign, Direct-Align and the FlowBP family, arXiv 2606.11075) is a choice of the fields
+of `Plan`; `reward_tuning/methods` makes those choices and `reward_tuning/engine.py` carries them
+out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,45 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 
 RewardInput = Literal["end", "posterior_mean"]
-Inactive = Literal["pass", "detach"]
+
+
+@dataclass(frozen=True)
+class Renoised:
+    """A fresh look at the end: noise it again, and let one velocity take the noise away.
+
+    x = (1 - s) x_N + s e,  x̂ = (x + (s' - s) v(x, s) - s' e) / (1 - s'),  s' < s
+
+    At s' = 0 that is the posterior mean x - s v (DRaFT-LV); above 0 what is left of the noise is
+    known and taken off (Direct-Align). Only v carries gradient.
+
+    Attributes:
+        sigma: s in (0, 1].
+        sigma_to: s' in [0, s).
+        own_noise: e is the clip's own x_0, else it is drawn afresh.
+        share: factor of the loss, in (0, 1].
+
+    Raises:
+        TuningError: a value out of range.
+    """
+
+    sigma: float
+    sigma_to: float = 0.0
+    own_noise: bool = False
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.sigma_to < self.sigma <= 1.0:
+            raise TuningError(
+                f"plan: noised again to {self.sigma}, taken to {self.sigma_to}; needed is "
+                "0 <= sigma_to < sigma <= 1"
+            )
+        if not 0.0 < self.share <= 1.0:
+            raise TuningError(f"plan: share is {self.share}; allowed is above 0 and up to 1")
+
+    @property
+    def weight(self) -> float:
+        """D x̂ / d v = (s' - s) / (1 - s')."""
+        return (self.sigma_to - self.sigma) / (1.0 - self.sigma_to)
 
 
 @dataclass(frozen=True)
@@ -29,17 +68,24 @@ class Plan:
         steps: N, the number of steps of the sampler's table.
         stop: index s of the state the rollout ends at; N is the true end.
         reward_input: `end` reads x_N; `posterior_mean` reads x_s - s_s v_s at an early stop s < N.
-        active: the steps whose velocity gives gradient to the parameters, ascending.
+        active: the steps whose velocity gives gradient to the parameters, ascending. None only
+            where the end is looked at afresh (`renoised`).
         weights: d(reward input)/d v_i for every step the reward input depends on: d_i for i < s
-            and, for the posterior mean, -s_s for i = s. Signed; `chain_weights` computes them.
+            and, for the posterior mean, -s_s for i = s. Signed; `chain_weights` computes them. A
+            method that leaps over steps gives weights of its own, 0 at the steps left out.
         nested: how much of the gradient flows on through a velocity's input: 1 is the full adjoint
             (DRaFT-K, AlignProp), 0 stops it (DRTune, ReFL), between damps it (LeapAlign, Bridge).
         rescale: rho in [0, 1]; 0 leaves the plain gradient, 1 multiplies it so that the active
             steps carry the whole chain's weight (algorithm: FlowBP's gradient rescale).
-        inactive: what an inactive step between two active ones does to a nested gradient. `pass`
-            multiplies by its Jacobian (the exact derivative with respect to the active steps'
-            parameters, at one re-run a step); `detach` treats its velocity as a constant, as
-            EasyAnimate's published reward script does, at no cost. Without effect at nested = 0.
+        through: the steps whose input lets the nested gradient through. None is every executed
+            step from the first active one on: the exact derivative with respect to the active
+            steps' parameters, at one re-run a step. With `active` itself the velocity of a step
+            that is not active is a constant, as in EasyAnimate's published reward script. Without
+            effect at nested = 0.
+        leap_floor: multiply each clip's loss by the likeness of its two leaps to the rollout
+            (LeapAlign's 1 / (max(d_j, floor) + max(d_0, floor))); None multiplies nothing.
+        renoised: fresh looks at the end, each of the weight of the chain's own.
+        whole: what the rescale brings the active steps to; None = the sum of all |w|.
 
     Raises:
         TuningError: a value out of range; the text names it.
@@ -52,7 +98,10 @@ class Plan:
     weights: tuple[float, ...]
     nested: float = 0.0
     rescale: float = 0.0
-    inactive: Inactive = "pass"
+    through: tuple[int, ...] | None = None
+    leap_floor: float | None = None
+    renoised: tuple[Renoised, ...] = ()
+    whole: float | None = None
 
     def __post_init__(self) -> None:
         _check_stop(self.steps, self.stop, self.reward_input)
@@ -62,15 +111,25 @@ class Plan:
                 f"plan: {len(self.weights)} weights for {executed} executed steps; give one for "
                 "each step the reward input depends on (chain_weights computes them)"
             )
-        if not self.active or list(self.active) != sorted(set(self.active)):
+        if not self.active and not self.renoised:
+            raise TuningError("plan: no active steps and no fresh look at the end; one is needed")
+        for name in ("active", "through"):
+            indices = getattr(self, name) or ()
+            if list(indices) != sorted(set(indices)):
+                raise TuningError(
+                    f"plan: {name} steps {list(indices)}; they must be distinct and ascending"
+                )
+            if indices and not 0 <= indices[0] <= indices[-1] < executed:
+                raise TuningError(
+                    f"plan: {name} steps {list(indices)} lie outside the executed steps "
+                    f"0 ... {executed - 1}; a step after the stop cannot receive gradient"
+                )
+        if self.renoised and self.reward_input != "end":
+            raise TuningError("plan: a fresh look is one at the end, so the end must be reached")
+        if self.leap_floor is not None and (self.leap_floor <= 0.0 or len(self.active) != 2):
             raise TuningError(
-                f"plan: active steps {list(self.active)}; they must be distinct, ascending and at "
-                "least one"
-            )
-        if self.active[0] < 0 or self.active[-1] >= executed:
-            raise TuningError(
-                f"plan: active steps {list(self.active)} lie outside the executed steps "
-                f"0 ... {executed - 1}; a step after the stop cannot receive gradient"
+                f"plan: leap_floor is {self.leap_floor} with {len(self.active)} active steps; "
+                "needed is a floor above 0 and two steps, the starts of the leaps"
             )
         if not all(self.weights[i] != 0.0 for i in self.active):
             raise TuningError("plan: an active step has weight 0; take it out of the active steps")
@@ -78,26 +137,53 @@ class Plan:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise TuningError(f"plan: {name} is {value}; allowed is 0 ... 1")
-        if self.inactive not in ("pass", "detach"):
-            raise TuningError(f"plan: inactive is {self.inactive!r}; allowed are pass, detach")
 
     @property
     def gradient_scale(self) -> float:
-        """1 + rho (sum over all steps |w| / sum over active steps |w| - 1)."""
-        whole = sum(abs(w) for w in self.weights)
+        """1 + rho (W / sum over active steps |w| - 1), W the weight of all steps or `whole`."""
+        whole = self.whole or sum(abs(w) for w in self.weights)
         carried = sum(abs(self.weights[i]) for i in self.active)
+        if carried == 0.0:
+            return 1.0
         return 1.0 + self.rescale * (whole / carried - 1.0)
+
+    def look(self, renoised: Renoised) -> Plan:
+        """The plan of a fresh look's gradient: one active step, its input detached.
+
+        A whole chain's weights sum to 1; the rescale brings the look's one weight there.
+        """
+        return Plan(
+            steps=1,
+            stop=0,
+            reward_input="posterior_mean",
+            active=(0,),
+            weights=(renoised.weight,),
+            rescale=self.rescale,
+            whole=1.0,
+        )
 
     @property
     def visited(self) -> tuple[int, ...]:
-        """The steps the sweep runs again, in its order: last to first.
+        """The steps the sweep runs again, last to first: the active ones, and those it passes."""
+        if not self.active:
+            return ()
+        return tuple(
+            i
+            for i in reversed(range(self.active[0], len(self.weights)))
+            if i in self.active or self.flows_through(i)
+        )
 
-        At nested = 0, or with inactive steps detached, only the active ones. Otherwise every step
-        from the reward input down to the first active one; what lies before is never touched.
+    def flows_through(self, i: int) -> bool:
+        """Whether the nested gradient goes on through the input of step i.
+
+        Not below the first active step, nor through it: nobody asks for the gradient there.
         """
-        if self.nested == 0.0 or self.inactive == "detach":
-            return tuple(reversed(self.active))
-        return tuple(range(len(self.weights) - 1, self.active[0] - 1, -1))
+        return (
+            self.nested > 0.0
+            and i > self.active[0]
+            and self.weights[i] != 0.0
+            and (self.through is None or i in self.through)
+        )
 
 
 def executed_steps(stop: int, reward_input: RewardInput) -> int:

@@ -9,15 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from base_model.generator import GuidedCondition
 from base_model.guidance import NegativeBranch
 from reward_tuning.engine import (
+    StepLossFn,
     StepReport,
+    VelocityFn,
     adjoint_sweep,
+    leap_likeness,
+    read_renoised,
     read_reward_input,
     reward_gradient,
     rollout,
@@ -28,6 +34,7 @@ from reward_tuning.losses import guidance_divisor, reward_loss
 from reward_tuning.plan import Plan
 from reward_tuning.prompts import Prompt
 from reward_tuning.sampler import ClipSampler
+from reward_tuning.seeds import derive_seed
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 """Entered around `rollout`, `reward` and `sweep`, to time and show them."""
@@ -53,13 +60,14 @@ class BatchReport:
     """What a batch showed.
 
     Attributes:
-        loss: Weighted sum of the judges' losses, before it is divided by the guidance scale; NaN
-            where latents or frames were not finite.
+        loss: Weighted sum of the judges' losses, before it is divided by the guidance scale; a mean
+            over the places they look at. NaN where latents or frames were not finite.
         rewards: Mean score of each judge.
         motion: Mean |difference of neighbouring latent frames| of the reward input.
         drift: Mean square distance of the active steps' velocities to the base's; None where no
             anchor is on.
-        steps: The active steps as the sweep saw them; empty after a loss that is not finite.
+        steps: The active steps as the sweep saw them; empty after a loss that is not finite. The
+            c-th fresh look at the end has index N + c.
     """
 
     loss: float
@@ -103,52 +111,141 @@ def reward_step(
         The numbers of the batch. With a loss that is not finite nothing was added.
     """
     condition = sampler.condition([prompt.text for prompt in batch.prompts])
-    velocity = sampler.velocity_of_one_rollout(condition, sigmas, negative)
     with phase("rollout"):
-        states = rollout(velocity, sampler.noise(batch.noise_seeds), sigmas, batch.plan.stop)
-        x = read_reward_input(velocity, states, batch.plan)
-    motion = latent_motion(x)
+        views = rolled_out(sampler, condition, batch, sigmas, negative)
+    motion = latent_motion(views[0].x)
     rewards: dict[str, float] = {}
-    if not bool(x.isfinite().all()):
+    if not all(bool(view.x.isfinite().all()) for view in views):
         return BatchReport(math.nan, rewards, motion)
 
-    def loss_of(latents: Tensor) -> Tensor:
+    seen: list[dict[str, float]] = []
+
+    def loss_of(latents: Tensor, clip_weights: Tensor | None) -> Tensor:
         window = judged_window(judges)
         frames = sampler.generator.decode(latents, window)
         if not bool(frames.isfinite().all()):
             return frames.sum()  # NaN or Inf: judges refuse such frames, the trainer skips the step
         texts = [prompt.reward_text for prompt in batch.prompts]
         loss = frames.new_zeros(())
+        seen.append({})
         for judge in judges:
             scores = judge.scores(frames, texts, first=window.start)
-            rewards[judge.label] = float(scores.detach().mean())
-            loss = loss + reward_loss(scores, weight=judge.weight, target=judge.target)
+            seen[-1][judge.label] = float(scores.detach().mean())
+            loss = loss + reward_loss(
+                scores, weight=judge.weight, target=judge.target, clip_weights=clip_weights
+            )
         return loss
 
     with phase("reward"):
-        loss, g = reward_gradient(loss_of, x)
-    if not bool(loss.isfinite() & g.isfinite().all()):
+        found = [
+            reward_gradient(partial(loss_of, clip_weights=view.clip_weights), view.x)
+            for view in views
+        ]
+    if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
         return BatchReport(math.nan, rewards, motion)
+    rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
+    share = share / len(views)
+    divisor = guidance_divisor(sampler.guidance_scale, negative)
+
+    reports = []
+    with phase("sweep"):
+        for view, (_, g) in zip(views, found, strict=True):
+            pull = pull_to_base(sampler, condition, view.sigmas, negative, anchor * share)
+            report = adjoint_sweep(
+                view.velocity,
+                view.states,
+                view.sigmas,
+                view.plan,
+                g * (view.share * share / divisor),
+                step_loss=pull if anchor else None,
+                parameters=parameters,
+            )
+            reports += [
+                replace(step, step=step.step + view.first) for step in report.steps if step.active
+            ]
+    drift = None
+    if anchor:
+        drift = sum(step.step_loss for step in reports) / (anchor * share * len(reports))
+    loss = sum(float(loss) for loss, _ in found) / len(found)
+    return BatchReport(loss, rewards, motion, drift, tuple(reports))
+
+
+@dataclass(frozen=True)
+class View:
+    """One place where the judges look, and how its gradient goes back.
+
+    Attributes:
+        x: The reward input, a batch of latents.
+        velocity: Of the states that lead there.
+        states: Of the rollout, or the one noised state of a fresh look.
+        sigmas: The velocity's table.
+        plan: Of the sweep over these states.
+        first: What is added to the indices of its steps in the report.
+        share: Factor of its gradient.
+        clip_weights: `(b,)`, factor of each clip's loss; None for 1.
+    """
+
+    x: Tensor
+    velocity: VelocityFn
+    states: list[Tensor]
+    sigmas: Tensor
+    plan: Plan
+    first: int = 0
+    share: float = 1.0
+    clip_weights: Tensor | None = None
+
+
+def rolled_out(
+    sampler: ClipSampler,
+    condition: GuidedCondition,
+    batch: Batch,
+    sigmas: Tensor,
+    negative: NegativeBranch,
+) -> list[View]:
+    """Roll out without gradient, and collect what the plan wants judged: at least one view."""
+    plan = batch.plan
+    velocity = sampler.velocity_of_one_rollout(condition, sigmas, negative)
+    states = rollout(velocity, sampler.noise(batch.noise_seeds), sigmas, plan.stop)
+    views = []
+    if plan.active:
+        x = read_reward_input(velocity, states, plan)
+        likeness = None if plan.leap_floor is None else leap_likeness(states, sigmas, plan)
+        views.append(View(x, velocity, states, sigmas, plan, clip_weights=likeness))
+    for number, renoised in enumerate(plan.renoised):
+        table = torch.tensor([renoised.sigma, 0.0], dtype=sigmas.dtype, device=sigmas.device)
+        look = sampler.velocity_of_one_rollout(condition, table, negative)
+        noise = sampler.noise([derive_seed(seed, "look", number) for seed in batch.noise_seeds])
+        state, x = read_renoised(look, states, noise, renoised)
+        views.append(
+            View(
+                x,
+                look,
+                [state],
+                table,
+                plan.look(renoised),
+                first=plan.steps + number,
+                share=renoised.share,
+            )
+        )
+    return views
+
+
+def pull_to_base(
+    sampler: ClipSampler,
+    condition: GuidedCondition,
+    sigmas: Tensor,
+    negative: NegativeBranch,
+    weight: float,
+) -> StepLossFn:
+    """The step loss `weight` times the mean square distance of a velocity to the base's."""
     base_velocity = sampler.velocity(condition, sigmas, negative)
 
-    def pull_to_base(i: int, x: Tensor, v: Tensor) -> Tensor:
+    def pull(i: int, x: Tensor, v: Tensor) -> Tensor:
         with torch.no_grad(), scaled(sampler.generator.transformer, 0.0):  # the adapter off
             base = base_velocity(x, i)
-        return anchor * share * (v - base).square().mean()
+        return weight * (v - base).square().mean()
 
-    with phase("sweep"):
-        report = adjoint_sweep(
-            velocity,
-            states,
-            sigmas,
-            batch.plan,
-            g * (share / guidance_divisor(sampler.guidance_scale, negative)),
-            step_loss=pull_to_base if anchor else None,
-            parameters=parameters,
-        )
-    steps = tuple(step for step in report.steps if step.active)
-    drift = report.step_loss / (anchor * share * len(steps)) if anchor else None
-    return BatchReport(float(loss), rewards, motion, drift, steps)
+    return pull
 
 
 def latent_motion(latents: Tensor) -> float:

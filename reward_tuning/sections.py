@@ -160,6 +160,21 @@ class DraftKMethod(Section):
     smallest_step: SmallestStep = 0.25
 
 
+class DraftLVMethod(Section):
+    """DRaFT-LV (arXiv 2309.17400): the last step, and the end noised again n times."""
+
+    kind: Literal["draft_lv"]
+    copies: Positive = Field(default=2, description="n, fresh looks at the end")
+    smallest_sigma: float = Field(
+        default=0.05,
+        gt=0.0,
+        le=1.0,
+        description="The copies are noised at least so far; the table's last sigma is next to none",
+    )
+    rescale: Rescale = 1.0
+    smallest_step: SmallestStep = 0.25
+
+
 class AlignPropMethod(Section):
     """AlignProp (arXiv 2310.03739): DRaFT-K with K drawn anew for each update."""
 
@@ -217,6 +232,52 @@ class FlowBPSparseMethod(Section):
     smallest_step: SmallestStep = 0.25
 
 
+class FlowBPBridgeMethod(Section):
+    """FlowBP-Bridge (arXiv 2606.11075): sparse steps, gradient through the input of one."""
+
+    kind: Literal["flowbp_bridge"]
+    active_steps: Annotated[int, Field(ge=2)] = Field(
+        default=5, description="K, the bridge and steps on both sides"
+    )
+    nested: Nested = 0.1
+    lateness: float = Field(
+        default=2.0,
+        ge=0.0,
+        description="On each side step m is drawn with weight m ** lateness",
+    )
+    rescale: Rescale = 0.0
+    smallest_step: SmallestStep = 0.25
+
+
+class LeapAlignMethod(Section):
+    """LeapAlign (arXiv 2604.15311): two leaps over the chain, some gradient between them."""
+
+    kind: Literal["leapalign"]
+    nested: Nested = 0.3
+    leap_floor: float | None = Field(
+        default=0.1,
+        gt=0.0,
+        description="tau: clips whose leaps stay near the rollout weigh more, up to 1 / (2 tau); "
+        "null = all alike",
+    )
+
+
+class DirectAlignMethod(Section):
+    """Direct-Align of SRPO (arXiv 2509.06942): noise the end, one model call, known noise off."""
+
+    kind: Literal["direct_align"]
+    stride: float = Field(
+        default=0.1, gt=0.0, le=1.0, description="How far the one call goes, in sigma"
+    )
+    sigma_range: Annotated[tuple[float, float], Strict(False)] = Field(
+        default=(0.2, 0.95), description="Where it starts, drawn uniformly; within (0, 1)"
+    )
+    discount: bool = Field(
+        default=True,
+        description="Late steps, where rewards are hacked, count less: 3 s' / (1 + 2 s')",
+    )
+
+
 class EasyAnimateMethod(Section):
     """EasyAnimate's published reward script: its strategies, without rescale."""
 
@@ -237,10 +298,14 @@ class EasyAnimateMethod(Section):
 Method = Annotated[
     DraftMethod
     | DraftKMethod
+    | DraftLVMethod
     | AlignPropMethod
     | DRTuneMethod
     | ReFLMethod
+    | LeapAlignMethod
     | FlowBPSparseMethod
+    | FlowBPBridgeMethod
+    | DirectAlignMethod
     | EasyAnimateMethod,
     Field(discriminator="kind"),
 ]

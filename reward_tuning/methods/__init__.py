@@ -10,32 +10,44 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.methods.alignprop import alignprop
+from reward_tuning.methods.direct_align import direct_align
 from reward_tuning.methods.draft import draft
 from reward_tuning.methods.draft_k import draft_k
+from reward_tuning.methods.draft_lv import draft_lv
 from reward_tuning.methods.drtune import drtune
 from reward_tuning.methods.easyanimate import easyanimate
+from reward_tuning.methods.flowbp_bridge import flowbp_bridge
 from reward_tuning.methods.flowbp_sparse import flowbp_sparse
+from reward_tuning.methods.leapalign import leapalign
 from reward_tuning.methods.refl import refl
 from reward_tuning.plan import Plan
 
 METHODS: dict[str, Callable[..., Plan]] = {
     "draft": draft,
     "draft_k": draft_k,
+    "draft_lv": draft_lv,
     "alignprop": alignprop,
     "drtune": drtune,
     "refl": refl,
+    "leapalign": leapalign,
     "flowbp_sparse": flowbp_sparse,
+    "flowbp_bridge": flowbp_bridge,
+    "direct_align": direct_align,
     "easyanimate": easyanimate,
 }
 
 __all__ = [
     "METHODS",
     "alignprop",
+    "direct_align",
     "draft",
     "draft_k",
+    "draft_lv",
     "drtune",
     "easyanimate",
+    "flowbp_bridge",
     "flowbp_sparse",
+    "leapalign",
     "make_plan",
     "refl",
 ]

@@ -86,5 +86,5 @@ def easyanimate(
         active=tuple(active),
         weights=weights,
         nested=0.0 if stop_input_gradient else 1.0,
-        inactive="detach",
+        through=tuple(active),
     )

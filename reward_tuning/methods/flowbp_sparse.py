@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,15 +38,37 @@ def flowbp_sparse(
     """
     weights = chain_weights(sigmas)
     candidates = steps_to_choose_from(weights, active_steps, smallest_step)
-    if lateness < 0.0:
-        raise TuningError(f"method.lateness is {lateness}; allowed is 0 or more")
-    likelihood = torch.tensor([(i + 1.0) ** lateness for i in candidates], dtype=torch.float64)
-    drawn = torch.multinomial(likelihood, active_steps, generator=generator)
     return Plan(
         steps=len(weights),
         stop=len(weights),
         reward_input="end",
-        active=tuple(sorted(candidates[int(i)] for i in drawn)),
+        active=late_steps(generator, candidates, active_steps, lateness),
         weights=weights,
         rescale=rescale,
     )
+
+
+def late_steps(
+    generator: torch.Generator, candidates: Sequence[int], count: int, lateness: float
+) -> tuple[int, ...]:
+    """Draw distinct steps one after the other, late ones likelier.
+
+    Args:
+        generator: CPU generator; without a draw for a count of 0.
+        candidates: ascending; the m-th, from 1, has likelihood m^lateness.
+        count: 0 to all of them.
+        lateness: 0 draws uniformly.
+
+    Returns:
+        The drawn steps, ascending.
+
+    Raises:
+        TuningError: a negative exponent.
+    """
+    if lateness < 0.0:
+        raise TuningError(f"method.lateness is {lateness}; allowed is 0 or more")
+    if count == 0:
+        return ()
+    likelihood = torch.arange(1.0, len(candidates) + 1, dtype=torch.float64) ** lateness
+    drawn = torch.multinomial(likelihood, count, generator=generator)
+    return tuple(sorted(candidates[int(m)] for m in drawn))

@@ -48,7 +48,7 @@ PLANS = {
     "draft_3": make((4, 5, 6), nested=1.0),
     "whole_chain": make(tuple(range(STEPS)), nested=1.0),
     "spaced_full_adjoint": make((1, 3, 5), nested=1.0),
-    "spaced_cut": make((1, 3, 5), nested=1.0, inactive="detach"),
+    "spaced_cut": make((1, 3, 5), nested=1.0, through=(1, 3, 5)),
     "spaced_damped": make((0, 2, 5), nested=0.3),
     "drtune_end": make((0, 2, 4), nested=0.0),
     "drtune_early": make((0, 2), stop=4, nested=0.0),

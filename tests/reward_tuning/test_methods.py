@@ -17,6 +17,7 @@ from reward_tuning.methods import (
     draft_k,
     drtune,
     easyanimate,
+    flowbp_bridge,
     flowbp_sparse,
     make_plan,
     refl,
@@ -148,6 +149,12 @@ def test_refusals() -> None:
         refl(seeded(), sigmas, stop_range=0.0)
     with pytest.raises(TuningError, match="truncation is 'normal'"):
         alignprop(seeded(), sigmas, truncation="normal")  # type: ignore[arg-type]
+    with pytest.raises(TuningError, match="active_steps is 1; flowbp_bridge needs 2"):
+        flowbp_bridge(seeded(), sigmas, active_steps=1)
+    with pytest.raises(TuningError, match=r"active_steps is 10.* 1 \.\.\. 9"):
+        flowbp_bridge(seeded(), sigmas, active_steps=10)
+    with pytest.raises(TuningError, match="lateness is -1"):
+        flowbp_bridge(seeded(), sigmas, lateness=-1.0)
     with pytest.raises(TuningError, match="strategy is 'head'"):
         easyanimate(seeded(), sigmas, strategy="head", active_steps=2)  # type: ignore[arg-type]
     with pytest.raises(TuningError, match=r"active_steps is 4; allowed is 1 \.\.\. 3"):
@@ -163,6 +170,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "drtune": [{"active_steps": 3}, {"active_steps": 2, "early_stop": False}],
     "refl": [{}, {"stop_range": 1.0}],
     "flowbp_sparse": [{"active_steps": 3}, {"active_steps": 1, "lateness": 0.0}],
+    "flowbp_bridge": [{}, {"active_steps": 2, "nested": 0.5}, {"active_steps": 4, "rescale": 1.0}],
     "easyanimate": [
         {"active_steps": 3},
         {"strategy": "last"},
@@ -172,7 +180,15 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", METHODS)
+BEYOND = {"draft_lv", "leapalign", "direct_align"}
+"""Methods with another reward input than the chain's: `test_methods_beyond_the_chain.py`."""
+
+
+def test_every_method_is_tested_here_or_there() -> None:
+    assert set(OPTIONS) | BEYOND == set(METHODS)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
 def test_every_draw_is_a_plan_of_the_table(kind: str) -> None:
     generator = seeded(5)
     for steps in (7, 10, 16, 25, 50):
@@ -188,7 +204,7 @@ def test_every_draw_is_a_plan_of_the_table(kind: str) -> None:
                 assert plan.gradient_scale >= 1.0
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", OPTIONS)
 def test_every_method_equals_autograd_of_its_own_chain(kind: str) -> None:
     flow = ToyFlow(8, negative="detached")
     generator = seeded(11)
@@ -266,6 +282,31 @@ def test_flowbp_sparse_prefers_late_steps_by_its_law() -> None:
         )
 
 
+def test_flowbp_bridge_crosses_one_step_with_steps_on_both_sides() -> None:
+    generator, sigmas = seeded(), sigma_table(12)
+    bridges: Counter[int] = Counter()
+    for _ in range(2000):
+        plan = flowbp_bridge(generator, sigmas)
+        (bridge,) = plan.through or ()
+        bridges[bridge] += 1
+        assert len(plan.active) == 5
+        assert bridge in plan.active
+        assert plan.active[0] < bridge
+        assert plan.active[-1] <= 10  # 11 is the step of |d| = 0.0027
+        before = sum(i < bridge for i in plan.active)
+        behind = 10 - bridge
+        assert before == min(max(round(5 * bridge / 11), 1, 4 - behind), bridge, 4)
+        assert plan.visited == tuple(reversed(plan.active))
+        assert (plan.nested, plan.gradient_scale) == (0.1, 1.0)
+    # the later of two of 11: j with probability j / 55
+    for j in range(1, 11):
+        expected = 2000 * j / 55
+        assert abs(bridges[j] - expected) < 4.5 * expected**0.5, j
+    for k in range(2, 12):  # up to every step there is
+        for _ in range(100):
+            assert len(flowbp_bridge(generator, sigmas, active_steps=k).active) == k
+
+
 def test_easyanimates_strategies_are_the_scripts() -> None:
     generator, sigmas = seeded(), sigma_table(50)
     assert easyanimate(generator, sigmas, strategy="last").active == (49,)
@@ -284,7 +325,7 @@ def test_easyanimates_strategies_are_the_scripts() -> None:
         )
         assert len(set(plan.active)) == 4
         assert set(plan.active) <= set(range(20, 30))
-        assert (plan.nested, plan.inactive, plan.gradient_scale) == (1.0, "detach", 1.0)
+        assert (plan.nested, plan.through, plan.gradient_scale) == (1.0, plan.active, 1.0)
     assert easyanimate(generator, sigmas, stop_input_gradient=True).nested == 0.0
     lonely = {
         easyanimate(seeded(i), sigmas, strategy="uniform", active_steps=1).active

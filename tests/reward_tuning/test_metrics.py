@@ -168,6 +168,22 @@ def test_clipping_now_and_then_is_no_warning(limit: float | None) -> None:
     assert not any(watch.see(0.1 if limit and i % 10 == 0 else 2.0) for i in range(60))
 
 
+def test_plan_table_of_fresh_looks() -> None:
+    sigmas = sigma_table(16)
+    chain_too = plan_table(sigmas, make_plan("draft_lv", torch.Generator(), sigmas)).splitlines()
+    assert len(chain_too) == 2 + 16 + 2
+    assert [line.split()[:3] for line in chain_too[-2:]] == [
+        ["16", "0.0500", "0.0500"],
+        ["17", "0.0500", "0.0500"],
+    ]
+    assert chain_too[-1].endswith(
+        "active, the end noised again and taken to 0.0000; gradient scale 20"
+    )
+    only = plan_table(sigmas, make_plan("direct_align", torch.Generator(), sigmas)).splitlines()
+    assert len(only) == 2
+    assert only[1].split()[0] == "16"
+
+
 def test_plan_table() -> None:
     sigmas = sigma_table(16)
     plan = make_plan("draft_k", torch.Generator(), sigmas, active_steps=2)

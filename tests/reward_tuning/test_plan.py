@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
 import torch
 
 from reward_tuning.errors import TuningError
-from reward_tuning.plan import Plan, chain_weights, steps_that_matter
+from reward_tuning.plan import Plan, Renoised, chain_weights, steps_that_matter
 from tests.reward_tuning.toy_flow import mu_one_table
 
 SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
@@ -66,7 +67,12 @@ def test_visited_steps() -> None:
     )  # from the reward down, not from the last active
     assert plan(nested=0.3).visited == (3, 2, 1)
     assert plan(nested=0.0).visited == (3, 1)
-    assert plan(inactive="detach").visited == (3, 1)
+    assert plan(through=(1, 3)).visited == (3, 1)
+    assert plan(through=()).visited == (3, 1)
+    assert plan(through=(2,)).visited == (3, 2, 1)
+    assert [i for i in range(4) if plan(through=(0, 1, 2)).flows_through(i)] == [2]
+    leaping = plan(weights=(0.0, -0.5, 0.0, -0.25))
+    assert leaping.visited == (3, 1)  # nothing reaches a step of weight 0
     early = plan(
         stop=2,
         reward_input="posterior_mean",
@@ -74,6 +80,39 @@ def test_visited_steps() -> None:
         active=(1,),
     )
     assert early.visited == (2, 1)
+
+
+def test_a_fresh_look_is_one_active_step() -> None:
+    assert Renoised(0.4).weight == pytest.approx(-0.4)
+    assert Renoised(0.7, 0.6).weight == pytest.approx(-0.1 / 0.4)
+    afresh = plan(active=(), renoised=(Renoised(0.7, 0.6),), rescale=1.0)
+    assert (afresh.visited, afresh.gradient_scale) == ((), 1.0)
+    look = afresh.look(afresh.renoised[0])
+    assert (look.active, look.visited, look.stop, look.reward_input) == (
+        (0,),
+        (0,),
+        0,
+        "posterior_mean",
+    )
+    assert look.gradient_scale * abs(look.weights[0]) == pytest.approx(1.0)
+    half = plan(active=(), renoised=afresh.renoised, rescale=0.5).look(afresh.renoised[0])
+    assert half.gradient_scale == pytest.approx(0.5 + 0.5 / 0.25)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0.0,), "noised again to 0.0, taken to 0.0"),
+        ((1.1,), "1.1"),
+        ((0.4, 0.4), "0 <= sigma_to < sigma <= 1"),
+        ((0.4, -0.1), "-0.1"),
+        ((0.4, 0.1, True, 0.0), "share is 0.0"),
+        ((0.4, 0.1, True, 1.5), "share is 1.5"),
+    ],
+)
+def test_a_fresh_look_out_of_range_is_refused(values: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(TuningError, match=re.escape(said)):
+        Renoised(*values)
 
 
 def test_plan_is_frozen() -> None:
@@ -84,7 +123,17 @@ def test_plan_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"active": ()}, "active steps"),
+        ({"active": ()}, "no active steps and no fresh look"),
+        (
+            {
+                "stop": 2,
+                "reward_input": "posterior_mean",
+                "active": (1,),
+                "weights": chain_weights(SIGMAS, 2, "posterior_mean"),
+                "renoised": (Renoised(0.5),),
+            },
+            "the end must be reached",
+        ),
         ({"active": (3, 1)}, "ascending"),
         ({"active": (1, 1)}, "distinct"),
         ({"active": (4,)}, "outside the executed steps 0 ... 3"),
@@ -97,12 +146,15 @@ def test_plan_is_frozen() -> None:
         ({"nested": 1.5}, "nested is 1.5"),
         ({"nested": float("nan")}, "nested is nan"),
         ({"rescale": -0.1}, "rescale is -0.1"),
-        ({"inactive": "skip"}, "'skip'"),
+        ({"through": (2, 1)}, "through steps [2, 1]; they must be distinct and ascending"),
+        ({"through": (4,)}, "through steps [4] lie outside"),
+        ({"leap_floor": 0.0}, "leap_floor is 0.0 with 2 active"),
+        ({"leap_floor": 0.1, "active": (1,)}, "with 1 active"),
         ({"steps": 0, "stop": 0, "weights": ()}, "at least 1"),
     ],
 )
 def test_refusals_name_the_value(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(TuningError, match=said.replace(".", r"\.")):
+    with pytest.raises(TuningError, match=re.escape(said)):
         plan(**changes)
 
 

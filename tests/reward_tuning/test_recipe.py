@@ -132,7 +132,7 @@ def test_presets_are_those_of_the_adapter() -> None:
     assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
 
 
-NUMBERLESS = ("draft", "alignprop", "refl")
+NUMBERLESS = ("draft", "draft_lv", "alignprop", "refl", "leapalign", "direct_align")
 METHOD_MODELS = get_args(get_args(sections.Method)[0])
 
 

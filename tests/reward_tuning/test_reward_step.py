@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from torch import Tensor
 from base_model.generator import load_generator
 from base_model.guidance import NegativeBranch, guided_velocity
 from base_model.sigmas import sigma_table
+from reward_tuning.engine import leap_likeness, rollout
 from reward_tuning.judges import FramedJudge, judged_window
 from reward_tuning.lora import LoraSpec, attach, scaled
 from reward_tuning.methods import make_plan
 from reward_tuning.prompts import Prompt
 from reward_tuning.reward_step import Batch, BatchReport, latent_motion, reward_step
 from reward_tuning.sampler import ClipSampler
+from reward_tuning.seeds import derive_seed
 from rewards import load_reward
 from tests.goldens import write_checkpoint
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
@@ -149,6 +152,85 @@ def test_anchor_and_drift(sampler: ClipSampler, judge: FramedJudge) -> None:
     assert relative(got, expected) <= 1e-9
     assert report.drift == pytest.approx(pull / 2, rel=1e-9)  # two active steps
     assert pull > 1e-4
+
+
+def look_references(
+    sampler: ClipSampler, judge: FramedJudge, one: Batch
+) -> list[tuple[float, list[Tensor]]]:
+    """Loss and gradient of each fresh look at the end, by autograd of its definition."""
+    generator, condition = sampler.generator, sampler.condition([p.text for p in PROMPTS])
+
+    def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+        return guided_velocity(generator, x, sigma, condition, 3.0, "detached")
+
+    noise = sampler.noise(one.noise_seeds)
+    end = noise
+    with torch.no_grad():
+        for i in range(4):
+            end = end + (SIGMAS[i + 1] - SIGMAS[i]) * velocity(end, SIGMAS[i])
+    found = []
+    for number, look in enumerate(one.plan.renoised):
+        e = noise
+        if not look.own_noise:
+            e = sampler.noise([derive_seed(seed, "look", number) for seed in one.noise_seeds])
+        s, to = look.sigma, look.sigma_to
+        noised = (1 - s) * end + s * e
+        v = velocity(noised, torch.tensor(s, dtype=torch.float64))
+        x = (noised + (to - s) * v - to * e) / (1 - to)
+        frames = generator.decode(x)[:, [0, 3]]
+        loss = -2.0 * judge.reward(frames, [p.reward_text for p in PROMPTS]).mean()
+        factor = one.plan.look(look).gradient_scale * look.share / 3.0
+        grads = torch.autograd.grad(factor * loss, parameters(sampler))
+        found.append((float(loss.detach()), list(grads)))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["draft_lv", "direct_align"])
+def test_fresh_looks_at_the_end(sampler: ClipSampler, judge: FramedJudge, kind: str) -> None:
+    """Loss and gradient are means over the chain's end, where it is active, and its looks."""
+    plan = make_plan(kind, torch.Generator().manual_seed(2), SIGMAS)
+    one = Batch(PROMPTS, [7, 8], plan)
+    views = look_references(sampler, judge, one)
+    if plan.active:
+        loss, _, grads = reference(sampler, judge, one, "detached")
+        views.insert(0, (loss, grads))
+    assert len(views) == {"draft_lv": 3, "direct_align": 1}[kind]
+    report, got = step(sampler, [judge], one)
+    expected = [sum(of) / len(views) for of in zip(*(grads for _, grads in views), strict=True)]
+    assert report.loss == pytest.approx(sum(loss for loss, _ in views) / len(views), rel=1e-9)
+    # The model's norms work in float32: another factor rounds otherwise.
+    assert relative(got, expected) <= 1e-7
+    looks = [seen for seen in report.steps if seen.step >= plan.steps]
+    assert [seen.step for seen in looks] == [4 + n for n in range(len(plan.renoised))]
+    anchored, pulled = step(sampler, [judge], one, anchor=0.5)
+    assert anchored.drift is not None
+    assert anchored.drift > 1e-5
+    assert relative(pulled, got) > 1e-4
+
+
+def test_leaps_weigh_clips_by_their_likeness(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """The gradient of a batch is that of its clips, each times its own weight."""
+    generator = torch.Generator().manual_seed(4)
+    plans = [make_plan("leapalign", generator, SIGMAS, leap_floor=1e-3) for _ in range(20)]
+    plan = next(plan for plan in plans if plan.active == (0, 2))  # both leaps over a step
+    even = replace(plan, leap_floor=None)
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    velocity = sampler.velocity(condition, SIGMAS, "detached")
+    weights = leap_likeness(rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4), SIGMAS, plan)
+    assert float((weights[0] - weights[1]).abs()) > 1e-3
+    clips = [
+        step(sampler, [judge], Batch([prompt], [seed], even))
+        for prompt, seed in zip(PROMPTS, (7, 8), strict=True)
+    ]
+    expected = [
+        (float(weights[0]) * a + float(weights[1]) * b) / 2
+        for a, b in zip(clips[0][1], clips[1][1], strict=True)
+    ]
+    report, got = step(sampler, [judge], Batch(PROMPTS, [7, 8], plan))
+    assert relative(got, expected) <= 1e-6
+    assert report.loss == pytest.approx(
+        sum(float(w) * one.loss for w, (one, _) in zip(weights, clips, strict=True)) / 2, rel=1e-9
+    )
 
 
 def test_share_scales_reward_and_anchor_alike(sampler: ClipSampler, judge: FramedJudge) -> None:

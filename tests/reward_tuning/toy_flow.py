@@ -87,14 +87,14 @@ def chain_gradients(
 
     def velocity(x: Tensor, i: int) -> Tensor:
         nonlocal total
-        seen = plan.nested * x + (1 - plan.nested) * x.detach()
+        open_here = plan.through is None or i in plan.through
+        seen = plan.nested * x + (1 - plan.nested) * x.detach() if open_here else x.detach()
         if i in plan.active:
             v = functional_call(flow, dict(trainable), (seen, i))
             if step_loss_weight:
                 total = total + step_loss_weight * (v**2).mean()
             return v
-        v = functional_call(flow, constant, (seen, i))
-        return v.detach() if plan.inactive == "detach" else v
+        return functional_call(flow, constant, (seen, i))
 
     x = noise
     for i in range(plan.stop):

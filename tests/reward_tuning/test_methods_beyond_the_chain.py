@@ -1,0 +1,219 @@
+"""DRaFT-LV, LeapAlign and Direct-Align against plain autograd of the papers' own definitions."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+
+from base_model.sigmas import sigma_table
+from reward_tuning.engine import (
+    adjoint_sweep,
+    leap_likeness,
+    read_renoised,
+    read_reward_input,
+    reward_gradient,
+    rollout,
+)
+from reward_tuning.errors import TuningError
+from reward_tuning.methods import direct_align, draft_k, draft_lv, leapalign
+from tests.reward_tuning.toy_flow import SHAPE, ToyFlow, relative_error, toy_loss
+
+STEPS = 8
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def collected(flow: ToyFlow) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in flow.named_parameters() if p.grad is not None}
+
+
+def autograd(flow: ToyFlow, loss: Tensor) -> dict[str, Tensor]:
+    names, own = zip(*flow.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, own), strict=True))
+
+
+def straight_through(value: Tensor, gradient: Tensor) -> Tensor:
+    return gradient + (value - gradient).detach()
+
+
+class AtSigma(torch.nn.Module):
+    """The toy's velocity at one sigma off its table, as the looks call it."""
+
+    def __init__(self, flow: ToyFlow, sigma: float) -> None:
+        super().__init__()
+        self.flow, self.sigma = flow, torch.tensor([sigma], dtype=torch.float64)
+
+    def forward(self, x: Tensor, i: int) -> Tensor:
+        table, self.flow.sigmas = self.flow.sigmas, self.sigma
+        try:
+            return self.flow(x, i)
+        finally:
+            self.flow.sigmas = table
+
+
+@pytest.mark.parametrize("nested", [0.0, 0.3, 1.0])
+def test_leapalign_equals_autograd_through_its_connectors(nested: float) -> None:
+    """x_j and the end in value from the rollout, in gradient from the leaps; per clip a weight."""
+    flow = ToyFlow(STEPS, negative="detached")
+    generator, s = seeded(3), flow.sigmas
+    for _ in range(12):
+        plan = leapalign(generator, s, nested=nested)
+        k, j = plan.active
+        states = rollout(flow, flow.noise(), s, STEPS)
+        x_j, end = states[j], states[-1]
+        leapt = states[k] + (s[j] - s[k]) * flow(states[k], k)
+        at_j = straight_through(x_j, leapt)
+        seen = nested * at_j + (1 - nested) * at_j.detach()
+        landed = at_j - s[j] * flow(seen, j)
+        d_j = (leapt - x_j).abs().mean(dim=(1, 2))
+        d_0 = (landed - end).abs().mean(dim=(1, 2))
+        likeness = (1 / (d_j.clamp(min=0.1) + d_0.clamp(min=0.1))).detach()
+        assert leap_likeness(states, s, plan) == pytest.approx(likeness.numpy(), rel=1e-12)
+
+        def weighted(x: Tensor, likeness: Tensor = likeness) -> Tensor:
+            return torch.stack(
+                [w * toy_loss(clip) for w, clip in zip(likeness, x, strict=True)]
+            ).mean()
+
+        expected = autograd(flow, weighted(straight_through(end, landed)))
+        flow.zero_grad()
+        _, g = reward_gradient(weighted, read_reward_input(flow, states, plan))
+        adjoint_sweep(flow, states, s, plan, g)
+        assert relative_error(collected(flow), expected) <= 1e-11, (k, j)
+
+
+def test_leapalign_draws_every_pair_alike() -> None:
+    generator, sigmas = seeded(), sigma_table(6)
+    pairs = Counter(leapalign(generator, sigmas).active for _ in range(3000))
+    assert len(pairs) == 15
+    # 200 each, standard deviation 13.7
+    assert all(140 <= count <= 260 for count in pairs.values())
+    plan = leapalign(generator, sigmas)
+    k, j = plan.active
+    # one leap to x_j and one to the end: together the way from s_k to 0
+    assert sum(abs(w) for w in plan.weights) == pytest.approx(float(sigmas[k]), rel=1e-6)
+    assert plan.weights[j] == pytest.approx(-float(sigmas[j]))
+    assert plan.visited == (j, k)
+    assert leapalign(generator, sigmas, leap_floor=None).leap_floor is None
+    with pytest.raises(TuningError, match=r"sampling\.steps is 1"):
+        leapalign(generator, torch.tensor([1.0, 0.0]))
+
+
+def test_bridge_equals_autograd_with_the_authors_connectors() -> None:
+    """x_j composed of the steps before, the end of x_j and the steps from j on."""
+    from reward_tuning.methods import flowbp_bridge
+
+    flow = ToyFlow(STEPS, negative="detached")
+    generator, s = seeded(4), flow.sigmas
+    for _ in range(12):
+        plan = flowbp_bridge(generator, s, active_steps=4, nested=0.5)
+        (j,) = plan.through or ()
+        states = rollout(flow, flow.noise(), s, STEPS)
+
+        def step(x: Tensor, i: int, seen: Tensor, active: tuple[int, ...]) -> Tensor:
+            v = flow(seen, i)
+            return x + (s[i + 1] - s[i]) * (v if i in active else v.detach())
+
+        x = states[0]
+        for i in range(j):
+            x = step(x, i, states[i], plan.active)
+        at_j = straight_through(states[j], x)
+        x = at_j
+        for i in range(j, STEPS):
+            seen = 0.5 * at_j + 0.5 * at_j.detach() if i == j else states[i]
+            x = step(x, i, seen, plan.active)
+        expected = autograd(flow, toy_loss(straight_through(states[-1], x)))
+        flow.zero_grad()
+        _, g = reward_gradient(toy_loss, read_reward_input(flow, states, plan))
+        adjoint_sweep(flow, states, s, plan, g)
+        assert relative_error(collected(flow), expected) <= 1e-11, plan.active
+
+
+@pytest.mark.parametrize("rescale", [0.0, 1.0])
+def test_draft_lv_looks_equal_autograd_of_the_noised_last_step(rescale: float) -> None:
+    flow = ToyFlow(STEPS, negative="detached")
+    plan = draft_lv(seeded(), flow.sigmas, copies=2, rescale=rescale)
+    states = rollout(flow, flow.noise(), flow.sigmas, STEPS)
+    for seed, look in enumerate(plan.renoised):
+        assert (look.sigma, look.sigma_to, look.own_noise) == (0.05, 0.0, False)
+        noise = torch.randn(SHAPE, generator=seeded(seed), dtype=torch.float64)
+        velocity = AtSigma(flow, look.sigma)
+        x = (1 - look.sigma) * states[-1] + look.sigma * noise
+        loss = toy_loss(x - look.sigma * velocity(x, 0))
+        scale = 1.0 if rescale == 0.0 else 1 / 0.05
+        expected = autograd(flow, scale * loss)
+        flow.zero_grad()
+        state, seen = read_renoised(velocity, states, noise, look)
+        value, g = reward_gradient(toy_loss, seen)
+        adjoint_sweep(velocity, [state], flow.sigmas, plan.look(look), g)
+        assert float(value) == pytest.approx(float(loss.detach()), rel=1e-12)
+        assert relative_error(collected(flow), expected) <= 1e-12
+
+
+def test_draft_lv_is_draft_1_with_copies() -> None:
+    sigmas = sigma_table(25)
+    plan = draft_lv(seeded(), sigmas)
+    base = draft_k(seeded(), sigmas, active_steps=1)
+    assert (plan.active, plan.nested, plan.gradient_scale) == (
+        base.active,
+        base.nested,
+        base.gradient_scale,
+    )
+    assert [look.sigma for look in plan.renoised] == [0.05, 0.05]
+    coarse = torch.tensor([1.0, 0.6, 0.3, 0.0])
+    assert draft_lv(seeded(), coarse).renoised[0].sigma == pytest.approx(0.3)
+    with pytest.raises(TuningError, match="copies is 0"):
+        draft_lv(seeded(), sigmas, copies=0)
+    with pytest.raises(TuningError, match="smallest_sigma is 0"):
+        draft_lv(seeded(), sigmas, smallest_sigma=0.0)
+
+
+def test_direct_align_recovers_the_end_and_its_gradient() -> None:
+    flow = ToyFlow(STEPS, negative="detached")
+    generator = seeded(6)
+    for _ in range(8):
+        plan = direct_align(generator, flow.sigmas)
+        (look,) = plan.renoised
+        s, to = look.sigma, look.sigma_to
+        states = rollout(flow, flow.noise(), flow.sigmas, STEPS)
+        noise, end = states[0], states[-1]
+        velocity = AtSigma(flow, s)
+        noised = (1 - s) * end + s * noise
+        recovered = (noised + (to - s) * velocity(noised, 0) - to * noise) / (1 - to)
+        expected = autograd(flow, toy_loss(recovered))
+        flow.zero_grad()
+        state, seen = read_renoised(velocity, states, torch.zeros_like(noise), look)
+        _, g = reward_gradient(toy_loss, seen)
+        adjoint_sweep(velocity, [state], flow.sigmas, plan.look(look), g)
+        torch.testing.assert_close(seen, recovered.detach(), rtol=1e-12, atol=1e-12)
+        assert relative_error(collected(flow), expected) <= 1e-12
+        # The velocity that knows, e - x_N, gives the end back whatever s is.
+        exact = noise - end
+        _, same = read_renoised(lambda x, i, v=exact: v, states, noise, look)
+        torch.testing.assert_close(same, end)
+
+
+def test_direct_align_draws_its_range_and_discounts_late_steps() -> None:
+    generator, sigmas = seeded(), sigma_table(25)
+    looks = [direct_align(generator, sigmas).renoised[0] for _ in range(500)]
+    starts = torch.tensor([look.sigma for look in looks])
+    assert 0.2 <= float(starts.min()) < 0.22
+    assert 0.93 < float(starts.max()) <= 0.95
+    assert float(starts.mean()) == pytest.approx(0.575, abs=0.04)
+    for look in looks:
+        assert look.own_noise
+        assert look.sigma - look.sigma_to == pytest.approx(0.1)
+        assert look.share == pytest.approx(3 * look.sigma_to / (1 + 2 * look.sigma_to))
+    even = direct_align(generator, sigmas, discount=False, stride=1.0)
+    assert (even.active, even.renoised[0].share, even.renoised[0].sigma_to) == ((), 1.0, 0.0)
+    with pytest.raises(TuningError, match=r"sigma_range is \[0\.5, 1\.0\]"):
+        direct_align(generator, sigmas, sigma_range=(0.5, 1.0))
+    with pytest.raises(TuningError, match="stride is 0"):
+        direct_align(generator, sigmas, stride=0.0)
+    with pytest.raises(TuningError, match="would take all from a look"):
+        direct_align(generator, sigmas, stride=0.3)
