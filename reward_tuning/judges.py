@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.sections import HeldOutSection, RewardSection
-from rewards import Reward, load_reward
+from rewards import Relative, Reward, load_reward
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ def load_judges(
     """
     judges = []
     for section in sections:
+        relative = None
+        if isinstance(section, RewardSection) and section.relative is not None:
+            relative = Relative(**section.relative.model_dump())
         reward = load_reward(
             section.kind,
             section.checkpoint,
@@ -72,6 +75,7 @@ def load_judges(
             architecture=section.architecture,
             tower=section.tower,
             gradient_checkpointing=section.gradient_checkpointing,
+            relative=relative,
         )
         judge = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
         if isinstance(section, RewardSection):

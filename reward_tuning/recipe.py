@@ -69,10 +69,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
                     f"a clip has {sampling.frames} frames (sampling.frames)",
                 )
     for i, reward in enumerate(rewards):
-        if reward.weight == 0.0:
-            yield Conflict(
-                ("rewards", i, "weight"), 0.0, "a judge without weight: leave it out instead"
-            )
+        yield from reward_conflicts(("rewards", i), reward)
     for path, judge in judges:
         if judge.tower is not None and judge.kind != "aesthetic":
             yield Conflict(
@@ -96,6 +93,19 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
                 "is trained on under rewards, so it cannot tell improvement from reward hacking; "
                 "take another checkpoint",
             )
+
+
+def reward_conflicts(path: tuple[str | int, ...], reward: RewardSection) -> Iterator[Conflict]:
+    """Check the values of one training reward against each other."""
+    if reward.weight == 0.0:
+        yield Conflict((*path, "weight"), 0.0, "a judge without weight: leave it out instead")
+    texts, where = reward.relative, (*path, "relative")
+    if texts is None:
+        return
+    if reward.kind == "aesthetic":
+        yield Conflict(where, texts.positive, "a judge of kind aesthetic reads no text")
+    elif texts.positive == texts.negative:
+        yield Conflict(where, texts.positive, "positive and negative are the same text")
 
 
 class Recipe(Section):

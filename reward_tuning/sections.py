@@ -60,6 +60,14 @@ def _targets(value: Any) -> Any:
     )
 
 
+def _template(text: str) -> str:
+    if "{prompt}" not in text:
+        raise ValueError(
+            'write {prompt} where the prompt goes, such as "a clean picture: {prompt}"'
+        )
+    return text
+
+
 Frames = Annotated[int, Field(ge=1), AfterValidator(_clip_length)]
 Side = Annotated[int, Field(ge=SPACE_STRIDE), AfterValidator(_side)]
 Positive = Annotated[int, Field(ge=1)]
@@ -371,6 +379,18 @@ class Judge(Section):
         return [(i * (frames - 1) + gaps // 2) // gaps for i in range(self.frames)]
 
 
+class RelativeSection(Section):
+    """SRPO's semantic-relative preference: (1 + k) cos(frame, positive) - cos(frame, negative)."""
+
+    positive: Annotated[str, AfterValidator(_template)] = Field(
+        description='What is wanted, with a place for the prompt: "a clean picture: {prompt}"'
+    )
+    negative: Annotated[str, AfterValidator(_template)] = Field(
+        description='What is not wanted: "a distorted picture: {prompt}"'
+    )
+    k: float = Field(default=0.0, ge=0.0, description="Extra weight of the positive text")
+
+
 class RewardSection(Judge):
     """One judge whose score is raised."""
 
@@ -379,6 +399,11 @@ class RewardSection(Judge):
         default=None,
         description="Hinge: at a score of target or above this judge gives no gradient; "
         "null = no upper end",
+    )
+    relative: RelativeSection | None = Field(
+        default=None,
+        description="hps and clip only: judge one text against another, so that the judge's own "
+        "tastes fall out; null = the prompt alone",
     )
 
 

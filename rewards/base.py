@@ -9,12 +9,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
+
+if TYPE_CHECKING:
+    from rewards.clip import Relative
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
 """``(images[rows], rows) -> (n,)`` scores of these rows."""
@@ -187,6 +190,7 @@ def load_reward(
     architecture: str | Mapping[str, Any] | None = None,
     tower: str | Path | None = None,
     gradient_checkpointing: bool = False,
+    relative: Relative | None = None,
 ) -> FrameReward:
     """Load a frozen judge.
 
@@ -203,6 +207,7 @@ def load_reward(
         tower: only for ``aesthetic``: the CLIP checkpoint under the head, when it is not the one
             the head's file names.
         gradient_checkpointing: recompute each block of a vision transformer in the backward pass.
+        relative: only for ``hps`` and ``clip``: judge one text against another.
 
     Returns:
         The judge, in evaluation mode, without trainable parameters.
@@ -215,16 +220,20 @@ def load_reward(
     options = TowerOptions(torch.device(device), dtype, architecture, gradient_checkpointing)
     if tower is not None and kind != "aesthetic":
         raise RewardError(f"tower is an option of the kind aesthetic, not of {kind!r}; remove it.")
+    if relative is not None and kind == "aesthetic":
+        raise RewardError("relative needs a judge that reads the prompt: hps or clip.")
     judge: FrameReward
     match kind:
         case "hps":
             from rewards.hps import load_hps
 
-            judge = load_hps(checkpoint, folder, options)
+            judge = hps = load_hps(checkpoint, folder, options)
+            hps.relative = relative
         case "clip":
             from rewards.clip import load_clip
 
-            judge = load_clip(checkpoint, folder, options)
+            judge = clip = load_clip(checkpoint, folder, options)
+            clip.relative = relative
         case "aesthetic":
             from rewards.aesthetic import load_aesthetic
 

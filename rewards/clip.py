@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +11,56 @@ from torch import Tensor
 from rewards.base import FrameReward
 from rewards.checkpoint import load_checkpoint
 from rewards.clip_tower import ClipTower, TowerOptions, find_architecture, load_tower
+from rewards.errors import RewardError
 from rewards.preprocess import Preprocess
+
+PLACE = "{prompt}"
+
+
+@dataclass(frozen=True)
+class Relative:
+    """SRPO's semantic-relative preference (arXiv 2509.06942): one text is judged against another.
+
+    score = (1 + k) cosine(frame, positive text) - cosine(frame, negative text)
+
+    What both texts like or dislike about a frame, a judge's tastes among it, falls out; what is
+    left is the difference that the words make. One pass of the image tower, as without.
+
+    Attributes:
+        positive: a template with ``{prompt}``, such as "a clean picture: {prompt}".
+        negative: likewise.
+        k: 0 or more; 0 in the authors' code.
+
+    Raises:
+        RewardError: a template without a place for the prompt, two equal ones, or a negative k.
+    """
+
+    positive: str
+    negative: str
+    k: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("positive", "negative"):
+            if PLACE not in getattr(self, name):
+                raise RewardError(
+                    f"relative.{name} is {getattr(self, name)!r}; write {PLACE} where the prompt "
+                    f'goes, such as "a clean picture: {PLACE}".'
+                )
+        if self.positive == self.negative:
+            raise RewardError(
+                f"relative.positive and relative.negative are both {self.positive!r}; their "
+                "difference is nothing. Let one say what is wanted, the other what is not."
+            )
+        if not self.k >= 0.0:
+            raise RewardError(f"relative.k is {self.k}; allowed is 0 or more.")
+
+    def texts(self, prompts: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The positive and the negative text of each prompt."""
+        first, second = (
+            [template.replace(PLACE, prompt) for prompt in prompts]
+            for template in (self.positive, self.negative)
+        )
+        return first, second
 
 
 class ClipReward(FrameReward):
@@ -20,17 +70,21 @@ class ClipReward(FrameReward):
     """
 
     name = "clip"
+    relative: Relative | None = None
 
     def __init__(self, tower: ClipTower) -> None:
         self.tower = tower
         self.device = tower.device
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """Text features ``(b, d)``, cached."""
-        return self.tower.text_features(prompts)
+        """What the image features are multiplied with, ``(b, d)``: text features, cached."""
+        if self.relative is None:
+            return self.tower.text_features(prompts)
+        positive, negative = map(self.tower.text_features, self.relative.texts(prompts))
+        return (1.0 + self.relative.k) * positive - negative
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and ``(n, d)`` -> ``(n,)`` in [-1, 1]."""
+        """``(n, 3, H, W)`` in [0, 1] and ``(n, d)`` -> ``(n,)``: cosines, or their difference."""
         assert condition is not None
         return (self.tower.image_features(images) * condition).sum(dim=-1)
 

@@ -206,6 +206,8 @@ def test_labels() -> None:
 
 
 HPS = {"kind": "hps", "checkpoint": "hps-v2.1"}
+AESTHETIC = {"kind": "aesthetic", "checkpoint": "tiny/aesthetic.safetensors"}
+CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {prompt}"}
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,21 @@ HPS = {"kind": "hps", "checkpoint": "hps-v2.1"}
         ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
         ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
         ({"rewards": [HPS | {"tower": "x/y/z"}]}, ("rewards", 0, "tower"), "kind hps has no tower"),
+        (
+            {"rewards": [AESTHETIC | {"relative": CLEAN}]},
+            ("rewards", 0, "relative"),
+            "aesthetic reads no text",
+        ),
+        (
+            {"rewards": [HPS | {"relative": CLEAN | {"negative": CLEAN["positive"]}}]},
+            ("rewards", 0, "relative"),
+            "the same text",
+        ),
+        (
+            {"rewards": [HPS | {"relative": CLEAN | {"negative": "torn"}}]},
+            ("rewards", 0, "relative", "negative"),
+            "write {prompt} where",
+        ),
         (
             {"evaluation__held_out_rewards": [HPS]},
             ("evaluation", "held_out_rewards", 0, "checkpoint"),
