@@ -17,6 +17,7 @@ def euler_sample(
     sigmas: Tensor,
     guidance_scale: float,
     on_step: Callable[[int, Tensor], None] | None = None,
+    guidance_rescale: float = 0.0,
 ) -> Tensor:
     """``x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)``, state in float32.
 
@@ -28,6 +29,7 @@ def euler_sample(
             schedule.
         guidance_scale: 1 runs the positive branch alone.
         on_step: Called after step i with (i, state), for progress.
+        guidance_rescale: See :func:`base_model.guidance.mixed_branches`.
 
     Returns:
         The state at ``sigmas[-1]``, shape and device of ``noise``, float32 (float64 for float64
@@ -36,7 +38,9 @@ def euler_sample(
     sigmas = sigmas.to(generator.device, generator.state_dtype)
     x = noise.to(generator.device, generator.state_dtype)
     for i in range(len(sigmas) - 1):
-        v = guided_velocity(generator, x, sigmas[i], condition, guidance_scale, "joint")
+        v = guided_velocity(
+            generator, x, sigmas[i], condition, guidance_scale, "joint", guidance_rescale
+        )
         x = x + (sigmas[i + 1] - sigmas[i]) * v
         if on_step is not None:
             on_step(i, x)

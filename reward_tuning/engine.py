@@ -205,6 +205,8 @@ def adjoint_sweep(
     step_loss: StepLossFn | None = None,
     parameters: Iterable[Tensor] = (),
     rerun_tolerance: float = 0.1,
+    adjoint_limit: float | None = None,
+    step_norm: float | None = None,
 ) -> SweepReport:
     r"""Accumulate the gradient of the active steps' parameters, one step's graph at a time.
 
@@ -227,6 +229,10 @@ def adjoint_sweep(
         parameters: trainable tensors whose per-step gradient norm is wanted. Costs one copy of
             their gradients; the accumulated result is the same bit for bit.
         rerun_tolerance: largest allowed `StepReport.rerun_error`.
+        adjoint_limit: c >= 1: what flows on through a state is shortened, clip by clip, to c times
+            the length that its adjoint began with. Holds an exploding chain; None = exact.
+        step_norm: give each active step's contribution to `parameters` this norm, whatever it was
+            (a contribution of 0 stays 0), so that no step drowns the others. None = as it is.
 
     Returns:
         A report of each re-run step. Gradients are added to `.grad` of the velocity's leaves.
@@ -242,9 +248,14 @@ def adjoint_sweep(
             "differentiate with respect to what read_reward_input returned"
         )
     parameters = list(parameters)
+    if adjoint_limit is not None and not adjoint_limit >= 1.0:
+        raise TuningError(f"the adjoint's limit is {adjoint_limit}; allowed is 1 or more")
+    if step_norm is not None and not parameters:
+        raise TuningError("to give every step one norm, the sweep must be given the parameters")
     scale = plan.gradient_scale
     active = set(plan.active)
     g = g.detach()
+    longest = None if adjoint_limit is None else adjoint_limit * _lengths(g)
     reports = []
     for i in plan.visited:
         is_active = i in active
@@ -274,7 +285,7 @@ def adjoint_sweep(
                 if step_loss is not None:
                     regulariser = step_loss(i, x, v)
                     scalar = scalar + regulariser
-        gradient_norm = _backward(scalar, parameters) if is_active else None
+        gradient_norm = _backward(scalar, parameters, step_norm) if is_active else None
         reports.append(
             StepReport(
                 step=i,
@@ -291,11 +302,23 @@ def adjoint_sweep(
                 assert x.grad is not None
                 x_grad = x.grad / scale
             g = g + plan.nested * x_grad
+            if longest is not None:
+                g = g * (longest / _lengths(g)).clamp(max=1.0).nan_to_num(1.0)
     return SweepReport(steps=tuple(reports), gradient_scale=scale)
 
 
-def _backward(scalar: Tensor, parameters: list[Tensor]) -> float | None:
-    """Backpropagate; with `parameters`, return the norm of what this call alone added."""
+def _lengths(x: Tensor) -> Tensor:
+    """Euclidean length of each clip, `(b, 1, ...)`."""
+    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+
+
+def _backward(
+    scalar: Tensor, parameters: list[Tensor], wanted: float | None = None
+) -> float | None:
+    """Backpropagate; with `parameters`, return the norm of what this call alone gave.
+
+    With a `wanted` norm that is what is added.
+    """
     if not parameters:
         scalar.backward()
         return None
@@ -304,10 +327,15 @@ def _backward(scalar: Tensor, parameters: list[Tensor]) -> float | None:
         p.grad = None
     scalar.backward()
     norms = [p.grad.norm() for p in parameters if p.grad is not None]
+    norm = float(torch.stack(norms).norm()) if norms else 0.0
+    if wanted is not None and norm > 0.0:
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.mul_(wanted / norm)
     for p, old in zip(parameters, before):  # noqa: B905
         if old is not None:
             p.grad = old if p.grad is None else old.add_(p.grad)
-    return float(torch.stack(norms).norm()) if norms else 0.0
+    return norm
 
 
 def _rerun_error(states: list[Tensor], sigmas: Tensor, i: int, v: Tensor) -> float:

@@ -61,6 +61,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             f"at most sampling.steps = {sampling.steps}",
         )
     if sampling is not None:
+        yield from sampling_conflicts(sampling)
         for path, judge in judges:
             if judge.frames != "all" and judge.frames > sampling.frames:
                 yield Conflict(
@@ -93,6 +94,20 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
                 "is trained on under rewards, so it cannot tell improvement from reward hacking; "
                 "take another checkpoint",
             )
+
+
+def sampling_conflicts(sampling: SamplingSection) -> Iterator[Conflict]:
+    """Check the values of the sampling section against each other."""
+    if sampling.guidance_range is None:
+        return
+    low, high = sampling.guidance_range
+    where = ("sampling", "guidance_range")
+    if not 1.0 <= low <= high:
+        yield Conflict(where, [low, high], "needed is 1 <= lowest <= highest")
+    elif sampling.negative == "none":
+        yield Conflict(
+            where, [low, high], "sampling.negative is none: training runs without guidance"
+        )
 
 
 def reward_conflicts(path: tuple[str | int, ...], reward: RewardSection) -> Iterator[Conflict]:

@@ -48,11 +48,13 @@ class Batch:
         prompts: One a clip.
         noise_seeds: One a clip.
         plan: Which steps of the sampler receive gradient.
+        guidance_scale: None takes the sampler's.
     """
 
     prompts: Sequence[Prompt]
     noise_seeds: Sequence[int]
     plan: Plan
+    guidance_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def reward_step(
     parameters: Sequence[Tensor],
     anchor: float = 0.0,
     share: float = 1.0,
+    adjoint_limit: float | None = None,
+    normalise_steps: bool = False,
     phase: PhaseFn = lambda name: nullcontext(),
 ) -> BatchReport:
     """Differentiate the judges' loss of one batch; add the gradient to the parameters' `.grad`.
@@ -105,11 +109,15 @@ def reward_step(
         parameters: Of the adapter.
         anchor: Weight of the mean square distance of the velocity to the base's, on active steps.
         share: Factor of the gradient: 1 / number of accumulated batches.
+        adjoint_limit: Hold what flows through the states to so many times its first length.
+        normalise_steps: Each active step contributes a gradient of one norm, together `share`.
         phase: Entered around each phase.
 
     Returns:
         The numbers of the batch. With a loss that is not finite nothing was added.
     """
+    if batch.guidance_scale is not None:
+        sampler = replace(sampler, guidance_scale=batch.guidance_scale)
     condition = sampler.condition([prompt.text for prompt in batch.prompts])
     with phase("rollout"):
         views = rolled_out(sampler, condition, batch, sigmas, negative)
@@ -159,6 +167,8 @@ def reward_step(
                 g * (view.share * share / divisor),
                 step_loss=pull if anchor else None,
                 parameters=parameters,
+                adjoint_limit=adjoint_limit,
+                step_norm=share / len(view.plan.active) if normalise_steps else None,
             )
             reports += [
                 replace(step, step=step.step + view.first) for step in report.steps if step.active

@@ -105,7 +105,12 @@ def load_parts(recipe: Recipe, device: torch.device, clips: int, progress: Progr
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
     sampler = ClipSampler(
-        generator, states, sampling.negative_prompt, sampling.guidance_scale, size
+        generator,
+        states,
+        sampling.negative_prompt,
+        sampling.guidance_scale,
+        size,
+        sampling.guidance_rescale,
     )
     return RunParts(sampler, parameters, judges, stream, held_out, sigmas, fingerprints)
 
@@ -136,6 +141,16 @@ def draw_plan(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> Plan:
     options = recipe.method.model_dump(exclude={"kind"})
     draw = derive_generator(recipe.seed, "plan", step, batch)
     return make_plan(recipe.method.kind, draw, sigmas, **options)
+
+
+def draw_guidance(recipe: Recipe, *, step: int, batch: int) -> float:
+    """The guidance scale of one batch, the same on every rank."""
+    sampling = recipe.sampling
+    if sampling.guidance_range is None:
+        return sampling.guidance_scale
+    low, high = sampling.guidance_range
+    draw = derive_generator(recipe.seed, "guidance", step, batch)
+    return low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
 
 
 def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str, str]:

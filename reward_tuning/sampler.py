@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Generator, GuidedCondition, TextCondition
-from base_model.guidance import NegativeBranch, guided_velocity
+from base_model.guidance import NegativeBranch, guided_velocity, mixed_branches
 from base_model.sampling import euler_sample
 from reward_tuning.engine import VelocityFn
 
@@ -25,6 +25,7 @@ class ClipSampler:
         negative_prompt: Of the negative guidance branch.
         guidance_scale: 1 = no guidance.
         size: Frames, height and width of a clip.
+        guidance_rescale: Share of the guided velocity that gets the positive branch's contrast.
     """
 
     generator: Generator
@@ -32,6 +33,7 @@ class ClipSampler:
     negative_prompt: str
     guidance_scale: float
     size: tuple[int, int, int]
+    guidance_rescale: float = 0.0
 
     def condition(self, prompts: Sequence[str]) -> GuidedCondition:
         """Text states of b prompts, on the generator's device."""
@@ -52,7 +54,13 @@ class ClipSampler:
 
         def velocity(x: Tensor, i: int) -> Tensor:
             return guided_velocity(
-                self.generator, x, sigmas[i], condition, self.guidance_scale, negative
+                self.generator,
+                x,
+                sigmas[i],
+                condition,
+                self.guidance_scale,
+                negative,
+                self.guidance_rescale,
             )
 
         return velocity
@@ -74,9 +82,10 @@ class ClipSampler:
             if i not in remembered:
                 with torch.no_grad():
                     remembered[i] = self.generator.velocity(x, sigmas[i], condition.negative)
-            v_negative = remembered[i]
             v_positive = self.generator.velocity(x, sigmas[i], condition.positive)
-            return v_negative + self.guidance_scale * (v_positive - v_negative)
+            return mixed_branches(
+                remembered[i], v_positive, self.guidance_scale, self.guidance_rescale
+            )
 
         return velocity
 
@@ -106,5 +115,6 @@ class ClipSampler:
             sigmas,
             self.guidance_scale,
             None if on_step is None else lambda i, _: on_step(i),
+            self.guidance_rescale,
         )
         return self.generator.decode(latents)

@@ -106,6 +106,19 @@ class SamplingSection(Section):
     guidance_scale: float = Field(
         default=6.0, ge=1.0, description="Classifier-free guidance; 1 = no guidance"
     )
+    guidance_range: Annotated[tuple[float, float] | None, Strict(False)] = Field(
+        default=None,
+        description="Lowest and highest scale that training draws from, uniformly, one for each "
+        "batch, so that the adapter serves more than one; null = always guidance_scale. The "
+        "evaluation takes guidance_scale",
+    )
+    guidance_rescale: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the guided velocity that gets the contrast of the positive branch "
+        "back (arXiv 2305.08891); 0 = off",
+    )
     frames: Frames = Field(default=49, description="Frames of a clip, 4k + 1")
     height: Side = Field(default=256, description="Pixels, a multiple of 16")
     width: Side = Field(default=256, description="Pixels, a multiple of 16")
@@ -456,6 +469,17 @@ class TrainSection(Section):
         default=1.0,
         gt=0.0,
         description="Clip the norm of the whole gradient to this; null = no clipping",
+    )
+    adjoint_limit: float | None = Field(
+        default=None,
+        ge=1.0,
+        description="Shorten the gradient that flows through the states to this many times the "
+        "length it began with, clip by clip (2 to 4 holds an exploding chain); null = exact",
+    )
+    normalise_steps: bool = Field(
+        default=False,
+        description="Every active step contributes a gradient of the same norm. The size of the "
+        "reward's gradient is then lost, a hinge that is nearly reached included",
     )
     ema_decay: float | None = Field(
         default=None,

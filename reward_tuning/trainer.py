@@ -27,7 +27,7 @@ from reward_tuning.ranks import mean_gradient, mean_over_ranks
 from reward_tuning.recipe import Recipe
 from reward_tuning.reward_step import Batch, reward_step
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_parts import RunParts, draw_plan, load_parts
+from reward_tuning.run_parts import RunParts, draw_guidance, draw_plan, load_parts
 from reward_tuning.run_state import State, exported_state, restore, save, start
 from reward_tuning.sections import TrainSection
 from reward_tuning.seeds import derive_seed
@@ -154,6 +154,8 @@ def optimiser_step(
             parameters=parts.parameters,
             anchor=train.anchor,
             share=1.0 / train.gradient_accumulation,
+            adjoint_limit=train.adjoint_limit,
+            normalise_steps=train.normalise_steps,
             phase=clock,
         )
         reports.append(report)
@@ -201,6 +203,7 @@ def draw_batch(
         [parts.stream.prompt_at(place) for place in places],
         [derive_seed(recipe.seed, "noise", place) for place in places],
         draw_plan(recipe, parts.sigmas, step=state.step + 1, batch=number),
+        draw_guidance(recipe, step=state.step + 1, batch=number),
     )
 
 

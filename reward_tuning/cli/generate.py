@@ -30,6 +30,9 @@ def generate(
     prompts_file: Annotated[Path | None, typer.Option(help="txt, jsonl or csv.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = 25,
     guidance_scale: Annotated[float, typer.Option(min=1.0, help="1 = no guidance.")] = 6.0,
+    guidance_rescale: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Give the positive branch's contrast back.")
+    ] = 0.0,
     negative_prompt: Annotated[str, typer.Option(help="Of the negative branch.")] = "",
     seed: Annotated[
         int, typer.Option(min=0, help="Of the first clip's noise; each further clip one more.")
@@ -91,6 +94,7 @@ def generate(
                 size=size,
                 steps=steps,
                 guidance_scale=guidance_scale,
+                guidance_rescale=guidance_rescale,
                 tell=tell,
             )
             for path in paths:
@@ -111,6 +115,7 @@ def sample_clip(
     size: tuple[int, int, int],
     steps: int,
     guidance_scale: float,
+    guidance_rescale: float,
     tell: Callable[[int], None],
 ) -> "Tensor":
     """Draw one clip.
@@ -123,6 +128,7 @@ def sample_clip(
         size: Frames, height, width.
         steps: Euler steps.
         guidance_scale: 1 = no guidance.
+        guidance_rescale: 0 = off.
         tell: Called after each step with its index.
 
     Returns:
@@ -142,6 +148,7 @@ def sample_clip(
         sigma_table(steps),
         guidance_scale,
         on_step=lambda step, _: tell(step),
+        guidance_rescale=guidance_rescale,
     )
     with torch.no_grad():
         return generator.decode(latents)[0]

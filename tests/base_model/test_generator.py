@@ -13,7 +13,8 @@ from base_model.generator import (
     TextCondition,
     load_generator,
 )
-from base_model.guidance import guided_velocity
+from base_model.guidance import guided_velocity, mixed_branches
+from base_model.sampling import euler_sample
 from tests.goldens import TRANSFORMERS, load_golden, relative, write_checkpoint
 
 
@@ -250,6 +251,36 @@ def test_guidance_value_and_gradient(generator: Generator, inputs: dict[str, Ten
         assert relative(of["joint"], scale * of["positive"] + (1 - scale) * of["negative"]) < 1e-4
         assert relative(of["none"], of["positive"]) < 1e-6
         assert relative(of["joint"], of["detached"]) > 0.1
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.3, 1.0])
+def test_guidance_rescale_is_that_of_diffusers(rescale: float) -> None:
+    from diffusers.pipelines.easyanimate.pipeline_easyanimate import rescale_noise_cfg
+
+    draw = torch.Generator().manual_seed(2)
+    negative, positive = torch.randn((2, 3, 16, 2, 4, 4), generator=draw)
+    found = mixed_branches(negative, positive, 6.0, rescale)
+    plain = negative + 6.0 * (positive - negative)
+    torch.testing.assert_close(found, rescale_noise_cfg(plain, positive, rescale))
+    if rescale == 1.0:
+        torch.testing.assert_close(found.flatten(1).std(dim=1), positive.flatten(1).std(dim=1))
+
+
+@torch.no_grad()
+def test_guided_velocity_and_the_sampler_take_the_rescale(
+    generator: Generator, inputs: dict[str, Tensor]
+) -> None:
+    noise, condition = inputs["noise"], guided(inputs)
+    v_negative = generator.velocity(noise, 1.0, condition.negative)
+    v_positive = generator.velocity(noise, 1.0, condition.positive)
+    expected = mixed_branches(v_negative, v_positive, 6.0, 0.7)
+    for mode in ("joint", "detached"):
+        found = guided_velocity(generator, noise, 1.0, condition, 6.0, mode, 0.7)
+        assert relative(found, expected) < 1e-5
+    table = torch.tensor([1.0, 0.0])
+    end = euler_sample(generator, condition, noise, table, 6.0, guidance_rescale=0.7)
+    assert relative(end, noise - expected) < 1e-5
+    assert relative(end, euler_sample(generator, condition, noise, table, 6.0)) > 1e-4
 
 
 def test_block_checkpointing_changes_no_gradient(

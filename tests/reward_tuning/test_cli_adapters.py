@@ -66,7 +66,9 @@ def test_generate_one_file(run: Command, model: Path, tmp_path: Path) -> None:
 def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
     generator = load_generator(model)
 
-    def clip(prompt: str, negative: str, seed: int, scale: float = 3.0) -> torch.Tensor:
+    def clip(
+        prompt: str, negative: str, seed: int, scale: float = 3.0, rescale: float = 0.0
+    ) -> torch.Tensor:
         return sample_clip(
             generator,
             prompt,
@@ -75,6 +77,7 @@ def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
             size=(1, 32, 32),
             steps=2,
             guidance_scale=scale,
+            guidance_rescale=rescale,
             tell=lambda step: None,
         )
 
@@ -85,6 +88,7 @@ def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
         clip("一个", "", 0),
         clip("a red ball", "ball", 0),
         clip("a red ball", "", 0, 5.0),
+        clip("a red ball", "", 0, 3.0, 1.0),
     ):
         assert not torch.equal(one, other)
 

@@ -221,6 +221,64 @@ def test_report_of_each_step() -> None:
     assert all(s.rerun_error < 1e-10 for s in report.steps)
 
 
+def test_the_adjoints_limit_shortens_each_clip_alone() -> None:
+    """By hand: g_k <- g_k min(1, c |g_N| / |g_k|), clip by clip, before the next step sees it."""
+    flow = ToyFlow(STEPS)
+    plan = PLANS["whole_chain"]
+    states = rollout(flow, flow.noise(), flow.sigmas, STEPS)
+    _, g = reward_gradient(toy_loss, states[-1])
+    longest = 1.05 * g.flatten(1).norm(dim=1)
+    flow.zero_grad()
+    cut = []
+    adjoint = g
+    for i in reversed(range(STEPS)):
+        x = states[i].clone().requires_grad_()
+        (plan.weights[i] * adjoint * flow(x, i)).sum().backward()
+        assert x.grad is not None
+        adjoint = adjoint + x.grad
+        factor = (longest / adjoint.flatten(1).norm(dim=1)).clamp(max=1.0)
+        cut.append(factor)
+        adjoint = adjoint * factor[:, None, None]
+    expected = gradients(flow)
+    flow.zero_grad()
+    adjoint_sweep(flow, states, flow.sigmas, plan, g, adjoint_limit=1.05)
+    got = gradients(flow)
+    assert relative_error(got, expected) <= 1e-12
+    factors = torch.stack(cut)
+    assert bool((factors < 0.999).any())  # it did something, and not to both clips alike
+    assert bool((factors[:, 0] != factors[:, 1]).any())
+    _, exact, _ = sweep_gradients(flow, plan)
+    assert relative_error(exact, expected) > 1e-2
+    _, loose, _ = sweep_gradients(flow, plan, adjoint_limit=1e6)
+    assert relative_error(loose, exact) == 0.0
+
+
+def test_a_step_norm_gives_every_step_that_norm() -> None:
+    flow = ToyFlow(STEPS)
+    plan = PLANS["drtune_end"]
+    _, found, report = sweep_gradients(flow, plan, parameters=flow.parameters(), step_norm=0.5)
+    expected = {name: torch.zeros_like(p) for name, p in flow.named_parameters()}
+    for i in plan.active:
+        one = make((i,), nested=0.0)
+        _, alone, _ = sweep_gradients(flow, one)
+        length = torch.stack([t.norm() for t in alone.values()]).norm()
+        for name, t in alone.items():
+            expected[name] += 0.5 * t / length
+    assert relative_error(found, expected) <= 1e-12
+    told = [s.gradient_norm for s in report.steps]  # what they were, not what was made of them
+    assert all(norm is not None and abs(norm - 0.5) > 1e-3 for norm in told)
+    states = rollout(flow, flow.noise(), flow.sigmas, STEPS)
+    flow.zero_grad()
+    none = torch.zeros_like(states[0])
+    own = list(flow.parameters())
+    adjoint_sweep(flow, states, flow.sigmas, plan, none, parameters=own, step_norm=0.5)
+    assert all(not t.any() for t in gradients(flow).values())
+    with pytest.raises(TuningError, match="must be given the parameters"):
+        adjoint_sweep(flow, states, flow.sigmas, plan, none, step_norm=0.5)
+    with pytest.raises(TuningError, match=r"limit is 0\.5"):
+        adjoint_sweep(flow, states, flow.sigmas, plan, none, adjoint_limit=0.5)
+
+
 def test_gradients_accumulate_on_what_was_there() -> None:
     flow = ToyFlow(STEPS)
     _, once, _ = sweep_gradients(flow, PLANS["draft_3"])

@@ -216,6 +216,16 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
         ({"method__active_steps": 17}, ("method", "active_steps"), "sampling.steps = 16"),
         ({"rewards": [HPS | {"frames": 10}]}, ("rewards", 0, "frames"), "a clip has 9 frames"),
         ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
+        (
+            {"sampling__guidance_range": [4.0, 2.0]},
+            ("sampling", "guidance_range"),
+            "1 <= lowest <= highest",
+        ),
+        (
+            {"sampling__guidance_range": [1.0, 2.0], "sampling__negative": "none"},
+            ("sampling", "guidance_range"),
+            "without guidance",
+        ),
         ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
         ({"rewards": [HPS | {"tower": "x/y/z"}]}, ("rewards", 0, "tower"), "kind hps has no tower"),
         (

@@ -233,6 +233,35 @@ def test_leaps_weigh_clips_by_their_likeness(sampler: ClipSampler, judge: Framed
     )
 
 
+@pytest.mark.parametrize("negative", ["detached", "joint"])
+def test_a_batch_may_have_its_own_guidance(
+    sampler: ClipSampler, judge: FramedJudge, negative: NegativeBranch
+) -> None:
+    one = batch(early_stop=False)
+    other = replace(sampler, guidance_scale=1.5, guidance_rescale=0.6)
+    expected, grads = step(other, [judge], one, negative=negative)
+    mild = replace(sampler, guidance_rescale=0.6)
+    own, found = step(mild, [judge], replace(one, guidance_scale=1.5), negative=negative)
+    assert own.loss == expected.loss
+    assert relative(found, grads) == 0.0
+    plain, _ = step(replace(sampler, guidance_scale=1.5), [judge], one, negative=negative)
+    assert plain.loss != own.loss
+
+
+def test_normalised_steps_and_limited_adjoints(sampler: ClipSampler, judge: FramedJudge) -> None:
+    one = batch(early_stop=False)
+    report, grads = step(sampler, [judge], one, normalise_steps=True, share=0.5)
+    _, plain = step(sampler, [judge], one)
+    assert relative(grads, plain) > 1e-2
+    length = math.sqrt(sum(float(grad.square().sum()) for grad in grads))
+    assert 0.0 < length <= 0.5 + 1e-9  # two steps of 0.25 each, not quite of one direction
+    assert len(report.steps) == 2
+    chain = Batch(PROMPTS, [7, 8], make_plan("draft", torch.Generator(), SIGMAS))
+    _, exact = step(sampler, [judge], chain)
+    _, held = step(sampler, [judge], chain, adjoint_limit=1.0)
+    assert relative(held, exact) > 1e-6
+
+
 def test_share_scales_reward_and_anchor_alike(sampler: ClipSampler, judge: FramedJudge) -> None:
     one = batch()
     whole, full = step(sampler, [judge], one, anchor=0.5)

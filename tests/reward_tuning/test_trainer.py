@@ -22,7 +22,7 @@ from reward_tuning.lora import adapter_state
 from reward_tuning.progress import ProgressEvent, silent
 from reward_tuning.recipe import Recipe
 from reward_tuning.reward_step import BatchReport, reward_step
-from reward_tuning.run_parts import load_parts
+from reward_tuning.run_parts import draw_guidance, load_parts
 from reward_tuning.run_state import start
 from reward_tuning.trainer import RunResult, draw_batch, learning_rate, optimiser_step, run
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN, tiny_recipe, write_world
@@ -268,6 +268,20 @@ def test_prompts_and_noise_follow_the_stream(world: Path, tmp_path: Path) -> Non
         seeds += list(batch.noise_seeds)
     assert sorted(texts[:5]) == sorted(texts[5:]) == sorted(TRAIN)
     assert len(set(seeds)) == 10
+
+
+def test_guidance_is_drawn_for_each_batch(world: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(world, tmp_path, "sampling.guidance_range=[2, 4]")
+    drawn = [draw_guidance(recipe, step=step, batch=0) for step in range(200)]
+    assert drawn == [draw_guidance(recipe, step=step, batch=0) for step in range(200)]
+    assert 2.0 <= min(drawn) < 2.1
+    assert 3.9 < max(drawn) <= 4.0
+    assert draw_guidance(recipe, step=1, batch=1) != drawn[1]
+    fixed = tiny_recipe(world, tmp_path)
+    assert draw_guidance(fixed, step=1, batch=0) == fixed.sampling.guidance_scale
+    recipe, parts, state = prepared(world, tmp_path, "sampling.guidance_range=[2, 4]")
+    batch = draw_batch(recipe, parts, state, Accelerator(), 0)
+    assert batch.guidance_scale == drawn[1]
 
 
 def test_only_the_prompts_of_the_run_are_encoded(world: Path, tmp_path: Path) -> None:
