@@ -180,19 +180,28 @@ def reward_gradient(loss_fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Ten
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = loss_fn(leaf)
-        if loss.dim() != 0:
-            raise TuningError(
-                f"the loss has shape {tuple(loss.shape)}; reduce it to a scalar (a mean over clips)"
-            )
-        if not loss.requires_grad:
-            raise TuningError(
-                "the loss carries no gradient; the reward or the decoder detaches its input "
-                "(no_grad, numpy or integer pixels on the way)"
-            )
-        (g,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    return loss.detach(), loss_gradient(loss, leaf)
+
+
+def loss_gradient(loss: Tensor, leaf: Tensor, *, retain_graph: bool = False) -> Tensor:
+    """d(loss)/d(leaf), and a clear word where there is none.
+
+    Raises:
+        TuningError: as `reward_gradient`.
+    """
+    if loss.dim() != 0:
+        raise TuningError(
+            f"the loss has shape {tuple(loss.shape)}; reduce it to a scalar (a mean over clips)"
+        )
+    if not loss.requires_grad:
+        raise TuningError(
+            "the loss carries no gradient; the reward or the decoder detaches its input "
+            "(no_grad, numpy or integer pixels on the way)"
+        )
+    (g,) = torch.autograd.grad(loss, leaf, allow_unused=True, retain_graph=retain_graph)
     if g is None:
         raise TuningError("the loss does not depend on the sampled latents")
-    return loss.detach(), g
+    return g
 
 
 def adjoint_sweep(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from reward_tuning.losses import reward_loss
+from reward_tuning.pixels import Augmentation, worst_nearby
 from reward_tuning.sections import HeldOutSection, RewardSection
 from rewards import Relative, Reward, load_reward
 
@@ -22,6 +24,9 @@ class FramedJudge:
         positions: The judged frames, increasing, in [0, frames).
         weight: Of its loss; without meaning for a held-out judge.
         target: Where its hinge bends; None for none.
+        unit: What its loss is measured in; without effect on scores.
+        augmentation: Of the frames it sees in training; None for none.
+        flatten: Radius in pixels within which the worst score counts in training; 0 for none.
     """
 
     reward: Reward
@@ -29,6 +34,9 @@ class FramedJudge:
     positions: tuple[int, ...]
     weight: float = 1.0
     target: float | None = None
+    unit: float = 1.0
+    augmentation: Augmentation | None = None
+    flatten: float = 0.0
 
     def scores(self, frames: Tensor, prompts: Sequence[str], *, first: int = 0) -> Tensor:
         """Score clips.
@@ -41,10 +49,43 @@ class FramedJudge:
         Returns:
             `(b,)` float32, differentiable.
         """
+        return self.reward(self._judged(frames, first), prompts)
+
+    def loss(
+        self,
+        frames: Tensor,
+        prompts: Sequence[str],
+        draw: torch.Generator,
+        *,
+        first: int = 0,
+        clip_weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss in training, on frames changed as this judge's options want it.
+
+        Args:
+            frames: As for `scores`.
+            prompts: b texts.
+            draw: CPU generator of the augmentation.
+            first: As for `scores`.
+            clip_weights: `(b,)`, a factor of each clip's loss; None for 1.
+
+        Returns:
+            The loss, a scalar, and the scores `(b,)` it was made of, without gradient.
+        """
+        frames = self._judged(frames, first)
+        if self.augmentation is not None:
+            frames = self.augmentation(frames, draw)
+        if self.flatten:
+            frames = worst_nearby(lambda x: self.reward(x, prompts), frames, self.flatten)
+        scores = self.reward(frames, prompts)
+        loss = reward_loss(
+            scores, weight=self.weight / self.unit, target=self.target, clip_weights=clip_weights
+        )
+        return loss, scores.detach()
+
+    def _judged(self, frames: Tensor, first: int) -> Tensor:
         wanted = [position - first for position in self.positions]
-        if wanted != list(range(frames.shape[1])):
-            frames = frames[:, wanted]
-        return self.reward(frames, prompts)
+        return frames if wanted == list(range(frames.shape[1])) else frames[:, wanted]
 
 
 def load_judges(
@@ -79,7 +120,15 @@ def load_judges(
         )
         judge = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
         if isinstance(section, RewardSection):
-            judge = replace(judge, weight=section.weight, target=section.target)
+            augment = section.augmentation
+            judge = replace(
+                judge,
+                weight=section.weight,
+                target=section.target,
+                unit=section.unit,
+                augmentation=None if augment is None else Augmentation(**augment.model_dump()),
+                flatten=section.flatten,
+            )
         judges.append(judge)
     return judges
 

@@ -25,16 +25,16 @@ from reward_tuning.engine import (
     leap_likeness,
     read_renoised,
     read_reward_input,
-    reward_gradient,
     rollout,
 )
 from reward_tuning.judges import FramedJudge, judged_window
 from reward_tuning.lora import scaled
-from reward_tuning.losses import guidance_divisor, reward_loss
+from reward_tuning.losses import guidance_divisor
+from reward_tuning.merging import Merge, conflict_free_gradient, summed_gradient
 from reward_tuning.plan import Plan
 from reward_tuning.prompts import Prompt
 from reward_tuning.sampler import ClipSampler
-from reward_tuning.seeds import derive_seed
+from reward_tuning.seeds import derive_generator, derive_seed
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 """Entered around `rollout`, `reward` and `sweep`, to time and show them."""
@@ -96,6 +96,7 @@ def reward_step(
     share: float = 1.0,
     adjoint_limit: float | None = None,
     normalise_steps: bool = False,
+    merge: Merge = "sum",
     phase: PhaseFn = lambda name: nullcontext(),
 ) -> BatchReport:
     """Differentiate the judges' loss of one batch; add the gradient to the parameters' `.grad`.
@@ -111,6 +112,7 @@ def reward_step(
         share: Factor of the gradient: 1 / number of accumulated batches.
         adjoint_limit: Hold what flows through the states to so many times its first length.
         normalise_steps: Each active step contributes a gradient of one norm, together `share`.
+        merge: How the judges' gradients become one.
         phase: Entered around each phase.
 
     Returns:
@@ -127,26 +129,30 @@ def reward_step(
         return BatchReport(math.nan, rewards, motion)
 
     seen: list[dict[str, float]] = []
+    gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[merge]
 
-    def loss_of(latents: Tensor, clip_weights: Tensor | None) -> Tensor:
+    def losses_of(latents: Tensor, clip_weights: Tensor | None) -> list[Tensor]:
         window = judged_window(judges)
         frames = sampler.generator.decode(latents, window)
         if not bool(frames.isfinite().all()):
-            return frames.sum()  # NaN or Inf: judges refuse such frames, the trainer skips the step
+            return [
+                frames.sum()
+            ]  # NaN or Inf: judges refuse such frames, the trainer skips the step
         texts = [prompt.reward_text for prompt in batch.prompts]
-        loss = frames.new_zeros(())
+        losses: list[Tensor] = []
         seen.append({})
         for judge in judges:
-            scores = judge.scores(frames, texts, first=window.start)
-            seen[-1][judge.label] = float(scores.detach().mean())
-            loss = loss + reward_loss(
-                scores, weight=judge.weight, target=judge.target, clip_weights=clip_weights
+            draw = derive_generator(batch.noise_seeds[0], "augmentation", judge.label)
+            one, scores = judge.loss(
+                frames, texts, draw, first=window.start, clip_weights=clip_weights
             )
-        return loss
+            seen[-1][judge.label] = float(scores.mean())
+            losses.append(one)
+        return losses
 
     with phase("reward"):
         found = [
-            reward_gradient(partial(loss_of, clip_weights=view.clip_weights), view.x)
+            gradient_of(partial(losses_of, clip_weights=view.clip_weights), view.x)
             for view in views
         ]
     if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):

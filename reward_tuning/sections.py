@@ -404,6 +404,21 @@ class RelativeSection(Section):
     k: float = Field(default=0.0, ge=0.0, description="Extra weight of the positive text")
 
 
+class AugmentationSection(Section):
+    """Random changes of the frames that a judge sees in training, one draw a clip."""
+
+    crop: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Largest share of each side that is cut off"
+    )
+    flip: bool = Field(
+        default=False,
+        description="Mirror half of the clips; not where prompts say left or right",
+    )
+    noise: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="Largest standard deviation of white noise"
+    )
+
+
 class RewardSection(Judge):
     """One judge whose score is raised."""
 
@@ -412,6 +427,23 @@ class RewardSection(Judge):
         default=None,
         description="Hinge: at a score of target or above this judge gives no gradient; "
         "null = no upper end",
+    )
+    unit: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="The loss counts scores in this unit, such as the spread of the base's clips, "
+        "so that the weights of several judges can be compared",
+    )
+    augmentation: AugmentationSection | None = Field(
+        default=None,
+        description="Crop, mirror or noise what the judge sees in training; null = as it is",
+    )
+    flatten: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.5,
+        description="Train on the worst score within this distance (root mean square of a pixel "
+        "in [0, 1]), so that sharp peaks of the judge do not pay; one more pass of it; 0 = off",
     )
     relative: RelativeSection | None = Field(
         default=None,
@@ -480,6 +512,11 @@ class TrainSection(Section):
         default=False,
         description="Every active step contributes a gradient of the same norm. The size of the "
         "reward's gradient is then lost, a hinge that is nearly reached included",
+    )
+    merge: Literal["sum", "pcgrad"] = Field(
+        default="sum",
+        description="How the gradients of several judges become one: their sum, or pcgrad (arXiv "
+        "2001.06782), which takes from each, clip by clip, what runs against another",
     )
     ema_decay: float | None = Field(
         default=None,

@@ -156,6 +156,7 @@ def optimiser_step(
             share=1.0 / train.gradient_accumulation,
             adjoint_limit=train.adjoint_limit,
             normalise_steps=train.normalise_steps,
+            merge=train.merge,
             phase=clock,
         )
         reports.append(report)

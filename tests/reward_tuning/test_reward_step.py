@@ -19,6 +19,7 @@ from reward_tuning.engine import leap_likeness, rollout
 from reward_tuning.judges import FramedJudge, judged_window
 from reward_tuning.lora import LoraSpec, attach, scaled
 from reward_tuning.methods import make_plan
+from reward_tuning.pixels import Augmentation
 from reward_tuning.prompts import Prompt
 from reward_tuning.reward_step import Batch, BatchReport, latent_motion, reward_step
 from reward_tuning.sampler import ClipSampler
@@ -280,6 +281,44 @@ def test_judges_add_up_and_are_told_apart(sampler: ClipSampler, judge: FramedJud
     assert both.rewards == pytest.approx(first.rewards | second.rewards)
     assert both.loss == pytest.approx(first.loss + second.loss)
     assert relative(sum_, [x + y for x, y in zip(a, b, strict=True)]) <= 1e-6
+
+
+def test_what_a_judge_sees_in_training(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """Unit, augmentation and the worst nearby change the loss, and never the plain scores."""
+    one = batch()
+    plain, grads = step(sampler, [judge], one)
+    halved, half = step(sampler, [replace(judge, unit=2.0)], one)
+    assert halved.loss == pytest.approx(plain.loss / 2)
+    assert halved.rewards == plain.rewards
+    assert relative([2 * grad for grad in half], grads) <= 1e-6
+    noisy = replace(judge, augmentation=Augmentation(crop=0.3, noise=0.1))
+    seen, changed = step(sampler, [noisy], one)
+    again, same = step(sampler, [noisy], one)
+    assert seen.loss == again.loss != plain.loss
+    assert relative(same, changed) == 0.0
+    flat, _ = step(sampler, [replace(judge, flatten=0.02)], one)
+    assert flat.loss > plain.loss  # a lower score
+    frames = torch.rand(1, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    wide = replace(noisy, positions=(0, 1), flatten=0.02)
+    bare = replace(judge, positions=(0, 1))
+    assert torch.equal(wide.scores(frames, ["a cat"]), bare.scores(frames, ["a cat"]))
+
+
+def test_judges_in_conflict_are_merged(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """A judge and most of its opposite: the sum is nearly nothing, without conflict it is 0."""
+    one = batch()
+    against = replace(judge, label="against", weight=-1.9)
+    _, summed = step(sampler, [judge, against], one)
+    _, merged = step(sampler, [judge, against], one, merge="pcgrad")
+    _, alone = step(sampler, [judge], one)
+    assert relative([20 * grad for grad in summed], alone) <= 1e-4
+    assert max(float(grad.abs().max()) for grad in merged) <= 1e-6 * max(
+        float(grad.abs().max()) for grad in alone
+    )
+    other = replace(judge, label="other", weight=0.5)
+    _, both = step(sampler, [judge, other], one)
+    _, agreed = step(sampler, [judge, other], one, merge="pcgrad")
+    assert relative(agreed, both) <= 1e-6
 
 
 def test_a_reached_target_gives_no_gradient(sampler: ClipSampler, judge: FramedJudge) -> None:
