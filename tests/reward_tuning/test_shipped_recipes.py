@@ -24,9 +24,19 @@ def test_names() -> None:
     assert NAMES == [
         "easyanimate-v5.1-12b-hps",
         "easyanimate-v5.1-7b-hps",
+        "tiny-alignprop-hps",
         "tiny-draft-aesthetic",
+        "tiny-draft-hps",
+        "tiny-draft-k-hps",
+        "tiny-draft-lv-hps",
         "tiny-drtune-hps",
         "tiny-drtune-multi",
+        "tiny-easyanimate-hps",
+        "tiny-flowbp-bridge-hps",
+        "tiny-flowbp-sparse-hps",
+        "tiny-leapalign-hps",
+        "tiny-refl-hps",
+        "tiny-srpo-hps",
     ]
 
 

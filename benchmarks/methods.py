@@ -1,0 +1,289 @@
+"""Every method on the embedded world, at an equal wall-clock budget.
+
+    python -m benchmarks.methods [--recipes NAME ...] [--seeds 0 1 2] [--seconds 90]
+                                 [--prompts 32] [--clips 2] [--output FILE.jsonl]
+    python -m benchmarks.methods --report FILE.jsonl [--table FILE.md] [--picture FILE.png]
+
+Each run has a process of its own, trains by its shipped recipe for so many seconds of optimiser
+steps (loading and evaluation are not counted), and is then measured against the base on held-out
+prompts with equal noise: HPS, the held-out judge, the oracle, motion, diversity. Every finished run
+is one line of the output; runs whose line is there are not made again. Needs no GPU; the picture
+needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reward_tuning.bootstrap import paired_difference
+
+BASE = "base"
+RECIPES = (
+    "tiny-draft-hps",
+    "tiny-draft-k-hps",
+    "tiny-draft-lv-hps",
+    "tiny-alignprop-hps",
+    "tiny-drtune-hps",
+    "tiny-refl-hps",
+    "tiny-leapalign-hps",
+    "tiny-flowbp-sparse-hps",
+    "tiny-flowbp-bridge-hps",
+    "tiny-srpo-hps",
+    "tiny-easyanimate-hps",
+)
+JUDGES = "tiny-drtune-hps"
+"""The recipe whose judges measure every run, whatever it was trained on."""
+
+METRICS = ("hps", "clip_held_out", "oracle", "motion", "diversity")
+
+
+def one_run(name: str, seed: int, seconds: float, prompts: int, clips: int) -> dict[str, Any]:
+    """Train a recipe for so long, and measure it; `base` is measured untrained.
+
+    Returns:
+        The run's line: `recipe`, `seed`, `steps`, `seconds`, `peak_bytes`, `curve` (seconds and
+        mean training reward of each step) and `values`, metric to one value a prompt.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    from reward_tuning.evaluation import evaluate
+    from reward_tuning.finish import evaluation_sigmas
+    from reward_tuning.judges import load_judges
+    from reward_tuning.loading import load_recipe
+    from reward_tuning.progress import silent
+    from reward_tuning.run_parts import load_parts
+    from reward_tuning.run_state import exported_state, start
+    from reward_tuning.trainer import optimiser_step
+
+    overrides = [f"seed={seed}", f"evaluation.prompts={prompts}"]
+    recipe = load_recipe(JUDGES if name == BASE else name, overrides)
+    measuring = load_recipe(JUDGES)
+    device = torch.device("cpu")
+    parts = load_parts(recipe, device, sys.maxsize, silent)
+    state, accelerator = start(recipe, parts), Accelerator()
+    curve: list[tuple[float, float]] = []
+    spent, peak = 0.0, 0
+    while name != BASE and spent < seconds:
+        began = time.perf_counter()
+        row = optimiser_step(recipe, parts, state, accelerator)
+        spent += time.perf_counter() - began
+        curve.append((spent, sum(row["reward"].values()) / len(row["reward"])))
+        peak = max(peak, *row["memory"].values())
+    frames = recipe.sampling.frames
+    judges = load_judges(
+        [*measuring.rewards, *measuring.evaluation.held_out_rewards], frames, device
+    )
+    scores = evaluate(
+        parts.sampler,
+        None if name == BASE else exported_state(parts, state),
+        dict(enumerate(parts.held_out)),
+        judges,
+        evaluation_sigmas(recipe),
+        seed=seed,
+        seeds=clips,
+        batch_size=8,
+        oracle=True,
+    )
+    return {
+        "recipe": name,
+        "seed": seed,
+        "steps": state.step,
+        "seconds": spent,
+        "peak_bytes": max(peak, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
+        "curve": curve,
+        "values": {metric: list(of.values()) for metric, of in scores.values.items()},
+        "settings": {"seconds": seconds, "prompts": prompts, "clips": clips},
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def all_runs(arguments: argparse.Namespace) -> None:
+    """Make every run that is not in the output yet, each in a process of its own."""
+    output: Path = arguments.output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lines = read(output) if output.exists() else []
+    settings = {
+        "seconds": arguments.seconds,
+        "prompts": arguments.prompts,
+        "clips": arguments.clips,
+    }
+    if any(line["settings"] != settings for line in lines):
+        raise SystemExit(f"{output} holds runs of other settings; give another --output")
+    done = {(line["recipe"], line["seed"]) for line in lines}
+    for seed in arguments.seeds:
+        for name in (BASE, *arguments.recipes):
+            if (name, seed) in done:
+                continue
+            print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
+            command = [sys.executable, "-m", "benchmarks.methods", "--one", name, str(seed)]
+            command += ["--seconds", str(arguments.seconds)]
+            command += ["--prompts", str(arguments.prompts), "--clips", str(arguments.clips)]
+            made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            with output.open("a", encoding="utf-8") as file:
+                file.write(made.stdout.splitlines()[-1] + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The runs of an output file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def differences(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each recipe against the base.
+
+    The values of a prompt are averaged over the seeds first, and the interval is over prompts: it
+    says how sure the mean of these training runs is, not how much a further seed may differ.
+
+    Returns:
+        Recipe to `{"runs", "steps", "seconds", "peak_bytes", METRIC: Interval, "spread": {METRIC:
+        largest minus smallest mean over the seeds}}`.
+    """
+    base = {line["seed"]: line["values"] for line in lines if line["recipe"] == BASE}
+    of_recipe = defaultdict(list)
+    for line in lines:
+        if line["recipe"] != BASE:
+            of_recipe[line["recipe"]].append(line)
+    found = {}
+    for name, runs in of_recipe.items():
+        seeds = [run["seed"] for run in runs]
+        row: dict[str, Any] = {
+            "runs": len(runs),
+            "steps": sum(run["steps"] for run in runs) / len(runs),
+            "seconds_a_step": sum(run["seconds"] / run["steps"] for run in runs) / len(runs),
+            "peak_bytes": max(run["peak_bytes"] for run in runs),
+            "spread": {},
+        }
+        for metric in METRICS:
+            before = averaged([base[seed][metric] for seed in seeds])
+            after = averaged([run["values"][metric] for run in runs])
+            row[metric] = paired_difference(before, after)
+            means = [
+                (sum(run["values"][metric]) - sum(base[run["seed"]][metric]))
+                / len(run["values"][metric])
+                for run in runs
+            ]
+            row["spread"][metric] = max(means) - min(means)
+        found[name] = row
+    return found
+
+
+def averaged(values: Sequence[Sequence[float]]) -> list[float]:
+    """Mean over the seeds, prompt by prompt."""
+    return [sum(of) / len(of) for of in zip(*values, strict=True)]
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The differences as a Markdown table, best held-out judge first."""
+    rows = sorted(differences(lines).items(), key=lambda item: -item[1]["clip_held_out"].mean)
+    head = (
+        "| recipe | held-out judge | oracle, points | HPS | motion, % | diversity, % | steps | "
+        "seconds a step | peak GB |"
+    )
+    base = [line["values"] for line in lines if line["recipe"] == BASE]
+
+    def mean_of_base(metric: str) -> float:
+        return sum(sum(of[metric]) / len(of[metric]) for of in base) / len(base)
+
+    text = [head, "|" + "---|" * 9]
+    for name, row in rows:
+        cells = [f"`{name}`"]
+        for metric, factor, digits in (
+            ("clip_held_out", 1.0, 4),
+            ("oracle", 100.0, 0),
+            ("hps", 1.0, 4),
+            ("motion", 100.0 / mean_of_base("motion"), 0),
+            ("diversity", 100.0 / mean_of_base("diversity"), 0),
+        ):
+            of = row[metric]
+            low, mean, high = (f"{factor * v:+.{digits}f}" for v in (of.low, of.mean, of.high))
+            cells.append(f"{mean} [{low}, {high}]")
+        cells += [
+            f"{row['steps']:.0f}",
+            f"{row['seconds_a_step']:.1f}",
+            f"{row['peak_bytes'] / 1e9:.1f}",
+        ]
+        text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
+
+
+def draw(lines: Sequence[dict[str, Any]], path: Path, window: int = 8) -> None:
+    """Training reward against seconds, smoothed over so many steps, mean over the seeds."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    of_recipe = defaultdict(list)
+    for line in lines:
+        # Another reward has another scale, and no place in this picture.
+        if line["recipe"] not in (BASE, "tiny-srpo-hps"):
+            of_recipe[line["recipe"]].append(np.asarray(line["curve"]))
+    for number, (name, curves) in enumerate(sorted(of_recipe.items())):
+        kernel = np.ones(window) / window
+        last = min(curve[-1, 0] for curve in curves)
+        grid = np.linspace(0.0, last, 100)
+        smooth = [
+            np.interp(
+                grid,
+                np.convolve(curve[:, 0], kernel, "valid"),
+                np.convolve(curve[:, 1], kernel, "valid"),
+            )
+            for curve in curves
+            if len(curve) >= window
+        ]
+        if smooth:
+            style = ("-", "--", ":")[number // 10 % 3]
+            label = name.removeprefix("tiny-").removesuffix("-hps")
+            axes.plot(grid, np.mean(smooth, axis=0), style, label=label)
+    axes.set_xlabel("seconds of training")
+    axes.set_ylabel(f"HPS of the training clips, mean of {window} steps")
+    axes.legend(ncols=2, fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare the methods at equal wall-clock time.")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seconds", type=float, default=90.0, help="of optimiser steps, each run")
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--clips", type=int, default=2, help="of each prompt")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark-methods.jsonl"))
+    parser.add_argument("--one", nargs=2, metavar=("RECIPE", "SEED"), help="one run, to stdout")
+    parser.add_argument("--report", type=Path, help="make table and picture of this file")
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    if arguments.report:
+        lines = read(arguments.report)
+        text = table(lines)
+        print(text)
+        if arguments.table:
+            arguments.table.write_text(text, encoding="utf-8")
+        if arguments.picture:
+            draw(lines, arguments.picture)
+    elif arguments.one:
+        name, seed = arguments.one
+        settings = (arguments.seconds, arguments.prompts, arguments.clips)
+        print(json.dumps(one_run(name, int(seed), *settings)))
+    else:
+        all_runs(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The benchmark of methods: its numbers from its lines, and one real run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.methods import BASE, METRICS, RECIPES, all_runs, differences, main, read, table
+from reward_tuning.loading import load_recipe
+from reward_tuning.methods import METHODS
+
+
+def line(recipe: str, seed: int, **values: list[float]) -> dict[str, Any]:
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "steps": 10,
+        "seconds": 20.0,
+        "peak_bytes": 10**9 + seed,
+        "curve": [[1.0 + step, 0.5 + 0.01 * step] for step in range(10)],
+        "values": {metric: [0.5, 0.5, 0.5, 0.5] for metric in METRICS} | values,
+        "settings": {"seconds": 20.0, "prompts": 4, "clips": 2},
+    }
+
+
+LINES = [
+    line(BASE, 0),
+    line(BASE, 1, hps=[0.7] * 4),
+    line("good", 0, hps=[0.6, 0.6, 0.7, 0.7], clip_held_out=[0.6, 0.7, 0.6, 0.7]),
+    line("good", 1, hps=[0.9, 0.9, 1.0, 1.0]),
+    line("bad", 0, clip_held_out=[0.4] * 4),
+    line("bad", 1),
+]
+
+
+def test_differences_are_averaged_over_seeds_and_paired_by_prompt() -> None:
+    found = differences(LINES)
+    assert set(found) == {"good", "bad"}
+    # seed 0: +0.1 +0.1 +0.2 +0.2; seed 1, against its own base: +0.2 +0.2 +0.3 +0.3
+    assert found["good"]["hps"].mean == pytest.approx(0.2)
+    assert found["good"]["hps"].low >= 0.15 - 1e-9
+    assert found["good"]["spread"]["hps"] == pytest.approx(0.1)
+    assert found["bad"]["clip_held_out"].mean == pytest.approx(-0.05)
+    assert found["good"]["peak_bytes"] == 10**9 + 1
+    assert found["good"]["seconds_a_step"] == 2.0
+
+
+def test_the_table_has_the_best_held_out_judge_first() -> None:
+    rows = table(LINES).splitlines()
+    assert rows[2].startswith("| `good` | +0.0750 [")
+    assert rows[3].startswith("| `bad` | -0.0500 [")
+    assert all(row.count("|") == rows[0].count("|") for row in rows)
+
+
+def test_every_method_takes_part() -> None:
+    kinds = {load_recipe(name).method.kind for name in RECIPES}
+    assert kinds == set(METHODS)
+
+
+def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    from argparse import Namespace
+
+    output = tmp_path / "runs.jsonl"
+    output.write_text(json.dumps(LINES[0]) + "\n")
+    arguments = Namespace(
+        output=output, seconds=21.0, prompts=4, clips=2, seeds=[0], recipes=["tiny-refl-hps"]
+    )
+    with pytest.raises(SystemExit, match="runs of other settings"):
+        all_runs(arguments)
+    assert read(output) == [LINES[0]]
+
+
+@pytest.mark.slow
+def test_one_run_trains_and_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for name in (BASE, "tiny-refl-hps"):
+        arguments = ["methods", "--one", name, "3", "--seconds", "0.1"]
+        monkeypatch.setattr("sys.argv", [*arguments, "--prompts", "2", "--clips", "2"])
+        main()
+        found[name] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found[BASE]["steps"], found["tiny-refl-hps"]["steps"]) == (0, 1)
+    assert found["tiny-refl-hps"]["seconds"] > 0.1
+    values = [found[name]["values"] for name in found]
+    for metric in METRICS:
+        assert len(values[0][metric]) == len(values[1][metric]) == 2
+    assert values[0]["hps"] != values[1]["hps"]
