@@ -284,12 +284,15 @@ class Generator:
             )
         return {wanted.field: given.to(self.device, self.dtype)}
 
-    def decode(self, latents: Tensor, frames: slice | None = None) -> Tensor:
+    def decode(
+        self, latents: Tensor, frames: slice | None = None, *, detach_context: bool = False
+    ) -> Tensor:
         """Latents to frames, differentiable, one latent frame's activations at a time.
 
         Args:
             latents: ``(b, 16, t, h/8, w/8)``, scaled.
             frames: Which frames; None is all. Later latents than needed are not decoded.
+            detach_context: No gradient through the latents before the first of these frames.
 
         Returns:
             ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE).
@@ -297,7 +300,7 @@ class Generator:
         Raises:
             GeneratorError: When the slice is empty or has a step.
         """
-        return magvit.decode(self.vae, latents, frames)
+        return magvit.decode(self.vae, latents, frames, detach_context=detach_context)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames to latents: the mode of the posterior, scaled.

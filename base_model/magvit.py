@@ -32,7 +32,9 @@ def latent_count(frames: int, ratio: int = 4) -> int:
     return (frames - 1 + ratio - 1) // ratio + 1
 
 
-def decode(vae: Any, latents: Tensor, frames: slice | None = None) -> Tensor:
+def decode(
+    vae: Any, latents: Tensor, frames: slice | None = None, *, detach_context: bool = False
+) -> Tensor:
     """Scaled latents to frames in [0, 1].
 
     ``clamp(v / 2 + 0.5, 0, 1)`` of the decoder's output, as the published reward script does; the
@@ -43,6 +45,8 @@ def decode(vae: Any, latents: Tensor, frames: slice | None = None) -> Tensor:
         latents: ``(b, 16, t, h/8, w/8)``, as the sampler leaves them (times the scaling factor).
         frames: Which frames, a slice over ``range(4 (t - 1) + 1)`` with step 1; None is all. Only
             the latents up to the last of them are decoded.
+        detach_context: Latents before the first frame asked for are decoded without gradient: the
+            memory and the backward pass of the window alone, whatever its place in the clip.
 
     Returns:
         ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE), differentiable.
@@ -53,12 +57,14 @@ def decode(vae: Any, latents: Tensor, frames: slice | None = None) -> Tensor:
     weight = vae.post_quant_conv.weight
     # The division comes before the cast: the state is float32 whatever the VAE's dtype is.
     z = (latents / vae.config.scaling_factor).to(weight.device, weight.dtype)
-    video = decode_video(vae, z, frames)
+    video = decode_video(vae, z, frames, detach_context=detach_context)
     video = video.to(torch.promote_types(video.dtype, torch.float32))
     return (video / 2 + 0.5).clamp(0, 1).transpose(1, 2)
 
 
-def decode_video(vae: Any, z: Tensor, frames: slice | None = None) -> Tensor:
+def decode_video(
+    vae: Any, z: Tensor, frames: slice | None = None, *, detach_context: bool = False
+) -> Tensor:
     """Unscaled latents to video, latent frame by latent frame.
 
     With gradients on, each latent frame is one checkpoint: activations of only one are alive at a
@@ -68,6 +74,7 @@ def decode_video(vae: Any, z: Tensor, frames: slice | None = None) -> Tensor:
         vae: An ``AutoencoderKLMagvit``.
         z: ``(b, 16, t, h/8, w/8)`` in the VAE's dtype, not scaled.
         frames: As in :func:`decode`.
+        detach_context: As in :func:`decode`.
 
     Returns:
         ``(b, 3, f, H, W)``, about [-1, 1], not clamped, dtype of ``z``.
@@ -85,7 +92,13 @@ def decode_video(vae: Any, z: Tensor, frames: slice | None = None) -> Tensor:
     convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
     states: tuple[Tensor | None, ...] = (None,) * len(convs)
     pieces = []
+    context = latent_count(start + 1, ratio) - 1 if detach_context else 0
     for i in range(z.shape[2]):
+        if i < context:
+            with torch.no_grad():
+                _, *past = _decode_latent(decoder, i == 0, z[:, :, i : i + 1], *states)
+            states = tuple(past)
+            continue
         arguments = (decoder, i == 0, z[:, :, i : i + 1], *states)
         if differentiable:
             # No dropout anywhere in the decoder: nothing random to replay.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reward_tuning.losses import reward_loss
 from reward_tuning.pixels import Augmentation, worst_nearby
-from reward_tuning.sections import HeldOutSection, RewardSection
+from reward_tuning.sections import HeldOutSection, RewardSection, spread
 from rewards import Relative, Reward, load_reward
 
 
@@ -82,6 +82,10 @@ class FramedJudge:
             scores, weight=self.weight / self.unit, target=self.target, clip_weights=clip_weights
         )
         return loss, scores.detach()
+
+    def within(self, frames: tuple[int, ...]) -> FramedJudge:
+        """The same judge for as many of these frames as it sees of a clip, spread evenly."""
+        return replace(self, positions=spread(len(self.positions), frames))
 
     def _judged(self, frames: Tensor, first: int) -> Tensor:
         wanted = [position - first for position in self.positions]

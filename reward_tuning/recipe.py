@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from reward_tuning.sections import (
+    TIME_STRIDE,
     EvaluationSection,
     GeneratorSection,
     HeldOutSection,
@@ -61,7 +62,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             f"at most sampling.steps = {sampling.steps}",
         )
     if sampling is not None:
-        yield from sampling_conflicts(sampling)
+        yield from sampling_conflicts(sampling, sections.get("train"))
         for path, judge in judges:
             if judge.frames != "all" and judge.frames > sampling.frames:
                 yield Conflict(
@@ -96,8 +97,15 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             )
 
 
-def sampling_conflicts(sampling: SamplingSection) -> Iterator[Conflict]:
-    """Check the values of the sampling section against each other."""
+def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check the values of the sampling section against each other, and what needs them."""
+    latents = (sampling.frames - 1) // TIME_STRIDE + 1
+    if train is not None and train.decoded != "all" and train.decoded_latents > latents:
+        yield Conflict(
+            ("train", "decoded_latents"),
+            train.decoded_latents,
+            f"a clip of sampling.frames = {sampling.frames} has {latents} latents",
+        )
     if sampling.guidance_range is None:
         return
     low, high = sampling.guidance_range

@@ -49,12 +49,15 @@ class Batch:
         noise_seeds: One a clip.
         plan: Which steps of the sampler receive gradient.
         guidance_scale: None takes the sampler's.
+        frames: Increasing positions that may be judged, and latents before the first one needed are
+            decoded without gradient; None for every frame.
     """
 
     prompts: Sequence[Prompt]
     noise_seeds: Sequence[int]
     plan: Plan
     guidance_scale: float | None = None
+    frames: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def reward_step(
     """
     if batch.guidance_scale is not None:
         sampler = replace(sampler, guidance_scale=batch.guidance_scale)
+    if batch.frames is not None:
+        judges = [judge.within(batch.frames) for judge in judges]
     condition = sampler.condition([prompt.text for prompt in batch.prompts])
     with phase("rollout"):
         views = rolled_out(sampler, condition, batch, sigmas, negative)
@@ -133,7 +138,7 @@ def reward_step(
 
     def losses_of(latents: Tensor, clip_weights: Tensor | None) -> list[Tensor]:
         window = judged_window(judges)
-        frames = sampler.generator.decode(latents, window)
+        frames = sampler.generator.decode(latents, window, detach_context=batch.frames is not None)
         if not bool(frames.isfinite().all()):
             return [
                 frames.sum()

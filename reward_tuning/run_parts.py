@@ -14,6 +14,7 @@ from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
+from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
 from reward_tuning.judges import FramedJudge, load_judges
 from reward_tuning.lora import LoraSpec, attach
@@ -71,6 +72,7 @@ def load_parts(recipe: Recipe, device: torch.device, clips: int, progress: Progr
     held_out = held_out_prompts(recipe)
     sigmas = sigma_table(recipe.sampling.steps)
     draw_plan(recipe, sigmas, step=1, batch=0)
+    draw_frames(recipe, step=1, batch=0)
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
@@ -151,6 +153,15 @@ def draw_guidance(recipe: Recipe, *, step: int, batch: int) -> float:
     low, high = sampling.guidance_range
     draw = derive_generator(recipe.seed, "guidance", step, batch)
     return low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
+
+
+def draw_frames(recipe: Recipe, *, step: int, batch: int) -> tuple[int, ...] | None:
+    """Frames of one batch that are judged, the same on every rank; None for all."""
+    train = recipe.train
+    if train.decoded == "all":
+        return None
+    draw = derive_generator(recipe.seed, "decoded", step, batch)
+    return decoded_frames(train.decoded, train.decoded_latents, recipe.sampling.frames, draw)
 
 
 def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str, str]:

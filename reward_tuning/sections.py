@@ -383,13 +383,19 @@ class Judge(Section):
             Increasing positions in [0, frames), first and last included where two or more are
             judged.
         """
-        if self.frames == "all" or self.frames >= frames:
-            return list(range(frames))
-        if self.frames == 1:
-            return [0]
-        # (a * b + c // 2) // c rounds to the nearest whole number without floating point
-        gaps = self.frames - 1
-        return [(i * (frames - 1) + gaps // 2) // gaps for i in range(self.frames)]
+        every = tuple(range(frames))
+        return list(every if self.frames == "all" else spread(self.frames, every))
+
+
+def spread(count: int, frames: tuple[int, ...]) -> tuple[int, ...]:
+    """`count` of these frames, evenly; from two on the first and the last are among them."""
+    if count >= len(frames):
+        return frames
+    if count == 1:
+        return frames[:1]
+    # (a * b + c // 2) // c rounds to the nearest whole number without floating point
+    last, gaps = len(frames) - 1, count - 1
+    return tuple(frames[(i * last + gaps // 2) // gaps] for i in range(count))
 
 
 class RelativeSection(Section):
@@ -512,6 +518,15 @@ class TrainSection(Section):
         default=False,
         description="Every active step contributes a gradient of the same norm. The size of the "
         "reward's gradient is then lost, a hinge that is nearly reached included",
+    )
+    decoded: Literal["all", "first", "random-window", "stratified"] = Field(
+        default="all",
+        description="What of a clip is decoded and judged in training: all, its first latents (as "
+        "the published script; costs motion), a window at a random place, or one random latent of "
+        "each part of the clip",
+    )
+    decoded_latents: Positive = Field(
+        default=1, description="Latents (4 frames each, the first 1) of `decoded`; all ignores it"
     )
     merge: Literal["sum", "pcgrad"] = Field(
         default="sum",

@@ -27,7 +27,7 @@ from reward_tuning.ranks import mean_gradient, mean_over_ranks
 from reward_tuning.recipe import Recipe
 from reward_tuning.reward_step import Batch, reward_step
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_parts import RunParts, draw_guidance, draw_plan, load_parts
+from reward_tuning.run_parts import RunParts, draw_frames, draw_guidance, draw_plan, load_parts
 from reward_tuning.run_state import State, exported_state, restore, save, start
 from reward_tuning.sections import TrainSection
 from reward_tuning.seeds import derive_seed
@@ -205,6 +205,7 @@ def draw_batch(
         [derive_seed(recipe.seed, "noise", place) for place in places],
         draw_plan(recipe, parts.sigmas, step=state.step + 1, batch=number),
         draw_guidance(recipe, step=state.step + 1, batch=number),
+        draw_frames(recipe, step=state.step + 1, batch=number),
     )
 
 

@@ -196,6 +196,32 @@ def test_a_wrong_window_is_told(vae: Any, z: Tensor, window: slice) -> None:
         magvit.decode(vae, z, window)
 
 
+def test_a_window_without_the_gradient_of_its_context(vae: Any, z: Tensor) -> None:
+    """Frames 5 to 8 come of latent 2: the latents before it give values and no gradient."""
+    whole = z.clone().requires_grad_()
+    window = magvit.decode_video(vae, whole, slice(5, 9), detach_context=True)
+    torch.testing.assert_close(window, magvit.decode_video(vae, z)[:, :, 5:9])
+    target = torch.randn(window.shape, generator=torch.Generator().manual_seed(3))
+    (gradient,) = torch.autograd.grad((window * target).sum(), whole)
+    assert not gradient[:, :, :2].any()
+    assert not gradient[:, :, 3:].any()
+    late = z[:, :, 2:3].clone().requires_grad_()
+    joined = torch.cat([z[:, :, :2], late, z[:, :, 3:]], dim=2)
+    full = magvit.decode_video(vae, joined, slice(5, 9))
+    (expected,) = torch.autograd.grad((full * target).sum(), late)
+    assert relative(gradient[:, :, 2:3], expected) < 1e-5
+    kept: list[int] = []
+    for detach in (False, True):
+        leaf = z.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        ):
+            magvit.decode_video(vae, leaf, slice(5, 9), detach_context=detach)
+        kept.append(-1)
+    first, second = kept[: kept.index(-1)], kept[kept.index(-1) + 1 : -1]
+    assert sum(second) < 0.7 * sum(first)  # one latent's inputs in place of three
+
+
 def test_a_batch_is_its_samples(vae: Any, z: Tensor) -> None:
     pair = torch.cat([z, z.flip(-1) * 0.5])
     both = magvit.decode_video(vae, pair)

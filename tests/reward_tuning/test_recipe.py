@@ -226,6 +226,11 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("sampling", "guidance_range"),
             "without guidance",
         ),
+        (
+            {"train__decoded": "random-window", "train__decoded_latents": 4},
+            ("train", "decoded_latents"),
+            "has 3 latents",
+        ),
         ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
         ({"rewards": [HPS | {"tower": "x/y/z"}]}, ("rewards", 0, "tower"), "kind hps has no tower"),
         (

@@ -337,13 +337,35 @@ def test_only_the_judged_window_is_decoded(
     windows: list[Any] = []
     decode = sampler.generator.decode
 
-    def counted(latents: Tensor, frames: slice | None = None) -> Tensor:
+    def counted(
+        latents: Tensor, frames: slice | None = None, *, detach_context: bool = False
+    ) -> Tensor:
         windows.append(frames)
+        assert not detach_context
         return decode(latents, frames)
 
     monkeypatch.setattr(sampler.generator, "decode", counted)
     step(sampler, [late, late], batch())
     assert windows == [slice(2, 4)]
+
+
+def test_a_batch_may_judge_a_part_of_the_clip(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """Frames 1 to 4 of 5: the judge of two frames sees 1 and 4; latent 0 is context."""
+    one = batch()
+    every = replace(judge, positions=(0, 1, 2, 3, 4))
+    two = replace(judge, positions=(0, 4))
+    part = replace(one, frames=(1, 2, 3, 4))
+    report, grads = step(sampler, [two, replace(every, label="every")], part)
+    plain, _ = step(sampler, [replace(judge, positions=(1, 4))], one)
+    assert report.rewards["clip"] == pytest.approx(plain.rewards["clip"])
+    four, _ = step(sampler, [replace(judge, positions=(1, 2, 3, 4))], one)
+    assert report.rewards["every"] == pytest.approx(four.rewards["clip"])
+    _, exact = step(
+        sampler,
+        [replace(judge, positions=(1, 4)), replace(judge, positions=(1, 2, 3, 4), label="every")],
+        one,
+    )
+    assert 1e-4 < relative(grads, exact) < 1.0  # the context's share is missing, and no more
 
 
 def test_model_calls(
@@ -384,7 +406,7 @@ def test_nan_gives_no_gradient(
     elif place == "frames":
         decode = sampler.generator.decode
         monkeypatch.setattr(
-            sampler.generator, "decode", lambda x, frames: decode(x, frames) * math.inf
+            sampler.generator, "decode", lambda x, frames, **_: decode(x, frames) * math.inf
         )
     else:
 
