@@ -59,16 +59,17 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         rows.append(
             (
                 metric,
-                f"{base[metric]:.3f}",
-                f"{tuned[metric]:.3f}",
-                f"{change['mean']:+.3f}",
-                f"{change['low']:+.3f} to {change['high']:+.3f}",
+                f"{base[metric]:.4f}",
+                f"{tuned[metric]:.4f}",
+                f"{change['mean']:+.4f}",
+                f"{change['low']:+.4f} to {change['high']:+.4f}",
                 verdict(change["low"], change["high"]),
             )
         )
+    seeds = evaluation["seeds"]
     title = (
         f"Base against tuned on {evaluation['prompts']} held-out prompts, "
-        f"{evaluation['seeds']} clips each, same noise"
+        f"{seeds} clip{'' if seeds == 1 else 's'} each, same noise"
     )
     print_table(title, ("", "base", "tuned", "change", "95 % interval", "verdict"), rows)
     for what, place in found["places"].items():
