@@ -77,7 +77,7 @@ def test_run(run: Command, trainer: Trainer, tmp_path: Path) -> None:
     assert calls == [(load_recipe(path, [f"output={folder}", "train.steps=6"]), False)]
     assert done.err == "training 1/4  sweep  reward 0.25\n"
     rows = {line.split()[0]: line for line in done.out.splitlines() if line.strip()}
-    words = ["hps", "0.250", "0.290", "+0.040", "+0.030", "to", "+0.050", "up"]
+    words = ["hps", "0.2500", "0.2900", "+0.0400", "+0.0300", "to", "+0.0500", "up"]
     assert rows["hps"].split() == words
     assert max(len(line) for line in done.out.splitlines()[:8]) <= 80
     assert rows["clip_held_out"].split()[-1] == "down"
