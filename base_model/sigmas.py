@@ -33,14 +33,15 @@ def shift_time(t: Tensor, mu: float = MU) -> Tensor:
     return math.exp(mu) / (math.exp(mu) + 1.0 / t - 1.0)
 
 
-def sigma_table(steps: int) -> Tensor:
+def sigma_table(steps: int, mu: float = MU) -> Tensor:
     """The sigmas a sampler of ``steps`` Euler steps visits.
 
-    Times run evenly from 1 to 0.001, are shifted with ``mu = 1``, and 0 is put at the end. The last
-    interval is therefore 0.0027 wide whatever ``steps`` is.
+    Times run evenly from 1 to 0.001, are shifted, and 0 is put at the end. With the published
+    ``mu = 1`` the last interval is therefore 0.0027 wide whatever ``steps`` is.
 
     Args:
         steps: Number of Euler steps, at least 1.
+        mu: See :func:`shift_time`.
 
     Returns:
         ``(steps + 1,)`` float32 on the CPU, strictly decreasing, first 1, last 0.
@@ -54,5 +55,5 @@ def sigma_table(steps: int) -> Tensor:
             "Set sampling.steps, for example to 25."
         )
     times = torch.linspace(1.0, SMALLEST_TIME, steps, dtype=torch.float64)
-    sigmas = shift_time(times)
+    sigmas = shift_time(times, mu)
     return torch.cat([sigmas, sigmas.new_zeros(1)]).to(torch.float32)

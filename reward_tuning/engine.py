@@ -103,13 +103,13 @@ def rollout(velocity: VelocityFn, noise: Tensor, sigmas: Tensor, stop: int) -> l
 
 @torch.no_grad()
 def read_reward_input(velocity: VelocityFn, states: list[Tensor], plan: Plan) -> Tensor:
-    """The tensor the reward is computed on: x_N, or the posterior mean x_s - s_s v_s.
+    """The tensor the reward is computed on: x_N, a noisy x_s, or the posterior mean x_s - s_s v_s.
 
     The posterior mean costs one more velocity. No gradient; shape and dtype of the states.
     """
     _check_states(states, plan)
     x = states[plan.stop]
-    if plan.reward_input == "end":
+    if plan.reward_input != "posterior_mean":
         return x
     return x + plan.weights[plan.stop] * velocity(x, plan.stop).to(x.dtype)
 

@@ -15,7 +15,7 @@ from base_model.tiny.captions import parse_caption
 from base_model.tiny.oracle import judge as oracle_judge
 from base_model.tiny.scenes import FRAMES, SIDE
 from reward_tuning.bootstrap import paired_difference
-from reward_tuning.judges import FramedJudge
+from reward_tuning.judges import Judge, LatentJudge
 from reward_tuning.lora import adapter_state, load_adapter_state, scaled
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import Prompt
@@ -50,7 +50,7 @@ def evaluate(
     sampler: ClipSampler,
     adapter: Mapping[str, Tensor] | None,
     prompts: Mapping[int, Prompt],
-    judges: Sequence[FramedJudge],
+    judges: Sequence[Judge],
     sigmas: Tensor,
     *,
     seed: int,
@@ -97,13 +97,14 @@ def evaluate(
                 phase = f"step {step + 1} of {len(sigmas) - 1}"
                 progress(ProgressEvent(stage, start, len(wanted), phase))
 
-            frames = sampler.clips(
+            latents = sampler.latents(
                 [prompt.text for prompt in chosen],
                 [evaluation_seed(seed, *place) for place in part],
                 sigmas,
                 tell,
             )
-            for name, scores in _scores(frames, chosen, judges, oracle).items():
+            frames = sampler.generator.decode(latents)
+            for name, scores in _scores(frames, latents, chosen, judges, oracle).items():
                 of = found.setdefault(name, {})
                 for (index, _), value in zip(part, scores.tolist(), strict=True):
                     of.setdefault(index, []).append(value)
@@ -210,11 +211,20 @@ def diversity(clips: Sequence[Tensor]) -> float:
 
 @torch.no_grad()
 def _scores(
-    frames: Tensor, prompts: Sequence[Prompt], judges: Sequence[FramedJudge], oracle: bool
+    frames: Tensor,
+    latents: Tensor,
+    prompts: Sequence[Prompt],
+    judges: Sequence[Judge],
+    oracle: bool,
 ) -> dict[str, Tensor]:
     """Metric to `(b,)`."""
     texts = [prompt.reward_text for prompt in prompts]
-    found = {judge.label: judge.scores(frames, texts) for judge in judges}
+    found = {
+        judge.label: judge.scores(latents, 0.0, texts)
+        if isinstance(judge, LatentJudge)
+        else judge.scores(frames, texts)
+        for judge in judges
+    }
     found["motion"] = motion(frames)
     if oracle:
         seen = oracle_judge(frames.cpu(), [prompt.text for prompt in prompts])

@@ -11,7 +11,7 @@ from torch import Tensor
 from reward_tuning.losses import reward_loss
 from reward_tuning.pixels import Augmentation, worst_nearby
 from reward_tuning.sections import HeldOutSection, RewardSection, spread
-from rewards import Relative, Reward, load_reward
+from rewards import LatentReward, Relative, Reward, load_latent_reward, load_reward
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FramedJudge:
         Returns:
             `(b,)` float32, differentiable.
         """
-        return self.reward(self._judged(frames, first), prompts)
+        return self.reward(self.judged(frames, first), prompts)
 
     def loss(
         self,
@@ -72,7 +72,7 @@ class FramedJudge:
         Returns:
             The loss, a scalar, and the scores `(b,)` it was made of, without gradient.
         """
-        frames = self._judged(frames, first)
+        frames = self.judged(frames, first)
         if self.augmentation is not None:
             frames = self.augmentation(frames, draw)
         if self.flatten:
@@ -87,14 +87,47 @@ class FramedJudge:
         """The same judge for as many of these frames as it sees of a clip, spread evenly."""
         return replace(self, positions=spread(len(self.positions), frames))
 
-    def _judged(self, frames: Tensor, first: int) -> Tensor:
+    def judged(self, frames: Tensor, first: int) -> Tensor:
+        """The frames it sees, of a window of the clip that begins at position `first`."""
         wanted = [position - first for position in self.positions]
         return frames if wanted == list(range(frames.shape[1])) else frames[:, wanted]
 
 
+@dataclass(frozen=True)
+class LatentJudge:
+    """A judge of noisy latents: no frames, no decoder.
+
+    Attributes:
+        reward: Scores latents at any noise level.
+        label: Name in metrics and tables.
+        weight: Of its loss.
+        target: Where its hinge bends; None for none.
+        unit: What its loss is measured in; without effect on scores.
+    """
+
+    reward: LatentReward
+    label: str
+    weight: float = 1.0
+    target: float | None = None
+    unit: float = 1.0
+
+    def scores(self, latents: Tensor, sigma: float, prompts: Sequence[str]) -> Tensor:
+        """Score latents `(b, 16, t, h, w)` at a noise level: `(b,)` float32, differentiable."""
+        return self.reward(latents, sigma, prompts)
+
+    def loss(self, latents: Tensor, sigma: float, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The loss in training, a scalar, and the scores `(b,)` it was made of."""
+        scores = self.scores(latents, sigma, prompts)
+        loss = reward_loss(scores, weight=self.weight / self.unit, target=self.target)
+        return loss, scores.detach()
+
+
+Judge = FramedJudge | LatentJudge
+
+
 def load_judges(
     sections: Sequence[RewardSection | HeldOutSection], frames: int, device: torch.device
-) -> list[FramedJudge]:
+) -> list[Judge]:
     """Load the judges of a recipe.
 
     Args:
@@ -105,8 +138,12 @@ def load_judges(
     Raises:
         RewardError: A file is missing, damaged or of another kind.
     """
-    judges = []
+    judges: list[Judge] = []
     for section in sections:
+        if section.kind == "latent":
+            assert isinstance(section, RewardSection)  # a recipe's conflicts refuse others
+            judges.append(load_latent_judge(section, device))
+            continue
         relative = None
         if isinstance(section, RewardSection) and section.relative is not None:
             relative = Relative(**section.relative.model_dump())
@@ -135,6 +172,17 @@ def load_judges(
             )
         judges.append(judge)
     return judges
+
+
+def load_latent_judge(section: RewardSection, device: torch.device) -> LatentJudge:
+    """Load one judge of kind `latent`."""
+    reward = load_latent_reward(
+        section.checkpoint,
+        device=device,
+        dtype=getattr(torch, section.dtype),
+        name=section.label,
+    )
+    return LatentJudge(reward, section.label, section.weight, section.target, section.unit)
 
 
 def judged_window(judges: Sequence[FramedJudge]) -> slice:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 
-RewardInput = Literal["end", "posterior_mean"]
+RewardInput = Literal["end", "posterior_mean", "state"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Plan:
     Attributes:
         steps: N, the number of steps of the sampler's table.
         stop: index s of the state the rollout ends at; N is the true end.
-        reward_input: `end` reads x_N; `posterior_mean` reads x_s - s_s v_s at an early stop s < N.
+        reward_input: `end` reads x_N; `posterior_mean` reads x_s - s_s v_s at an early stop s < N;
+            `state` reads x_s itself, 0 < s < N, for a judge of noisy latents.
         active: the steps whose velocity gives gradient to the parameters, ascending. None only
             where the end is looked at afresh (`renoised`).
         weights: d(reward input)/d v_i for every step the reward input depends on: d_i for i < s
@@ -188,7 +189,7 @@ class Plan:
 
 def executed_steps(stop: int, reward_input: RewardInput) -> int:
     """Number of velocities the reward input depends on: s, and one more for the posterior mean."""
-    return stop if reward_input == "end" else stop + 1
+    return stop + 1 if reward_input == "posterior_mean" else stop
 
 
 def chain_weights(
@@ -199,10 +200,11 @@ def chain_weights(
     Args:
         sigmas: `(N + 1,)` floating, strictly falling from 1 to 0.
         stop: index s where the rollout ends; None is N.
-        reward_input: `end` (s = N) or `posterior_mean` (s < N).
+        reward_input: `end` (s = N), `posterior_mean` (s < N) or `state` (0 < s < N).
 
     Returns:
-        d_i for i < s, then -s_s if the posterior mean is read. Their absolute values sum to s_0.
+        d_i for i < s, then -s_s if the posterior mean is read. Their absolute values sum to s_0,
+        but for a state, where they sum to s_0 - s_s.
 
     Raises:
         TuningError: not a falling table that ends at 0, or a stop out of range.
@@ -267,7 +269,12 @@ def _check_stop(steps: int, stop: int, reward_input: RewardInput) -> None:
             raise TuningError(
                 f"plan: the posterior mean needs an early stop in 0 ... {steps - 1}; got {stop}"
             )
+    elif reward_input == "state":
+        if not 0 < stop < steps:
+            raise TuningError(
+                f"plan: a noisy state lies after step 1 ... {steps - 1} of {steps}; got {stop}"
+            )
     else:
         raise TuningError(
-            f"plan: reward_input is {reward_input!r}; allowed are end, posterior_mean"
+            f"plan: reward_input is {reward_input!r}; allowed are end, posterior_mean, state"
         )

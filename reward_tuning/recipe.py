@@ -54,6 +54,13 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         *((("rewards", i), judge) for i, judge in enumerate(rewards)),
         *((("evaluation", "held_out_rewards", i), judge) for i, judge in enumerate(held_out)),
     ]
+    prompts = sections.get("prompts")
+    if prompts is not None and prompts.train == prompts.held_out:
+        yield Conflict(
+            ("prompts", "held_out"),
+            prompts.held_out,
+            "is prompts.train, so nothing would be held out; give another file",
+        )
     asked = getattr(method, "active_steps", 0)  # not every method has a number of its own
     if sampling is not None and asked > sampling.steps:
         yield Conflict(
@@ -72,6 +79,8 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
                 )
     for i, reward in enumerate(rewards):
         yield from reward_conflicts(("rewards", i), reward)
+    if method is not None:
+        yield from latent_conflicts(method.kind == "prfl", judges)
     for path, judge in judges:
         if judge.tower is not None and judge.kind != "aesthetic":
             yield Conflict(
@@ -100,6 +109,8 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
 def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) -> Iterator[Conflict]:
     """Check the values of the sampling section against each other, and what needs them."""
     latents = (sampling.frames - 1) // TIME_STRIDE + 1
+    if train is not None:
+        yield from clip_conflicts(train)
     if train is not None and train.decoded != "all" and train.decoded_latents > latents:
         yield Conflict(
             ("train", "decoded_latents"),
@@ -118,15 +129,49 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
         )
 
 
+def clip_conflicts(train: TrainSection) -> Iterator[Conflict]:
+    """Check the values that speak of several clips of one prompt."""
+    if train.batch_size % train.clips_per_prompt:
+        yield Conflict(
+            ("train", "clips_per_prompt"),
+            train.clips_per_prompt,
+            f"train.batch_size = {train.batch_size} is not a multiple of it",
+        )
+    if train.repulsion and train.clips_per_prompt == 1:
+        yield Conflict(
+            ("train", "repulsion"), train.repulsion, "needs train.clips_per_prompt of 2 or more"
+        )
+
+
+def latent_conflicts(
+    wanted: bool, judges: Sequence[tuple[tuple[str | int, ...], Judge]]
+) -> Iterator[Conflict]:
+    """Check that judges of noisy latents and the method that shows them some come together."""
+    for path, judge in judges:
+        latent = judge.kind == "latent"
+        if isinstance(judge, HeldOutSection):
+            text = "a held-out judge sees what people see: take one of frames" if latent else None
+        elif wanted:
+            text = None if latent else "method prfl decodes nothing: it takes kind latent only"
+        else:
+            text = "judges noisy latents, which only method prfl has" if latent else None
+        if text is not None:
+            yield Conflict((*path, "kind"), judge.kind, text)
+
+
 def reward_conflicts(path: tuple[str | int, ...], reward: RewardSection) -> Iterator[Conflict]:
     """Check the values of one training reward against each other."""
     if reward.weight == 0.0:
         yield Conflict((*path, "weight"), 0.0, "a judge without weight: leave it out instead")
+    if reward.kind == "latent":
+        for name in ("augmentation", "flatten", "architecture", "chunk"):
+            if getattr(reward, name):
+                yield Conflict((*path, name), getattr(reward, name), "a judge of latents has none")
     texts, where = reward.relative, (*path, "relative")
     if texts is None:
         return
-    if reward.kind == "aesthetic":
-        yield Conflict(where, texts.positive, "a judge of kind aesthetic reads no text")
+    if reward.kind not in ("hps", "clip"):
+        yield Conflict(where, texts.positive, f"not for a judge of kind {reward.kind}")
     elif texts.positive == texts.negative:
         yield Conflict(where, texts.positive, "positive and negative are the same text")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from base_model.generator import GuidedCondition
 from base_model.guidance import NegativeBranch
+from reward_tuning.clip_terms import ClipTerms
 from reward_tuning.engine import (
     StepLossFn,
     StepReport,
@@ -27,14 +28,15 @@ from reward_tuning.engine import (
     read_reward_input,
     rollout,
 )
-from reward_tuning.judges import FramedJudge, judged_window
+from reward_tuning.judges import FramedJudge, Judge, LatentJudge
+from reward_tuning.judging import Verdicts, on_frames, on_latents
 from reward_tuning.lora import scaled
 from reward_tuning.losses import guidance_divisor
 from reward_tuning.merging import Merge, conflict_free_gradient, summed_gradient
 from reward_tuning.plan import Plan
 from reward_tuning.prompts import Prompt
 from reward_tuning.sampler import ClipSampler
-from reward_tuning.seeds import derive_generator, derive_seed
+from reward_tuning.seeds import derive_seed
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 """Entered around `rollout`, `reward` and `sweep`, to time and show them."""
@@ -89,7 +91,7 @@ class BatchReport:
 
 def reward_step(
     sampler: ClipSampler,
-    judges: Sequence[FramedJudge],
+    judges: Sequence[Judge],
     batch: Batch,
     sigmas: Tensor,
     *,
@@ -100,6 +102,7 @@ def reward_step(
     adjoint_limit: float | None = None,
     normalise_steps: bool = False,
     merge: Merge = "sum",
+    terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
     phase: PhaseFn = lambda name: nullcontext(),
 ) -> BatchReport:
     """Differentiate the judges' loss of one batch; add the gradient to the parameters' `.grad`.
@@ -116,6 +119,7 @@ def reward_step(
         adjoint_limit: Hold what flows through the states to so many times its first length.
         normalise_steps: Each active step contributes a gradient of one norm, together `share`.
         merge: How the judges' gradients become one.
+        terms: What joins judges of frames.
         phase: Entered around each phase.
 
     Returns:
@@ -123,8 +127,6 @@ def reward_step(
     """
     if batch.guidance_scale is not None:
         sampler = replace(sampler, guidance_scale=batch.guidance_scale)
-    if batch.frames is not None:
-        judges = [judge.within(batch.frames) for judge in judges]
     condition = sampler.condition([prompt.text for prompt in batch.prompts])
     with phase("rollout"):
         views = rolled_out(sampler, condition, batch, sigmas, negative)
@@ -135,31 +137,33 @@ def reward_step(
 
     seen: list[dict[str, float]] = []
     gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[merge]
+    texts = [prompt.reward_text for prompt in batch.prompts]
 
-    def losses_of(latents: Tensor, clip_weights: Tensor | None) -> list[Tensor]:
-        window = judged_window(judges)
-        frames = sampler.generator.decode(latents, window, detach_context=batch.frames is not None)
-        if not bool(frames.isfinite().all()):
-            return [
-                frames.sum()
-            ]  # NaN or Inf: judges refuse such frames, the trainer skips the step
-        texts = [prompt.reward_text for prompt in batch.prompts]
-        losses: list[Tensor] = []
-        seen.append({})
-        for judge in judges:
-            draw = derive_generator(batch.noise_seeds[0], "augmentation", judge.label)
-            one, scores = judge.loss(
-                frames, texts, draw, first=window.start, clip_weights=clip_weights
+    def losses_of(latents: Tensor, view: View) -> list[Tensor]:
+        if view.plan.reward_input == "state":
+            latent = [judge for judge in judges if isinstance(judge, LatentJudge)]
+            verdicts: Verdicts | None = on_latents(
+                latent, latents, float(sigmas[view.plan.stop]), texts
             )
-            seen[-1][judge.label] = float(scores.mean())
-            losses.append(one)
-        return losses
+        else:
+            framed = [judge for judge in judges if isinstance(judge, FramedJudge)]
+            verdicts = on_frames(
+                sampler,
+                framed,
+                latents,
+                texts,
+                seed=batch.noise_seeds[0],
+                frames=batch.frames,
+                terms=terms,
+                clip_weights=view.clip_weights,
+            )
+        if verdicts is None:  # the trainer skips the step
+            return [math.nan * latents.sum()]
+        seen.append({label: float(scores.mean()) for label, (_, scores) in verdicts.items()})
+        return [loss for loss, _ in verdicts.values()]
 
     with phase("reward"):
-        found = [
-            gradient_of(partial(losses_of, clip_weights=view.clip_weights), view.x)
-            for view in views
-        ]
+        found = [gradient_of(partial(losses_of, view=view), view.x) for view in views]
     if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
         return BatchReport(math.nan, rewards, motion)
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}

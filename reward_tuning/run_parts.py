@@ -16,7 +16,7 @@ from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
 from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
-from reward_tuning.judges import FramedJudge, load_judges
+from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora import LoraSpec, attach
 from reward_tuning.methods import make_plan
 from reward_tuning.plan import Plan
@@ -47,20 +47,22 @@ class RunParts:
 
     sampler: ClipSampler
     parameters: list[nn.Parameter]
-    judges: list[FramedJudge]
+    judges: list[Judge]
     stream: PromptStream
     held_out: list[Prompt]
     sigmas: Tensor
     fingerprints: dict[str, str]
 
 
-def load_parts(recipe: Recipe, device: torch.device, clips: int, progress: ProgressFn) -> RunParts:
+def load_parts(
+    recipe: Recipe, device: torch.device, prompts: int, progress: ProgressFn
+) -> RunParts:
     """Load and check everything a recipe names, cheap checks first.
 
     Args:
         recipe: Resolved.
         device: Where generator and judges go.
-        clips: That the whole run draws, on all ranks: only their prompts are encoded.
+        prompts: How many of the stream the whole run draws, on all ranks: only they are encoded.
         progress: Told what is being loaded.
 
     Raises:
@@ -70,7 +72,7 @@ def load_parts(recipe: Recipe, device: torch.device, clips: int, progress: Progr
     """
     stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
     held_out = held_out_prompts(recipe)
-    sigmas = sigma_table(recipe.sampling.steps)
+    sigmas = sigma_table(recipe.sampling.steps, recipe.sampling.shift)
     draw_plan(recipe, sigmas, step=1, batch=0)
     draw_frames(recipe, step=1, batch=0)
 
@@ -85,8 +87,8 @@ def load_parts(recipe: Recipe, device: torch.device, clips: int, progress: Progr
     fingerprints = fingerprints_of(recipe, loading)
 
     dtype = getattr(torch, recipe.generator.dtype)
-    texts = [stream.prompt_at(position).text for position in range(min(clips, len(stream)))]
-    if clips > len(stream):  # every epoch has the same prompts
+    texts = [stream.prompt_at(position).text for position in range(min(prompts, len(stream)))]
+    if prompts > len(stream):  # every epoch has the same prompts
         texts = [stream.prompt_at(position).text for position in range(len(stream))]
     texts += [prompt.text for prompt in held_out] + [sampling.negative_prompt]
     states = text_states(
@@ -132,8 +134,9 @@ def held_out_prompts(recipe: Recipe) -> list[Prompt]:
     prompts = read_prompts(prompt_path(recipe.prompts.held_out))
     if len(prompts) < wanted:
         raise TuningError(
-            f"evaluation.prompts: got {wanted}; at most {len(prompts)}, as many as "
-            "prompts.held_out has"
+            f"evaluation.prompts: {wanted} are wanted and prompts.held_out has {len(prompts)}; set "
+            f"evaluation.prompts={len(prompts)}, or give a file with more (at most {len(prompts)} "
+            "now)"
         )
     return prompts[:wanted]
 

@@ -90,14 +90,14 @@ class ClipSampler:
         return velocity
 
     @torch.no_grad()
-    def clips(
+    def latents(
         self,
         prompts: Sequence[str],
         seeds: Sequence[int],
         sigmas: Tensor,
         on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Sample clips, without gradient.
+        """Sample clips, without gradient, to the end of the flow.
 
         Args:
             prompts: b prompts whose states are known.
@@ -106,9 +106,9 @@ class ClipSampler:
             on_step: Called with i after step i.
 
         Returns:
-            `(b, f, 3, H, W)` float32 in [0, 1], on the generator's device.
+            `(b, 16, t, h/8, w/8)` float32, on the generator's device: what its `decode` takes.
         """
-        latents = euler_sample(
+        return euler_sample(
             self.generator,
             self.condition(prompts),
             self.noise(seeds),
@@ -117,4 +117,3 @@ class ClipSampler:
             None if on_step is None else lambda i, _: on_step(i),
             self.guidance_rescale,
         )
-        return self.generator.decode(latents)

@@ -12,7 +12,7 @@ TIME_STRIDE = 4  # the VAE packs 4 frames into one latent, after a first frame o
 SPACE_STRIDE = 16  # 8 of the VAE times 2 of the transformer's patches
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-JudgeKind = Literal["hps", "clip", "aesthetic"]
+JudgeKind = Literal["hps", "clip", "aesthetic", "latent"]
 LoraPreset = Literal["attention", "attention+mlp", "all-linear"]
 LORA_PRESETS: tuple[LoraPreset, ...] = ("attention", "attention+mlp", "all-linear")
 
@@ -103,6 +103,13 @@ class SamplingSection(Section):
     """How a clip is drawn from noise: the same while training and in the evaluation."""
 
     steps: Positive = Field(default=25, description="Euler steps of the flow, N")
+    shift: float = Field(
+        default=1.0,
+        ge=-3.0,
+        le=3.0,
+        description="mu of the training rollout's table: more spends more of the steps at high "
+        "noise. Samples and the evaluation keep the published 1",
+    )
     guidance_scale: float = Field(
         default=6.0, ge=1.0, description="Classifier-free guidance; 1 = no guidance"
     )
@@ -299,6 +306,16 @@ class DirectAlignMethod(Section):
     )
 
 
+class PRFLMethod(Section):
+    """PRFL (arXiv 2511.21541): rewards of kind latent judge a noisy state; nothing is decoded."""
+
+    kind: Literal["prfl"]
+    step_range: Annotated[tuple[float, float], Strict(False)] = Field(
+        default=(0.0, 1.0),
+        description="Part of the steps that the trained one is drawn from: 0 the first, 1 the last",
+    )
+
+
 class EasyAnimateMethod(Section):
     """EasyAnimate's published reward script: its strategies, without rescale."""
 
@@ -327,6 +344,7 @@ Method = Annotated[
     | FlowBPSparseMethod
     | FlowBPBridgeMethod
     | DirectAlignMethod
+    | PRFLMethod
     | EasyAnimateMethod,
     Field(discriminator="kind"),
 ]
@@ -335,7 +353,9 @@ Method = Annotated[
 class Judge(Section):
     """One frozen judge, as a training reward and a held-out reward both name it."""
 
-    kind: JudgeKind = Field(description="hps, clip or aesthetic")
+    kind: JudgeKind = Field(
+        description="hps, clip or aesthetic; latent (of noisy latents) with method prfl only"
+    )
     checkpoint: Text = Field(
         description="A shipped name (tiny/hps.safetensors), a file, a published name (hps-v2.1) or "
         "a hub id with its file (owner/name/file)"
@@ -527,6 +547,27 @@ class TrainSection(Section):
     )
     decoded_latents: Positive = Field(
         default=1, description="Latents (4 frames each, the first 1) of `decoded`; all ignores it"
+    )
+    clips_per_prompt: Positive = Field(
+        default=1, description="Clips of one prompt, each from a noise of its own, side by side"
+    )
+    motion: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of a term that rewards motion; flicker, noise and brightness do not "
+        "feed it. Judges of single frames like a still; 0 = off",
+    )
+    motion_target: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Motion from which on that term gives no gradient, such as the base's; "
+        "null = no upper end",
+    )
+    repulsion: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the likeness (cosine of a judge's image features) of clips of one "
+        "prompt, to be brought down; needs clips_per_prompt of 2 or more; 0 = off",
     )
     merge: Literal["sum", "pcgrad"] = Field(
         default="sum",

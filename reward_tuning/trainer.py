@@ -18,6 +18,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
+from reward_tuning.clip_terms import ClipTerms
 from reward_tuning.errors import TuningError
 from reward_tuning.finish import finish, write_samples
 from reward_tuning.lora import adapter_state
@@ -90,7 +91,8 @@ def _run_in(
 
     with accelerator.main_process_first():  # the others find the text states in the cache
         clips = train.steps * clips_a_step(train, accelerator)
-        parts = load_parts(recipe, accelerator.device, clips, progress)
+        prompts = clips // train.clips_per_prompt
+        parts = load_parts(recipe, accelerator.device, prompts, progress)
     state = start(recipe, parts)
     if resume:
         restore(state, recipe, parts, folder, clips_a_step(train, accelerator))
@@ -143,6 +145,7 @@ def optimiser_step(
     )
     state.optimiser.zero_grad(set_to_none=True)
     reports = []
+    terms = clip_terms(train)
     for number in range(train.gradient_accumulation):
         batch = draw_batch(recipe, parts, state, accelerator, number)
         report = reward_step(
@@ -157,12 +160,14 @@ def optimiser_step(
             adjoint_limit=train.adjoint_limit,
             normalise_steps=train.normalise_steps,
             merge=train.merge,
+            terms=terms,
             phase=clock,
         )
         reports.append(report)
         shown.update(report.rewards)
     with clock("update"):
-        means = mean_over_ranks(reports, [judge.label for judge in parts.judges], accelerator)
+        labels = [*(judge.label for judge in parts.judges), *terms.labels]
+        means = mean_over_ranks(reports, labels, accelerator)
         mean_gradient(parts.parameters, accelerator)
         norm = float(nn.utils.clip_grad_norm_(parts.parameters, train.max_grad_norm or math.inf))
         rate = learning_rate(train, step)
@@ -201,12 +206,17 @@ def draw_batch(
     rank = number * accelerator.num_processes + accelerator.process_index
     places = range(state.position + rank * size, state.position + (rank + 1) * size)
     return Batch(
-        [parts.stream.prompt_at(place) for place in places],
+        [parts.stream.prompt_at(place // recipe.train.clips_per_prompt) for place in places],
         [derive_seed(recipe.seed, "noise", place) for place in places],
         draw_plan(recipe, parts.sigmas, step=state.step + 1, batch=number),
         draw_guidance(recipe, step=state.step + 1, batch=number),
         draw_frames(recipe, step=state.step + 1, batch=number),
     )
+
+
+def clip_terms(train: TrainSection) -> ClipTerms:
+    """The recipe's terms on whole clips."""
+    return ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt)
 
 
 def clips_a_step(train: TrainSection, accelerator: Accelerator) -> int:

@@ -1,7 +1,16 @@
-"""Differentiable judges: frames and prompts to one score a clip."""
+"""Differentiable judges: frames or noisy latents, and prompts, to one score a clip."""
 
 from rewards.base import FrameReward, Reward, load_reward
 from rewards.clip import Relative
 from rewards.errors import RewardError
+from rewards.latent import LatentReward, load_latent_reward
 
-__all__ = ["FrameReward", "Relative", "Reward", "RewardError", "load_reward"]
+__all__ = [
+    "FrameReward",
+    "LatentReward",
+    "Relative",
+    "Reward",
+    "RewardError",
+    "load_latent_reward",
+    "load_reward",
+]

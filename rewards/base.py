@@ -18,6 +18,7 @@ from rewards.errors import RewardError
 
 if TYPE_CHECKING:
     from rewards.clip import Relative
+    from rewards.clip_tower import ClipTower
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
 """``(images[rows], rows) -> (n,)`` scores of these rows."""
@@ -66,12 +67,7 @@ def check_input(frames: Tensor, prompts: Sequence[str]) -> None:
             f"frames are {frames.dtype}; a judge takes float32 in [0, 1]. Call .float() first "
             "(and divide by 255 if they are bytes)."
         )
-    if len(prompts) != frames.shape[0]:
-        raise RewardError(
-            f"{len(prompts)} prompts for {frames.shape[0]} clips; give one prompt a clip."
-        )
-    if isinstance(prompts, str) or not all(isinstance(p, str) and p.strip() for p in prompts):
-        raise RewardError("every prompt must be a non-empty text; give a list with one a clip.")
+    check_prompts(prompts, frames.shape[0])
     low, high = (float(v) for v in frames.detach().aminmax())
     if math.isnan(low) or math.isnan(high):
         raise RewardError("frames hold NaN; the decoder or the latents before it went wrong.")
@@ -80,6 +76,18 @@ def check_input(frames: Tensor, prompts: Sequence[str]) -> None:
             f"frames range over [{low:.4g}, {high:.4g}]; a judge takes [0, 1]. Map a decoder's "
             "[-1, 1] by (x / 2 + 0.5).clamp(0, 1), bytes by x / 255."
         )
+
+
+def check_prompts(prompts: Sequence[str], clips: int) -> None:
+    """Refuse anything but one non-empty text a clip.
+
+    Raises:
+        RewardError: says what is wrong.
+    """
+    if len(prompts) != clips:
+        raise RewardError(f"{len(prompts)} prompts for {clips} clips; give one prompt a clip.")
+    if isinstance(prompts, str) or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise RewardError("every prompt must be a non-empty text; give a list with one a clip.")
 
 
 class _Chunked(torch.autograd.Function):
@@ -139,11 +147,13 @@ class FrameReward(ABC):
 
     Attributes:
         name: how metrics call it.
+        tower: the CLIP that sees the frames.
         device: where it runs; frames are moved there.
         chunk: frames scored in one pass, ``None`` for all.
     """
 
     name: str
+    tower: ClipTower
     device: torch.device
     chunk: int | None = None
 
@@ -172,6 +182,11 @@ class FrameReward(ABC):
 
         scores = chunked_score(score, frames.to(self.device).flatten(0, 1), self.chunk)
         return scores.unflatten(0, (-1, count))
+
+    def clip_features(self, frames: Tensor) -> Tensor:
+        """Mean image features of each clip, ``(b, f, 3, H, W)`` -> ``(b, d)``, differentiable."""
+        features = self.tower.image_features(frames.to(self.device).flatten(0, 1))
+        return features.unflatten(0, (-1, frames.shape[1])).mean(dim=1)
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score clips: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)``, the mean over frames."""
@@ -238,6 +253,11 @@ def load_reward(
             from rewards.aesthetic import load_aesthetic
 
             judge = load_aesthetic(checkpoint, folder, options, tower)
+        case "latent":
+            raise RewardError(
+                "kind 'latent' scores noisy latents and not frames; load it with "
+                "rewards.load_latent_reward."
+            )
         case _:
             raise RewardError(f"kind {kind!r} is no judge; allowed: hps, clip, aesthetic.")
     judge.name = name or kind

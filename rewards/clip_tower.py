@@ -46,11 +46,42 @@ class TowerOptions:
     gradient_checkpointing: bool = False
 
 
-class ClipTower:
+class TextTower:
+    """The text side of a frozen two-tower model.
+
+    Attributes:
+        model: has open_clip's ``encode_text``; put into evaluation mode.
+        tokenizer: texts -> ``(b, length)`` token numbers.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model: Any = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self._texts: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def text_features(self, prompts: Sequence[str]) -> Tensor:
+        """B texts -> ``(b, d)`` of length 1, without gradient; every text is encoded once.
+
+        Each text is encoded alone: in a batch its last bits depend on its neighbours, and a resumed
+        run meets other neighbours than the run that was never stopped.
+        """
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._texts:
+                with torch.no_grad():
+                    tokens = self.tokenizer([prompt]).to(self.device)
+                    self._texts[prompt] = unit_length(self.model.encode_text(tokens))[0]
+        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+
+class ClipTower(TextTower):
     """A frozen CLIP: normalised fp32 features of images and of texts.
 
     Attributes:
-        model: open_clip's model, in evaluation mode.
         preprocess: from frames to the model's input.
         architecture: the model's configuration.
     """
@@ -63,38 +94,19 @@ class ClipTower:
         tokenizer: Any,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.model: Any = model.eval().requires_grad_(False)
+        super().__init__(model, tokenizer)
         self.architecture = architecture
         self.preprocess = preprocess
-        self.tokenizer = tokenizer
         self.dtype = dtype
-        self._texts: dict[str, Tensor] = {}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
 
     def image_features(self, images: Tensor) -> Tensor:
         """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, fp32 (fp64 for an fp64 tower)."""
         pixels = self.preprocess(images).to(self.dtype)
-        return _normalised(self.model.encode_image(pixels))
-
-    def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """B texts -> ``(b, d)`` of length 1, without gradient; every text is encoded once.
-
-        Each text is encoded alone: in a batch its last bits depend on its neighbours, and a resumed
-        run meets other neighbours than the run that was never stopped.
-        """
-        for prompt in dict.fromkeys(prompts):
-            if prompt not in self._texts:
-                with torch.no_grad():
-                    tokens = self.tokenizer([prompt]).to(self.device)
-                    self._texts[prompt] = _normalised(self.model.encode_text(tokens))[0]
-        return torch.stack([self._texts[prompt] for prompt in prompts])
+        return unit_length(self.model.encode_image(pixels))
 
 
-def _normalised(features: Tensor) -> Tensor:
+def unit_length(features: Tensor) -> Tensor:
+    """``(n, d)`` of any float dtype -> the same directions at length 1, fp32 (or fp64)."""
     # A bf16 cosine of 0.27 has steps of 0.002, as large as what a reward run gains: fp32 first.
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
@@ -146,6 +158,11 @@ def find_architecture(
     inside = checkpoint.metadata.get("architecture")
     if inside is not None:
         own = json.loads(inside)
+        if "vision_cfg" not in own:
+            raise RewardError(
+                f"{checkpoint.path} is of the kind {checkpoint.metadata.get('kind')!r} and has no "
+                "tower for frames. Load a judge of latents with kind latent, or give a CLIP here."
+            )
         if (
             given is not None
             and (open_clip_config(given) if isinstance(given, str) else given) != own

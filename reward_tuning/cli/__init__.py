@@ -5,6 +5,8 @@ Mistakes a person can mend (the three error families) end in `error: ...` on std
 and keeps its traceback.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +24,7 @@ from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
 
 VERBS = (ls, show, cp, validate, run, resume, generate, export, pretrain)
+STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 FAMILIES = {
     "reward_tuning.errors": "TuningError",
     "base_model.errors": "GeneratorError",
@@ -56,6 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+
+
+def script() -> None:
+    """The installed command: `main`, and after a stop an exit without the interpreter's shutdown.
+
+    A signal may leave the middle of a backward pass. Its graph then outlives the interpreter, and
+    tearing it down crashes; everything of ours is closed by then.
+    """
+    try:
+        main()
+    except SystemExit as left:
+        if left.code in STOPPED_CODES:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(left.code))
+        raise
 
 
 def _families() -> tuple[type[Exception], ...]:

@@ -1,5 +1,5 @@
 """`python -m reward_tuning.cli`, where the command itself is not on the path."""
 
-from reward_tuning.cli import main
+from reward_tuning.cli import script
 
-main()
+script()

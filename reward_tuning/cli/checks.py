@@ -35,7 +35,10 @@ def check_run(recipe: Recipe) -> None:
     try:
         options = recipe.method.model_dump(exclude={"kind"})
         make_plan(
-            recipe.method.kind, torch.Generator(), sigma_table(recipe.sampling.steps), **options
+            recipe.method.kind,
+            torch.Generator(),
+            sigma_table(recipe.sampling.steps, recipe.sampling.shift),
+            **options,
         )
     except TuningError as error:
         wrong.append(str(error))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from reward_tuning.cli.stopping import stop_if_asked
 from reward_tuning.progress import ProgressEvent
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ class Display:
             self._live.stop()
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Show an event."""
+        """Show an event.
+
+        Raises:
+            Stopped: a signal asked for it, and nothing has stopped yet.
+        """
+        stop_if_asked()
         if event.note:
             self._keep(event.note)
         now = self._now()

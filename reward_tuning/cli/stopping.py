@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: leave at once, through every `finally`, and say how to go on."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -33,16 +35,33 @@ class Stopped(BaseException):
         return f"stopped by {name}" + (f"; {self.hint}" if self.hint else "")
 
 
+IMPATIENT = 1.0
+"""Seconds after which a second signal means that the first did not help; before, it is an echo."""
+
+_asked: list[tuple[Stopped, float]] = []
+
+
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Stopped`; put the old handlers back afterwards."""
+    """Turn SIGINT and SIGTERM into `Stopped`; put the old handlers back afterwards.
+
+    A second signal at once, as a terminal and its parent both send one, is not another; a later one
+    leaves without any `finally`, which a run folder stands as it stands a kill.
+    """
+    _asked.clear()
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
-        raise Stopped(number)
+        now = time.monotonic()
+        if _asked:
+            if now - _asked[0][1] > IMPATIENT:
+                os._exit(128 + number)
+            return
+        _asked.append((Stopped(number), now))
+        raise _asked[0][0]
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -50,6 +69,16 @@ def stop_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_if_asked() -> None:
+    """Raise what a signal asked for and Python swallowed.
+
+    An exception that a handler raises inside a hook or a finaliser (starting a process runs some)
+    is printed and dropped. What goes on for long calls this now and then.
+    """
+    if _asked:
+        raise _asked[0][0]
 
 
 @contextmanager

@@ -39,8 +39,16 @@ def summary(folder: Path) -> dict[str, Any]:
     return {"run": str(folder), "evaluation": evaluation, "places": places}
 
 
-def verdict(low: float, high: float) -> str:
-    """Say what a 95 % interval of a difference shows."""
+FEWEST_PROMPTS = 8
+"""A bootstrap over fewer finds an interval too narrow to say anything of."""
+
+
+def verdict(low: float, high: float, prompts: int) -> str:
+    """Say what a 95 % interval of a difference over so many prompts shows."""
+    if low == high == 0:
+        return "same"
+    if prompts < FEWEST_PROMPTS:
+        return "too few prompts"
     if low > 0:
         return "up"
     return "down" if high < 0 else "unclear"
@@ -63,7 +71,7 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
                 f"{tuned[metric]:.4f}",
                 f"{change['mean']:+.4f}",
                 f"{change['low']:+.4f} to {change['high']:+.4f}",
-                verdict(change["low"], change["high"]),
+                verdict(change["low"], change["high"], evaluation["prompts"]),
             )
         )
     seeds = evaluation["seeds"]

@@ -19,6 +19,7 @@ from reward_tuning.methods.easyanimate import easyanimate
 from reward_tuning.methods.flowbp_bridge import flowbp_bridge
 from reward_tuning.methods.flowbp_sparse import flowbp_sparse
 from reward_tuning.methods.leapalign import leapalign
+from reward_tuning.methods.prfl import prfl
 from reward_tuning.methods.refl import refl
 from reward_tuning.plan import Plan
 
@@ -33,6 +34,7 @@ METHODS: dict[str, Callable[..., Plan]] = {
     "flowbp_sparse": flowbp_sparse,
     "flowbp_bridge": flowbp_bridge,
     "direct_align": direct_align,
+    "prfl": prfl,
     "easyanimate": easyanimate,
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "flowbp_sparse",
     "leapalign",
     "make_plan",
+    "prfl",
     "refl",
 ]
 

@@ -44,3 +44,15 @@ def test_no_shift_is_the_identity() -> None:
 def test_a_wrong_number_of_steps_is_told(steps: object) -> None:
     with pytest.raises(GeneratorError, match=r"integer of at least 1, got .*sampling\.steps"):
         sigma_table(steps)  # type: ignore[arg-type]
+
+
+def test_another_shift_is_diffusers_with_that_mu() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    for mu in (-1.0, 0.0, 0.5, 2.0):
+        scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+        times = torch.linspace(1.0, 0.001, 12, dtype=torch.float64).tolist()
+        scheduler.set_timesteps(sigmas=times, mu=mu)
+        torch.testing.assert_close(sigma_table(12, mu), scheduler.sigmas, rtol=1e-6, atol=1e-7)
+    assert torch.equal(sigma_table(12, 1.0), sigma_table(12))
+    assert bool((sigma_table(12, 2.0)[1:-1] > sigma_table(12)[1:-1]).all())

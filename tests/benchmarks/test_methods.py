@@ -57,7 +57,7 @@ def test_the_table_has_the_best_held_out_judge_first() -> None:
 
 def test_every_method_takes_part() -> None:
     kinds = {load_recipe(name).method.kind for name in RECIPES}
-    assert kinds == set(METHODS)
+    assert kinds == set(METHODS) - {"prfl"}  # it needs a judge of noisy latents
 
 
 def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_run(run: Command, trainer: Trainer, tmp_path: Path) -> None:
     rows = {line.split()[0]: line for line in done.out.splitlines() if line.strip()}
     words = ["hps", "0.2500", "0.2900", "+0.0400", "+0.0300", "to", "+0.0500", "up"]
     assert rows["hps"].split() == words
-    assert max(len(line) for line in done.out.splitlines()[:8]) <= 80
+    table = done.out.partition("\nlora:")[0]  # paths may be as long as they are
+    assert max(len(line) for line in table.splitlines()) <= 80
     assert rows["clip_held_out"].split()[-1] == "down"
     assert rows["motion"].split()[-1] == "unclear"
     assert rows["lora:"].split()[1] == str(folder / "lora")
@@ -201,6 +202,88 @@ def test_stopped_before_anything_was_kept(run: Command, trainer: Trainer, tmp_pa
     assert done.err.endswith("stopped by SIGTERM; nothing was begun yet\n")
 
 
+SWALLOWED = """
+import os, signal, sys, types
+from reward_tuning.progress import ProgressEvent
+
+class Hook:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):  # the handler's exception is raised, printed and dropped in here
+            pass
+
+def run(recipe, *, resume, progress):
+    hook = Hook()
+    del hook
+    for step in range(1000):
+        progress(ProgressEvent("training", step, 1000))
+    print("never stopped", flush=True)
+
+module = types.ModuleType("reward_tuning.trainer")
+module.run = run
+sys.modules["reward_tuning.trainer"] = module
+from reward_tuning.cli import script
+script()
+"""
+
+TWICE = """
+import os, signal, sys, time, types
+
+def run(recipe, *, resume, progress):
+    try:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # an echo
+            time.sleep(0.2)
+            print("tidied", flush=True)
+    finally:
+        time.sleep(1.2)
+        if "hard" in recipe.output:
+            os.kill(os.getpid(), signal.SIGTERM)  # impatience
+            time.sleep(0.2)
+        print("all of it", flush=True)
+
+module = types.ModuleType("reward_tuning.trainer")
+module.run = run
+sys.modules["reward_tuning.trainer"] = module
+from reward_tuning.cli import script
+script()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
+def test_a_stop_that_python_swallowed_still_stops(tmp_path: Path) -> None:
+    arguments = ["run", str(write_recipe(tmp_path)), f"output={tmp_path / 'b'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    assert "never stopped" not in done.stdout
+    assert done.stderr.endswith("stopped by Ctrl-C; nothing was begun yet\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
+@pytest.mark.parametrize(("name", "said"), [("soft", "tidied\nall of it\n"), ("hard", "tidied\n")])
+def test_an_echo_changes_nothing_and_impatience_leaves_at_once(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    arguments = ["run", str(write_recipe(tmp_path)), f"output={tmp_path / name}"]
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (143, said)
+
+
 def test_handlers_are_put_back(run: Command) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run("ls")
@@ -259,3 +342,20 @@ def test_terminal_display_is_alive() -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "prompts", "said"),
+    [
+        (0.1, 0.2, 32, "up"),
+        (-0.2, -0.1, 32, "down"),
+        (-0.1, 0.1, 32, "unclear"),
+        (0.0, 0.0, 2, "same"),
+        (0.1, 0.2, 7, "too few prompts"),
+        (0.1, 0.2, 8, "up"),
+    ],
+)
+def test_verdicts(low: float, high: float, prompts: int, said: str) -> None:
+    from reward_tuning.cli.summary import verdict
+
+    assert verdict(low, high, prompts) == said

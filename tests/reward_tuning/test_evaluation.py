@@ -182,10 +182,12 @@ class Renders:
     """A sampler that draws what is asked for, except for the scenes it gets wrong."""
 
     def __init__(self, shown: Callable[[Scene], Scene]) -> None:
-        self.generator = SimpleNamespace(transformer=torch.nn.Linear(1, 1))
+        self.generator = SimpleNamespace(
+            transformer=torch.nn.Linear(1, 1), decode=lambda latents: latents
+        )
         self.by_text = {phrasings(s, "zh")[0]: shown(s) for s in SCENES}
 
-    def clips(self, texts: Sequence[str], seeds: Sequence[int], *rest: Any) -> Tensor:
+    def latents(self, texts: Sequence[str], seeds: Sequence[int], *rest: Any) -> Tensor:
         scenes = [self.by_text[text] for text in texts]
         return torch.cat(
             [render([s], random.Random(seed)) for s, seed in zip(scenes, seeds, strict=True)]

@@ -20,6 +20,7 @@ from reward_tuning.methods import (
     flowbp_bridge,
     flowbp_sparse,
     make_plan,
+    prfl,
     refl,
 )
 from reward_tuning.plan import Plan, chain_weights
@@ -171,6 +172,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "refl": [{}, {"stop_range": 1.0}],
     "flowbp_sparse": [{"active_steps": 3}, {"active_steps": 1, "lateness": 0.0}],
     "flowbp_bridge": [{}, {"active_steps": 2, "nested": 0.5}, {"active_steps": 4, "rescale": 1.0}],
+    "prfl": [{}, {"step_range": (0.5, 1.0)}],
     "easyanimate": [
         {"active_steps": 3},
         {"strategy": "last"},
@@ -200,7 +202,8 @@ def test_every_draw_is_a_plan_of_the_table(kind: str) -> None:
                 assert plan.weights == chain_weights(
                     sigmas, plan.stop, plan.reward_input
                 )  # d x-hat / d v_i of the Euler chain
-                assert sum(abs(w) for w in plan.weights) == pytest.approx(1.0, rel=1e-6)
+                left = float(sigmas[plan.stop]) if plan.reward_input == "state" else 0.0
+                assert sum(abs(w) for w in plan.weights) == pytest.approx(1.0 - left, rel=1e-6)
                 assert plan.gradient_scale >= 1.0
 
 
@@ -305,6 +308,25 @@ def test_flowbp_bridge_crosses_one_step_with_steps_on_both_sides() -> None:
     for k in range(2, 12):  # up to every step there is
         for _ in range(100):
             assert len(flowbp_bridge(generator, sigmas, active_steps=k).active) == k
+
+
+def test_prfl_reads_the_noisy_state_after_one_step_anywhere() -> None:
+    generator, sigmas = seeded(), sigma_table(9)
+    drawn: Counter[int] = Counter()
+    for _ in range(1600):
+        plan = prfl(generator, sigmas)
+        (step,) = plan.active
+        drawn[step] += 1
+        assert (plan.stop, plan.reward_input, plan.visited) == (step + 1, "state", (step,))
+        assert plan.weights[step] == pytest.approx(float(sigmas[step + 1] - sigmas[step]))
+    assert set(drawn) == set(range(8))  # the last step's end is no noisy state
+    assert all(140 <= count <= 260 for count in drawn.values())
+    late = {prfl(generator, sigmas, step_range=(0.5, 1.0)).active[0] for _ in range(200)}
+    assert late == {4, 5, 6, 7}
+    with pytest.raises(TuningError, match=r"step_range is \[0\.5, 0\.5\]"):
+        prfl(seeded(), sigmas, step_range=(0.5, 0.5))
+    with pytest.raises(TuningError, match=r"sampling\.steps is 1"):
+        prfl(seeded(), torch.tensor([1.0, 0.0]))
 
 
 def test_easyanimates_strategies_are_the_scripts() -> None:

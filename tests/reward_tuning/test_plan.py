@@ -141,6 +141,8 @@ def test_plan_is_frozen() -> None:
         ({"stop": 3}, "stops at 3 of 4"),
         ({"reward_input": "posterior_mean"}, "early stop in 0 ... 3; got 4"),
         ({"reward_input": "middle"}, "'middle'"),
+        ({"reward_input": "state"}, "after step 1 ... 3 of 4; got 4"),
+        ({"reward_input": "state", "stop": 0}, "got 0"),
         ({"weights": (-1.0,)}, "1 weights for 4"),
         ({"weights": (-1.0, 0.0, -1.0, -1.0)}, "weight 0"),
         ({"nested": 1.5}, "nested is 1.5"),

@@ -132,7 +132,7 @@ def test_presets_are_those_of_the_adapter() -> None:
     assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
 
 
-NUMBERLESS = ("draft", "draft_lv", "alignprop", "refl", "leapalign", "direct_align")
+NUMBERLESS = ("draft", "draft_lv", "alignprop", "refl", "leapalign", "direct_align", "prfl")
 METHOD_MODELS = get_args(get_args(sections.Method)[0])
 
 
@@ -168,7 +168,8 @@ def test_every_method_makes_a_plan_from_its_section() -> None:
 
     for kind in METHODS:
         own = {"kind": kind} if kind in NUMBERLESS else {"kind": kind, "active_steps": 3}
-        recipe = Recipe.model_validate(recipe_data(method=own))
+        others = {"rewards": [LATENT]} if kind == "prfl" else {}
+        recipe = Recipe.model_validate(recipe_data(method=own, **others))
         options = recipe.method.model_dump(exclude={"kind"})
         plan = make_plan(kind, torch.Generator(), sigma_table(16), **options)
         # DRaFT-K's degenerate last step is active on top of the three that count
@@ -207,6 +208,7 @@ def test_labels() -> None:
 
 HPS = {"kind": "hps", "checkpoint": "hps-v2.1"}
 AESTHETIC = {"kind": "aesthetic", "checkpoint": "tiny/aesthetic.safetensors"}
+LATENT = {"kind": "latent", "checkpoint": "tiny/latent-clip.safetensors"}
 CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {prompt}"}
 
 
@@ -231,12 +233,31 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("train", "decoded_latents"),
             "has 3 latents",
         ),
+        (
+            {"train__batch_size": 4, "train__clips_per_prompt": 3},
+            ("train", "clips_per_prompt"),
+            "not a multiple",
+        ),
+        ({"train__repulsion": 0.1}, ("train", "repulsion"), "clips_per_prompt of 2 or more"),
+        ({"prompts__held_out": "train.txt"}, ("prompts", "held_out"), "is prompts.train"),
+        ({"rewards": [LATENT]}, ("rewards", 0, "kind"), "which only method prfl has"),
+        ({"method": {"kind": "prfl"}}, ("rewards", 0, "kind"), "takes kind latent only"),
+        (
+            {"evaluation__held_out_rewards": [LATENT]},
+            ("evaluation", "held_out_rewards", 0, "kind"),
+            "sees what people see",
+        ),
+        (
+            {"method": {"kind": "prfl"}, "rewards": [LATENT | {"flatten": 0.1}]},
+            ("rewards", 0, "flatten"),
+            "a judge of latents has none",
+        ),
         ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
         ({"rewards": [HPS | {"tower": "x/y/z"}]}, ("rewards", 0, "tower"), "kind hps has no tower"),
         (
             {"rewards": [AESTHETIC | {"relative": CLEAN}]},
             ("rewards", 0, "relative"),
-            "aesthetic reads no text",
+            "not for a judge of kind aesthetic",
         ),
         (
             {"rewards": [HPS | {"relative": CLEAN | {"negative": CLEAN["positive"]}}]},

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from torch import Tensor
 from base_model.generator import load_generator
 from base_model.guidance import NegativeBranch, guided_velocity
 from base_model.sigmas import sigma_table
+from reward_tuning.clip_terms import ClipTerms
 from reward_tuning.engine import leap_likeness, rollout
-from reward_tuning.judges import FramedJudge, judged_window
+from reward_tuning.errors import TuningError
+from reward_tuning.judges import FramedJudge, LatentJudge, judged_window
 from reward_tuning.lora import LoraSpec, attach, scaled
 from reward_tuning.methods import make_plan
 from reward_tuning.pixels import Augmentation
@@ -24,8 +27,11 @@ from reward_tuning.prompts import Prompt
 from reward_tuning.reward_step import Batch, BatchReport, latent_motion, reward_step
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
-from rewards import load_reward
+from rewards import load_latent_reward, load_reward
 from tests.goldens import write_checkpoint
+from tests.rewards.test_latent import ARCHITECTURE as LATENT
+from tests.rewards.test_latent import latent_file
+from tests.rewards.test_latent import random_state as latent_state
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
 
 PROMPTS = [Prompt("a long text about a red ball", "a red ball"), Prompt("a cat", "a cat")]
@@ -319,6 +325,63 @@ def test_judges_in_conflict_are_merged(sampler: ClipSampler, judge: FramedJudge)
     _, both = step(sampler, [judge, other], one)
     _, agreed = step(sampler, [judge, other], one, merge="pcgrad")
     assert relative(agreed, both) <= 1e-6
+
+
+def test_terms_on_whole_clips_join_the_judges(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """Each adds its weighted value to the loss, and its own gradient; both are reported."""
+    one = batch()
+    every = replace(judge, positions=(0, 1, 2, 3, 4))
+    plain, grads = step(sampler, [every], one)
+    moving, moved = step(sampler, [every], one, terms=ClipTerms(motion=3.0))
+    assert moving.loss == pytest.approx(plain.loss - 3.0 * moving.rewards["motion_term"], rel=1e-6)
+    assert moving.rewards["motion_term"] > 0.0
+    assert relative(moved, grads) > 1e-4
+    enough = ClipTerms(motion=3.0, motion_target=1e-9)
+    held, same = step(sampler, [every], one, terms=enough)
+    assert held.loss == pytest.approx(plain.loss)
+    assert relative(same, grads) <= 1e-6
+    pair = ClipTerms(repulsion=0.5, clips_per_prompt=2)
+    apart, pushed = step(sampler, [every], one, terms=pair)
+    assert apart.loss == pytest.approx(plain.loss + 0.5 * apart.rewards["likeness"], rel=1e-6)
+    assert 0.0 < apart.rewards["likeness"] < 1.0
+    assert relative(pushed, grads) > 1e-4
+
+    def without_tower(frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        return frames.flatten(1).mean(1)
+
+    without_tower.name = "bare"  # type: ignore[attr-defined]
+    bare = FramedJudge(without_tower, "bare", (0, 1))  # type: ignore[arg-type]
+    with pytest.raises(TuningError, match="the first judge, bare, has no image features"):
+        step(sampler, [bare, every], one, terms=pair)
+
+
+def test_a_judge_of_noisy_latents_needs_no_decoder(
+    sampler: ClipSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PRFL: one step's velocity, the judge at (x_{s+1}, sigma_{s+1}), by plain autograd."""
+    architecture = LATENT | {"latent_cfg": LATENT["latent_cfg"] | {"channels": 16}}
+    path = latent_file(tmp_path, latent_state(architecture), architecture=json.dumps(architecture))
+    reward = load_latent_reward(path, dtype=torch.float64)
+    judge = LatentJudge(reward, "latent", weight=2.0, unit=0.5)
+    plan = make_plan("prfl", torch.Generator().manual_seed(3), SIGMAS)
+    one = Batch(PROMPTS, [7, 8], plan)
+
+    def refused(*arguments: object, **options: object) -> Tensor:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(sampler.generator, "decode", refused)
+    report, got = step(sampler, [judge], one)
+    (s,) = plan.active
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    velocity = sampler.velocity(condition, SIGMAS, "detached")
+    states = rollout(velocity, sampler.noise([7, 8]), SIGMAS, s)
+    x = states[-1] + (SIGMAS[s + 1] - SIGMAS[s]) * velocity(states[-1], s)
+    texts = [prompt.reward_text for prompt in PROMPTS]
+    scores = reward(x, float(SIGMAS[s + 1]), texts)
+    expected = torch.autograd.grad(-4.0 * scores.mean() / 3.0, parameters(sampler))
+    assert report.loss == pytest.approx(-4.0 * float(scores.mean().detach()), rel=1e-6)
+    assert report.rewards["latent"] == pytest.approx(float(scores.mean().detach()), rel=1e-6)
+    assert relative(got, list(expected)) <= 1e-6
 
 
 def test_a_reached_target_gives_no_gradient(sampler: ClipSampler, judge: FramedJudge) -> None:

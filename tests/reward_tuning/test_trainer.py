@@ -270,6 +270,19 @@ def test_prompts_and_noise_follow_the_stream(world: Path, tmp_path: Path) -> Non
     assert len(set(seeds)) == 10
 
 
+def test_clips_of_one_prompt_lie_side_by_side(world: Path, tmp_path: Path) -> None:
+    overrides = ("train.batch_size=4", "train.clips_per_prompt=2", "train.repulsion=0.1")
+    recipe, parts, state = prepared(world, tmp_path, *overrides)
+    accelerator = Accelerator()
+    first = draw_batch(recipe, parts, state, accelerator, 0)
+    row = optimiser_step(recipe, parts, state, accelerator)
+    second = draw_batch(recipe, parts, state, accelerator, 0)
+    texts = [prompt.text for prompt in (*first.prompts, *second.prompts)]
+    assert texts[::2] == texts[1::2] == [parts.stream.prompt_at(i).text for i in range(4)]
+    assert len({*first.noise_seeds, *second.noise_seeds}) == 8
+    assert -1.0 <= row["reward"]["likeness"] <= 1.0
+
+
 def test_guidance_is_drawn_for_each_batch(world: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(world, tmp_path, "sampling.guidance_range=[2, 4]")
     drawn = [draw_guidance(recipe, step=step, batch=0) for step in range(200)]
