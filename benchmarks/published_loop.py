@@ -1,10 +1,10 @@
 """The loop of EasyAnimate's published reward script, stated again in this project's words.
 
-`scripts/train_reward_lora.py` of aigc-apps/EasyAnimate, from the noise to the optimiser's step: what
-it does, in its order, and nothing better. Every sampling step runs with gradient mode on and both
-guidance branches in the graph; a step that is not chosen is detached after its forward; the graphs
-of the chosen steps, of the decoder and of the judge are held together until one backward. Prompts,
-noise, adapter and judge are the trainer's, so that only the loop differs.
+`scripts/train_reward_lora.py` of aigc-apps/EasyAnimate, from the noise to the optimiser's step:
+what it does, in its order, and nothing better. Every sampling step runs with gradient mode on and
+both guidance branches in the graph; a step that is not chosen is detached after its forward; the
+graphs of the chosen steps, of the decoder and of the judge are held together until one backward.
+Prompts, noise, adapter and judge are the trainer's, so that only the loop differs.
 
 Where the script is broken and we are not, it gets what works: prompts of a batch are encoded one by
 one (there they become one conversation), and latents stay float32 (there bfloat16).
@@ -93,7 +93,8 @@ def published_frames(
         video = vae.decode(first.to(weight.device, weight.dtype)).sample
     finally:
         clear_caches(vae)
-    return (video.clamp(-1, 1) / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+    frames: Tensor = (video.clamp(-1, 1) / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+    return frames
 
 
 def published_loss(judge: FramedJudge, frames: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -125,7 +126,7 @@ def published_gradient(
     )
     frames = published_frames(sampler.generator, latents)
     loss = published_loss(judge, frames, [prompt.reward_text for prompt in batch.prompts])
-    loss.backward()
+    torch.autograd.backward(loss)
     return float(loss.detach())
 
 
