@@ -2,8 +2,8 @@
 
 The script's strategies (tail with its K = 10, uniform with its K = 5, last) against the shipped
 recipe's method, judging one frame as the script does and every frame as the recipe does. Every arm
-is tried at every learning rate with the first seed; the run of each loop that scored highest is
-repeated with the other seeds. The clock stands still while held-out prompts are scored: whole
+tries every learning rate for a short time; the arm and rate of each loop that then score highest
+run for longer, with every seed. The clock stands still while held-out prompts are scored: whole
 clips, from the same noise each time, by the judge that is trained on and by one that is not.
 """
 
@@ -38,13 +38,15 @@ class Race:
     """How long and how often.
 
     Attributes:
-        seconds: Training time of each run.
-        points: Evaluations of each run.
+        grid_seconds: Training time of each arm and rate, evaluated at its end.
+        seconds: Training time of each run of the chosen.
+        points: Evaluations of each of these.
         prompts: Held-out prompts of each evaluation, one clip each.
         rates: Learning rates that every arm tries.
         seeds: Of adapter, prompts and noise; the first one tries the grid.
     """
 
+    grid_seconds: float
     seconds: float
     points: int
     prompts: int
@@ -105,28 +107,31 @@ def race(settings: Race, accelerator: Accelerator, tell: Callable[[str], None]) 
         The grid, the curves of each loop's best, and `compare_curves` of these for each judge.
     """
     held_out = HeldOut(settings.prompts, accelerator)
-    base = held_out(Contestant(ARMS[0], accelerator), base=True)
+    warm = Contestant(ARMS[0], accelerator)
+    warm.step()  # what the first step of a process costs is nobody's
+    base = held_out(warm, base=True)
 
-    def train(arm: Arm, rate: float, seed: int) -> Run:
+    def train(arm: Arm, rate: float, seed: int, seconds: float, points: int) -> Run:
         rated = (f"train.learning_rate={rate!r}", f"seed={seed}")
         contestant = Contestant(arm, accelerator, rated)
         curve = train_curve(
             contestant.step,
             lambda: held_out(contestant),
             base,
-            seconds=settings.seconds,
-            points=settings.points,
+            seconds=seconds,
+            points=points,
         )
         tell(f"{arm.name}, rate {rate:g}, seed {seed}: {shown(curve[-1])}")
         return Run(arm, rate, seed, curve)
 
-    first, *others = settings.seeds
-    grid = [train(arm, rate, first) for arm in ARMS for rate in settings.rates]
+    first = settings.seeds[0]
+    grid = [train(a, r, first, settings.grid_seconds, 1) for a in ARMS for r in settings.rates]
     chosen = {loop: best_run(grid, published) for published, loop in LOOPS.items()}
-    runs = {loop: [run] for loop, run in chosen.items()}
-    for seed in others:  # both loops by turns, so that a change of the machine meets both
+    runs: dict[str, list[Run]] = {loop: [] for loop in chosen}
+    for seed in settings.seeds:  # both loops by turns, so that a change of the machine meets both
         for loop, run in chosen.items():
-            runs[loop].append(train(run.arm, run.rate, seed))
+            again = train(run.arm, run.rate, seed, settings.seconds, settings.points)
+            runs[loop].append(again)
     curves = {loop: [run.curve for run in of] for loop, of in runs.items()}
     return {
         "settings": asdict(settings),
