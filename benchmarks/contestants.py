@@ -19,7 +19,7 @@ from reward_tuning.trainer import optimiser_step
 RECIPE = "tiny-drtune-hps"
 SAMPLING_STEPS = 25
 COMMON = (f"sampling.steps={SAMPLING_STEPS}", "train.ema_decay=null")
-FIRST_FRAME = "rewards.0.frames=1"
+FIRST_FRAME = "train.decoded=first"
 """Our side judges what the published one does: the frame of the first latent."""
 
 

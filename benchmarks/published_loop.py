@@ -31,15 +31,15 @@ from reward_tuning.trainer import clips_a_step, draw_batch
 
 SETTINGS = (
     "sampling.negative=joint",
-    "rewards.0.frames=1",
+    "train.decoded=first",
     "train.weight_decay=0.03",
     "train.adam_eps=1.0e-10",
     "train.max_grad_norm=0.3",
     "train.warmup_steps=0",
     "train.ema_decay=null",
 )
-"""What the script's own command line says, as overrides of a recipe; `frames: 1` is what
-`--num_decoded_latents=1` gives the judge."""
+"""What the script's own command line says, as overrides of a recipe; of a clip the first latent is
+decoded and judged (`--num_decoded_latents=1`)."""
 BEST_HPS = 1.0  # the script's loss is the distance of a score from the best one there is
 DECODED_LATENTS = 1
 
