@@ -11,11 +11,23 @@ from base_model.generator import Condition, Generator, GuidedCondition, load_gen
 from base_model.guidance import NegativeBranch, guided_velocity
 from reward_tuning.engine import VelocityFn
 from reward_tuning.exports import import_adapter
-from reward_tuning.lora import attach_weights
+from reward_tuning.exports.original_file import original_key
+from reward_tuning.lora import adapter_state, attach_weights
 from tests.goldens import FOLDER, load_golden, write_checkpoint
 
 LORA = FOLDER / "lora_original_layout.safetensors"
 GUIDANCE_SCALE = 6.0
+GRADIENTS = load_golden("reward_gradients").tensors
+# Of 6 steps those that receive gradient, share that flows on through the model's input, latents
+# decoded.
+CASES = {
+    "tail1": ((5,), 1.0, 1),
+    "tail3": ((3, 4, 5), 1.0, 1),
+    "tail3_all_frames": ((3, 4, 5), 1.0, 3),
+    "full6": ((0, 1, 2, 3, 4, 5), 1.0, 1),
+    "stopgrad_0_2_4": ((0, 2, 4), 0.0, 1),
+    "uniform_1_3_5": ((1, 3, 5), 1.0, 1),
+}
 
 
 def golden_generator(folder: Path, dtype: torch.dtype = torch.float32) -> Generator:
@@ -41,3 +53,27 @@ def golden_velocity(generator: Generator, sigmas: Tensor, negative: NegativeBran
         return guided_velocity(generator, x, sigmas[i], condition, GUIDANCE_SCALE, negative)
 
     return velocity
+
+
+def golden_reward(frames: Tensor) -> Tensor:
+    """Of `(1, f, 3, H, W)`: the linear reward that the golden gradients are of."""
+    target = GRADIENTS["in.target"].transpose(1, 2)
+    return 100 * (frames * target[:, : frames.shape[1]]).mean()
+
+
+def expected_gradients(case: str) -> dict[str, Tensor]:
+    """The published script's, by original tensor name."""
+    prefix = f"grad.{case}."
+    return {k.removeprefix(prefix): t for k, t in GRADIENTS.items() if k.startswith(prefix)}
+
+
+def adapter_gradients(generator: Generator) -> dict[str, Tensor]:
+    """What is in `.grad`, by original tensor name; zero where nothing is."""
+    gradients = {}
+    parameters = dict(generator.transformer.named_parameters())
+    for name in adapter_state(generator.transformer):
+        path, half, _ = name.rsplit(".", 2)
+        key = f"{original_key(path)}.{'lora_down' if half == 'lora_A' else 'lora_up'}.weight"
+        gradient = parameters[f"{path}.{half}.default.weight"].grad
+        gradients[key] = torch.zeros(()) if gradient is None else gradient
+    return gradients

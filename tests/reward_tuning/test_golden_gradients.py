@@ -10,31 +10,25 @@ from base_model.generator import Generator
 from base_model.sampling import euler_sample
 from base_model.sigmas import sigma_table
 from reward_tuning.engine import adjoint_sweep, read_reward_input, reward_gradient, rollout
-from reward_tuning.exports.original_file import original_key
-from reward_tuning.lora import adapter_state, scaled
+from reward_tuning.lora import scaled
 from reward_tuning.plan import Plan, chain_weights
 from tests.goldens import load_golden, relative
 from tests.reward_tuning.golden_model import (
+    CASES,
+    GRADIENTS,
     GUIDANCE_SCALE,
+    adapter_gradients,
+    expected_gradients,
     golden_condition,
     golden_generator,
+    golden_reward,
     golden_velocity,
     with_golden_lora,
 )
 from tests.reward_tuning.toy_flow import relative_error
 
 SAMPLING = load_golden("sampling_7b_style").tensors
-GRADIENTS = load_golden("reward_gradients").tensors
 SIGMAS = sigma_table(6)
-# Steps that receive gradient, share that flows on through the model's input, latents decoded.
-CASES = {
-    "tail1": ((5,), 1.0, 1),
-    "tail3": ((3, 4, 5), 1.0, 1),
-    "tail3_all_frames": ((3, 4, 5), 1.0, 3),
-    "full6": ((0, 1, 2, 3, 4, 5), 1.0, 1),
-    "stopgrad_0_2_4": ((0, 2, 4), 0.0, 1),
-    "uniform_1_3_5": ((1, 3, 5), 1.0, 1),
-}
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +62,6 @@ def test_latents_with_the_golden_lora(generator: Generator) -> None:
     assert relative(base, expected) > 1e-2
 
 
-def golden_reward(generator: Generator, latents: Tensor, decoded: int) -> Tensor:
-    frames = generator.decode(latents, slice(0, 4 * (decoded - 1) + 1))
-    target = GRADIENTS["in.target"].transpose(1, 2)
-    return 100 * (frames * target[:, : frames.shape[1]]).mean()
-
-
 def swept(generator: Generator, case: str, *, cut: bool = True) -> tuple[float, dict[str, Tensor]]:
     """Reward and its gradient by original tensor name."""
     active, nested, decoded = CASES[case]
@@ -83,22 +71,11 @@ def swept(generator: Generator, case: str, *, cut: bool = True) -> tuple[float, 
     generator.transformer.zero_grad()
     states = rollout(velocity, SAMPLING["in.noise"], SIGMAS, plan.stop)
     reward, g = reward_gradient(
-        lambda x: golden_reward(generator, x, decoded), read_reward_input(velocity, states, plan)
+        lambda x: golden_reward(generator.decode(x, slice(0, 4 * (decoded - 1) + 1))),
+        read_reward_input(velocity, states, plan),
     )
     adjoint_sweep(velocity, states, SIGMAS, plan, g)
-    gradients = {}
-    parameters = dict(generator.transformer.named_parameters())
-    for name in adapter_state(generator.transformer):
-        path, half, _ = name.rsplit(".", 2)
-        key = f"{original_key(path)}.{'lora_down' if half == 'lora_A' else 'lora_up'}.weight"
-        gradient = parameters[f"{path}.{half}.default.weight"].grad
-        gradients[key] = torch.zeros(()) if gradient is None else gradient
-    return float(reward), gradients
-
-
-def expected_gradients(case: str) -> dict[str, Tensor]:
-    prefix = f"grad.{case}."
-    return {k.removeprefix(prefix): t for k, t in GRADIENTS.items() if k.startswith(prefix)}
+    return float(reward), adapter_gradients(generator)
 
 
 @pytest.mark.parametrize("case", CASES)
