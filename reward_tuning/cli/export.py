@@ -7,6 +7,8 @@ import typer
 
 from reward_tuning.errors import TuningError
 
+FORMATS = ("peft", "diffusers", "original")
+
 
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder, or a LoRA in any format.")],
@@ -31,6 +33,17 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Write an adapter in one of the three formats."""
+    if format_ not in FORMATS:
+        raise TuningError(f"--format: got {format_!r}; allowed: {', '.join(FORMATS)}")
+    if (output.suffix == ".safetensors") == (format_ == "peft"):
+        raise TuningError(
+            f"--output: got {output}; "
+            + (
+                "peft writes a folder, so its name has no .safetensors at the end"
+                if format_ == "peft"
+                else f"{format_} writes one file, whose name ends in .safetensors"
+            )
+        )
     if output.exists() and not force:
         raise TuningError(f"{output} exists already; choose another place, or give --force")
     from reward_tuning.cli.adapters import adapter_path, checkpoint_of, transformer_shapes

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from base_model.generator import Generator
 
 ENDINGS = (".mp4", ".gif", ".png")
+LONGEST_ENDING = 5  # .webm, .jpeg; "clips.of-monday" is a folder
 SHIPPED_SIZES = {"tiny": (9, 64, 64)}  # frames, height, width that a shipped generator knows
 PUBLISHED_SIZE = (49, 384, 672)
 
@@ -54,12 +55,15 @@ def generate(
     ] = None,
 ) -> None:
     """Draw clips from prompts and write them as mp4, gif or png."""
+    if lora is not None:
+        from reward_tuning.cli.adapters import adapter_path
+
+        lora = adapter_path(lora)  # refused before anything is loaded
     prompts = _prompts(prompt or [], prompts_file)
     files = _files(output, len(prompts), formats or ["mp4"])
     import torch
 
     from base_model.generator import load_generator
-    from reward_tuning.cli.adapters import adapter_path
     from reward_tuning.cli.display import Display
     from reward_tuning.clips import write_clip
     from reward_tuning.progress import ProgressEvent
@@ -77,7 +81,7 @@ def generate(
             from reward_tuning.exports import import_adapter
             from reward_tuning.lora import attach_weights, scaled
 
-            weights = import_adapter(adapter_path(lora), generator.transformer)
+            weights = import_adapter(lora, generator.transformer)
             attach_weights(generator.transformer, weights)
             stack.enter_context(scaled(generator.transformer, lora_scale))
         about = []
@@ -99,7 +103,18 @@ def generate(
             )
             for path in paths:
                 write_clip(clip, path)
-                about.append({"file": path.name, "prompt": one.text, "seed": seed + i})
+                about.append(
+                    {
+                        "file": path.name,
+                        "prompt": one.text,
+                        "seed": seed + i,
+                        "checkpoint": checkpoint,
+                        "lora": None if lora is None else str(lora),
+                        "lora_scale": None if lora is None else lora_scale,
+                        "steps": steps,
+                        "guidance_scale": guidance_scale,
+                    }
+                )
                 print(path)
     if output.suffix not in ENDINGS:
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in about)
@@ -171,6 +186,10 @@ def _files(output: Path, count: int, formats: Sequence[str]) -> list[list[Path]]
                 f"--output: {output} is one file, but there are {count} prompts; give a folder"
             )
         return [[output]]
+    if output.suffix and not output.is_dir() and len(output.suffix) <= LONGEST_ENDING:
+        raise TuningError(
+            f"--output: got {output}; a clip ends in {', '.join(ENDINGS)}, a folder's name in none"
+        )
     wrong = [one for one in formats if f".{one}" not in ENDINGS]
     if wrong:
         raise TuningError(f"--format: got {wrong[0]!r}; allowed: mp4, gif, png")

@@ -105,11 +105,15 @@ def test_generate_a_folder_of_prompts(run: Command, model: Path, tmp_path: Path)
     names = [f"000{i}.{ending}" for i in range(3) for ending in ("gif", "png")]
     assert sorted(path.name for path in folder.iterdir()) == [*names, "clips.jsonl"]
     lines = (folder / "clips.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines][::2] == [
+    about = [json.loads(line) for line in lines][::2]
+    assert [{key: one[key] for key in ("file", "prompt", "seed")} for one in about] == [
         {"file": "0000.gif", "prompt": "first", "seed": 5},
         {"file": "0001.gif", "prompt": "a red ball", "seed": 6},
         {"file": "0002.gif", "prompt": "一个红色的球", "seed": 7},
     ]
+    assert {(one["checkpoint"], one["lora"], one["lora_scale"]) for one in about} == {
+        (str(model), None, None)
+    }
 
 
 def test_generate_with_a_lora(run: Command, model: Path, tmp_path: Path) -> None:
@@ -218,7 +222,7 @@ def test_export_of_a_run_knows_its_generator(run: Command, model: Path, tmp_path
     [
         ([], "--checkpoint"),
         (["--checkpoint", "gone"], "No generator checkpoint"),
-        (["--checkpoint", "MODEL", "--format", "kohya"], "allowed are peft"),
+        (["--checkpoint", "MODEL", "--format", "kohya"], "allowed: peft, diffusers, original"),
         (["--checkpoint", "MODEL", "--dtype", "half"], "allowed: float32"),
     ],
 )
@@ -250,3 +254,27 @@ def test_export_of_a_cut_file(run: Command, model: Path, tmp_path: Path) -> None
     assert done.code == 2
     assert "cut.safetensors" in done.err
     assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "peft", "--output", "a.safetensors"], "peft writes a folder"),
+        (["--format", "original", "--output", "a"], "original writes one file"),
+    ],
+)
+def test_an_exports_name_says_what_it_is(
+    run: Command, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    *rest, name = arguments
+    done = run("export", GOLDEN_LORA, "--checkpoint", "tiny", *rest, tmp_path / name)
+    assert (done.code, list(tmp_path.iterdir())) == (2, [])
+    assert message in done.err
+
+
+def test_a_clips_ending_must_be_one(run: Command, tmp_path: Path) -> None:
+    done = run("generate", "--prompt", "a", "--output", tmp_path / "one.avi")
+    assert done.code == 2
+    assert "a clip ends in .mp4, .gif, .png" in done.err
+    gone = run("generate", "--prompt", "a", "--lora", tmp_path / "no", "--output", tmp_path / "x")
+    assert "no LoRA at" in gone.err
