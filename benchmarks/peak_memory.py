@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.contestants import Contestant
+from reward_tuning.judges import FramedJudge
 from rewards.hps import HpsReward
 from tests.reward_tuning.live_bytes import LiveBytes
 
@@ -47,6 +48,7 @@ def frozen_tensors(contestant: Contestant) -> list[torch.Tensor]:
     """Weights and buffers of generator and judge, and the adapter: no activation."""
     generator = contestant.parts.sampler.generator
     (judge,) = contestant.parts.judges
+    assert isinstance(judge, FramedJudge)
     assert isinstance(judge.reward, HpsReward)
     modules = [generator.transformer, generator.vae, judge.reward.tower.model]
     return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]

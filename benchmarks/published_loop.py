@@ -146,6 +146,7 @@ def published_step(
     """
     train = recipe.train
     (judge,) = parts.judges
+    assert isinstance(judge, FramedJudge)
     batch = draw_batch(recipe, parts, state, accelerator, 0)
     loss = published_gradient(parts.sampler, judge, batch, parts.sigmas)
     assert train.max_grad_norm is not None

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from benchmarks.contestants import COMMON, FIRST_FRAME, RECIPE, Arm, Contestant, published_arm
 from benchmarks.time_to_score import Curve, Point, best, compare_curves, train_curve
 from reward_tuning.evaluation import evaluate
-from reward_tuning.judges import FramedJudge, load_judges
+from reward_tuning.judges import load_judges
 from reward_tuning.loading import load_recipe
 from reward_tuning.lora import adapter_state
 
@@ -75,7 +75,7 @@ class HeldOut:
     def __init__(self, prompts: int, accelerator: Accelerator) -> None:
         self.recipe = load_recipe(RECIPE, [*COMMON, f"evaluation.prompts={prompts}"])
         frames, device = self.recipe.sampling.frames, accelerator.device
-        self.judges: list[FramedJudge] = [
+        self.judges = [
             *load_judges(self.recipe.rewards, frames, device),
             *load_judges(self.recipe.evaluation.held_out_rewards, frames, device),
         ]

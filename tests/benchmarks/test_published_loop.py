@@ -20,6 +20,7 @@ from benchmarks.published_loop import (
     published_latents,
     published_step,
 )
+from reward_tuning.judges import FramedJudge
 from reward_tuning.progress import silent
 from reward_tuning.recipe import Recipe
 from reward_tuning.reward_step import reward_step
@@ -140,7 +141,9 @@ def test_one_batch_is_what_the_engine_makes_of_the_same_plan(world: Path, method
     recipe, parts = begun(world, method)
     state, accelerator = start(recipe, parts), Accelerator()
     batch = draw_batch(recipe, parts, state, accelerator, 0)
-    loss = published_gradient(parts.sampler, parts.judges[0], batch, parts.sigmas)
+    (judge,) = parts.judges
+    assert isinstance(judge, FramedJudge)
+    loss = published_gradient(parts.sampler, judge, batch, parts.sigmas)
     published = gradients(parts)
     report = reward_step(
         parts.sampler,
