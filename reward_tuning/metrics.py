@@ -38,7 +38,10 @@ class MetricsLog:
         if path.exists():
             kept = [line for line in _whole_rows(path) if json.loads(line)["step"] <= step]
             write_whole(path, "".join(f"{line}\n" for line in kept).encode())
-        self._board = SummaryWriter(str(path.parent), purge_step=step + 1 if step else None)
+        try:
+            self._board = SummaryWriter(str(path.parent), purge_step=step + 1 if step else None)
+        except OSError as error:
+            raise not_written(path.parent, error) from error
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row.
@@ -59,15 +62,29 @@ class MetricsLog:
             raise not_written(self._path, error) from error
 
     def flush(self) -> None:
-        """Bring every row to the disk, before a checkpoint says that they are there."""
-        if self._path.exists():
-            with self._path.open("a", encoding="utf-8") as file:
-                os.fsync(file.fileno())
-        self._board.flush()
+        """Bring every row to the disk, before a checkpoint says that they are there.
+
+        Raises:
+            TuningError: The disk is full.
+        """
+        try:
+            if self._path.exists():
+                with self._path.open("a", encoding="utf-8") as file:
+                    os.fsync(file.fileno())
+            self._board.flush()
+        except OSError as error:
+            raise not_written(self._path, error) from error
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
-        self._board.close()
+        """Close TensorBoard's file.
+
+        Raises:
+            TuningError: The disk is full.
+        """
+        try:
+            self._board.close()
+        except OSError as error:
+            raise not_written(self._path.parent, error) from error
 
 
 class PhaseClock:

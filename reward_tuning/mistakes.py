@@ -123,7 +123,8 @@ def _told(
             text = f"unknown key (got {got}); {intended(path, holders, model)}"
         case "missing":
             fields = [h.model_fields[str(path[-1])] for h in holders if path[-1] in h.model_fields]
-            text = f"is missing; wanted: {fields[0].description or 'a section with keys'}"
+            wanted = fields[0].description if fields else "another value"  # of a list too short
+            text = f"is missing; wanted: {wanted or 'a section with keys'}"
         case "union_tag_not_found":
             text = f"the key `kind` is missing; allowed: {', '.join(_kinds(model, path))}"
         case "union_tag_invalid":

@@ -89,6 +89,13 @@ def read_yaml(text: str) -> Any:
         raise TuningError(f"{place}not valid YAML: {problem}") from error
     except yaml.YAMLError as error:
         raise TuningError(f"not valid YAML: {error}") from error
+    except TuningError:
+        raise
+    except RecursionError as error:
+        raise TuningError("not valid YAML: nested too deeply") from error
+    except (ValueError, LookupError, AttributeError) as error:
+        # PyYAML's constructors take a tag such as !!int at its word.
+        raise TuningError(f"not valid YAML: a value is not what its tag says ({error})") from error
 
 
 def write_yaml(data: Any) -> str:

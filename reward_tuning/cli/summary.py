@@ -35,6 +35,8 @@ def summary(folder: Path) -> dict[str, Any]:
         ) from error
     except json.JSONDecodeError as error:
         raise TuningError(f"{path} is damaged ({error}); delete it and resume the run") from error
+    if not isinstance(evaluation, dict) or not {"base", "tuned", "difference"} <= evaluation.keys():
+        raise TuningError(f"{path} is damaged (no sides in it); delete it and resume the run")
     places = {what: str(folder / name) for what, name in PLACES.items() if (folder / name).exists()}
     return {"run": str(folder), "evaluation": evaluation, "places": places}
 

@@ -1,0 +1,52 @@
+"""Input that no one means, and a damaged or full disk: told, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reward_tuning.cli.summary import summary
+from reward_tuning.errors import TuningError
+from reward_tuning.metrics import MetricsLog
+from reward_tuning.yaml_text import read_yaml
+from tests.reward_tuning.command_line import command
+
+run = pytest.fixture(command)
+
+
+@pytest.mark.parametrize(
+    "text", ["!!int abc", "!!float abc", "!!bool abc", "!!timestamp abc", "9" * 5000, "[" * 3000]
+)
+def test_yaml_that_is_not_what_it_says(text: str) -> None:
+    with pytest.raises(TuningError, match="not valid YAML"):
+        read_yaml(text)
+
+
+def test_a_list_too_short(run: Any) -> None:
+    done = run("validate", "tiny-drtune-hps", "train.betas=[0.9]")
+    assert done.code == 2
+    assert "train.betas" in done.err
+
+
+@pytest.mark.parametrize("content", [{}, [], "text", {"base": {}}])
+def test_an_evaluation_without_sides(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    with pytest.raises(TuningError, match=r"evaluation\.json is damaged"):
+        summary(tmp_path)
+
+
+@pytest.mark.parametrize("when", ["flush", "close"])
+def test_a_disk_that_is_full_when_the_board_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log._board, when, full)
+    with pytest.raises(TuningError, match="could not be written: No space left"):
+        getattr(log, when)()
