@@ -304,15 +304,17 @@ class TinyPretraining:
         """Latents and text states of CACHED_CLIPS clips, made once.
 
         `latents` (n, 16, 3, 8, 8) scaled to unit variance, `text` (n, 2, l, d) for a caption in
-        English and one in Chinese, `empty` (l, d) and `scaling_factor` ().
+        English and one in Chinese, `scenes` (n, 5) places of the clips' words in `ATTRIBUTES`,
+        `empty` (l, d) and `scaling_factor` ().
         """
         path = self.folder / "latents.safetensors"
         if not path.exists():
-            latents, text = self._encode_clips("latents", CACHED_CLIPS, clips_of_any_scene)
+            latents, text, scenes = self._encode_clips("latents", CACHED_CLIPS, clips_of_any_scene)
             scale = 1.0 / latents.std()
             cache = {
                 "latents": latents * scale,
                 "text": text,
+                "scenes": scenes,
                 "empty": self.prompt_encoder()([""])[0],
                 "scaling_factor": scale,
             }
@@ -324,24 +326,27 @@ class TinyPretraining:
         lesson = LESSONS[stage]
         path = self.folder / f"{lesson.name}.safetensors"
         if not path.exists():
-            latents, text = self._encode_clips(lesson.name, LESSON_CLIPS, lesson.draw)
+            latents, text, _ = self._encode_clips(lesson.name, LESSON_CLIPS, lesson.draw)
             scale = self.latent_cache()["scaling_factor"]
             save_whole({"latents": latents * scale, "text": text}, path)
         return load_file(path)
 
-    def _encode_clips(self, name: str, count: int, draw: DrawClips) -> tuple[Tensor, Tensor]:
+    def _encode_clips(
+        self, name: str, count: int, draw: DrawClips
+    ) -> tuple[Tensor, Tensor, Tensor]:
         vae, encoder = self._new_vae(), self.prompt_encoder()
         self._trained("vae-images", vae)
         vae.requires_grad_(False).eval()
-        latents, text = [], []
+        latents, text, shown = [], [], []
         for start in range(0, count, ENCODED_AT_ONCE):
             rng = python_random(step_generator(self.seed, name, start))
             scenes, clips = draw(rng)
             latents.append(encode_key_frames(vae, clips))
             captions = [draw_caption(s, rng, language) for s in scenes for language in LANGUAGES]
             text.append(encoder(captions).unflatten(0, (len(scenes), len(LANGUAGES))))
+            shown += [scene.places for scene in scenes]
             self.report(name, start + ENCODED_AT_ONCE, count, {})
-        return torch.cat(latents), torch.cat(text).to(torch.bfloat16)
+        return torch.cat(latents), torch.cat(text).to(torch.bfloat16), torch.tensor(shown)
 
     def _train_transformer(self, stage: str) -> None:
         cache, lessons = self.latent_cache(), self.lesson_cache(stage)

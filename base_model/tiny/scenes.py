@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
@@ -57,6 +58,16 @@ class Scene:
         """`held_out` for one combination in five, by a hash of its words."""
         words = "/".join(asdict(self).values())
         return "held_out" if hashlib.sha256(words.encode()).digest()[0] % 5 == 0 else "train"
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The places of its words in `ATTRIBUTES`: five numbers that a file can hold."""
+        return tuple(ATTRIBUTES[name].index(word) for name, word in asdict(self).items())
+
+    @classmethod
+    def of_places(cls, places: Sequence[int]) -> Scene:
+        """The scene of five `places`."""
+        return cls(*(words[i] for words, i in zip(ATTRIBUTES.values(), places, strict=True)))
 
 
 @cache

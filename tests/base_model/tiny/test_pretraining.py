@@ -184,6 +184,12 @@ def test_the_checkpoint_is_small_enough_to_ship(ran: Ran) -> None:
     assert 5e6 < size < 20e6
 
 
+def test_the_cache_says_what_its_clips_show(ran: Ran, seen: list[Scene]) -> None:
+    places = ran.pretraining.latent_cache()["scenes"].tolist()
+    # Drawn after three steps of 4 captions, of 2 clips and of 1.
+    assert [Scene.of_places(row) for row in places] == seen[21:71]
+
+
 def test_latents_have_unit_variance_and_the_vae_knows_the_scale(ran: Ran) -> None:
     cache = ran.pretraining.latent_cache()
     assert cache["latents"].shape == (50, 16, 3, 8, 8)

@@ -23,6 +23,12 @@ def test_the_world_has_at_least_the_promised_words() -> None:
     assert len(every) == len(set(every)) == 6 * 4 * 4 * 3 * 5
 
 
+def test_places_name_a_scene() -> None:
+    assert SCENE.places == (0, 0, 0, 0, 0)
+    assert Scene("yellow", "star", "dark", "large", "up").places == (1, 3, 0, 2, 2)
+    assert [Scene.of_places(scene.places) for scene in scenes()] == list(scenes())
+
+
 def test_the_split_never_changes() -> None:
     """A changed split would test a trained generator on what it has seen."""
     listing = "\n".join(map(words, scenes("held_out")))
