@@ -5,17 +5,28 @@ Everything goes through the judge's public interface, on the file as shipped (fp
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import partial
 
 import torch
+from diffusers import AutoencoderKLMagvit
 
 from base_model.tiny.captions import LANGUAGES, draw_caption
-from base_model.tiny.scenes import ATTRIBUTES
+from base_model.tiny.pretraining import ENCODED_AT_ONCE, encode_key_frames
+from base_model.tiny.render import render
+from base_model.tiny.scenes import ATTRIBUTES, Scene, draw_scenes
 from reward_tuning.pretrain.degradations import jitter
 from reward_tuning.pretrain.judge_aesthetic import appeal, draw_mixed_quality
 from reward_tuning.pretrain.judge_data import VISIBLE, draw_frames, draw_pairs, named_rng
 from rewards.base import FrameReward
+from rewards.latent import LatentReward
+
+SIGMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
+"""Noise levels at which a judge of latents is measured."""
 
 
 def attribute_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, float]:
@@ -32,9 +43,54 @@ def attribute_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, f
     rng, generator = named_rng("attribute accuracy", seed)
     scenes, frames = draw_frames(count, rng, "held_out")
     frames = jitter(frames, generator)
+    return _words_read(lambda prompts: _scores(judge, frames, prompts), scenes, VISIBLE, rng)
+
+
+@torch.no_grad()
+def latent_accuracy(
+    judge: LatentReward,
+    vae: AutoencoderKLMagvit,
+    count: int,
+    seed: int,
+    sigmas: Sequence[float] = SIGMAS,
+) -> dict[float, dict[str, float]]:
+    """As :func:`attribute_accuracy` on noisy latents of held-out clips, motion included.
+
+    Args:
+        judge: of noisy latents.
+        vae: the embedded generator's.
+        count: clips, the same at every noise level.
+        seed: of the clips, phrasings and noise.
+        sigmas: noise levels.
+
+    Returns:
+        Noise level -> ``"motion/en"`` and so on -> share in [0, 1].
+    """
+    rng, generator = named_rng("latent accuracy", seed)
+    scenes = draw_scenes(count, rng, "held_out")
+    clips = render(scenes, rng).split(ENCODED_AT_ONCE)
+    latents = torch.cat([encode_key_frames(vae, part) for part in clips])
+    latents = latents * vae.config.scaling_factor
+    accuracy = {}
+    for sigma in sigmas:
+        noise = torch.randn(latents.shape, generator=generator)
+        noisy = (1 - sigma) * latents + sigma * noise
+        accuracy[sigma] = _words_read(
+            partial(judge, noisy, sigma), scenes, tuple(ATTRIBUTES), copy(rng)
+        )
+    return accuracy
+
+
+def _words_read(
+    score: Callable[[list[str]], torch.Tensor],
+    scenes: Sequence[Scene],
+    attributes: Sequence[str],
+    rng: random.Random,
+) -> dict[str, float]:
+    """Share of scenes whose true word scores highest, ``"colour/en"`` and so on."""
     accuracy = {}
     for language in LANGUAGES:
-        for attribute in VISIBLE:
+        for attribute in attributes:
             words = ATTRIBUTES[attribute]
             scores = []
             # The same draw for each word gives the same phrasing with another word.
@@ -42,8 +98,7 @@ def attribute_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, f
             for word in words:
                 rng.setstate(state)
                 changed = [replace(scene, **{attribute: word}) for scene in scenes]
-                prompts = [draw_caption(scene, rng, language) for scene in changed]
-                scores.append(_scores(judge, frames, prompts))
+                scores.append(score([draw_caption(scene, rng, language) for scene in changed]))
             best = torch.stack(scores).argmax(dim=0)
             truth = torch.tensor([words.index(getattr(scene, attribute)) for scene in scenes])
             accuracy[f"{attribute}/{language}"] = float((best == truth).float().mean())

@@ -131,23 +131,23 @@ def silhouettes(frames: Tensor) -> Tensor:
 class Student(nn.Module):
     """A CLIP with a linear head an attribute on its image features, for training only."""
 
-    def __init__(self, model: nn.Module, features: int) -> None:
+    def __init__(self, model: nn.Module, features: int, names: Sequence[str] = VISIBLE) -> None:
         super().__init__()
         self.model = model
-        heads = {name: nn.Linear(features, len(ATTRIBUTES[name])) for name in VISIBLE}
+        heads = {name: nn.Linear(features, len(ATTRIBUTES[name])) for name in names}
         self.heads = nn.ModuleDict(heads)
 
     def read(
         self, features: Tensor, scenes: Sequence[Scene]
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Cross-entropy of every visible attribute.
+        """Cross-entropy of every attribute that has a head.
 
         Args:
             features: ``(n, d)``, not normalised.
-            scenes: what the n frames show.
+            scenes: what the n frames or clips show.
 
         Returns:
-            By attribute: the loss, and the share of frames whose attribute is right.
+            By attribute: the loss, and the share of rows whose attribute is right.
         """
         losses, right = {}, {}
         for name, head in self.heads.items():

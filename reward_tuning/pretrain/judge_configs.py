@@ -19,7 +19,7 @@ from rewards.bpe import train_bpe, write_merges
 from rewards.clip_tower import Architecture, build_tokenizer
 from rewards.preprocess import Preprocess
 
-JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out"]
+JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out", "latent-clip"]
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
 
 MERGES_FILE = "bpe_small.txt.gz"
@@ -41,6 +41,11 @@ CLIP_HELD_OUT: Architecture = {
     "vision_cfg": {"image_size": 64, "layers": [2, 1, 1, 1], "width": 12, "head_width": 48},
     "text_cfg": {**TEXT, "width": 48, "heads": 2, "layers": 3},
 }
+LATENT_CLIP: Architecture = {
+    "embed_dim": 64,
+    "latent_cfg": {"channels": 16, "widths": [48, 64], "depths": [2, 3], "heads": 4},
+    "text_cfg": {**TEXT, "width": 48, "heads": 2},
+}
 CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
@@ -49,8 +54,9 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "hps": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.0),
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
 }
-"""Without a moving average: batch statistics belong to the last weights."""
+"""Judges of frames go without a moving average: batch statistics belong to the last weights."""
 
 PREFERENCES_FROM = 1000
 """Step of `clip-held-out` from which preference pairs go with its captions."""

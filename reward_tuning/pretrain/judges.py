@@ -1,8 +1,8 @@
-"""Train the embedded judges: ``clip``, ``hps``, ``aesthetic`` and ``clip-held-out``.
+"""Train the embedded judges: ``clip``, ``hps``, ``aesthetic``, ``clip-held-out``, ``latent-clip``.
 
-All of them look like their published counterparts: open_clip's classes and key names, LAION's head,
-one loader. ``clip-held-out`` has another architecture, another seed and another stream of data;
-no method may train on it.
+The judges of frames look like their published counterparts: open_clip's classes and key names,
+LAION's head, one loader. ``clip-held-out`` has another architecture, another seed and another
+stream of data; no method may train on it. ``latent-clip`` reads the generator's noisy latents.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeName,
     JudgeRun,
 )
+from reward_tuning.pretrain.judge_latent import train_latent_clip
 
 __all__ = ["JUDGES", "JudgeName", "train_judge"]
 
@@ -44,7 +45,8 @@ def train_judge(
         out_dir: gets ``NAME.safetensors`` and the tokenizer.
         seed: of weights and data; the same seed gives the same file on one machine.
         report: called every few steps.
-        training: folder of checkpoints and logs.
+        training: folder of checkpoints and logs; ``latent-clip`` takes the generator's VAE, or the
+            latents that its transformer was trained on, from it.
         steps: another length of the training than the judge's own.
 
     Returns:
@@ -52,6 +54,7 @@ def train_judge(
 
     Raises:
         TuningError: an unknown name, or the judge it starts from is missing.
+        FileNotFoundError: ``training`` has no finished VAE.
     """
     if name not in JUDGES:
         raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(JUDGES)}.")
@@ -69,3 +72,5 @@ def train_judge(
             return train_hps(run)
         case "aesthetic":
             return train_aesthetic(run)
+        case "latent-clip":
+            return train_latent_clip(run)

@@ -1,14 +1,16 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from base_model.tiny.captions import parse_caption
-from base_model.tiny.scenes import scenes
+from base_model.tiny.scenes import ATTRIBUTES, scenes
 from reward_tuning.errors import TuningError
-from reward_tuning.pretrain import judge_clip, judge_configs
+from reward_tuning.pretrain import judge_clip, judge_configs, judge_latent, pretrain_tiny
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade, gaussian_blur
 from reward_tuning.pretrain.judge_aesthetic import appeal
 from reward_tuning.pretrain.judge_clip import attacked, contrastive_loss, silhouettes
@@ -21,13 +23,19 @@ from reward_tuning.pretrain.judge_data import (
     named_rng,
     render_pair,
 )
+from reward_tuning.pretrain.judge_latent import BACKWARDS, draw_latents
 from reward_tuning.pretrain.judges import JUDGES, JudgeName, train_judge
-from rewards import load_reward
+from rewards import load_latent_reward, load_reward
 from rewards.clip_tower import build_model
 
 SMALL = {
     **judge_configs.CLIP,
     "vision_cfg": {**judge_configs.CLIP["vision_cfg"], "width": 8, "head_width": 64},
+}
+
+SMALL_LATENT = {
+    **judge_configs.LATENT_CLIP,
+    "latent_cfg": {"channels": 16, "widths": [8], "depths": [1], "heads": 1},
 }
 
 
@@ -201,9 +209,47 @@ def test_appeal_falls_with_every_visible_defect() -> None:
         assert float(spoiled.min()) >= 1
 
 
+def latent_cache(count: int = 40) -> dict[str, torch.Tensor]:
+    """Latents that say which clip and which moment they are; scenes as the generator's cache."""
+    chosen = scenes("train")[:: len(scenes("train")) // count][:count]
+    places = [[w.index(getattr(s, n)) for n, w in ATTRIBUTES.items()] for s in chosen]
+    moments = torch.arange(3.0)[None, None, :, None, None]
+    clips = torch.arange(float(count))[:, None, None, None, None]
+    latents = (clips + moments / 10).expand(count, 16, 3, 4, 4).contiguous()
+    return {"latents": latents, "scenes": torch.tensor(places)}
+
+
+def test_latents_and_captions_belong_together() -> None:
+    cache = latent_cache()
+    batch = draw_latents(64, cache, torch.Generator().manual_seed(0))
+    again = draw_latents(64, cache, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.latents, again.latents)
+    assert batch.captions == again.captions
+    words = [list(w) for w in ATTRIBUTES.values()]
+    turned = 0
+    for scene, latents in zip(batch.scenes, batch.latents, strict=True):
+        moments = latents.mean(dim=(0, 2, 3))
+        shown = [w[p] for w, p in zip(words, cache["scenes"][int(moments.min())], strict=True)]
+        if moments[0] > moments[2]:
+            turned += 1
+            shown[-1] = BACKWARDS[shown[-1]]
+        assert [getattr(scene, name) for name in ATTRIBUTES] == shown
+    assert 16 < turned < 48
+    said = [parse_caption(caption) for caption in batch.captions]
+    assert {language for _, language in said} == {"en", "zh"}
+    assert {scene.split for scene, _ in said} == {"train"}
+    assert [scene for scene, _ in said[:64]] == batch.scenes
+    for (other, _), scene in zip(said[64:], batch.scenes, strict=True):
+        assert sum(getattr(other, name) != getattr(scene, name) for name in ATTRIBUTES) == 1
+    expected = [[float(scene == shown) for scene, _ in said] for shown in batch.scenes]
+    assert batch.match.tolist() == expected
+    # The cache itself is not turned round.
+    assert torch.equal(cache["latents"], latent_cache()["latents"])
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All four judges, a few steps each, at a few thousand weights."""
+    """Every judge, a few steps each, at a few thousand weights."""
     folder = tmp_path_factory.mktemp("judges")
     with pytest.MonkeyPatch.context() as patch:
         _shrink(patch)
@@ -213,7 +259,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_small(name: JudgeName, folder: Path, seed: int = 1) -> Path:
-    return train_judge(name, folder, seed, lambda *_: None, training=folder / "training", steps=4)
+    training = folder / "training"
+    training.mkdir(parents=True, exist_ok=True)
+    save_file(latent_cache(), training / "latents.safetensors")
+    return train_judge(name, folder, seed, lambda *_: None, training=training, steps=4)
 
 
 def _shrink(patch: pytest.MonkeyPatch) -> None:
@@ -225,13 +274,15 @@ def _shrink(patch: pytest.MonkeyPatch) -> None:
     for name, value in {"LESSON_BATCH": 4, "SILHOUETTES": 0, "FADED": 1, "LESSON": 2}.items():
         patch.setattr(judge_clip, name, value)
     patch.setattr(judge_clip, "PAIRS", 4)
+    patch.setattr(judge_latent, "LATENT_CLIP", SMALL_LATENT)
+    patch.setattr(judge_latent, "BATCH", 4)
     patch.setattr(judges, "PREFERENCES_FROM", 3)
     patch.setattr(judge_aesthetic, "BLOCKS", 1)
     patch.setattr(judge_aesthetic, "BLOCK", 16)
     patch.setattr(judge_configs, "tokenizer_texts", lambda: ["a red circle"] * 3)
     patch.setattr(judge_configs, "MERGES", 5)
     vocabulary = {"vocab_size": 519}
-    for config in (SMALL, judges.CLIP_HELD_OUT):
+    for config in (SMALL, SMALL_LATENT, judges.CLIP_HELD_OUT):
         patch.setitem(config, "text_cfg", {**config["text_cfg"], **vocabulary})
 
 
@@ -243,14 +294,18 @@ def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: 
         dtypes = {file.get_tensor(k).dtype for k in file.keys()}  # noqa: SIM118
     assert metadata["command"] == f"reward-tuning pretrain tiny --only {name} --seed 1"
     assert dtypes <= {torch.float16, torch.int64}
-    judge = load_reward(name.split("-", maxsplit=1)[0], path)
-    frames = clean(2)[None].requires_grad_()
-    score = judge(frames, ["a small red circle"])
-    (gradient,) = torch.autograd.grad(score.sum(), frames)
+    assert not list(trained.glob("*.part"))
+    if name == "latent-clip":
+        seen = torch.randn(1, 16, 3, 4, 4).requires_grad_()
+        score = load_latent_reward(path)(seen, 0.5, ["a small red circle"])
+    else:
+        judge = load_reward(name.split("-", maxsplit=1)[0], path)
+        seen = clean(2)[None].requires_grad_()
+        score = judge(seen, ["a small red circle"])
+    (gradient,) = torch.autograd.grad(score.sum(), seen)
     assert score.shape == (1,)
     assert float(gradient.abs().max()) > 0
-    assert not list(trained.glob("*.part"))
-    if name != "aesthetic":
+    if "preprocess" in metadata:
         mode = json.loads(metadata["preprocess"])["mode"]
         assert mode == ("letterbox" if name == "hps" else "crop")
 
@@ -263,14 +318,51 @@ def test_preference_pairs_join_the_captions_of_the_held_out_judge(trained: Path)
     assert 0.0 <= last["clip-held-out"]["preferred"] <= 1.0
 
 
-def test_the_same_seed_gives_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["clip", "latent-clip"])
+def test_the_same_seed_gives_the_same_bytes(trained: Path, tmp_path: Path, name: JudgeName) -> None:
     with pytest.MonkeyPatch.context() as patch:
         _shrink(patch)
-        train_small("clip", tmp_path / "same")
-        train_small("clip", tmp_path / "other", seed=2)
-    read = {f: (f / "clip.safetensors").read_bytes() for f in (trained, *tmp_path.iterdir())}
+        train_small(name, tmp_path / "same")
+        train_small(name, tmp_path / "other", seed=2)
+    read = {f: (f / f"{name}.safetensors").read_bytes() for f in (trained, *tmp_path.iterdir())}
     assert read[trained] == read[tmp_path / "same"]
     assert read[trained] != read[tmp_path / "other"]
+
+
+def test_a_stopped_training_of_latents_ends_in_the_same_bytes(
+    trained: Path, tmp_path: Path
+) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    training = tmp_path / "training"
+    with pytest.MonkeyPatch.context() as patch:
+        _shrink(patch)
+        from reward_tuning.pretrain import judges
+
+        often = replace(judges.SCHEDULES["latent-clip"], checkpoint_every=2, report_every=3)
+        patch.setitem(judges.SCHEDULES, "latent-clip", often)
+        training.mkdir()
+        save_file(latent_cache(), training / "latents.safetensors")
+        with pytest.raises(StoppedError):
+            train_judge("latent-clip", tmp_path, 1, stop, training=training, steps=4)
+        assert torch.load(training / "latent-clip.ckpt", weights_only=True)["step"] == 2
+        path = train_small("latent-clip", tmp_path)
+    assert path.read_bytes() == (trained / path.name).read_bytes()
+
+
+def test_the_judge_of_latents_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match=r"latent-clip: stage 'text' has not been run.*run it"):
+        pretrain_tiny(only="latent-clip", output=tmp_path)
+    cache = latent_cache()
+    del cache["scenes"]
+    (tmp_path / "training").mkdir(exist_ok=True)
+    save_file(cache, tmp_path / "training" / "latents.safetensors")
+    with pytest.raises(TuningError, match=r"latents\.safetensors does not say.*Delete it"):
+        pretrain_tiny(only="latent-clip", output=tmp_path)
 
 
 def test_judges_that_start_from_clip_say_so(tmp_path: Path) -> None:
