@@ -285,14 +285,21 @@ class Generator:
         return {wanted.field: given.to(self.device, self.dtype)}
 
     def decode(
-        self, latents: Tensor, frames: slice | None = None, *, detach_context: bool = False
+        self,
+        latents: Tensor,
+        frames: slice | None = None,
+        *,
+        detach_context: bool = False,
+        checkpointing: bool = True,
     ) -> Tensor:
-        """Latents to frames, differentiable, one latent frame's activations at a time.
+        """Latents to frames, differentiable.
 
         Args:
             latents: ``(b, 16, t, h/8, w/8)``, scaled.
             frames: Which frames; None is all. Later latents than needed are not decoded.
             detach_context: No gradient through the latents before the first of these frames.
+            checkpointing: Keep one latent frame's activations at a time, and run it again in the
+                backward pass; False keeps them all.
 
         Returns:
             ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE).
@@ -300,7 +307,13 @@ class Generator:
         Raises:
             GeneratorError: When the slice is empty or has a step.
         """
-        return magvit.decode(self.vae, latents, frames, detach_context=detach_context)
+        return magvit.decode(
+            self.vae,
+            latents,
+            frames,
+            detach_context=detach_context,
+            checkpointing=checkpointing,
+        )
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames to latents: the mode of the posterior, scaled.

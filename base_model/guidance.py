@@ -45,12 +45,7 @@ def guided_velocity(
     if negative == "none" or guidance_scale == 1:
         return generator.velocity(latents, sigma, condition.positive)
     if negative == "joint":
-        both = _stack(condition.negative, condition.positive, latents.shape[0])
-        if isinstance(sigma, Tensor) and sigma.dim():
-            sigma = sigma.repeat(2)
-        v_negative, v_positive = generator.velocity(
-            latents.repeat(2, 1, 1, 1, 1), sigma, both
-        ).chunk(2)
+        v_negative, v_positive = both_branches(generator, latents, sigma, condition)
     elif negative == "detached":
         with torch.no_grad():
             v_negative = generator.velocity(latents, sigma, condition.negative)
@@ -60,6 +55,27 @@ def guided_velocity(
             f"The negative branch must be detached, joint or none, got {negative!r}."
         )
     return mixed_branches(v_negative, v_positive, guidance_scale, rescale)
+
+
+def both_branches(
+    generator: Generator, latents: Tensor, sigma: Tensor | float, condition: GuidedCondition
+) -> tuple[Tensor, Tensor]:
+    """The velocities of the negative and the positive branch, from one call of twice the batch.
+
+    Args:
+        generator: The model.
+        latents: ``(b, 16, t, h/8, w/8)``.
+        sigma: Noise level: a number, a scalar tensor or ``(b,)``.
+        condition: Both branches.
+
+    Returns:
+        Two velocities, each of the shape of ``latents``, float32.
+    """
+    both = _stack(condition.negative, condition.positive, latents.shape[0])
+    if isinstance(sigma, Tensor) and sigma.dim():
+        sigma = sigma.repeat(2)
+    v_negative, v_positive = generator.velocity(latents.repeat(2, 1, 1, 1, 1), sigma, both).chunk(2)
+    return v_negative, v_positive
 
 
 def mixed_branches(

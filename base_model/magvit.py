@@ -33,7 +33,12 @@ def latent_count(frames: int, ratio: int = 4) -> int:
 
 
 def decode(
-    vae: Any, latents: Tensor, frames: slice | None = None, *, detach_context: bool = False
+    vae: Any,
+    latents: Tensor,
+    frames: slice | None = None,
+    *,
+    detach_context: bool = False,
+    checkpointing: bool = True,
 ) -> Tensor:
     """Scaled latents to frames in [0, 1].
 
@@ -47,6 +52,8 @@ def decode(
             the latents up to the last of them are decoded.
         detach_context: Latents before the first frame asked for are decoded without gradient: the
             memory and the backward pass of the window alone, whatever its place in the clip.
+        checkpointing: False keeps every activation instead of running each latent again in the
+            backward pass: faster, and memory grows with the clip.
 
     Returns:
         ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE), differentiable.
@@ -57,24 +64,31 @@ def decode(
     weight = vae.post_quant_conv.weight
     # The division comes before the cast: the state is float32 whatever the VAE's dtype is.
     z = (latents / vae.config.scaling_factor).to(weight.device, weight.dtype)
-    video = decode_video(vae, z, frames, detach_context=detach_context)
+    video = decode_video(vae, z, frames, detach_context=detach_context, checkpointing=checkpointing)
     video = video.to(torch.promote_types(video.dtype, torch.float32))
     return (video / 2 + 0.5).clamp(0, 1).transpose(1, 2)
 
 
 def decode_video(
-    vae: Any, z: Tensor, frames: slice | None = None, *, detach_context: bool = False
+    vae: Any,
+    z: Tensor,
+    frames: slice | None = None,
+    *,
+    detach_context: bool = False,
+    checkpointing: bool = True,
 ) -> Tensor:
     """Unscaled latents to video, latent frame by latent frame.
 
-    With gradients on, each latent frame is one checkpoint: activations of only one are alive at a
-    time (in addition, two frames of input per causal convolution and latent frame are kept).
+    With gradients and checkpointing, each latent frame is one checkpoint: activations of only one
+    are alive at a time (in addition, two frames of input per causal convolution and latent frame
+    are kept).
 
     Args:
         vae: An ``AutoencoderKLMagvit``.
         z: ``(b, 16, t, h/8, w/8)`` in the VAE's dtype, not scaled.
         frames: As in :func:`decode`.
         detach_context: As in :func:`decode`.
+        checkpointing: As in :func:`decode`.
 
     Returns:
         ``(b, 3, f, H, W)``, about [-1, 1], not clamped, dtype of ``z``.
@@ -86,8 +100,10 @@ def decode_video(
     start, stop = _window(frames, frame_count(z.shape[2], ratio))
     z = vae.post_quant_conv(z[:, :, : latent_count(stop, ratio)])
     decoder = vae.decoder
-    differentiable = torch.is_grad_enabled() and (
-        z.requires_grad or any(p.requires_grad for p in decoder.parameters())
+    checkpointed = (
+        checkpointing
+        and torch.is_grad_enabled()
+        and (z.requires_grad or any(p.requires_grad for p in decoder.parameters()))
     )
     convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
     states: tuple[Tensor | None, ...] = (None,) * len(convs)
@@ -100,7 +116,7 @@ def decode_video(
             states = tuple(past)
             continue
         arguments = (decoder, i == 0, z[:, :, i : i + 1], *states)
-        if differentiable:
+        if checkpointed:
             # No dropout anywhere in the decoder: nothing random to replay.
             piece, *past = checkpoint(
                 _decode_latent, *arguments, use_reentrant=False, preserve_rng_state=False

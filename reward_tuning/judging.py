@@ -47,7 +47,12 @@ def on_frames(
     if frames is not None:
         judges = [judge.within(frames) for judge in judges]
     window = judged_window(judges)
-    shown = sampler.generator.decode(latents, window, detach_context=frames is not None)
+    shown = sampler.generator.decode(
+        latents,
+        window,
+        detach_context=frames is not None,
+        checkpointing=sampler.decoder_checkpointing,
+    )
     if not bool(shown.isfinite().all()):
         return None
     verdicts = {

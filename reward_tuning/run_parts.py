@@ -115,6 +115,7 @@ def load_parts(
         sampling.guidance_scale,
         size,
         sampling.guidance_rescale,
+        recipe.train.decoder_checkpointing,
     )
     return RunParts(sampler, parameters, judges, stream, held_out, sigmas, fingerprints)
 

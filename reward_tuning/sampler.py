@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Generator, GuidedCondition, TextCondition
-from base_model.guidance import NegativeBranch, guided_velocity, mixed_branches
+from base_model.guidance import (
+    NegativeBranch,
+    both_branches,
+    guided_velocity,
+    mixed_branches,
+)
 from base_model.sampling import euler_sample
 from reward_tuning.engine import VelocityFn
+from reward_tuning.errors import TuningError
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class ClipSampler:
         guidance_scale: 1 = no guidance.
         size: Frames, height and width of a clip.
         guidance_rescale: Share of the guided velocity that gets the positive branch's contrast.
+        decoder_checkpointing: Whether a decode with gradient keeps one latent's activations at a
+            time, or all.
     """
 
     generator: Generator
@@ -34,6 +42,7 @@ class ClipSampler:
     guidance_scale: float
     size: tuple[int, int, int]
     guidance_rescale: float = 0.0
+    decoder_checkpointing: bool = True
 
     def condition(self, prompts: Sequence[str]) -> GuidedCondition:
         """Text states of b prompts, on the generator's device."""
@@ -70,19 +79,23 @@ class ClipSampler:
     ) -> VelocityFn:
         """As `velocity`, but a detached negative branch is run once a step and then remembered.
 
-        It has no gradient and meets the same state again when the sweep re-runs a step, so its
-        value is the same bit for bit; a quarter of the sweep is saved. Only for one rollout, one
-        adapter and its sweep: a function for the base or another noise is another function.
+        It has no gradient and meets the same state again when the sweep re-runs a step. So without
+        gradient both branches run in one batch, as in the evaluation, and the sweep runs the
+        positive one alone. Only for one rollout, one adapter and its sweep: a function for the base
+        or another noise is another function.
         """
         if negative != "detached" or self.guidance_scale == 1:
             return self.velocity(condition, sigmas, negative)
         remembered: dict[int, Tensor] = {}
 
         def velocity(x: Tensor, i: int) -> Tensor:
-            if i not in remembered:
-                with torch.no_grad():
-                    remembered[i] = self.generator.velocity(x, sigmas[i], condition.negative)
-            v_positive = self.generator.velocity(x, sigmas[i], condition.positive)
+            if i in remembered:
+                v_positive = self.generator.velocity(x, sigmas[i], condition.positive)
+            elif torch.is_grad_enabled():
+                raise TuningError(f"step {i} shall be run again and was not in the rollout")
+            else:
+                both = both_branches(self.generator, x, sigmas[i], condition)
+                remembered[i], v_positive = both
             return mixed_branches(
                 remembered[i], v_positive, self.guidance_scale, self.guidance_rescale
             )

@@ -589,6 +589,11 @@ class TrainSection(Section):
         default=False,
         description="Recompute each transformer block in the backward pass to save memory",
     )
+    decoder_checkpointing: bool = Field(
+        default=True,
+        description="Recompute each latent of the decoder in the backward pass, so that memory "
+        "does not grow with what is decoded; false is faster where it fits",
+    )
     checkpoint_every: Positive = Field(default=50, description="Steps between two checkpoints")
     keep_checkpoints: Positive = Field(
         default=3, description="Older checkpoints than so many are deleted"

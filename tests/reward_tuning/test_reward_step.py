@@ -400,16 +400,40 @@ def test_only_the_judged_window_is_decoded(
     windows: list[Any] = []
     decode = sampler.generator.decode
 
-    def counted(
-        latents: Tensor, frames: slice | None = None, *, detach_context: bool = False
-    ) -> Tensor:
+    def counted(latents: Tensor, frames: slice | None = None, **options: bool) -> Tensor:
         windows.append(frames)
-        assert not detach_context
+        assert options == {"detach_context": False, "checkpointing": True}
         return decode(latents, frames)
 
     monkeypatch.setattr(sampler.generator, "decode", counted)
     step(sampler, [late, late], batch())
     assert windows == [slice(2, 4)]
+
+
+def test_the_decoder_may_keep_its_activations(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """The same gradient, from a decoder that runs once."""
+    runs: list[int] = []
+    hook = sampler.generator.vae.decoder.register_forward_pre_hook(lambda *_: runs.append(1))
+    try:
+        grads = {}
+        for checkpointing in (True, False):
+            told = replace(sampler, decoder_checkpointing=checkpointing)
+            _, grads[checkpointing] = step(told, [judge], batch())
+            runs.append(0)
+    finally:
+        hook.remove()
+    recomputed = runs[: runs.index(0)]
+    kept = runs[runs.index(0) + 1 : -1]
+    assert (len(recomputed), len(kept)) == (4, 2)  # two latents
+    for one, other in zip(grads[True], grads[False], strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+def test_what_was_not_rolled_out_cannot_be_run_again(sampler: ClipSampler) -> None:
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    velocity = sampler.velocity_of_one_rollout(condition, SIGMAS, "detached")
+    with pytest.raises(TuningError, match="step 2 shall be run again"):
+        velocity(sampler.noise([7, 8]), 2)
 
 
 def test_a_batch_may_judge_a_part_of_the_clip(sampler: ClipSampler, judge: FramedJudge) -> None:
@@ -431,20 +455,17 @@ def test_a_batch_may_judge_a_part_of_the_clip(sampler: ClipSampler, judge: Frame
     assert 1e-4 < relative(grads, exact) < 1.0  # the context's share is missing, and no more
 
 
-def test_model_calls(
-    sampler: ClipSampler, judge: FramedJudge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """4 steps x 2 branches, then the positive branch of the 2 active ones: no more."""
-    calls = []
-    velocity = sampler.generator.velocity
-
-    def counted(*arguments: Any) -> Tensor:
-        calls.append(torch.is_grad_enabled())
-        return velocity(*arguments)
-
-    monkeypatch.setattr(sampler.generator, "velocity", counted)
-    step(sampler, [judge], batch(early_stop=False))
-    assert (calls.count(False), calls.count(True)) == (8, 2)
+def test_model_calls(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """Both guidance branches in one call of the rollout, then the positive one of active steps."""
+    calls: list[tuple[int, bool]] = []
+    hook = sampler.generator.transformer.register_forward_hook(
+        lambda _, inputs, __: calls.append((len(inputs[0]), torch.is_grad_enabled()))
+    )
+    try:
+        step(sampler, [judge], batch(early_stop=False))
+    finally:
+        hook.remove()
+    assert calls == [(4, False)] * 4 + [(2, True)] * 2
 
 
 def test_motion() -> None:

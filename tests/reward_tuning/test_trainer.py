@@ -101,7 +101,7 @@ def test_metrics(done: tuple[RunResult, Recipe, list[ProgressEvent]]) -> None:
         assert row["motion"] > 0
         assert row["bad_steps"] == 0
         assert set(row["seconds"]) == {"rollout", "reward", "sweep", "update", "step"}
-        assert all(seen["rerun_error"] == 0.0 for seen in row["active_steps"])
+        assert all(seen["rerun_error"] < 1e-4 for seen in row["active_steps"])
 
 
 def test_evaluation(done: tuple[RunResult, Recipe, list[ProgressEvent]]) -> None:
