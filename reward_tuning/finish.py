@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from base_model.sigmas import sigma_table
 from reward_tuning.clips import side_by_side, write_clip
 from reward_tuning.evaluation import (
     compare,
@@ -26,18 +25,13 @@ from reward_tuning.lora import LoraWeights
 from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_parts import RunParts
+from reward_tuning.run_parts import RunParts, evaluation_sigmas
 from reward_tuning.seeds import derive_seed
 from reward_tuning.whole_file import write_whole
 
 SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
 ORIGINAL_FILE = "original.safetensors"
 SMALL = 256  # clips narrower than this are enlarged to be seen
-
-
-def evaluation_sigmas(recipe: Recipe) -> Tensor:
-    """The table that clips of the evaluation and of the sample sets are drawn with."""
-    return sigma_table(recipe.evaluation.steps or recipe.sampling.steps)
 
 
 def write_samples(
