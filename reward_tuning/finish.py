@@ -22,6 +22,7 @@ from reward_tuning.evaluation import (
 from reward_tuning.exports import DIFFUSERS_FILE, export_adapter
 from reward_tuning.judges import load_judges
 from reward_tuning.lora import LoraWeights
+from reward_tuning.offload import judge_modules
 from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
 from reward_tuning.run_folder import RunFolder
@@ -53,6 +54,7 @@ def write_samples(
         seed=recipe.seed,
         batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
         keep_clips=SAMPLES,
+        at_work=parts.offload.at_work,
         stage="samples",
         progress=progress,
     )
@@ -116,7 +118,9 @@ def finish(
     if main:
         export(recipe, folder, adapter)
     size = parts.sampler.size
-    judges = [*parts.judges, *load_judges(section.held_out_rewards, size[0], accelerator.device)]
+    held_out = load_judges(section.held_out_rewards, size[0], accelerator.device)
+    judges = [*parts.judges, *held_out]
+    offload = parts.offload.joined(judge_modules(held_out) if recipe.train.offload_judges else [])
     rank, ranks = accelerator.process_index, accelerator.num_processes
     prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
     sides = []
@@ -132,6 +136,7 @@ def finish(
             batch_size=section.batch_size or recipe.train.batch_size,
             keep_clips=SAMPLES,
             oracle=oracle_applies(parts.held_out, size),
+            at_work=offload.at_work,
             stage=f"evaluation of {name}",
             progress=progress,
         )

@@ -20,6 +20,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora import LoraSpec, attach
 from reward_tuning.methods import make_plan
+from reward_tuning.offload import Offload, judge_modules
 from reward_tuning.plan import Plan
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
@@ -49,6 +50,7 @@ class RunParts:
         fingerprints: Hash of each checkpoint.
         sources: Of the replay's clips; empty where it is off.
         replay: These clips, once they are made (`with_replay`).
+        offload: Of judges and VAE, as the recipe wants; of nothing where it does not.
     """
 
     sampler: ClipSampler
@@ -60,6 +62,7 @@ class RunParts:
     fingerprints: dict[str, str]
     sources: list[ReplaySource] = field(default_factory=list)
     replay: ReplayClips | None = None
+    offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
 
 
 def load_parts(
@@ -95,6 +98,7 @@ def load_parts(
         check_sources(Path(recipe.train.replay.source), sources, size)
     loading("judges")
     judges = load_judges(recipe.rewards, sampling.frames, device)
+    offload = Offload(judge_modules(judges) if recipe.train.offload_judges else [], device)
     # A damaged held-out judge shall not be found after hours of training.
     load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
     fingerprints = fingerprints_of(recipe, loading)
@@ -121,6 +125,8 @@ def load_parts(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
+    if recipe.train.offload_vae:
+        offload = offload.joined([generator.vae])
     sampler = ClipSampler(
         generator,
         states,
@@ -130,7 +136,17 @@ def load_parts(
         sampling.guidance_rescale,
         recipe.train.decoder_checkpointing,
     )
-    return RunParts(sampler, parameters, judges, stream, held_out, sigmas, fingerprints, sources)
+    return RunParts(
+        sampler,
+        parameters,
+        judges,
+        stream,
+        held_out,
+        sigmas,
+        fingerprints,
+        sources,
+        offload=offload,
+    )
 
 
 def with_replay(
@@ -158,6 +174,7 @@ def with_replay(
         generator_hash=parts.fingerprints["generator"],
         file=file,
         accelerator=accelerator,
+        decoding=parts.offload.at_work,
         progress=progress,
     )
     return replace(parts, replay=clips, fingerprints=parts.fingerprints | {"replay clips": content})

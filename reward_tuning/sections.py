@@ -620,6 +620,13 @@ class TrainSection(Section):
         description="Recompute each latent of the decoder in the backward pass, so that memory "
         "does not grow with what is decoded; false is faster where it fits",
     )
+    offload_judges: bool = Field(
+        default=False,
+        description="The judges lie in the CPU's memory except while the reward is differentiated "
+        "or the evaluation scores: less memory in rollout and sweep, one copy to the device a "
+        "batch; without effect on the CPU",
+    )
+    offload_vae: bool = Field(default=False, description="The same for the VAE")
     checkpoint_every: Positive = Field(default=50, description="Steps between two checkpoints")
     keep_checkpoints: Positive = Field(
         default=3, description="Older checkpoints than so many are deleted"

@@ -170,7 +170,7 @@ def optimiser_step(
             normalise_steps=train.normalise_steps,
             merge=train.merge,
             terms=terms,
-            phase=clock,
+            phase=parts.offload.during("reward", clock),
         )
         reports.append(report)
         shown.update(report.rewards)
