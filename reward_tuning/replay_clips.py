@@ -31,6 +31,7 @@ from reward_tuning.seeds import derive_seed
 from reward_tuning.whole_file import write_whole
 
 STAGE = "replay clips"
+ABOUT = "about"  # entry of the file's metadata
 
 
 def replay_clips(
@@ -145,8 +146,9 @@ def keep(file: Path, latents: Tensor, made_of: str) -> None:
     """
     for left in file.parent.glob(f".{file.name}.*"):  # of a run that was killed while it wrote
         left.unlink(missing_ok=True)
-    metadata = {"made_of": made_of, "content": content_hash(latents)}
-    write_whole(file, safetensors.torch.save({"latents": latents}, metadata))
+    about = json.dumps({"made_of": made_of, "content": content_hash(latents)})
+    # One entry: safetensors writes several in an order that differs from process to process.
+    write_whole(file, safetensors.torch.save({"latents": latents}, {ABOUT: about}))
 
 
 def read_kept(file: Path, made_of: str) -> Tensor:
@@ -157,12 +159,13 @@ def read_kept(file: Path, made_of: str) -> Tensor:
     """
     try:
         with safe_open(file, "pt") as opened:
-            metadata, latents = opened.metadata() or {}, opened.get_tensor("latents")
-    except (OSError, SafetensorError) as error:
+            about = json.loads((opened.metadata() or {})[ABOUT])
+            latents = opened.get_tensor("latents")
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise TuningError(_damaged(file, str(error))) from error
-    if content_hash(latents) != metadata.get("content"):
+    if content_hash(latents) != about.get("content"):
         raise TuningError(_damaged(file, "its content is not what was written"))
-    if metadata.get("made_of") != made_of:
+    if about.get("made_of") != made_of:
         raise TuningError(
             f"{file} was made of other clips, prompts, weights or sampling than the run has now; "
             "put back what train.replay.source named when the run began and resume, or start a new "
