@@ -92,11 +92,10 @@ def one_run(
     from accelerate import Accelerator
 
     from reward_tuning.evaluation import evaluate
-    from reward_tuning.finish import evaluation_sigmas
     from reward_tuning.judges import load_judges
     from reward_tuning.loading import load_recipe
     from reward_tuning.progress import silent
-    from reward_tuning.run_parts import load_parts
+    from reward_tuning.run_parts import evaluation_sigmas, load_parts
     from reward_tuning.run_state import exported_state, start
     from reward_tuning.trainer import optimiser_step
 
