@@ -19,17 +19,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
+from benchmarks.trainee import CLOCKS, JUDGES, Trainee
 from reward_tuning.bootstrap import paired_difference
 
 BASE = "base"
@@ -47,19 +46,10 @@ RECIPES = (
     "tiny-easyanimate-hps",
     "tiny-prfl-latent",
 )
-JUDGES = "tiny-drtune-hps"
-"""The recipe whose judges measure every run, whatever it was trained on."""
-
 OTHER_REWARDS = ("tiny-srpo-hps", "tiny-prfl-latent")
 """Trained on something else than a score of HPS."""
 
 METRICS = ("hps", "clip_held_out", "oracle", "motion", "diversity")
-
-
-CLOCKS: dict[str, Callable[[], float]] = {
-    "wall": time.perf_counter,
-    "process": time.process_time,
-}
 
 
 @dataclass(frozen=True)
@@ -88,62 +78,22 @@ def one_run(
         The run's line: `recipe` (the label), `seed`, `steps`, `seconds`, `peak_bytes`, `curve`
         (seconds and mean training reward of each step) and `values`, metric to one value a prompt.
     """
-    import torch
-    from accelerate import Accelerator
-
-    from reward_tuning.evaluation import evaluate
-    from reward_tuning.judges import load_judges
-    from reward_tuning.loading import load_recipe
-    from reward_tuning.progress import silent
-    from reward_tuning.run_parts import evaluation_sigmas, load_parts
-    from reward_tuning.run_state import exported_state, start
-    from reward_tuning.trainer import optimiser_step
-
-    if settings.clock == "process":
-        torch.set_num_threads(1)
-    clock = CLOCKS[settings.clock]
+    trainee = Trainee(name, overrides, seed=seed, clock=settings.clock, prompts=settings.prompts)
     base = label == BASE
-    common = [f"seed={seed}", f"evaluation.prompts={settings.prompts}"]
-    recipe = load_recipe(name, [*overrides, *common])
-    measuring = load_recipe(JUDGES)
-    device = torch.device("cpu")
-    parts = load_parts(recipe, device, sys.maxsize, silent)
-    state, accelerator = start(recipe, parts), Accelerator()
-    curve: list[tuple[float, float]] = []
-    spent, peak = 0.0, 0
-    while not base and spent < settings.seconds:
-        began = clock()
-        row = optimiser_step(recipe, parts, state, accelerator)
-        spent += clock() - began
-        curve.append((spent, sum(row["reward"].values()) / len(row["reward"])))
-        peak = max(peak, *row["memory"].values())
-    frames = recipe.sampling.frames
-    judges = load_judges(
-        [*measuring.rewards, *measuring.evaluation.held_out_rewards], frames, device
-    )
-    scores = evaluate(
-        parts.sampler,
-        None if base else exported_state(parts, state),
-        dict(enumerate(parts.held_out)),
-        judges,
-        evaluation_sigmas(measuring),
-        seed=seed,
-        seeds=settings.clips,
-        batch_size=8,
-        oracle=True,
-    )
+    while not base and trainee.seconds < settings.seconds:
+        trainee.step()
+    scores = trainee.measure(settings.clips, base=base)
     return {
         "recipe": label,
         "of": name,
         "overrides": list(overrides),
         "seed": seed,
-        "steps": state.step,
-        "seconds": spent,
-        "peak_bytes": max(peak, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
-        "curve": curve,
+        "steps": trainee.state.step,
+        "seconds": trainee.seconds,
+        "peak_bytes": trainee.peak_bytes,
+        "curve": trainee.curve,
         "values": {metric: list(of.values()) for metric, of in scores.values.items()},
         "settings": asdict(settings),
-        "threads": torch.get_num_threads(),
         "machine": machine(),
     }
 

@@ -102,7 +102,7 @@ def test_one_run_trains_and_is_measured(
         found[label] = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (found[BASE]["steps"], found["fast"]["steps"]) == (0, 1)
     assert found["fast"]["overrides"] == ["sampling.steps=4"]
-    assert found["fast"]["threads"] == 1
+    assert found["fast"]["machine"]["threads"] == 1
     assert found["fast"]["seconds"] > 0.1
     values = [found[name]["values"] for name in found]
     for metric in METRICS:
