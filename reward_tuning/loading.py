@@ -17,6 +17,7 @@ from reward_tuning.recipe_files import (
     locate_prompts,
     locate_replay,
 )
+from reward_tuning.sections import file_name_fault
 from reward_tuning.yaml_text import read_yaml, write_yaml
 
 KeyPath = tuple[str | int, ...]
@@ -197,7 +198,7 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Callable[[str, Path], st
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+    return isinstance(value, str) and value != "" and file_name_fault(value) is None
 
 
 def _told(path: Path, mistakes: Sequence[Mistake]) -> str:

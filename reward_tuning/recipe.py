@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from reward_tuning.sections import (
     TIME_STRIDE,
     EvaluationSection,
+    FileName,
     GeneratorSection,
     HeldOutSection,
     Judge,
@@ -24,7 +25,6 @@ from reward_tuning.sections import (
     RewardSection,
     SamplingSection,
     Section,
-    Text,
     TrainSection,
 )
 
@@ -180,7 +180,7 @@ class Recipe(Section):
     """Everything that decides a run."""
 
     seed: NotNegative = Field(default=0, description="Of every random draw")
-    output: Text = Field(description="The run folder")
+    output: FileName = Field(description="The run folder")
     generator: GeneratorSection
     prompts: PromptsSection
     sampling: SamplingSection = Field(default_factory=SamplingSection)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 TIME_STRIDE = 4  # the VAE packs 4 frames into one latent, after a first frame of its own
+MOST_NAME_BYTES, MOST_PATH_BYTES = 255, 4095  # of Linux; others take no more
 SPACE_STRIDE = 16  # 8 of the VAE times 2 of the transformer's patches
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -60,6 +61,26 @@ def _targets(value: Any) -> Any:
     )
 
 
+def file_name_fault(text: str) -> str | None:
+    """Why no file can have this name, or None: such names end in errors of the operating system."""
+    if "\0" in text:
+        return "no name of a file holds a NUL character"
+    longest = max(len(part.encode()) for part in text.split("/"))
+    if longest > MOST_NAME_BYTES or len(text.encode()) > MOST_PATH_BYTES:
+        return (
+            f"too long for a file: {longest} bytes between two slashes (most are "
+            f"{MOST_NAME_BYTES}), {len(text.encode())} in all (most are {MOST_PATH_BYTES})"
+        )
+    return None
+
+
+def _file_name(text: str) -> str:
+    fault = file_name_fault(text)
+    if fault:
+        raise ValueError(fault)
+    return text
+
+
 def _template(text: str) -> str:
     if "{prompt}" not in text:
         raise ValueError(
@@ -73,6 +94,7 @@ Side = Annotated[int, Field(ge=SPACE_STRIDE), AfterValidator(_side)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+FileName = Annotated[Text, AfterValidator(_file_name)]
 
 
 class Section(BaseModel):
@@ -84,7 +106,7 @@ class Section(BaseModel):
 class GeneratorSection(Section):
     """Which video generator is tuned, and in which precision its frozen weights stay."""
 
-    checkpoint: Text = Field(
+    checkpoint: FileName = Field(
         description="A shipped name (tiny), a folder, or a hub id; original or diffusers layout"
     )
     dtype: Dtype = Field(
@@ -95,8 +117,8 @@ class GeneratorSection(Section):
 class PromptsSection(Section):
     """The prompt files: txt, jsonl or csv (see `reward_tuning.prompts`)."""
 
-    train: Text = Field(description="Prompts to train on")
-    held_out: Text = Field(description="Prompts that only the evaluation sees")
+    train: FileName = Field(description="Prompts to train on")
+    held_out: FileName = Field(description="Prompts that only the evaluation sees")
 
 
 class SamplingSection(Section):
@@ -356,7 +378,7 @@ class Judge(Section):
     kind: JudgeKind = Field(
         description="hps, clip or aesthetic; latent (of noisy latents) with method prfl only"
     )
-    checkpoint: Text = Field(
+    checkpoint: FileName = Field(
         description="A shipped name (tiny/hps.safetensors), a file, a published name (hps-v2.1) or "
         "a hub id with its file (owner/name/file)"
     )
@@ -364,7 +386,7 @@ class Judge(Section):
         default=None,
         description="open_clip's model name, for a file that does not say; null = it says",
     )
-    tower: Text | None = Field(
+    tower: FileName | None = Field(
         default=None,
         description="aesthetic only: the CLIP under the head; null = as the head's file says",
     )
@@ -512,7 +534,7 @@ class ReplaySection(Section):
         description="Of the flow-matching loss in an update, around 1 for the base's clips; 0 only "
         "measures it",
     )
-    source: Text = Field(
+    source: FileName = Field(
         default="base",
         description="base = clips that the base samples as the run begins; or a .jsonl file with a "
         '{"prompt": ..., "video": path} a line, of clips with the frames and size of `sampling`',

@@ -5,6 +5,7 @@ Mistakes a person can mend (the three error families) end in `error: ...` on std
 and keeps its traceback.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not isinstance(error, _families()):
                 raise
             print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            print(f"error: no file has so long a name: {error.filename}", file=sys.stderr)
             sys.exit(2)
 
 

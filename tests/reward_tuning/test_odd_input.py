@@ -31,6 +31,35 @@ def test_a_list_too_short(run: Any) -> None:
     assert "train.betas" in done.err
 
 
+LONG = "x" * 256
+
+
+@pytest.mark.parametrize(
+    "key", ["output", "generator.checkpoint", "prompts.train", "rewards.0.checkpoint"]
+)
+@pytest.mark.parametrize(
+    ("value", "told"), [('"a\\0b"', "NUL"), (LONG, "too long for a file"), ("y/" * 2100, "in all")]
+)
+def test_names_that_no_file_has(run: Any, key: str, value: str, told: str) -> None:
+    done = run("validate", "tiny-drtune-hps", f"{key}={value}")
+    assert done.code == 2
+    assert key in done.err
+    assert told in done.err
+
+
+def test_a_name_of_255_bytes_is_one(run: Any) -> None:
+    done = run("validate", "tiny-drtune-hps", f"output={LONG[:255]}")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("words", [["validate", LONG], ["show", LONG], ["resume", LONG]])
+def test_arguments_that_no_file_is_called(run: Any, words: list[str]) -> None:
+    done = run(*words)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert LONG in done.err
+
+
 @pytest.mark.parametrize("content", [{}, [], "text", {"base": {}}])
 def test_an_evaluation_without_sides(tmp_path: Path, content: Any) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps(content))
