@@ -107,6 +107,8 @@ def _run_in(
     state = start(recipe, parts)
     if resume:
         restore(state, recipe, parts, folder, clips_a_step(train, accelerator))
+        where = f"after step {state.step}" if state.step else "from the beginning: no checkpoint"
+        progress(ProgressEvent("loading", note=f"going on {where}"))
     log = MetricsLog(folder.metrics, state.step) if main else None
     table = plan_table(parts.sigmas, draw_plan(recipe, parts.sigmas, step=1, batch=0))
     progress(ProgressEvent("training", state.step, train.steps, note=table))

@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from reward_tuning import __version__
 from reward_tuning.cli.cp import cp
 from reward_tuning.cli.export import export
 from reward_tuning.cli.generate import generate
@@ -39,6 +41,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"reward-tuning {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say the version.", callback=_tell_version, is_eager=True),
+    ] = False,
+) -> None:
+    """What stands before a verb."""
+
+
 for _verb in VERBS:
     app.command(_verb.__name__)(_verb)
 

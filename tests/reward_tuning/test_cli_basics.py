@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reward_tuning import cli
+from reward_tuning import __version__, cli
 from reward_tuning.recipe_files import shipped_recipes
 from reward_tuning.yaml_text import read_yaml
 from tests.reward_tuning.command_line import Command, command
@@ -15,6 +15,13 @@ from tests.reward_tuning.recipes_for_tests import write_recipe
 
 run = pytest.fixture(command, name="run")
 VERBS = ["ls", "show", "cp", "validate", "run", "resume", "generate", "export", "pretrain"]
+
+
+def test_version(run: Command) -> None:
+    done = run("--version")
+    declared = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert (done.code, done.out) == (0, f"reward-tuning {__version__}\n")
+    assert f'\nversion = "{__version__}"\n' in declared
 
 
 @pytest.mark.parametrize(

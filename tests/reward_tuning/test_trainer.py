@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -371,3 +372,26 @@ def test_too_many_bad_steps_in_a_row_stop_the_run(
     assert [row["bad_steps"] for row in found] == [0, 1, 1, 2, 3]
     assert found[1]["grad_norm"] is None
     assert not (tmp_path / "b" / "lora").exists()
+
+
+def test_a_resumed_run_says_where_it_goes_on(world: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(world, tmp_path / "run", "train.checkpoint_every=1")
+    told: list[str] = []
+
+    def listen(event: ProgressEvent, stop_at: int) -> None:
+        told.append(event.note)
+        if event.stage == "training" and event.done == stop_at:
+            raise KeyboardInterrupt
+
+    for resume, stop_at in ((False, 0), (True, 2), (True, -1)):
+        try:
+            run(recipe, resume=resume, progress=partial(listen, stop_at=stop_at))
+        except KeyboardInterrupt:
+            told.append("stopped")
+    told = [note for note in told if note == "stopped" or note.startswith("going on")]
+    assert told == [
+        "stopped",
+        "going on from the beginning: no checkpoint",
+        "stopped",
+        "going on after step 1",
+    ]
