@@ -11,7 +11,7 @@ Prints one JSON object. At K = 1, 4, 10 and 25 active steps the arms are the scr
 own loop (`published tail-K`), the same with each block recomputed in the backward pass, as its
 command line has it (`checkpointed`), the same plan, guidance and frame on our engine (`ours
 tail-K`: the gradient is the same, number by number) and the shipped recipe's method (`ours
-drtune-K`: negative branch detached). All judge one frame.
+drtune-K`: negative branch detached). All judge one frame of 25 sampling steps.
 
 - `memory`: peak bytes of one step, `saved` for backward and `allocated` (`peak_memory.py` says what
   they are), ours over theirs, and how they grow with K;
@@ -19,7 +19,8 @@ drtune-K`: negative branch detached). All judge one frame.
   what other processes take.
 
 With `--to-score`, `to_score` (`score_race.py`): training time until a held-out score is reached, by
-median over seeds.
+median over seeds. On a busy machine OMP_NUM_THREADS=1 and `--clock process` count the process's own
+time.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from benchmarks.contestants import (
 from benchmarks.machine import machine
 from benchmarks.peak_memory import peak_of
 from benchmarks.score_race import Race, race
+from benchmarks.trainee import CLOCKS
 
 ACTIVE_STEPS = (1, 4, 10, 25)
 QUICK_STEPS = (1, 10)
@@ -131,6 +133,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, help="timed steps of each arm")
     parser.add_argument("--to-score", action="store_true", help="also time to a held-out score")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="of --to-score")
     parser.add_argument("--grid-seconds", type=float, help="training time of each arm and rate")
     parser.add_argument("--seconds-each", type=float, help="training time of the chosen, per seed")
     parser.add_argument("--points", type=int, help="evaluations in that time")
@@ -173,6 +176,7 @@ def main() -> None:
             prompts=arguments.prompts,
             rates=tuple(arguments.rates),
             seeds=tuple(arguments.seeds),
+            clock=arguments.clock,
         )
         report["to_score"] = race(settings, accelerator, tell)
     report["load_average_at_the_end"] = machine()["load_average"]

@@ -18,9 +18,9 @@ from reward_tuning.trainer import optimiser_step
 
 RECIPE = "tiny-drtune-hps"
 SAMPLING_STEPS = 25
-COMMON = (f"sampling.steps={SAMPLING_STEPS}", "train.ema_decay=null")
-FIRST_FRAME = "train.decoded=first"
-"""Our side judges what the published one does: the frame of the first latent."""
+LIKE_THE_SCRIPT = (f"sampling.steps={SAMPLING_STEPS}", "train.decoded=first")
+"""Its sampler, and the frame that it judges: that of the first latent."""
+COMMON = ("train.ema_decay=null",)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def published_arm(strategy: str, active_steps: int) -> Arm:
     """A strategy of the published script in the restated loop."""
     name = "last" if strategy == "last" else f"{strategy}-{active_steps}"
     method = f"method={{kind: easyanimate, strategy: {strategy}, active_steps: {active_steps}}}"
-    return Arm(f"published {name}", True, (method, *SETTINGS))
+    return Arm(f"published {name}", True, (method, *LIKE_THE_SCRIPT, *SETTINGS))
 
 
 def same_gradient_arm(active_steps: int) -> Arm:
@@ -57,7 +57,7 @@ def recipe_arm(active_steps: int) -> Arm:
         f"method={{kind: drtune, active_steps: {active_steps}, early_stop: false, "
         "smallest_step: 0.0}"
     )
-    return Arm(f"ours drtune-{active_steps}", False, (method, FIRST_FRAME))
+    return Arm(f"ours drtune-{active_steps}", False, (method, *LIKE_THE_SCRIPT))
 
 
 def checkpointed(arm: Arm) -> Arm:

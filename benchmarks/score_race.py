@@ -1,10 +1,11 @@
 """Both loops train against the clock: every arm at every rate, then the best of each again.
 
 The script's strategies (tail with its K = 10, uniform with its K = 5, last) against the shipped
-recipe's method, judging one frame as the script does and every frame as the recipe does. Every arm
+recipe as it is, with its short rollouts, and with the script's 25 steps. Every arm
 tries every learning rate for a short time; the arm and rate of each loop that then score highest
 run for longer, with every seed. The clock stands still while held-out prompts are scored: whole
-clips, from the same noise each time, by the judge that is trained on and by one that is not.
+clips of 25 steps, the script's sampler, from the same noise each time, by the judge that is trained
+on and by one that is not.
 """
 
 from __future__ import annotations
@@ -15,8 +16,17 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from benchmarks.contestants import COMMON, FIRST_FRAME, RECIPE, Arm, Contestant, published_arm
+from base_model.sigmas import sigma_table
+from benchmarks.contestants import (
+    COMMON,
+    RECIPE,
+    SAMPLING_STEPS,
+    Arm,
+    Contestant,
+    published_arm,
+)
 from benchmarks.time_to_score import Curve, Point, best, compare_curves, train_curve
+from benchmarks.trainee import CLOCKS
 from reward_tuning.evaluation import evaluate
 from reward_tuning.judges import load_judges
 from reward_tuning.loading import load_recipe
@@ -26,7 +36,7 @@ ARMS = (
     published_arm("tail", 10),
     published_arm("uniform", 5),
     published_arm("last", 1),
-    Arm("ours recipe, first frame", False, (FIRST_FRAME,)),
+    Arm("ours recipe, whole rollouts", False, (f"sampling.steps={SAMPLING_STEPS}",)),
     Arm("ours recipe", False, ()),
 )
 LOOPS = {True: "published", False: "ours"}
@@ -44,6 +54,7 @@ class Race:
         prompts: Held-out prompts of each evaluation, one clip each.
         rates: Learning rates that every arm tries.
         seeds: Of adapter, prompts and noise; the first one tries the grid.
+        clock: Of the training time.
     """
 
     grid_seconds: float
@@ -52,6 +63,7 @@ class Race:
     prompts: int
     rates: Sequence[float]
     seeds: Sequence[int]
+    clock: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class HeldOut:
             None if base else adapter_state(parts.sampler.generator.transformer),
             dict(enumerate(parts.held_out[: self.recipe.evaluation.prompts])),
             self.judges,
-            parts.sigmas,
+            sigma_table(SAMPLING_STEPS),
             seed=self.recipe.seed,
             batch_size=self.recipe.train.batch_size,
         ).means()
@@ -120,6 +132,7 @@ def race(settings: Race, accelerator: Accelerator, tell: Callable[[str], None]) 
             base,
             seconds=seconds,
             points=points,
+            clock=CLOCKS[settings.clock],
         )
         tell(f"{arm.name}, rate {rate:g}, seed {seed}: {shown(curve[-1])}")
         return Run(arm, rate, seed, curve)

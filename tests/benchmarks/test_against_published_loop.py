@@ -9,7 +9,7 @@ import torch
 
 from base_model.sigmas import sigma_table
 from benchmarks.against_published_loop import arms_of, growth, ratios
-from benchmarks.contestants import COMMON, RECIPE, SAMPLING_STEPS, Arm
+from benchmarks.contestants import COMMON, LIKE_THE_SCRIPT, RECIPE, SAMPLING_STEPS, Arm
 from benchmarks.machine import cpu_model, machine
 from benchmarks.peak_memory import peak_allocated
 from benchmarks.score_race import ARMS, Run, best_run
@@ -43,8 +43,9 @@ def test_the_published_settings() -> None:
 
 @pytest.mark.parametrize("k", [1, 4, 10, 25])
 def test_the_recipes_method_with_another_number_of_steps(k: int) -> None:
-    shipped, recipe = load_recipe(RECIPE, COMMON), recipe_of(arms_of(k)[3])
-    assert recipe.train == shipped.train.model_copy(update={"decoded": "first"})
+    shipped = load_recipe(RECIPE, [*COMMON, *LIKE_THE_SCRIPT])
+    recipe = recipe_of(arms_of(k)[3])
+    assert recipe.train == shipped.train
     assert draw_frames(recipe, step=1, batch=0) == (0,)
     assert recipe.sampling == shipped.sampling
     assert (recipe.method.kind, shipped.method.kind) == ("drtune", "drtune")
@@ -61,6 +62,8 @@ def test_the_race_has_the_scripts_strategies_and_the_recipe_as_it_is() -> None:
     }
     assert strategies == {"tail": 10, "uniform": 5, "last": 1}
     assert recipe_of(ARMS[-1]) == load_recipe(RECIPE, COMMON)
+    steps = {recipe.sampling.steps for recipe in map(recipe_of, ARMS[:-1])}
+    assert steps == {SAMPLING_STEPS}
     sizes = {recipe_of(arm).train.batch_size for arm in ARMS}
     assert len(sizes) == 1
 
