@@ -22,6 +22,7 @@ from reward_tuning.sections import (
     NotNegative,
     PromptsSection,
     RewardSection,
+    RolloutSection,
     SamplingSection,
     Section,
     Text,
@@ -184,6 +185,7 @@ class Recipe(Section):
     generator: GeneratorSection
     prompts: PromptsSection
     sampling: SamplingSection = Field(default_factory=SamplingSection)
+    rollout: RolloutSection = Field(default_factory=RolloutSection)
     method: Method
     rewards: list[RewardSection] = Field(min_length=1, description="One judge or more")
     lora: LoraSection = Field(default_factory=LoraSection)

@@ -14,8 +14,10 @@ from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
+from reward_tuning.cheap_steps import CheapSteps
 from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
+from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora import LoraSpec, attach
 from reward_tuning.methods import make_plan
@@ -43,6 +45,7 @@ class RunParts:
         held_out: Prompts of the evaluation.
         sigmas: `(N + 1,)`, the training sampler's table.
         fingerprints: Hash of each checkpoint.
+        cheap: How rollouts compute the steps without gradient.
     """
 
     sampler: ClipSampler
@@ -52,6 +55,7 @@ class RunParts:
     held_out: list[Prompt]
     sigmas: Tensor
     fingerprints: dict[str, str]
+    cheap: CheapSteps
 
 
 def load_parts(
@@ -66,7 +70,8 @@ def load_parts(
         progress: Told what is being loaded.
 
     Raises:
-        TuningError: A prompt file or a value that does not fit.
+        TuningError: A prompt file or a value that does not fit, or an installed library that
+            cannot do what the rollout asks for.
         GeneratorError: A generator that cannot be loaded or does not take these sizes.
         RewardError: A judge that cannot be loaded, held-out ones included.
     """
@@ -75,6 +80,8 @@ def load_parts(
     sigmas = sigma_table(recipe.sampling.steps, recipe.sampling.shift)
     draw_plan(recipe, sigmas, step=1, batch=0)
     draw_frames(recipe, step=1, batch=0)
+    if recipe.rollout.cache is not None:
+        require_first_block_cache()
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
@@ -117,7 +124,8 @@ def load_parts(
         sampling.guidance_rescale,
         recipe.train.decoder_checkpointing,
     )
-    return RunParts(sampler, parameters, judges, stream, held_out, sigmas, fingerprints)
+    cheap = CheapSteps(recipe.rollout.cache)
+    return RunParts(sampler, parameters, judges, stream, held_out, sigmas, fingerprints, cheap)
 
 
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:

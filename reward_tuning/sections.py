@@ -138,6 +138,21 @@ class SamplingSection(Section):
     )
 
 
+class RolloutSection(Section):
+    """How training computes the steps of a rollout that receive no gradient.
+
+    The steps that the sweep runs again are always computed in full; samples and evaluation, too.
+    """
+
+    cache: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="First-block cache: where what the first block adds has changed by no more "
+        "than this share since the last step computed in full, the other blocks are not run "
+        "(0.05 to 0.2; diffusers 0.35 or newer); null = off",
+    )
+
+
 Rescale = Annotated[
     float,
     Field(

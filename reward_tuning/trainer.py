@@ -161,6 +161,7 @@ def optimiser_step(
             normalise_steps=train.normalise_steps,
             merge=train.merge,
             terms=terms,
+            cheap=parts.cheap,
             phase=clock,
         )
         reports.append(report)

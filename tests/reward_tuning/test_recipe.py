@@ -46,6 +46,7 @@ def test_top_level_sections_are_the_contract() -> None:
         "generator",
         "prompts",
         "sampling",
+        "rollout",
         "method",
         "rewards",
         "lora",
