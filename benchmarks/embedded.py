@@ -5,8 +5,8 @@
 Prints one JSON object: `vae_psnr` in dB (bar: 32); per language the share of generated clips
 (25 steps, guidance 5) in which the oracle reads every attribute of the prompt (bar: 0.40 to 0.80,
 languages within 0.10); and per judge the share of held-out frames whose true word scores highest
-among the words of its attribute, of preference pairs ordered right, and the aesthetic head's
-correlation with its analytic target.
+among the words of its attribute, of preference pairs ordered right, the aesthetic head's
+correlation with its analytic target, and what the judge of noisy latents reads at each noise level.
 """
 
 import argparse
@@ -19,15 +19,16 @@ from base_model.tiny.measure import measure
 from reward_tuning.pretrain.judge_accuracy import (
     appeal_correlation,
     attribute_accuracy,
+    latent_accuracy,
     preference_accuracy,
 )
-from rewards import load_reward
+from rewards import load_latent_reward, load_reward
 
 TEXT_JUDGES = {"hps": "hps", "clip": "clip", "clip-held-out": "clip"}
 
 
-def measure_judges(frames: int) -> dict[str, Any]:
-    """Accuracies of the shipped judges on that many held-out frames or pairs."""
+def measure_judges(frames: int, vae: Any) -> dict[str, Any]:
+    """Accuracies of the shipped judges on that many held-out frames, pairs or clips."""
     measured: dict[str, Any] = {}
     for name, kind in TEXT_JUDGES.items():
         judge: Any = load_reward(kind, f"tiny/{name}.safetensors")
@@ -37,6 +38,8 @@ def measure_judges(frames: int) -> dict[str, Any]:
         }
     aesthetic: Any = load_reward("aesthetic", "tiny/aesthetic.safetensors")
     measured["aesthetic"] = {"correlation": appeal_correlation(aesthetic, frames, seed=0)}
+    latent = load_latent_reward("tiny/latent-clip.safetensors")
+    measured["latent-clip"] = latent_accuracy(latent, vae, frames, seed=0)
     return measured
 
 
@@ -58,7 +61,7 @@ def main() -> None:
         prompts_per_language=arguments.prompts,
         report=report,
     )
-    numbers["judges"] = measure_judges(arguments.frames)
+    numbers["judges"] = measure_judges(arguments.frames, generator.vae)
     print(json.dumps(numbers, indent=2))
 
 

@@ -1,14 +1,18 @@
 """Every method on the embedded world, at an equal wall-clock budget.
 
-    python -m benchmarks.methods [--recipes NAME ...] [--seeds 0 1 2] [--seconds 90]
-                                 [--prompts 32] [--clips 2] [--output FILE.jsonl]
-    python -m benchmarks.methods --report FILE.jsonl [--table FILE.md] [--picture FILE.png]
+    python -m benchmarks.methods [--recipes NAME ...] [--arm LABEL RECIPE KEY=VALUE ...]
+                                 [--seeds 0 1 2] [--seconds 150] [--clock wall|process]
+                                 [--prompts 48] [--clips 2] [--output FILE.jsonl]
+    python -m benchmarks.methods --report FILE.jsonl ... [--table FILE.md] [--picture FILE.png]
 
 Each run has a process of its own, trains by its shipped recipe for so many seconds of optimiser
 steps (loading and evaluation are not counted), and is then measured against the base on held-out
-prompts with equal noise: HPS, the held-out judge, the oracle, motion, diversity. Every finished run
-is one line of the output; runs whose line is there are not made again. Needs no GPU; the picture
-needs matplotlib.
+prompts with equal noise: HPS, the held-out judge, the oracle, motion, diversity. `--arm` adds a
+recipe with overrides under a name of its own. Every finished run is one line of the output; runs
+whose line is there are not made again. Needs no GPU; the picture needs matplotlib.
+
+On a machine that does other work, `--clock process` counts the process's own time on one thread,
+which is the wall's of an idle core.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine
 from reward_tuning.bootstrap import paired_difference
 
 BASE = "base"
@@ -39,44 +45,76 @@ RECIPES = (
     "tiny-flowbp-bridge-hps",
     "tiny-srpo-hps",
     "tiny-easyanimate-hps",
+    "tiny-prfl-latent",
 )
 JUDGES = "tiny-drtune-hps"
 """The recipe whose judges measure every run, whatever it was trained on."""
 
+OTHER_REWARDS = ("tiny-srpo-hps", "tiny-prfl-latent")
+"""Trained on something else than a score of HPS."""
+
 METRICS = ("hps", "clip_held_out", "oracle", "motion", "diversity")
 
 
-def one_run(name: str, seed: int, seconds: float, prompts: int, clips: int) -> dict[str, Any]:
+CLOCKS: dict[str, Callable[[], float]] = {
+    "wall": time.perf_counter,
+    "process": time.process_time,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every run of a comparison has in common.
+
+    Attributes:
+        seconds: Of optimiser steps, on the clock.
+        clock: A key of `CLOCKS`; `process` runs on one thread.
+        prompts: Held-out ones.
+        clips: Of each prompt.
+    """
+
+    seconds: float
+    clock: str
+    prompts: int
+    clips: int
+
+
+def one_run(
+    label: str, name: str, overrides: Sequence[str], seed: int, settings: Settings
+) -> dict[str, Any]:
     """Train a recipe for so long, and measure it; `base` is measured untrained.
 
     Returns:
-        The run's line: `recipe`, `seed`, `steps`, `seconds`, `peak_bytes`, `curve` (seconds and
-        mean training reward of each step) and `values`, metric to one value a prompt.
+        The run's line: `recipe` (the label), `seed`, `steps`, `seconds`, `peak_bytes`, `curve`
+        (seconds and mean training reward of each step) and `values`, metric to one value a prompt.
     """
     import torch
     from accelerate import Accelerator
 
     from reward_tuning.evaluation import evaluate
-    from reward_tuning.finish import evaluation_sigmas
     from reward_tuning.judges import load_judges
     from reward_tuning.loading import load_recipe
     from reward_tuning.progress import silent
-    from reward_tuning.run_parts import load_parts
+    from reward_tuning.run_parts import evaluation_sigmas, load_parts
     from reward_tuning.run_state import exported_state, start
     from reward_tuning.trainer import optimiser_step
 
-    overrides = [f"seed={seed}", f"evaluation.prompts={prompts}"]
-    recipe = load_recipe(JUDGES if name == BASE else name, overrides)
+    if settings.clock == "process":
+        torch.set_num_threads(1)
+    clock = CLOCKS[settings.clock]
+    base = label == BASE
+    common = [f"seed={seed}", f"evaluation.prompts={settings.prompts}"]
+    recipe = load_recipe(name, [*overrides, *common])
     measuring = load_recipe(JUDGES)
     device = torch.device("cpu")
     parts = load_parts(recipe, device, sys.maxsize, silent)
     state, accelerator = start(recipe, parts), Accelerator()
     curve: list[tuple[float, float]] = []
     spent, peak = 0.0, 0
-    while name != BASE and spent < seconds:
-        began = time.perf_counter()
+    while not base and spent < settings.seconds:
+        began = clock()
         row = optimiser_step(recipe, parts, state, accelerator)
-        spent += time.perf_counter() - began
+        spent += clock() - began
         curve.append((spent, sum(row["reward"].values()) / len(row["reward"])))
         peak = max(peak, *row["memory"].values())
     frames = recipe.sampling.frames
@@ -85,26 +123,28 @@ def one_run(name: str, seed: int, seconds: float, prompts: int, clips: int) -> d
     )
     scores = evaluate(
         parts.sampler,
-        None if name == BASE else exported_state(parts, state),
+        None if base else exported_state(parts, state),
         dict(enumerate(parts.held_out)),
         judges,
-        evaluation_sigmas(recipe),
+        evaluation_sigmas(measuring),
         seed=seed,
-        seeds=clips,
+        seeds=settings.clips,
         batch_size=8,
         oracle=True,
     )
     return {
-        "recipe": name,
+        "recipe": label,
+        "of": name,
+        "overrides": list(overrides),
         "seed": seed,
         "steps": state.step,
         "seconds": spent,
         "peak_bytes": max(peak, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
         "curve": curve,
         "values": {metric: list(of.values()) for metric, of in scores.values.items()},
-        "settings": {"seconds": seconds, "prompts": prompts, "clips": clips},
+        "settings": asdict(settings),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "machine": machine(),
     }
 
 
@@ -113,25 +153,32 @@ def all_runs(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
     lines = read(output) if output.exists() else []
-    settings = {
-        "seconds": arguments.seconds,
-        "prompts": arguments.prompts,
-        "clips": arguments.clips,
-    }
+    settings = asdict(settings_of(arguments))
     if any(line["settings"] != settings for line in lines):
         raise SystemExit(f"{output} holds runs of other settings; give another --output")
     done = {(line["recipe"], line["seed"]) for line in lines}
+    arms = [[BASE, JUDGES], *([name, name] for name in arguments.recipes), *arguments.arm]
     for seed in arguments.seeds:
-        for name in (BASE, *arguments.recipes):
-            if (name, seed) in done:
+        for arm in arms:
+            if (arm[0], seed) in done:
                 continue
-            print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
-            command = [sys.executable, "-m", "benchmarks.methods", "--one", name, str(seed)]
-            command += ["--seconds", str(arguments.seconds)]
-            command += ["--prompts", str(arguments.prompts), "--clips", str(arguments.clips)]
-            made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            print(f"{arm[0]}, seed {seed}", file=sys.stderr, flush=True)
+            command = [sys.executable, "-m", "benchmarks.methods", "--one", str(seed)]
+            for name, value in settings.items():
+                command += [f"--{name}", str(value)]
+            made = subprocess.run(
+                [*command, "--recipes", "--arm", *arm],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
             with output.open("a", encoding="utf-8") as file:
                 file.write(made.stdout.splitlines()[-1] + "\n")
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """The part of the command line that every run shares."""
+    return Settings(arguments.seconds, arguments.clock, arguments.prompts, arguments.clips)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -229,7 +276,7 @@ def draw(lines: Sequence[dict[str, Any]], path: Path, window: int = 8) -> None:
     of_recipe = defaultdict(list)
     for line in lines:
         # Another reward has another scale, and no place in this picture.
-        if line["recipe"] not in (BASE, "tiny-srpo-hps"):
+        if line["recipe"] not in (BASE, *OTHER_REWARDS):
             of_recipe[line["recipe"]].append(np.asarray(line["curve"]))
     for number, (name, curves) in enumerate(sorted(of_recipe.items())):
         kernel = np.ones(window) / window
@@ -257,30 +304,34 @@ def draw(lines: Sequence[dict[str, Any]], path: Path, window: int = 8) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare the methods at equal wall-clock time.")
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser = argparse.ArgumentParser(description="Compare the methods at equal time.")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument(
+        "--arm", nargs="+", action="append", default=[], metavar=("LABEL RECIPE", "KEY=VALUE")
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=90.0, help="of optimiser steps, each run")
-    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=150.0, help="of optimiser steps, each run")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
+    parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--clips", type=int, default=2, help="of each prompt")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-methods.jsonl"))
-    parser.add_argument("--one", nargs=2, metavar=("RECIPE", "SEED"), help="one run, to stdout")
-    parser.add_argument("--report", type=Path, help="make table and picture of this file")
+    parser.add_argument("--one", type=int, metavar="SEED", help="the arm alone, to stdout")
+    parser.add_argument("--report", type=Path, nargs="+", help="table and picture of these files")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     if arguments.report:
-        lines = read(arguments.report)
+        lines = [line for path in arguments.report for line in read(path)]
         text = table(lines)
         print(text)
         if arguments.table:
             arguments.table.write_text(text, encoding="utf-8")
         if arguments.picture:
             draw(lines, arguments.picture)
-    elif arguments.one:
-        name, seed = arguments.one
-        settings = (arguments.seconds, arguments.prompts, arguments.clips)
-        print(json.dumps(one_run(name, int(seed), *settings)))
+    elif arguments.one is not None:
+        ((label, name, *overrides),) = arguments.arm
+        made = one_run(label, name, overrides, arguments.one, settings_of(arguments))
+        print(json.dumps(made))
     else:
         all_runs(arguments)
 

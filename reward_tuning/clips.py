@@ -14,6 +14,7 @@ from reward_tuning.errors import TuningError
 
 FPS = 8  # of EasyAnimateV5.1's clips
 ENDINGS = (".mp4", ".gif", ".png")
+VIDEOS = (".mp4", ".webm")  # read through ffmpeg
 CRF = 12  # x264's quality; about 40 dB and more, so that a file shows what was judged
 
 
@@ -52,7 +53,7 @@ def read_clip(path: str | Path) -> Tensor:
     """Read a clip.
 
     Args:
-        path: An mp4 or gif file.
+        path: An mp4, webm or gif file.
 
     Returns:
         `(f, 3, H, W)` float32 in [0, 1].
@@ -63,7 +64,7 @@ def read_clip(path: str | Path) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise TuningError(f"clip {path}: no such file")
-    plugin = "FFMPEG" if path.suffix == ".mp4" else "pillow"
+    plugin = "FFMPEG" if path.suffix.lower() in VIDEOS else "pillow"
     try:
         video = np.stack([np.asarray(frame)[..., :3] for frame in iio.imiter(path, plugin=plugin)])
     except (OSError, ValueError, RuntimeError, StopIteration) as error:

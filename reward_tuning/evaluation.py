@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -58,6 +58,7 @@ def evaluate(
     batch_size: int = 4,
     keep_clips: int = 0,
     oracle: bool = False,
+    at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
     stage: str = "evaluation",
     progress: ProgressFn = silent,
 ) -> SideScores:
@@ -77,6 +78,7 @@ def evaluate(
         batch_size: Clips sampled at a time.
         keep_clips: Return the first clip of prompts with an index below this.
         oracle: Ask the embedded world's oracle, too (`oracle_applies`).
+        at_work: Entered while VAE and judges work (`Offload.at_work`).
         stage: Of the progress events.
         progress: Told after every sampling step.
 
@@ -103,8 +105,10 @@ def evaluate(
                 sigmas,
                 tell,
             )
-            frames = sampler.generator.decode(latents)
-            for name, scores in _scores(frames, latents, chosen, judges, oracle).items():
+            with at_work():
+                frames = sampler.generator.decode(latents)
+                scored = _scores(frames, latents, chosen, judges, oracle)
+            for name, scores in scored.items():
                 of = found.setdefault(name, {})
                 for (index, _), value in zip(part, scores.tolist(), strict=True):
                     of.setdefault(index, []).append(value)

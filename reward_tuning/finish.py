@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from base_model.sigmas import sigma_table
 from reward_tuning.clips import side_by_side, write_clip
 from reward_tuning.evaluation import (
     compare,
@@ -23,21 +22,17 @@ from reward_tuning.evaluation import (
 from reward_tuning.exports import DIFFUSERS_FILE, export_adapter
 from reward_tuning.judges import load_judges
 from reward_tuning.lora import LoraWeights
+from reward_tuning.offload import judge_modules
 from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_parts import RunParts
+from reward_tuning.run_parts import RunParts, evaluation_sigmas
 from reward_tuning.seeds import derive_seed
 from reward_tuning.whole_file import write_whole
 
 SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
 ORIGINAL_FILE = "original.safetensors"
 SMALL = 256  # clips narrower than this are enlarged to be seen
-
-
-def evaluation_sigmas(recipe: Recipe) -> Tensor:
-    """The table that clips of the evaluation and of the sample sets are drawn with."""
-    return sigma_table(recipe.evaluation.steps or recipe.sampling.steps)
 
 
 def write_samples(
@@ -59,6 +54,7 @@ def write_samples(
         seed=recipe.seed,
         batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
         keep_clips=SAMPLES,
+        at_work=parts.offload.at_work,
         stage="samples",
         progress=progress,
     )
@@ -122,7 +118,9 @@ def finish(
     if main:
         export(recipe, folder, adapter)
     size = parts.sampler.size
-    judges = [*parts.judges, *load_judges(section.held_out_rewards, size[0], accelerator.device)]
+    held_out = load_judges(section.held_out_rewards, size[0], accelerator.device)
+    judges = [*parts.judges, *held_out]
+    offload = parts.offload.joined(judge_modules(held_out) if recipe.train.offload_judges else [])
     rank, ranks = accelerator.process_index, accelerator.num_processes
     prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
     sides = []
@@ -138,6 +136,7 @@ def finish(
             batch_size=section.batch_size or recipe.train.batch_size,
             keep_clips=SAMPLES,
             oracle=oracle_applies(parts.held_out, size),
+            at_work=offload.at_work,
             stage=f"evaluation of {name}",
             progress=progress,
         )

@@ -15,6 +15,7 @@ from reward_tuning.recipe_files import (
     locate_generator,
     locate_judge,
     locate_prompts,
+    locate_replay,
 )
 from reward_tuning.yaml_text import read_yaml, write_yaml
 
@@ -186,6 +187,9 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Callable[[str, Path], st
     for key in ("train", "held_out"):
         if _is_name(section("prompts").get(key)):
             yield ("prompts", key), locate_prompts
+    replay = section("train").get("replay")
+    if isinstance(replay, dict) and _is_name(replay.get("source")):
+        yield ("train", "replay", "source"), locate_replay
     yield from judges(data.get("rewards"), "rewards")
     yield from judges(
         section("evaluation").get("held_out_rewards"), "evaluation", "held_out_rewards"

@@ -172,6 +172,7 @@ def step_row(
     *,
     grad_norm: float,
     learning_rate: float,
+    replay: float | None = None,
     bad_steps: int,
     clock: PhaseClock,
 ) -> dict[str, Any]:
@@ -183,6 +184,7 @@ def step_row(
         means: `loss`, `motion` and `reward/LABEL`, over every batch and rank.
         grad_norm: Of the whole gradient, before clipping.
         learning_rate: Of this step.
+        replay: Flow-matching loss of the replayed clips; None where none were.
         bad_steps: Steps skipped so far, this one included.
         clock: Of this step.
     """
@@ -220,6 +222,7 @@ def step_row(
         },
         "motion": means["motion"],
         "drift": mean(drifts) if drifts else None,
+        "replay": replay,
         "learning_rate": learning_rate,
         "bad_steps": bad_steps,
         "seconds": dict(clock.seconds) | {"step": sum(clock.seconds.values())},

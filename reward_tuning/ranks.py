@@ -28,6 +28,14 @@ def mean_gradient(parameters: list[nn.Parameter], accelerator: Accelerator) -> N
         grad.copy_(mean.view_as(grad))
 
 
+def mean_of_all(values: list[float], accelerator: Accelerator) -> float:
+    """Mean of one number a batch over batches and processes; every process has as many."""
+    mean = torch.tensor(values, dtype=torch.float32).mean().to(accelerator.device)
+    if accelerator.num_processes > 1:
+        mean = accelerator.reduce(mean, "mean")
+    return float(mean)
+
+
 def mean_over_ranks(
     reports: list[BatchReport], labels: list[str], accelerator: Accelerator
 ) -> dict[str, float]:

@@ -109,6 +109,23 @@ def locate_prompts(value: str, folder: Path) -> str:
     return place
 
 
+def locate_replay(value: str, folder: Path) -> str:
+    """Resolve the clips of a replay: `base`, or a .jsonl file relative to the recipe.
+
+    Raises:
+        TuningError: It is neither.
+    """
+    if value == "base":
+        return value
+    path = (folder / Path(value).expanduser()).resolve()
+    if path.suffix.lower() != ".jsonl" or not path.is_file():
+        raise TuningError(
+            f"allowed: base, or a .jsonl file of clips; there is none at {path}. Write one with "
+            '{"prompt": "...", "video": "clip.mp4"} a line'
+        )
+    return str(path)
+
+
 def prompt_path(value: str) -> Path:
     """Return the file of a resolved prompt name."""
     return Path(value) if Path(value).is_absolute() else shipped_folder("recipes", value)

@@ -54,6 +54,11 @@ class RunFolder:
         return self.root / "lora"
 
     @property
+    def replay(self) -> Path:
+        """The latents of the replay's clips, where it is on."""
+        return self.root / "replay.safetensors"
+
+    @property
     def evaluation(self) -> Path:
         """Base against tuned; written last, so it is the mark of a finished run."""
         return self.root / "evaluation.json"
@@ -125,7 +130,7 @@ class RunFolder:
                 f"output: {self.root} holds a run already; go on with it by `reward-tuning resume "
                 f"{self.root}`, or choose another folder with output=DIR"
             )
-        for path in (self.checkpoints, self.lora, self.evaluation):
+        for path in (self.checkpoints, self.lora, self.replay, self.evaluation):
             if path.exists():
                 raise TuningError(
                     f"output: {self.root} holds {path.name} of something else and no recipe.yaml; "

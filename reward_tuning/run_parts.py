@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from base_model.checkpoint import local_folder
@@ -21,11 +22,15 @@ from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora import LoraSpec, attach
 from reward_tuning.methods import make_plan
+from reward_tuning.offload import Offload, judge_modules
 from reward_tuning.plan import Plan
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.recipe import Recipe
 from reward_tuning.recipe_files import prompt_path
+from reward_tuning.replay import ReplayClips
+from reward_tuning.replay_clips import replay_clips
+from reward_tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
@@ -46,6 +51,9 @@ class RunParts:
         sigmas: `(N + 1,)`, the training sampler's table.
         fingerprints: Hash of each checkpoint.
         cheap: How rollouts compute the steps without gradient.
+        sources: Of the replay's clips; empty where it is off.
+        replay: These clips, once they are made (`with_replay`).
+        offload: Of judges and VAE, as the recipe wants; of nothing where it does not.
     """
 
     sampler: ClipSampler
@@ -56,6 +64,9 @@ class RunParts:
     sigmas: Tensor
     fingerprints: dict[str, str]
     cheap: CheapSteps
+    sources: list[ReplaySource] = field(default_factory=list)
+    replay: ReplayClips | None = None
+    offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
 
 
 def load_parts(
@@ -86,9 +97,15 @@ def load_parts(
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
 
-    loading("judges")
     sampling = recipe.sampling
+    size = (sampling.frames, sampling.height, sampling.width)
+    sources = replay_sources(recipe, stream)
+    if recipe.train.replay is not None and recipe.train.replay.source != "base":
+        loading("clips of the replay")
+        check_sources(Path(recipe.train.replay.source), sources, size)
+    loading("judges")
     judges = load_judges(recipe.rewards, sampling.frames, device)
+    offload = Offload(judge_modules(judges) if recipe.train.offload_judges else [], device)
     # A damaged held-out judge shall not be found after hours of training.
     load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
     fingerprints = fingerprints_of(recipe, loading)
@@ -98,6 +115,7 @@ def load_parts(
     if prompts > len(stream):  # every epoch has the same prompts
         texts = [stream.prompt_at(position).text for position in range(len(stream))]
     texts += [prompt.text for prompt in held_out] + [sampling.negative_prompt]
+    texts += [source.prompt for source in sources]
     states = text_states(
         recipe.generator.checkpoint, texts, dtype=dtype, device=device, progress=progress
     )
@@ -105,7 +123,6 @@ def load_parts(
     generator = load_generator(
         recipe.generator.checkpoint, dtype=dtype, device=device, text_encoder=False
     )
-    size = (sampling.frames, sampling.height, sampling.width)
     generator.latent_shape(1, *size)  # refuses what the checkpoint cannot sample
     lora = recipe.lora
     parameters = attach(
@@ -115,6 +132,8 @@ def load_parts(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
+    if recipe.train.offload_vae:
+        offload = offload.joined([generator.vae])
     sampler = ClipSampler(
         generator,
         states,
@@ -124,8 +143,54 @@ def load_parts(
         sampling.guidance_rescale,
         recipe.train.decoder_checkpointing,
     )
-    cheap = CheapSteps(recipe.rollout.cache)
-    return RunParts(sampler, parameters, judges, stream, held_out, sigmas, fingerprints, cheap)
+    return RunParts(
+        sampler,
+        parameters,
+        judges,
+        stream,
+        held_out,
+        sigmas,
+        fingerprints,
+        CheapSteps(recipe.rollout.cache),
+        sources,
+        offload=offload,
+    )
+
+
+def with_replay(
+    recipe: Recipe, parts: RunParts, file: Path, accelerator: Accelerator, progress: ProgressFn
+) -> RunParts:
+    """The parts with the replay's clips, made or read back; unchanged where it is off.
+
+    Args:
+        recipe: Resolved.
+        parts: Of the run.
+        file: Where the clips' latents are kept.
+        accelerator: Of the run: its processes share the work.
+        progress: Told while they are made.
+
+    Raises:
+        TuningError: See `reward_tuning.replay_clips.replay_clips`.
+    """
+    if not parts.sources:
+        return parts
+    clips, content = replay_clips(
+        recipe,
+        parts.sampler,
+        parts.sources,
+        evaluation_sigmas(recipe),
+        generator_hash=parts.fingerprints["generator"],
+        file=file,
+        accelerator=accelerator,
+        decoding=parts.offload.at_work,
+        progress=progress,
+    )
+    return replace(parts, replay=clips, fingerprints=parts.fingerprints | {"replay clips": content})
+
+
+def evaluation_sigmas(recipe: Recipe) -> Tensor:
+    """The table that clips to be looked at, scored or replayed are drawn with."""
+    return sigma_table(recipe.evaluation.steps or recipe.sampling.steps)
 
 
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:

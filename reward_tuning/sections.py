@@ -519,6 +519,28 @@ class LoraSection(Section):
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
+class ReplaySection(Section):
+    """Flow-matching steps on clips that are known to be good, beside the reward's gradient."""
+
+    weight: float = Field(
+        ge=0.0,
+        description="Of the flow-matching loss in an update, around 1 for the base's clips; 0 only "
+        "measures it",
+    )
+    source: Text = Field(
+        default="base",
+        description="base = clips that the base samples as the run begins; or a .jsonl file with a "
+        '{"prompt": ..., "video": path} a line, of clips with the frames and size of `sampling`',
+    )
+    clips: Positive = Field(
+        default=32,
+        description="How many the base samples, of the first training prompts; of a file all count",
+    )
+    every: Positive = Field(
+        default=1, description="Updates from one with it to the next; 1 = every one"
+    )
+
+
 class TrainSection(Section):
     """The optimiser and the loop."""
 
@@ -600,6 +622,10 @@ class TrainSection(Section):
         ge=0.0,
         description="Weight of the squared distance of the velocity to the base's; 0 = off",
     )
+    replay: ReplaySection | None = Field(
+        default=None,
+        description="Flow-matching steps on good clips against over-optimisation; null = off",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="Recompute each transformer block in the backward pass to save memory",
@@ -609,6 +635,13 @@ class TrainSection(Section):
         description="Recompute each latent of the decoder in the backward pass, so that memory "
         "does not grow with what is decoded; false is faster where it fits",
     )
+    offload_judges: bool = Field(
+        default=False,
+        description="The judges lie in the CPU's memory except while the reward is differentiated "
+        "or the evaluation scores: less memory in rollout and sweep, one copy to the device a "
+        "batch; without effect on the CPU",
+    )
+    offload_vae: bool = Field(default=False, description="The same for the VAE")
     checkpoint_every: Positive = Field(default=50, description="Steps between two checkpoints")
     keep_checkpoints: Positive = Field(
         default=3, description="Older checkpoints than so many are deleted"

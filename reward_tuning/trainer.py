@@ -24,11 +24,19 @@ from reward_tuning.finish import finish, write_samples
 from reward_tuning.lora import adapter_state
 from reward_tuning.metrics import MetricsLog, PhaseClock, plan_table, step_row
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.ranks import mean_gradient, mean_over_ranks
+from reward_tuning.ranks import mean_gradient, mean_of_all, mean_over_ranks
 from reward_tuning.recipe import Recipe
+from reward_tuning.replay import ReplayClips, ReplayDraw, draw_replay, replay_step
 from reward_tuning.reward_step import Batch, reward_step
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_parts import RunParts, draw_frames, draw_guidance, draw_plan, load_parts
+from reward_tuning.run_parts import (
+    RunParts,
+    draw_frames,
+    draw_guidance,
+    draw_plan,
+    load_parts,
+    with_replay,
+)
 from reward_tuning.run_state import State, exported_state, restore, save, start
 from reward_tuning.sections import TrainSection
 from reward_tuning.seeds import derive_seed
@@ -93,11 +101,12 @@ def _run_in(
         clips = train.steps * clips_a_step(train, accelerator)
         prompts = clips // train.clips_per_prompt
         parts = load_parts(recipe, accelerator.device, prompts, progress)
+    if main and not resume:
+        folder.begin(recipe, parts.fingerprints)
+    parts = with_replay(recipe, parts, folder.replay, accelerator, progress)
     state = start(recipe, parts)
     if resume:
         restore(state, recipe, parts, folder, clips_a_step(train, accelerator))
-    elif main:
-        folder.begin(recipe, parts.fingerprints)
     log = MetricsLog(folder.metrics, state.step) if main else None
     table = plan_table(parts.sigmas, draw_plan(recipe, parts.sigmas, step=1, batch=0))
     progress(ProgressEvent("training", state.step, train.steps, note=table))
@@ -144,7 +153,7 @@ def optimiser_step(
         lambda name: progress(ProgressEvent("training", state.step, train.steps, name, shown)),
     )
     state.optimiser.zero_grad(set_to_none=True)
-    reports = []
+    reports, replayed = [], []
     terms = clip_terms(train)
     for number in range(train.gradient_accumulation):
         batch = draw_batch(recipe, parts, state, accelerator, number)
@@ -162,13 +171,27 @@ def optimiser_step(
             merge=train.merge,
             terms=terms,
             cheap=parts.cheap,
-            phase=clock,
+            phase=parts.offload.during("reward", clock),
         )
         reports.append(report)
         shown.update(report.rewards)
+        if train.replay is not None and step % train.replay.every == 0:
+            assert parts.replay is not None
+            with clock("replay"):
+                draw = draw_clips(recipe, parts.replay, step, accelerator, number)
+                replayed.append(
+                    replay_step(
+                        parts.sampler,
+                        parts.replay,
+                        draw,
+                        weight=train.replay.weight,
+                        share=1.0 / train.gradient_accumulation,
+                    )
+                )
     with clock("update"):
         labels = [*(judge.label for judge in parts.judges), *terms.labels]
         means = mean_over_ranks(reports, labels, accelerator)
+        replay = mean_of_all(replayed, accelerator) if replayed else None
         mean_gradient(parts.parameters, accelerator)
         norm = float(nn.utils.clip_grad_norm_(parts.parameters, train.max_grad_norm or math.inf))
         rate = learning_rate(train, step)
@@ -187,11 +210,14 @@ def optimiser_step(
     if warning:
         progress(ProgressEvent("training", step, train.steps, note=warning))
     shown = {"loss": means["loss"], **{k: v for k, v in means.items() if "reward/" in k}}
+    if replay is not None:
+        shown["replay"] = replay
     progress(ProgressEvent("training", step, train.steps, "", shown))
     return step_row(
         step,
         reports,
         means,
+        replay=replay,
         grad_norm=norm,
         learning_rate=rate,
         bad_steps=state.bad_steps,
@@ -212,6 +238,22 @@ def draw_batch(
         draw_plan(recipe, parts.sigmas, step=state.step + 1, batch=number),
         draw_guidance(recipe, step=state.step + 1, batch=number),
         draw_frames(recipe, step=state.step + 1, batch=number),
+    )
+
+
+def draw_clips(
+    recipe: Recipe, clips: ReplayClips, step: int, accelerator: Accelerator, number: int
+) -> ReplayDraw:
+    """What this rank replays beside a step's batch: as many clips as the batch has."""
+    train = recipe.train
+    assert train.replay is not None
+    rank = number * accelerator.num_processes + accelerator.process_index
+    return draw_replay(
+        recipe.seed,
+        step // train.replay.every - 1,
+        clips_a_step(train, accelerator),
+        slice(rank * train.batch_size, (rank + 1) * train.batch_size),
+        len(clips.prompts),
     )
 
 

@@ -3,10 +3,11 @@
 from rewards.base import FrameReward, Reward, load_reward
 from rewards.clip import Relative
 from rewards.errors import RewardError
-from rewards.latent import LatentReward, load_latent_reward
+from rewards.latent import LatentClip, LatentReward, load_latent_reward
 
 __all__ = [
     "FrameReward",
+    "LatentClip",
     "LatentReward",
     "Relative",
     "Reward",

@@ -51,6 +51,11 @@ class AestheticReward(FrameReward):
         self.head = head.eval().requires_grad_(False)
         self.device = tower.device
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The tower and the head."""
+        return [*super().modules, self.head]
+
     def condition(self, prompts: Sequence[str]) -> None:
         """Nothing: the judge looks at the frame alone."""
 

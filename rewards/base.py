@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewards.errors import RewardError
 
@@ -156,6 +156,11 @@ class FrameReward(ABC):
     tower: ClipTower
     device: torch.device
     chunk: int | None = None
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Every network it holds, frozen: what takes memory."""
+        return [self.tower.model]
 
     @abstractmethod
     def condition(self, prompts: Sequence[str]) -> Tensor | None:

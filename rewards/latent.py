@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewards.base import check_prompts
 from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
@@ -63,6 +63,11 @@ class LatentClip:
     def device(self) -> torch.device:
         """Where the weights are; latents are moved there."""
         return self.text.device
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The network of both towers, frozen."""
+        return [self.model]
 
     def __call__(self, latents: Tensor, sigma: Tensor | float, prompts: Sequence[str]) -> Tensor:
         """Score latents: see :class:`LatentReward`.

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.methods import BASE, METRICS, RECIPES, all_runs, differences, main, read, table
+from benchmarks.methods import (
+    BASE,
+    JUDGES,
+    METRICS,
+    RECIPES,
+    all_runs,
+    differences,
+    main,
+    read,
+    table,
+)
 from reward_tuning.loading import load_recipe
 from reward_tuning.methods import METHODS
 
@@ -22,7 +33,7 @@ def line(recipe: str, seed: int, **values: list[float]) -> dict[str, Any]:
         "peak_bytes": 10**9 + seed,
         "curve": [[1.0 + step, 0.5 + 0.01 * step] for step in range(10)],
         "values": {metric: [0.5, 0.5, 0.5, 0.5] for metric in METRICS} | values,
-        "settings": {"seconds": 20.0, "prompts": 4, "clips": 2},
+        "settings": {"seconds": 20.0, "clock": "wall", "prompts": 4, "clips": 2},
     }
 
 
@@ -57,16 +68,21 @@ def test_the_table_has_the_best_held_out_judge_first() -> None:
 
 def test_every_method_takes_part() -> None:
     kinds = {load_recipe(name).method.kind for name in RECIPES}
-    assert kinds == set(METHODS) - {"prfl"}  # it needs a judge of noisy latents
+    assert kinds == set(METHODS)
 
 
 def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    from argparse import Namespace
-
     output = tmp_path / "runs.jsonl"
     output.write_text(json.dumps(LINES[0]) + "\n")
     arguments = Namespace(
-        output=output, seconds=21.0, prompts=4, clips=2, seeds=[0], recipes=["tiny-refl-hps"]
+        output=output,
+        seconds=21.0,
+        clock="wall",
+        prompts=4,
+        clips=2,
+        seeds=[0],
+        recipes=["tiny-refl-hps"],
+        arm=[],
     )
     with pytest.raises(SystemExit, match="runs of other settings"):
         all_runs(arguments)
@@ -78,13 +94,16 @@ def test_one_run_trains_and_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {}
-    for name in (BASE, "tiny-refl-hps"):
-        arguments = ["methods", "--one", name, "3", "--seconds", "0.1"]
-        monkeypatch.setattr("sys.argv", [*arguments, "--prompts", "2", "--clips", "2"])
+    arms = {BASE: [JUDGES], "fast": ["tiny-refl-hps", "sampling.steps=4"]}
+    for label, arm in arms.items():
+        options = ["--seconds", "0.1", "--clock", "process", "--prompts", "2", "--clips", "2"]
+        monkeypatch.setattr("sys.argv", ["methods", "--one", "3", *options, "--arm", label, *arm])
         main()
-        found[name] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found[BASE]["steps"], found["tiny-refl-hps"]["steps"]) == (0, 1)
-    assert found["tiny-refl-hps"]["seconds"] > 0.1
+        found[label] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found[BASE]["steps"], found["fast"]["steps"]) == (0, 1)
+    assert found["fast"]["overrides"] == ["sampling.steps=4"]
+    assert found["fast"]["threads"] == 1
+    assert found["fast"]["seconds"] > 0.1
     values = [found[name]["values"] for name in found]
     for metric in METRICS:
         assert len(values[0][metric]) == len(values[1][metric]) == 2

@@ -21,7 +21,13 @@ pytestmark = pytest.mark.skipif(
 )
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["tests.reward_tuning.test_ranks"])
-OVERRIDES = ("train.steps=3", "method={kind: draft_k, active_steps: 2}", "evaluation.seeds=1")
+OVERRIDES = (
+    "train.steps=3",
+    "method={kind: draft_k, active_steps: 2}",
+    "evaluation.seeds=1",
+    "evaluation.batch_size=2",
+    "train.replay={weight: 0.2, clips: 5}",
+)
 
 
 def train(world: Path, output: Path, rank: int, ranks: int, port: int, batch: int) -> None:
@@ -80,11 +86,14 @@ def test_two_processes_are_one_with_twice_the_batch(
     ]
     assert results[1]["base"] == pytest.approx(results[0]["base"], abs=1e-5)
     assert results[1]["tuned"] == pytest.approx(results[0]["tuned"], abs=1e-4)
+    kept = [(tmp_path / name / "replay.safetensors").read_bytes() for name in ("one", "two")]
+    assert kept[0] == kept[1]
     rows = [
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("one", "two")
     ]
     assert [row["step"] for row in rows[1]] == [1, 2, 3]
     for a, b in zip(*rows, strict=True):
+        assert b["replay"] == pytest.approx(a["replay"], rel=1e-3)
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-2)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent
+from reward_tuning.replay_clips import keep
 from reward_tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
@@ -40,6 +41,7 @@ def train(
     resume: bool,
     kill_at: tuple[str, int, str] | str,
     number: signal.Signals = signal.SIGKILL,
+    overrides: tuple[str, ...] = (),
 ) -> None:
     """What the process does: run, and kill itself at a stage, count and phase, or in a rename."""
     torch.set_num_threads(1)
@@ -59,7 +61,7 @@ def train(
             return rename(path, target)
 
         Path.rename = killed  # type: ignore[assignment,method-assign]
-    run(tiny_recipe(world, output, *OVERRIDES), resume=resume, progress=progress)
+    run(tiny_recipe(world, output, *OVERRIDES, *overrides), resume=resume, progress=progress)
 
 
 def start(
@@ -69,14 +71,18 @@ def start(
     resume: bool = False,
     kill_at: tuple[str, int, str] | str = "",
     number: signal.Signals = signal.SIGKILL,
+    overrides: tuple[str, ...] = (),
 ) -> BaseProcess:
-    process = FORK.Process(target=train, args=(world, output, resume, kill_at, number))
+    arguments = (world, output, resume, kill_at, number, overrides)
+    process = FORK.Process(target=train, args=arguments)
     process.start()
     return process
 
 
-def finish(world: Path, output: Path, *, resume: bool = False) -> None:
-    process = start(world, output, resume=resume)
+def finish(
+    world: Path, output: Path, *, resume: bool = False, overrides: tuple[str, ...] = ()
+) -> None:
+    process = start(world, output, resume=resume, overrides=overrides)
     process.join(DEADLINE)
     assert process.exitcode == 0
 
@@ -171,6 +177,44 @@ def test_stopped_by_a_signal(
     assert process.exitcode not in (0, None)
     finish(world, output, resume=True)
     assert_same(output, uninterrupted)
+
+
+REPLAY = ("train.replay={weight: 0.5, clips: 3, every: 2}",)
+
+
+@pytest.mark.parametrize(
+    "kill_at", [("replay clips", 0, "step 3 of 4"), ("training", 3, "replay")], ids=str
+)
+def test_killed_with_a_replay(
+    world: Path, tmp_path: Path, kill_at: tuple[str, int, str], uninterrupted: Path
+) -> None:
+    """While its clips are sampled, and while they are replayed: the same clips, the same end."""
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    finish(world, whole, overrides=REPLAY)
+    process = start(world, output, kill_at=kill_at, overrides=REPLAY)
+    process.join(DEADLINE)
+    assert process.exitcode == -signal.SIGKILL
+    kept = output / "replay.safetensors"
+    assert kept.exists() == (kill_at[0] == "training")
+    finish(world, output, resume=True, overrides=REPLAY)
+    assert kept.read_bytes() == (whole / "replay.safetensors").read_bytes()
+    assert_same(output, whole)
+    lora = "lora/adapter_model.safetensors"
+    assert (whole / lora).read_bytes() != (uninterrupted / lora).read_bytes()
+
+
+def test_other_clips_than_the_checkpoint_saw_are_refused(world: Path, tmp_path: Path) -> None:
+    """Whole, of the right origin, and yet not those that the run was trained on."""
+    output = tmp_path / "run"
+    process = start(world, output, kill_at=("training", 4, "reward"), overrides=REPLAY)
+    process.join(DEADLINE)
+    file = output / "replay.safetensors"
+    with safe_open(file, "pt") as opened:
+        made_of = json.loads(opened.metadata()["about"])["made_of"]
+        latents = opened.get_tensor("latents")
+    keep(file, latents + 1, made_of)
+    with pytest.raises(TuningError, match=r"replay clips: was sha256:\w+, is sha256:"):
+        run(tiny_recipe(world, output, *OVERRIDES, *REPLAY), resume=True)
 
 
 @pytest.fixture

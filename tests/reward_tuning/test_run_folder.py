@@ -36,7 +36,7 @@ def test_a_folder_with_a_run_is_refused(recipe: Recipe) -> None:
         folder.open(recipe, resume=False)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "lora", "evaluation.json"])
+@pytest.mark.parametrize("name", ["checkpoints", "lora", "replay.safetensors", "evaluation.json"])
 def test_remains_of_something_else_are_refused(recipe: Recipe, name: str) -> None:
     (Path(recipe.output) / name).mkdir(parents=True)
     with pytest.raises(TuningError, match=f"holds {name} of something else"):

@@ -35,6 +35,7 @@ def test_names() -> None:
         "tiny-flowbp-bridge-hps",
         "tiny-flowbp-sparse-hps",
         "tiny-leapalign-hps",
+        "tiny-prfl-latent",
         "tiny-refl-hps",
         "tiny-srpo-hps",
     ]

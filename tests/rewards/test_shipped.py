@@ -8,18 +8,21 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from base_model.tiny.captions import phrasings
+from base_model.generator import load_generator
+from base_model.tiny.captions import LANGUAGES, phrasings
 from base_model.tiny.render import draw_staging, render_staged
 from base_model.tiny.scenes import Scene
 from reward_tuning.pretrain.judge_accuracy import (
     appeal_correlation,
     attribute_accuracy,
+    latent_accuracy,
     preference_accuracy,
 )
-from rewards import FrameReward, load_reward
+from rewards import FrameReward, load_latent_reward, load_reward
 from rewards.checkpoint import SHIPPED, shipped_names
 
 NAMES = ("aesthetic", "clip-held-out", "clip", "hps")
+LATENT = "latent-clip"
 TEXT_JUDGES = ("clip", "clip-held-out", "hps")
 SCENE = Scene("red", "star", "dark", "large", "left")
 
@@ -33,13 +36,13 @@ def load(name: str) -> FrameReward:
     return load_reward(name.split("-", maxsplit=1)[0], f"tiny/{name}.safetensors")
 
 
-def test_the_four_judges_are_there_and_small() -> None:
-    assert shipped_names() == [f"tiny/{n}.safetensors" for n in NAMES]
+def test_the_five_judges_are_there_and_small() -> None:
+    assert sorted(shipped_names()) == sorted(f"tiny/{n}.safetensors" for n in (*NAMES, LATENT))
     sizes = [p.stat().st_size for p in (SHIPPED / "tiny").iterdir()]
     assert sum(sizes) < 11e6  # all embedded weights together, with the generator, stay under 24 MB
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, LATENT])
 def test_every_file_says_which_command_made_it(name: str) -> None:
     with safe_open(SHIPPED / f"tiny/{name}.safetensors", "pt") as file:
         metadata = file.metadata()
@@ -74,6 +77,17 @@ def test_attributes_of_unseen_combinations_in_both_languages(name: str) -> None:
         expected = MEASURED[name][key.partition("/")[0]]
         slack = 3 * (max(expected * (1 - expected), 0.01) / 60) ** 0.5
         assert share >= expected - slack, key
+
+
+def test_noisy_latents_of_unseen_combinations_are_read() -> None:
+    vae = load_generator("tiny", text_encoder=False).vae
+    judge = load_latent_reward(f"tiny/{LATENT}.safetensors")
+    accuracy = latent_accuracy(judge, vae, 60, seed=1, sigmas=(0.4, 0.8))
+    # 256 clips: all 1.00 at 0.4; at 0.8 motion 0.98, colour 0.84, shape 0.53 (chance 0.25).
+    assert len(accuracy[0.4]) == 10
+    assert min(accuracy[0.4].values()) > 0.9  # three of 60 wrong were seen once
+    assert min(accuracy[0.8][f"motion/{language}"] for language in LANGUAGES) > 0.9
+    assert 0.35 < accuracy[0.8]["shape/en"] < 0.75
 
 
 @pytest.mark.parametrize("name", ["hps", "clip-held-out"])
