@@ -7,14 +7,18 @@ left of it in the gradient is where the chain goes: the visited states differ a 
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from base_model.generator import GuidedCondition
+from base_model.generator import Generator, GuidedCondition
 from base_model.guidance import NegativeBranch
+from reward_tuning.compilation import compilation_told
 from reward_tuning.engine import VelocityFn, rollout
 from reward_tuning.first_block_cache import FirstBlockCache
 from reward_tuning.sampler import ClipSampler
@@ -26,9 +30,15 @@ class CheapSteps:
 
     Attributes:
         cache: Threshold of the first-block cache; None = every block of every step.
+        dtype: Of the matrix products (autocast); None = that of the weights. The states between
+            the steps stay float32.
+        compiled: The transformer behind a compiled forward (`compilation.compiled`); None = as it
+            is. Not with a cache, which changes from step to step what runs.
     """
 
     cache: float | None = None
+    dtype: torch.dtype | None = None
+    compiled: Any = None
 
     @property
     def exact(self) -> bool:
@@ -75,21 +85,48 @@ def cheap_rollout(
         cheap: How the others are computed.
 
     Raises:
-        TuningError: As `engine.rollout`, or the cache cannot work on this model.
+        TuningError: As `engine.rollout`, or the cache or the compiler cannot work on this model.
     """
     if cheap.exact:
         return Rollout(rollout(velocity, noise, sigmas, stop), stop)
-    branches: NegativeBranch = "none" if negative == "none" else "joint"  # one call for both
-    near = sampler.velocity(condition, sigmas, branches)
+    near = replace(sampler, generator=near_generator(sampler.generator, cheap)).velocity(
+        condition,
+        sigmas,
+        "none" if negative == "none" else "joint",  # one call for both branches
+    )
     transformer = sampler.generator.transformer
-    with (
-        nullcontext() if cheap.cache is None else FirstBlockCache(transformer, cheap.cache) as cache
-    ):
+    with ExitStack() as stack:
+        cache = None
+        if cheap.cache is not None:
+            cache = stack.enter_context(FirstBlockCache(transformer, cheap.cache))
 
         def step(x: Tensor, i: int) -> Tensor:
             full = i in exact
             with nullcontext() if cache is None else cache.call(full=full):
-                return velocity(x, i) if full else near(x, i)
+                if full:
+                    return velocity(x, i)
+                with cheaply(cheap, x.device):
+                    return near(x, i)
 
         states = rollout(step, noise, sigmas, stop)
     return Rollout(states, stop if cache is None else cache.full_calls)
+
+
+def near_generator(generator: Generator, cheap: CheapSteps) -> Generator:
+    """The generator, or a second one on the same weights that runs them compiled."""
+    if cheap.compiled is None:
+        return generator
+    near = copy(generator)
+    near.transformer = cheap.compiled
+    return near
+
+
+@contextmanager
+def cheaply(cheap: CheapSteps, device: torch.device) -> Iterator[None]:
+    """Around a model call that no gradient will need."""
+    with ExitStack() as stack:
+        if cheap.compiled is not None:
+            stack.enter_context(compilation_told())
+        if cheap.dtype is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=cheap.dtype))
+        yield

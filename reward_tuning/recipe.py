@@ -78,6 +78,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
                     judge.frames,
                     f"a clip has {sampling.frames} frames (sampling.frames)",
                 )
+    yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
     for i, reward in enumerate(rewards):
         yield from reward_conflicts(("rewards", i), reward)
     if method is not None:
@@ -127,6 +128,26 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
     elif sampling.negative == "none":
         yield Conflict(
             where, [low, high], "sampling.negative is none: training runs without guidance"
+        )
+
+
+def rollout_conflicts(
+    rollout: RolloutSection | None, generator: GeneratorSection | None
+) -> Iterator[Conflict]:
+    """Check the values of the rollout section against each other and against the weights."""
+    if rollout is None:
+        return
+    if rollout.compile and rollout.cache is not None:
+        yield Conflict(
+            ("rollout", "compile"),
+            True,
+            "not with rollout.cache, which decides step by step what is run; choose one of them",
+        )
+    if rollout.dtype and generator is not None and generator.dtype != "float32":
+        yield Conflict(
+            ("rollout", "dtype"),
+            rollout.dtype,
+            f"the weights are {generator.dtype} already (generator.dtype); leave it null",
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +17,7 @@ from base_model.generator import load_generator
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
 from reward_tuning.cheap_steps import CheapSteps
+from reward_tuning.compilation import compiled
 from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
 from reward_tuning.first_block_cache import require_first_block_cache
@@ -151,9 +153,23 @@ def load_parts(
         held_out,
         sigmas,
         fingerprints,
-        CheapSteps(recipe.rollout.cache),
+        cheap_steps(recipe, generator.transformer),
         sources,
         offload=offload,
+    )
+
+
+def cheap_steps(recipe: Recipe, transformer: Any) -> CheapSteps:
+    """How rollouts compute the steps without gradient.
+
+    Raises:
+        TuningError: The transformer shall be compiled and torch.compile does not work here.
+    """
+    rollout = recipe.rollout
+    return CheapSteps(
+        rollout.cache,
+        None if rollout.dtype is None else getattr(torch, rollout.dtype),
+        compiled(transformer) if rollout.compile else None,
     )
 
 

@@ -151,6 +151,16 @@ class RolloutSection(Section):
         "than this share since the last step computed in full, the other blocks are not run "
         "(0.05 to 0.2; diffusers 0.35 or newer); null = off",
     )
+    dtype: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="Of the matrix products (autocast) where generator.dtype is float32; the "
+        "states between the steps stay float32; null = as the weights",
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the transformer for these steps; needs a C++ compiler on a CPU, "
+        "Triton on a GPU, and some minutes at the first step. Not with cache",
+    )
 
 
 Rescale = Annotated[

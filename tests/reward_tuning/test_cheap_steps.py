@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from torch import Tensor
 
 from base_model.guidance import guided_velocity
 from reward_tuning.cheap_steps import CheapSteps, cheap_rollout
+from reward_tuning.compilation import compiled
 from reward_tuning.engine import rollout
 from reward_tuning.errors import TuningError
 from reward_tuning.first_block_cache import FirstBlockCache
@@ -195,3 +201,100 @@ def test_a_model_of_one_block_has_nothing_to_skip(sampler: ClipSampler) -> None:
 
     with pytest.raises(TuningError, match="one block"):
         FirstBlockCache(OneBlock(), 0.1)
+
+
+# --- other arithmetic
+
+
+@pytest.fixture(scope="module")
+def single(sampler: ClipSampler) -> ClipSampler:
+    """The same in float32."""
+    generator = copy.deepcopy(sampler.generator)
+    generator.transformer.float()
+    generator.vae.float()
+    return replace(sampler, generator=generator)
+
+
+def distance(states: list[Tensor], exact: list[Tensor]) -> float:
+    return float((states[-1] - exact[-1]).norm() / exact[-1].norm())
+
+
+@contextmanager
+def product_dtypes(sampler: ClipSampler) -> Iterator[list[tuple[torch.dtype, bool]]]:
+    """What the last linear layer gives out at each call, and whether with gradient."""
+    seen: list[tuple[torch.dtype, bool]] = []
+    hook = sampler.generator.transformer.proj_out.register_forward_hook(
+        lambda _, __, out: seen.append((out.dtype, torch.is_grad_enabled()))
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("cache", [None, 1e-12])
+def test_bfloat16_where_no_gradient_needs_more(
+    single: ClipSampler, judge: FramedJudge, cache: float | None
+) -> None:
+    low, full = torch.bfloat16, torch.float32
+    with product_dtypes(single) as seen:
+        states, count = walked(single, CheapSteps(cache, low), (1, 2))
+    assert seen == [(dtype, False) for dtype in (low, full, full, low)]
+    assert count == 4
+    assert {state.dtype for state in states} == {full}
+    assert 1e-4 < distance(states, exact_states(single)) < 3e-2
+    one = steps.batch(early_stop=False)
+    _, exact = steps.step(single, [judge], one)
+    with product_dtypes(single) as seen:
+        report, grads = steps.step(single, [judge], one, cheap=CheapSteps(cache, low))
+    assert [dtype for dtype, grad in seen if grad] == [full] * 2
+    assert all(of.rerun_error < 1e-5 for of in report.steps)
+    assert 1e-5 < steps.relative(grads, exact) < 0.2
+
+
+@pytest.mark.slow
+def test_a_compiled_rollout(single: ClipSampler, judge: FramedJudge) -> None:
+    """The same states and gradient, with the adapter as it is at each call; the model unchanged."""
+    transformer = single.generator.transformer
+    cheap = CheapSteps(compiled=compiled(transformer))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    states, _ = walked(single, cheap, (2,))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert distance(states, exact_states(single)) < 1e-5
+    one = steps.batch(early_stop=False)
+    _, exact = steps.step(single, [judge], one)
+    report, grads = steps.step(single, [judge], one, cheap=cheap)
+    assert all(of.rerun_error < 1e-5 for of in report.steps)
+    assert steps.relative(grads, exact) < 1e-3
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(1.5)
+    changed, _ = walked(single, cheap, (2,))
+    assert distance(changed, exact_states(single)) < 1e-5
+    assert distance(changed, states) > 1e-4
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
+    program = (
+        "import torch\n"
+        "from reward_tuning.compilation import compiled\n"
+        "from reward_tuning.errors import TuningError\n"
+        "try:\n    compiled(torch.nn.Linear(2, 2))\n"
+        "except TuningError as error:\n    print(error)\n"
+    )
+    found = {}
+    for compiler in ("no-such-compiler", None):
+        own = {"CXX": compiler, "PATH": str(tmp_path)} if compiler else {}
+        found[compiler] = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **own, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / str(compiler))},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    assert "rollout.compile: torch.compile does not work here" in found["no-such-compiler"]
+    assert "rollout.compile=false" in found["no-such-compiler"]
+    assert found[None] == ""

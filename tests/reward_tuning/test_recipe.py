@@ -316,3 +316,17 @@ def test_recipe_does_not_import_torch() -> None:
 
     code = "import sys, reward_tuning.loading; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rollout_options_that_do_not_go_together() -> None:
+    both = {"cache": 0.1, "compile": True}
+    where, text = first_error(rollout=both)
+    assert where == ("rollout", "compile")
+    assert "not with rollout.cache" in text
+    where, text = first_error(rollout={"dtype": "bfloat16"})  # the weights of this recipe, too
+    assert where == ("rollout", "dtype")
+    assert "bfloat16 already" in text
+    allowed = recipe_data(
+        rollout={"dtype": "bfloat16", "compile": True}, generator__dtype="float32"
+    )
+    assert Recipe.model_validate(allowed).rollout.compile
