@@ -83,6 +83,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from reward_conflicts(("rewards", i), reward)
     if method is not None:
         yield from latent_conflicts(method.kind == "prfl", judges)
+        yield from reuse_conflicts(method, sections.get("train"))
     for path, judge in judges:
         if judge.tower is not None and judge.kind != "aesthetic":
             yield Conflict(
@@ -148,6 +149,29 @@ def rollout_conflicts(
             ("rollout", "dtype"),
             rollout.dtype,
             f"the weights are {generator.dtype} already (generator.dtype); leave it null",
+        )
+
+
+def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check that what is taken twice from one rollout can be: its end, judged as it is."""
+    if train is None:
+        return
+    reason = None
+    if method.kind in ("refl", "prfl"):
+        reason = f"method {method.kind} stops at a step drawn anew each time"
+    elif method.kind == "drtune" and method.early_stop:
+        reason = "the stop is drawn anew each time; set method.early_stop=false"
+    elif method.kind in ("draft_lv", "direct_align"):
+        reason = f"method {method.kind} looks at the end afresh each time"
+    for name, unused in (("active_sets", 1), ("restarts", 0)):
+        if reason is not None and getattr(train, name) != unused:
+            text = f"only {unused}: {reason}"
+            yield Conflict(("train", name), getattr(train, name), text)
+    if train.active_sets > 1 and method.kind == "leapalign" and method.leap_floor is not None:
+        yield Conflict(
+            ("train", "active_sets"),
+            train.active_sets,
+            "only 1: each pair of leaps weighs the clips anew; set method.leap_floor=null",
         )
 
 

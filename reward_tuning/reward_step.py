@@ -27,6 +27,7 @@ from reward_tuning.losses import guidance_divisor
 from reward_tuning.merging import Merge, conflict_free_gradient, summed_gradient
 from reward_tuning.plan import Plan
 from reward_tuning.prompts import Prompt
+from reward_tuning.restarts import Restart
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.views import View, rolled_out
 
@@ -45,6 +46,9 @@ class Batch:
         guidance_scale: None takes the sampler's.
         frames: Increasing positions that may be judged, and latents before the first one needed are
             decoded without gradient; None for every frame.
+        more_plans: Further plans for the same rollout and the same reward gradient, each of the
+            weight of `plan`.
+        restarts: Further chains from the end of this one, each of its weight.
     """
 
     prompts: Sequence[Prompt]
@@ -52,6 +56,8 @@ class Batch:
     plan: Plan
     guidance_scale: float | None = None
     frames: tuple[int, ...] | None = None
+    more_plans: tuple[Plan, ...] = ()
+    restarts: tuple[Restart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class BatchReport:
         drift: Mean square distance of the active steps' velocities to the base's; None where no
             anchor is on.
         steps: The active steps as the sweep saw them; empty after a loss that is not finite. The
-            c-th fresh look at the end has index N + c.
+            c-th fresh look at the end has index N + c; a restart's steps have the table's.
         rollout_steps: Steps of the sampler that the rollout took.
         full_steps: Those of them that ran every block of the transformer.
     """
@@ -128,7 +134,14 @@ def reward_step(
     condition = sampler.condition([prompt.text for prompt in batch.prompts])
     with phase("rollout"):
         chain = rolled_out(
-            sampler, condition, batch.noise_seeds, batch.plan, sigmas, negative, cheap
+            sampler,
+            condition,
+            batch.noise_seeds,
+            (batch.plan, *batch.more_plans),
+            sigmas,
+            negative,
+            cheap,
+            batch.restarts,
         )
     views = chain.views
     motion = latent_motion(views[0].x)
@@ -171,27 +184,34 @@ def reward_step(
     share = share / len(views)
     divisor = guidance_divisor(sampler.guidance_scale, negative)
 
-    reports = []
+    reports, shares = [], []
     with phase("sweep"):
         for view, (_, g) in zip(views, found, strict=True):
-            pull = pull_to_base(sampler, condition, view.sigmas, negative, anchor * share)
-            report = adjoint_sweep(
-                view.velocity,
-                view.states,
-                view.sigmas,
-                view.plan,
-                g * (view.share * share / divisor),
-                step_loss=pull if anchor else None,
-                parameters=parameters,
-                adjoint_limit=adjoint_limit,
-                step_norm=share / len(view.plan.active) if normalise_steps else None,
-            )
-            reports += [
-                replace(step, step=step.step + view.first) for step in report.steps if step.active
-            ]
+            for plan, part in view.plans.items():
+                pull = pull_to_base(
+                    sampler, condition, view.sigmas, negative, anchor * share * part
+                )
+                report = adjoint_sweep(
+                    view.velocity,
+                    view.states,
+                    view.sigmas,
+                    plan,
+                    g * (view.share * share * part / divisor),
+                    step_loss=pull if anchor else None,
+                    parameters=parameters,
+                    adjoint_limit=adjoint_limit,
+                    step_norm=share * part / len(plan.active) if normalise_steps else None,
+                )
+                seen_steps = [
+                    replace(step, step=step.step + view.first)
+                    for step in report.steps
+                    if step.active
+                ]
+                reports += seen_steps
+                shares += [part] * len(seen_steps)
     drift = None
     if anchor:
-        drift = sum(step.step_loss for step in reports) / (anchor * share * len(reports))
+        drift = sum(step.step_loss for step in reports) / (anchor * share * sum(shares))
     loss = sum(float(loss) for loss, _ in found) / len(found)
     return replace(bad, loss=loss, rewards=rewards, drift=drift, steps=tuple(reports))
 

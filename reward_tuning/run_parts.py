@@ -33,6 +33,7 @@ from reward_tuning.recipe_files import prompt_path
 from reward_tuning.replay import ReplayClips
 from reward_tuning.replay_clips import replay_clips
 from reward_tuning.replay_sources import ReplaySource, check_sources, replay_sources
+from reward_tuning.restarts import Restart, restart_index
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
@@ -92,6 +93,7 @@ def load_parts(
     held_out = held_out_prompts(recipe)
     sigmas = sigma_table(recipe.sampling.steps, recipe.sampling.shift)
     draw_plan(recipe, sigmas, step=1, batch=0)
+    draw_restarts(recipe, sigmas, step=1, batch=0)
     draw_frames(recipe, step=1, batch=0)
     if recipe.rollout.cache is not None:
         require_first_block_cache()
@@ -231,11 +233,50 @@ def held_out_prompts(recipe: Recipe) -> list[Prompt]:
     return prompts[:wanted]
 
 
-def draw_plan(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> Plan:
-    """The plan of one batch: from the seed and the step alone, so the same on every rank."""
+def draw_plan(
+    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
+) -> Plan:
+    """The plan of one batch: from the seed and the step alone, so the same on every rank.
+
+    `name` tells a further plan of the batch from the first.
+    """
     options = recipe.method.model_dump(exclude={"kind"})
-    draw = derive_generator(recipe.seed, "plan", step, batch)
+    draw = derive_generator(recipe.seed, "plan", step, batch, *name)
     return make_plan(recipe.method.kind, draw, sigmas, **options)
+
+
+def draw_more_plans(
+    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
+) -> tuple[Plan, ...]:
+    """The plans of a batch's rollout beside the first: `train.active_sets` less one."""
+    return tuple(
+        draw_plan(recipe, sigmas, step=step, batch=batch, name=(*name, "set", number))
+        for number in range(1, recipe.train.active_sets)
+    )
+
+
+def draw_restarts(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> tuple[Restart, ...]:
+    """The further chains of a batch.
+
+    Raises:
+        TuningError: The method has no plan on the part of the table that a restart runs.
+    """
+    if not recipe.train.restarts:
+        return ()
+    first = restart_index(sigmas, recipe.train.restart_sigma)
+    table, found = sigmas[first:], []
+    try:
+        for number in range(recipe.train.restarts):
+            name = ("restart", number)
+            plan = draw_plan(recipe, table, step=step, batch=batch, name=name)
+            more = draw_more_plans(recipe, table, step=step, batch=batch, name=name)
+            found.append(Restart(first, (plan, *more)))
+    except TuningError as error:
+        raise TuningError(
+            f"train.restart_sigma is {recipe.train.restart_sigma:g}: a restart runs "
+            f"{len(table) - 1} steps from sigma {float(table[0]):.3f} on, and {error}"
+        ) from error
+    return tuple(found)
 
 
 def draw_guidance(recipe: Recipe, *, step: int, batch: int) -> float:

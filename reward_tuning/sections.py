@@ -557,6 +557,23 @@ class TrainSection(Section):
     steps: Positive = Field(description="Optimiser steps")
     batch_size: Positive = Field(description="Prompts a device rolls out at a time")
     gradient_accumulation: Positive = Field(default=1, description="Batches an optimiser step")
+    active_sets: Positive = Field(
+        default=1,
+        description="Plans drawn for each rollout: one rollout and one reward gradient, swept with "
+        "the mean of so many sets of active steps. Only for methods that read the end",
+    )
+    restarts: NotNegative = Field(
+        default=0,
+        description="Further chains from each rollout's end, noised again to restart_sigma: judged "
+        "and swept as the rollout itself, at a part of its cost. Only for methods that read the "
+        "end",
+    )
+    restart_sigma: float = Field(
+        default=0.5,
+        gt=0.0,
+        lt=1.0,
+        description="How far a restart noises the end; the table's nearest sigma is taken",
+    )
     learning_rate: float = Field(
         default=1e-4, gt=0.0, description="AdamW, constant after the warm-up"
     )

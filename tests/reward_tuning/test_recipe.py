@@ -330,3 +330,28 @@ def test_rollout_options_that_do_not_go_together() -> None:
         rollout={"dtype": "bfloat16", "compile": True}, generator__dtype="float32"
     )
     assert Recipe.model_validate(allowed).rollout.compile
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ({"kind": "refl"}, "method refl stops at a step"),
+        ({"kind": "drtune", "active_steps": 4}, "set method.early_stop=false"),
+        ({"kind": "draft_lv"}, "afresh"),
+        ({"kind": "direct_align"}, "afresh"),
+    ],
+)
+@pytest.mark.parametrize("key", ["active_sets", "restarts"])
+def test_only_an_end_can_be_used_again(method: dict[str, Any], reason: str, key: str) -> None:
+    where, text = first_error(method=method, **{f"train__{key}": 2})
+    assert where == ("train", key)
+    assert reason in text
+    end = {"kind": "drtune", "active_steps": 4, "early_stop": False}
+    Recipe.model_validate(recipe_data(method=end, **{f"train__{key}": 2}))
+
+
+def test_leaps_weigh_clips_anew() -> None:
+    where, text = first_error(method={"kind": "leapalign"}, train__active_sets=2)
+    assert where == ("train", "active_sets")
+    assert "leap_floor=null" in text
+    Recipe.model_validate(recipe_data(method={"kind": "leapalign"}, train__restarts=2))
