@@ -216,6 +216,10 @@ def step_row(
             }
             for i, found in sorted(by_step.items())
         ],
+        "rollout": {
+            "steps": sum(report.rollout_steps for report in reports),
+            "full_steps": sum(report.full_steps for report in reports),
+        },
         "motion": means["motion"],
         "drift": mean(drifts) if drifts else None,
         "replay": replay,

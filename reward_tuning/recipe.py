@@ -23,6 +23,7 @@ from reward_tuning.sections import (
     NotNegative,
     PromptsSection,
     RewardSection,
+    RolloutSection,
     SamplingSection,
     Section,
     TrainSection,
@@ -77,10 +78,12 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
                     judge.frames,
                     f"a clip has {sampling.frames} frames (sampling.frames)",
                 )
+    yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
     for i, reward in enumerate(rewards):
         yield from reward_conflicts(("rewards", i), reward)
     if method is not None:
         yield from latent_conflicts(method.kind == "prfl", judges)
+        yield from reuse_conflicts(method, sections.get("train"))
     for path, judge in judges:
         if judge.tower is not None and judge.kind != "aesthetic":
             yield Conflict(
@@ -126,6 +129,49 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
     elif sampling.negative == "none":
         yield Conflict(
             where, [low, high], "sampling.negative is none: training runs without guidance"
+        )
+
+
+def rollout_conflicts(
+    rollout: RolloutSection | None, generator: GeneratorSection | None
+) -> Iterator[Conflict]:
+    """Check the values of the rollout section against each other and against the weights."""
+    if rollout is None:
+        return
+    if rollout.compile and rollout.cache is not None:
+        yield Conflict(
+            ("rollout", "compile"),
+            True,
+            "not with rollout.cache, which decides step by step what is run; choose one of them",
+        )
+    if rollout.dtype and generator is not None and generator.dtype != "float32":
+        yield Conflict(
+            ("rollout", "dtype"),
+            rollout.dtype,
+            f"the weights are {generator.dtype} already (generator.dtype); leave it null",
+        )
+
+
+def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check that what is taken twice from one rollout can be: its end, judged as it is."""
+    if train is None:
+        return
+    reason = None
+    if method.kind in ("refl", "prfl"):
+        reason = f"method {method.kind} stops at a step drawn anew each time"
+    elif method.kind == "drtune" and method.early_stop:
+        reason = "the stop is drawn anew each time; set method.early_stop=false"
+    elif method.kind in ("draft_lv", "direct_align"):
+        reason = f"method {method.kind} looks at the end afresh each time"
+    for name, unused in (("active_sets", 1), ("restarts", 0)):
+        if reason is not None and getattr(train, name) != unused:
+            text = f"only {unused}: {reason}"
+            yield Conflict(("train", name), getattr(train, name), text)
+    if train.active_sets > 1 and method.kind == "leapalign" and method.leap_floor is not None:
+        yield Conflict(
+            ("train", "active_sets"),
+            train.active_sets,
+            "only 1: each pair of leaps weighs the clips anew; set method.leap_floor=null",
         )
 
 
@@ -184,6 +230,7 @@ class Recipe(Section):
     generator: GeneratorSection
     prompts: PromptsSection
     sampling: SamplingSection = Field(default_factory=SamplingSection)
+    rollout: RolloutSection = Field(default_factory=RolloutSection)
     method: Method
     rewards: list[RewardSection] = Field(min_length=1, description="One judge or more")
     lora: LoraSection = Field(default_factory=LoraSection)

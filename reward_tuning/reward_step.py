@@ -17,17 +17,9 @@ from torch import Tensor
 
 from base_model.generator import GuidedCondition
 from base_model.guidance import NegativeBranch
+from reward_tuning.cheap_steps import CheapSteps
 from reward_tuning.clip_terms import ClipTerms
-from reward_tuning.engine import (
-    StepLossFn,
-    StepReport,
-    VelocityFn,
-    adjoint_sweep,
-    leap_likeness,
-    read_renoised,
-    read_reward_input,
-    rollout,
-)
+from reward_tuning.engine import StepLossFn, StepReport, adjoint_sweep
 from reward_tuning.judges import FramedJudge, Judge, LatentJudge
 from reward_tuning.judging import Verdicts, on_frames, on_latents
 from reward_tuning.lora import scaled
@@ -35,8 +27,9 @@ from reward_tuning.losses import guidance_divisor
 from reward_tuning.merging import Merge, conflict_free_gradient, summed_gradient
 from reward_tuning.plan import Plan
 from reward_tuning.prompts import Prompt
+from reward_tuning.restarts import Restart
 from reward_tuning.sampler import ClipSampler
-from reward_tuning.seeds import derive_seed
+from reward_tuning.views import View, rolled_out
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 """Entered around `rollout`, `reward` and `sweep`, to time and show them."""
@@ -53,6 +46,9 @@ class Batch:
         guidance_scale: None takes the sampler's.
         frames: Increasing positions that may be judged, and latents before the first one needed are
             decoded without gradient; None for every frame.
+        more_plans: Further plans for the same rollout and the same reward gradient, each of the
+            weight of `plan`.
+        restarts: Further chains from the end of this one, each of its weight.
     """
 
     prompts: Sequence[Prompt]
@@ -60,6 +56,8 @@ class Batch:
     plan: Plan
     guidance_scale: float | None = None
     frames: tuple[int, ...] | None = None
+    more_plans: tuple[Plan, ...] = ()
+    restarts: tuple[Restart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,9 @@ class BatchReport:
         drift: Mean square distance of the active steps' velocities to the base's; None where no
             anchor is on.
         steps: The active steps as the sweep saw them; empty after a loss that is not finite. The
-            c-th fresh look at the end has index N + c.
+            c-th fresh look at the end has index N + c; a restart's steps have the table's.
+        rollout_steps: Steps of the sampler that the rollout took.
+        full_steps: Those of them that ran every block of the transformer.
     """
 
     loss: float
@@ -82,6 +82,8 @@ class BatchReport:
     motion: float
     drift: float | None = None
     steps: tuple[StepReport, ...] = field(default=())
+    rollout_steps: int = 0
+    full_steps: int = 0
 
     @property
     def finite(self) -> bool:
@@ -103,6 +105,7 @@ def reward_step(
     normalise_steps: bool = False,
     merge: Merge = "sum",
     terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
+    cheap: CheapSteps = CheapSteps(),  # noqa: B008  # frozen
     phase: PhaseFn = lambda name: nullcontext(),
 ) -> BatchReport:
     """Differentiate the judges' loss of one batch; add the gradient to the parameters' `.grad`.
@@ -120,6 +123,7 @@ def reward_step(
         normalise_steps: Each active step contributes a gradient of one norm, together `share`.
         merge: How the judges' gradients become one.
         terms: What joins judges of frames.
+        cheap: How the rollout computes the steps that the sweep does not run again.
         phase: Entered around each phase.
 
     Returns:
@@ -129,11 +133,21 @@ def reward_step(
         sampler = replace(sampler, guidance_scale=batch.guidance_scale)
     condition = sampler.condition([prompt.text for prompt in batch.prompts])
     with phase("rollout"):
-        views = rolled_out(sampler, condition, batch, sigmas, negative)
+        chain = rolled_out(
+            sampler,
+            condition,
+            batch.noise_seeds,
+            (batch.plan, *batch.more_plans),
+            sigmas,
+            negative,
+            cheap,
+            batch.restarts,
+        )
+    views = chain.views
     motion = latent_motion(views[0].x)
-    rewards: dict[str, float] = {}
+    bad = BatchReport(math.nan, {}, motion, rollout_steps=chain.steps, full_steps=chain.full_steps)
     if not all(bool(view.x.isfinite().all()) for view in views):
-        return BatchReport(math.nan, rewards, motion)
+        return bad
 
     seen: list[dict[str, float]] = []
     gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[merge]
@@ -165,94 +179,41 @@ def reward_step(
     with phase("reward"):
         found = [gradient_of(partial(losses_of, view=view), view.x) for view in views]
     if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
-        return BatchReport(math.nan, rewards, motion)
+        return bad
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
     share = share / len(views)
     divisor = guidance_divisor(sampler.guidance_scale, negative)
 
-    reports = []
+    reports, shares = [], []
     with phase("sweep"):
         for view, (_, g) in zip(views, found, strict=True):
-            pull = pull_to_base(sampler, condition, view.sigmas, negative, anchor * share)
-            report = adjoint_sweep(
-                view.velocity,
-                view.states,
-                view.sigmas,
-                view.plan,
-                g * (view.share * share / divisor),
-                step_loss=pull if anchor else None,
-                parameters=parameters,
-                adjoint_limit=adjoint_limit,
-                step_norm=share / len(view.plan.active) if normalise_steps else None,
-            )
-            reports += [
-                replace(step, step=step.step + view.first) for step in report.steps if step.active
-            ]
+            for plan, part in view.plans.items():
+                pull = pull_to_base(
+                    sampler, condition, view.sigmas, negative, anchor * share * part
+                )
+                report = adjoint_sweep(
+                    view.velocity,
+                    view.states,
+                    view.sigmas,
+                    plan,
+                    g * (view.share * share * part / divisor),
+                    step_loss=pull if anchor else None,
+                    parameters=parameters,
+                    adjoint_limit=adjoint_limit,
+                    step_norm=share * part / len(plan.active) if normalise_steps else None,
+                )
+                seen_steps = [
+                    replace(step, step=step.step + view.first)
+                    for step in report.steps
+                    if step.active
+                ]
+                reports += seen_steps
+                shares += [part] * len(seen_steps)
     drift = None
     if anchor:
-        drift = sum(step.step_loss for step in reports) / (anchor * share * len(reports))
+        drift = sum(step.step_loss for step in reports) / (anchor * share * sum(shares))
     loss = sum(float(loss) for loss, _ in found) / len(found)
-    return BatchReport(loss, rewards, motion, drift, tuple(reports))
-
-
-@dataclass(frozen=True)
-class View:
-    """One place where the judges look, and how its gradient goes back.
-
-    Attributes:
-        x: The reward input, a batch of latents.
-        velocity: Of the states that lead there.
-        states: Of the rollout, or the one noised state of a fresh look.
-        sigmas: The velocity's table.
-        plan: Of the sweep over these states.
-        first: What is added to the indices of its steps in the report.
-        share: Factor of its gradient.
-        clip_weights: `(b,)`, factor of each clip's loss; None for 1.
-    """
-
-    x: Tensor
-    velocity: VelocityFn
-    states: list[Tensor]
-    sigmas: Tensor
-    plan: Plan
-    first: int = 0
-    share: float = 1.0
-    clip_weights: Tensor | None = None
-
-
-def rolled_out(
-    sampler: ClipSampler,
-    condition: GuidedCondition,
-    batch: Batch,
-    sigmas: Tensor,
-    negative: NegativeBranch,
-) -> list[View]:
-    """Roll out without gradient, and collect what the plan wants judged: at least one view."""
-    plan = batch.plan
-    velocity = sampler.velocity_of_one_rollout(condition, sigmas, negative)
-    states = rollout(velocity, sampler.noise(batch.noise_seeds), sigmas, plan.stop)
-    views = []
-    if plan.active:
-        x = read_reward_input(velocity, states, plan)
-        likeness = None if plan.leap_floor is None else leap_likeness(states, sigmas, plan)
-        views.append(View(x, velocity, states, sigmas, plan, clip_weights=likeness))
-    for number, renoised in enumerate(plan.renoised):
-        table = torch.tensor([renoised.sigma, 0.0], dtype=sigmas.dtype, device=sigmas.device)
-        look = sampler.velocity_of_one_rollout(condition, table, negative)
-        noise = sampler.noise([derive_seed(seed, "look", number) for seed in batch.noise_seeds])
-        state, x = read_renoised(look, states, noise, renoised)
-        views.append(
-            View(
-                x,
-                look,
-                [state],
-                table,
-                plan.look(renoised),
-                first=plan.steps + number,
-                share=renoised.share,
-            )
-        )
-    return views
+    return replace(bad, loss=loss, rewards=rewards, drift=drift, steps=tuple(reports))
 
 
 def pull_to_base(

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,8 +16,11 @@ from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
+from reward_tuning.cheap_steps import CheapSteps
+from reward_tuning.compilation import compiled
 from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
+from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora import LoraSpec, attach
 from reward_tuning.methods import make_plan
@@ -29,6 +33,7 @@ from reward_tuning.recipe_files import prompt_path
 from reward_tuning.replay import ReplayClips
 from reward_tuning.replay_clips import replay_clips
 from reward_tuning.replay_sources import ReplaySource, check_sources, replay_sources
+from reward_tuning.restarts import Restart, restart_index
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
@@ -48,6 +53,7 @@ class RunParts:
         held_out: Prompts of the evaluation.
         sigmas: `(N + 1,)`, the training sampler's table.
         fingerprints: Hash of each checkpoint.
+        cheap: How rollouts compute the steps without gradient.
         sources: Of the replay's clips; empty where it is off.
         replay: These clips, once they are made (`with_replay`).
         offload: Of judges and VAE, as the recipe wants; of nothing where it does not.
@@ -60,6 +66,7 @@ class RunParts:
     held_out: list[Prompt]
     sigmas: Tensor
     fingerprints: dict[str, str]
+    cheap: CheapSteps
     sources: list[ReplaySource] = field(default_factory=list)
     replay: ReplayClips | None = None
     offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
@@ -77,7 +84,8 @@ def load_parts(
         progress: Told what is being loaded.
 
     Raises:
-        TuningError: A prompt file or a value that does not fit.
+        TuningError: A prompt file or a value that does not fit, or an installed library that
+            cannot do what the rollout asks for.
         GeneratorError: A generator that cannot be loaded or does not take these sizes.
         RewardError: A judge that cannot be loaded, held-out ones included.
     """
@@ -85,7 +93,10 @@ def load_parts(
     held_out = held_out_prompts(recipe)
     sigmas = sigma_table(recipe.sampling.steps, recipe.sampling.shift)
     draw_plan(recipe, sigmas, step=1, batch=0)
+    draw_restarts(recipe, sigmas, step=1, batch=0)
     draw_frames(recipe, step=1, batch=0)
+    if recipe.rollout.cache is not None:
+        require_first_block_cache()
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
@@ -144,8 +155,23 @@ def load_parts(
         held_out,
         sigmas,
         fingerprints,
+        cheap_steps(recipe, generator.transformer),
         sources,
         offload=offload,
+    )
+
+
+def cheap_steps(recipe: Recipe, transformer: Any) -> CheapSteps:
+    """How rollouts compute the steps without gradient.
+
+    Raises:
+        TuningError: The transformer shall be compiled and torch.compile does not work here.
+    """
+    rollout = recipe.rollout
+    return CheapSteps(
+        rollout.cache,
+        None if rollout.dtype is None else getattr(torch, rollout.dtype),
+        compiled(transformer) if rollout.compile else None,
     )
 
 
@@ -207,11 +233,50 @@ def held_out_prompts(recipe: Recipe) -> list[Prompt]:
     return prompts[:wanted]
 
 
-def draw_plan(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> Plan:
-    """The plan of one batch: from the seed and the step alone, so the same on every rank."""
+def draw_plan(
+    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
+) -> Plan:
+    """The plan of one batch: from the seed and the step alone, so the same on every rank.
+
+    `name` tells a further plan of the batch from the first.
+    """
     options = recipe.method.model_dump(exclude={"kind"})
-    draw = derive_generator(recipe.seed, "plan", step, batch)
+    draw = derive_generator(recipe.seed, "plan", step, batch, *name)
     return make_plan(recipe.method.kind, draw, sigmas, **options)
+
+
+def draw_more_plans(
+    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
+) -> tuple[Plan, ...]:
+    """The plans of a batch's rollout beside the first: `train.active_sets` less one."""
+    return tuple(
+        draw_plan(recipe, sigmas, step=step, batch=batch, name=(*name, "set", number))
+        for number in range(1, recipe.train.active_sets)
+    )
+
+
+def draw_restarts(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> tuple[Restart, ...]:
+    """The further chains of a batch.
+
+    Raises:
+        TuningError: The method has no plan on the part of the table that a restart runs.
+    """
+    if not recipe.train.restarts:
+        return ()
+    first = restart_index(sigmas, recipe.train.restart_sigma)
+    table, found = sigmas[first:], []
+    try:
+        for number in range(recipe.train.restarts):
+            name = ("restart", number)
+            plan = draw_plan(recipe, table, step=step, batch=batch, name=name)
+            more = draw_more_plans(recipe, table, step=step, batch=batch, name=name)
+            found.append(Restart(first, (plan, *more)))
+    except TuningError as error:
+        raise TuningError(
+            f"train.restart_sigma is {recipe.train.restart_sigma:g}: a restart runs "
+            f"{len(table) - 1} steps from sigma {float(table[0]):.3f} on, and {error}"
+        ) from error
+    return tuple(found)
 
 
 def draw_guidance(recipe: Recipe, *, step: int, batch: int) -> float:

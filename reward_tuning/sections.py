@@ -160,6 +160,31 @@ class SamplingSection(Section):
     )
 
 
+class RolloutSection(Section):
+    """How training computes the steps of a rollout that receive no gradient.
+
+    The steps that the sweep runs again are always computed in full; samples and evaluation, too.
+    """
+
+    cache: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="First-block cache: where what the first block adds has changed by no more "
+        "than this share since the last step computed in full, the other blocks are not run "
+        "(0.05 to 0.2; diffusers 0.35 or newer); null = off",
+    )
+    dtype: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="Of the matrix products (autocast) where generator.dtype is float32; the "
+        "states between the steps stay float32; null = as the weights",
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the transformer for these steps; needs a C++ compiler on a CPU, "
+        "Triton on a GPU, and some minutes at the first step. Not with cache",
+    )
+
+
 Rescale = Annotated[
     float,
     Field(
@@ -554,6 +579,23 @@ class TrainSection(Section):
     steps: Positive = Field(description="Optimiser steps")
     batch_size: Positive = Field(description="Prompts a device rolls out at a time")
     gradient_accumulation: Positive = Field(default=1, description="Batches an optimiser step")
+    active_sets: Positive = Field(
+        default=1,
+        description="Plans drawn for each rollout: one rollout and one reward gradient, swept with "
+        "the mean of so many sets of active steps. Only for methods that read the end",
+    )
+    restarts: NotNegative = Field(
+        default=0,
+        description="Further chains from each rollout's end, noised again to restart_sigma: judged "
+        "and swept as the rollout itself, at a part of its cost. Only for methods that read the "
+        "end",
+    )
+    restart_sigma: float = Field(
+        default=0.5,
+        gt=0.0,
+        lt=1.0,
+        description="How far a restart noises the end; the table's nearest sigma is taken",
+    )
     learning_rate: float = Field(
         default=1e-4, gt=0.0, description="AdamW, constant after the warm-up"
     )

@@ -33,7 +33,9 @@ from reward_tuning.run_parts import (
     RunParts,
     draw_frames,
     draw_guidance,
+    draw_more_plans,
     draw_plan,
+    draw_restarts,
     load_parts,
     with_replay,
 )
@@ -172,6 +174,7 @@ def optimiser_step(
             normalise_steps=train.normalise_steps,
             merge=train.merge,
             terms=terms,
+            cheap=parts.cheap,
             phase=parts.offload.during("reward", clock),
         )
         reports.append(report)
@@ -239,6 +242,8 @@ def draw_batch(
         draw_plan(recipe, parts.sigmas, step=state.step + 1, batch=number),
         draw_guidance(recipe, step=state.step + 1, batch=number),
         draw_frames(recipe, step=state.step + 1, batch=number),
+        draw_more_plans(recipe, parts.sigmas, step=state.step + 1, batch=number),
+        draw_restarts(recipe, parts.sigmas, step=state.step + 1, batch=number),
     )
 
 

@@ -104,8 +104,10 @@ def test_row() -> None:
     with clock("sweep"):
         pass
     reports = [
-        BatchReport(0.5, {"hps": 0.2}, 1.0, 0.01, (step_report(3, 2.0), step_report(1, 1.0))),
-        BatchReport(0.7, {"hps": 0.4}, 2.0, 0.03, (step_report(3, 4.0, 3.0),)),
+        BatchReport(
+            0.5, {"hps": 0.2}, 1.0, 0.01, (step_report(3, 2.0), step_report(1, 1.0)), 12, 5
+        ),
+        BatchReport(0.7, {"hps": 0.4}, 2.0, 0.03, (step_report(3, 4.0, 3.0),), 16, 7),
     ]
     row = step_row(
         9,
@@ -118,6 +120,7 @@ def test_row() -> None:
     )
     assert row["step"] == 9
     assert (row["loss"], row["motion"], row["reward"]) == (0.6, 1.5, {"hps": 0.3})
+    assert row["rollout"] == {"steps": 28, "full_steps": 12}
     assert row["drift"] == pytest.approx(0.02)
     assert [seen["step"] for seen in row["active_steps"]] == [1, 3]
     assert [seen["grad_norm"] for seen in row["active_steps"]] == [1.0, 3.0]

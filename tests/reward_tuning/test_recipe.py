@@ -46,6 +46,7 @@ def test_top_level_sections_are_the_contract() -> None:
         "generator",
         "prompts",
         "sampling",
+        "rollout",
         "method",
         "rewards",
         "lora",
@@ -315,3 +316,42 @@ def test_recipe_does_not_import_torch() -> None:
 
     code = "import sys, reward_tuning.loading; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rollout_options_that_do_not_go_together() -> None:
+    both = {"cache": 0.1, "compile": True}
+    where, text = first_error(rollout=both)
+    assert where == ("rollout", "compile")
+    assert "not with rollout.cache" in text
+    where, text = first_error(rollout={"dtype": "bfloat16"})  # the weights of this recipe, too
+    assert where == ("rollout", "dtype")
+    assert "bfloat16 already" in text
+    allowed = recipe_data(
+        rollout={"dtype": "bfloat16", "compile": True}, generator__dtype="float32"
+    )
+    assert Recipe.model_validate(allowed).rollout.compile
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ({"kind": "refl"}, "method refl stops at a step"),
+        ({"kind": "drtune", "active_steps": 4}, "set method.early_stop=false"),
+        ({"kind": "draft_lv"}, "afresh"),
+        ({"kind": "direct_align"}, "afresh"),
+    ],
+)
+@pytest.mark.parametrize("key", ["active_sets", "restarts"])
+def test_only_an_end_can_be_used_again(method: dict[str, Any], reason: str, key: str) -> None:
+    where, text = first_error(method=method, **{f"train__{key}": 2})
+    assert where == ("train", key)
+    assert reason in text
+    end = {"kind": "drtune", "active_steps": 4, "early_stop": False}
+    Recipe.model_validate(recipe_data(method=end, **{f"train__{key}": 2}))
+
+
+def test_leaps_weigh_clips_anew() -> None:
+    where, text = first_error(method={"kind": "leapalign"}, train__active_sets=2)
+    assert where == ("train", "active_sets")
+    assert "leap_floor=null" in text
+    Recipe.model_validate(recipe_data(method={"kind": "leapalign"}, train__restarts=2))

@@ -313,6 +313,15 @@ def test_learning_rate(world: Path, tmp_path: Path) -> None:
     assert learning_rate(none, 1) == none.learning_rate
 
 
+def test_a_run_with_cheap_steps(world: Path, tmp_path: Path) -> None:
+    """The recipe's keys reach the rollout, and the row says what they saved."""
+    recipe, parts, state = prepared(world, tmp_path, "rollout.cache=1000.0")
+    row = optimiser_step(recipe, parts, state, Accelerator())
+    assert row["rollout"]["steps"] == 4
+    assert row["rollout"]["full_steps"] in (2, 3)  # the active ones, and the first
+    assert all(seen["rerun_error"] < 1e-4 for seen in row["active_steps"])
+
+
 # --- steps that are not finite
 
 Spoil = Callable[[int], bool]

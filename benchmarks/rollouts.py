@@ -1,0 +1,147 @@
+"""What a cheaper rollout saves, and what it does to the gradient.
+
+    python -m benchmarks.rollouts [--recipe tiny-drtune-hps] [--batches 4] [--compile]
+                                  [--cache 0.05 0.1 0.2 0.3]
+
+Each option computes the same batches of a recipe (prompts, noise, plans of its first steps, the
+adapter as it begins), one after the other, and is compared with the exact rollout. Prints JSON: for
+each option the process's seconds of the rollout and of the whole batch, the steps that ran every
+block, how far x_N is from the exact one, and the cosine of the whole gradient of the adapter with
+the exact one. Active sets and restarts have another gradient on purpose: of them only the seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from benchmarks.machine import machine
+from reward_tuning.loading import load_recipe
+from reward_tuning.progress import silent
+from reward_tuning.recipe import Recipe
+from reward_tuning.reward_step import Batch, BatchReport, reward_step
+from reward_tuning.run_parts import RunParts, cheap_steps, load_parts
+from reward_tuning.run_state import start
+from reward_tuning.trainer import clips_a_step, draw_batch
+from reward_tuning.views import rolled_out
+
+EXACT = "exact"
+DEVICE = torch.device("cpu")
+
+
+def options(thresholds: Sequence[float], compile_too: bool) -> dict[str, list[str]]:
+    """Name of each option to the overrides that switch it on."""
+    found = {EXACT: []} | {f"cache {t:g}": [f"rollout.cache={t}"] for t in thresholds}
+    found["bfloat16"] = ["rollout.dtype=bfloat16"]
+    if compile_too:
+        found["compile"] = ["rollout.compile=true"]
+    found["2 active sets"] = ["train.active_sets=2"]
+    found["1 restart"] = ["train.restarts=1"]
+    return found
+
+
+def measure(
+    name: str, overrides: Sequence[str], arms: dict[str, list[str]], batches: int
+) -> dict[str, dict[str, float]]:
+    """Every option on the same batches of a recipe: its medians over them."""
+    recipes = {arm: load_recipe(name, [*overrides, *own]) for arm, own in arms.items()}
+    exact = recipes[EXACT]
+    parts = load_parts(exact, DEVICE, sys.maxsize, silent)
+    transformer = parts.sampler.generator.transformer
+    cheap = {arm: cheap_steps(recipe, transformer) for arm, recipe in recipes.items()}
+    rows: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for number in range(batches + 1):
+        gradients: dict[str, Tensor] = {}
+        ends: dict[str, Tensor] = {}
+        for arm, recipe in recipes.items():
+            state = start(recipe, parts)
+            state.step, state.position = number, number * clips_a_step(recipe.train, Accelerator())
+            batch = draw_batch(recipe, parts, state, Accelerator(), 0)
+            seconds, report, gradients[arm] = one_batch(recipe, parts, batch, cheap[arm])
+            row = {
+                "rollout_seconds": seconds["rollout"],
+                "batch_seconds": sum(seconds.values()),
+                "steps": report.rollout_steps,
+                "full_steps": report.full_steps,
+            }
+            if not (batch.more_plans or batch.restarts):
+                ends[arm] = end_of(recipe, parts, batch, cheap[arm])
+                gap = (ends[arm] - ends[EXACT]).norm() / ends[EXACT].norm()
+                row["end_error"] = float(gap)
+                row["gradient_cosine"] = float(
+                    torch.cosine_similarity(gradients[arm], gradients[EXACT], dim=0)
+                )
+            if number:  # the first batch warms up, and compiles
+                rows[arm].append(row)
+    return {
+        arm: {key: statistics.median(row[key] for row in found) for key in found[0]}
+        | ({"lowest_cosine": min(r["gradient_cosine"] for r in found)} if arm in ends else {})
+        for arm, found in rows.items()
+    }
+
+
+def one_batch(
+    recipe: Recipe, parts: RunParts, batch: Batch, cheap: Any
+) -> tuple[dict[str, float], BatchReport, Tensor]:
+    """The process's seconds of each phase, what the batch showed, and the gradient, `(n,)`."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        seconds[name] = time.process_time() - began
+
+    for parameter in parts.parameters:
+        parameter.grad = None
+    report = reward_step(
+        parts.sampler,
+        parts.judges,
+        batch,
+        parts.sigmas,
+        negative=recipe.sampling.negative,
+        parameters=parts.parameters,
+        cheap=cheap,
+        phase=phase,
+    )
+    grads = [p.grad.flatten() for p in parts.parameters if p.grad is not None]
+    return seconds, report, torch.cat(grads).double()
+
+
+def end_of(recipe: Recipe, parts: RunParts, batch: Batch, cheap: Any) -> Tensor:
+    """The last state of the batch's rollout, `(b, 16, t, h, w)`."""
+    condition = parts.sampler.condition([prompt.text for prompt in batch.prompts])
+    negative = recipe.sampling.negative
+    found = rolled_out(
+        parts.sampler, condition, batch.noise_seeds, [batch.plan], parts.sigmas, negative, cheap
+    )
+    return found.views[0].states[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--recipe", default="tiny-drtune-hps")
+    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--cache", type=float, nargs="*", default=[0.05, 0.1, 0.2, 0.3])
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("overrides", nargs="*", help="key.sub=value")
+    arguments = parser.parse_args()
+    arms = options(arguments.cache, arguments.compile)
+    found = measure(arguments.recipe, arguments.overrides, arms, arguments.batches)
+    about = {"recipe": arguments.recipe, "batches": arguments.batches, "machine": machine()}
+    print(json.dumps(about | {"options": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""torch.compile of the transformer for calls without gradient, and what to say where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from reward_tuning.errors import TuningError
+
+
+def compiled(transformer: Any) -> Any:
+    """The same weights behind a compiled forward; the model itself stays as it is.
+
+    A first small function is compiled at once, so that a machine without a compiler is told before
+    anything is trained; the transformer itself is compiled at its first call.
+
+    Raises:
+        TuningError: torch.compile does not work here.
+    """
+    device = next(transformer.parameters()).device
+    x = torch.linspace(0.0, 1.0, 64, device=device)
+    with compilation_told(), torch.no_grad():
+        torch.compile(lambda x: (x * 2.0).sin().sum())(x)
+    return torch.compile(transformer)
+
+
+@contextmanager
+def compilation_told() -> Iterator[None]:
+    """Turn what torch.compile raises into a word that helps.
+
+    Raises:
+        TuningError: Compilation failed.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise TuningError(
+            f"rollout.compile: torch.compile does not work here ({first.strip()}). It needs a C++ "
+            "compiler (g++ or clang++, or what CXX names) on a CPU and Triton on a GPU; or set "
+            "rollout.compile=false"
+        ) from error

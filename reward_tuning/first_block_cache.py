@@ -1,0 +1,119 @@
+"""Skip most of a model call where its first block says that little has changed.
+
+First Block Cache (github.com/chengzeyi/ParaAttention, after TeaCache, arXiv 2411.19108) as
+diffusers has it: the first block always runs; where what it adds differs little from what it added
+at the last call computed in full, the other blocks are replaced by what they added there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from reward_tuning.errors import TuningError
+
+_CONTEXT = "rollout"  # one name: both guidance branches of a step are one batch
+
+
+class FirstBlockCache:
+    """The cache, on a transformer's blocks while the `with` lasts; nothing is left after it.
+
+    One `with` is one rollout: it begins with an empty cache.
+
+    Args:
+        transformer: An `EasyAnimateTransformer3DModel`.
+        threshold: The other blocks run where the mean absolute change of what the first block adds
+            is more than this share of its mean absolute value.
+
+    Attributes:
+        full_calls: Calls so far in which every block ran.
+
+    Raises:
+        TuningError: The installed diffusers has no such cache, or the model has one block only.
+    """
+
+    def __init__(self, transformer: Any, threshold: float) -> None:
+        require_first_block_cache()
+        if len(transformer.transformer_blocks) < 2:
+            raise TuningError(
+                "rollout.cache: the transformer has one block, nothing can be skipped"
+            )
+        self._transformer = transformer
+        self._threshold = threshold
+        self.full_calls = 0
+
+    def __enter__(self) -> FirstBlockCache:
+        """Put diffusers' hooks on the blocks."""
+        from diffusers.hooks import HookRegistry, first_block_cache
+        from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+
+        blocks = self._transformer.transformer_blocks
+        modules = (self._transformer, *blocks)
+        self._without_registry = [m for m in modules if not hasattr(m, "_diffusers_hook")]
+        self._own_forward = [m for m in modules if "forward" not in vars(m)]
+        TransformerBlockRegistry.register(
+            type(blocks[0]),
+            TransformerBlockMetadata(
+                return_hidden_states_index=0, return_encoder_hidden_states_index=1
+            ),
+        )
+        config = first_block_cache.FirstBlockCacheConfig(threshold=self._threshold)
+        first_block_cache.apply_first_block_cache(self._transformer, config)
+        self._registry = HookRegistry.check_if_exists_or_initialize(self._transformer)
+        if hasattr(self._registry, "invalidate_child_registries_cache"):  # newer diffusers
+            self._registry.invalidate_child_registries_cache()
+        leader = blocks[0]._diffusers_hook.get_hook(first_block_cache._FBC_LEADER_BLOCK_HOOK)
+        self._state = leader.state_manager
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take the hooks off again."""
+        from diffusers.hooks import first_block_cache
+
+        for name in (first_block_cache._FBC_LEADER_BLOCK_HOOK, first_block_cache._FBC_BLOCK_HOOK):
+            self._registry.remove_hook(name, recurse=True)
+        for module in self._without_registry:
+            del module._diffusers_hook
+        for module in self._own_forward:
+            vars(module).pop("forward", None)  # that of its class again
+
+    @contextmanager
+    def call(self, *, full: bool) -> Iterator[None]:
+        """Around each model call of the rollout; `full` runs every block, whatever changed."""
+        from diffusers.models.cache_utils import CacheMixin
+
+        if full:
+            self._registry.reset_stateful_hooks()
+        with CacheMixin.cache_context(self._transformer, _CONTEXT):
+            yield
+            self.full_calls += bool(self._state.get_state().should_compute)
+
+
+def require_first_block_cache() -> None:
+    """Look whether the installed diffusers has the cache.
+
+    Raises:
+        TuningError: It has not.
+    """
+    import diffusers
+
+    try:
+        from diffusers.hooks import first_block_cache  # noqa: F401
+        from diffusers.hooks._helpers import TransformerBlockRegistry  # noqa: F401
+        from diffusers.models.cache_utils import CacheMixin
+
+        found = hasattr(CacheMixin, "cache_context")
+    except ImportError:
+        found = False
+    if not found:
+        raise TuningError(
+            f"rollout.cache: the installed diffusers {diffusers.__version__} has no first-block "
+            "cache (it came with 0.35); install diffusers 0.35 or newer, or set rollout.cache=null"
+        )
