@@ -4,8 +4,8 @@
                                   [--cache 0.05 0.1 0.2 0.3]
 
 Each option computes the same batches of a recipe (prompts, noise, plans of its first steps, the
-adapter as it begins), one after the other, and is compared with the exact rollout. Prints JSON: for
-each option the process's seconds of the rollout and of the whole batch, the steps that ran every
+adapter as it begins; 16 steps to their end), one after the other, and is compared with the exact
+rollout. Prints JSON: for each option the process's seconds of the rollout and of the whole batch, the steps that ran every
 block, how far x_N is from the exact one, and the cosine of the whole gradient of the adapter with
 the exact one. Active sets and restarts have another gradient on purpose: of them only the seconds.
 """
@@ -37,6 +37,8 @@ from reward_tuning.trainer import clips_a_step, draw_batch
 from reward_tuning.views import rolled_out
 
 EXACT = "exact"
+WHOLE = ("sampling.steps=16", "method.early_stop=false", "train.decoded=all")
+"""Rollouts long enough to have something to save, to their end, which a restart needs."""
 DEVICE = torch.device("cpu")
 
 
@@ -138,7 +140,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     arguments = parser.parse_args()
     arms = options(arguments.cache, arguments.compile)
-    found = measure(arguments.recipe, arguments.overrides, arms, arguments.batches)
+    overrides = [*WHOLE, *arguments.overrides]
+    found = measure(arguments.recipe, overrides, arms, arguments.batches)
     about = {"recipe": arguments.recipe, "batches": arguments.batches, "machine": machine()}
     print(json.dumps(about | {"options": found}, indent=1))
 
