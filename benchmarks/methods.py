@@ -8,8 +8,9 @@
 Each run has a process of its own, trains by its shipped recipe for so many seconds of optimiser
 steps (loading and evaluation are not counted), and is then measured against the base on held-out
 prompts with equal noise: HPS, the held-out judge, the oracle, motion, diversity. `--arm` adds a
-recipe with overrides under a name of its own. Every finished run is one line of the output; runs
-whose line is there are not made again. Needs no GPU; the picture needs matplotlib.
+recipe with overrides under a name of its own; `--arm still tiny-drtune-hps
+train.learning_rate=1.0e-12` gives the picture its zero. Every finished run is one line of the
+output; runs whose line is there are not made again. Needs no GPU; the picture needs matplotlib.
 
 On a machine that does other work, `--clock process` counts the process's own time on one thread,
 which is the wall's of an idle core.
@@ -32,6 +33,9 @@ from benchmarks.trainee import CLOCKS, JUDGES, Trainee
 from reward_tuning.bootstrap import paired_difference
 
 BASE = "base"
+STILL = "still"
+"""An arm of this name that learns nothing is what the picture measures the others against."""
+UNMOVED = 4  # steps of the warm-up in which the adapter does next to nothing
 RECIPES = (
     "tiny-draft-hps",
     "tiny-draft-k-hps",
@@ -42,11 +46,11 @@ RECIPES = (
     "tiny-leapalign-hps",
     "tiny-flowbp-sparse-hps",
     "tiny-flowbp-bridge-hps",
-    "tiny-srpo-hps",
+    "tiny-direct-align-hps",
     "tiny-easyanimate-hps",
     "tiny-prfl-latent",
 )
-OTHER_REWARDS = ("tiny-srpo-hps", "tiny-prfl-latent")
+OTHER_REWARDS = ("tiny-prfl-latent",)
 """Trained on something else than a score of HPS."""
 
 METRICS = ("hps", "clip_held_out", "oracle", "motion", "diversity")
@@ -149,7 +153,7 @@ def differences(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     base = {line["seed"]: line["values"] for line in lines if line["recipe"] == BASE}
     of_recipe = defaultdict(list)
     for line in lines:
-        if line["recipe"] != BASE:
+        if line["recipe"] not in (BASE, STILL):
             of_recipe[line["recipe"]].append(line)
     found = {}
     for name, runs in of_recipe.items():
@@ -214,39 +218,44 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
-def draw(lines: Sequence[dict[str, Any]], path: Path, window: int = 8) -> None:
-    """Training reward against seconds, smoothed over so many steps, mean over the seeds."""
+def draw(lines: Sequence[dict[str, Any]], path: Path, window: int = 12) -> None:
+    """What training gained in reward against seconds, mean over the seeds.
+
+    The prompts of one step are harder than those of another. The arm `STILL` met the same prompts
+    and noise and learnt nothing: its reward is taken off step by step, and what is left begins at 0
+    in each run, for methods read the end of a clip in different ways.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
     import numpy as np
 
+    still = {
+        line["seed"]: np.asarray(line["curve"])[:, 1] for line in lines if line["recipe"] == STILL
+    }
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     of_recipe = defaultdict(list)
     for line in lines:
         # Another reward has another scale, and no place in this picture.
-        if line["recipe"] not in (BASE, *OTHER_REWARDS):
-            of_recipe[line["recipe"]].append(np.asarray(line["curve"]))
-    for number, (name, curves) in enumerate(sorted(of_recipe.items())):
-        kernel = np.ones(window) / window
-        last = min(curve[-1, 0] for curve in curves)
+        if line["recipe"] not in (BASE, STILL, *OTHER_REWARDS) and line["seed"] in still:
+            of_recipe[line["recipe"]].append(line)
+    for number, (name, runs) in enumerate(sorted(of_recipe.items())):
+        ends = [min(len(run["curve"]), len(still[run["seed"]])) for run in runs]
+        last = min(run["curve"][end - 1][0] for run, end in zip(runs, ends, strict=True))
         grid = np.linspace(0.0, last, 100)
-        smooth = [
-            np.interp(
-                grid,
-                np.convolve(curve[:, 0], kernel, "valid"),
-                np.convolve(curve[:, 1], kernel, "valid"),
-            )
-            for curve in curves
-            if len(curve) >= window
-        ]
-        if smooth:
-            style = ("-", "--", ":")[number // 10 % 3]
-            label = name.removeprefix("tiny-").removesuffix("-hps")
-            axes.plot(grid, np.mean(smooth, axis=0), style, label=label)
+        smooth = []
+        for run, end in zip(runs, ends, strict=True):
+            curve = np.asarray(run["curve"])[:end]
+            gained = curve[:, 1] - still[run["seed"]][:end]
+            gained = gained - gained[:UNMOVED].mean()
+            means = [gained[max(0, i - window + 1) : i + 1].mean() for i in range(end)]
+            smooth.append(np.interp(grid, curve[:, 0], means))
+        style = ("-", "--", ":")[number // 10 % 3]
+        label = name.removeprefix("tiny-").removesuffix("-hps")
+        axes.plot(grid, np.mean(smooth, axis=0), style, label=label)
     axes.set_xlabel("seconds of training")
-    axes.set_ylabel(f"HPS of the training clips, mean of {window} steps")
+    axes.set_ylabel(f"HPS gained on the training clips, mean of {window} steps")
     axes.legend(ncols=2, fontsize="small")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

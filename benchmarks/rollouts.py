@@ -5,9 +5,10 @@
 
 Each option computes the same batches of a recipe (prompts, noise, plans of its first steps, the
 adapter as it begins; 16 steps to their end), one after the other, and is compared with the exact
-rollout. Prints JSON: for each option the process's seconds of the rollout and of the whole batch, the steps that ran every
-block, how far x_N is from the exact one, and the cosine of the whole gradient of the adapter with
-the exact one. Active sets and restarts have another gradient on purpose: of them only the seconds.
+rollout. Prints JSON: for each option the process's seconds of the rollout and of the whole batch,
+the steps that ran every block, how far x_N is from the exact one, and the cosine of the whole
+gradient of the adapter with the exact one. Active sets and restarts have another gradient on
+purpose: of them only the seconds.
 """
 
 from __future__ import annotations

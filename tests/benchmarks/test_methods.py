@@ -16,6 +16,7 @@ from benchmarks.methods import (
     RECIPES,
     all_runs,
     differences,
+    draw,
     main,
     read,
     table,
@@ -64,6 +65,14 @@ def test_the_table_has_the_best_held_out_judge_first() -> None:
     assert rows[2].startswith("| `good` | +0.0750 [")
     assert rows[3].startswith("| `bad` | -0.0500 [")
     assert all(row.count("|") == rows[0].count("|") for row in rows)
+
+
+def test_the_picture_is_of_what_was_gained(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the picture needs the extra `pictures`")
+    still = line("still", 0)
+    draw([*LINES, still], tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert "still" not in table([*LINES, still])
 
 
 def test_every_method_takes_part() -> None:

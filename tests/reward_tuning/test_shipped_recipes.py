@@ -25,6 +25,7 @@ def test_names() -> None:
         "easyanimate-v5.1-12b-hps",
         "easyanimate-v5.1-7b-hps",
         "tiny-alignprop-hps",
+        "tiny-direct-align-hps",
         "tiny-draft-aesthetic",
         "tiny-draft-hps",
         "tiny-draft-k-hps",
@@ -37,7 +38,6 @@ def test_names() -> None:
         "tiny-leapalign-hps",
         "tiny-prfl-latent",
         "tiny-refl-hps",
-        "tiny-srpo-hps",
     ]
 
 
