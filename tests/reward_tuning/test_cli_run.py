@@ -253,16 +253,21 @@ script()
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
-def test_a_stop_that_python_swallowed_still_stops(tmp_path: Path) -> None:
-    arguments = ["run", str(write_recipe(tmp_path)), f"output={tmp_path / 'b'}"]
-    done = subprocess.run(
-        [sys.executable, "-c", SWALLOWED, *arguments],
+def in_process(code: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the code in an interpreter of its own, to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
+def test_a_stop_that_python_swallowed_still_stops(tmp_path: Path) -> None:
+    arguments = ["run", str(write_recipe(tmp_path)), f"output={tmp_path / 'b'}"]
+    done = in_process(SWALLOWED, arguments)
     assert done.returncode == 130
     assert "never stopped" not in done.stdout
     assert done.stderr.endswith("stopped by Ctrl-C; nothing was begun yet\n")
@@ -274,13 +279,7 @@ def test_an_echo_changes_nothing_and_impatience_leaves_at_once(
     tmp_path: Path, name: str, said: str
 ) -> None:
     arguments = ["run", str(write_recipe(tmp_path)), f"output={tmp_path / name}"]
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = in_process(TWICE, arguments)
     assert (done.returncode, done.stdout) == (143, said)
 
 
