@@ -1,9 +1,10 @@
 """Differentiable judges: frames or noisy latents, and prompts, to one score a clip."""
 
-from rewards.base import FrameReward, Reward, load_reward
+from rewards.base import FrameReward, Reward, VideoReward
 from rewards.clip import Relative
 from rewards.errors import RewardError
 from rewards.latent import LatentClip, LatentReward, load_latent_reward
+from rewards.loading import load_reward
 
 __all__ = [
     "FrameReward",
@@ -12,6 +13,7 @@ __all__ = [
     "Relative",
     "Reward",
     "RewardError",
+    "VideoReward",
     "load_latent_reward",
     "load_reward",
 ]

@@ -45,6 +45,7 @@ class AestheticReward(FrameReward):
     """Head on a CLIP; the prompt does not matter. About 1 to 10, usually 4 to 7."""
 
     name = "aesthetic"
+    reads_text = False
 
     def __init__(self, tower: ClipTower, head: nn.Module) -> None:
         self.tower = tower
@@ -54,10 +55,14 @@ class AestheticReward(FrameReward):
     @property
     def modules(self) -> list[nn.Module]:
         """The tower and the head."""
-        return [*super().modules, self.head]
+        return [self.tower.model, self.head]
 
     def condition(self, prompts: Sequence[str]) -> None:
         """Nothing: the judge looks at the frame alone."""
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Those of the tower, ``(n, d)`` of length 1."""
+        return self.tower.image_features(images)
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
         """``(n, 3, H, W)`` in [0, 1] -> ``(n,)``."""
@@ -79,7 +84,7 @@ def load_aesthetic(
         tower: the CLIP's checkpoint, if not the one that the head's file or record names.
 
     Raises:
-        RewardError: see :func:`rewards.base.load_reward`; also when no tower is known.
+        RewardError: see :func:`rewards.loading.load_reward`; also when no tower is known.
     """
     head_file = load_checkpoint(checkpoint, folder)
     record = head_file.published.tower if head_file.published is not None else None

@@ -1,4 +1,4 @@
-"""What a judge is: the protocol, the input check, the exact chunked gradient and the loader.
+"""What a judge is: the protocol, its two kinds, the input check and the exact chunked gradient.
 
 Scores are fp32 and higher is better; the loss is made outside, from scores.
 """
@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from rewards.errors import RewardError
-
-if TYPE_CHECKING:
-    from rewards.clip import Relative
-    from rewards.clip_tower import ClipTower
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
 """``(images[rows], rows) -> (n,)`` scores of these rows."""
@@ -142,33 +137,45 @@ def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> T
     return result
 
 
-class FrameReward(ABC):
-    """A judge that sees single frames; a clip's score is the mean over its frames.
+class Judge(ABC):
+    """A frozen judge, its networks and where they are.
 
     Attributes:
         name: how metrics call it.
-        tower: the CLIP that sees the frames.
         device: where it runs; frames are moved there.
-        chunk: frames scored in one pass, ``None`` for all.
+        chunk: frames (of a :class:`VideoReward`: clips) scored in one pass, ``None`` for all.
+        reads_text: whether the prompt matters to the score.
     """
 
     name: str
-    tower: ClipTower
     device: torch.device
     chunk: int | None = None
+    reads_text: bool = True
 
     @property
+    @abstractmethod
     def modules(self) -> list[nn.Module]:
-        """Every network it holds, frozen: what takes memory."""
-        return [self.tower.model]
+        """Every network it holds, frozen: what takes memory. Empty for analytic judges."""
+
+    @abstractmethod
+    def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score clips: ``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)`` fp32."""
+
+
+class FrameReward(Judge):
+    """A judge that sees single frames; a clip's score is the mean over its frames."""
 
     @abstractmethod
     def condition(self, prompts: Sequence[str]) -> Tensor | None:
-        """What the prompts give to the score: ``(b, d)`` without gradient, or ``None``."""
+        """What the prompts give to the score: ``(b, ...)`` without gradient, or ``None``."""
 
     @abstractmethod
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and ``(n, d)`` -> ``(n,)``, row by row."""
+        """``(n, 3, H, W)`` in [0, 1] and ``(n, ...)`` -> ``(n,)``, row by row."""
+
+    @abstractmethod
+    def image_features(self, images: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, differentiable."""
 
     def per_frame(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score every frame: ``(b, f, 3, H, W)`` and b prompts -> ``(b, f)``.
@@ -190,7 +197,7 @@ class FrameReward(ABC):
 
     def clip_features(self, frames: Tensor) -> Tensor:
         """Mean image features of each clip, ``(b, f, 3, H, W)`` -> ``(b, d)``, differentiable."""
-        features = self.tower.image_features(frames.to(self.device).flatten(0, 1))
+        features = self.image_features(frames.to(self.device).flatten(0, 1))
         return features.unflatten(0, (-1, frames.shape[1])).mean(dim=1)
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -198,73 +205,33 @@ class FrameReward(ABC):
         return self.per_frame(frames, prompts).mean(dim=1)
 
 
-def load_reward(
-    kind: str,
-    checkpoint: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    name: str | None = None,
-    folder: Path | None = None,
-    chunk: int | None = None,
-    architecture: str | Mapping[str, Any] | None = None,
-    tower: str | Path | None = None,
-    gradient_checkpointing: bool = False,
-    relative: Relative | None = None,
-) -> FrameReward:
-    """Load a frozen judge.
+class VideoReward(Judge):
+    """A judge that sees a clip as a whole, such as its motion.
 
-    Args:
-        kind: ``hps``, ``clip`` or ``aesthetic``.
-        checkpoint: a shipped name (``tiny/hps.safetensors``), a path, a published name
-            (``hps-v2.1``) or a hub id (``org/repo/file``).
-        device: where it runs.
-        dtype: of the towers; features are fp32 before any dot product.
-        name: in metrics; the kind if not given.
-        folder: what a relative path is relative to; the working directory if not given.
-        chunk: frames scored in one pass; bounds the memory, changes no number.
-        architecture: open_clip's model name or its configuration, for a file that does not say.
-        tower: only for ``aesthetic``: the CLIP checkpoint under the head, when it is not the one
-            the head's file names.
-        gradient_checkpointing: recompute each block of a vision transformer in the backward pass.
-        relative: only for ``hps`` and ``clip``: judge one text against another.
-
-    Returns:
-        The judge, in evaluation mode, without trainable parameters.
-
-    Raises:
-        RewardError: an unknown kind, a missing, damaged or foreign file.
+    Attributes:
+        least_frames: fewer than so many are refused.
     """
-    from rewards.clip_tower import TowerOptions
 
-    options = TowerOptions(torch.device(device), dtype, architecture, gradient_checkpointing)
-    if tower is not None and kind != "aesthetic":
-        raise RewardError(f"tower is an option of the kind aesthetic, not of {kind!r}; remove it.")
-    if relative is not None and kind == "aesthetic":
-        raise RewardError("relative needs a judge that reads the prompt: hps or clip.")
-    judge: FrameReward
-    match kind:
-        case "hps":
-            from rewards.hps import load_hps
+    least_frames: int = 1
 
-            judge = hps = load_hps(checkpoint, folder, options)
-            hps.relative = relative
-        case "clip":
-            from rewards.clip import load_clip
+    @abstractmethod
+    def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)`` fp32, clip by clip."""
 
-            judge = clip = load_clip(checkpoint, folder, options)
-            clip.relative = relative
-        case "aesthetic":
-            from rewards.aesthetic import load_aesthetic
+    def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score clips: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)``.
 
-            judge = load_aesthetic(checkpoint, folder, options, tower)
-        case "latent":
+        Raises:
+            RewardError: the input cannot be scored (:func:`check_input`), or a clip is too short.
+        """
+        check_input(frames, prompts)
+        if frames.shape[1] < self.least_frames:
             raise RewardError(
-                "kind 'latent' scores noisy latents and not frames; load it with "
-                "rewards.load_latent_reward."
+                f"the judge {self.name} compares frames and needs at least {self.least_frames} of "
+                f"a clip; it got {frames.shape[1]}. Sample longer clips, or let it see more frames."
             )
-        case _:
-            raise RewardError(f"kind {kind!r} is no judge; allowed: hps, clip, aesthetic.")
-    judge.name = name or kind
-    judge.chunk = chunk
-    return judge
+
+        def score(clips: Tensor, rows: slice) -> Tensor:
+            return self.score_clips(clips, prompts[rows])
+
+        return chunked_score(score, frames.to(self.device), self.chunk)

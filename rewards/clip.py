@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewards.base import FrameReward
 from rewards.checkpoint import load_checkpoint
@@ -76,6 +76,15 @@ class ClipReward(FrameReward):
         self.tower = tower
         self.device = tower.device
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The two towers, one model."""
+        return [self.tower.model]
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Those of the tower, ``(n, d)`` of length 1."""
+        return self.tower.image_features(images)
+
     def condition(self, prompts: Sequence[str]) -> Tensor:
         """What the image features are multiplied with, ``(b, d)``: text features, cached."""
         if self.relative is None:
@@ -98,7 +107,7 @@ def load_clip(checkpoint: str | Path, folder: Path | None, options: TowerOptions
     """Load any open_clip checkpoint as a judge.
 
     Raises:
-        RewardError: see :func:`rewards.base.load_reward`.
+        RewardError: see :func:`rewards.loading.load_reward`.
     """
     loaded = load_checkpoint(checkpoint, folder)
     architecture, _ = find_architecture(loaded, options.architecture)

@@ -28,7 +28,7 @@ def load_hps(checkpoint: str | Path, folder: Path | None, options: TowerOptions)
     """Load an HPS checkpoint (``{"state_dict": ...}`` with open_clip's keys, or safetensors).
 
     Raises:
-        RewardError: see :func:`rewards.base.load_reward`.
+        RewardError: see :func:`rewards.loading.load_reward`.
     """
     loaded = load_checkpoint(checkpoint, folder)
     architecture, _ = find_architecture(loaded, options.architecture)

@@ -1,12 +1,14 @@
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewards import RewardError, load_reward
-from rewards.base import FrameReward, Reward, check_input, chunked_score
+from rewards.base import FrameReward, Reward, VideoReward, check_input, chunked_score
+from rewards.clip_tower import unit_length
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, frames, random_state
 
 
@@ -14,6 +16,7 @@ class Quadratic(FrameReward):
     """score = sum(image * weight)**2 / 100 + length of the prompt; the gradient is known."""
 
     name = "quadratic"
+    modules: list[nn.Module] = []  # noqa: RUF012
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -21,6 +24,9 @@ class Quadratic(FrameReward):
 
     def condition(self, prompts: list[str]) -> Tensor:
         return torch.tensor([[float(len(p))] for p in prompts])
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return unit_length(images.flatten(1))
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
         assert condition is not None
@@ -33,6 +39,40 @@ def test_clip_score_is_the_mean_over_frames_with_its_own_prompt() -> None:
     torch.testing.assert_close(judge.per_frame(x, ["a", "bbbb"]), expected)
     torch.testing.assert_close(judge(x, ["a", "bbbb"]), expected.mean(dim=1))
     assert isinstance(judge, Reward)
+
+
+class Change(VideoReward):
+    """score = sum of squared differences of neighbouring frames + length of the prompt."""
+
+    name = "change"
+    modules: list[nn.Module] = []  # noqa: RUF012
+    least_frames = 2
+    device = torch.device("cpu")
+
+    def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        lengths = torch.tensor([float(len(prompt)) for prompt in prompts])
+        return frames.diff(dim=1).square().sum(dim=(1, 2, 3, 4)) + lengths
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_a_judge_of_whole_clips_gives_each_clip_its_prompt_and_gradient(chunk: int | None) -> None:
+    judge = Change()
+    judge.chunk = chunk
+    x = torch.rand(3, 4, 3, 4, 4, requires_grad=True)
+    scores = judge(x, ["a", "bb", "cccc"])
+    differences = (x[:, 1:] - x[:, :-1]).pow(2).flatten(1).sum(dim=1)
+    expected = differences + torch.tensor([1.0, 2.0, 4.0])
+    torch.testing.assert_close(scores, expected)
+    weights = torch.tensor([1.0, -2.0, 3.0])
+    (found,) = torch.autograd.grad((weights * scores).sum(), x)
+    (wanted,) = torch.autograd.grad((weights * expected).sum(), x)
+    torch.testing.assert_close(found, wanted)
+    assert isinstance(judge, Reward)
+
+
+def test_a_judge_of_whole_clips_says_how_many_frames_it_needs() -> None:
+    with pytest.raises(RewardError, match="change compares frames and needs at least 2"):
+        Change()(torch.rand(1, 1, 3, 4, 4), ["a"])
 
 
 @pytest.mark.parametrize(
