@@ -3,8 +3,8 @@
 The decoder's group norms take their statistics over the whole picture. A tile with its own ones
 gets other colours and contrasts than its neighbour, which no blending hides: 21 dB against the
 decode in one piece, on the embedded VAE. So all tiles share statistics, taken once without
-gradient: of the whole picture (43 dB and more), or of every n-th latent (36 dB), which needs no
-more memory than a tile. (The second is what tiled VAEs of image models do.)
+gradient: of the whole picture (43 dB and more), or of every n-th latent (33 to 36 dB), which needs
+no more memory than a tile. (The second is what tiled VAEs of image models do.)
 """
 
 import math
