@@ -308,10 +308,9 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
     folders = [root / "transformer", root / "vae"]
     found = {"generator": "sha256:" + checkpoint_fingerprint(folders)}
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
-        for name in (judge.checkpoint, judge.tower):
-            if name is not None:
-                key = judge.label if name == judge.checkpoint else f"{judge.label}.tower"
-                found[key] = "sha256:" + _sha256(resolve_judge(name))
+        for key, name in judge.files.items():
+            label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
+            found[label] = "sha256:" + _sha256(resolve_judge(name))
     return found
 
 

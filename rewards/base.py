@@ -145,12 +145,14 @@ class Judge(ABC):
         device: where it runs; frames are moved there.
         chunk: frames (of a :class:`VideoReward`: clips) scored in one pass, ``None`` for all.
         reads_text: whether the prompt matters to the score.
+        evaluation_only: refused as a training reward: it measures, without a gradient to follow.
     """
 
     name: str
     device: torch.device
     chunk: int | None = None
     reads_text: bool = True
+    evaluation_only: bool = False
 
     @property
     @abstractmethod
