@@ -112,7 +112,12 @@ class FileSection(JudgeSection):
 
     checkpoint: FileName = Field(
         description="A shipped name (tiny/hps.safetensors), a file, a published name (hps-v2.1) or "
-        "a hub id with its file (owner/name/file)"
+        "a hub id with its file (owner/name/file, owner/name/file@revision)"
+    )
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
+        default=None,
+        description="Of the file, 64 hexadecimal digits, checked before it is read; null = as "
+        "recorded for a published file, else not checked",
     )
 
 

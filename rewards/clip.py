@@ -88,11 +88,17 @@ class ClipReward(FrameReward):
         self.tower = tower
         self.device = tower.device
         self.relative = relative
+        self.context_length = tower.context_length
 
     @property
     def modules(self) -> list[nn.Module]:
         """The two towers, one model."""
         return [self.tower.model]
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off, within a template too."""
+        texts = [list(prompts)] if self.relative is None else list(self.relative.texts(prompts))
+        return sorted({i for some in texts for i in self.tower.truncated(some)})
 
     def image_features(self, images: Tensor) -> Tensor:
         """Those of the tower, ``(n, d)`` of length 1."""

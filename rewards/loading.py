@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from rewards.base import Judge
+from rewards.checkpoint import resolve, verify_sha256
 from rewards.errors import RewardError
 
 KINDS = ("hps", "clip", "aesthetic")
@@ -41,6 +42,7 @@ def load_reward(
     dtype: torch.dtype = torch.float32,
     name: str | None = None,
     folder: Path | None = None,
+    sha256: str | None = None,
     chunk: int | None = None,
     gradient_checkpointing: bool = False,
     **options: Any,
@@ -50,11 +52,13 @@ def load_reward(
     Args:
         kind: one of ``KINDS``.
         checkpoint: a shipped name (``tiny/hps.safetensors``), a path, a published name
-            (``hps-v2.1``) or a hub id (``org/repo/file``); ``None`` for a kind without a file.
+            (``hps-v2.1``) or a hub id (``org/repo/file``, ``org/repo/file@revision``); ``None`` for
+            a kind without a file.
         device: where it runs.
         dtype: of the networks; scores are fp32.
         name: in metrics; the kind if not given.
         folder: what a relative path is relative to; the working directory if not given.
+        sha256: of the file, 64 hexadecimal digits; checked before it is read.
         chunk: frames (clips, for a judge of whole clips) scored in one pass; bounds the memory,
             changes no number.
         gradient_checkpointing: recompute each block of a network in the backward pass.
@@ -66,7 +70,7 @@ def load_reward(
 
     Raises:
         RewardError: an unknown kind; an option that the kind does not have; a file that is missing,
-            damaged or of another kind, or one for a kind without.
+            damaged, changed or of another kind, or one for a kind without.
     """
     loader = loader_of(kind)
     known = inspect.signature(loader).parameters
@@ -74,6 +78,8 @@ def load_reward(
     if "checkpoint" in known:
         if checkpoint is None:
             raise RewardError(f"a judge of kind {kind} is loaded from a file: give its checkpoint.")
+        if sha256 is not None:
+            verify_sha256(resolve(checkpoint, folder), sha256)
         common |= {"checkpoint": checkpoint, "folder": folder}
     elif checkpoint is not None:
         raise RewardError(

@@ -283,7 +283,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "rewards.0.tower=clip-vit-l-14",
             "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic; "
             "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, flatten, "
-            "frames, gradient_checkpointing, kind, name, relative, target, unit, weight",
+            "frames, gradient_checkpointing, kind, name, relative, sha256, target, unit, weight",
         ),
         (
             "evaluation.held_out_rewards.0.weight=2",
@@ -298,7 +298,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "rewards.0={kind: hps}",
             "rewards.0.checkpoint: is missing; wanted: A shipped name "
             "(tiny/hps.safetensors), a file, a published name (hps-v2.1) or a hub id with its file "
-            "(owner/name/file)",
+            "(owner/name/file, owner/name/file@revision)",
         ),
         (
             "method={kind: drtune}",
@@ -358,6 +358,8 @@ def test_missing_judge(tmp_path: Path, value: str) -> None:
 def test_hub_file_is_a_judge(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path), ["rewards.0.checkpoint=xswu/HPSv2/HPS_v2.1.pt"])
     assert recipe.rewards[0].checkpoint == "xswu/HPSv2/HPS_v2.1.pt"
+    pinned = ["rewards.0.checkpoint=owner/name/some/file.pt@v1.0-3"]
+    assert load_recipe(write_recipe(tmp_path), pinned).rewards[0].checkpoint.endswith("@v1.0-3")
 
 
 def test_missing_prompts(tmp_path: Path) -> None:

@@ -284,11 +284,11 @@ def test_each_kind_takes_its_own_keys_and_no_others() -> None:
         "aesthetic": {"architecture", "tower"},
         "latent": set(),
     }
-    network = {"checkpoint", "frames", "chunk", "dtype", "gradient_checkpointing"}
+    network = {"checkpoint", "sha256", "frames", "chunk", "dtype", "gradient_checkpointing"}
     for kind, section in KINDS.items():
         if kind not in own:
             continue
-        shared = {"checkpoint", "dtype"} if kind == "latent" else network
+        shared = {"checkpoint", "sha256", "dtype"} if kind == "latent" else network
         assert set(section.model_fields) == {"kind", "name"} | shared | own[kind], kind
     latent = {"method": {"kind": "prfl"}, "rewards": [LATENT | {"flatten": 0.1}]}
     for changes, key in (
@@ -319,6 +319,7 @@ def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
         "chunk": None,
         "dtype": "float32",
         "gradient_checkpointing": False,
+        "sha256": None,
     }
     with pytest.raises(ValidationError, match="weight"):
         type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})
@@ -331,7 +332,7 @@ def test_kinds_keys_are_the_loaders_keywords() -> None:
     assert [kind for kind in KINDS if kind != "latent"] == list(LOADED)
     for kind in LOADED:
         keywords = inspect.signature(loader_of(kind)).parameters
-        keys = set(KINDS[kind].model_fields) - {"kind", "name", "frames", "chunk"}
+        keys = set(KINDS[kind].model_fields) - {"kind", "name", "frames", "chunk", "sha256"}
         assert keys == set(keywords) - {"device", "folder"}, kind
         assert issubclass(KINDS[kind], FramesSection)
         for key in keys - {"checkpoint"}:
