@@ -223,10 +223,18 @@ class LatentSection(FileSection):
     dtype: Dtype = Field(default="float32", description="Of its weights; scores stay float32")
 
 
+class PythonSection(FramesSection, FileSection):
+    """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
+
+    kind: Literal["python"]
+    options: dict[str, Any] = Field(default_factory=dict, description="Passed to the class by name")
+
+
 KINDS: dict[str, type[JudgeSection]] = {
     "hps": HpsSection,
     "clip": ClipSection,
     "aesthetic": AestheticSection,
+    "python": PythonSection,
     "latent": LatentSection,
 }
 

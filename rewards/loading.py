@@ -27,7 +27,7 @@ from rewards.base import Judge
 from rewards.checkpoint import resolve, verify_sha256
 from rewards.errors import RewardError
 
-KINDS = ("hps", "clip", "aesthetic")
+KINDS = ("hps", "clip", "aesthetic", "python")
 """Kinds of judges of frames; judges of noisy latents are loaded by ``load_latent_reward``."""
 
 COMMON = ("checkpoint", "folder", "device", "dtype", "gradient_checkpointing")
@@ -123,6 +123,10 @@ def loader_of(kind: str) -> Callable[..., Judge]:
             from rewards.aesthetic import load_aesthetic
 
             return load_aesthetic
+        case "python":
+            from rewards.python_file import load_python
+
+            return load_python
         case "latent":
             raise RewardError(
                 "kind 'latent' scores noisy latents and not frames; load it with "
