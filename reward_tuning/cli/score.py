@@ -98,9 +98,10 @@ def score(
         scored = score_clips(files, judges, frames=frames, batch_size=batch_size, progress=progress)
     found = scored.as_json()
     if output is not None:
-        from reward_tuning.whole_file import write_whole
+        from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
 
-        write_whole(output, (json.dumps(found, ensure_ascii=False, indent=2) + "\n").encode())
+        text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
+        write_whole(output, text.encode(), advice=ANOTHER_PLACE)
     if as_json:
         print_json(found)
     elif scored.clips:
