@@ -1,6 +1,6 @@
 """Measure judges: seconds and memory a frame, and how often they agree with the oracle.
 
-    python -m benchmarks.judges [JUDGE ...] [--pairs 60] [--frames 3] [--size 64] [--json]
+    python -m benchmarks.judges [JUDGE ...] [--pairs 60] [--frames 5] [--size 64] [--json]
     python -m benchmarks.judges --full-size [JUDGE ...]
 
 Prints a row a judge of the package. Seconds are of the process's own processor time on a CPU (so
@@ -52,7 +52,7 @@ SHIPPED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
 }
 """Name in the table -> kind, checkpoint (None for a kind without a file) and the kind's options."""
 
-LATENT = "latent-clip"  # sees the latents of the embedded VAE instead of frames
+LATENT = "latent-clip"  # sees latents: its costs are those of the embedded VAE's encoder, too
 
 FULL_SIZE = {"hps": "ViT-H-14", "clip": "ViT-H-14", "aesthetic": "ViT-L-14-quickgelu"}
 """Kind -> open_clip's architecture of its published file."""
@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("judges", nargs="*", help=f"of {', '.join(known)}; all if none is given")
     parser.add_argument("--full-size", action="store_true", help=f"of {', '.join(FULL_SIZE)}")
     parser.add_argument("--pairs", type=int, default=60, help="of each attribute")
-    parser.add_argument("--frames", type=int, default=3, help="of the clip that is timed")
+    parser.add_argument("--frames", type=int, default=5, help="of the timed clip, 4k + 1")
     parser.add_argument("--size", type=int, default=64, help="its pixels on a side")
     parser.add_argument("--repeats", type=int, default=3, help="timed passes")
     parser.add_argument("--json", action="store_true", help="machine-readable result")
