@@ -63,7 +63,7 @@ def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:
         if place.is_file():
             return place
     entry = published(text)
-    if entry is not None and not entry.from_git:
+    if entry is not None and entry.from_hub:
         found = _in_hub_cache(entry.repo, entry.file)
     elif entry is None and text.count("/") >= 2 and not Path(text).is_absolute():
         org, repo, file = text.split("/", 2)
@@ -79,7 +79,7 @@ def load_checkpoint(checkpoint: str | Path, folder: Path | None = None) -> Check
     """Resolve and read a judge's file.
 
     Reads ``.safetensors``, plain state dicts and HPS's ``{"state_dict": ...}`` in torch's format,
-    with ``weights_only=True``. A published file is checked for its size and sha256 first.
+    with ``weights_only=True``. A published file is checked for its size and hash first.
 
     Raises:
         RewardError: the file is missing, cut off, changed, or holds more than tensors.
@@ -96,7 +96,7 @@ def load_checkpoint(checkpoint: str | Path, folder: Path | None = None) -> Check
 
 
 def verify(path: Path, entry: PublishedFile) -> None:
-    """Compare a file with the size and sha256 that its publisher's file has.
+    """Compare a file with the size and the hash that its publisher's file has.
 
     Raises:
         RewardError: they differ.
@@ -107,17 +107,19 @@ def verify(path: Path, entry: PublishedFile) -> None:
             f"{path} has {size:,} bytes, the published {entry.file} has {entry.size:,}: the "
             f"download was cut off or the file is another one. Fetch it again: {entry.fetch}"
         )
-    if entry.sha256 is None:
-        return
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-    if digest.hexdigest() != entry.sha256:
-        raise RewardError(
-            f"{path} has the sha256 {digest.hexdigest()}, the published {entry.file} has "
-            f"{entry.sha256}. Fetch it again ({entry.fetch}), or rename it if it is your own."
-        )
+    for name, expected in (("sha256", entry.sha256), ("md5", entry.md5)):
+        if expected is None:
+            continue
+        with path.open("rb") as file:
+            # md5 finds a damaged file; against a forged one only sha256 helps.
+            digest = hashlib.new(name, usedforsecurity=False)
+            while block := file.read(1 << 22):
+                digest.update(block)
+        if digest.hexdigest() != expected:
+            raise RewardError(
+                f"{path} has the {name} {digest.hexdigest()}, the published {entry.file} has "
+                f"{expected}. Fetch it again ({entry.fetch}), or rename it if it is your own."
+            )
 
 
 def check_keys(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 _HPS_REPO = "xswu/HPSv2"
 _LAION_REPO = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
 
+COMMON_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "vocab.txt")
+"""Many repositories have such files: a file's name alone does not say that it is a published one."""
+
 
 @dataclass(frozen=True)
 class PublishedFile:
@@ -14,13 +17,14 @@ class PublishedFile:
 
     Attributes:
         name: what a recipe may write.
-        kind: the judge it is for; ``tower`` for the CLIP under an aesthetic head.
-        repo: hub repository, or the address of a git repository.
+        kind: the judge it is for; ``tokenizer`` for a vocabulary.
+        repo: hub repository, or the address of a git repository or of a folder on the web.
         file: name in that repository.
         size: bytes, where the publisher states or the reference measured it.
         sha256: of the file, where known; checked on every load.
         architecture: open_clip's model name.
         tower: published name of the CLIP under a head.
+        md5: of the file, where its publisher states nothing better; checked on every load.
     """
 
     name: str
@@ -31,17 +35,25 @@ class PublishedFile:
     sha256: str | None
     architecture: str | None = None
     tower: str | None = None
+    md5: str | None = None
 
     @property
     def from_git(self) -> bool:
-        """Whether the file lies in a git repository instead of on the hub."""
-        return self.repo.startswith("https://")
+        """Whether the file lies in a git repository."""
+        return self.repo.startswith("https://github.com/")
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether the file lies on the hub, and so may be in its cache."""
+        return not self.repo.startswith("https://")
 
     @property
     def fetch(self) -> str:
         """The command that fetches the file."""
         if self.from_git:
             return f"git clone --depth 1 {self.repo}"
+        if not self.from_hub:
+            return f"curl -LO {self.repo}/{self.file}"
         return f"hf download {self.repo} {self.file}"
 
 
@@ -92,6 +104,32 @@ PUBLISHED = (
         "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
         tower="clip-vit-l-14",
     ),
+    PublishedFile(
+        "image-reward",
+        "image_reward",
+        "THUDM/ImageReward",
+        "ImageReward.pt",
+        None,
+        None,
+    ),
+    PublishedFile(
+        "bert-base-uncased",
+        "tokenizer",
+        "google-bert/bert-base-uncased",
+        "vocab.txt",
+        231_508,
+        "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    ),
+    PublishedFile(
+        "mps-overall",
+        "mps",
+        # The authors' own file is a pickled module, which is refused; this is its state dict.
+        "https://pai-aigc-photog.oss-cn-hangzhou.aliyuncs.com/easyanimate/Third_Party",
+        "MPS_overall.pth",
+        None,
+        None,
+        md5="1491cbbbd20565747fe07e7572e2ac56",
+    ),
 )
 
 
@@ -101,7 +139,6 @@ def published(text: str) -> PublishedFile | None:
     for entry in PUBLISHED:
         if text in (entry.name, f"{entry.repo}/{entry.file}"):
             return entry
-        # open_clip names every file on the hub alike: such a name alone means nothing.
-        if base == entry.file and not base.startswith("open_clip_"):
+        if base == entry.file and base not in COMMON_NAMES:
             return entry
     return None
