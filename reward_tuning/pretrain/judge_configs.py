@@ -15,15 +15,20 @@ from base_model.training.loop import LossFn, ReportFn, Schedule, train
 from base_model.training.weight_file import save_reproducibly
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_data import tokenizer_texts
+from rewards.blip import BlipArchitecture
 from rewards.bpe import train_bpe, write_merges
 from rewards.clip_tower import Architecture, build_tokenizer
+from rewards.mps_network import MpsArchitecture
 from rewards.preprocess import Preprocess
 
-JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out", "latent-clip"]
+JudgeName = Literal[
+    "clip", "hps", "aesthetic", "clip-held-out", "latent-clip", "image-reward", "mps"
+]
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
 
 MERGES_FILE = "bpe_small.txt.gz"
 MERGES = 510
+VOCABULARY_FILE = "vocab_small.txt"
 TEXT: dict[str, Any] = {
     "context_length": 32,
     "vocab_size": 512 + MERGES + 2,  # bytes within and at the end of words, merges, start and end
@@ -46,6 +51,36 @@ LATENT_CLIP: Architecture = {
     "latent_cfg": {"channels": 16, "widths": [48, 64], "depths": [2, 3], "heads": 4},
     "text_cfg": {**TEXT, "width": 48, "heads": 2},
 }
+IMAGE_REWARD: BlipArchitecture = {
+    "vision": {
+        "image_size": 64,
+        "patch_size": 8,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+    },
+    "text": {  # and the size of the grammar's vocabulary
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "max_position_embeddings": 35,
+    },
+}
+MPS: MpsArchitecture = {
+    "width": 64,
+    "text": {
+        "vocab_size": TEXT["vocab_size"],
+        "max_position_embeddings": TEXT["context_length"],
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+    },
+    "vision": IMAGE_REWARD["vision"],
+    "cross": {"layers": 2, "heads": 4, "head_width": 16},
+}
 CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
@@ -55,6 +90,8 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
+    "image-reward": Schedule(steps=1900, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "mps": Schedule(steps=900, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights."""
 
@@ -138,16 +175,21 @@ def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess)
 
 
 def trained_clip(out_dir: Path) -> dict[str, Tensor]:
-    """Tensors of the folder's ``clip.safetensors`` in fp32.
+    """Tensors of the folder's ``clip.safetensors`` in fp32; see :func:`trained_judge`."""
+    return trained_judge(out_dir, "clip")
+
+
+def trained_judge(out_dir: Path, name: JudgeName) -> dict[str, Tensor]:
+    """Tensors of a judge in the folder, in fp32.
 
     Raises:
         TuningError: it is not there.
     """
-    path = out_dir / "clip.safetensors"
+    path = out_dir / f"{name}.safetensors"
     if not path.is_file():
         raise TuningError(
             f"{path} is missing; this judge starts from it. Train it first: reward-tuning "
-            "pretrain tiny --only clip"
+            f"pretrain tiny --only {name}"
         )
     return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
 

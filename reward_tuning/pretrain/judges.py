@@ -23,7 +23,9 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeName,
     JudgeRun,
 )
+from reward_tuning.pretrain.judge_image_reward import train_image_reward
 from reward_tuning.pretrain.judge_latent import train_latent_clip
+from reward_tuning.pretrain.judge_mps import train_mps
 
 __all__ = ["JUDGES", "JudgeName", "train_judge"]
 
@@ -74,3 +76,7 @@ def train_judge(
             return train_aesthetic(run)
         case "latent-clip":
             return train_latent_clip(run)
+        case "image-reward":
+            return train_image_reward(run)
+        case "mps":
+            return train_mps(run)
