@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _HPS_REPO = "xswu/HPSv2"
+_V2_5_REPO = "https://github.com/discus0434/aesthetic-predictor-v2-5"
 _LAION_REPO = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
 
 
@@ -18,6 +19,7 @@ class PublishedFile:
         repo: hub repository, or the address of a git repository.
         file: name in that repository.
         size: bytes, where the publisher states or the reference measured it.
+        tensors: bytes of its tensors, told where ``size`` is not known; not checked.
         sha256: of the file, where known; checked on every load.
         architecture: open_clip's model name.
         tower: published name of the CLIP under a head.
@@ -31,6 +33,14 @@ class PublishedFile:
     sha256: str | None
     architecture: str | None = None
     tower: str | None = None
+    tensors: int | None = None
+
+    @property
+    def about(self) -> str:
+        """How large it is, in words."""
+        if self.size is None and self.tensors is None:
+            return "size not recorded"
+        return f"{(self.size or self.tensors or 0) / 1e9:.3g} GB"
 
     @property
     def from_git(self) -> bool:
@@ -72,6 +82,7 @@ PUBLISHED = (
         None,
         None,
         "ViT-H-14",
+        tensors=3_944_437_764,  # 986,109,441 in fp32
     ),
     PublishedFile(
         "clip-vit-l-14",
@@ -82,6 +93,7 @@ PUBLISHED = (
         None,
         # "ViT-L-14" would only warn about the missing QuickGELU and give wrong features.
         "ViT-L-14-quickgelu",
+        tensors=1_710_466_052,  # 427,616,513 in fp32
     ),
     PublishedFile(
         "laion-aesthetic-v2",
@@ -92,7 +104,40 @@ PUBLISHED = (
         "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
         tower="clip-vit-l-14",
     ),
+    PublishedFile(
+        "pickscore",
+        "pickscore",
+        "yuvalkirstain/PickScore_v1",
+        "model.safetensors",
+        None,
+        None,
+        "ViT-H-14",
+        tensors=3_944_437_764,  # the same architecture in transformers' layout
+    ),
+    PublishedFile(
+        "siglip-so400m",
+        "tower",
+        "google/siglip-so400m-patch14-384",
+        "model.safetensors",
+        None,
+        None,
+        "siglip-so400m-patch14-384",
+        tensors=3_511_841_096,  # 877,960,274 in fp32; the image tower is 428,225,600 of them
+    ),
+    PublishedFile(
+        # Under the AGPL, as its repository says.
+        "aesthetic-v2.5",
+        "aesthetic_v2_5",
+        _V2_5_REPO,
+        "models/aesthetic_predictor_v2_5.pth",
+        2_644_834,
+        "a6caf256b3dc434273c98dcb12f6bf17c5d4fc647d8df11f038386923dd06220",
+        tower="siglip-so400m",
+    ),
 )
+
+_COMMON_NAMES = ("open_clip_model.safetensors", "model.safetensors")
+"""Every model of these libraries is called so on the hub: such a name alone means nothing."""
 
 
 def published(text: str) -> PublishedFile | None:
@@ -101,7 +146,7 @@ def published(text: str) -> PublishedFile | None:
     for entry in PUBLISHED:
         if text in (entry.name, f"{entry.repo}/{entry.file}"):
             return entry
-        # open_clip names every file on the hub alike: such a name alone means nothing.
-        if base == entry.file and not base.startswith("open_clip_"):
+        own = entry.file.rsplit("/", 1)[-1]
+        if base == own and own not in _COMMON_NAMES:
             return entry
     return None
