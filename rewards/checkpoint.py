@@ -174,9 +174,8 @@ def _in_hub_cache(repo: str, file: str) -> Path | None:
 def _missing(text: str, folder: Path | None, entry: PublishedFile | None) -> str:
     place = (folder or Path()).absolute()
     if entry is not None:
-        size = f"{entry.size / 1e9:.3g} GB" if entry.size else "size not recorded"
         return (
-            f"judge {text!r} is not on this machine: it needs {entry.file} ({size}) from "
+            f"judge {text!r} is not on this machine: it needs {entry.file} ({entry.about}) from "
             f"{entry.repo}. Fetch it with: {entry.fetch}  - or write the path of your copy as "
             "the checkpoint."
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rewards.base import FrameReward
 from rewards.checkpoint import load_checkpoint
-from rewards.clip_tower import ClipTower, TowerOptions, find_architecture, load_tower
+from rewards.clip_tower import ClipTower, TowerOptions, load_tower
 from rewards.errors import RewardError
 from rewards.preprocess import Preprocess
 
@@ -104,12 +104,9 @@ def clip_preprocess(size: int) -> Preprocess:
 
 
 def load_clip(checkpoint: str | Path, folder: Path | None, options: TowerOptions) -> ClipReward:
-    """Load any open_clip checkpoint as a judge.
+    """Load any open_clip checkpoint as a judge, with the preprocessing of its own model.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
-    loaded = load_checkpoint(checkpoint, folder)
-    architecture, _ = find_architecture(loaded, options.architecture)
-    size = architecture["vision_cfg"]["image_size"]
-    return ClipReward(load_tower(loaded, options, clip_preprocess(size)))
+    return ClipReward(load_tower(load_checkpoint(checkpoint, folder), options))

@@ -150,6 +150,10 @@ class CrossModel(nn.Module):
         ]
         self.layers = nn.ModuleList(pairs)
 
+    def blocks(self) -> list[nn.Module]:
+        """Every block, in the order in which they run."""
+        return [block for pair in self.layers for block in pair.children()]
+
     def forward(self, image: Tensor, text: Tensor, keep: Tensor) -> Tensor:
         """``(n, i, width)``, ``(n, j, width)`` and ``(n, j)`` bool -> ``(n, i, width)``."""
         for pair in self.layers:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from rewards.base import check_prompts
 from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
-from rewards.clip_tower import TextTower, build_tokenizer, unit_length
+from rewards.clip_tokenizers import build_tokenizer
+from rewards.clip_tower import TextTower, unit_length
 from rewards.errors import RewardError
 from rewards.latent_tower import LatentTextModel, build_latent_model
 

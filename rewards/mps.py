@@ -8,7 +8,7 @@ model.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rewards.base import FrameReward
 from rewards.checkpoint import Checkpoint, load_checkpoint
-from rewards.clip_tokenizers import build_transformers_tokenizer
+from rewards.clip_tokenizers import Tokenizer, build_transformers_tokenizer
 from rewards.clip_tower import TowerOptions, unit_length
 from rewards.errors import RewardError
 from rewards.mps_network import (
@@ -26,6 +26,7 @@ from rewards.mps_network import (
     check_architecture,
     load_network,
 )
+from rewards.pickscore import pickscore_preprocess
 from rewards.preprocess import Preprocess
 
 CONDITIONS = {
@@ -43,9 +44,6 @@ released; the other three are the parts of it that DiffSynth-Studio scores with 
 
 THRESHOLD = 0.01
 """Of the released forward pass; the authors' evaluation scripts have 0.3."""
-
-TokenizeFn = Callable[[Sequence[str]], Tensor]
-"""Texts -> ``(b, length)`` token numbers, padded with the end token."""
 
 
 class MpsReward(FrameReward):
@@ -68,7 +66,7 @@ class MpsReward(FrameReward):
     def __init__(
         self,
         network: MpsNetwork,
-        tokenizer: TokenizeFn,
+        tokenizer: Tokenizer,
         preprocess: Preprocess,
         dtype: torch.dtype = torch.float32,
         *,
@@ -185,14 +183,8 @@ def load_mps(
     """
     loaded = load_checkpoint(checkpoint, folder)
     architecture = find_mps_architecture(loaded, options)
-    text = {
-        "vocab_size": architecture["text"]["vocab_size"],
-        "context_length": architecture["text"]["max_position_embeddings"],
-    }
     merges = loaded.metadata.get("tokenizer")
-    tokenizer = build_transformers_tokenizer(
-        {"text_cfg": text}, loaded.path.parent / merges if merges else None
-    )
+    tokenizer = mps_tokenizer(architecture, loaded.path.parent / merges if merges else None)
     network = load_network(
         loaded,
         architecture,
@@ -200,7 +192,7 @@ def load_mps(
         dtype=options.dtype,
         gradient_checkpointing=options.gradient_checkpointing,
     )
-    preprocess = mps_preprocess(architecture["vision"]["image_size"])
+    preprocess = pickscore_preprocess(architecture["vision"]["image_size"])
     if "preprocess" in loaded.metadata:
         preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
     about = CONDITIONS.get(condition, condition)
@@ -209,9 +201,15 @@ def load_mps(
     )
 
 
-def mps_preprocess(size: int) -> Preprocess:
-    """As ``CLIPImageProcessor``: PIL bicubic of the shortest side, floored centre crop."""
-    return Preprocess("crop", size, rounding="floor", quantised=True)
+def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokenizer:
+    """Transformers' tokenizer of CLIP for an architecture, with OpenAI's words or other merges.
+
+    Raises:
+        RewardError: the merges file is missing, or its vocabulary has another size.
+    """
+    text = architecture["text"]
+    sizes = {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
+    return build_transformers_tokenizer({"text_cfg": sizes}, merges)
 
 
 def find_mps_architecture(checkpoint: Checkpoint, options: TowerOptions) -> MpsArchitecture:

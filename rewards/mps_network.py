@@ -73,7 +73,7 @@ class MpsNetwork(nn.Module):
         self.cross_model = CrossModel(width, cross["layers"], cross["heads"], cross["head_width"])
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """``(n, 3, size, size)`` normalised -> ``(n, 1 + patches, width)``, not normed, not pooled."""
+        """``(n, 3, size, size)`` normalised -> ``(n, 1 + patches, width)``, not pooled."""
         states = self.model.vision_model(pixel_values=pixels).last_hidden_state
         tokens: Tensor = self.model.visual_projection(states)
         return tokens
@@ -125,7 +125,7 @@ def load_network(
     _restore_positions(network)
     if gradient_checkpointing:
         recompute_blocks(network.model.vision_model.encoder.layers)
-        recompute_blocks(block for pair in network.cross_model.layers for block in pair)
+        recompute_blocks(network.cross_model.blocks())
     return network.to(device).eval().requires_grad_(False)
 
 

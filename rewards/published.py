@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _HPS_REPO = "xswu/HPSv2"
+_V2_5_REPO = "https://github.com/discus0434/aesthetic-predictor-v2-5"
 _LAION_REPO = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
-
-COMMON_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "vocab.txt")
-"""Many repositories have such files: a file's name alone does not say that it is a published one."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +15,11 @@ class PublishedFile:
 
     Attributes:
         name: what a recipe may write.
-        kind: the judge it is for; ``tokenizer`` for a vocabulary.
+        kind: the judge it is for; ``tower`` for a network under a head, ``tokenizer`` for words.
         repo: hub repository, or the address of a git repository or of a folder on the web.
         file: name in that repository.
         size: bytes, where the publisher states or the reference measured it.
+        tensors: bytes of its tensors, told where ``size`` is not known; not checked.
         sha256: of the file, where known; checked on every load.
         architecture: open_clip's model name.
         tower: published name of the CLIP under a head.
@@ -35,7 +34,15 @@ class PublishedFile:
     sha256: str | None
     architecture: str | None = None
     tower: str | None = None
+    tensors: int | None = None
     md5: str | None = None
+
+    @property
+    def about(self) -> str:
+        """How large it is, in words."""
+        if self.size is None and self.tensors is None:
+            return "size not recorded"
+        return f"{(self.size or self.tensors or 0) / 1e9:.3g} GB"
 
     @property
     def from_git(self) -> bool:
@@ -84,6 +91,7 @@ PUBLISHED = (
         None,
         None,
         "ViT-H-14",
+        tensors=3_944_437_764,  # 986,109,441 in fp32
     ),
     PublishedFile(
         "clip-vit-l-14",
@@ -94,6 +102,7 @@ PUBLISHED = (
         None,
         # "ViT-L-14" would only warn about the missing QuickGELU and give wrong features.
         "ViT-L-14-quickgelu",
+        tensors=1_710_466_052,  # 427,616,513 in fp32
     ),
     PublishedFile(
         "laion-aesthetic-v2",
@@ -111,6 +120,7 @@ PUBLISHED = (
         "ImageReward.pt",
         None,
         None,
+        tensors=1_786_663_812,  # 446,665,953 in fp32
     ),
     PublishedFile(
         "bert-base-uncased",
@@ -130,7 +140,40 @@ PUBLISHED = (
         None,
         md5="1491cbbbd20565747fe07e7572e2ac56",
     ),
+    PublishedFile(
+        "pickscore",
+        "pickscore",
+        "yuvalkirstain/PickScore_v1",
+        "model.safetensors",
+        None,
+        None,
+        "ViT-H-14",
+        tensors=3_944_437_764,  # the same architecture in transformers' layout
+    ),
+    PublishedFile(
+        "siglip-so400m",
+        "tower",
+        "google/siglip-so400m-patch14-384",
+        "model.safetensors",
+        None,
+        None,
+        "siglip-so400m-patch14-384",
+        tensors=3_511_841_096,  # 877,960,274 in fp32; the image tower is 428,225,600 of them
+    ),
+    PublishedFile(
+        # Under the AGPL, as its repository says.
+        "aesthetic-v2.5",
+        "aesthetic_v2_5",
+        _V2_5_REPO,
+        "models/aesthetic_predictor_v2_5.pth",
+        2_644_834,
+        "a6caf256b3dc434273c98dcb12f6bf17c5d4fc647d8df11f038386923dd06220",
+        tower="siglip-so400m",
+    ),
 )
+
+_COMMON_NAMES = ("open_clip_model.safetensors", "model.safetensors", "vocab.txt")
+"""Every model of these libraries has such a file on the hub: such a name alone means nothing."""
 
 
 def published(text: str) -> PublishedFile | None:
@@ -139,6 +182,7 @@ def published(text: str) -> PublishedFile | None:
     for entry in PUBLISHED:
         if text in (entry.name, f"{entry.repo}/{entry.file}"):
             return entry
-        if base == entry.file and base not in COMMON_NAMES:
+        own = entry.file.rsplit("/", 1)[-1]
+        if base == own and own not in _COMMON_NAMES:
             return entry
     return None

@@ -17,12 +17,22 @@ from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_data import tokenizer_texts
 from rewards.blip import BlipArchitecture
 from rewards.bpe import train_bpe, write_merges
-from rewards.clip_tower import Architecture, build_tokenizer
+from rewards.clip_tokenizers import build_tokenizer
 from rewards.mps_network import MpsArchitecture
+from rewards.open_clip_models import Architecture
 from rewards.preprocess import Preprocess
 
 JudgeName = Literal[
-    "clip", "hps", "aesthetic", "clip-held-out", "latent-clip", "image-reward", "mps"
+    "clip",
+    "hps",
+    "aesthetic",
+    "clip-held-out",
+    "latent-clip",
+    "pickscore",
+    "siglip",
+    "aesthetic-v2-5",
+    "image-reward",
+    "mps",
 ]
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
 
@@ -81,6 +91,19 @@ MPS: MpsArchitecture = {
     "vision": IMAGE_REWARD["vision"],
     "cross": {"layers": 2, "heads": 4, "head_width": 16},
 }
+PICKSCORE: Architecture = {
+    "embed_dim": 48,
+    "vision_cfg": {"image_size": 64, "layers": 4, "width": 80, "head_width": 16, "patch_size": 8},
+    "text_cfg": {**TEXT, "width": 48, "heads": 3},
+}
+SIGLIP: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 8,
+}
 CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
@@ -92,6 +115,9 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
     "image-reward": Schedule(steps=1900, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "mps": Schedule(steps=900, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "pickscore": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "siglip": Schedule(steps=1600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights."""
 
@@ -138,13 +164,18 @@ class JudgeRun:
 
 
 def small_tokenizer(out_dir: Path, architecture: Architecture) -> Any:
-    """The judges' tokenizer in a folder; its merges are trained on the grammar if not there yet."""
+    """The judges' tokenizer in a folder (see :func:`small_merges`)."""
+    return build_tokenizer(architecture, small_merges(out_dir))
+
+
+def small_merges(out_dir: Path) -> Path:
+    """The merges file in a folder; it is trained on the grammar if not there yet."""
     path = out_dir / MERGES_FILE
     if not path.is_file():
         temporary = path.with_name(path.name + ".part")
         write_merges(temporary, train_bpe(tokenizer_texts(), MERGES))
         temporary.replace(path)
-    return build_tokenizer(architecture, path)
+    return path
 
 
 def save_judge(run: JudgeRun, state: dict[str, Tensor], metadata: dict[str, str]) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reward_tuning.pretrain.judge_clip import normalised
 from reward_tuning.pretrain.judge_configs import (
     CLIP_PREPROCESS,
     IMAGE_REWARD,
@@ -17,7 +18,6 @@ from reward_tuning.pretrain.judge_configs import (
     save_judge,
     seed_weights,
 )
-from reward_tuning.pretrain.judge_clip import normalised
 from reward_tuning.pretrain.judge_cross import Lesson, large_weights, train_cross_judge
 from reward_tuning.pretrain.judge_data import draw_pairs, named_rng, tokenizer_texts
 from rewards.blip import BlipScorer

@@ -18,12 +18,11 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeRun,
     save_judge,
     seed_weights,
-    small_tokenizer,
+    small_merges,
     trained_judge,
 )
 from reward_tuning.pretrain.judge_cross import Lesson, large_weights, train_cross_judge
-from rewards.clip_tokenizers import build_transformers_tokenizer
-from rewards.mps import CONDITIONS, THRESHOLD, related, scaled_cosine
+from rewards.mps import CONDITIONS, THRESHOLD, mps_tokenizer, related, scaled_cosine
 from rewards.mps_network import MpsNetwork
 
 LESSON = Lesson(silhouettes=0, faded=0, steps=200)
@@ -38,10 +37,7 @@ def train_mps(run: JudgeRun) -> Path:
 
     The mask is that of the overall condition, as in use; no gradient goes through it.
     """
-    text_cfg = {"context_length": MPS["text"]["max_position_embeddings"]}
-    text_cfg["vocab_size"] = MPS["text"]["vocab_size"]
-    small_tokenizer(run.out_dir, {"text_cfg": text_cfg})  # writes the merges if they are missing
-    tokenizer = build_transformers_tokenizer({"text_cfg": text_cfg}, run.out_dir / MERGES_FILE)
+    tokenizer = mps_tokenizer(MPS, small_merges(run.out_dir))
     seed_weights(run)
     network = MpsNetwork(MPS).eval()
     large_weights(network.cross_model)

@@ -26,7 +26,7 @@ from reward_tuning.pretrain.judge_data import (
 from reward_tuning.pretrain.judge_latent import BACKWARDS, draw_latents
 from reward_tuning.pretrain.judges import JUDGES, JudgeName, train_judge
 from rewards import load_latent_reward, load_reward
-from rewards.clip_tower import build_model
+from rewards.open_clip_models import build_model
 
 SMALL = {
     **judge_configs.CLIP,
