@@ -47,6 +47,7 @@ class WordPiece:
         self._tokenizer.enable_padding(length=length, pad_id=vocabulary["[PAD]"])
         self._tokenizer.enable_truncation(length)
         self._whole = BertWordPieceTokenizer(vocabulary, lowercase=True)
+        self._whole.add_special_tokens(list(ADDED))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """B texts -> ``(b, 2, length)`` int64: token numbers, and 1 where they are not padding."""
