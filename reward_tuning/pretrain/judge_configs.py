@@ -113,8 +113,8 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
-    "image-reward": Schedule(steps=1900, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
-    "mps": Schedule(steps=900, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "image-reward": Schedule(steps=700, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
+    "mps": Schedule(steps=600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "pickscore": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "siglip": Schedule(steps=1600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
@@ -138,7 +138,7 @@ class JudgeRun:
         report: called every few steps.
     """
 
-    name: JudgeName
+    name: JudgeName | Literal["cross-eyes"]
     out_dir: Path
     training: Path
     seed: int

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reward_tuning.pretrain.judge_clip import normalised
 from reward_tuning.pretrain.judge_configs import (
@@ -18,13 +18,13 @@ from reward_tuning.pretrain.judge_configs import (
     save_judge,
     seed_weights,
 )
-from reward_tuning.pretrain.judge_cross import Lesson, large_weights, train_cross_judge
+from reward_tuning.pretrain.judge_cross import large_weights, train_cross_judge, trained_eyes
 from reward_tuning.pretrain.judge_data import draw_pairs, named_rng, tokenizer_texts
 from rewards.blip import BlipScorer
+from rewards.clip_tower import unit_length
 from rewards.image_reward import MEAN, PROMPT_TOKENS, STD
 from rewards.wordpiece import WordPiece, train_vocabulary, write_vocabulary
 
-LESSON = Lesson(silhouettes=150, faded=800, steps=1200)
 MEASURED_PAIRS = 128
 """Preference pairs over which the trained score gets mean 0 and deviation 1."""
 
@@ -32,11 +32,13 @@ MEASURED_PAIRS = 128
 def train_image_reward(run: JudgeRun) -> Path:
     """Train vision tower, text tower and head on what :func:`train_cross_judge` shows."""
     tokenizer = small_vocabulary(run.out_dir)
+    eyes = trained_eyes(run)
     seed_weights(run)
     architecture = {**IMAGE_REWARD, "text": {**IMAGE_REWARD["text"], "vocab_size": tokenizer.size}}
     scorer = BlipScorer(architecture).eval()
-    large_weights(scorer.vision)
     large_weights(scorer.text)
+    scorer.vision.load_state_dict(eyes)
+    pretraining = BlipPretraining(scorer)
 
     def score(tokens: Tensor, texts: Sequence[str]) -> Tensor:
         ids, mask = tokenizer(texts).unbind(dim=1)
@@ -45,7 +47,10 @@ def train_image_reward(run: JudgeRun) -> Path:
         with torch.autocast("cpu", enabled=False):
             return scorer.head(state.float()).squeeze(-1)
 
-    train_cross_judge(run, scorer, scorer.image_tokens, score, LESSON)
+    def align(tokens: Tensor, texts: Sequence[str]) -> Tensor:
+        return pretraining.compare(tokens, tokenizer(texts))
+
+    train_cross_judge(run, pretraining, scorer.image_tokens, score, align)
     _standardise(scorer, run, tokenizer)
     metadata = {
         "kind": "image_reward",
@@ -54,6 +59,24 @@ def train_image_reward(run: JudgeRun) -> Path:
         "tokenizer": VOCABULARY_FILE,
     }
     return save_judge(run, scorer.published_state(), metadata)
+
+
+class BlipPretraining(nn.Module):
+    """BLIP's contrastive projections, which no score uses and no shipped file has."""
+
+    def __init__(self, scorer: BlipScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.vision_proj, self.text_proj = nn.Linear(64, 32), nn.Linear(64, 32)
+        self.scale = nn.Parameter(torch.tensor(10.0).log())
+
+    def compare(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """Tokens of n images, and ``(m, 2, length)`` of the tokenizer -> ``(n, m)`` logits."""
+        ids, mask = rows.unbind(dim=1)
+        text = self.scorer.text(input_ids=ids, attention_mask=mask, is_decoder=False)
+        image = unit_length(self.vision_proj(tokens[:, 0]))
+        words = unit_length(self.text_proj(text.last_hidden_state[:, 0]))
+        return self.scale.exp().clamp(max=50) * image @ words.T
 
 
 def small_vocabulary(out_dir: Path) -> WordPiece:

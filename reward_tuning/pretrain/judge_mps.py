@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reward_tuning.pretrain.judge_configs import (
@@ -19,14 +19,14 @@ from reward_tuning.pretrain.judge_configs import (
     save_judge,
     seed_weights,
     small_merges,
-    trained_judge,
 )
-from reward_tuning.pretrain.judge_cross import Lesson, large_weights, train_cross_judge
+from reward_tuning.pretrain.judge_cross import large_weights, train_cross_judge, trained_eyes
+from rewards.clip_tower import unit_length
 from rewards.mps import CONDITIONS, THRESHOLD, mps_tokenizer, related, scaled_cosine
 from rewards.mps_network import MpsNetwork
 
-LESSON = Lesson(silhouettes=0, faded=0, steps=200)
-"""Short: the eyes are those of ``image-reward``, only their first norm is new."""
+LAST_WEIGHTS = ("to_out.weight", "ff.2.weight", "attn_out.weight", "ff_out.1.weight")
+"""Of each block of the cross model: what it adds goes through them."""
 
 LARGEST_SCALE = 30.0
 """Of the cosine in training; with CLIP's 100 a score saturates and its gradient ends."""
@@ -38,10 +38,18 @@ def train_mps(run: JudgeRun) -> Path:
     The mask is that of the overall condition, as in use; no gradient goes through it.
     """
     tokenizer = mps_tokenizer(MPS, small_merges(run.out_dir))
+    eyes = trained_eyes(run)
     seed_weights(run)
     network = MpsNetwork(MPS).eval()
+    large_weights(network.model.text_model)
     large_weights(network.cross_model)
-    take_eyes(network.model.vision_model, trained_judge(run.out_dir, "image-reward"))
+    for block in network.cross_model.blocks():  # at first the cross model changes nothing
+        for name, parameter in block.named_parameters():
+            if name.endswith(
+                ("to_out.weight", "ff.2.weight", "attn_out.weight", "ff_out.1.weight")
+            ):
+                nn.init.zeros_(parameter)
+    take_eyes(network.model.vision_model, eyes)
     about = tokenizer([CONDITIONS["overall"]])
 
     def score(tokens: Tensor, texts: Sequence[str]) -> Tensor:
@@ -56,7 +64,12 @@ def train_mps(run: JudgeRun) -> Path:
             network.model.logit_scale.clamp_(max=float(torch.tensor(LARGEST_SCALE).log()))
         return scaled_cosine(network, whole[rows], seen)
 
-    train_cross_judge(run, network, network.image_tokens, score, LESSON)
+    def align(tokens: Tensor, texts: Sequence[str]) -> Tensor:
+        _, whole = network.text_tokens(tokenizer(texts))
+        scale = network.model.logit_scale.exp()
+        return scale * unit_length(tokens[:, 0]) @ unit_length(whole).T
+
+    train_cross_judge(run, network, network.image_tokens, score, align)
     metadata = {
         "kind": "mps",
         "architecture": json.dumps(MPS),
@@ -67,34 +80,29 @@ def train_mps(run: JudgeRun) -> Path:
 
 
 @torch.no_grad()
-def take_eyes(tower: Any, state: Mapping[str, Tensor]) -> None:
-    """Copy ImageReward's vision tower into CLIP's.
+def take_eyes(tower: Any, eyes: Mapping[str, Tensor]) -> None:
+    """Copy BLIP's vision tower into CLIP's.
 
     The blocks are the same. CLIP has no bias on its patches, so that goes into the positions, and a
     norm before the first block, which starts as close to no norm as one factor can bring it.
 
     Args:
         tower: a ``CLIPVisionModel`` of the same sizes.
-        state: tensors of a trained ``image-reward``.
+        eyes: tensors of a trained ``BlipVisionModel``.
     """
-    prefix = "blip.visual_encoder."
-    eyes = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
-    positions = eyes["pos_embed"][0].clone()
-    positions[1:] += eyes["patch_embed.proj.bias"]
+    positions = eyes["embeddings.position_embedding"][0].clone()
+    positions[1:] += eyes["embeddings.patch_embedding.bias"]
     embeddings = tower.embeddings
-    embeddings.class_embedding.copy_(eyes["cls_token"][0, 0])
+    embeddings.class_embedding.copy_(eyes["embeddings.class_embedding"][0, 0])
     embeddings.position_embedding.weight.copy_(positions)
-    embeddings.patch_embedding.weight.copy_(eyes["patch_embed.proj.weight"])
-    spread = positions.std(dim=1).mean()
-    tower.pre_layrnorm.weight.fill_(float(spread))
+    embeddings.patch_embedding.weight.copy_(eyes["embeddings.patch_embedding.weight"])
+    tower.pre_layrnorm.weight.fill_(float(positions.std(dim=1).mean()))
+    names = {"self_attn.out_proj": "self_attn.projection"}
+    names |= {same: same for same in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")}
     for i, block in enumerate(tower.encoder.layers):
-        names = {"layer_norm1": "norm1", "layer_norm2": "norm2", "mlp.fc1": "mlp.fc1"}
-        names |= {"mlp.fc2": "mlp.fc2", "self_attn.out_proj": "attn.proj"}
         for kind in ("weight", "bias"):
-            for ours, theirs in names.items():
-                block.get_submodule(ours).get_parameter(kind).copy_(
-                    eyes[f"blocks.{i}.{theirs}.{kind}"]
-                )
-            thirds = eyes[f"blocks.{i}.attn.qkv.{kind}"].chunk(3)
-            for name, third in zip("qkv", thirds, strict=True):
-                block.get_submodule(f"self_attn.{name}_proj").get_parameter(kind).copy_(third)
+            parts = {ours: eyes[f"encoder.layers.{i}.{x}.{kind}"] for ours, x in names.items()}
+            thirds = eyes[f"encoder.layers.{i}.self_attn.qkv.{kind}"].chunk(3)
+            parts |= {f"self_attn.{n}_proj": t for n, t in zip("qkv", thirds, strict=True)}
+            for name, tensor in parts.items():
+                block.get_submodule(name).get_parameter(kind).copy_(tensor)
