@@ -1,4 +1,4 @@
-"""Models of transformers with a few thousand random weights, and their published tokenizer's files."""
+"""Models of transformers with a few thousand random weights, and CLIP's tokenizer as published."""
 
 import gzip
 import json
@@ -70,7 +70,7 @@ def saved(model: Any, path: Path, **more: torch.Tensor) -> Path:
 
 
 def published_tokenizer(folder: Path) -> Any:
-    """Build ``CLIPTokenizer`` from ``vocab.json`` and ``merges.txt``, the files it is published as."""
+    """Read a ``CLIPTokenizer`` from ``vocab.json`` and ``merges.txt``, as it is published."""
     import_open_clip()
     from open_clip.tokenizer import bytes_to_unicode, default_bpe
     from transformers import CLIPTokenizer
