@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from reward_tuning.errors import TuningError
+from reward_tuning.judge_sections import (
+    FrameRewardSection,
+    FramesSection,
+    JudgeSection,
+    LatentSection,
+    RewardSection,
+    spread,
+)
 from reward_tuning.losses import reward_loss
 from reward_tuning.pixels import Augmentation, worst_nearby
-from reward_tuning.sections import HeldOutSection, RewardSection, spread
-from rewards import LatentReward, Relative, Reward, load_latent_reward, load_reward
+from rewards import LatentReward, Reward, load_latent_reward, load_reward
+from rewards.shared_towers import TowerPool, derived
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,9 @@ class FramedJudge:
     def judged(self, frames: Tensor, first: int) -> Tensor:
         """The frames it sees, of a window of the clip that begins at position `first`."""
         wanted = [position - first for position in self.positions]
-        return frames if wanted == list(range(frames.shape[1])) else frames[:, wanted]
+        if wanted == list(range(frames.shape[1])):
+            return frames
+        return derived(frames, ("of the window", *wanted), lambda: frames[:, wanted])
 
 
 @dataclass(frozen=True)
@@ -125,10 +137,8 @@ class LatentJudge:
 Judge = FramedJudge | LatentJudge
 
 
-def load_judges(
-    sections: Sequence[RewardSection | HeldOutSection], frames: int, device: torch.device
-) -> list[Judge]:
-    """Load the judges of a recipe.
+def load_judges(sections: Sequence[JudgeSection], frames: int, device: torch.device) -> list[Judge]:
+    """Load the judges of a recipe; equal towers among them are held once.
 
     Args:
         sections: Resolved, as `load_recipe` leaves them.
@@ -137,52 +147,42 @@ def load_judges(
 
     Raises:
         RewardError: A file is missing, damaged or of another kind.
+        TuningError: A judge that is only for the evaluation stands among the rewards.
     """
-    judges: list[Judge] = []
-    for section in sections:
-        if section.kind == "latent":
-            assert isinstance(section, RewardSection)  # a recipe's conflicts refuse others
-            judges.append(load_latent_judge(section, device))
-            continue
-        relative = None
-        if isinstance(section, RewardSection) and section.relative is not None:
-            relative = Relative(**section.relative.model_dump())
-        reward = load_reward(
-            section.kind,
-            section.checkpoint,
-            device=device,
-            dtype=getattr(torch, section.dtype),
-            name=section.label,
-            chunk=section.chunk,
-            architecture=section.architecture,
-            tower=section.tower,
-            gradient_checkpointing=section.gradient_checkpointing,
-            relative=relative,
+    pool = TowerPool()
+    return [_loaded(section, frames, device, pool) for section in sections]
+
+
+def _loaded(section: JudgeSection, frames: int, device: torch.device, pool: TowerPool) -> Judge:
+    options = section.loader_options()
+    if "dtype" in options:
+        options["dtype"] = getattr(torch, options["dtype"])
+    if isinstance(section, LatentSection):
+        latent = load_latent_reward(**options, device=device, name=section.label)
+        judge = LatentJudge(latent, section.label)
+        return replace(judge, **_terms(section)) if isinstance(section, RewardSection) else judge
+    assert isinstance(section, FramesSection), section.kind
+    reward = load_reward(section.kind, **options, device=device, name=section.label, pool=pool)
+    framed = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
+    if not isinstance(section, FrameRewardSection):
+        return framed
+    if reward.evaluation_only:
+        raise TuningError(
+            f"rewards: the judge {section.label} is for the evaluation only: it measures, and its "
+            "score has no gradient to train on; name it under evaluation.held_out_rewards"
         )
-        judge = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
-        if isinstance(section, RewardSection):
-            augment = section.augmentation
-            judge = replace(
-                judge,
-                weight=section.weight,
-                target=section.target,
-                unit=section.unit,
-                augmentation=None if augment is None else Augmentation(**augment.model_dump()),
-                flatten=section.flatten,
-            )
-        judges.append(judge)
-    return judges
-
-
-def load_latent_judge(section: RewardSection, device: torch.device) -> LatentJudge:
-    """Load one judge of kind `latent`."""
-    reward = load_latent_reward(
-        section.checkpoint,
-        device=device,
-        dtype=getattr(torch, section.dtype),
-        name=section.label,
+    augment = section.augmentation
+    return replace(
+        framed,
+        **_terms(section),
+        augmentation=None if augment is None else Augmentation(**augment.model_dump()),
+        flatten=section.flatten,
     )
-    return LatentJudge(reward, section.label, section.weight, section.target, section.unit)
+
+
+def _terms(section: RewardSection) -> dict[str, Any]:
+    """What training puts on top of any judge."""
+    return section.model_dump(include={"weight", "target", "unit"})
 
 
 def judged_window(judges: Sequence[FramedJudge]) -> slice:

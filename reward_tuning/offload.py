@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.judges import Judge
-from rewards import FrameReward, LatentClip
+from rewards import LatentClip
+from rewards.base import Judge as FrozenJudge
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 
@@ -37,7 +38,8 @@ class Offload:
         copied: Callable[[Tensor, torch.device], Tensor] = lambda tensor, device: tensor.to(device),
     ) -> None:
         self._modules, self._device, self._copied = list(modules), device, copied
-        found = [t for module in self._modules for t in (*module.parameters(), *module.buffers())]
+        every = [t for module in self._modules for t in (*module.parameters(), *module.buffers())]
+        found = list({id(tensor): tensor for tensor in every}.values())  # judges may share a tower
         if any(tensor.requires_grad for tensor in found):
             raise TuningError("only frozen modules can be offloaded; one has trainable parameters")
         self._resting = [(tensor, tensor.data.cpu()) for tensor in found]
@@ -92,7 +94,7 @@ def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:
     """
     modules: list[nn.Module] = []
     for judge in judges:
-        if not isinstance(judge.reward, FrameReward | LatentClip):
+        if not isinstance(judge.reward, FrozenJudge | LatentClip):
             raise TuningError(
                 f"train.offload_judges: {judge.label} is of a class that does not tell its modules "
                 f"({type(judge.reward).__name__}); set train.offload_judges=false"

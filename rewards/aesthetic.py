@@ -20,6 +20,8 @@ from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
 from rewards.clip import clip_preprocess
 from rewards.clip_tower import TowerOptions, find_architecture, load_tower
 from rewards.errors import RewardError
+from rewards.open_clip_models import Architecture, image_size
+from rewards.shared_towers import TowerPool
 
 WIDTHS = (1024, 128, 64, 16, 1)
 
@@ -87,17 +89,26 @@ class AestheticReward(FrameReward):
 
 def load_aesthetic(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
     tower: str | Path | None = None,
+    pool: TowerPool | None = None,
 ) -> AestheticReward:
     """Load a head and the CLIP it was trained on.
 
     Args:
         checkpoint: the head's file.
+        device: where it runs.
+        dtype: of the tower; the head is fp32.
         folder: what relative paths are relative to.
-        options: of the tower; the head is fp32.
+        gradient_checkpointing: recompute each block of the tower.
+        architecture: of the tower, open_clip's name, for a file that does not say.
         tower: the CLIP's checkpoint, if not the one that the head's file or record names.
+        pool: where it shares what is equal with other judges.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`; also when no tower is known.
@@ -105,10 +116,10 @@ def load_aesthetic(
     head_file = load_checkpoint(checkpoint, folder)
     advice = "on which CLIP its head was trained. Add it to the judge: tower: clip-vit-l-14 (for "
     tower_file = find_tower(head_file, tower, folder, f"{advice}the published LAION head)")
-    architecture, _ = find_architecture(tower_file, options.architecture)
-    size = architecture["vision_cfg"]["image_size"]
-    clip = load_tower(tower_file, options, clip_preprocess(size))
-    return AestheticReward(clip, load_head(head_file, architecture["embed_dim"], options))
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
+    own, _ = find_architecture(tower_file, options.architecture)
+    clip = load_tower(tower_file, options, clip_preprocess(image_size(own)))
+    return AestheticReward(clip, load_head(head_file, own["embed_dim"], options))
 
 
 def find_tower(

@@ -10,15 +10,69 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from rewards.errors import RewardError
 from rewards.torchvision_import import ensure_torchvision_importable
 
-Tokenizer = Callable[[Sequence[str]], Tensor]
-"""B texts -> ``(b, context length)`` token numbers."""
+
+class Tokenizer(Protocol):
+    """From texts to a tower's numbers.
+
+    Attributes:
+        context_length: tokens of a text that the tower reads, marks of start and end included.
+    """
+
+    context_length: int
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """B texts -> ``(b, context_length)`` token numbers, cut and padded."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of one text, whole and without marks."""
+        ...
+
+
+class TransformersTokenizer:
+    """A tokenizer of transformers, cutting and padding at the tower's context length.
+
+    Attributes:
+        context_length: see :class:`Tokenizer`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        context_length: int,
+        clean: Callable[[str], str] = str,
+        *,
+        strip_separator: bool = False,
+    ) -> None:
+        self._tokenizer, self._clean = tokenizer, clean
+        self.context_length = context_length
+        self._strip_separator = strip_separator  # CLIPA's towers have never seen it
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """B texts -> ``(b, context_length)`` token numbers."""
+        rows = self._tokenizer(
+            [self._clean(text) for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.context_length,
+            return_tensors="pt",
+        )
+        numbers: Tensor = rows.input_ids
+        if self._strip_separator:
+            numbers = numbers.masked_fill(numbers == self._tokenizer.sep_token_id, 0)
+        return numbers
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of one text, whole and without marks."""
+        return list(self._tokenizer.encode(self._clean(text), add_special_tokens=False))
+
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -72,19 +126,7 @@ def build_transformers_tokenizer(architecture: Mapping[str, Any], merges: Path |
     length = text.get("context_length", 77)
     tokenizer = _transformers_tokenizer(merges)
     _check_size(len(tokenizer), text, merges)
-
-    def tokenize(texts: Sequence[str]) -> Tensor:
-        rows = tokenizer(
-            list(texts),
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        )
-        numbers: Tensor = rows.input_ids
-        return numbers
-
-    return tokenize
+    return TransformersTokenizer(tokenizer, length)
 
 
 def _check_merges(merges: Path | None) -> None:
@@ -123,11 +165,12 @@ def _transformers_tokenizer(merges: Path | None) -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=list(plain.bpe_ranks))
 
 
-def _model_tokenizer(name: str, text: Mapping[str, Any], beside: Path | None) -> Any:
+def _model_tokenizer(name: str, text: Mapping[str, Any], beside: Path | None) -> Tokenizer:
     """The tokenizer that a model such as SigLIP brings: beside its file, or in the hub's cache."""
     import_open_clip()
     from huggingface_hub import try_to_load_from_cache
-    from open_clip.tokenizer import HFTokenizer
+    from open_clip.tokenizer import get_clean_fn
+    from transformers import AutoTokenizer
 
     found = try_to_load_from_cache(name, "tokenizer.json")
     if beside is not None and (beside / "tokenizer.json").is_file():
@@ -140,9 +183,14 @@ def _model_tokenizer(name: str, text: Mapping[str, Any], beside: Path | None) ->
             f"it with: hf download {name} {' '.join(TOKENIZER_FILES)}  - or put its "
             f"tokenizer.json beside the judge's file{f' ({beside})' if beside else ''}."
         )
-    return HFTokenizer(
-        str(folder),
-        context_length=text.get("context_length", 77),
-        tokenizer_mode=text.get("tokenizer_mode"),
-        **text.get("tokenizer_kwargs", {}),
-    )
+    if mode := text.get("tokenizer_mode"):
+        raise RewardError(
+            f"this model wants its texts cut in the way {mode!r}, which judges do not have; choose "
+            "a model without tokenizer_mode."
+        )
+    options = dict(text.get("tokenizer_kwargs", {}))
+    clean = get_clean_fn(options.pop("clean", "whitespace"))  # as open_clip's HFTokenizer
+    strip = options.pop("strip_sep_token", False)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+    length = text.get("context_length", 77)
+    return TransformersTokenizer(tokenizer, length, clean, strip_separator=strip)

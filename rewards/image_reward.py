@@ -23,11 +23,10 @@ from rewards.blip import (
 )
 from rewards.checkpoint import Checkpoint, load_checkpoint, resolve, verify
 from rewards.clip import clip_preprocess
-from rewards.clip_tower import TowerOptions, unit_length
+from rewards.clip_tower import unit_length
 from rewards.errors import RewardError
 from rewards.preprocess import Preprocess
 from rewards.published import published
-from rewards.truncation import TruncationWarning
 from rewards.wordpiece import WordPiece
 
 MEAN = 0.16717362830052426
@@ -65,13 +64,9 @@ class ImageRewardReward(FrameReward):
         self.tokenizer = tokenizer
         self.preprocess = preprocess
         self.dtype = dtype
-        self._cut = TruncationWarning("image_reward", tokenizer.length, tokenizer.count)
+        self.device = next(self.scorer.parameters()).device
+        self.context_length = tokenizer.length
         self._tokens: dict[str, Tensor] = {}
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        """Where the weights are."""
-        return next(self.scorer.parameters()).device
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -79,15 +74,16 @@ class ImageRewardReward(FrameReward):
         return [self.scorer]
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """Token numbers and mask of the prompts, ``(b, 2, 35)`` int64; cut prompts are named once.
-
-        Each prompt is read once.
-        """
+        """Token numbers and mask of the prompts, ``(b, 2, 35)`` int64; each is read once."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._tokens]
         if new:
-            self._cut.look_at(new)
             self._tokens.update(zip(new, self.tokenizer(new), strict=True))
         return torch.stack([self._tokens[prompt] for prompt in prompts]).to(self.device)
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off."""
+        most = self.tokenizer.length
+        return [i for i, prompt in enumerate(prompts) if self.tokenizer.count(prompt) > most]
 
     def image_features(self, images: Tensor) -> Tensor:
         """The vision tower's class token, ``(n, d)`` of length 1."""
@@ -105,16 +101,24 @@ class ImageRewardReward(FrameReward):
 
 def load_image_reward(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: BlipArchitecture | None = None,
     tokenizer: str | Path | None = None,
 ) -> ImageRewardReward:
     """Load ImageReward's checkpoint, or a small one that says what it is.
 
     Args:
-        checkpoint: a flat state dict in the published names.
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four; a flat state dict in
+            the published names.
+        device: where it runs.
+        dtype: of both towers, layer norms too; the head stays fp32.
         folder: what relative paths are relative to.
-        options: of the towers; in bf16 their layer norms are bf16 too, the head stays fp32.
+        gradient_checkpointing: recompute each block of both towers.
+        architecture: for a file of other sizes that does not say them; the published ones else.
         tokenizer: BERT's ``vocab.txt``: a path, or ``bert-base-uncased`` from the hub's cache. That
             is also what is used for a file that names none of its own.
 
@@ -123,44 +127,42 @@ def load_image_reward(
             does not fit.
     """
     loaded = load_checkpoint(checkpoint, folder)
-    architecture = find_blip_architecture(loaded, options)
+    sizes = find_blip_architecture(loaded, architecture)
     words = WordPiece(_find_vocabulary(loaded, folder, tokenizer), PROMPT_TOKENS)
-    if words.size != architecture["text"]["vocab_size"]:
+    if words.size != sizes["text"]["vocab_size"]:
         raise RewardError(
             f"the tokenizer has {words.size} tokens with [DEC] and [ENC], {loaded.path} has "
-            f"{architecture['text']['vocab_size']}: they do not belong together. The published "
+            f"{sizes['text']['vocab_size']}: they do not belong together. The published "
             f"checkpoint needs the vocab.txt of {TOKENIZER}."
         )
     scorer = load_scorer(
-        loaded,
-        architecture,
-        device=options.device,
-        dtype=options.dtype,
-        gradient_checkpointing=options.gradient_checkpointing,
+        loaded, sizes, device=device, dtype=dtype, gradient_checkpointing=gradient_checkpointing
     )
-    preprocess = clip_preprocess(architecture["vision"]["image_size"])
+    preprocess = clip_preprocess(sizes["vision"]["image_size"])
     if "preprocess" in loaded.metadata:
         preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
-    return ImageRewardReward(scorer, words, preprocess, options.dtype)
+    return ImageRewardReward(scorer, words, preprocess, dtype)
 
 
-def find_blip_architecture(checkpoint: Checkpoint, options: TowerOptions) -> BlipArchitecture:
-    """The file's own architecture, else the recipe's, else the published one.
+def find_blip_architecture(
+    checkpoint: Checkpoint, given: BlipArchitecture | str | None
+) -> BlipArchitecture:
+    """The file's own architecture, else the one given, else the published one.
 
     Raises:
-        RewardError: it is not complete, or the recipe gives a name instead of fields.
+        RewardError: it is not complete, or a name is given instead of fields.
     """
     inside = checkpoint.metadata.get("architecture")
     if inside is not None:
         return check_architecture(json.loads(inside), str(checkpoint.path))
-    if options.architecture is None:
+    if given is None:
         return PUBLISHED_ARCHITECTURE
-    if not isinstance(options.architecture, Mapping):
+    if not isinstance(given, Mapping):
         raise RewardError(
-            f"the recipe gives ImageReward the architecture {options.architecture!r}; it has no "
-            "names. Remove it for the published checkpoint, or give the fields of vision and text."
+            f"ImageReward got the architecture {given!r}; its architectures have no names. Remove "
+            "it for the published checkpoint, or give the fields of vision and text."
         )
-    return check_architecture(options.architecture, "the recipe")
+    return check_architecture(given, "the caller")
 
 
 def _find_vocabulary(

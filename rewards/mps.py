@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rewards.base import FrameReward
 from rewards.checkpoint import Checkpoint, load_checkpoint
-from rewards.clip_tokenizers import Tokenizer, build_transformers_tokenizer
-from rewards.clip_tower import TowerOptions, unit_length
+from rewards.clip_tokenizers import build_transformers_tokenizer
+from rewards.clip_tower import unit_length
 from rewards.errors import RewardError
 from rewards.mps_network import (
     PUBLISHED_ARCHITECTURE,
@@ -88,12 +88,9 @@ class MpsReward(FrameReward):
         self.dtype = dtype
         self.about = about
         self.threshold = threshold
+        self.device = next(self.network.parameters()).device
+        self.context_length = tokenizer.context_length
         self._prompts: dict[str, Tensor] = {}
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        """Where the weights are."""
-        return next(self.network.parameters()).device
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -111,6 +108,11 @@ class MpsReward(FrameReward):
             if prompt not in self._prompts:
                 self._prompts[prompt] = self._read(prompt)
         return torch.stack([self._prompts[prompt] for prompt in prompts]).to(self.device)
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off."""
+        most = self.tokenizer.context_length - 2  # beside the marks of start and end
+        return [i for i, prompt in enumerate(prompts) if len(self.tokenizer.encode(prompt)) > most]
 
     @torch.no_grad()
     def _read(self, prompt: str) -> Tensor:
@@ -164,17 +166,25 @@ def scaled_cosine(network: MpsNetwork, text: Tensor, image: Tensor) -> Tensor:
 
 def load_mps(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: MpsArchitecture | None = None,
     condition: str = "overall",
     threshold: float = THRESHOLD,
 ) -> MpsReward:
     """Load the re-released state dict, or a small file that says what it is.
 
     Args:
-        checkpoint: a state dict. The authors' own file is a pickled module and is refused.
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four. The authors' own file
+            is a pickled module and is refused.
+        device: where it runs.
+        dtype: of all of it but the cosine.
         folder: what relative paths are relative to.
-        options: of the network; in bf16 all of it is bf16 but the cosine.
+        gradient_checkpointing: recompute each block of vision tower and cross model.
+        architecture: for a file of other sizes that does not say them; the published ones else.
         condition: a name of :data:`CONDITIONS`, or words of your own.
         threshold: see :class:`MpsReward`.
 
@@ -182,23 +192,17 @@ def load_mps(
         RewardError: see :func:`rewards.loading.load_reward`.
     """
     loaded = load_checkpoint(checkpoint, folder)
-    architecture = find_mps_architecture(loaded, options)
+    sizes = find_mps_architecture(loaded, architecture)
     merges = loaded.metadata.get("tokenizer")
-    tokenizer = mps_tokenizer(architecture, loaded.path.parent / merges if merges else None)
+    tokenizer = mps_tokenizer(sizes, loaded.path.parent / merges if merges else None)
     network = load_network(
-        loaded,
-        architecture,
-        device=options.device,
-        dtype=options.dtype,
-        gradient_checkpointing=options.gradient_checkpointing,
+        loaded, sizes, device=device, dtype=dtype, gradient_checkpointing=gradient_checkpointing
     )
-    preprocess = pickscore_preprocess(architecture["vision"]["image_size"])
+    preprocess = pickscore_preprocess(sizes["vision"]["image_size"])
     if "preprocess" in loaded.metadata:
         preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
     about = CONDITIONS.get(condition, condition)
-    return MpsReward(
-        network, tokenizer, preprocess, options.dtype, about=about, threshold=threshold
-    )
+    return MpsReward(network, tokenizer, preprocess, dtype, about=about, threshold=threshold)
 
 
 def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokenizer:
@@ -212,20 +216,22 @@ def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokeniz
     return build_transformers_tokenizer({"text_cfg": sizes}, merges)
 
 
-def find_mps_architecture(checkpoint: Checkpoint, options: TowerOptions) -> MpsArchitecture:
-    """The file's own architecture, else the recipe's, else the published one.
+def find_mps_architecture(
+    checkpoint: Checkpoint, given: MpsArchitecture | str | None
+) -> MpsArchitecture:
+    """The file's own architecture, else the one given, else the published one.
 
     Raises:
-        RewardError: it is not complete, or the recipe gives a name instead of fields.
+        RewardError: it is not complete, or a name is given instead of fields.
     """
     inside = checkpoint.metadata.get("architecture")
     if inside is not None:
         return check_architecture(json.loads(inside), str(checkpoint.path))
-    if options.architecture is None:
+    if given is None:
         return PUBLISHED_ARCHITECTURE
-    if not isinstance(options.architecture, Mapping):
+    if not isinstance(given, Mapping):
         raise RewardError(
-            f"the recipe gives MPS the architecture {options.architecture!r}; it has no names. "
-            "Remove it for the published checkpoint, or give the fields of every part."
+            f"MPS got the architecture {given!r}; its architectures have no names. Remove it for "
+            "the published checkpoint, or give the fields of every part."
         )
-    return check_architecture(options.architecture, "the recipe")
+    return check_architecture(given, "the caller")

@@ -7,6 +7,7 @@ odd pixel is floored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rewards.checkpoint import load_checkpoint
-from rewards.clip import ClipReward
+from rewards.clip import ClipReward, Relative, as_relative
 from rewards.clip_tokenizers import build_transformers_tokenizer
 from rewards.clip_tower import TowerOptions, find_architecture, load_tower
 from rewards.open_clip_models import Architecture, image_size
@@ -54,6 +55,7 @@ def load_pickscore(
     folder: Path | None = None,
     gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
+    relative: Relative | Mapping[str, Any] | None = None,
     pool: TowerPool | None = None,
 ) -> PickScoreReward:
     """Load a PickScore: transformers' ``CLIPModel``, or the same CLIP in open_clip's layout.
@@ -66,6 +68,7 @@ def load_pickscore(
         gradient_checkpointing: recompute each block of the vision transformer.
         architecture: open_clip's model name or its configuration, for a file that does not say:
             ``ViT-H-14`` for a copy of the published one under another name.
+        relative: judge one text against another (:class:`rewards.clip.Relative`, or its fields).
         pool: where it shares what is equal with other judges.
 
     Raises:
@@ -75,4 +78,5 @@ def load_pickscore(
     options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
     own, _ = find_architecture(loaded, options.architecture)
     spec = pickscore_preprocess(image_size(own))
-    return PickScoreReward(load_tower(loaded, options, spec, _tokenizer))
+    tower = load_tower(loaded, options, spec, _tokenizer)
+    return PickScoreReward(tower, as_relative(relative))

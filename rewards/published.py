@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _HPS_REPO = "xswu/HPSv2"
+_HPS_REVISION = "697403c78157020a1ae59d23f111aa58ced35b0a"
 _V2_5_REPO = "https://github.com/discus0434/aesthetic-predictor-v2-5"
 _LAION_REPO = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
 
@@ -23,6 +24,7 @@ class PublishedFile:
         sha256: of the file, where known; checked on every load.
         architecture: open_clip's model name.
         tower: published name of the CLIP under a head.
+        revision: commit of the repository that the record speaks of; ``None`` for its newest.
         md5: of the file, where its publisher states nothing better; checked on every load.
     """
 
@@ -34,6 +36,7 @@ class PublishedFile:
     sha256: str | None
     architecture: str | None = None
     tower: str | None = None
+    revision: str | None = None
     tensors: int | None = None
     md5: str | None = None
 
@@ -61,7 +64,12 @@ class PublishedFile:
             return f"git clone --depth 1 {self.repo}"
         if not self.from_hub:
             return f"curl -LO {self.repo}/{self.file}"
-        return f"hf download {self.repo} {self.file}"
+        return fetch_command(self.repo, self.file, self.revision)
+
+
+def fetch_command(repo: str, file: str, revision: str | None) -> str:
+    """The command that fetches a file of the hub into its cache."""
+    return f"hf download {repo} {file}" + (f" --revision {revision}" if revision else "")
 
 
 PUBLISHED = (
@@ -73,6 +81,7 @@ PUBLISHED = (
         1_972_490_005,
         "c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837",
         "ViT-H-14",
+        revision=_HPS_REVISION,
     ),
     PublishedFile(
         "hps-v2",
@@ -82,6 +91,7 @@ PUBLISHED = (
         1_972_484_501,
         "07cb0d20626232204ca3a6ec53ff5984e7e53212a8a7b0e0ec2bac1bdaf125a1",
         "ViT-H-14",
+        revision=_HPS_REVISION,
     ),
     PublishedFile(
         "clip-vit-h-14",

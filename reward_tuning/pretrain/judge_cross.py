@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ ScoreFn = Callable[[Tensor, Sequence[str]], Tensor]
 AlignFn = Callable[[Tensor, Sequence[str]], Tensor]
 """``(n, tokens, d)`` and m texts -> ``(n, m)`` logits, each side encoded alone."""
 
-EYES = "cross-eyes"
+EYES: Literal["cross-eyes"] = "cross-eyes"
 """Stage that both judges start from."""
 
 EYES_SCHEDULE = Schedule(steps=1200, learning_rate=2.5e-3, optimiser="muon", ema_decay=0.0)

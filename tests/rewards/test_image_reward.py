@@ -2,9 +2,9 @@
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rewards import RewardError
 from rewards.blip import PUBLISHED_ARCHITECTURE, UNUSED, BlipScorer
-from rewards.clip_tower import TowerOptions
 from rewards.image_reward import ImageRewardReward, load_image_reward
 from tests.goldens import load_golden
 from tests.rewards.tiny_clip import frames
@@ -24,19 +23,14 @@ from tests.rewards.tiny_cross import (
     vocabulary_file,
 )
 
+CPU = torch.device("cpu")
 PROMPTS = ["a red circle moves left", "圆形, Café", "red"]
 
 
-def load(
-    folder: Path, state: dict[str, Tensor] | None = None, **options: object
-) -> ImageRewardReward:
-    settings = {"architecture": golden_architecture(), **options}
-    return load_image_reward(
-        image_reward_file(folder, state),
-        None,
-        TowerOptions(**settings),  # type: ignore[arg-type]
-        tokenizer=vocabulary_file(folder),
-    )
+def load(folder: Path, state: dict[str, Tensor] | None = None, **options: Any) -> ImageRewardReward:
+    settings = {"device": CPU, "architecture": golden_architecture(), **options}
+    file, words = image_reward_file(folder, state), vocabulary_file(folder)
+    return load_image_reward(file, tokenizer=words, **settings)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -97,12 +91,11 @@ def test_padding_does_not_count_and_prompts_are_cut_at_35(tmp_path: Path) -> Non
         judge.score_images(x, tokens), judge.score_images(x, tokens[..., :4]), rtol=0, atol=1e-6
     )
     long = "red " * 40
-    with pytest.warns(UserWarning, match=r"image_reward reads 35 tokens.*has 42"):
-        cut = judge.condition([long])
+    assert judge.context_length == 35
+    assert judge.truncated(["red " * 33, long, "red"]) == [1]
+    cut = judge.condition([long])
     assert cut[0, 0, -1] == 3  # [SEP] stays
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert torch.equal(judge.condition([long + "circle"]), cut)
+    assert torch.equal(judge.condition([long + "circle"]), cut)
 
 
 def test_prompts_in_a_batch_do_not_mix(tmp_path: Path) -> None:
@@ -276,7 +269,7 @@ def test_a_file_without_architecture_is_taken_for_the_published_one(tmp_path: Pa
         load(tmp_path, architecture=None)
     big = vocabulary_file(tmp_path, 30522)
     with pytest.raises(RewardError, match=r"width 1024: .*missing: .*another shape"):
-        load_image_reward(image_reward_file(tmp_path), None, TowerOptions(), tokenizer=big)
+        load_image_reward(image_reward_file(tmp_path), device=CPU, tokenizer=big)
     for wrong in ("ViT-L-14", {"vision": {"hidden_size": 3}}):
         with pytest.raises(RewardError, match=r"architecture.*[Rr]emove it"):
             load(tmp_path, architecture=wrong)
@@ -286,12 +279,12 @@ def test_a_missing_vocabulary_says_where_it_comes_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    options = TowerOptions(architecture=golden_architecture())
+    options = {"device": CPU, "architecture": golden_architecture(), "folder": tmp_path}
     file = image_reward_file(tmp_path)
     with pytest.raises(RewardError, match=r"hf download google-bert/bert-base-uncased vocab\.txt"):
-        load_image_reward(file, None, options)
+        load_image_reward(file, **options)
     with pytest.raises(RewardError, match=r"no_vocab\.txt"):
-        load_image_reward(file, tmp_path, options, tokenizer="no_vocab.txt")
+        load_image_reward(file, **options, tokenizer="no_vocab.txt")
 
 
 def test_vocabulary_of_the_hub_is_found_and_checked(
@@ -303,6 +296,6 @@ def test_vocabulary_of_the_hub_is_found_and_checked(
     (folder / "refs" / "main").write_text("abc")
     (folder / "snapshots" / "abc").mkdir(parents=True)
     vocabulary_file(folder / "snapshots" / "abc")
-    options = TowerOptions(architecture=golden_architecture())
+    options = {"device": CPU, "architecture": golden_architecture(), "folder": tmp_path}
     with pytest.raises(RewardError, match=r"published vocab\.txt has 231,508"):
-        load_image_reward(image_reward_file(tmp_path), None, options)
+        load_image_reward(image_reward_file(tmp_path), **options)

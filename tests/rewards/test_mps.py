@@ -10,25 +10,18 @@ import torch
 from torch import Tensor
 
 from rewards import RewardError
-from rewards.clip_tower import TowerOptions
 from rewards.mps import CONDITIONS, MpsReward, load_mps
 from rewards.mps_network import PUBLISHED_ARCHITECTURE, MpsNetwork
 from rewards.torchvision_import import ensure_torchvision_importable
 from tests.rewards.tiny_clip import frames
 from tests.rewards.tiny_cross import MEAN, MPS, STD, mps_file, mps_state
 
+CPU = torch.device("cpu")
 PROMPTS = ["a red circle moves left", "Ein Bär, “quoted”, in the light of the town", "一只猫"]
 
 
-def load(
-    folder: Path,
-    state: dict[str, Tensor] | None = None,
-    condition: str = "overall",
-    threshold: float = 0.01,
-    **options: object,
-) -> MpsReward:
-    settings = TowerOptions(**options)  # type: ignore[arg-type]
-    return load_mps(mps_file(folder, state), None, settings, condition, threshold)
+def load(folder: Path, state: dict[str, Tensor] | None = None, **options: Any) -> MpsReward:
+    return load_mps(mps_file(folder, state), device=CPU, **options)
 
 
 class Reference:
@@ -170,6 +163,8 @@ def test_padding_is_the_end_token_and_takes_part(tmp_path: Path, state: dict[str
     judge = load(tmp_path, state)
     (ids,) = judge.tokenizer(["red"])
     assert ids.tolist() == [49406, 736, *([49407] * 75)]
+    assert judge.context_length == 77
+    assert judge.truncated(["red " * 75, "red " * 76]) == [1]
     packed, x = judge.condition(["red"]), frames(1, 1)[:, 0]
     without = packed.clone()
     without[:, 4:77, -1] = 0.0  # nobody looks at the padding
@@ -336,17 +331,17 @@ def test_a_file_without_architecture_is_taken_for_the_published_one(
 ) -> None:
     torch.save(state, tmp_path / "mine.pth")
     with pytest.raises(RewardError, match=r"MPS of width 1024: .*missing.*another shape"):
-        load_mps(tmp_path / "mine.pth", None, TowerOptions())
-    given = load_mps(tmp_path / "mine.pth", None, TowerOptions(architecture=MPS))
+        load_mps(tmp_path / "mine.pth", device=CPU)
+    given = load_mps(tmp_path / "mine.pth", device=CPU, architecture=MPS)
     x = frames(1, 1)
     expected = load(tmp_path, state)(x, ["red"])
     torch.testing.assert_close(given(x, ["red"]), expected, rtol=1e-6, atol=1e-5)
     for wrong in ("ViT-H-14", {**MPS, "cross": {"layers": 2}}, {**MPS, "width": "24"}):
         with pytest.raises(RewardError, match=r"architecture.*[Rr]emove it"):
-            load_mps(tmp_path / "mine.pth", None, TowerOptions(architecture=wrong))  # type: ignore[arg-type]
+            load_mps(tmp_path / "mine.pth", device=CPU, architecture=wrong)  # type: ignore[arg-type]
 
 
 def test_the_authors_pickled_module_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "MPS_overall_checkpoint.pth")
     with pytest.raises(RewardError, match="more than tensors"):
-        load_mps(tmp_path / "MPS_overall_checkpoint.pth", None, TowerOptions())
+        load_mps(tmp_path / "MPS_overall_checkpoint.pth", device=CPU)
