@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rewards.base import FrameReward
 from rewards.checkpoint import Checkpoint, load_checkpoint
-from rewards.clip_tokenizers import build_transformers_tokenizer
+from rewards.clip_tokenizers import Tokenizer, build_transformers_tokenizer
 from rewards.clip_tower import unit_length
 from rewards.errors import RewardError
 from rewards.mps_network import (
