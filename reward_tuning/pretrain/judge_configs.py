@@ -89,7 +89,7 @@ MPS: MpsArchitecture = {
         "intermediate_size": 256,
     },
     "vision": IMAGE_REWARD["vision"],
-    "cross": {"layers": 2, "heads": 4, "head_width": 16},
+    "cross": {"layers": 1, "heads": 4, "head_width": 16},
 }
 PICKSCORE: Architecture = {
     "embed_dim": 48,
@@ -114,7 +114,7 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
     "image-reward": Schedule(steps=700, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
-    "mps": Schedule(steps=600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "mps": Schedule(steps=300, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
     "pickscore": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "siglip": Schedule(steps=1600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
