@@ -99,7 +99,7 @@ class HubFile:
     @property
     def fetch(self) -> str:
         """The command that fetches it."""
-        if self.published is not None and self.published.from_git:
+        if self.published is not None and not self.published.from_hub:
             return self.published.fetch
         return fetch_command(self.repo, self.file, self.revision)
 

@@ -176,8 +176,9 @@ def _find_vocabulary(
                 f"the tokenizer file {path} is missing; it belongs beside the judge's file."
             )
         return path
-    path = resolve(tokenizer or TOKENIZER, folder)
-    entry = published(str(tokenizer or TOKENIZER))
+    wanted = str(tokenizer or TOKENIZER)
+    path = resolve(wanted, folder)
+    entry = published(wanted.partition("@")[0])
     if entry is not None:
         verify(path, entry)
     return path
