@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rewards import RewardError
-from rewards.mps import CONDITIONS, MpsReward, load_mps
+from rewards.mps import CONDITIONS, MpsReward, load_mps, related
 from rewards.mps_network import PUBLISHED_ARCHITECTURE, MpsNetwork
 from rewards.torchvision_import import ensure_torchvision_importable
 from tests.rewards.tiny_clip import frames
@@ -136,7 +136,7 @@ def test_score_and_pixel_gradient_equal_the_formulas(
     assert float((a - b).norm() / b.norm()) < 1e-5
 
 
-def test_in_double_both_agree_to_1e_9(tmp_path: Path, state: dict[str, Tensor]) -> None:
+def test_score_equals_the_formulas_in_double(tmp_path: Path, state: dict[str, Tensor]) -> None:
     judge = load(tmp_path, state, dtype=torch.float64)
     reference = Reference({k: v.double() for k, v in state.items()})
     reference.clip.double()
@@ -157,6 +157,18 @@ def test_the_mask_keeps_only_related_words(tmp_path: Path, state: dict[str, Tens
     assert (kept[0.0] >= kept[0.3]).all()
     assert (kept[0.3] > kept[0.7]).any()
     assert (kept[0.7] >= 1).all()
+
+
+def test_the_mask_of_a_prompt_is_its_own(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    judge = load(tmp_path, state)
+    words, _ = judge.network.text_tokens(judge.tokenizer([CONDITIONS["overall"]]))
+    text, _ = judge.network.text_tokens(judge.tokenizer(PROMPTS))
+    text = text * torch.tensor([1.0, 3.0, 0.2])[:, None, None]  # the reference divides by the max
+    together = related(text, words, 0.5)
+    alone = torch.cat([related(text[i : i + 1], words, 0.5) for i in range(3)])
+    assert torch.equal(together, alone)
+    likeness = torch.einsum("nid,kd->nik", text, words[0]).amax(dim=2)
+    assert not torch.equal(together, likeness / likeness.max() > 0.5)
 
 
 def test_padding_is_the_end_token_and_takes_part(tmp_path: Path, state: dict[str, Tensor]) -> None:
