@@ -65,7 +65,8 @@ class MpsNetwork(nn.Module):
 
         width = architecture["width"]
         # eos_token_id 2 takes the state at the highest token number: the first end token.
-        text = {**architecture["text"], "hidden_act": "gelu", "eos_token_id": 2}
+        marks = {"eos_token_id": 2, "bos_token_id": None}
+        text = {**architecture["text"], "hidden_act": "gelu", **marks}
         vision = {**architecture["vision"], "hidden_act": "gelu"}
         config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=width)
         self.model: Any = CLIPModel(config)

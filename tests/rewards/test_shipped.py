@@ -23,6 +23,7 @@ from rewards.checkpoint import SHIPPED, shipped_names
 
 NAMES = ("aesthetic", "clip-held-out", "clip", "hps")
 LATENT = "latent-clip"
+CROSS = ("image-reward", "mps")
 TEXT_JUDGES = ("clip", "clip-held-out", "hps")
 SCENE = Scene("red", "star", "dark", "large", "left")
 
@@ -36,13 +37,14 @@ def load(name: str) -> FrameReward:
     return load_reward(name.split("-", maxsplit=1)[0], f"tiny/{name}.safetensors")
 
 
-def test_the_five_judges_are_there_and_small() -> None:
-    assert sorted(shipped_names()) == sorted(f"tiny/{n}.safetensors" for n in (*NAMES, LATENT))
+def test_the_judges_are_there_and_small() -> None:
+    names = (*NAMES, LATENT, *CROSS)
+    assert sorted(shipped_names()) == sorted(f"tiny/{n}.safetensors" for n in names)
     sizes = [p.stat().st_size for p in (SHIPPED / "tiny").iterdir()]
     assert sum(sizes) < 11e6  # all embedded weights together, with the generator, stay under 24 MB
 
 
-@pytest.mark.parametrize("name", [*NAMES, LATENT])
+@pytest.mark.parametrize("name", [*NAMES, LATENT, *CROSS])
 def test_every_file_says_which_command_made_it(name: str) -> None:
     with safe_open(SHIPPED / f"tiny/{name}.safetensors", "pt") as file:
         metadata = file.metadata()
