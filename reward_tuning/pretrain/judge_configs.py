@@ -78,8 +78,12 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
-    "pickscore": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
-    "siglip": Schedule(steps=1600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
+    "pickscore": Schedule(
+        steps=1500, horizon=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0
+    ),
+    "siglip": Schedule(
+        steps=800, horizon=1600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0
+    ),
     "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights."""
