@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_tuning.errors import TuningError
-from reward_tuning.judge_sections import KINDS
+from reward_tuning.judge_kinds import KINDS
 from reward_tuning.loading import dump_recipe, load_recipe, parse_override
 from reward_tuning.methods import METHODS
 from reward_tuning.yaml_text import read_yaml, write_yaml
@@ -283,7 +283,13 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "rewards.0.tower=clip-vit-l-14",
             "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic; "
             "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, flatten, "
-            "frames, gradient_checkpointing, kind, name, relative, sha256, target, unit, weight",
+            "frames, gradient_checkpointing, kind, mean, name, over_frames, relative, sha256, "
+            "target, unit, weight",
+        ),
+        (
+            "rewards.0.over_frames={kind: softmin, sharpness: 9.0}",
+            "rewards.0.over_frames.kind: got 'softmin'; allowed: mean, soft_min, random; did you "
+            "mean soft_min?",
         ),
         (
             "evaluation.held_out_rewards.0.weight=2",
