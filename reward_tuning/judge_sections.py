@@ -1,17 +1,11 @@
-"""The judges' sections: one model a kind, with the keys of this kind and no others.
+"""What the sections of judges share: files, frames, networks; and what training puts on top.
 
-A kind is written once. Its model says which judge is meant and how it is loaded: its own keys are
-the keywords of its loader (see `rewards.loading`). What training and the evaluation want beside,
-`RewardSection` and `HeldOutSection`, is put on top of every kind by `_each_kind`. To add a kind:
-its class and loader in `rewards`, a model here, and the model's place in `KINDS`.
+The kinds themselves, each one model, are in `reward_tuning.judge_kinds`.
 """
 
-import functools
-import operator
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from reward_tuning.section_types import Dtype, FileName, Positive, Section, Text
 
@@ -103,8 +97,8 @@ class JudgeSection(Section):
 
     def loader_options(self) -> dict[str, Any]:
         """The keywords of `rewards.load_reward` that the recipe decides, `checkpoint` included."""
-        names = set(KINDS[self.kind].model_fields) - {"kind", "name", "frames"}
-        return self.model_dump(include=names)
+        others = {"frames", "over_frames", *FrameRewardSection.model_fields}
+        return self.model_dump(exclude=others)
 
 
 class FileSection(JudgeSection):
@@ -149,6 +143,45 @@ class FramesSection(JudgeSection):
         return list(every if self.frames == "all" else spread(self.frames, every))
 
 
+class MeanOverFrames(Section):
+    """A clip's score is the mean of its frames' scores."""
+
+    kind: Literal["mean"]
+
+
+class SoftMinOverFrames(Section):
+    """A clip's score is near that of its worst frame, so that no frame may flicker or fall off."""
+
+    kind: Literal["soft_min"]
+    sharpness: float = Field(
+        gt=0.0,
+        description="b of -log(mean(exp(-b score))) / b: 0 the mean, large the worst frame. In "
+        "units of the score: around 3 over its spread between frames",
+    )
+
+
+class RandomFrames(Section):
+    """The mean over frames drawn anew for each batch in training; the evaluation takes all."""
+
+    kind: Literal["random"]
+    count: Positive = Field(description="Frames drawn, of those that `frames` leaves")
+
+
+OverFrames = Annotated[
+    MeanOverFrames | SoftMinOverFrames | RandomFrames, Field(discriminator="kind")
+]
+
+
+class EachFrameSection(FramesSection):
+    """A judge that scores each frame by itself."""
+
+    over_frames: OverFrames = Field(
+        default=MeanOverFrames(kind="mean"),
+        description="How the frames' scores become the clip's: {kind: mean}, {kind: soft_min, "
+        "sharpness: b} or {kind: random, count: k}",
+    )
+
+
 class NetworkSection(JudgeSection):
     """A judge with networks of its own."""
 
@@ -161,7 +194,7 @@ class NetworkSection(JudgeSection):
     )
 
 
-class ClipTowerSection(NetworkSection, FramesSection, FileSection):
+class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
     """A judge on an open_clip tower."""
 
     architecture: Text | None = Field(
@@ -192,105 +225,6 @@ class TwoTowerSection(ClipTowerSection):
     )
 
 
-# --- the kinds
-
-
-class HpsSection(TwoTowerSection):
-    """HPSv2 and HPSv2.1: human preference."""
-
-    kind: Literal["hps"]
-
-
-class ClipSection(TwoTowerSection):
-    """CLIP text alignment."""
-
-    kind: Literal["clip"]
-
-
-class PickscoreSection(TwoTowerSection):
-    """PickScore: human preference."""
-
-    kind: Literal["pickscore"]
-
-
-class AestheticSection(ClipTowerSection):
-    """The LAION aesthetic predictor v2."""
-
-    kind: Literal["aesthetic"]
-    tower: FileName | None = Field(
-        default=None, description="The CLIP under the head; null = as the head's file says"
-    )
-
-
-class AestheticV25Section(NetworkSection, FramesSection, FileSection):
-    """The aesthetic predictor v2.5, on SigLIP; its published head is under the AGPL."""
-
-    kind: Literal["aesthetic_v2_5"]
-    architecture: Text | None = Field(
-        default=None,
-        description="Of the SigLIP, siglip-so400m-patch14-384, for a file that does not say; "
-        "null = it says",
-    )
-    tower: FileName | None = Field(
-        default=None, description="The SigLIP under the head; null = as the head's file says"
-    )
-
-
-class ImageRewardSection(NetworkSection, FramesSection, FileSection):
-    """ImageReward: human preference, by a BLIP whose prompt looks at the frame."""
-
-    kind: Literal["image_reward"]
-    tokenizer: FileName | None = Field(
-        default=None,
-        description="BERT's vocab.txt, or bert-base-uncased from the hub's cache; null = as the "
-        "judge's file says, else bert-base-uncased",
-    )
-
-
-class MpsSection(NetworkSection, FramesSection, FileSection):
-    """MPS: human preference in one respect, by a CLIP whose frame looks at the prompt."""
-
-    kind: Literal["mps"]
-    condition: Text = Field(
-        default="overall",
-        description="overall, aesthetics, detail or alignment, or a list of words of your own",
-    )
-    threshold: float = Field(
-        default=0.01,
-        ge=0.0,
-        lt=1.0,
-        description="A word of the prompt counts whose likeness to the condition is above this "
-        "share of the prompt's best word; the authors have 0.01 and 0.3",
-    )
-
-
-class LatentSection(FileSection):
-    """A judge of noisy latents, for method prfl only."""
-
-    kind: Literal["latent"]
-    dtype: Dtype = Field(default="float32", description="Of its weights; scores stay float32")
-
-
-class PythonSection(FramesSection, FileSection):
-    """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
-
-    kind: Literal["python"]
-    options: dict[str, Any] = Field(default_factory=dict, description="Passed to the class by name")
-
-
-KINDS: dict[str, type[JudgeSection]] = {
-    "hps": HpsSection,
-    "clip": ClipSection,
-    "aesthetic": AestheticSection,
-    "pickscore": PickscoreSection,
-    "aesthetic_v2_5": AestheticV25Section,
-    "image_reward": ImageRewardSection,
-    "mps": MpsSection,
-    "python": PythonSection,
-    "latent": LatentSection,
-}
-
-
 # --- what training and the evaluation put on top
 
 
@@ -315,14 +249,20 @@ class RewardSection(JudgeSection):
     weight: float = Field(default=1.0, description="Factor of this judge's loss; not 0")
     target: float | None = Field(
         default=None,
-        description="Hinge: at a score of target or above this judge gives no gradient; "
+        description="Hinge, or cap: at a score of target or above this judge gives no gradient; "
         "null = no upper end",
+    )
+    mean: float = Field(
+        default=0.0,
+        description="Score that the loss counts as 0, such as the base's mean (`reward-tuning "
+        "calibrate` measures it); changes no gradient. A target counts from itself",
     )
     unit: float = Field(
         default=1.0,
         gt=0.0,
-        description="The loss counts scores in this unit, such as the spread of the base's clips, "
-        "so that the weights of several judges can be compared",
+        description="The loss counts scores in this unit, such as the standard deviation of the "
+        "base's clips (`reward-tuning calibrate`), so that the weights of several judges can be "
+        "compared",
     )
 
 
@@ -349,33 +289,3 @@ class HeldOutSection(JudgeSection):
     def label(self) -> str:
         """Name in metrics and tables."""
         return self.name or f"{self.kind}_held_out"
-
-
-def _trained(kind: type[JudgeSection]) -> type[JudgeSection]:
-    return FrameRewardSection if issubclass(kind, FramesSection) else RewardSection
-
-
-def _held_out(kind: type[JudgeSection]) -> type[JudgeSection]:
-    del kind
-    return HeldOutSection
-
-
-def _each_kind(on_top: Callable[[type[JudgeSection]], type[JudgeSection]]) -> Any:
-    """A union of all kinds, told apart by `kind`, each with the keys that go on top of it."""
-    models = [
-        create_model(
-            kind.__name__.removesuffix("Section") + on_top(kind).__name__,
-            __base__=(kind, on_top(kind)),  # in this order the kind's own `kind` wins
-            __doc__=kind.__doc__,
-        )
-        for kind in KINDS.values()
-    ]
-    return Annotated[functools.reduce(operator.or_, models), Field(discriminator="kind")]
-
-
-if TYPE_CHECKING:  # made below from KINDS; every member is one of these
-    TrainingReward = RewardSection
-    HeldOutReward = HeldOutSection
-else:
-    TrainingReward = _each_kind(_trained)
-    HeldOutReward = _each_kind(_held_out)

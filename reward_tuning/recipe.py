@@ -6,17 +6,19 @@ The sections and keys are the contract of the YAML files and of the command line
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from reward_tuning.judge_kinds import TrainingReward
 from reward_tuning.judge_sections import (
+    EachFrameSection,
     FramesSection,
     HeldOutSection,
     JudgeSection,
+    RandomFrames,
     RewardSection,
-    TrainingReward,
     TwoTowerSection,
 )
 from reward_tuning.method_sections import Method
@@ -220,11 +222,29 @@ def judge_conflicts(
     asked = judge.frames if isinstance(judge, FramesSection) else "all"
     if most is not None and asked != "all" and asked > most:
         yield Conflict((*path, "frames"), asked, f"a clip has {most} frames (sampling.frames)")
+    drawn = judge.over_frames if isinstance(judge, EachFrameSection) else None
+    if isinstance(drawn, RandomFrames):
+        yield from drawn_frames_conflicts((*path, "over_frames"), drawn, judge, asked, most)
     if isinstance(judge, TwoTowerSection) and judge.relative is not None:
         texts = judge.relative
         if texts.positive == texts.negative:
             text = "positive and negative are the same text"
             yield Conflict((*path, "relative"), texts.positive, text)
+
+
+def drawn_frames_conflicts(
+    path: tuple[str | int, ...],
+    drawn: RandomFrames,
+    judge: JudgeSection,
+    asked: int | Literal["all"],
+    most: int | None,
+) -> Iterator[Conflict]:
+    """Check frames that are drawn at random: only in training, and of as many as are judged."""
+    if isinstance(judge, HeldOutSection):
+        yield Conflict((*path, "kind"), "random", "only in training; the evaluation judges alike")
+    judged = most if asked == "all" else asked
+    if judged is not None and drawn.count > judged:
+        yield Conflict((*path, "count"), drawn.count, f"the judge sees {judged} frames")
 
 
 class Recipe(Section):

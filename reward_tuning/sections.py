@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
-from reward_tuning.judge_sections import HeldOutReward
+from reward_tuning.judge_kinds import HeldOutReward
 from reward_tuning.section_types import (
     Dtype,
     FileName,

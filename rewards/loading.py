@@ -9,7 +9,7 @@ To add a kind ``my``:
    network, ``pool`` where other judges may have the same one; after them the kind's own options,
    each with a default.
 2. A case in :func:`loader_of`, which imports lazily, and the kind's name in ``KINDS``.
-3. Its section in ``reward_tuning.judge_sections``, with the same own options as keys.
+3. Its section in ``reward_tuning.judge_kinds``, with the same own options as keys.
 4. For published files their records in :mod:`rewards.published`.
 
 A judge that only measures says ``evaluation_only = True`` in its class and in its section.

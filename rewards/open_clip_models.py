@@ -140,7 +140,8 @@ def cast_weights(model: Any, architecture: Architecture, dtype: torch.dtype) -> 
     """Cast weights in place as open_clip does for its precisions; layer norms it can stay fp32."""
     if dtype == torch.float64:
         model.double()
-    elif dtype in LOW_PRECISION and "timm_model_name" in architecture["vision_cfg"]:
+    elif dtype in LOW_PRECISION and not builds_without_values(architecture):
+        # open_clip's own cast knows neither timm's layers nor CoCa's pooling queries.
         from open_clip.transformer import LayerNormFp32
 
         model.to(dtype)

@@ -15,7 +15,6 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -159,5 +158,5 @@ def resized(
         if clamped or quantised:
             images = images.clamp(0, 1)
         if quantised:
-            images = images + (torch.round(images * 255) / 255 - images).detach()
+            images = images + ((images * 255 + 0.5).floor() / 255 - images).detach()
     return images

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_tuning.errors import TuningError
-from reward_tuning.judge_sections import KINDS
+from reward_tuning.judge_kinds import KINDS
 from reward_tuning.loading import dump_recipe, load_recipe, parse_override
 from reward_tuning.methods import METHODS
 from reward_tuning.yaml_text import read_yaml, write_yaml
@@ -283,7 +283,13 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "rewards.0.tower=clip-vit-l-14",
             "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic; "
             "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, flatten, "
-            "frames, gradient_checkpointing, kind, name, relative, sha256, target, unit, weight",
+            "frames, gradient_checkpointing, kind, mean, name, over_frames, relative, sha256, "
+            "target, unit, weight",
+        ),
+        (
+            "rewards.0.over_frames={kind: softmin, sharpness: 9.0}",
+            "rewards.0.over_frames.kind: got 'softmin'; allowed: mean, soft_min, random; did you "
+            "mean soft_min?",
         ),
         (
             "evaluation.held_out_rewards.0.weight=2",
@@ -335,10 +341,14 @@ def test_a_wrong_kind_hides_no_other_mistake(tmp_path: Path) -> None:
         "rewards.0.chunk: got 0; must be greater than or equal to 1",
     ]
     lines = told(write_recipe(tmp_path), "rewards.0={checkpoint: hps-v2.1, tower: 3}")
-    assert lines == [  # only an aesthetic judge has a tower
+    assert lines == [  # no kind is like it: an aesthetic judge is the one that has a tower
         f"rewards.0.kind: is missing; allowed: {', '.join(KINDS)}",
         "rewards.0.tower: got 3; a text is wanted",
     ]
+    like = "{kind: aesthetik, checkpoint: laion-aesthetic-v2, relative: {positive: a, negative: b}}"
+    kind, relative = told(write_recipe(tmp_path), f"rewards.0={like}")
+    assert kind.endswith("did you mean aesthetic?")  # and not one of those that know `relative`
+    assert relative.startswith("rewards.0.relative: unknown key")
 
 
 @pytest.mark.parametrize("value", ["nothing", "./a/b", "a/b/c", "gone/model.safetensors/x"])

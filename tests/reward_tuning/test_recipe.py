@@ -9,15 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from reward_tuning import method_sections
-from reward_tuning.judge_sections import (
-    KINDS,
-    RESTING,
-    AestheticSection,
-    FramesSection,
-    HeldOutSection,
-    HpsSection,
-    RewardSection,
-)
+from reward_tuning.judge_kinds import KINDS, AestheticSection, HpsSection
+from reward_tuning.judge_sections import RESTING, FramesSection, HeldOutSection, RewardSection
 from reward_tuning.method_sections import DRTuneMethod
 from reward_tuning.mistakes import key_paths, members
 from reward_tuning.recipe import Recipe
@@ -255,6 +248,21 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
         ),
         ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
         (
+            {"rewards": [HPS | {"frames": 3, "over_frames": {"kind": "random", "count": 4}}]},
+            ("rewards", 0, "over_frames", "count"),
+            "the judge sees 3 frames",
+        ),
+        (
+            {
+                "evaluation__held_out_rewards": [
+                    {"kind": "clip", "checkpoint": "x"}
+                    | {"over_frames": {"kind": "random", "count": 4}}
+                ]
+            },
+            ("evaluation", "held_out_rewards", 0, "over_frames", "kind"),
+            "only in training",
+        ),
+        (
             {"rewards": [HPS | {"relative": CLEAN | {"negative": CLEAN["positive"]}}]},
             ("rewards", 0, "relative"),
             "the same text",
@@ -284,7 +292,8 @@ def test_each_kind_takes_its_own_keys_and_no_others() -> None:
         "aesthetic": {"architecture", "tower"},
         "latent": set(),
     }
-    network = {"checkpoint", "sha256", "frames", "chunk", "dtype", "gradient_checkpointing"}
+    network = {"checkpoint", "sha256", "frames", "over_frames", "chunk"}
+    network |= {"dtype", "gradient_checkpointing"}
     for kind, section in KINDS.items():
         if kind not in own:
             continue
@@ -325,6 +334,9 @@ def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
         type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})
 
 
+NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256"}
+
+
 def test_kinds_keys_are_the_loaders_keywords() -> None:
     from rewards.loading import KINDS as LOADED
     from rewards.loading import loader_of
@@ -332,8 +344,8 @@ def test_kinds_keys_are_the_loaders_keywords() -> None:
     assert [kind for kind in KINDS if kind != "latent"] == list(LOADED)
     for kind in LOADED:
         keywords = inspect.signature(loader_of(kind)).parameters
-        keys = set(KINDS[kind].model_fields) - {"kind", "name", "frames", "chunk", "sha256"}
-        assert keys == set(keywords) - {"device", "folder"}, kind
+        keys = set(KINDS[kind].model_fields) - NOT_LOADED
+        assert keys == set(keywords) - {"device", "folder", "pool"}, kind
         assert issubclass(KINDS[kind], FramesSection)
         for key in keys - {"checkpoint"}:
             default = KINDS[kind].model_fields[key].get_default(call_default_factory=True) or None
