@@ -22,10 +22,11 @@ from reward_tuning.judge_sections import (
     FramesSection,
     HeldOutSection,
     JudgeSection,
+    NetworkSection,
     RewardSection,
     TwoTowerSection,
 )
-from reward_tuning.section_types import Dtype, FileName
+from reward_tuning.section_types import Dtype, FileName, Text
 
 
 class HpsSection(TwoTowerSection):
@@ -49,6 +50,54 @@ class AestheticSection(ClipTowerSection):
     )
 
 
+class PickscoreSection(TwoTowerSection):
+    """PickScore: human preference."""
+
+    kind: Literal["pickscore"]
+
+
+class AestheticV25Section(NetworkSection, EachFrameSection, FileSection):
+    """The aesthetic predictor v2.5, on SigLIP; its published head is under the AGPL."""
+
+    kind: Literal["aesthetic_v2_5"]
+    architecture: Text | None = Field(
+        default=None,
+        description="Of the SigLIP, siglip-so400m-patch14-384, for a file that does not say; "
+        "null = it says",
+    )
+    tower: FileName | None = Field(
+        default=None, description="The SigLIP under the head; null = as the head's file says"
+    )
+
+
+class ImageRewardSection(NetworkSection, EachFrameSection, FileSection):
+    """ImageReward: human preference, by a BLIP whose prompt looks at the frame."""
+
+    kind: Literal["image_reward"]
+    tokenizer: FileName | None = Field(
+        default=None,
+        description="BERT's vocab.txt, or bert-base-uncased from the hub's cache; null = as the "
+        "judge's file says, else bert-base-uncased",
+    )
+
+
+class MpsSection(NetworkSection, EachFrameSection, FileSection):
+    """MPS: human preference in one respect, by a CLIP whose frame looks at the prompt."""
+
+    kind: Literal["mps"]
+    condition: Text = Field(
+        default="overall",
+        description="overall, aesthetics, detail or alignment, or a list of words of your own",
+    )
+    threshold: float = Field(
+        default=0.01,
+        ge=0.0,
+        lt=1.0,
+        description="A word of the prompt counts whose likeness to the condition is above this "
+        "share of the prompt's best word; the authors have 0.01 and 0.3",
+    )
+
+
 class LatentSection(FileSection):
     """A judge of noisy latents, for method prfl only."""
 
@@ -67,6 +116,10 @@ KINDS: dict[str, type[JudgeSection]] = {
     "hps": HpsSection,
     "clip": ClipSection,
     "aesthetic": AestheticSection,
+    "pickscore": PickscoreSection,
+    "aesthetic_v2_5": AestheticV25Section,
+    "image_reward": ImageRewardSection,
+    "mps": MpsSection,
     "python": PythonSection,
     "latent": LatentSection,
 }

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from reward_tuning.section_types import Dtype, FileName, Positive, Section, Text
 
-FILE_KEYS = ("checkpoint", "tower")
+FILE_KEYS = ("checkpoint", "tower", "tokenizer")
 """Keys of a judge that name a file; all are resolved and hashed alike."""
 
 RESTING: dict[str, Any] = {

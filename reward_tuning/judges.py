@@ -24,6 +24,7 @@ from reward_tuning.judge_sections import (
 from reward_tuning.losses import reward_loss, soft_min
 from reward_tuning.pixels import Augmentation, worst_nearby
 from rewards import FrameReward, LatentReward, Reward, load_latent_reward, load_reward
+from rewards.shared_towers import TowerPool, derived
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ class FramedJudge:
     def judged(self, frames: Tensor, first: int) -> Tensor:
         """The frames it sees, of a window of the clip that begins at position `first`."""
         wanted = [position - first for position in self.positions]
-        return frames if wanted == list(range(frames.shape[1])) else frames[:, wanted]
+        if wanted == list(range(frames.shape[1])):
+            return frames
+        return derived(frames, ("of the window", *wanted), lambda: frames[:, wanted])
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ Judge = FramedJudge | LatentJudge
 
 
 def load_judges(sections: Sequence[JudgeSection], frames: int, device: torch.device) -> list[Judge]:
-    """Load the judges of a recipe.
+    """Load the judges of a recipe; equal towers among them are held once.
 
     Args:
         sections: Resolved, as `load_recipe` leaves them.
@@ -182,10 +185,11 @@ def load_judges(sections: Sequence[JudgeSection], frames: int, device: torch.dev
         RewardError: A file is missing, damaged or of another kind.
         TuningError: A judge that is only for the evaluation stands among the rewards.
     """
-    return [_loaded(section, frames, device) for section in sections]
+    pool = TowerPool()
+    return [_loaded(section, frames, device, pool) for section in sections]
 
 
-def _loaded(section: JudgeSection, frames: int, device: torch.device) -> Judge:
+def _loaded(section: JudgeSection, frames: int, device: torch.device, pool: TowerPool) -> Judge:
     options = section.loader_options()
     if "dtype" in options:
         options["dtype"] = getattr(torch, options["dtype"])
@@ -194,7 +198,7 @@ def _loaded(section: JudgeSection, frames: int, device: torch.device) -> Judge:
         judge = LatentJudge(latent, section.label)
         return replace(judge, **_terms(section)) if isinstance(section, RewardSection) else judge
     assert isinstance(section, FramesSection), section.kind
-    reward = load_reward(section.kind, **options, device=device, name=section.label)
+    reward = load_reward(section.kind, **options, device=device, name=section.label, pool=pool)
     framed = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
     if isinstance(section, EachFrameSection):
         framed = replace(framed, **_over_frames(section, reward))

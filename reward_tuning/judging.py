@@ -12,6 +12,7 @@ from reward_tuning.judges import FramedJudge, LatentJudge, judged_window
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator
 from rewards import FrameReward
+from rewards.shared_towers import seen_by_several
 
 Verdicts = dict[str, tuple[Tensor, Tensor]]
 """Label of a judge or a term -> its loss, a scalar with gradient, and its scores `(b,)` without."""
@@ -56,23 +57,24 @@ def on_frames(
     )
     if not bool(shown.isfinite().all()):
         return None
-    verdicts = {
-        judge.label: judge.loss(
-            shown,
-            prompts,
-            derive_generator(seed, "augmentation", judge.label),
-            first=window.start,
-            clip_weights=clip_weights,
-        )
-        for judge in judges
-    }
-    if terms.motion:
-        moved = steady_motion(shown)
-        loss = terms.motion * shortfall(moved, terms.motion_target)
-        verdicts["motion_term"] = loss, moved.detach()
-    if terms.repulsion:
-        alike = likeness(seen_by(judges[0], shown, window.start), terms.clips_per_prompt)
-        verdicts["likeness"] = terms.repulsion * alike.mean(), alike.detach()
+    with seen_by_several(shown):
+        verdicts = {
+            judge.label: judge.loss(
+                shown,
+                prompts,
+                derive_generator(seed, "augmentation", judge.label),
+                first=window.start,
+                clip_weights=clip_weights,
+            )
+            for judge in judges
+        }
+        if terms.motion:
+            moved = steady_motion(shown)
+            loss = terms.motion * shortfall(moved, terms.motion_target)
+            verdicts["motion_term"] = loss, moved.detach()
+        if terms.repulsion:
+            alike = likeness(seen_by(judges[0], shown, window.start), terms.clips_per_prompt)
+            verdicts["likeness"] = terms.repulsion * alike.mean(), alike.detach()
     return verdicts
 
 

@@ -38,7 +38,8 @@ class Offload:
         copied: Callable[[Tensor, torch.device], Tensor] = lambda tensor, device: tensor.to(device),
     ) -> None:
         self._modules, self._device, self._copied = list(modules), device, copied
-        found = [t for module in self._modules for t in (*module.parameters(), *module.buffers())]
+        every = [t for module in self._modules for t in (*module.parameters(), *module.buffers())]
+        found = list({id(tensor): tensor for tensor in every}.values())  # judges may share a tower
         if any(tensor.requires_grad for tensor in found):
             raise TuningError("only frozen modules can be offloaded; one has trainable parameters")
         self._resting = [(tensor, tensor.data.cpu()) for tensor in found]

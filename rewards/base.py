@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rewards.errors import RewardError
+from rewards.shared_towers import derived
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
 """``(images[rows], rows) -> (n,)`` scores of these rows."""
@@ -201,13 +202,18 @@ class FrameReward(Judge):
         def score(images: Tensor, rows: slice) -> Tensor:
             return self.score_images(images, None if condition is None else condition[rows])
 
-        scores = chunked_score(score, frames.to(self.device).flatten(0, 1), self.chunk)
+        scores = chunked_score(score, self._images(frames), self.chunk)
         return scores.unflatten(0, (-1, count))
 
     def clip_features(self, frames: Tensor) -> Tensor:
         """Mean image features of each clip, ``(b, f, 3, H, W)`` -> ``(b, d)``, differentiable."""
-        features = self.image_features(frames.to(self.device).flatten(0, 1))
+        features = self.image_features(self._images(frames))
         return features.unflatten(0, (-1, frames.shape[1])).mean(dim=1)
+
+    def _images(self, frames: Tensor) -> Tensor:
+        """``(b, f, 3, H, W)`` -> ``(b * f, 3, H, W)`` on the judge's device."""
+        what = ("images", self.device)
+        return derived(frames, what, lambda: frames.to(self.device).flatten(0, 1))
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score clips: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)``, the mean over frames."""

@@ -99,7 +99,7 @@ class HubFile:
     @property
     def fetch(self) -> str:
         """The command that fetches it."""
-        if self.published is not None and self.published.from_git:
+        if self.published is not None and not self.published.from_hub:
             return self.published.fetch
         return fetch_command(self.repo, self.file, self.revision)
 
@@ -108,7 +108,7 @@ def load_checkpoint(checkpoint: str | Path, folder: Path | None = None) -> Check
     """Resolve and read a judge's file.
 
     Reads ``.safetensors``, plain state dicts and HPS's ``{"state_dict": ...}`` in torch's format,
-    with ``weights_only=True``. A published file is checked for its size and sha256 first.
+    with ``weights_only=True``. A published file is checked for its size and hash first.
 
     Raises:
         RewardError: the file is missing, cut off, changed, or holds more than tensors.
@@ -125,7 +125,7 @@ def load_checkpoint(checkpoint: str | Path, folder: Path | None = None) -> Check
 
 
 def verify(path: Path, entry: PublishedFile) -> None:
-    """Compare a file with the size and sha256 that its publisher's file has.
+    """Compare a file with the size and the hash that its publisher's file has.
 
     Raises:
         RewardError: they differ.
@@ -136,11 +136,12 @@ def verify(path: Path, entry: PublishedFile) -> None:
             f"{path} has {size:,} bytes, the published {entry.file} has {entry.size:,}: the "
             f"download was cut off or the file is another one. Fetch it again: {entry.fetch}"
         )
-    if entry.sha256 is not None and (found := file_sha256(path)) != entry.sha256:
-        raise RewardError(
-            f"{path} has the sha256 {found}, the published {entry.file} has "
-            f"{entry.sha256}. Fetch it again ({entry.fetch}), or rename it if it is your own."
-        )
+    for name, wanted in (("sha256", entry.sha256), ("md5", entry.md5)):
+        if wanted is not None and (found := file_hash(path, name)) != wanted:
+            raise RewardError(
+                f"{path} has the {name} {found}, the published {entry.file} has {wanted}. Fetch it "
+                f"again ({entry.fetch}), or rename it if it is your own."
+            )
 
 
 def verify_sha256(path: Path, wanted: str) -> None:
@@ -157,8 +158,18 @@ def verify_sha256(path: Path, wanted: str) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The 64 hexadecimal digits of a file's hash, read in blocks of 4 MB."""
-    digest = hashlib.sha256()
+    """The 64 hexadecimal digits of a file's sha256."""
+    return file_hash(path, "sha256")
+
+
+def file_hash(path: Path, name: str) -> str:
+    """Hexadecimal digits of a file's hash, read in blocks of 4 MB.
+
+    Args:
+        path: the file.
+        name: ``sha256``; or ``md5``, which finds damage but no forgery.
+    """
+    digest = hashlib.new(name, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
@@ -208,7 +219,7 @@ def _in_hub_cache(hub: HubFile) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     revisions = [hub.revision]
-    if hub.published is not None and hub.published.from_git:
+    if hub.published is not None and not hub.published.from_hub:
         return None
     if hub.published is not None and hub.published.sha256:
         revisions.append(None)  # fetched without a revision: the hash says whether it is the same
@@ -223,9 +234,8 @@ def _missing(text: str, folder: Path | None, wanted: HubFile | None) -> str:
     place = (folder or Path()).absolute()
     entry = wanted.published if wanted is not None else None
     if wanted is not None and entry is not None:
-        size = f"{entry.size / 1e9:.3g} GB" if entry.size else "size not recorded"
         return (
-            f"judge {text!r} is not on this machine: it needs {entry.file} ({size}) from "
+            f"judge {text!r} is not on this machine: it needs {entry.file} ({entry.about}) from "
             f"{entry.repo}. Fetch it with: {wanted.fetch}  - or write the path of your copy as "
             "the checkpoint."
         )

@@ -11,16 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from rewards.base import FrameReward
-from rewards.checkpoint import Checkpoint, load_checkpoint
-from rewards.clip_tower import (
-    Architecture,
-    ClipTower,
-    TowerOptions,
-    find_architecture,
-    load_tower,
-)
+from rewards.checkpoint import load_checkpoint
+from rewards.clip_tower import ClipTower, TowerOptions, load_tower
 from rewards.errors import RewardError
+from rewards.open_clip_models import Architecture
 from rewards.preprocess import Preprocess
+from rewards.shared_towers import TowerPool
 
 PLACE = "{prompt}"
 
@@ -131,8 +127,9 @@ def load_clip(
     gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
+    pool: TowerPool | None = None,
 ) -> ClipReward:
-    """Load any open_clip checkpoint as a judge.
+    """Load any open_clip checkpoint as a judge, with the preprocessing of its own model.
 
     Args:
         checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
@@ -142,18 +139,11 @@ def load_clip(
         gradient_checkpointing: recompute each block of the vision transformer.
         architecture: open_clip's model name or its configuration, for a file that does not say.
         relative: judge one text against another (:class:`Relative`, or its fields).
+        pool: where it shares what is equal with other judges.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
-    loaded = load_checkpoint(checkpoint, folder)
-    options = TowerOptions(device, dtype, architecture, gradient_checkpointing)
-    size = image_size(loaded, options)
-    return ClipReward(load_tower(loaded, options, clip_preprocess(size)), as_relative(relative))
-
-
-def image_size(checkpoint: Checkpoint, options: TowerOptions) -> int:
-    """The side in pixels of what the tower of a checkpoint takes."""
-    architecture, _ = find_architecture(checkpoint, options.architecture)
-    size: int = architecture["vision_cfg"]["image_size"]
-    return size
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
+    tower = load_tower(load_checkpoint(checkpoint, folder), options)
+    return ClipReward(tower, as_relative(relative))

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from rewards.checkpoint import load_checkpoint
-from rewards.clip import ClipReward, Relative, as_relative, image_size
-from rewards.clip_tower import Architecture, TowerOptions, load_tower
+from rewards.clip import ClipReward, Relative, as_relative
+from rewards.clip_tower import TowerOptions, find_architecture, load_tower
+from rewards.open_clip_models import Architecture, image_size
 from rewards.preprocess import Preprocess
+from rewards.shared_towers import TowerPool
 
 
 class HpsReward(ClipReward):
@@ -37,6 +39,7 @@ def load_hps(
     gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
+    pool: TowerPool | None = None,
 ) -> HpsReward:
     """Load an HPS checkpoint (``{"state_dict": ...}`` with open_clip's keys, or safetensors).
 
@@ -46,6 +49,7 @@ def load_hps(
         RewardError: see :func:`rewards.loading.load_reward`.
     """
     loaded = load_checkpoint(checkpoint, folder)
-    options = TowerOptions(device, dtype, architecture, gradient_checkpointing)
-    size = image_size(loaded, options)
-    return HpsReward(load_tower(loaded, options, hps_preprocess(size)), as_relative(relative))
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
+    own, _ = find_architecture(loaded, options.architecture)
+    tower = load_tower(loaded, options, hps_preprocess(image_size(own)))
+    return HpsReward(tower, as_relative(relative))

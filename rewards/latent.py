@@ -23,7 +23,8 @@ from rewards.checkpoint import (
     resolve,
     verify_sha256,
 )
-from rewards.clip_tower import TextTower, build_tokenizer, unit_length
+from rewards.clip_tokenizers import build_tokenizer
+from rewards.clip_tower import TextTower, unit_length
 from rewards.errors import RewardError
 from rewards.latent_tower import LatentTextModel, build_latent_model
 

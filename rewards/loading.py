@@ -6,7 +6,8 @@ To add a kind ``my``:
    loader, ``load_my(checkpoint, *, device, ...) -> MyReward``. The loader takes, by keyword, what
    the kind has and nothing else: of the common ones ``device`` always, ``checkpoint`` unless it
    has no file, ``folder`` with it, ``dtype`` and ``gradient_checkpointing`` where there is a
-   network; after them the kind's own options, each with a default.
+   network, ``pool`` where other judges may have the same one; after them the kind's own options,
+   each with a default.
 2. A case in :func:`loader_of`, which imports lazily, and the kind's name in ``KINDS``.
 3. Its section in ``reward_tuning.judge_kinds``, with the same own options as keys.
 4. For published files their records in :mod:`rewards.published`.
@@ -26,11 +27,12 @@ import torch
 from rewards.base import Judge
 from rewards.checkpoint import resolve, verify_sha256
 from rewards.errors import RewardError
+from rewards.shared_towers import TowerPool
 
-KINDS = ("hps", "clip", "aesthetic", "python")
+KINDS = ("hps", "clip", "aesthetic", "pickscore", "aesthetic_v2_5", "image_reward", "mps", "python")
 """Kinds of judges of frames; judges of noisy latents are loaded by ``load_latent_reward``."""
 
-COMMON = ("checkpoint", "folder", "device", "dtype", "gradient_checkpointing")
+COMMON = ("checkpoint", "folder", "device", "dtype", "gradient_checkpointing", "pool")
 """Keywords of loaders that are no option of one kind alone."""
 
 
@@ -45,6 +47,7 @@ def load_reward(
     sha256: str | None = None,
     chunk: int | None = None,
     gradient_checkpointing: bool = False,
+    pool: TowerPool | None = None,
     **options: Any,
 ) -> Judge:
     """Load a frozen judge of frames.
@@ -62,6 +65,7 @@ def load_reward(
         chunk: frames (clips, for a judge of whole clips) scored in one pass; bounds the memory,
             changes no number.
         gradient_checkpointing: recompute each block of a network in the backward pass.
+        pool: where judges with equal networks share them; ``None`` for a judge alone.
         options: the kind's own, such as ``architecture``, ``tower`` and ``relative`` (see the
             kind's loader).
 
@@ -85,6 +89,8 @@ def load_reward(
         raise RewardError(
             f"a judge of kind {kind} has no file; remove the checkpoint {str(checkpoint)!r}."
         )
+    if "pool" in known:
+        common["pool"] = pool
     network = {"dtype": dtype, "gradient_checkpointing": gradient_checkpointing}
     options |= {key: value for key, value in network.items() if key in known or value != REST[key]}
     own = [key for key in known if key not in COMMON]
@@ -104,7 +110,7 @@ REST: Mapping[str, Any] = {"dtype": torch.float32, "gradient_checkpointing": Fal
 """What a kind without a network may be given, for it then says nothing."""
 
 
-def loader_of(kind: str) -> Callable[..., Judge]:
+def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911  one a kind
     """The function that loads judges of a kind, imported now and not before.
 
     Raises:
@@ -123,6 +129,22 @@ def loader_of(kind: str) -> Callable[..., Judge]:
             from rewards.aesthetic import load_aesthetic
 
             return load_aesthetic
+        case "pickscore":
+            from rewards.pickscore import load_pickscore
+
+            return load_pickscore
+        case "aesthetic_v2_5":
+            from rewards.aesthetic_v2_5 import load_aesthetic_v2_5
+
+            return load_aesthetic_v2_5
+        case "image_reward":
+            from rewards.image_reward import load_image_reward
+
+            return load_image_reward
+        case "mps":
+            from rewards.mps import load_mps
+
+            return load_mps
         case "python":
             from rewards.python_file import load_python
 

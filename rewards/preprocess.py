@@ -15,7 +15,6 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from rewards.errors import RewardError
 
 ResizeMode = Literal["letterbox", "crop", "squash"]
 CropRounding = Literal["floor", "round"]
+Kernel = Literal["bicubic", "bilinear"]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,6 +43,7 @@ class Preprocess:
             keeps the overshoot.
         quantised: round to 8 bits after each pass, as PIL does; the gradient passes straight
             through.
+        kernel: of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
     """
 
     mode: ResizeMode
@@ -52,6 +53,7 @@ class Preprocess:
     rounding: CropRounding = "round"
     clamped: bool = True
     quantised: bool = False
+    kernel: Kernel = "bicubic"
 
     def __post_init__(self) -> None:
         if self.mode not in ("letterbox", "crop", "squash") or self.size < 1:
@@ -92,7 +94,14 @@ class Preprocess:
 
     def resize(self, images: Tensor, height: int, width: int) -> Tensor:
         """Resize as this judge's reference does (see ``clamped`` and ``quantised``)."""
-        return bicubic(images, height, width, clamped=self.clamped, quantised=self.quantised)
+        return resized(
+            images,
+            height,
+            width,
+            clamped=self.clamped,
+            quantised=self.quantised,
+            kernel=self.kernel,
+        )
 
     def _letterbox(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -119,10 +128,16 @@ class Preprocess:
         return round((length - self.size) / 2.0)
 
 
-def bicubic(
-    images: Tensor, height: int, width: int, *, clamped: bool = True, quantised: bool = False
+def resized(
+    images: Tensor,
+    height: int,
+    width: int,
+    *,
+    clamped: bool = True,
+    quantised: bool = False,
+    kernel: Kernel = "bicubic",
 ) -> Tensor:
-    """Antialiased bicubic (a = -0.5) in two 1-D passes, horizontal first, as PIL.
+    """Antialiased bicubic (a = -0.5) or bilinear in two 1-D passes, horizontal first, as PIL.
 
     Args:
         images: ``(n, c, H, W)`` in [0, 1], fp32 or fp64 (half types have no antialiased kernel on
@@ -131,6 +146,7 @@ def bicubic(
         width: of the result.
         clamped: clamp to [0, 1] after each pass.
         quantised: round to 8 bits after each pass, with a straight-through gradient; clamps too.
+        kernel: of the resampling.
 
     Returns:
         ``(n, c, height, width)``. A pass that would not change the size is left out.
@@ -138,9 +154,9 @@ def bicubic(
     for size in ((images.shape[-2], width), (height, width)):
         if tuple(images.shape[-2:]) == size:
             continue
-        images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
+        images = F.interpolate(images, size=size, mode=kernel, antialias=True)
         if clamped or quantised:
             images = images.clamp(0, 1)
         if quantised:
-            images = images + (torch.round(images * 255) / 255 - images).detach()
+            images = images + ((images * 255 + 0.5).floor() / 255 - images).detach()
     return images

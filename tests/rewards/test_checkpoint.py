@@ -186,3 +186,24 @@ def test_size_and_hash_of_a_published_file_are_checked(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(RewardError, match="sha256"):
         verify(path, right)
+
+
+def test_an_md5_is_checked_where_nothing_better_is_published(tmp_path: Path) -> None:
+    entry = published("mps-overall")
+    assert entry is not None
+    assert (entry.sha256, entry.md5) == (None, "1491cbbbd20565747fe07e7572e2ac56")
+    path = tmp_path / "MPS_overall.pth"
+    path.write_bytes(b"abc")
+    # RFC 1321 gives this digest of "abc".
+    verify(path, replace(entry, md5="900150983cd24fb0d6963f7d28e17f72"))
+    with pytest.raises(RewardError, match=r"has the md5 900150983cd24fb0.*published MPS_overall"):
+        load_checkpoint(path)
+
+
+def test_files_that_lie_elsewhere_say_how_to_fetch_them(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"curl -LO https://pai-.*/Third_Party/MPS_overall\.pth"):
+        resolve("mps-overall", tmp_path)
+    with pytest.raises(RewardError, match=r"ImageReward\.pt \(1\.79 GB\).*hf download THUDM/Image"):
+        resolve("image-reward", tmp_path)
+    # Every BERT has a vocab.txt: the name alone does not make a file that of bert-base-uncased.
+    assert published("somewhere/vocab.txt") is None
