@@ -38,8 +38,10 @@ from base_model.tiny.scenes import ATTRIBUTES, draw_scenes
 from benchmarks.machine import machine
 from rewards import load_latent_reward, load_reward
 from rewards.clip import clip_preprocess
-from rewards.clip_tower import ClipTower, build_model, build_tokenizer, open_clip_config
+from rewards.clip_tokenizers import build_tokenizer
+from rewards.clip_tower import ClipTower
 from rewards.hps import hps_preprocess
+from rewards.open_clip_models import build_model, open_clip_config
 
 ScoreFn = Callable[[Tensor, Sequence[str]], Tensor]
 PROMPT = "a large blue square moves right on a dark background"
@@ -49,6 +51,8 @@ SHIPPED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "clip": ("clip", "tiny/clip.safetensors", {}),
     "clip-held-out": ("clip", "tiny/clip-held-out.safetensors", {}),
     "aesthetic": ("aesthetic", "tiny/aesthetic.safetensors", {}),
+    "pickscore": ("pickscore", "tiny/pickscore.safetensors", {}),
+    "aesthetic-v2-5": ("aesthetic_v2_5", "tiny/aesthetic-v2-5.safetensors", {}),
 }
 """Name in the table -> kind, checkpoint (None for a kind without a file) and the kind's options."""
 
