@@ -16,7 +16,13 @@ from base_model.errors import GeneratorError
 from base_model.key_map import layout_of, to_diffusers
 from base_model.model_configs import check_scheduler, transformer_arguments, vae_arguments
 from base_model.prompt_encoder import PromptEncoder
-from base_model.weight_files import find_weights, load_strictly, read_json, shorten
+from base_model.weight_files import (
+    WeightFiles,
+    find_weights,
+    load_strictly,
+    read_json,
+    shorten,
+)
 
 
 def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
@@ -99,17 +105,44 @@ def load_vae(
 
     part = folder / "vae"
     weights = find_weights(part)
-    attention = sorted(name for name in weights.files if ".mid_block.attentions." in f".{name}")
-    if attention:
-        raise GeneratorError(
-            f"{part}: the VAE has {len(attention)} mid-block attention tensors "
-            f"({shorten(attention)}), which diffusers' AutoencoderKLMagvit does not compute. That "
-            "is the VAE of EasyAnimateV5; use the one of V5.1, which has its own."
-        )
+    refuse_attention(weights)
     model = empty_model(AutoencoderKLMagvit, vae_arguments(part, AutoencoderKLMagvit))
     rename = {name: name for name in weights.files}
     load_strictly(model, weights, rename=rename, dtype=dtype, device=device)
     return model.requires_grad_(False).eval()
+
+
+def refuse_attention(weights: WeightFiles) -> None:
+    """Refuses a VAE whose middle block has attention, as EasyAnimateV5's.
+
+    Raises:
+        GeneratorError: When there are such tensors.
+    """
+    attention = sorted(name for name in weights.files if ".mid_block.attentions." in f".{name}")
+    if attention:
+        raise GeneratorError(
+            f"{weights.folder}: the VAE has {len(attention)} mid-block attention tensors "
+            f"({shorten(attention)}), which diffusers' AutoencoderKLMagvit does not compute. That "
+            "is the VAE of EasyAnimateV5; use the one of V5.1, which has its own."
+        )
+
+
+def check_text_encoder(part: Path) -> WeightFiles:
+    """Looks at the config and the files' headers of a text encoder; reads no weights.
+
+    Returns:
+        Its files.
+
+    Raises:
+        GeneratorError: When it is no Qwen2-VL, or a file is missing or truncated.
+    """
+    kind = read_json(part / "config.json").get("model_type")
+    if kind != "qwen2_vl":
+        raise GeneratorError(
+            f"{part}: the text encoder is {kind!r}, EasyAnimateV5.1 uses qwen2_vl. "
+            "Use the text_encoder/ of a V5.1 checkpoint."
+        )
+    return find_weights(part)
 
 
 def load_text_encoder(
@@ -123,13 +156,7 @@ def load_text_encoder(
     from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
     part = folder / "text_encoder"
-    kind = read_json(part / "config.json").get("model_type")
-    if kind != "qwen2_vl":
-        raise GeneratorError(
-            f"{part}: the text encoder is {kind!r}, EasyAnimateV5.1 uses qwen2_vl. "
-            "Use the text_encoder/ of a V5.1 checkpoint."
-        )
-    find_weights(part)  # tells a truncated or missing file by name before transformers opens it
+    check_text_encoder(part)  # names a truncated file before transformers opens it
     with _no_progress_bars():
         model, report = Qwen2VLForConditionalGeneration.from_pretrained(
             part, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
