@@ -12,12 +12,16 @@ from typing import Any
 
 import torch
 
+from base_model.block_offload import stream_blocks
 from base_model.errors import GeneratorError
 from base_model.key_map import layout_of, to_diffusers
+from base_model.memory import BLOCKS, Memory, block_home
 from base_model.model_configs import check_scheduler, transformer_arguments, vae_arguments
 from base_model.prompt_encoder import PromptEncoder
+from base_model.quantise import Quantise, quantised, require
 from base_model.weight_files import (
     WeightFiles,
+    check_fit,
     find_weights,
     load_strictly,
     read_json,
@@ -73,12 +77,27 @@ def _download(hub_id: str, parts: list[str]) -> Path:
 
 
 def load_transformer(
-    folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    memory: Memory = "resident",
+    quantise: Quantise | None = None,
 ) -> Any:
     """Loads ``folder/transformer`` (either layout), frozen, in eval mode, not yet corrected.
 
+    Args:
+        folder: The checkpoint.
+        dtype: Of the weights.
+        device: Where they work.
+        memory: Whether the blocks rest on the CPU (:mod:`base_model.memory`); they never lie on
+            the device together then.
+        quantise: How the linear layers of the blocks are stored (:mod:`base_model.quantise`); each
+            is packed on the device as it is read.
+
     Raises:
-        GeneratorError: When config or weights are not those of a V5.1 transformer.
+        GeneratorError: When config or weights are not those of a V5.1 transformer, or cannot be
+            quantised here.
     """
     from diffusers import EasyAnimateTransformer3DModel
 
@@ -88,9 +107,26 @@ def load_transformer(
     rename = {name: name for name in weights.files}
     if layout_of(weights.files) == "original":
         rename = {name: to_diffusers(name) for name in weights.files}
+    if quantise is not None:
+        require(quantise, device)
     model = empty_model(EasyAnimateTransformer3DModel, arguments)
-    load_strictly(model, weights, rename=rename, dtype=dtype, device=device)
-    return model.requires_grad_(False).eval()
+    check_fit(model, weights, rename=rename)
+    state = {}
+    for file_name, tensor in weights.read(dtype, "cpu"):
+        name = rename[file_name]
+        home = block_home(memory, name, device)
+        if (
+            quantise is not None
+            and name.startswith(BLOCKS)
+            and quantised(model, name, tensor.to(device), quantise, home)
+        ):
+            continue
+        state[name] = tensor.to(home)
+    model.load_state_dict(state, strict=True, assign=True)
+    model = model.requires_grad_(False).eval()
+    if memory == "block-offload":
+        stream_blocks(model, torch.device(device))
+    return model
 
 
 def load_vae(
