@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
 from base_model.offload import Offload
+from base_model.quantise import require as require_quantisation
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
 from reward_tuning.cheap_steps import CheapSteps
@@ -98,6 +99,8 @@ def load_parts(
     draw_frames(recipe, step=1, batch=0)
     if recipe.rollout.cache is not None:
         require_first_block_cache()
+    if recipe.generator.quantise is not None:
+        require_quantisation(recipe.generator.quantise, device)
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))

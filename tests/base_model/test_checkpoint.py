@@ -83,19 +83,22 @@ def test_every_layout_of_channels_loads(tmp_path: Path) -> None:
     assert list(channels.values()) == [33, 48, 38, 16]
 
 
-# Parameter counts of the published checkpoints, from the hub's metadata.
+# Parameter counts of the published inpaint checkpoints (33 channels), from the hub's metadata; the
+# others have 3072 * 2 * 2 weights of the patch embedding more or less for each input channel.
+@pytest.mark.parametrize("channels", [16, 33, 38, 48])
 @pytest.mark.parametrize(
-    ("layers", "mmdit_layers", "parameters"),
+    ("layers", "mmdit_layers", "published"),
     [(36, 18, 6_814_670_912), (48, 48, 11_799_265_856)],
     ids=["7b", "12b"],
 )
 def test_full_size_on_the_meta_device(
-    tmp_path: Path, layers: int, mmdit_layers: int, parameters: int
+    tmp_path: Path, channels: int, layers: int, mmdit_layers: int, published: int
 ) -> None:
     golden = load_golden("transformer_inpaint_7b_style").config
     full = {
         "num_attention_heads": 48,
         "attention_head_dim": 64,
+        "in_channels": channels,
         "num_layers": layers,
         "mmdit_layers": mmdit_layers,
         "time_embed_dim": 512,
@@ -108,7 +111,8 @@ def test_full_size_on_the_meta_device(
     write_part(tmp_path / "transformer", golden | full, {})
     arguments = transformer_arguments(tmp_path / "transformer", EasyAnimateTransformer3DModel)
     model = empty_model(EasyAnimateTransformer3DModel, arguments)
-    assert sum(p.numel() for p in model.parameters()) == parameters
+    expected = published + (channels - 33) * 3072 * 2 * 2
+    assert sum(p.numel() for p in model.parameters()) == expected
     assert all(p.is_meta for p in model.parameters())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from base_model.guidance import guided_velocity
 from base_model.memory import Memory
 from base_model.quantise import Quantise
 from reward_tuning.lora import LoraSpec, adapted_layers, adapter_state, attach
+from reward_tuning.trainer import run
 from tests.boundary import Boundary
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 CPU = torch.device("cpu")
 HAS_LIBRARY = importlib.util.find_spec("bitsandbytes") is not None
@@ -108,6 +112,7 @@ def test_quantised(
     assert 0 < distance < error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantise", [pytest.param("nf4", marks=needs_library), "fp8"])
 def test_quantised_and_streamed(text: Any, quantise: Quantise) -> None:
     """Packed weights travel as they are: the same bits as quantised and resident."""
@@ -117,3 +122,20 @@ def test_quantised_and_streamed(text: Any, quantise: Quantise) -> None:
         assert torch.equal(got, wanted)
     assert boundary.copies > 0
     assert boundary.bytes == 0
+
+
+@pytest.mark.slow
+def test_a_run_on_a_quantised_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the recipe to the exported adapter; the other numbers are another base's."""
+    monkeypatch.setenv("REWARD_TUNING_CACHE", str(tmp_path / "cache"))
+    world = write_world(tmp_path / "world")
+    short = ("train.steps=1", "evaluation.prompts=2", "evaluation.seeds=1")
+    losses = []
+    for overrides in ((), ("generator.quantise=fp8", "generator.memory=block-offload")):
+        folder = run(tiny_recipe(world, tmp_path / str(len(losses)), *short, *overrides)).folder
+        row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+        assert row["grad_norm"] > 0
+        assert list((folder / "lora").iterdir())
+        losses.append(row["loss"])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
