@@ -14,6 +14,7 @@ import torch
 
 from base_model.block_offload import stream_blocks
 from base_model.errors import GeneratorError
+from base_model.hub import download, parts_of
 from base_model.key_map import layout_of, to_diffusers
 from base_model.memory import BLOCKS, Memory, block_home
 from base_model.model_configs import check_scheduler, transformer_arguments, vae_arguments
@@ -33,7 +34,7 @@ def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
     """The checkpoint on disk, downloaded first when it is a hub id.
 
     Args:
-        checkpoint: A folder, or a hub id ("org/name") as a string.
+        checkpoint: A folder, or a hub id ("org/name" or "org/name@revision") as a string.
         text_encoder: Whether the text encoder and tokenizer are needed, too.
 
     Returns:
@@ -43,7 +44,7 @@ def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
         GeneratorError: When a part is missing or the hub does not give it.
     """
     parts = ["transformer", "vae"] + (["text_encoder", "tokenizer"] if text_encoder else [])
-    folder = checkpoint if isinstance(checkpoint, Path) else _download(checkpoint, parts)
+    folder = checkpoint if isinstance(checkpoint, Path) else download(checkpoint, parts_of(parts))
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -53,27 +54,6 @@ def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
         )
     check_scheduler(folder)
     return folder
-
-
-def _download(hub_id: str, parts: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["model_index.json", "scheduler/*", *(f"{part}/*" for part in parts)]
-    try:
-        return Path(
-            snapshot_download(
-                hub_id, allow_patterns=patterns, ignore_patterns=["*.bin", "*.pt", "*.ckpt"]
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[0].rstrip(".")
-        raise GeneratorError(
-            f"The checkpoint {hub_id!r} is not in the local cache and could not be downloaded: "
-            f"{type(error).__name__}: {reason}. Check the name and the connection, or run "
-            f"`hf download {hub_id} --local-dir FOLDER` on a machine with access (older versions: "
-            "`huggingface-cli download`) and give FOLDER as the checkpoint."
-        ) from error
 
 
 def load_transformer(

@@ -371,21 +371,6 @@ def test_a_chat_template_beside_the_tokenizer_is_found(tmp_path: Path, text_fold
     assert torch.equal(load_text_encoder(tmp_path / "text")(["a red ball"]), expected)
 
 
-def test_hub_ids(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, list[str]]] = []
-
-    def snapshot(repo: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
-        asked.append((repo, allow_patterns))
-        return str(folder)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    load_generator("org/name", text_encoder=False)
-    assert asked == [("org/name", ["model_index.json", "scheduler/*", "transformer/*", "vae/*"])]
-    with pytest.raises(GeneratorError, match="lacks text_encoder/, tokenizer/"):
-        load_generator("org/name")
-    assert asked[1][1][-2:] == ["text_encoder/*", "tokenizer/*"]
-
-
 def test_an_unreachable_hub_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The real client, made offline, with an empty cache."""
     from huggingface_hub import constants
