@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from base_model.errors import GeneratorError
 from base_model.key_map import Layout
@@ -133,6 +133,57 @@ def model_index(in_channels: int) -> str:
             "vae": ["diffusers", "AutoencoderKLMagvit"],
         }
     )
+
+
+def converted_texts(
+    folder: Path, before: Layout, layout: Layout, in_channels: int
+) -> dict[str, str]:
+    """Name to content of a checkpoint's configs in a layout, and of what is kept beside them.
+
+    Args:
+        folder: The checkpoint.
+        before: Its layout.
+        layout: The wanted one.
+        in_channels: Of its transformer, which tells diffusers' pipeline.
+
+    Raises:
+        GeneratorError: When a config is not V5.1's.
+    """
+    texts: dict[str, str] = {}
+    for part in cast("tuple[Part, ...]", ("transformer", "vae")):
+        path = folder / part / "config.json"
+        new, kept = path.read_bytes().decode(), None
+        if before != layout:
+
+            def convert(text: str, wanted: Layout, part: Part = part, path: Path = path) -> str:
+                return converted_config(part, path, text, wanted)
+
+            new, kept = translated(new, _read(path.with_name(kept_name(path.name, layout))),
+                                   layout, convert)  # fmt: skip
+        texts[f"{part}/config.json"] = new
+        if kept is not None:
+            texts[f"{part}/{kept_name('config.json', before)}"] = kept
+    return texts | _index_texts(folder, before, layout, in_channels)
+
+
+def _index_texts(folder: Path, before: Layout, layout: Layout, in_channels: int) -> dict[str, str]:
+    """model_index.json: diffusers needs its own; the original reads none, so has what it had."""
+    name = "model_index.json"
+    here = _read(folder / name)
+    if before == layout:
+        return {} if here is None else {name: here}
+    generated = model_index(in_channels)
+    restored = _read(folder / kept_name(name, layout))
+    new = restored or (generated if layout == "diffusers" else None)
+    texts = {} if new is None else {name: new}
+    regained = generated if before == "diffusers" else None
+    if here is not None and here != regained:
+        texts[kept_name(name, before)] = here
+    return texts
+
+
+def _read(path: Path) -> str | None:
+    return path.read_bytes().decode() if path.is_file() else None
 
 
 def written(content: Mapping[str, Any]) -> str:

@@ -6,14 +6,11 @@ shape of the weights. The new folder is written under a temporary name and renam
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import Tensor
 
 from base_model.checkpoint import (
     check_text_encoder,
@@ -21,24 +18,16 @@ from base_model.checkpoint import (
     local_folder,
     refuse_attention,
 )
-from base_model.config_conversion import (
-    Part,
-    converted_config,
-    kept_name,
-    model_index,
-    translated,
-    written,
-)
+from base_model.config_conversion import converted_texts
+from base_model.conversion_weights import PlannedWeights, planned, write_weights
 from base_model.errors import GeneratorError
 from base_model.key_map import Layout, layout_of, to_diffusers, to_original
 from base_model.model_configs import transformer_arguments, vae_arguments
-from base_model.safetensors_writer import DTYPES, TensorSpec, write_tensors
-from base_model.weight_files import WeightFiles, check_fit, find_weights, shorten
+from base_model.weight_files import check_fit, find_weights, shorten
 
 Progress = Callable[[str, int, int], None]
 """Called with the file under way, bytes done and bytes in all."""
 
-WEIGHT_NAME = "diffusion_pytorch_model"
 # Copied as they are; never code, never pickles.
 _COPIED = (".json", ".safetensors", ".txt", ".jinja", ".md", ".model")
 _COPIED_NAMES = ("LICENSE", "NOTICE")
@@ -64,20 +53,6 @@ class Converted:
     tensors: int
     nbytes: int
     left_out: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """One component's weights as they will be written."""
-
-    part: Part
-    source: WeightFiles
-    names: Mapping[str, str]  # new name -> name in the source
-    shards: Mapping[str, tuple[TensorSpec, ...]]  # file name -> its tensors
-
-    @property
-    def nbytes(self) -> int:
-        return sum(spec.nbytes for specs in self.shards.values() for spec in specs)
 
 
 def convert_checkpoint(
@@ -128,7 +103,7 @@ def convert_checkpoint(
         )
     copies = _copies(folder)
     total = sum(w.nbytes for w in weights) + sum(size for _, size in copies)
-    texts = _texts(folder, before, layout, in_channels)
+    texts = converted_texts(folder, before, layout, in_channels)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +111,7 @@ def convert_checkpoint(
         temporary.mkdir()
         done = _Done(total, progress)
         for component in weights:
-            _write_weights(component, temporary / component.part, done)
+            write_weights(component, temporary / component.part, done)
         for name, _ in copies:
             _copy(folder / name, temporary / name, done)
         for name, text in texts.items():
@@ -157,7 +132,7 @@ def convert_checkpoint(
 
 def _checked(
     folder: Path, layout: Layout, dtype: torch.dtype | None, max_shard_size: str | None
-) -> tuple[Layout, list[_Weights], int]:
+) -> tuple[Layout, list[PlannedWeights], int]:
     """The source's layout, its weights as they will be, and the transformer's input channels."""
     from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
 
@@ -172,59 +147,10 @@ def _checked(
     rename = to_diffusers if layout == "diffusers" else to_original
     names = {rename(name): name for name in transformer.files}
     weights = [
-        _planned("transformer", transformer, names, dtype, max_shard_size),
-        _planned("vae", vae, {name: name for name in vae.files}, dtype, max_shard_size),
+        planned("transformer", transformer, names, dtype, max_shard_size),
+        planned("vae", vae, {name: name for name in vae.files}, dtype, max_shard_size),
     ]
     return layout_of(transformer.files), weights, arguments["in_channels"]
-
-
-def _planned(
-    part: Part,
-    source: WeightFiles,
-    names: Mapping[str, str],
-    dtype: torch.dtype | None,
-    max_shard_size: str | None,
-) -> _Weights:
-    unknown = sorted({source.dtypes[name] for name in names.values()} - DTYPES.keys())
-    if unknown:
-        raise GeneratorError(
-            f"{source.folder}: tensors of dtype {', '.join(unknown)} cannot be converted; known "
-            f"are {', '.join(DTYPES)}. Save the checkpoint in one of these."
-        )
-    specs = [TensorSpec(new, source.dtypes[old], source.shapes[old]) for new, old in names.items()]
-    if dtype is not None:
-        asked = next(name for name, value in DTYPES.items() if value == dtype)
-        specs = [
-            replace(spec, dtype=asked) if DTYPES[spec.dtype].is_floating_point else spec
-            for spec in specs
-        ]
-    return _Weights(part, source, names, _shards(specs, max_shard_size))
-
-
-def _shards(
-    specs: list[TensorSpec], max_shard_size: str | None
-) -> dict[str, tuple[TensorSpec, ...]]:
-    """Which tensor goes into which file; several files as the hub's library names them."""
-    if max_shard_size is None:
-        return {f"{WEIGHT_NAME}.safetensors": tuple(specs)}
-    from huggingface_hub import split_state_dict_into_shards_factory
-
-    by_name = {spec.name: spec for spec in specs}
-    try:
-        split = split_state_dict_into_shards_factory(
-            by_name,
-            get_storage_size=lambda spec: spec.nbytes,
-            filename_pattern=WEIGHT_NAME + "{suffix}.safetensors",
-            max_shard_size=max_shard_size,
-        )
-    except ValueError as error:
-        raise GeneratorError(
-            f"The shard size {max_shard_size!r} is no size: {error}. Give for example 5GB or 500MB."
-        ) from error
-    return {
-        file: tuple(by_name[name] for name in names)
-        for file, names in split.filename_to_tensors.items()
-    }
 
 
 class _Done:
@@ -236,30 +162,6 @@ class _Done:
     def __call__(self, file: str, count: int) -> None:
         self.bytes += count
         self._progress(file, self.bytes, self.total)
-
-
-def _write_weights(weights: _Weights, folder: Path, done: _Done) -> None:
-    folder.mkdir()
-    dtypes = {s.name: DTYPES[s.dtype] for specs in weights.shards.values() for s in specs}
-    with weights.source.opened() as read:
-
-        def tensor(name: str) -> Tensor:
-            return read(weights.names[name]).to(dtypes[name])
-
-        for file, specs in weights.shards.items():
-            write_tensors(
-                folder / file,
-                specs,
-                tensor,
-                metadata=weights.source.metadata,
-                wrote=partial(done, f"{weights.part}/{file}"),
-            )
-    if len(weights.shards) > 1:
-        index = {
-            "metadata": {"total_size": weights.nbytes},
-            "weight_map": {s.name: file for file, specs in weights.shards.items() for s in specs},
-        }
-        (folder / f"{WEIGHT_NAME}.safetensors.index.json").write_bytes(written(index).encode())
 
 
 def _copies(folder: Path) -> list[tuple[str, int]]:
@@ -286,45 +188,6 @@ def _copy(source: Path, target: Path, done: _Done) -> None:
             done(shown, len(block))
         writing.flush()
         os.fsync(writing.fileno())
-
-
-def _texts(folder: Path, before: Layout, layout: Layout, in_channels: int) -> dict[str, str]:
-    """Name to content of the configs and of what is kept beside them."""
-    texts: dict[str, str] = {}
-    for part in cast("tuple[Part, ...]", ("transformer", "vae")):
-        path = folder / part / "config.json"
-        new, kept = path.read_bytes().decode(), None
-        if before != layout:
-
-            def convert(text: str, wanted: Layout, part: Part = part, path: Path = path) -> str:
-                return converted_config(part, path, text, wanted)
-
-            new, kept = translated(new, _read(path.with_name(kept_name(path.name, layout))),
-                                   layout, convert)  # fmt: skip
-        texts[f"{part}/config.json"] = new
-        if kept is not None:
-            texts[f"{part}/{kept_name('config.json', before)}"] = kept
-    return texts | _index_texts(folder, before, layout, in_channels)
-
-
-def _index_texts(folder: Path, before: Layout, layout: Layout, in_channels: int) -> dict[str, str]:
-    """model_index.json: diffusers needs its own; the original reads none, so has what it had."""
-    name = "model_index.json"
-    here = _read(folder / name)
-    if before == layout:
-        return {} if here is None else {name: here}
-    generated = model_index(in_channels)
-    restored = _read(folder / kept_name(name, layout))
-    new = restored or (generated if layout == "diffusers" else None)
-    texts = {} if new is None else {name: new}
-    regained = generated if before == "diffusers" else None
-    if here is not None and here != regained:
-        texts[kept_name(name, before)] = here
-    return texts
-
-
-def _read(path: Path) -> str | None:
-    return path.read_bytes().decode() if path.is_file() else None
 
 
 def _check_space(folder: Path, needed: int) -> None:

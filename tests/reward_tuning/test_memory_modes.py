@@ -82,6 +82,21 @@ def test_an_adapter_on_streamed_blocks(text: Any, resident: tuple[Tensor, Tensor
     assert not trained & boundary.real.keys()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_adapter_on_a_gpu(text: Any) -> None:
+    """The adapter lies on the device though its layers rest in the CPU's memory."""
+    found = []
+    for memory in ("resident", "block-offload"):
+        generator = load_generator("tiny", text_encoder=False, device="cuda", memory=memory)  # type: ignore[arg-type]
+        generator.transformer.enable_gradient_checkpointing()
+        found.append(lora_gradient(generator, text))
+        state = adapter_state(generator.transformer)
+        assert {tensor.device.type for tensor in state.values()} == {"cuda"}
+    for got, expected in zip(*found, strict=True):
+        assert torch.equal(got, expected)
+
+
 # Measured: cosine and relative error were 0.9997 and 0.023 (int8), 0.963 and 0.292 (nf4), 0.9967
 # and 0.082 (fp8); -rP shows them.
 @pytest.mark.parametrize(
