@@ -16,6 +16,7 @@ from base_model.generator import Generator, load_generator
 from base_model.guidance import guided_velocity
 from base_model.memory import Memory
 from base_model.quantise import Quantise
+from reward_tuning.first_block_cache import FirstBlockCache
 from reward_tuning.lora import LoraSpec, adapted_layers, adapter_state, attach
 from reward_tuning.trainer import run
 from tests.boundary import Boundary
@@ -80,6 +81,24 @@ def test_an_adapter_on_streamed_blocks(text: Any, resident: tuple[Tensor, Tensor
     trained = {p.data_ptr() for p in generator.transformer.parameters() if p.requires_grad}
     assert len(trained) == 2 * len(layers)
     assert not trained & boundary.real.keys()
+
+
+def test_a_block_that_the_cache_skips_is_not_fetched(text: Any) -> None:
+    generator, boundary = streamed()
+    blocks = generator.transformer.transformer_blocks
+    forwards = [block.forward for block in blocks]
+    condition = generator.condition(text).positive
+    latents = generator.initial_noise(generator.latent_shape(1, 5, 32, 32), [0])
+    with torch.no_grad(), FirstBlockCache(generator.transformer, 1e9) as cache:
+        with cache.call(full=True):
+            generator.velocity(latents, 0.9, condition)
+        whole = boundary.copies
+        with cache.call(full=False):
+            generator.velocity(latents, 0.8, condition)
+    first = len([*blocks[0].parameters(), *blocks[0].buffers()])
+    assert boundary.copies == whole + first
+    assert [block.forward for block in blocks] == forwards  # streamed still, after the cache
+    assert boundary.bytes == 0
 
 
 @pytest.mark.gpu
