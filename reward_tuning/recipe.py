@@ -151,6 +151,19 @@ def rollout_conflicts(
             True,
             "not with rollout.cache, which decides step by step what is run; choose one of them",
         )
+    if rollout.compile and generator is not None and generator.memory == "block-offload":
+        yield Conflict(
+            ("rollout", "compile"),
+            True,
+            "not with generator.memory=block-offload, which moves weights inside the forward pass; "
+            "choose one of them",
+        )
+    if rollout.compile and generator is not None and generator.quantise is not None:
+        yield Conflict(
+            ("rollout", "compile"),
+            True,
+            "not with generator.quantise, whose unpacking is not compiled; choose one of them",
+        )
     if rollout.dtype and generator is not None and generator.dtype != "float32":
         yield Conflict(
             ("rollout", "dtype"),

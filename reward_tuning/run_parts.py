@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
+from base_model.offload import Offload
+from base_model.quantise import require as require_quantisation
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
 from reward_tuning.cheap_steps import CheapSteps
@@ -23,7 +25,7 @@ from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora import LoraSpec, attach
 from reward_tuning.methods import make_plan
-from reward_tuning.offload import Offload, judge_modules
+from reward_tuning.offload import judge_modules
 from reward_tuning.plan import Plan
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
@@ -57,7 +59,7 @@ class RunParts:
         cheap: How rollouts compute the steps without gradient.
         sources: Of the replay's clips; empty where it is off.
         replay: These clips, once they are made (`with_replay`).
-        offload: Of judges and VAE, as the recipe wants; of nothing where it does not.
+        offload: Of judges and VAE, as `generator.memory` wants; of nothing where it is resident.
     """
 
     sampler: ClipSampler
@@ -98,6 +100,8 @@ def load_parts(
     draw_frames(recipe, step=1, batch=0)
     if recipe.rollout.cache is not None:
         require_first_block_cache()
+    if recipe.generator.quantise is not None:
+        require_quantisation(recipe.generator.quantise, device)
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
@@ -110,7 +114,8 @@ def load_parts(
         check_sources(Path(recipe.train.replay.source), sources, size)
     loading("judges")
     judges = load_judges(recipe.rewards, sampling.frames, device)
-    offload = Offload(judge_modules(judges) if recipe.train.offload_judges else [], device)
+    resting = judges if recipe.generator.memory != "resident" else []
+    offload = Offload(judge_modules(resting), device)
     # A damaged held-out judge shall not be found after hours of training.
     measured = load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
     sets = {"prompts.train": stream.prompts, "prompts.held_out": held_out}
@@ -129,7 +134,12 @@ def load_parts(
     )
     loading(f"generator {recipe.generator.checkpoint}")
     generator = load_generator(
-        recipe.generator.checkpoint, dtype=dtype, device=device, text_encoder=False
+        recipe.generator.checkpoint,
+        dtype=dtype,
+        device=device,
+        text_encoder=False,
+        memory=recipe.generator.memory,
+        quantise=recipe.generator.quantise,
     )
     generator.latent_shape(1, *size)  # refuses what the checkpoint cannot sample
     lora = recipe.lora
@@ -140,8 +150,6 @@ def load_parts(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
-    if recipe.train.offload_vae:
-        offload = offload.joined([generator.vae])
     sampler = ClipSampler(
         generator,
         states,
@@ -161,7 +169,7 @@ def load_parts(
         fingerprints,
         cheap_steps(recipe, generator.transformer),
         sources,
-        offload=offload,
+        offload=offload.joined(generator.resting.vae),
     )
 
 

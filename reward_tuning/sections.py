@@ -44,6 +44,19 @@ class GeneratorSection(Section):
     dtype: Dtype = Field(
         default="float32", description="Of the frozen weights; the adapter stays float32"
     )
+    memory: Literal["resident", "offload", "block-offload"] = Field(
+        default="resident",
+        description="Where frozen weights are while they are not used. resident: on the device; "
+        "offload: VAE and judges rest in the CPU's memory outside the reward phase and the "
+        "evaluation's scoring; block-offload: the transformer's blocks, too, copied to the device "
+        "one by one in every forward and backward pass (turns gradient checkpointing on). No "
+        "number changes; without effect on the CPU",
+    )
+    quantise: Literal["int8", "nf4", "fp8"] | None = Field(
+        default=None,
+        description="Store the linear layers of the transformer's blocks in 8 bits (int8, fp8) or "
+        "4.5 (nf4) a weight; int8 and nf4 need bitsandbytes. null = in dtype",
+    )
 
 
 class PromptsSection(Section):
@@ -274,13 +287,6 @@ class TrainSection(Section):
         description="Recompute each latent of the decoder in the backward pass, so that memory "
         "does not grow with what is decoded; false is faster where it fits",
     )
-    offload_judges: bool = Field(
-        default=False,
-        description="The judges lie in the CPU's memory except while the reward is differentiated "
-        "or the evaluation scores: less memory in rollout and sweep, one copy to the device a "
-        "batch; without effect on the CPU",
-    )
-    offload_vae: bool = Field(default=False, description="The same for the VAE")
     checkpoint_every: Positive = Field(default=50, description="Steps between two checkpoints")
     keep_checkpoints: Positive = Field(
         default=3, description="Older checkpoints than so many are deleted"

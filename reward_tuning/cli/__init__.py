@@ -16,6 +16,7 @@ import typer
 
 from reward_tuning import __version__
 from reward_tuning.cli.calibrate import calibrate
+from reward_tuning.cli.convert import convert
 from reward_tuning.cli.cp import cp
 from reward_tuning.cli.export import export
 from reward_tuning.cli.generate import generate
@@ -28,7 +29,20 @@ from reward_tuning.cli.show import show
 from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
 
-VERBS = (ls, show, cp, validate, calibrate, run, resume, generate, score, export, pretrain)
+VERBS = (
+    ls,
+    show,
+    cp,
+    validate,
+    calibrate,
+    run,
+    resume,
+    generate,
+    score,
+    export,
+    convert,
+    pretrain,
+)
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 FAMILIES = {
     "reward_tuning.errors": "TuningError",

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -53,6 +53,17 @@ def generate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
     ] = None,
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="resident; offload: text encoder and VAE on the CPU while unused; block-offload: "
+            "the transformer's blocks, too, one at a time."
+        ),
+    ] = "resident",
+    quantise: Annotated[
+        str | None,
+        typer.Option(help="Store the transformer's blocks as int8, nf4 or fp8; default: dtype."),
+    ] = None,
 ) -> None:
     """Draw clips from prompts and write them as mp4, gif or png."""
     if lora is not None:
@@ -64,18 +75,33 @@ def generate(
     import torch
 
     from base_model.generator import load_generator
+    from base_model.memory import Memory
+    from base_model.quantise import Quantise
     from reward_tuning.cli.display import Display
     from reward_tuning.clips import write_clip
     from reward_tuning.progress import ProgressEvent
 
     if dtype not in ("float32", "bfloat16", "float16"):
         raise TuningError(f"--dtype: got {dtype!r}; allowed: float32, bfloat16, float16")
+    for option, given, allowed in (
+        ("--memory", memory, get_args(Memory)),
+        ("--quantise", quantise, (None, *get_args(Quantise))),
+    ):
+        if given not in allowed:
+            names = ", ".join(one for one in allowed if one)
+            raise TuningError(f"{option}: got {given!r}; allowed: {names}")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     sizes = SHIPPED_SIZES.get(checkpoint, PUBLISHED_SIZE)
     size = (frames or sizes[0], height or sizes[1], width or sizes[2])
     with Display() as progress, ExitStack() as stack:
         progress(ProgressEvent("loading", phase=checkpoint))
-        generator = load_generator(checkpoint, dtype=getattr(torch, dtype), device=place)
+        generator = load_generator(
+            checkpoint,
+            dtype=getattr(torch, dtype),
+            device=place,
+            memory=cast("Memory", memory),
+            quantise=cast("Quantise | None", quantise),
+        )
         generator.latent_shape(1, *size)  # refuses wrong sizes before any work
         if lora is not None:
             from reward_tuning.exports import import_adapter

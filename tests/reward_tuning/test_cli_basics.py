@@ -15,7 +15,7 @@ from tests.reward_tuning.recipes_for_tests import write_recipe
 
 run = pytest.fixture(command, name="run")
 VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "resume", "generate", "score"]
-VERBS += ["export", "pretrain"]
+VERBS += ["export", "convert", "pretrain"]
 
 
 def test_version(run: Command) -> None:

@@ -411,6 +411,10 @@ def test_rollout_options_that_do_not_go_together() -> None:
         rollout={"dtype": "bfloat16", "compile": True}, generator__dtype="float32"
     )
     assert Recipe.model_validate(allowed).rollout.compile
+    for key, value in (("memory", "block-offload"), ("quantise", "fp8")):
+        where, text = first_error(rollout={"compile": True}, **{f"generator__{key}": value})
+        assert where == ("rollout", "compile")
+        assert f"not with generator.{key}" in text
 
 
 @pytest.mark.parametrize(
