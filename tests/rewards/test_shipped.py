@@ -48,7 +48,7 @@ def test_the_judges_are_there_and_small() -> None:
         paths = [SHIPPED / f"tiny/{name}.safetensors" for name in names]
         assert sum(path.stat().st_size for path in paths) < 1.2e6
     sizes = [p.stat().st_size for p in (SHIPPED / "tiny").iterdir()]
-    assert sum(sizes) < 11e6  # all embedded weights together, with the generator, stay under 24 MB
+    assert sum(sizes) < 18e6  # all embedded weights together, with the generator, stay under 48 MB
 
 
 @pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, *CROSS])
