@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rewards.errors import RewardError
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
-"""``(images[rows], rows) -> (n,)`` scores of these rows."""
+"""``(images[rows], rows) -> (n,)`` scores of these rows, or ``(n, d)`` features."""
 
 RANGE_TOLERANCE = 1e-4  # rounding of a decoder's clamp; a real mistake (-1..1, 0..255) is far off
 
@@ -117,12 +117,12 @@ def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> T
     gradient (judges are frozen). Costs one more forward pass than scoring all at once.
 
     Args:
-        score: ``(images[rows], rows) -> (n,)``, deterministic.
+        score: ``(images[rows], rows) -> (n,)`` or ``(n, d)``, deterministic.
         images: ``(n, 3, H, W)``.
         chunk: images a pass; ``None`` scores all in one pass.
 
     Returns:
-        ``(n,)``, differentiable once in ``images``.
+        ``(n,)`` or ``(n, d)``, differentiable once in ``images``.
 
     Raises:
         RewardError: ``chunk`` is smaller than 1.
@@ -145,12 +145,14 @@ class Judge(ABC):
         device: where it runs; frames are moved there.
         chunk: frames (of a :class:`VideoReward`: clips) scored in one pass, ``None`` for all.
         reads_text: whether the prompt matters to the score.
+        evaluation_only: it measures and gives no gradient: no reward to train on.
     """
 
     name: str
     device: torch.device
     chunk: int | None = None
     reads_text: bool = True
+    evaluation_only: bool = False
 
     @property
     @abstractmethod

@@ -19,7 +19,7 @@ from rewards.bpe import train_bpe, write_merges
 from rewards.clip_tower import Architecture, build_tokenizer
 from rewards.preprocess import Preprocess
 
-JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out", "latent-clip"]
+JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out", "latent-clip", "vjepa2"]
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
 
 MERGES_FILE = "bpe_small.txt.gz"
@@ -46,6 +46,20 @@ LATENT_CLIP: Architecture = {
     "latent_cfg": {"channels": 16, "widths": [48, 64], "depths": [2, 3], "heads": 4},
     "text_cfg": {**TEXT, "width": 48, "heads": 2},
 }
+VJEPA2: dict[str, Any] = {
+    "model_type": "vjepa2",
+    "crop_size": 64,
+    "patch_size": 16,
+    "tubelet_size": 2,
+    "frames_per_clip": 10,
+    "hidden_size": 72,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "pred_hidden_size": 48,
+    "pred_num_hidden_layers": 3,
+    "pred_num_attention_heads": 2,
+    "pred_num_mask_tokens": 1,
+}
 CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
@@ -55,6 +69,7 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
+    "vjepa2": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights."""
 

@@ -1,8 +1,9 @@
-"""Train the embedded judges: ``clip``, ``hps``, ``aesthetic``, ``clip-held-out``, ``latent-clip``.
+"""Train the embedded judges: those of frames, ``latent-clip`` and ``vjepa2``.
 
 The judges of frames look like their published counterparts: open_clip's classes and key names,
 LAION's head, one loader. ``clip-held-out`` has another architecture, another seed and another
-stream of data; no method may train on it. ``latent-clip`` reads the generator's noisy latents.
+stream of data; no method may train on it. ``latent-clip`` reads the generator's noisy latents,
+``vjepa2`` the course of a clip.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeRun,
 )
 from reward_tuning.pretrain.judge_latent import train_latent_clip
+from reward_tuning.pretrain.judge_vjepa2 import train_vjepa2
 
 __all__ = ["JUDGES", "JudgeName", "train_judge"]
 
@@ -74,3 +76,5 @@ def train_judge(
             return train_aesthetic(run)
         case "latent-clip":
             return train_latent_clip(run)
+        case "vjepa2":
+            return train_vjepa2(run)
