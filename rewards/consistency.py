@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from rewards.base import VideoReward, chunked_score
 from rewards.clip import load_clip
-from rewards.clip_tower import ClipTower, TowerOptions
+from rewards.clip_tower import Architecture, ClipTower
 
 
 def consistency(features: Tensor) -> Tensor:
@@ -70,16 +71,36 @@ class Consistency(VideoReward):
 
 def load_consistency(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
     *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
     encoded_at_once: int | None = None,
     cap: float | None = None,
 ) -> Consistency:
     """Load any open_clip checkpoint as a judge of consistency.
 
+    Args:
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
+        device: where it runs.
+        dtype: of the towers; features are fp32 before any dot product.
+        folder: what a relative path is relative to.
+        gradient_checkpointing: recompute each block of the vision transformer.
+        architecture: open_clip's model name or its configuration, for a file that does not say.
+        encoded_at_once: frames encoded in one pass, ``None`` for all.
+        cap: a higher score counts as this; ``None`` for no end.
+
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
-    tower = load_clip(checkpoint, folder, options).tower
-    return Consistency(tower, encoded_at_once=encoded_at_once, cap=cap)
+    clip = load_clip(
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        folder=folder,
+        gradient_checkpointing=gradient_checkpointing,
+        architecture=architecture,
+    )
+    return Consistency(clip.tower, encoded_at_once=encoded_at_once, cap=cap)

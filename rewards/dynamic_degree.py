@@ -107,17 +107,17 @@ def build_raft(variant: str) -> Any:
 
 def load_dynamic_degree(
     checkpoint: str | Path,
-    folder: Path | None = None,
     *,
     device: str | torch.device = "cpu",
+    folder: Path | None = None,
     fps: float = RATE,
 ) -> DynamicDegree:
     """Load RAFT from a file of torchvision's layout, small or large.
 
     Args:
         checkpoint: such as torchvision's ``raft_large_C_T_SKHT_V2-ff5fadd5.pth``.
-        folder: what a relative path is relative to.
         device: where it runs.
+        folder: what a relative path is relative to.
         fps: frames a second of the clips.
 
     Raises:

@@ -23,7 +23,6 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from rewards.base import VideoReward
 from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
-from rewards.clip_tower import TowerOptions
 from rewards.errors import RewardError
 from rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from rewards.torchvision_import import ensure_torchvision_importable
@@ -209,20 +208,24 @@ def vjepa2_preprocess(size: int) -> Preprocess:
 
 def load_vjepa2(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
     *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
     contexts: Sequence[float] = (0.5,),
     both_ways: bool = True,
 ) -> VJepa2:
     """Load a V-JEPA 2 as a judge.
 
     Args:
-        checkpoint: a folder with ``config.json`` and ``model.safetensors``, the hub id of one
-            (``facebook/vjepa2-vitl-fpc64-256``) in the cache, or a file that says its own
-            architecture (``tiny/vjepa2.safetensors``).
+        checkpoint: the file ``model.safetensors`` with its ``config.json`` beside it, the folder or
+            hub id of both (``facebook/vjepa2-vitl-fpc64-256``), or a file that says its own
+            architecture.
+        device: where it runs.
+        dtype: of the weights; the surprise is fp32.
         folder: what a relative path is relative to.
-        options: where and how it runs; it has no architecture to give.
+        gradient_checkpointing: recompute each block in the backward pass.
         contexts: shares of a clip that are known.
         both_ways: foretell the beginning from the end, too.
 
@@ -230,23 +233,22 @@ def load_vjepa2(
         RewardError: see :func:`rewards.loading.load_reward`; also a folder without a
             configuration, or one of another model.
     """
-    if options.architecture is not None:
-        raise RewardError("a V-JEPA 2 says its architecture itself; remove architecture.")
-    text = str(checkpoint)
-    loaded = load_checkpoint(text if text.endswith(".safetensors") else f"{text}/{WEIGHTS}", folder)
+    name, at, revision = str(checkpoint).partition("@")
+    file = name if name.endswith(".safetensors") else f"{name}/{WEIGHTS}"
+    loaded = load_checkpoint(f"{file}{at}{revision}", folder)
     config = _configuration(loaded)
     model = build_vjepa2(config, torch.device("meta"))
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     what = f"a V-JEPA 2 of width {model.config.hidden_size}"
     check_keys(expected, loaded.state, what, loaded.path)
-    state = {name: tensor.to(options.dtype) for name, tensor in loaded.state.items()}
+    state = {name: tensor.to(dtype) for name, tensor in loaded.state.items()}
     model.load_state_dict(state, strict=True, assign=True)
-    if options.gradient_checkpointing:
+    if gradient_checkpointing:
         recompute_blocks(model)
     preprocess = vjepa2_preprocess(model.config.crop_size)
     if "preprocess" in loaded.metadata:
         preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
-    return VJepa2(model.to(options.device), preprocess, contexts, both_ways=both_ways)
+    return VJepa2(model.to(device), preprocess, contexts, both_ways=both_ways)
 
 
 def recompute_blocks(model: Any) -> None:

@@ -20,7 +20,10 @@ from rewards.clip_tower import Architecture, build_tokenizer
 from rewards.preprocess import Preprocess
 
 JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out", "latent-clip", "vjepa2"]
-JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
+UNSHIPPED: tuple[JudgeName, ...] = ("vjepa2",)
+"""Trained only when asked for: what 600 steps give does not tell a clip from a shuffled one."""
+
+JUDGES: tuple[JudgeName, ...] = tuple(n for n in get_args(JudgeName) if n not in UNSHIPPED)
 
 MERGES_FILE = "bpe_small.txt.gz"
 MERGES = 510

@@ -21,13 +21,14 @@ from reward_tuning.pretrain.judge_configs import (
     JUDGES,
     PREFERENCES_FROM,
     SCHEDULES,
+    UNSHIPPED,
     JudgeName,
     JudgeRun,
 )
 from reward_tuning.pretrain.judge_latent import train_latent_clip
 from reward_tuning.pretrain.judge_vjepa2 import train_vjepa2
 
-__all__ = ["JUDGES", "JudgeName", "train_judge"]
+__all__ = ["JUDGES", "UNSHIPPED", "JudgeName", "train_judge"]
 
 
 def train_judge(
@@ -42,8 +43,8 @@ def train_judge(
     """Train one embedded judge, or continue where an interrupted training stopped.
 
     Args:
-        name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from ``clip.safetensors`` in
-            the same folder.
+        name: one of :data:`JUDGES` or :data:`UNSHIPPED`; ``hps`` and ``aesthetic`` start from
+            ``clip.safetensors`` in the same folder.
         out_dir: gets ``NAME.safetensors`` and the tokenizer.
         seed: of weights and data; the same seed gives the same file on one machine.
         report: called every few steps.
@@ -58,8 +59,9 @@ def train_judge(
         TuningError: an unknown name, or the judge it starts from is missing.
         FileNotFoundError: ``training`` has no finished VAE.
     """
-    if name not in JUDGES:
-        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(JUDGES)}.")
+    allowed = (*JUDGES, *UNSHIPPED)
+    if name not in allowed:
+        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(allowed)}.")
     schedule = SCHEDULES[name]
     if steps is not None:
         schedule = replace(schedule, steps=steps)

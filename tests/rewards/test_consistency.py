@@ -13,17 +13,16 @@ from base_model.tiny.scenes import scenes
 from reward_tuning.pretrain.judge_data import named_rng
 from rewards import RewardError
 from rewards.clip import load_clip
-from rewards.clip_tower import TowerOptions
 from rewards.consistency import Consistency, consistency, load_consistency
 from tests.rewards.synthetic_clips import cut, pan, still
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, frames, random_state
 
-OPTIONS = TowerOptions(architecture=ARCHITECTURE)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def judge() -> Consistency:
-    return load_consistency("tiny/clip.safetensors", None, TowerOptions())
+    return load_consistency("tiny/clip.safetensors", device=CPU)
 
 
 def test_the_rule_frame_by_frame() -> None:
@@ -41,10 +40,11 @@ def test_the_rule_frame_by_frame() -> None:
 
 def test_features_are_those_of_the_checkpoints_clip(tmp_path: Path) -> None:
     path = flat_file(tmp_path, random_state(ARCHITECTURE))
-    clip = load_clip(path, None, OPTIONS)
+    clip = load_clip(path, device=CPU, architecture=ARCHITECTURE)
     x = frames(2, 3)
     expected = consistency(clip.image_features(x.flatten(0, 1)).unflatten(0, (2, 3)))
-    found = load_consistency(path.name, tmp_path, OPTIONS)(x, ["-", "-"])
+    judge = load_consistency(path.name, folder=tmp_path, device=CPU, architecture=ARCHITECTURE)
+    found = judge(x, ["-", "-"])
     torch.testing.assert_close(found, expected)
 
 

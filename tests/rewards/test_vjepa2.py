@@ -14,7 +14,6 @@ from torch import Tensor
 
 from rewards import RewardError
 from rewards.checkpoint import check_keys
-from rewards.clip_tower import TowerOptions
 from rewards.preprocess import Preprocess
 from rewards.vjepa2 import (
     VJepa2,
@@ -40,12 +39,13 @@ CONFIG: dict[str, Any] = {
     "pred_num_attention_heads": 2,
     "pred_num_mask_tokens": 2,
 }
+CPU = torch.device("cpu")
 PLACES = 16  # of a tubelet: (32 / 8) squared
 
 
 def random_model(seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    model = build_vjepa2(CONFIG, torch.device("cpu")).eval()
+    model = build_vjepa2(CONFIG, CPU).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # mask tokens start at 0, weights at 0.02
             parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -148,7 +148,7 @@ def test_recomputed_blocks_change_no_number_and_keep_less(tmp_path: Path) -> Non
     x = frames(2, 8).requires_grad_()
     kept, found = [], []
     for checkpointing in (False, True):
-        judge = load_vjepa2(folder, None, TowerOptions(gradient_checkpointing=checkpointing))
+        judge = load_vjepa2(folder, device=CPU, gradient_checkpointing=checkpointing)
         count = [0]
 
         def pack(tensor: Tensor, count: list[int] = count) -> Tensor:
@@ -206,11 +206,11 @@ def test_a_folder_is_loaded_in_any_dtype(tmp_path: Path) -> None:
     model = random_model()
     folder = written(tmp_path / "vjepa2", model)
     x = frames(1, 4)
-    judge = load_vjepa2("vjepa2", tmp_path, TowerOptions())
+    judge = load_vjepa2("vjepa2", folder=tmp_path, device=CPU)
     expected = VJepa2(model, vjepa2_preprocess(32))(x, ["-"])
     assert torch.equal(judge(x, ["-"]), expected)
     assert not any(parameter.requires_grad for parameter in judge.model.parameters())
-    low = load_vjepa2(folder, None, TowerOptions(dtype=torch.bfloat16))(x, ["-"])
+    low = load_vjepa2(folder, device=CPU, dtype=torch.bfloat16)(x, ["-"])
     assert low.dtype == torch.float32
     assert float(low) == pytest.approx(float(expected), rel=0.05)
 
@@ -246,22 +246,20 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RewardError, match=r"V-JEPA 2 of width 36: 75 missing: .*75 unknown: vjepa2"
     ):
-        load_vjepa2(folder, None, TowerOptions())
+        load_vjepa2(folder, device=CPU)
     other = written(tmp_path / "wide", model, {**CONFIG, "hidden_size": 48})
     with pytest.raises(RewardError, match=r"of another shape: encoder.*is .*36.*, not .*48"):
-        load_vjepa2(other, None, TowerOptions())
+        load_vjepa2(other, device=CPU)
     (folder / "config.json").write_text(json.dumps({"model_type": "videomae"}))
     with pytest.raises(RewardError, match="of the type 'videomae'; this judge takes vjepa2"):
-        load_vjepa2(folder, None, TowerOptions())
+        load_vjepa2(folder, device=CPU)
     (folder / "config.json").unlink()
     with pytest.raises(RewardError, match=r"config.json is missing.*hf download"):
-        load_vjepa2(folder, None, TowerOptions())
+        load_vjepa2(folder, device=CPU)
     with pytest.raises(
         RewardError, match=r"hf download facebook/vjepa2-vitl-fpc64-256 model\.safe"
     ):
-        load_vjepa2("facebook/vjepa2-vitl-fpc64-256", tmp_path, TowerOptions())
-    with pytest.raises(RewardError, match="remove architecture"):
-        load_vjepa2(other, None, TowerOptions(architecture="ViT-L-14"))
+        load_vjepa2("facebook/vjepa2-vitl-fpc64-256", folder=tmp_path, device=CPU)
 
 
 @pytest.mark.parametrize("contexts", [[], [0.0], [1.0], [0.5, 1.5]])
