@@ -21,6 +21,7 @@ from reward_tuning.sampler import ClipSampler
 from reward_tuning.text_limits import tell_truncation
 from reward_tuning.text_states import text_states
 
+USUAL = 32  # prompts: a mean is then known to a fifth of a deviation
 DIGITS = 4  # significant ones of what is written into a recipe; a mean of 32 is known to fewer
 
 
@@ -30,6 +31,7 @@ class Calibration:
 
     Attributes:
         label: Of the judge.
+        clips: How many.
         mean: Over clips.
         deviation: Standard deviation over clips (n - 1), 0 where all are alike.
         low: The smallest score.
@@ -37,6 +39,7 @@ class Calibration:
     """
 
     label: str
+    clips: int
     mean: float
     deviation: float
     low: float
@@ -46,11 +49,17 @@ class Calibration:
     def of(cls, label: str, scores: Sequence[float]) -> Calibration:
         """From the scores of two clips or more."""
         values = torch.tensor(scores, dtype=torch.float64)
-        return cls(label, float(values.mean()), float(values.std()), min(scores), max(scores))
+        return cls(
+            label, len(scores), float(values.mean()), float(values.std()), min(scores), max(scores)
+        )
 
 
 def calibrate(
-    recipe: Recipe, device: torch.device, *, prompts: int, progress: ProgressFn = silent
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    prompts: int | None = None,
+    progress: ProgressFn = silent,
 ) -> list[Calibration]:
     """Sample clips of the base and score them with the recipe's training rewards.
 
@@ -60,7 +69,7 @@ def calibrate(
     Args:
         recipe: Resolved.
         device: Where generator and judges go.
-        prompts: How many, a clip each; 2 or more.
+        prompts: How many, a clip each, 2 or more; None for 32, or all of fewer.
         progress: Told while it works.
 
     Returns:
@@ -72,6 +81,7 @@ def calibrate(
         RewardError: A judge that cannot be loaded.
     """
     stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
+    prompts = min(USUAL, len(stream)) if prompts is None else prompts
     if not 2 <= prompts <= len(stream):
         raise TuningError(
             f"prompts: got {prompts}; from 2 to {len(stream)}, as many as prompts.train has"

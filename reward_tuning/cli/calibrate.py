@@ -15,8 +15,12 @@ def calibrate(
         list[str] | None, typer.Argument(help="key.sub=value, such as sampling.steps=16")
     ] = None,
     prompts: Annotated[
-        int, typer.Option(min=2, help="Training prompts, a clip of the base each.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            min=2,
+            help="Training prompts, a clip of the base each; default: 32, or all of fewer.",
+        ),
+    ] = None,
     write: Annotated[
         Path | None,
         typer.Option(help="Write the recipe, every value explicit, with mean and unit into it."),
@@ -47,7 +51,7 @@ def calibrate(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with Display() as progress:
         found = measure(loaded, place, prompts=prompts, progress=progress)
-    filled = calibrated(loaded, found)
+    filled, count = calibrated(loaded, found), found[0].clips
     lines = [
         f"rewards.{i}.{key}={getattr(reward, key)}"
         for i, reward in enumerate(filled.rewards)
@@ -56,17 +60,17 @@ def calibrate(
     if write is not None:
         from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
 
-        head = f"mean and unit measured on {prompts} clips of {loaded.generator.checkpoint}"
+        head = f"mean and unit measured on {count} clips of {loaded.generator.checkpoint}"
         write_whole(write, dump_recipe(filled, [head]).encode(), advice=ANOTHER_PLACE)
     if as_json:
         judges = [vars(one) for one in found]
-        print_json({"prompts": prompts, "judges": judges, "overrides": lines})
+        print_json({"prompts": count, "judges": judges, "overrides": lines})
         return
     rows = [
         [*(f"{value:.4g}" for value in (one.mean, one.deviation, one.low, one.high)), one.label]
         for one in found
     ]
-    title = f"Scores of {prompts} clips of the base, {loaded.generator.checkpoint}"
+    title = f"Scores of {count} clips of the base, {loaded.generator.checkpoint}"
     print_table(title, ("mean", "deviation", "lowest", "highest", "judge"), rows)
     print("In the recipe:")
     for i, reward in enumerate(filled.rewards):

@@ -129,8 +129,10 @@ def _print(scored: "Scored") -> None:
         means: dict[str, Any] = scored.means()
         rows.append([*(_number(means[label]) for label in labels), "", "mean"])
     count = len(scored.clips)
-    title = f"{count} clip{'' if count == 1 else 's'} of {common}; - = too few frames for the judge"
+    title = f"{count} clip{'' if count == 1 else 's'} of {common}"
     print_table(title, [*labels, "frames", "file"], rows)
+    if any(value is None for one in scored.clips for value in one.scores.values()):
+        print("- = the clip has too few frames for this judge")
 
 
 def _number(value: float | None) -> str:

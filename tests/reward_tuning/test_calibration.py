@@ -18,7 +18,7 @@ from reward_tuning.loading import load_recipe
 from reward_tuning.prompts import PromptStream, read_prompts
 from rewards import load_reward
 from tests.reward_tuning.command_line import Command, command
-from tests.reward_tuning.tiny_run import tiny_recipe, write_world
+from tests.reward_tuning.tiny_run import TRAIN, tiny_recipe, write_world
 
 CPU = torch.device("cpu")
 BRIGHT = """
@@ -50,6 +50,7 @@ OWN = "rewards.1={kind: python, checkpoint: bright.py, weight: 0.5}"
 def test_the_numbers(world: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(world, tmp_path / "run", OWN)
     found = calibrate(recipe, CPU, prompts=4)
+    assert [one.clips for one in found] == [4, 4]
     generator = load_generator(recipe.generator.checkpoint, dtype=torch.float32, device="cpu")
     stream = PromptStream(read_prompts(world / "train.txt"), recipe.seed)
     clip_judge = load_reward("clip", recipe.rewards[0].files["checkpoint"])
@@ -75,8 +76,8 @@ def test_the_numbers(world: Path, tmp_path: Path) -> None:
 def test_a_recipe_takes_the_numbers(world: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(world, tmp_path / "run", OWN)
     found = [
-        Calibration("clip", 0.271828, 0.0314159, 0.2, 0.3),
-        Calibration("python", 1.0, 0.5, 0, 2),
+        Calibration("clip", 9, 0.271828, 0.0314159, 0.2, 0.3),
+        Calibration("python", 9, 1.0, 0.5, 0, 2),
     ]
     filled = calibrated(recipe, found)
     assert [(one.mean, one.unit) for one in filled.rewards] == [(0.2718, 0.03142), (1.0, 0.5)]
@@ -101,6 +102,8 @@ def test_the_verb(world: Path, tmp_path: Path, command: Command) -> None:
     assert load_recipe(world / "recipe.yaml", found["overrides"]) == again
     table = command("calibrate", world / "recipe.yaml", "--prompts", 3).out
     assert f"rewards.0 (clip): mean: {mean}, unit: {unit}" in table
+    usual = json.loads(command("calibrate", world / "recipe.yaml", "--json").out)
+    assert usual["prompts"] == len(TRAIN)  # fewer than 32
     for more, said in (
         (["--write", written], "exists already"),
         (["--write", tmp_path / "x.json"], "does not end in .yaml"),

@@ -341,10 +341,14 @@ def test_a_wrong_kind_hides_no_other_mistake(tmp_path: Path) -> None:
         "rewards.0.chunk: got 0; must be greater than or equal to 1",
     ]
     lines = told(write_recipe(tmp_path), "rewards.0={checkpoint: hps-v2.1, tower: 3}")
-    assert lines == [  # only an aesthetic judge has a tower
+    assert lines == [  # no kind is like it: an aesthetic judge is the one that has a tower
         f"rewards.0.kind: is missing; allowed: {', '.join(KINDS)}",
         "rewards.0.tower: got 3; a text is wanted",
     ]
+    like = "{kind: aesthetik, checkpoint: laion-aesthetic-v2, relative: {positive: a, negative: b}}"
+    kind, relative = told(write_recipe(tmp_path), f"rewards.0={like}")
+    assert kind.endswith("did you mean aesthetic?")  # and not one of those that know `relative`
+    assert relative.startswith("rewards.0.relative: unknown key")
 
 
 @pytest.mark.parametrize("value", ["nothing", "./a/b", "a/b/c", "gone/model.safetensors/x"])
