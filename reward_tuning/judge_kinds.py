@@ -50,22 +50,13 @@ class AestheticSection(ClipTowerSection):
     )
 
 
-class CappedSection(FramesSection):
-    """A judge of whole clips that may be told how much is enough."""
-
-    cap: float | None = Field(
-        default=None,
-        description="A higher score counts as this, in tables, too; null = no end",
-    )
-
-
-class MotionEnergySection(CappedSection):
-    """How much moves, low-passed in space and time: flicker and noise do not feed it."""
+class MotionEnergySection(FramesSection):
+    """How much moves, low-passed in space and time; a target says how much is enough."""
 
     kind: Literal["motion_energy"]
 
 
-class MotionFlowSection(CappedSection):
+class MotionFlowSection(FramesSection):
     """How fast, in pixels a frame, from a soft cost volume; and a little energy."""
 
     kind: Literal["motion_flow"]
@@ -74,13 +65,13 @@ class MotionFlowSection(CappedSection):
     )
 
 
-class FlickerSection(CappedSection):
+class FlickerSection(FramesSection):
     """Minus the change between frames that the next frame takes back."""
 
     kind: Literal["flicker"]
 
 
-class ConsistencySection(NetworkSection, CappedSection, FileSection):
+class ConsistencySection(NetworkSection, FramesSection, FileSection):
     """Likeness of a CLIP's features to those of the frame before and of the first."""
 
     kind: Literal["consistency"]

@@ -44,14 +44,12 @@ class Consistency(VideoReward):
     name = "consistency"
     reads_text = False
     least_frames = 2
+    cap: float | None = None
 
-    def __init__(
-        self, tower: ClipTower, *, encoded_at_once: int | None = None, cap: float | None = None
-    ) -> None:
+    def __init__(self, tower: ClipTower, *, encoded_at_once: int | None = None) -> None:
         self.tower = tower
         self.device = tower.device
         self.encoded_at_once = encoded_at_once
-        self.cap = cap
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -78,7 +76,6 @@ def load_consistency(
     gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     encoded_at_once: int | None = None,
-    cap: float | None = None,
 ) -> Consistency:
     """Load any open_clip checkpoint as a judge of consistency.
 
@@ -90,7 +87,6 @@ def load_consistency(
         gradient_checkpointing: recompute each block of the vision transformer.
         architecture: open_clip's model name or its configuration, for a file that does not say.
         encoded_at_once: frames encoded in one pass, ``None`` for all.
-        cap: a higher score counts as this; ``None`` for no end.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
@@ -103,4 +99,4 @@ def load_consistency(
         gradient_checkpointing=gradient_checkpointing,
         architecture=architecture,
     )
-    return Consistency(clip.tower, encoded_at_once=encoded_at_once, cap=cap)
+    return Consistency(clip.tower, encoded_at_once=encoded_at_once)

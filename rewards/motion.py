@@ -93,13 +93,14 @@ class _Weightless(VideoReward):
     """A judge that is a formula.
 
     Attributes:
-        cap: a higher score counts as this, and gives no gradient; ``None`` for no end.
+        cap: a higher score counts as this, and gives no gradient; ``None`` for no end. In a recipe
+            the ``target`` of a reward does this.
     """
 
     reads_text = False
+    cap: float | None = None
 
-    def __init__(self, cap: float | None = None, device: str | torch.device = "cpu") -> None:
-        self.cap = cap
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
 
     @property
@@ -137,12 +138,11 @@ class MotionFlow(_Weightless):
 
     def __init__(
         self,
-        cap: float | None = None,
         device: str | torch.device = "cpu",
         *,
         energy: float = 5.0,
     ) -> None:
-        super().__init__(cap, device)
+        super().__init__(device)
         if energy < 0:
             raise RewardError(f"motion_flow has energy {energy}; allowed is 0 (off) or more.")
         self.energy = energy

@@ -49,22 +49,21 @@ def judges(*sections: dict[str, Any]) -> list[FramedJudge]:
 
 def test_sections_become_the_judges_they_describe() -> None:
     energy, flow, calm, alike = judges(
-        {"kind": "motion_energy", "cap": 0.03},
+        {"kind": "motion_energy", "target": 0.03},
         {"kind": "motion_flow", "energy": 2.0, "weight": 0.5},
         {"kind": "flicker", "target": -0.01},
         {"kind": "consistency", "checkpoint": "tiny/clip.safetensors", "encoded_at_once": 3},
     )
     assert isinstance(energy.reward, MotionEnergy)
-    assert energy.reward.cap == 0.03
     assert isinstance(flow.reward, MotionFlow)
-    assert (flow.reward.energy, flow.weight, flow.reward.cap) == (2.0, 0.5, None)
+    assert (flow.reward.energy, flow.weight) == (2.0, 0.5)
     assert isinstance(calm.reward, Flicker)
     assert calm.target == -0.01
     assert isinstance(alike.reward, Consistency)
     assert alike.reward.encoded_at_once == 3
     x = pan(2, 64).clone().requires_grad_()
     loss, scores = energy.loss(x, ["-"], torch.Generator())
-    assert scores.tolist() == [pytest.approx(0.03)]  # above its cap, so without a gradient
+    assert float(scores) > 0.03  # above its target, so without a gradient
     (g,) = torch.autograd.grad(loss, x)
     assert float(g.abs().max()) == 0.0
     loss, _ = flow.loss(x, ["-"], torch.Generator())

@@ -87,7 +87,8 @@ def test_ascent_on_pixels_raises_it(judge: Consistency) -> None:
 
 
 def test_a_cap_and_a_single_frame(judge: Consistency) -> None:
-    capped = Consistency(judge.tower, cap=0.5)
+    capped = Consistency(judge.tower)
+    capped.cap = 0.5
     x = still(64)[:, :2].clone().requires_grad_()
     score = capped(x, ["-"])
     assert score.tolist() == [0.5]

@@ -147,7 +147,8 @@ def test_the_order_of_clips() -> None:
 def test_a_cap_ends_the_reward_and_its_gradient(kind: type[MotionEnergy | MotionFlow]) -> None:
     slow, fast = pan(1, 64), pan(4, 64)
     middle = (score(kind(), slow) + score(kind(), fast)) / 2
-    capped = kind(cap=middle)
+    capped = kind()
+    capped.cap = middle
     assert score(capped, slow) == score(kind(), slow)
     assert score(capped, fast) == pytest.approx(middle)
     x = fast.clone().requires_grad_()
