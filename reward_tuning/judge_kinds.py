@@ -10,7 +10,7 @@ model's place in `KINDS`.
 import functools
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model
 
@@ -26,7 +26,7 @@ from reward_tuning.judge_sections import (
     RewardSection,
     TwoTowerSection,
 )
-from reward_tuning.section_types import Dtype, FileName, Text
+from reward_tuning.section_types import Dtype, FileName, Positive, Text
 
 
 class HpsSection(TwoTowerSection):
@@ -98,6 +98,70 @@ class MpsSection(NetworkSection, EachFrameSection, FileSection):
     )
 
 
+class MotionEnergySection(FramesSection):
+    """How much moves, low-passed in space and time; a target says how much is enough."""
+
+    kind: Literal["motion_energy"]
+
+
+class MotionFlowSection(FramesSection):
+    """How fast, in pixels a frame, from a soft cost volume; and a little energy."""
+
+    kind: Literal["motion_flow"]
+    energy: float = Field(
+        default=5.0, ge=0.0, description="Pixels that a motion energy of 1 counts; 0 = flow alone"
+    )
+
+
+class FlickerSection(FramesSection):
+    """Minus the change between frames that the next frame takes back."""
+
+    kind: Literal["flicker"]
+
+
+class ConsistencySection(NetworkSection, FramesSection, FileSection):
+    """Likeness of a CLIP's features to those of the frame before and of the first."""
+
+    kind: Literal["consistency"]
+    architecture: Text | None = Field(
+        default=None,
+        description="open_clip's model name, for a file that does not say; null = it says",
+    )
+    encoded_at_once: Positive | None = Field(
+        default=None, description="Frames encoded at a time, to save memory; null = all of a clip"
+    )
+
+
+class VJepa2Section(NetworkSection, FramesSection, FileSection):
+    """Minus V-JEPA 2's surprise. A still surprises least: only beside a judge of motion."""
+
+    kind: Literal["vjepa2"]
+    contexts: Annotated[
+        tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)
+    ] = Field(default=(0.5,), description="Shares of a clip that are known")
+    both_ways: bool = Field(
+        default=True,
+        description="Foretell the beginning from the end, too: a gradient to each frame",
+    )
+
+
+class DynamicDegreeSection(FramesSection, FileSection):
+    """VBench's dynamic degree by RAFT; only measures."""
+
+    evaluation_only: ClassVar[bool] = True
+
+    kind: Literal["dynamic_degree"]
+    fps: float = Field(default=8.0, gt=0.0, description="Frames a second of the clips")
+
+
+class SharpnessSection(FramesSection):
+    """Variance of the Laplacian; only measures."""
+
+    evaluation_only: ClassVar[bool] = True
+
+    kind: Literal["sharpness"]
+
+
 class LatentSection(FileSection):
     """A judge of noisy latents, for method prfl only."""
 
@@ -120,6 +184,13 @@ KINDS: dict[str, type[JudgeSection]] = {
     "aesthetic_v2_5": AestheticV25Section,
     "image_reward": ImageRewardSection,
     "mps": MpsSection,
+    "motion_energy": MotionEnergySection,
+    "motion_flow": MotionFlowSection,
+    "flicker": FlickerSection,
+    "consistency": ConsistencySection,
+    "vjepa2": VJepa2Section,
+    "dynamic_degree": DynamicDegreeSection,
+    "sharpness": SharpnessSection,
     "python": PythonSection,
     "latent": LatentSection,
 }

@@ -17,7 +17,7 @@ from rewards.errors import RewardError
 from rewards.shared_towers import derived
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
-"""``(images[rows], rows) -> (n,)`` scores of these rows."""
+"""``(images[rows], rows) -> (n,)`` scores of these rows, or ``(n, d)`` features."""
 
 RANGE_TOLERANCE = 1e-4  # rounding of a decoder's clamp; a real mistake (-1..1, 0..255) is far off
 
@@ -118,12 +118,12 @@ def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> T
     gradient (judges are frozen). Costs one more forward pass than scoring all at once.
 
     Args:
-        score: ``(images[rows], rows) -> (n,)``, deterministic.
+        score: ``(images[rows], rows) -> (n,)`` or ``(n, d)``, deterministic.
         images: ``(n, 3, H, W)``.
         chunk: images a pass; ``None`` scores all in one pass.
 
     Returns:
-        ``(n,)``, differentiable once in ``images``.
+        ``(n,)`` or ``(n, d)``, differentiable once in ``images``.
 
     Raises:
         RewardError: ``chunk`` is smaller than 1.

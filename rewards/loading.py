@@ -32,7 +32,23 @@ from rewards.checkpoint import resolve, verify_sha256
 from rewards.errors import RewardError
 from rewards.shared_towers import TowerPool
 
-KINDS = ("hps", "clip", "aesthetic", "pickscore", "aesthetic_v2_5", "image_reward", "mps", "python")
+KINDS = (
+    "hps",
+    "clip",
+    "aesthetic",
+    "pickscore",
+    "aesthetic_v2_5",
+    "image_reward",
+    "mps",
+    "motion_energy",
+    "motion_flow",
+    "flicker",
+    "consistency",
+    "vjepa2",
+    "dynamic_degree",
+    "sharpness",
+    "python",
+)
 """Kinds of judges of frames; judges of noisy latents are loaded by ``load_latent_reward``."""
 
 COMMON = ("checkpoint", "folder", "device", "dtype", "gradient_checkpointing", "pool")
@@ -113,7 +129,7 @@ REST: Mapping[str, Any] = {"dtype": torch.float32, "gradient_checkpointing": Fal
 """What a kind without a network may be given, for it then says nothing."""
 
 
-def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911  one a kind
+def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911, PLR0912  # one case a kind
     """The function that loads judges of a kind, imported now and not before.
 
     Raises:
@@ -148,6 +164,34 @@ def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911  one a kind
             from rewards.mps import load_mps
 
             return load_mps
+        case "motion_energy":
+            from rewards.motion import MotionEnergy
+
+            return MotionEnergy
+        case "motion_flow":
+            from rewards.motion import MotionFlow
+
+            return MotionFlow
+        case "flicker":
+            from rewards.motion import Flicker
+
+            return Flicker
+        case "consistency":
+            from rewards.consistency import load_consistency
+
+            return load_consistency
+        case "vjepa2":
+            from rewards.vjepa2 import load_vjepa2
+
+            return load_vjepa2
+        case "dynamic_degree":
+            from rewards.dynamic_degree import load_dynamic_degree
+
+            return load_dynamic_degree
+        case "sharpness":
+            from rewards.sharpness import Sharpness
+
+            return Sharpness
         case "python":
             from rewards.python_file import load_python
 

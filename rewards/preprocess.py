@@ -26,6 +26,8 @@ Kernel = Literal["bicubic", "bilinear"]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Preprocess:
             keeps the overshoot.
         quantised: round to 8 bits after each pass, as PIL does; the gradient passes straight
             through.
+        shortest: of ``crop``: the shortest side before the cut; ``size`` if ``None``.
         kernel: of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
     """
 
@@ -53,6 +56,7 @@ class Preprocess:
     rounding: CropRounding = "round"
     clamped: bool = True
     quantised: bool = False
+    shortest: int | None = None
     kernel: Kernel = "bicubic"
 
     def __post_init__(self) -> None:
@@ -60,6 +64,16 @@ class Preprocess:
             raise RewardError(
                 f"preprocess has mode {self.mode!r} and size {self.size}; allowed: letterbox, crop "
                 "or squash, and a size of at least 1."
+            )
+        if self.shortest is not None and (self.mode != "crop" or self.shortest < self.size):
+            raise RewardError(
+                f"preprocess has mode {self.mode!r}, size {self.size} and shortest "
+                f"{self.shortest}; shortest goes with crop and is at least the size."
+            )
+        if self.kernel == "bilinear" and self.quantised:
+            raise RewardError(
+                "preprocess has the kernel bilinear and is quantised; only bicubic can be. Leave "
+                "quantised out."
             )
 
     def to_json(self) -> str:
@@ -114,10 +128,11 @@ class Preprocess:
 
     def _crop(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
+        side = self.shortest or self.size
         if width <= height:
-            images = self.resize(images, int(self.size * height / width), self.size)
+            images = self.resize(images, int(side * height / width), side)
         else:
-            images = self.resize(images, self.size, int(self.size * width / height))
+            images = self.resize(images, side, int(side * width / height))
         top = self._crop_start(images.shape[-2])
         left = self._crop_start(images.shape[-1])
         return images[..., top : top + self.size, left : left + self.size]

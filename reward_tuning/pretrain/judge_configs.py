@@ -33,8 +33,12 @@ JudgeName = Literal[
     "aesthetic-v2-5",
     "image-reward",
     "mps",
+    "vjepa2",
 ]
-JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
+UNSHIPPED: tuple[JudgeName, ...] = ("vjepa2",)
+"""Trained only when asked for: what 600 steps give does not tell a clip from a shuffled one."""
+
+JUDGES: tuple[JudgeName, ...] = tuple(n for n in get_args(JudgeName) if n not in UNSHIPPED)
 
 MERGES_FILE = "bpe_small.txt.gz"
 MERGES = 510
@@ -104,6 +108,20 @@ SIGLIP: dict[str, Any] = {
     "image_size": 64,
     "patch_size": 8,
 }
+VJEPA2: dict[str, Any] = {
+    "model_type": "vjepa2",
+    "crop_size": 64,
+    "patch_size": 16,
+    "tubelet_size": 2,
+    "frames_per_clip": 10,
+    "hidden_size": 72,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "pred_hidden_size": 48,
+    "pred_num_hidden_layers": 3,
+    "pred_num_attention_heads": 2,
+    "pred_num_mask_tokens": 1,
+}
 CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
@@ -122,6 +140,7 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "image-reward": Schedule(steps=700, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
     "mps": Schedule(steps=300, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
     "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
+    "vjepa2": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights. The
 two vision transformers stop well before their cosine's end: there `pickscore` orders 93 % of pairs
