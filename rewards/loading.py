@@ -10,9 +10,12 @@ To add a kind ``my``:
    each with a default.
 2. A case in :func:`loader_of`, which imports lazily, and the kind's name in ``KINDS``.
 3. Its section in ``reward_tuning.judge_kinds``, with the same own options as keys.
-4. For published files their records in :mod:`rewards.published`.
+4. For published files their records in :mod:`rewards.published`; for a shipped one its line in
+   ``benchmarks/judges.py``; in ``docs/rewards.md`` a row in both tables.
 
-A judge that only measures says ``evaluation_only = True`` in its class and in its section.
+A judge of texts says its ``context_length`` and gives ``truncated(prompts)``, so that long prompts
+are warned of. A judge that only measures says ``evaluation_only = True`` in its class and in its
+section.
 """
 
 from __future__ import annotations
