@@ -70,11 +70,6 @@ class Preprocess:
                 f"preprocess has mode {self.mode!r}, size {self.size} and shortest "
                 f"{self.shortest}; shortest goes with crop and is at least the size."
             )
-        if self.kernel == "bilinear" and self.quantised:
-            raise RewardError(
-                "preprocess has the kernel bilinear and is quantised; only bicubic can be. Leave "
-                "quantised out."
-            )
 
     def to_json(self) -> str:
         """As it stands in the metadata of a judge's file."""

@@ -281,7 +281,8 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ),
         (
             "rewards.0.tower=clip-vit-l-14",
-            "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic; "
+            "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic, "
+            "aesthetic_v2_5; "
             "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, flatten, "
             "frames, gradient_checkpointing, kind, mean, name, over_frames, relative, sha256, "
             "target, unit, weight",
