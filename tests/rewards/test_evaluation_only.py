@@ -43,6 +43,8 @@ def test_how_many_pairs_must_move() -> None:
     speeds = torch.zeros(1, 15, 16, 16)
     speeds[:, :3] = 7.0
     assert moves(speeds, 16, 256).tolist() == [0.0]  # 4 of 16
+    assert moves(speeds[:, :13], 14, 256).tolist() == [0.0]  # of 14 frames as many, 3.5 rounded
+    assert moves(speeds[:, :9], 10, 256).tolist() == [1.0]
     speeds[:, 3, :4, :4] = 7.0  # a sixteenth of the frame is more than 5 %
     assert moves(speeds, 16, 256).tolist() == [1.0]
 

@@ -114,6 +114,8 @@ def test_energy_grows_with_speed_and_is_not_fed_by_flicker() -> None:
     assert float(motion_energy(flickering())) < slowest / 1000
     assert float(motion_energy(there_and_back())) < slowest / 1000
     assert float(motion_energy(noisy())) < slowest / 5
+    rising = torch.linspace(0.0, 0.1, FRAMES).view(FRAMES, 1, 1, 1)  # brightness that stays
+    assert float(motion_energy(0.9 * still() + rising)) < slowest / 1000
 
 
 def test_flicker_counts_what_is_taken_back_and_no_motion() -> None:
