@@ -1,0 +1,190 @@
+"""Train the embedded critic: a small Qwen2-VL that answers Yes or No about rendered clips.
+
+Two parts. First a lesson for the vision tower alone, on silhouettes that fade into real frames,
+under linear heads that are thrown away (see judge_clip.py for why shape needs one). Then questions:
+cross-entropy of the answer over the whole vocabulary, with the heads going on beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from base_model.tiny.scenes import ATTRIBUTES, SIDE
+from base_model.training.loop import python_random
+from base_model.training.text_encoder import SPECIAL_TOKENS, train_tokenizer
+from base_model.training.weight_file import save_reproducibly
+from reward_tuning.pretrain.critic_data import (
+    DEFECTS,
+    critic_texts,
+    draw_asked,
+    draw_clips,
+)
+from reward_tuning.pretrain.judge_clip import silhouettes
+from reward_tuning.pretrain.judge_configs import JudgeRun, seed_weights
+from rewards.qwen_critic import ANSWERS
+from rewards.qwen_files import new_name
+from rewards.qwen_frames import QwenFrames
+from rewards.qwen_model import QwenTower
+
+WIDTH = 96
+TEXT: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [4, 4, 4],
+    },
+}
+VISION: dict[str, Any] = {
+    "depth": 2,
+    "embed_dim": 64,
+    "num_heads": 4,
+    "mlp_ratio": 2,
+    "hidden_size": WIDTH,
+    "patch_size": 8,
+}
+VOCABULARY = 640
+LONGEST_TEXT = 4096
+
+LESSON = 500
+SILHOUETTES = 80
+FADED = 300
+LESSON_BATCH = 48
+BATCH = 16
+PAIRS_SEEN = 2
+"""Patches in time of a clip in training; the last steps see all five."""
+
+WHOLE_FROM = 0.85
+"""Share of the steps from which clips are whole."""
+
+QUESTIONS = ("object", "object", "colour", "motion", "motion", "artefact")
+HEAD_WEIGHTS = dict.fromkeys(ATTRIBUTES, 0.2) | {"shape": 0.6, "defect": 0.2}
+
+
+def frames_spec() -> QwenFrames:
+    """How the critic sees clips of the embedded world: as they are, 8x8 patches."""
+    return QwenFrames(min_pixels=SIDE * SIDE, max_pixels=SIDE * SIDE, patch_size=8)
+
+
+def build_critic() -> tuple[Any, Any]:
+    """A randomly initialised Qwen2-VL and its tokenizer, trained on captions and questions."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    tokenizer = train_tokenizer(critic_texts(), vocab_size=VOCABULARY, max_length=LONGEST_TEXT)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
+    config = Qwen2VLConfig(
+        text_config={
+            **TEXT,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config=VISION,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    return Qwen2VLForConditionalGeneration(config), tokenizer
+
+
+class Student(nn.Module):
+    """The critic with a linear head an attribute on its mean vision token, for training only."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        sizes = {name: len(words) for name, words in ATTRIBUTES.items()} | {"defect": 1}
+        self.norm = nn.LayerNorm(WIDTH)
+        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, n) for name, n in sizes.items()})
+
+    def read(
+        self, features: Tensor, scenes: list[Any], defects: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Losses and shares of right readings by attribute, from ``(n, v, d)`` vision tokens."""
+        pooled = self.norm(features.mean(dim=1))
+        losses, right = {}, {}
+        for name, words in ATTRIBUTES.items():
+            truth = torch.tensor([words.index(getattr(scene, name)) for scene in scenes])
+            logits = self.heads[name](pooled)
+            losses[name] = F.cross_entropy(logits, truth)
+            right[name] = float((logits.argmax(dim=1) == truth).float().mean())
+        clean = (defects < 0).float()
+        logit = self.heads["defect"](pooled)[:, 0]
+        losses["defect"] = F.binary_cross_entropy_with_logits(logit, clean)
+        right["defect"] = float(((logit > 0) == (clean > 0)).float().mean())
+        return losses, right
+
+
+def train_critic(run: JudgeRun) -> Path:
+    """Train the critic, or continue; returns its folder."""
+    seed_weights(run)
+    model, tokenizer = build_critic()
+    tower = QwenTower(model, tokenizer, frames_spec())
+    student = Student(model).requires_grad_(True).train()
+    answers = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in ANSWERS])
+    whole_from = int(WHOLE_FROM * run.schedule.steps)
+
+    def lesson(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rng = python_random(generator)
+        scenes, clips, defects = draw_clips(LESSON_BATCH, rng, generator, pairs=1)
+        real = min(1.0, max(0.0, (step - SILHOUETTES) / (FADED - SILHOUETTES)))
+        if real < 1.0:
+            shapes = silhouettes(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+            clips = torch.lerp(shapes.nan_to_num(), clips, real)
+        features, _ = tower.clip_features(clips)
+        losses, right = student.read(features, scenes, defects)
+        names = ("shape", "size", "motion") if real < 1.0 else tuple(losses)
+        loss = sum(HEAD_WEIGHTS[name] * losses[name] for name in names)
+        assert isinstance(loss, Tensor)
+        return loss, right
+
+    def ask(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rng = python_random(generator)
+        pairs = None if step >= whole_from else PAIRS_SEEN
+        asked = draw_asked(BATCH, QUESTIONS, rng, generator, pairs=pairs)
+        reading = tower.read(asked.clips, asked.questions)
+        logits = model.lm_head(reading.last())
+        truth = torch.where(asked.answers > 0, answers[0], answers[1])
+        loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten())
+        right = (logits[..., answers[0]] > logits[..., answers[1]]) == (asked.answers > 0)
+        numbers = {
+            f"answers/{name}": float(right[:, [a == name for a in QUESTIONS]].float().mean())
+            for name in dict.fromkeys(QUESTIONS)
+        }
+        losses, read = student.read(reading.features, asked.scenes, asked.defects)
+        heads = sum(HEAD_WEIGHTS[name] * value for name, value in losses.items())
+        return loss + 0.5 * heads, {**numbers, **read}
+
+    run.train(student, lambda step, g: (lesson if step < LESSON else ask)(step, g))
+    return save_critic(run, model, tokenizer)
+
+
+def save_critic(run: JudgeRun, model: Any, tokenizer: Any) -> Path:
+    """Write a folder in Hugging Face's layout, weights in fp16."""
+    folder = run.out_dir / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    state = {new_name(n): t.half().contiguous() for n, t in model.state_dict().items()}
+    del state["lm_head.weight"]  # tied
+    save_reproducibly(folder / "model.safetensors", state, {"format": "pt", "command": run.command})
+    spec = frames_spec()
+    size = {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels}
+    path = folder / "video_preprocessor_config.json"
+    path.write_text(json.dumps({"size": size}, indent=2) + "\n", encoding="utf-8")
+    return folder
