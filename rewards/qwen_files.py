@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewards.checkpoint import SHIPPED, check_keys
 from rewards.errors import RewardError
-from rewards.published import PublishedFile, published
+from rewards.published import published
 from rewards.torchvision_import import ensure_torchvision_importable
 
 EMBEDDING = "model.language_model.embed_tokens.weight"
@@ -52,40 +52,54 @@ def find_folder(checkpoint: str | Path, folder: Path | None = None) -> QwenFolde
     Raises:
         RewardError: it is not there; says where it was looked for and the command that fetches it.
     """
-    text = str(checkpoint)
-    known = published(text)
-    hub_id = known.repo if known is not None else text
-    for place in (SHIPPED / text, (folder or Path()) / Path(text).expanduser(), _cached(hub_id)):
-        if place is None:
-            continue
+    for place in places(checkpoint, folder, "config.json"):
         if (place / "config.json").is_file():
             return QwenFolder(place, place)
         if all((place / part).is_dir() for part in PARTS):
             return QwenFolder(*(place / part for part in PARTS))
-    raise RewardError(_missing(text, hub_id, (folder or Path()).absolute(), known))
+    what = "Qwen2-VL: a folder with config.json (or with text_encoder/ and tokenizer/)"
+    raise RewardError(missing(checkpoint, folder, what))
 
 
-def _cached(repo: str) -> Path | None:
+def places(checkpoint: str | Path, folder: Path | None, file: str) -> list[Path]:
+    """Folders that a name may mean, first of all the shipped one.
+
+    Args:
+        checkpoint: what the recipe says.
+        folder: what a relative path is relative to; the working directory if not given.
+        file: of a hub repository, by which its folder in the cache is found.
+    """
+    text = str(checkpoint)
+    here = [SHIPPED / text, (folder or Path()) / Path(text).expanduser()]
+    known = published(text)
+    cached = _cached(known.repo if known is not None else text, file)
+    return here if cached is None else [*here, cached]
+
+
+def _cached(repo: str, file: str) -> Path | None:
     if repo.count("/") != 1 or repo.startswith(("/", ".")):
         return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(repo, "config.json")
+        found = try_to_load_from_cache(repo, file)
     except HFValidationError:  # no repository's name: a path with a typing mistake
         return None
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _missing(text: str, hub_id: str, place: Path, known: PublishedFile | None) -> str:
+def missing(checkpoint: str | Path, folder: Path | None, what: str) -> str:
+    """Tell that a folder is not on this machine, where it was looked for, and how to get it."""
+    text, place = str(checkpoint), (folder or Path()).absolute()
+    known = published(text)
+    hub_id = known.repo if known is not None else text
     size = f" ({known.size / 1e9:.3g} GB)" if known is not None and known.size else ""
-    fetch = f" If it is a hub id, fetch it with: hf download {hub_id}" if "/" in hub_id else ""
+    fetch = f" Fetch it with: hf download {hub_id}" if hub_id.count("/") == 1 else ""
     shipped = sorted(p.parent.relative_to(SHIPPED).as_posix() for p in SHIPPED.rglob("config.json"))
     return (
-        f"no Qwen2-VL{size} under {text!r}: no shipped name ({', '.join(shipped) or 'none'}), "
-        f"no folder with config.json (or with text_encoder/ and tokenizer/) under {place}, and not "
-        f"in the hub's cache.{fetch}"
+        f"{text!r}{size} is no {what}: it is no shipped name ({', '.join(shipped) or 'none'}), not "
+        f"under {place}, and not in the hub's cache.{fetch}"
     )
 
 
@@ -199,6 +213,7 @@ def build_model(
     *,
     dtype: torch.dtype,
     device: torch.device,
+    language_head: bool = True,
 ) -> Any:
     """Put tensors into a model, strictly; frozen.
 
@@ -208,6 +223,7 @@ def build_model(
         path: for messages.
         dtype: of the weights.
         device: of the weights.
+        language_head: without one the model cannot say a word, and is 0.5 to 1 GB smaller.
 
     Returns:
         ``Qwen2VLForConditionalGeneration`` in evaluation mode.
@@ -216,17 +232,20 @@ def build_model(
         RewardError: a name is missing, unknown, or has another shape.
     """
     model = empty_model(config)
+    tied = language_head and config.tie_word_embeddings
+    if not language_head:
+        model.lm_head = nn.Identity()
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:
+    if tied or not language_head:
         state = {name: tensor for name, tensor in state.items() if name != HEAD}
-        del shapes[HEAD]
+        shapes.pop(HEAD, None)
     check_keys(shapes, state, f"a Qwen2-VL of width {config.text_config.hidden_size}", path)
     placed = {name: tensor.to(device, dtype) for name, tensor in state.items()}
-    if config.tie_word_embeddings:
+    if tied:
         placed[HEAD] = placed[EMBEDDING]
     model.load_state_dict(placed, strict=True, assign=True)
-    if config.tie_word_embeddings:
-        model.tie_weights()
+    if tied:
+        model.lm_head.weight = model.get_input_embeddings().weight
     model = model.to(device)  # the rotary tables
     left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
     assert not left, f"tensors without values: {left}"

@@ -143,7 +143,13 @@ class QwenTower:
         return features.unflatten(0, (len(clips), -1)), (t, h // m, w // m)
 
     def read(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Reading:
-        """Read clips, each with its texts, which do not see each other.
+        """Read clips, each with its k texts, which do not see each other (:meth:`read_tokens`)."""
+        return self.read_tokens(clips, [[self.tokens(text) for text in those] for those in texts])
+
+    def read_tokens(
+        self, clips: Tensor, texts: Sequence[Sequence[tuple[list[int], list[int]]]]
+    ) -> Reading:
+        """Read clips, each with its texts.
 
         The texts of a clip stand behind it in one sequence, each at the places it would have alone
         and blind to the others: k questions cost one pass over the clip, which is most of a
@@ -151,11 +157,11 @@ class QwenTower:
 
         Args:
             clips: ``(b, f, 3, H, W)`` in [0, 1], on the model's device.
-            texts: k texts for each of the b clips.
+            texts: k of :meth:`tokens` for each of the b clips.
         """
         features, grid = self.clip_features(clips)
         pad = self.tokenizer.convert_tokens_to_ids(PAD[self.medium])
-        rows = [_pack([self.tokens(text) for text in those], pad, grid) for those in texts]
+        rows = [_pack(those, pad, grid) for those in texts]
         length = max(len(row.tokens) for row in rows)
         device = clips.device
         tokens = torch.tensor([row.padded(row.tokens, length, 0) for row in rows], device=device)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from base_model.tiny.scenes import ATTRIBUTES, SIDE
@@ -21,7 +20,6 @@ from base_model.training.loop import python_random
 from base_model.training.text_encoder import SPECIAL_TOKENS, train_tokenizer
 from base_model.training.weight_file import save_reproducibly
 from reward_tuning.pretrain.critic_data import (
-    DEFECTS,
     critic_texts,
     draw_asked,
     draw_clips,
