@@ -16,7 +16,7 @@ class PublishedFile:
         name: what a recipe may write.
         kind: the judge it is for; ``tower`` for the CLIP under an aesthetic head.
         repo: hub repository, or the address of a git repository.
-        file: name in that repository.
+        file: name in that repository; empty for a judge that is the whole repository.
         size: bytes, where the publisher states or the reference measured it.
         sha256: of the file, where known; checked on every load.
         architecture: open_clip's model name.
@@ -42,7 +42,7 @@ class PublishedFile:
         """The command that fetches the file."""
         if self.from_git:
             return f"git clone --depth 1 {self.repo}"
-        return f"hf download {self.repo} {self.file}"
+        return f"hf download {self.repo} {self.file}".strip()
 
 
 PUBLISHED = (
@@ -109,9 +109,9 @@ def published(text: str) -> PublishedFile | None:
     """The published file that a recipe's name, hub id, or file name means."""
     base = text.replace("\\", "/").rsplit("/", 1)[-1]
     for entry in PUBLISHED:
-        if text in (entry.name, f"{entry.repo}/{entry.file}"):
+        if text in (entry.name, f"{entry.repo}/{entry.file}".rstrip("/")):
             return entry
         # open_clip names every file on the hub alike: such a name alone means nothing.
-        if base == entry.file and not base.startswith("open_clip_"):
+        if base and base == entry.file and not base.startswith("open_clip_"):
             return entry
     return None

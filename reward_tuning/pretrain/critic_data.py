@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from base_model.tiny.captions import Language, draw_caption, every_caption
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, FRAMES, Scene, Split, draw_scenes
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade, jitter
+from reward_tuning.pretrain.judge_clip import silhouettes
 from rewards.qwen_critic import ANSWERS, ASPECTS, PLACE
 
 ASKED = {"object": "shape", "colour": "colour", "motion": "motion"}
@@ -31,23 +33,40 @@ PAIRS = tuple((t, min(t + 1, FRAMES - 1)) for t in range(0, FRAMES, 2))
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Clips, each with k questions, and what is true.
+class Shown:
+    """Clips of the embedded world, some of them spoiled.
 
     Attributes:
         scenes: what the n clips show.
         clips: ``(n, f, 3, H, W)`` in [0, 1].
+        shapes: likewise, the same shapes white on black, unspoiled.
         defects: ``(n,)`` place in :data:`DEFECTS`, -1 for none.
-        questions: k texts a clip.
-        aspects: the k aspects, the same for every clip.
-        answers: ``(n, k)``, 1 for Yes.
     """
 
     scenes: list[Scene]
     clips: Tensor
+    shapes: Tensor
     defects: Tensor
+
+    def coverage(self, side: int) -> Tensor:
+        """How much of the shape lies under each token of ``side`` pixels, ``(n, v)``; sum 1."""
+        share = self.shapes.mean(dim=2).unflatten(1, (-1, 2)).mean(dim=2)
+        share = F.avg_pool2d(share, side).flatten(1)
+        return share / share.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Clips, each with k questions, and what is true.
+
+    Attributes:
+        shown: the n clips.
+        questions: k texts a clip.
+        answers: ``(n, k)``, 1 for Yes.
+    """
+
+    shown: Shown
     questions: list[list[str]]
-    aspects: list[str]
     answers: Tensor
 
 
@@ -57,8 +76,8 @@ def draw_clips(
     generator: Generator,
     split: Split = "train",
     pairs: int | None = None,
-) -> tuple[list[Scene], Tensor, Tensor]:
-    """Scenes, clips ``(n, f, 3, 64, 64)``, and the defect of each ``(n,)`` or -1.
+) -> Shown:
+    """Draw clips.
 
     Args:
         count: clips.
@@ -68,14 +87,16 @@ def draw_clips(
         pairs: patches in time that are kept of every clip; ``None`` for whole clips.
     """
     scenes = draw_scenes(count, rng, split)
-    clips = render(scenes, rng)
-    if pairs is not None:
-        clips = some_pairs(clips, pairs, rng)
+    clips = some_pairs(render(scenes, rng), len(PAIRS) if pairs is None else pairs, rng)
     defects = torch.tensor(
         [rng.randrange(len(DEFECTS)) if rng.random() < SPOILED else -1 for _ in scenes]
     )
     degrees = torch.tensor([rng.uniform(0.25, 1.0) for _ in scenes])
-    return scenes, jitter_clips(spoil(clips, defects, degrees, generator), generator), defects
+    shapes = silhouettes(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+    spoiled = jitter_clips(spoil(clips, defects, degrees, generator), generator)
+    if pairs is None:
+        spoiled = spoiled[:, :FRAMES]  # whoever looks at it repeats the last frame
+    return Shown(scenes, spoiled, shapes, defects)
 
 
 def jitter_clips(clips: Tensor, generator: Generator) -> Tensor:
@@ -147,13 +168,13 @@ def draw_asked(
     pairs: int | None = None,
 ) -> Asked:
     """Clips (:func:`draw_clips`) and questions about them, one an aspect."""
-    scenes, clips, defects = draw_clips(count, rng, generator, split, pairs)
+    shown = draw_clips(count, rng, generator, split, pairs)
     drawn = [
         draw_questions(scene, defect, aspects, rng, split, language)
-        for scene, defect in zip(scenes, defects.tolist(), strict=True)
+        for scene, defect in zip(shown.scenes, shown.defects.tolist(), strict=True)
     ]
     answers = torch.tensor([answers for _, answers in drawn])
-    return Asked(scenes, clips, defects, [texts for texts, _ in drawn], list(aspects), answers)
+    return Asked(shown, [texts for texts, _ in drawn], answers)
 
 
 def some_pairs(clips: Tensor, count: int, rng: random.Random) -> Tensor:

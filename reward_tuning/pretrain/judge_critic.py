@@ -20,11 +20,11 @@ from base_model.training.loop import python_random
 from base_model.training.text_encoder import SPECIAL_TOKENS, train_tokenizer
 from base_model.training.weight_file import save_reproducibly
 from reward_tuning.pretrain.critic_data import (
+    Shown,
     critic_texts,
     draw_asked,
     draw_clips,
 )
-from reward_tuning.pretrain.judge_clip import silhouettes
 from reward_tuning.pretrain.judge_configs import JudgeRun, seed_weights
 from rewards.qwen_critic import ANSWERS
 from rewards.qwen_files import new_name
@@ -53,12 +53,15 @@ VISION: dict[str, Any] = {
     "hidden_size": WIDTH,
     "patch_size": 8,
 }
+TOKEN_SIDE = VISION["patch_size"] * 2
+"""Pixels of a token's side: two patches are merged."""
+
 VOCABULARY = 640
 LONGEST_TEXT = 4096
 
-LESSON = 500
-SILHOUETTES = 80
-FADED = 300
+LESSON = 300
+SILHOUETTES = 100
+FADED = 200
 LESSON_BATCH = 48
 BATCH = 16
 PAIRS_SEEN = 2
@@ -101,7 +104,12 @@ def build_critic() -> tuple[Any, Any]:
 
 
 class Student(nn.Module):
-    """The critic with a linear head an attribute on its mean vision token, for training only."""
+    """The critic with a linear head an attribute on its vision tokens, for training only.
+
+    What the shape is like is read from the tokens that it covers, the rest from all. With the mean
+    of all tokens for both, shape stayed at chance (0.25) for 300 steps of 48 silhouettes; with the
+    covered ones it was right in 78 % after 150.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -110,19 +118,19 @@ class Student(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, n) for name, n in sizes.items()})
 
-    def read(
-        self, features: Tensor, scenes: list[Any], defects: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def read(self, features: Tensor, shown: Shown) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Losses and shares of right readings by attribute, from ``(n, v, d)`` vision tokens."""
-        pooled = self.norm(features.mean(dim=1))
+        everywhere = self.norm(features.mean(dim=1))
+        covered = shown.coverage(TOKEN_SIDE)[..., None]
+        shape = self.norm((features * covered).sum(dim=1))
         losses, right = {}, {}
         for name, words in ATTRIBUTES.items():
-            truth = torch.tensor([words.index(getattr(scene, name)) for scene in scenes])
-            logits = self.heads[name](pooled)
+            truth = torch.tensor([words.index(getattr(scene, name)) for scene in shown.scenes])
+            logits = self.heads[name](everywhere if name == "background" else shape)
             losses[name] = F.cross_entropy(logits, truth)
             right[name] = float((logits.argmax(dim=1) == truth).float().mean())
-        clean = (defects < 0).float()
-        logit = self.heads["defect"](pooled)[:, 0]
+        clean = (shown.defects < 0).float()
+        logit = self.heads["defect"](everywhere)[:, 0]
         losses["defect"] = F.binary_cross_entropy_with_logits(logit, clean)
         right["defect"] = float(((logit > 0) == (clean > 0)).float().mean())
         return losses, right
@@ -139,23 +147,18 @@ def train_critic(run: JudgeRun) -> Path:
 
     def lesson(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = python_random(generator)
-        scenes, clips, defects = draw_clips(LESSON_BATCH, rng, generator, pairs=1)
+        shown = draw_clips(LESSON_BATCH, rng, generator, pairs=1)
         real = min(1.0, max(0.0, (step - SILHOUETTES) / (FADED - SILHOUETTES)))
-        if real < 1.0:
-            shapes = silhouettes(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
-            clips = torch.lerp(shapes.nan_to_num(), clips, real)
-        features, _ = tower.clip_features(clips)
-        losses, right = student.read(features, scenes, defects)
-        names = ("shape", "size", "motion") if real < 1.0 else tuple(losses)
-        loss = sum(HEAD_WEIGHTS[name] * losses[name] for name in names)
-        assert isinstance(loss, Tensor)
-        return loss, right
+        features, _ = tower.clip_features(torch.lerp(shown.shapes, shown.clips, real))
+        losses, right = student.read(features, shown)
+        names = ("shape", "size", "motion") if step < SILHOUETTES else tuple(losses)
+        return _weighted({name: losses[name] for name in names}), right
 
     def ask(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = python_random(generator)
         pairs = None if step >= whole_from else PAIRS_SEEN
         asked = draw_asked(BATCH, QUESTIONS, rng, generator, pairs=pairs)
-        reading = tower.read(asked.clips, asked.questions)
+        reading = tower.read(asked.shown.clips, asked.questions)
         logits = model.lm_head(reading.last())
         truth = torch.where(asked.answers > 0, answers[0], answers[1])
         loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten())
@@ -164,12 +167,15 @@ def train_critic(run: JudgeRun) -> Path:
             f"answers/{name}": float(right[:, [a == name for a in QUESTIONS]].float().mean())
             for name in dict.fromkeys(QUESTIONS)
         }
-        losses, read = student.read(reading.features, asked.scenes, asked.defects)
-        heads = sum(HEAD_WEIGHTS[name] * value for name, value in losses.items())
-        return loss + 0.5 * heads, {**numbers, **read}
+        losses, read = student.read(reading.features, asked.shown)
+        return loss + 0.5 * _weighted(losses), {**numbers, **read}
 
     run.train(student, lambda step, g: (lesson if step < LESSON else ask)(step, g))
     return save_critic(run, model, tokenizer)
+
+
+def _weighted(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack([HEAD_WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
 
 
 def save_critic(run: JudgeRun, model: Any, tokenizer: Any) -> Path:
