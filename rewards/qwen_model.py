@@ -33,12 +33,15 @@ class Reading:
     Attributes:
         states: ``(b, l, d)`` after the last norm, in the model's dtype.
         tokens: ``(b, l)``.
+        parts: ``(b, l)``: 0 for the clip and what stands before it, 1 to k for the texts, -1 for
+            padding.
         ends: ``(b, k)``: place of each text's last token.
         features: ``(b, v, d)``: the vision tokens among them, as they came in.
     """
 
     states: Tensor
     tokens: Tensor
+    parts: Tensor
     ends: Tensor
     features: Tensor
 
@@ -177,7 +180,7 @@ class QwenTower:
             use_cache=False,
         )
         ends = torch.tensor([row.ends for row in rows], device=device)
-        return Reading(output.last_hidden_state, tokens, ends, features)
+        return Reading(output.last_hidden_state, tokens, parts, ends, features)
 
 
 @dataclass(frozen=True)

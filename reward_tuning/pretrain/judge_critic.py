@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from base_model.tiny.captions import draw_caption
 from base_model.tiny.scenes import ATTRIBUTES, SIDE
 from base_model.training.loop import python_random
 from base_model.training.text_encoder import SPECIAL_TOKENS, train_tokenizer
@@ -29,7 +30,7 @@ from reward_tuning.pretrain.judge_configs import JudgeRun, seed_weights
 from rewards.qwen_critic import ANSWERS
 from rewards.qwen_files import new_name
 from rewards.qwen_frames import QwenFrames
-from rewards.qwen_model import QwenTower
+from rewards.qwen_model import QwenTower, Reading
 
 WIDTH = 96
 TEXT: dict[str, Any] = {
@@ -64,6 +65,13 @@ SILHOUETTES = 100
 FADED = 200
 LESSON_BATCH = 48
 BATCH = 16
+CAPTIONS_FROM = 400
+"""Step from which a true caption of each clip is learned word by word.
+
+Whether a word fits a clip is an exclusive or, which a yes or no alone teaches slowly: after 140
+steps of questions, with every attribute read in the vision tokens, the answers were at chance.
+"""
+
 PAIRS_SEEN = 2
 """Patches in time of a clip in training; the last steps see all five."""
 
@@ -158,8 +166,10 @@ def train_critic(run: JudgeRun) -> Path:
         rng = python_random(generator)
         pairs = None if step >= whole_from else PAIRS_SEEN
         asked = draw_asked(BATCH, QUESTIONS, rng, generator, pairs=pairs)
-        reading = tower.read(asked.shown.clips, asked.questions)
-        logits = model.lm_head(reading.last())
+        captions = [[draw_caption(s, rng)] for s in asked.shown.scenes]
+        texts = [q + c for q, c in zip(asked.questions, captions, strict=True)]
+        reading = tower.read(asked.shown.clips, texts if step >= CAPTIONS_FROM else asked.questions)
+        logits = model.lm_head(reading.last()[:, : len(QUESTIONS)])
         truth = torch.where(asked.answers > 0, answers[0], answers[1])
         loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten())
         right = (logits[..., answers[0]] > logits[..., answers[1]]) == (asked.answers > 0)
@@ -168,10 +178,22 @@ def train_critic(run: JudgeRun) -> Path:
             for name in dict.fromkeys(QUESTIONS)
         }
         losses, read = student.read(reading.features, asked.shown)
-        return loss + 0.5 * _weighted(losses), {**numbers, **read}
+        loss = loss + 0.5 * _weighted(losses)
+        if step >= CAPTIONS_FROM:
+            said = caption_loss(model, reading, part=len(QUESTIONS) + 1)
+            loss, numbers["caption"] = loss + said, float(said.detach())
+        return loss, {**numbers, **read}
 
     run.train(student, lambda step, g: (lesson if step < LESSON else ask)(step, g))
     return save_critic(run, model, tokenizer)
+
+
+def caption_loss(model: Any, reading: Reading, part: int) -> Tensor:
+    """Next-token cross-entropy of one text of every sequence, in nats a token."""
+    inside = reading.parts == part
+    both = inside[:, :-1] & inside[:, 1:]
+    logits = model.lm_head(reading.states[:, :-1][both])
+    return F.cross_entropy(logits, reading.tokens[:, 1:][both])
 
 
 def _weighted(losses: dict[str, Tensor]) -> Tensor:
