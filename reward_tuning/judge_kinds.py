@@ -18,14 +18,17 @@ from reward_tuning.judge_sections import (
     ClipTowerSection,
     EachFrameSection,
     FileSection,
+    FolderSection,
     FrameRewardSection,
     FramesSection,
     HeldOutSection,
     JudgeSection,
+    NetworkSection,
+    QwenSection,
     RewardSection,
     TwoTowerSection,
 )
-from reward_tuning.section_types import Dtype, FileName
+from reward_tuning.section_types import Dtype, FileName, Positive, Text
 
 
 class HpsSection(TwoTowerSection):
@@ -49,6 +52,47 @@ class AestheticSection(ClipTowerSection):
     )
 
 
+class QwenCriticSection(QwenSection, FolderSection):
+    """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
+
+    kind: Literal["qwen_critic"]
+    aspects: list[Text] = Field(
+        default=["object", "colour", "motion", "artefact"],
+        min_length=1,
+        description="What is asked: object, colour, motion, artefact, or questions of your own in "
+        "which {prompt} stands for the prompt",
+    )
+
+
+class VideoAlignSection(QwenSection, FolderSection):
+    """VideoReward of VideoAlign: visual quality, motion quality, text alignment."""
+
+    folder_keys = ("checkpoint", "base")
+
+    kind: Literal["video_align"]
+    axis: Literal["overall", "VQ", "MQ", "TA"] = Field(
+        default="overall", description="The sum of the three, or one of them"
+    )
+    base: FileName | None = Field(
+        default=None, description="The Qwen2-VL below; null = the one that its config names"
+    )
+
+
+class HpsV3Section(NetworkSection, EachFrameSection, FileSection):
+    """HPSv3: human preference from a Qwen2-VL-7B, frame by frame."""
+
+    folder_keys = ("base",)
+
+    kind: Literal["hpsv3"]
+    base: FileName | None = Field(
+        default=None,
+        description="Whose config and tokenizer go with it; null = Qwen/Qwen2-VL-7B-Instruct",
+    )
+    pixels: Positive | None = Field(
+        default=None, description="Of a frame as the model sees it; null = 200704, as published"
+    )
+
+
 class LatentSection(FileSection):
     """A judge of noisy latents, for method prfl only."""
 
@@ -67,9 +111,15 @@ KINDS: dict[str, type[JudgeSection]] = {
     "hps": HpsSection,
     "clip": ClipSection,
     "aesthetic": AestheticSection,
+    "qwen_critic": QwenCriticSection,
+    "video_align": VideoAlignSection,
+    "hpsv3": HpsV3Section,
     "python": PythonSection,
     "latent": LatentSection,
 }
+
+FOLDER_KEYS = {kind: model.folder_keys for kind, model in KINDS.items()}
+"""Keys that name a folder, by kind."""
 
 
 def _trained(kind: type[JudgeSection]) -> type[JudgeSection]:

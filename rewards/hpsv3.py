@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rewards.base import FrameReward
 from rewards.checkpoint import check_keys, load_checkpoint
-from rewards.clip_tower import TowerOptions
 from rewards.errors import RewardError
 from rewards.qwen_files import (
     EMBEDDING,
@@ -104,9 +103,11 @@ class HpsV3Reward(FrameReward):
 
 def load_hpsv3(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
     *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
     base: str | Path | None = None,
     pixels: int | None = None,
 ) -> HpsV3Reward:
@@ -114,8 +115,10 @@ def load_hpsv3(
 
     Args:
         checkpoint: the file, ``hpsv3`` or ``MizzenAI/HPSv3/HPSv3.safetensors`` in the hub's cache.
+        device: where it runs.
+        dtype: of the model; the head is fp32.
         folder: what a relative path is relative to.
-        options: device, dtype (the head is fp32 whatever it says), gradient checkpointing.
+        gradient_checkpointing: recompute each block of both towers in the backward pass.
         base: whose config and tokenizer go with it; ``Qwen/Qwen2-VL-7B-Instruct`` in the hub's
             cache, or what the file's metadata says, if not given. Its weights are not read.
         pixels: of an image as the model sees it, 200,704 as published.
@@ -136,17 +139,10 @@ def load_hpsv3(
     shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
     check_keys(shapes, head_state, "the head (rm_head) of HPSv3", loaded.path)
     head.load_state_dict({name: tensor.float() for name, tensor in head_state.items()})
-    model = build_model(
-        config,
-        state,
-        loaded.path,
-        dtype=options.dtype,
-        device=options.device,
-        language_head=False,
-    )
+    model = build_model(config, state, loaded.path, dtype=dtype, device=device, language_head=False)
     size = pixels or int(said.get("pixels", PIXELS))
     frames = frames_of_folder(below.weights, {"min_pixels": size, "max_pixels": size})
     tower = QwenTower(model, tokenizer, frames, "image")
-    if options.gradient_checkpointing:
+    if gradient_checkpointing:
         tower.checkpoint_gradients()
-    return HpsV3Reward(tower, head.to(options.device))
+    return HpsV3Reward(tower, head.to(device))

@@ -27,7 +27,7 @@ from rewards.base import Judge
 from rewards.checkpoint import resolve, verify_sha256
 from rewards.errors import RewardError
 
-KINDS = ("hps", "clip", "aesthetic", "python")
+KINDS = ("hps", "clip", "aesthetic", "qwen_critic", "video_align", "hpsv3", "python")
 """Kinds of judges of frames; judges of noisy latents are loaded by ``load_latent_reward``."""
 
 COMMON = ("checkpoint", "folder", "device", "dtype", "gradient_checkpointing")
@@ -104,7 +104,7 @@ REST: Mapping[str, Any] = {"dtype": torch.float32, "gradient_checkpointing": Fal
 """What a kind without a network may be given, for it then says nothing."""
 
 
-def loader_of(kind: str) -> Callable[..., Judge]:
+def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911 (one a kind)
     """The function that loads judges of a kind, imported now and not before.
 
     Raises:
@@ -123,6 +123,18 @@ def loader_of(kind: str) -> Callable[..., Judge]:
             from rewards.aesthetic import load_aesthetic
 
             return load_aesthetic
+        case "qwen_critic":
+            from rewards.qwen_critic import load_qwen_critic
+
+            return load_qwen_critic
+        case "video_align":
+            from rewards.video_align import load_video_align
+
+            return load_video_align
+        case "hpsv3":
+            from rewards.hpsv3 import load_hpsv3
+
+            return load_hpsv3
         case "python":
             from rewards.python_file import load_python
 

@@ -103,15 +103,9 @@ PUBLISHED = (
         "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
         tower="clip-vit-l-14",
     ),
-    PublishedFile(
-        "qwen2-vl-2b", "qwen_critic", "Qwen/Qwen2-VL-2B-Instruct", "config.json", None, None
-    ),
-    PublishedFile(
-        "qwen2-vl-7b", "qwen_critic", "Qwen/Qwen2-VL-7B-Instruct", "config.json", None, None
-    ),
-    PublishedFile(
-        "video-reward", "video_align", "KwaiVGI/VideoReward", "model_config.json", None, None
-    ),
+    PublishedFile("qwen2-vl-2b", "qwen_critic", "Qwen/Qwen2-VL-2B-Instruct", "", None, None),
+    PublishedFile("qwen2-vl-7b", "qwen_critic", "Qwen/Qwen2-VL-7B-Instruct", "", None, None),
+    PublishedFile("video-reward", "video_align", "KwaiVGI/VideoReward", "", None, None),
     PublishedFile("hpsv3", "hpsv3", "MizzenAI/HPSv3", "HPSv3.safetensors", None, None),
 )
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.base import VideoReward, check_input
-from rewards.clip_tower import TowerOptions
 from rewards.errors import RewardError
 from rewards.qwen_files import build_model, find_folder, load_tokenizer, read_config, read_folder
 from rewards.qwen_frames import frames_of_folder
@@ -125,9 +125,11 @@ def _one_token(tokenizer: Any, word: str) -> int:
 
 def load_qwen_critic(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
     *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
     aspects: Sequence[str] = tuple(ASPECTS),
     model: Any = None,
     count: int | None = None,
@@ -141,13 +143,16 @@ def load_qwen_critic(
     Args:
         checkpoint: a folder with config, weights and tokenizer, a generator's checkpoint (whose
             text encoder is a whole Qwen2-VL), or a hub id in the cache.
+        device: where it runs.
+        dtype: of the weights; scores are fp32.
         folder: what a relative path is relative to.
-        options: device, dtype, gradient checkpointing.
+        gradient_checkpointing: recompute each block of both towers in the backward pass.
         aspects: what is asked (:func:`choose_questions`).
         model: a loaded ``Qwen2VLForConditionalGeneration`` of this checkpoint, such as a
-            generator's text encoder: used as it is, no weights are read, and ``options.device``
-            and ``options.dtype`` have no effect. It is frozen.
-        count: frames looked at; ``None`` for all, or by ``fps``.
+            generator's text encoder: used as it is and where it is, no weights are read. It is
+            frozen.
+        count: frames that the model looks at, of those it is given; ``None`` for all, or by
+            ``fps``.
         fps: frames looked at a second.
         clip_fps: frames a second that judged clips are played at.
         min_pixels: of a frame as the model sees it.
@@ -164,10 +169,8 @@ def load_qwen_critic(
     tokenizer = load_tokenizer(found.tokenizer)
     if model is None:
         config, state = read_config(found.weights), read_folder(found.weights)
-        model = build_model(
-            config, state, found.weights, dtype=options.dtype, device=options.device
-        )
+        model = build_model(config, state, found.weights, dtype=dtype, device=device)
     tower = QwenTower(model, tokenizer, frames)
-    if options.gradient_checkpointing:
+    if gradient_checkpointing:
         tower.checkpoint_gradients()
     return QwenCritic(tower, aspects)

@@ -61,6 +61,19 @@ def find_folder(checkpoint: str | Path, folder: Path | None = None) -> QwenFolde
     raise RewardError(missing(checkpoint, folder, what))
 
 
+def resolve_folder(checkpoint: str | Path, folder: Path | None = None) -> Path:
+    """Find the folder of any judge on Qwen2-VL: one with ``config.json`` or VideoAlign's.
+
+    Raises:
+        RewardError: it is not there.
+    """
+    for file in ("config.json", "model_config.json"):
+        for place in places(checkpoint, folder, file):
+            if place.is_dir():
+                return place
+    raise RewardError(missing(checkpoint, folder, "folder of a judge on Qwen2-VL"))
+
+
 def places(checkpoint: str | Path, folder: Path | None, file: str) -> list[Path]:
     """Folders that a name may mean, first of all the shipped one.
 

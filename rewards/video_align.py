@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from rewards.base import VideoReward, check_input
 from rewards.checkpoint import check_keys, load_checkpoint
-from rewards.clip_tower import TowerOptions
 from rewards.errors import RewardError
 from rewards.qwen_files import (
     EMBEDDING,
@@ -194,9 +193,11 @@ def _norms(said: Mapping[str, float] | None) -> dict[str, tuple[float, float]]:
 
 def load_video_align(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
     *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
     axis: AxisName = "overall",
     base: str | Path | None = None,
     count: int | None = None,
@@ -214,8 +215,10 @@ def load_video_align(
 
     Args:
         checkpoint: a folder, or a hub id in the cache (``KwaiVGI/VideoReward``).
+        device: where it runs.
+        dtype: of the model; the head is fp32.
         folder: what a relative path is relative to.
-        options: device, dtype, gradient checkpointing.
+        gradient_checkpointing: recompute each block of both towers in the backward pass.
         axis: ``overall``, ``VQ``, ``MQ`` or ``TA``.
         base: the Qwen2-VL below; the one that the config names if not given.
         count: frames looked at, instead of the config's.
@@ -239,16 +242,9 @@ def load_video_align(
     width = qwen_config.text_config.hidden_size
     head = {HEAD: state.pop(HEAD)} if HEAD in state else {}
     check_keys({HEAD: torch.Size([config.outputs, width])}, head, "the head of VideoAlign", path)
-    model = build_model(
-        qwen_config,
-        state,
-        path,
-        dtype=options.dtype,
-        device=options.device,
-        language_head=False,
-    )
+    model = build_model(qwen_config, state, path, dtype=dtype, device=device, language_head=False)
     tower = QwenTower(model, tokenizer, frames)
-    if options.gradient_checkpointing:
+    if gradient_checkpointing:
         tower.checkpoint_gradients()
     return VideoAlignReward(tower, head[HEAD], config.norms, axis)
 

@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rewards.clip_tower import TowerOptions
 from rewards.errors import RewardError
 from rewards.hpsv3 import TOKEN, HpsV3Reward, build_head, load_hpsv3
 from rewards.templates import template
@@ -15,6 +14,7 @@ from tests.rewards.test_qwen_model import reference_states
 from tests.rewards.tiny_qwen import PROMPTS, WIDTH, bytes_clips, old_name, write_folder
 
 PIXELS = 56 * 84
+CPU = torch.device("cpu")
 
 
 def parts() -> tuple[Any, nn.Sequential]:
@@ -36,7 +36,7 @@ def load(root: Path, state: dict[str, Tensor], **options: Any) -> HpsV3Reward:
         write_folder(root / "base", tiny_qwen.model())
     save_file(state, root / "judge.safetensors")
     options = {"base": "base", "pixels": PIXELS, **options}
-    return load_hpsv3("judge.safetensors", root, TowerOptions(), **options)
+    return load_hpsv3("judge.safetensors", folder=root, device=CPU, **options)
 
 
 def test_mu_is_that_of_the_authors_model_for_every_frame(tmp_path: Path) -> None:
@@ -85,10 +85,7 @@ def test_gradient_batch_and_chunks(tmp_path: Path) -> None:
 
 
 def test_the_head_stays_fp32_under_a_bfloat16_tower(tmp_path: Path) -> None:
-    write_folder(tmp_path / "base", tiny_qwen.model())
-    save_file(state_of(*parts()), tmp_path / "judge.safetensors")
-    options = TowerOptions(dtype=torch.bfloat16)
-    judge = load_hpsv3("judge.safetensors", tmp_path, options, base="base", pixels=PIXELS)
+    judge = load(tmp_path, state_of(*parts()), dtype=torch.bfloat16)
     assert {p.dtype for p in judge.head.parameters()} == {torch.float32}
     assert {p.dtype for p in judge.tower.model.parameters()} == {torch.bfloat16}
     assert judge(bytes_clips(1, 1, 56, 84).float() / 255, PROMPTS[:1]).dtype == torch.float32
@@ -115,4 +112,4 @@ def test_embeddings_without_the_judges_token_are_refused(tmp_path: Path) -> None
     with pytest.raises(RewardError, match="embeddings"):
         load(tmp_path, state_of(tiny_qwen.model(), head))
     with pytest.raises(RewardError, match=r"hf download MizzenAI/HPSv3 HPSv3\.safetensors"):
-        load_hpsv3("hpsv3", tmp_path, TowerOptions())
+        load_hpsv3("hpsv3", folder=tmp_path, device=CPU)

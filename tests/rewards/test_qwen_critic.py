@@ -1,10 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rewards.clip_tower import TowerOptions
 from rewards.errors import RewardError
 from rewards.qwen_critic import ASPECTS, QwenCritic, choose_questions, load_qwen_critic
 from tests.rewards import tiny_qwen
@@ -104,16 +104,16 @@ def test_loading_and_sharing(tmp_path: Path) -> None:
     built = tiny_qwen.model(tied=True)
     write_folder(tmp_path / "gen" / "text_encoder", built)
     tiny_qwen.tokenizer().save_pretrained(tmp_path / "gen" / "tokenizer")
-    options = TowerOptions()
-    pixels = {"min_pixels": 28 * 28, "max_pixels": 112 * 112}
-    loaded = load_qwen_critic("gen", tmp_path, options, aspects=["colour"], **pixels)
-    shared = load_qwen_critic("gen", tmp_path, options, aspects=["colour"], model=built, **pixels)
+    options: dict[str, Any] = {"folder": tmp_path, "device": torch.device("cpu")}
+    options |= {"min_pixels": 28 * 28, "max_pixels": 112 * 112}
+    loaded = load_qwen_critic("gen", **options, aspects=["colour"])
+    shared = load_qwen_critic("gen", **options, aspects=["colour"], model=built)
     assert shared.modules == [built]
     assert loaded.modules != [built]
     frames = clips()
     assert torch.equal(loaded(frames, PROMPTS), shared(frames, PROMPTS))
-    some = load_qwen_critic("gen", tmp_path, options, model=built, count=2, **pixels)
-    every = load_qwen_critic("gen", tmp_path, options, model=built, **pixels)
+    some = load_qwen_critic("gen", **options, model=built, count=2)
+    every = load_qwen_critic("gen", **options, model=built)
     torch.testing.assert_close(some(frames, PROMPTS), every(frames[:, ::2], PROMPTS))
 
 
@@ -126,5 +126,5 @@ def test_a_text_encoder_that_never_learned_to_say_yes_is_refused() -> None:
     assert encoder is not None
     with pytest.raises(RewardError, match="'Yes' in 2 tokens"):
         load_qwen_critic(
-            resolve_checkpoint("tiny"), None, TowerOptions(), model=encoder.text_encoder
+            resolve_checkpoint("tiny"), device=torch.device("cpu"), model=encoder.text_encoder
         )

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rewards.clip_tower import TowerOptions
 from rewards.errors import RewardError
 from rewards.qwen_files import read_folder
 from rewards.templates import template
@@ -45,7 +44,7 @@ CONFIG: dict[str, Any] = {
         "TA_std": 4.0,
     },
 }
-OPTIONS = TowerOptions()
+CPU = torch.device("cpu")
 CHANGED = ("visual.merger", "rm_head", "embed_tokens", "lm_head")
 """Parts of names that the training changed beside the adapter (the head for words is not read)."""
 
@@ -104,7 +103,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, **options: Any) -> VideoAlignReward:
-    return load_video_align("judge", root, OPTIONS, **options)
+    return load_video_align("judge", folder=root, device=CPU, **options)
 
 
 @pytest.mark.parametrize(("layout", "outputs"), [("whole", 1), ("adapter", 1), ("adapter", 3)])
@@ -228,7 +227,7 @@ def test_configs_that_are_read_in_another_way_are_refused(root: Path) -> None:
     with pytest.raises(RewardError, match="lacks 'data_config'"):
         load(root)
     with pytest.raises(RewardError, match="hf download KwaiVGI/VideoReward"):
-        load_video_align("KwaiVGI/VideoReward", root, OPTIONS)
+        load_video_align("KwaiVGI/VideoReward", folder=root, device=CPU)
 
 
 def test_the_published_text_is_kept_to_the_last_blank() -> None:
