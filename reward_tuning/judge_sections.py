@@ -129,7 +129,7 @@ class FileSection(JudgeSection):
 class FolderSection(JudgeSection):
     """A judge with a folder."""
 
-    folder_keys = ("checkpoint",)
+    folder_keys: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
     checkpoint: FileName = Field(
         description="A shipped name (tiny/qwen-critic), a folder, a published name (qwen2-vl-2b) "

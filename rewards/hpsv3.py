@@ -87,7 +87,7 @@ class HpsV3Reward(FrameReward):
         before, _ = self.tower.tokens("")
         texts = [[(before, [t for t in row if t != NO_TOKEN])] for row in condition.tolist()]
         states = self.tower.read_tokens(images[:, None], texts).at(self._token)
-        scores: Tensor = self.head(states.to(self.head[0].weight.dtype))
+        scores: Tensor = self.head(states.to(next(self.head.parameters()).dtype))
         return scores
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:

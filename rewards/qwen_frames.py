@@ -105,8 +105,8 @@ class QwenFrames:
             wanted = max(step, round(self.count / step) * step)
         elif self.fps is not None:
             most = max(step, min(MOST_AT_A_RATE, total) // step * step)
-            wanted = min(max(total / self.clip_fps * self.fps, FEWEST_AT_A_RATE), most)
-            wanted = round(wanted / step) * step
+            asked = min(max(total / self.clip_fps * self.fps, FEWEST_AT_A_RATE), most)
+            wanted = round(asked / step) * step
         else:
             wanted = total
         places = torch.linspace(0, total - 1, min(wanted, total)).round().long().tolist()

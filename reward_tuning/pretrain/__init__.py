@@ -22,7 +22,7 @@ def pretrain_tiny(
     Args:
         only: One stage: `text`, `vae-images`, `vae-clips`, `transformer`, `transformer-shapes`,
             `generator` (writes the checkpoint), or a judge: `clip`, `hps`, `aesthetic`,
-            `clip-held-out`, `latent-clip`. None runs all in order.
+            `clip-held-out`, `latent-clip`, `qwen-critic`. None runs all in order.
         seed: Of every random draw; the same seed gives the same weights on one machine.
         output: Gets `training/` (checkpoints and logs of the stages), `generator/` (the
             checkpoint) and `judges/`.

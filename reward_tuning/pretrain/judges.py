@@ -1,8 +1,9 @@
-"""Train the embedded judges: ``clip``, ``hps``, ``aesthetic``, ``clip-held-out``, ``latent-clip``.
+"""Train the embedded judges.
 
 The judges of frames look like their published counterparts: open_clip's classes and key names,
 LAION's head, one loader. ``clip-held-out`` has another architecture, another seed and another
-stream of data; no method may train on it. ``latent-clip`` reads the generator's noisy latents.
+stream of data; no method may train on it. ``latent-clip`` reads the generator's noisy latents,
+``qwen-critic`` is a small Qwen2-VL that answers questions about clips.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeName,
     JudgeRun,
 )
+from reward_tuning.pretrain.judge_critic import train_critic
 from reward_tuning.pretrain.judge_latent import train_latent_clip
 
 __all__ = ["JUDGES", "JudgeName", "train_judge"]
@@ -42,7 +44,7 @@ def train_judge(
     Args:
         name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from ``clip.safetensors`` in
             the same folder.
-        out_dir: gets ``NAME.safetensors`` and the tokenizer.
+        out_dir: gets ``NAME.safetensors`` and the tokenizer, or a folder ``NAME``.
         seed: of weights and data; the same seed gives the same file on one machine.
         report: called every few steps.
         training: folder of checkpoints and logs; ``latent-clip`` takes the generator's VAE, or the
@@ -50,7 +52,7 @@ def train_judge(
         steps: another length of the training than the judge's own.
 
     Returns:
-        Path of the judge's file, fp16, with the command that made it in its metadata.
+        Path of the judge's file or folder, fp16, with the command that made it in its metadata.
 
     Raises:
         TuningError: an unknown name, or the judge it starts from is missing.
@@ -74,3 +76,5 @@ def train_judge(
             return train_aesthetic(run)
         case "latent-clip":
             return train_latent_clip(run)
+        case "qwen-critic":
+            return train_critic(run)
