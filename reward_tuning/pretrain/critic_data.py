@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from base_model.tiny.captions import Language, draw_caption, every_caption
+from base_model.tiny.captions import (
+    CHINESE_MOVES,
+    CHINESE_WORDS,
+    ENGLISH_MOVES,
+    Language,
+    draw_caption,
+    every_caption,
+)
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, FRAMES, Scene, Split, draw_scenes
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade, jitter
@@ -62,11 +69,13 @@ class Asked:
     Attributes:
         shown: the n clips.
         questions: k texts a clip.
+        said: the scene that each question's prompt describes; ``None`` for one without a prompt.
         answers: ``(n, k)``, 1 for Yes.
     """
 
     shown: Shown
     questions: list[list[str]]
+    said: list[list[Scene | None]]
     answers: Tensor
 
 
@@ -143,19 +152,23 @@ def draw_questions(
     rng: random.Random,
     split: Split = "train",
     language: Language | None = None,
-) -> tuple[list[str], list[float]]:
-    """A question an aspect, half of them with the answer Yes, and the answers (1 for Yes)."""
-    texts, answers = [], []
+) -> tuple[list[str], list[Scene | None], list[float]]:
+    """A question an aspect, its prompt's scene, and the answer, for a half of them 1 (Yes)."""
+    texts: list[str] = []
+    told: list[Scene | None] = []
+    answers: list[float] = []
     for aspect in aspects:
         if aspect == "artefact":
             texts.append(ASPECTS[aspect])
+            told.append(None)
             answers.append(float(defect < 0))
             continue
         right = rng.random() < 0.5
         said = prompt_scene(scene, aspect, right, rng, split)
         texts.append(ASPECTS[aspect].replace(PLACE, draw_caption(said, rng, language)))
+        told.append(said)
         answers.append(float(right))
-    return texts, answers
+    return texts, told, answers
 
 
 def draw_asked(
@@ -173,8 +186,21 @@ def draw_asked(
         draw_questions(scene, defect, aspects, rng, split, language)
         for scene, defect in zip(shown.scenes, shown.defects.tolist(), strict=True)
     ]
-    answers = torch.tensor([answers for _, answers in drawn])
-    return Asked(shown, [texts for texts, _ in drawn], answers)
+    texts, told, answers = (list(part) for part in zip(*drawn, strict=True))
+    return Asked(shown, texts, told, torch.tensor(answers))
+
+
+def word_ends(text: str, said: Scene) -> dict[str, int]:
+    """Place in a question of the last character of each attribute's word, by attribute."""
+    ends = {}
+    for name in ATTRIBUTES:
+        word = getattr(said, name)
+        forms = [word, CHINESE_WORDS.get(word, word)]
+        if name == "motion":
+            forms = [*ENGLISH_MOVES[word], *CHINESE_MOVES[word]]
+        (form,) = [form for form in forms if form in text]
+        ends[name] = text.index(form) + len(form) - 1
+    return ends
 
 
 def some_pairs(clips: Tensor, count: int, rng: random.Random) -> Tensor:
