@@ -56,11 +56,10 @@ class QwenCriticSection(QwenSection, FolderSection):
     """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
 
     kind: Literal["qwen_critic"]
-    aspects: list[Text] = Field(
-        default=["object", "colour", "motion", "artefact"],
-        min_length=1,
-        description="What is asked: object, colour, motion, artefact, or questions of your own in "
-        "which {prompt} stands for the prompt",
+    aspects: list[Text] | None = Field(
+        default=None,
+        description="What is asked: names among object, colour, motion, artefact (null = all), or "
+        "questions of your own in which {prompt} stands for the prompt",
     )
 
 

@@ -130,7 +130,7 @@ def load_qwen_critic(
     dtype: torch.dtype = torch.float32,
     folder: Path | None = None,
     gradient_checkpointing: bool = False,
-    aspects: Sequence[str] = tuple(ASPECTS),
+    aspects: Sequence[str] | None = None,
     model: Any = None,
     count: int | None = None,
     fps: float | None = None,
@@ -147,7 +147,7 @@ def load_qwen_critic(
         dtype: of the weights; scores are fp32.
         folder: what a relative path is relative to.
         gradient_checkpointing: recompute each block of both towers in the backward pass.
-        aspects: what is asked (:func:`choose_questions`).
+        aspects: what is asked (:func:`choose_questions`); all that have a name if not given.
         model: a loaded ``Qwen2VLForConditionalGeneration`` of this checkpoint, such as a
             generator's text encoder: used as it is and where it is, no weights are read. It is
             frozen.
@@ -173,4 +173,4 @@ def load_qwen_critic(
     tower = QwenTower(model, tokenizer, frames)
     if gradient_checkpointing:
         tower.checkpoint_gradients()
-    return QwenCritic(tower, aspects)
+    return QwenCritic(tower, tuple(ASPECTS) if aspects is None else aspects)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from base_model.tiny.captions import parse_caption
-from base_model.tiny.scenes import ATTRIBUTES, SIDE, draw_scenes
+from base_model.tiny.captions import LANGUAGES, Language, parse_caption
+from base_model.tiny.scenes import ATTRIBUTES, SIDE, Scene, draw_scenes
 from base_model.training.loop import Schedule
 from reward_tuning.pretrain import critic_data, judge_critic
 from reward_tuning.pretrain.critic_data import (
@@ -16,6 +16,7 @@ from reward_tuning.pretrain.critic_data import (
     draw_clips,
     prompt_scene,
     spoil,
+    word_ends,
 )
 from reward_tuning.pretrain.judge_configs import JudgeRun
 from reward_tuning.pretrain.judge_data import named_rng
@@ -47,6 +48,37 @@ def test_answers_are_what_the_scenes_say() -> None:
     shares = asked.answers.mean(dim=0)
     assert float(shares.min()) > 0.3  # neither answer pays by itself
     assert float(shares.max()) < 0.75
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_words_place_is_the_token_that_ends_it(language: Language) -> None:
+    torch.manual_seed(0)
+    model, tokenizer = judge_critic.build_critic()
+    tower = QwenTower(model, tokenizer, judge_critic.frames_spec())
+    rng, generator = named_rng("words", 0)
+    asked = draw_asked(6, ("colour",), rng, generator, "train", language, pairs=1)
+    reading = tower.read(asked.shown.clips, asked.questions)
+    for row, ((text,), (said,)) in enumerate(zip(asked.questions, asked.said, strict=True)):
+        assert said is not None
+        ends = word_ends(text, said)
+        first = int((reading.parts[row] == 1).nonzero()[0])
+        for name, place in judge_critic.word_places(tower, text, ends).items():
+            read = tokenizer.decode(reading.tokens[row, first + 1 : first + place + 1])
+            # All up to the word has been read at its token, and not before.
+            wanted = text[: ends[name] + 1]
+            assert read.startswith(wanted)
+            before = tokenizer.decode(reading.tokens[row, first + 1 : first + place])
+            assert not before.startswith(wanted)
+    english = dict(zip(ATTRIBUTES, ("red", "star", "dark", "small", "up"), strict=True))
+    text = "a small red star rises on a dark background, or so"
+    found = word_ends(text, Scene(**english))
+    assert [text[: end + 1].split()[-1] for end in found.values()] == [
+        "red",
+        "star",
+        "dark",
+        "small",
+        "rises",
+    ]
 
 
 def test_what_is_not_asked_for_varies() -> None:
@@ -110,6 +142,7 @@ def test_training_writes_a_folder_that_loads(
 ) -> None:
     monkeypatch.setattr(judge_critic, "LESSON", 2)
     monkeypatch.setattr(judge_critic, "CAPTIONS_FROM", 3)
+    monkeypatch.setattr(judge_critic, "WORDS_FROM", 4)
     monkeypatch.setattr(judge_critic, "LESSON_BATCH", 4)
     monkeypatch.setattr(judge_critic, "BATCH", 2)
     numbers: list[dict[str, float]] = []
@@ -127,6 +160,7 @@ def test_training_writes_a_folder_that_loads(
     assert "answers/object" not in numbers[1]
     assert "answers/object" in numbers[2]
     assert ["caption" in row for row in numbers] == [False, False, False, True, True]
+    assert ["words" in row for row in numbers] == [False, False, False, False, True]
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert sizes["model.safetensors"] < 1.5e6
     critic = load_reward("qwen_critic", folder)
