@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from torch import Generator, Tensor
 
 from base_model.tiny.captions import (
     CHINESE_MOVES,
+    CHINESE_TEMPLATES,
     CHINESE_WORDS,
     ENGLISH_MOVES,
     Language,
@@ -30,7 +32,7 @@ ASKED = {"object": "shape", "colour": "colour", "motion": "motion"}
 SPOILED = 0.4
 """Share of clips with an artefact."""
 
-OTHER_WRONG = 0.3
+OTHER_WRONG = 0.4
 """How often a prompt is wrong in each attribute that is not asked for."""
 
 DEFECTS = (*DEGRADATIONS, "flicker")
@@ -210,6 +212,16 @@ def some_pairs(clips: Tensor, count: int, rng: random.Random) -> Tensor:
 
 
 def critic_texts() -> list[str]:
-    """What the critic's vocabulary should be good at: captions, its questions, its answers."""
-    often = [*(q.replace(PLACE, "") for q in ASPECTS.values()), *ANSWERS]
-    return [*every_caption("train"), *(often * 500)]
+    """What the critic's vocabulary should be good at: captions, its questions, its answers.
+
+    Chinese captions come in pieces: written without blanks, whole phrases would become one token,
+    in which no word can be told from another.
+    """
+    chinese = [
+        *CHINESE_WORDS.values(),
+        *(move for moves in CHINESE_MOVES.values() for move in moves),
+    ]
+    for template in CHINESE_TEMPLATES:
+        chinese += re.split(r"\{\w+\}", template)
+    often = [*(q.replace(PLACE, "") for q in ASPECTS.values()), *ANSWERS, *chinese]
+    return [*(caption for caption in every_caption("train") if caption.isascii()), *(often * 500)]

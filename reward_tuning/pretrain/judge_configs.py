@@ -55,7 +55,7 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
-    "qwen-critic": Schedule(steps=1000, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
+    "qwen-critic": Schedule(steps=1400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights."""
 
