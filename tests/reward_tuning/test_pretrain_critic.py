@@ -89,7 +89,7 @@ def test_what_is_not_asked_for_varies() -> None:
         for name in ATTRIBUTES:
             changed[name] += getattr(said, name) != getattr(scene, name)
     assert changed.pop("colour") == 0
-    assert all(0.2 < times / 400 < 0.4 for times in changed.values()), changed
+    assert all(0.3 < times / 400 < 0.5 for times in changed.values()), changed
 
 
 def test_flicker_changes_brightness_from_frame_to_frame_and_nothing_else_does() -> None:
@@ -141,8 +141,6 @@ def test_training_writes_a_folder_that_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judge_critic, "LESSON", 2)
-    monkeypatch.setattr(judge_critic, "CAPTIONS_FROM", 3)
-    monkeypatch.setattr(judge_critic, "WORDS_FROM", 4)
     monkeypatch.setattr(judge_critic, "LESSON_BATCH", 4)
     monkeypatch.setattr(judge_critic, "BATCH", 2)
     numbers: list[dict[str, float]] = []
@@ -157,10 +155,8 @@ def test_training_writes_a_folder_that_loads(
     )
     folder = judge_critic.train_critic(run)
     assert len(numbers) == 5
-    assert "answers/object" not in numbers[1]
-    assert "answers/object" in numbers[2]
-    assert ["caption" in row for row in numbers] == [False, False, False, True, True]
-    assert ["words" in row for row in numbers] == [False, False, False, False, True]
+    for name in ("answers/object", "caption", "words"):
+        assert [name in row for row in numbers] == [False, False, True, True, True]
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert sizes["model.safetensors"] < 1.5e6
     critic = load_reward("qwen_critic", folder)
