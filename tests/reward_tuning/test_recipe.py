@@ -352,7 +352,7 @@ def test_kinds_keys_are_the_loaders_keywords() -> None:
     for kind in LOADED:
         keywords = inspect.signature(loader_of(kind)).parameters
         keys = set(KINDS[kind].model_fields) - NOT_LOADED
-        elsewhere = {"device", "folder", "pool"} | NOT_IN_RECIPES.get(kind, set())
+        elsewhere = {"device", "folder", "pool", "model"} | NOT_IN_RECIPES.get(kind, set())
         assert keys == set(keywords) - elsewhere, kind
         assert issubclass(KINDS[kind], FramesSection)
         for key in keys - {"checkpoint"}:
