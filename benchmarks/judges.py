@@ -53,12 +53,24 @@ SHIPPED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "aesthetic": ("aesthetic", "tiny/aesthetic.safetensors", {}),
     "pickscore": ("pickscore", "tiny/pickscore.safetensors", {}),
     "aesthetic-v2-5": ("aesthetic_v2_5", "tiny/aesthetic-v2-5.safetensors", {}),
+    "image-reward": ("image_reward", "tiny/image-reward.safetensors", {}),
+    "mps": ("mps", "tiny/mps.safetensors", {}),
+    "qwen-critic": ("qwen_critic", "tiny/qwen-critic", {}),
+    "motion-energy": ("motion_energy", None, {}),
+    "motion-flow": ("motion_flow", None, {}),
+    "flicker": ("flicker", None, {}),
+    "consistency": ("consistency", "tiny/clip.safetensors", {}),
 }
 """Name in the table -> kind, checkpoint (None for a kind without a file) and the kind's options."""
 
 LATENT = "latent-clip"  # sees latents: its costs are those of the embedded VAE's encoder, too
 
-FULL_SIZE = {"hps": "ViT-H-14", "clip": "ViT-H-14", "aesthetic": "ViT-L-14-quickgelu"}
+FULL_SIZE = {
+    "hps": "ViT-H-14",
+    "clip": "ViT-H-14",
+    "pickscore": "ViT-H-14",
+    "aesthetic": "ViT-L-14-quickgelu",
+}
 """Kind -> open_clip's architecture of its published file."""
 
 
