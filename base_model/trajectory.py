@@ -1,0 +1,264 @@
+"""Trajectories: points that objects shall pass, drawn as the heat-map clip a control model reads.
+
+A points file is JSON::
+
+    {
+      "coordinates": "relative",
+      "objects": [
+        {"name": "ball", "points": [{"x": 0.1, "y": 0.5, "frame": 0},
+                                    {"x": 0.9, "y": 0.5, "frame": 8}]}
+      ]
+    }
+
+A bare list of points is one object in pixels, a list of such lists is several: what the spline
+editors of node interfaces write.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from base_model.errors import GeneratorError
+
+Coordinates = Literal["pixel", "relative"]
+COORDINATES: tuple[Coordinates, ...] = ("pixel", "relative")
+
+PATCH = 200
+"""Side of the picture of one spot before it is scaled, in pixels; its centre is at 100, 100."""
+
+SPREAD = 40.0
+"""Standard deviation of the spot's Gaussian in that picture."""
+
+CUTOFF = 99
+"""Radius at which the spot ends in that picture."""
+
+RADIUS = 50
+"""Half the side of a spot in a clip of 1280 x 720; it goes with the root of the area."""
+
+SMALLEST_SIDE = 4
+"""A spot of which less than 4 x 4 pixels are inside the frame is not drawn."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """The points of one object, as its file has them.
+
+    Attributes:
+        name: What errors call it.
+        points: ``(n, 2)`` float64, x and y, n >= 1.
+        times: Frame numbers of the points, increasing; None spreads the points evenly over the
+            clip, the first on the first frame and the last on the last.
+        coordinates: "pixel": x from 0 to width - 1, y from 0 to height - 1. "relative": both from
+            0 to 1, where 1 is the last pixel.
+    """
+
+    name: str
+    points: NDArray[np.float64]
+    times: NDArray[np.int64] | None
+    coordinates: Coordinates
+
+
+def read_points_file(path: str | Path) -> list[Track]:
+    """Reads a points file.
+
+    Args:
+        path: A JSON file: an object with ``objects`` and, where not in pixels, ``coordinates``;
+            a list of points; or a list of lists of points. A point has ``x``, ``y`` and, either in
+            all points of an object or in none, ``frame``.
+
+    Returns:
+        One track for each object, in the file's order.
+
+    Raises:
+        GeneratorError: When the file is not there, is no JSON or does not have this form. The text
+            names file, object and point.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GeneratorError(
+            f"{path}: the points file cannot be read ({error.strerror or error}). Give the path of "
+            "a JSON file."
+        ) from error
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise GeneratorError(f"{path}: the points file is no valid JSON: {error}.") from error
+    coordinates, entries = _entries(content, path)
+    return [_track(entry, i, coordinates, path) for i, entry in enumerate(entries)]
+
+
+def track_pixels(
+    track: Track, frames: int, height: int, width: int, source: str = "the trajectory"
+) -> NDArray[np.int64]:
+    """Where an object is in every frame: linear between its points, at rest before and after them.
+
+    Args:
+        track: The object.
+        frames: Frames of the clip.
+        height: Of the clip, in pixels.
+        width: Of the clip, in pixels.
+        source: What the error calls the trajectory: the path of its file.
+
+    Returns:
+        ``(frames, 2)``: x and y in whole pixels.
+
+    Raises:
+        GeneratorError: When a point lies outside the picture or its frame outside the clip, or
+            there are more points without frames than the clip has frames.
+    """
+    where = f"{source}, object {track.name!r}"
+    if track.times is None:
+        if len(track.points) > frames:
+            raise GeneratorError(
+                f"{where}: {len(track.points)} points for a clip of {frames} frames. Without "
+                "'frame' there may be at most one point for each frame."
+            )
+        times = np.linspace(0, frames - 1, len(track.points))
+    else:
+        times = track.times.astype(np.float64)
+    relative = track.coordinates == "relative"
+    limits = np.array([1.0, 1.0] if relative else [width - 1, height - 1])
+    for time, point in zip(times, track.points, strict=True):
+        if not 0 <= time <= frames - 1:
+            raise GeneratorError(
+                f"{where}: a point at frame {time:g}; the clip of {frames} frames has 0 to "
+                f"{frames - 1}. Move the point or make a longer clip."
+            )
+        if not ((point >= 0) & (point <= limits)).all():
+            unit = "in relative coordinates" if relative else f"in {width} x {height} pixels"
+            raise GeneratorError(
+                f"{where}, frame {time:g}: the point ({point[0]:g}, {point[1]:g}) is outside the "
+                f"picture; {unit} x runs from 0 to {limits[0]:g} and y from 0 to {limits[1]:g}. "
+                "Move the point inside, or give 'coordinates' as it is meant."
+            )
+    pixels = track.points * [width - 1, height - 1] if relative else track.points
+    path = [np.interp(np.arange(frames), times, pixels[:, axis]) for axis in range(2)]
+    return np.rint(np.stack(path, axis=1)).astype(np.int64)
+
+
+def heat_maps(
+    tracks: list[Track], frames: int, height: int, width: int, source: str = "the trajectory"
+) -> NDArray[np.uint8]:
+    """The control clip of a trajectory, as the published node draws it.
+
+    A spot is a Gaussian (:data:`SPREAD`, cut off at :data:`CUTOFF`, 255 at its centre) in a square
+    of half side ``int(50 sqrt(height width / (1280 720)))``. At the picture's edge the whole spot
+    is squeezed into what is left of the square, and below :data:`SMALLEST_SIDE` pixels it is left
+    out. Several objects: the larger level of each pixel.
+
+    Args:
+        tracks: One for each object, at least one.
+        frames: Frames of the clip.
+        height: Of the clip, in pixels.
+        width: Of the clip, in pixels.
+        source: What errors call the trajectory: the path of its file.
+
+    Returns:
+        ``(frames, height, width)`` uint8, black background; /255 in all three channels is the
+        control clip.
+
+    Raises:
+        GeneratorError: As in :func:`track_pixels`, or when the picture is so small that no spot is
+            drawn in it.
+    """
+    import cv2
+
+    radius = int(RADIUS * np.sqrt(height * width / (1280 * 720)))
+    if 2 * radius < SMALLEST_SIDE:
+        raise GeneratorError(
+            f"{source}: a spot in a clip of {height} x {width} would be {2 * radius} pixels wide, "
+            f"and below {SMALLEST_SIDE} none is drawn. Make the clip at least 48 x 48."
+        )
+    spot = _spot()
+    clip = np.zeros((frames, height, width), dtype=np.uint8)
+    for track in tracks:
+        for picture, (x, y) in zip(
+            clip, track_pixels(track, frames, height, width, source).tolist(), strict=True
+        ):
+            left, right = max(x - radius, 0), min(x + radius, width - 1)
+            top, bottom = max(y - radius, 0), min(y + radius, height - 1)
+            if min(right - left, bottom - top) < SMALLEST_SIDE:
+                continue
+            box = picture[top:bottom, left:right]
+            np.maximum(box, cv2.resize(spot, (right - left, bottom - top)), out=box)
+    return clip
+
+
+def _spot() -> NDArray[np.uint8]:
+    """``(200, 200)``: one spot, 255 at (100, 100)."""
+    y, x = np.mgrid[:PATCH, :PATCH] - PATCH // 2
+    square = x * x + y * y
+    level = np.exp(-square / (2 * SPREAD**2)) * (square <= CUTOFF**2)
+    return (level * 255).astype(np.uint8)
+
+
+def _entries(content: Any, path: Path) -> tuple[Coordinates, list[Any]]:
+    """Coordinates and objects of a file's content, the objects not yet checked."""
+    coordinates: Any = "pixel"
+    if isinstance(content, dict):
+        unknown = sorted(set(content) - {"coordinates", "objects"})
+        if unknown:
+            raise GeneratorError(
+                f"{path}: unknown key {unknown[0]!r}; a points file has 'coordinates' and "
+                "'objects'."
+            )
+        coordinates = content.get("coordinates", "pixel")
+        entries = content.get("objects")
+    elif isinstance(content, list) and content and all(isinstance(e, list) for e in content):
+        entries = [{"points": points} for points in content]
+    else:
+        entries = [{"points": content}] if content else content
+    if coordinates not in COORDINATES:
+        raise GeneratorError(
+            f"{path}: 'coordinates' is {coordinates!r}; allowed are {' and '.join(COORDINATES)}."
+        )
+    if not isinstance(entries, list) or not entries:
+        raise GeneratorError(
+            f"{path}: no objects. A points file is "
+            '{"objects": [{"points": [{"x": 10, "y": 20}, ...]}, ...]} or a list of points.'
+        )
+    return coordinates, entries
+
+
+def _track(entry: Any, index: int, coordinates: Coordinates, path: Path) -> Track:
+    """One object of a file, checked."""
+    name = str(entry.get("name", index)) if isinstance(entry, dict) else str(index)
+    where = f"{path}, object {name!r}"
+    if not isinstance(entry, dict) or not set(entry) <= {"name", "points"}:
+        raise GeneratorError(f"{where}: an object has 'points' and may have a 'name', got {entry}.")
+    points = entry.get("points")
+    if not isinstance(points, list) or not points:
+        raise GeneratorError(
+            f'{where}: no points. Give a list of {{"x": ..., "y": ...}}, each with or without '
+            '"frame".'
+        )
+    for i, point in enumerate(points):
+        _check_point(point, f"{where}, point {i}")
+    timed = ["frame" in point for point in points]
+    if any(timed) and not all(timed):
+        raise GeneratorError(
+            f"{where}, point {timed.index(False)}: 'frame' is missing, which other points of the "
+            "object have. Give it in all of them or in none."
+        )
+    times = np.array([point["frame"] for point in points]) if all(timed) else None
+    if times is not None and (np.diff(times) <= 0).any():
+        raise GeneratorError(
+            f"{where}: the frames {times.tolist()} must increase from point to point."
+        )
+    places = np.array([[point["x"], point["y"]] for point in points], dtype=np.float64)
+    return Track(name, places, times, coordinates)
+
+
+def _check_point(point: Any, where: str) -> None:
+    form = '{"x": ..., "y": ...} and possibly "frame"'
+    if not isinstance(point, dict) or not {"x", "y"} <= set(point) <= {"x", "y", "frame"}:
+        raise GeneratorError(f"{where}: got {point!r}; a point is {form}.")
+    for key, value in point.items():
+        kinds = int if key == "frame" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not np.isfinite(value):
+            wanted = "a whole number" if key == "frame" else "a finite number"
+            raise GeneratorError(f"{where}: {key!r} is {value!r}, not {wanted}. A point is {form}.")
