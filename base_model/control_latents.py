@@ -1,6 +1,5 @@
 """Control conditions: a control clip or camera rays, and a reference image, as latent channels."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -95,29 +94,6 @@ def reference_latents(
         )
     first = magvit.encode(vae, reference[:, None])
     return torch.cat([first, first.new_zeros(*first.shape[:2], shape[2] - 1, *shape[3:])], dim=2)
-
-
-def pixel_maximum(controls: Sequence[Tensor]) -> Tensor:
-    """Several control clips as one: at each pixel the largest value, as the published node does.
-
-    Args:
-        controls: At least one, each ``(b, f, 3, H, W)`` or all without the batch.
-
-    Returns:
-        The same shape.
-
-    Raises:
-        GeneratorError: When the shapes differ.
-    """
-    first, *rest = controls
-    for other in rest:
-        if other.shape != first.shape:
-            raise GeneratorError(
-                f"Control clips of shapes {tuple(first.shape)} and {tuple(other.shape)} cannot be "
-                "put together. They must have the same frames and size."
-            )
-        first = torch.maximum(first, other)
-    return first
 
 
 def _zeros(vae: Any, shape: tuple[int, ...]) -> Tensor:

@@ -18,7 +18,7 @@ from base_model.conditions import Condition, ConditionInputs, GuidedCondition, T
 from base_model.corrections import correct
 from base_model.errors import GeneratorError
 from base_model.inpainting import KEPT_NOISE
-from base_model.kinds import KINDS, Kind
+from base_model.kinds import Kind, kind_of
 from base_model.prompt_encoder import PromptEncoder
 from base_model.shipped import resolve_checkpoint
 
@@ -47,13 +47,7 @@ class Generator:
         *,
         fp32_timesteps: bool = False,
     ) -> None:
-        channels = transformer.config.in_channels
-        if channels not in KINDS:
-            raise GeneratorError(
-                f"The transformer takes {channels} input channels; known are "
-                f"{', '.join(map(str, KINDS))} (text, inpaint, control, camera). "
-                "Use an EasyAnimateV5.1 checkpoint (V5's control model, with 32, is not supported)."
-            )
+        kind_of(transformer.config.in_channels)  # refuses others
         if transformer.config.out_channels != vae.config.latent_channels:
             raise GeneratorError(
                 f"The transformer makes {transformer.config.out_channels} latent channels and the "
@@ -107,7 +101,7 @@ class Generator:
     @property
     def kind(self) -> Kind:
         """Which conditions the checkpoint takes."""
-        return KINDS[self.transformer.config.in_channels]
+        return kind_of(self.transformer.config.in_channels)
 
     def condition(
         self,

@@ -6,9 +6,11 @@ of its condition. Everything that a condition leaves out is zero there.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from base_model.errors import GeneratorError
+from base_model.weight_files import read_json
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,31 @@ KINDS: Mapping[int, Kind] = {
     )
 }
 """Input channels of the transformer to the kind of checkpoint."""
+
+
+def kind_of(channels: int) -> Kind:
+    """The kind with so many input channels.
+
+    Raises:
+        GeneratorError: When there is none.
+    """
+    if channels not in KINDS:
+        raise GeneratorError(
+            f"The transformer takes {channels} input channels; known are "
+            f"{', '.join(map(str, KINDS))} (text, inpaint, control, camera). "
+            "Use an EasyAnimateV5.1 checkpoint (V5's control model, with 32, is not supported)."
+        )
+    return KINDS[channels]
+
+
+def kind_of_checkpoint(folder: Path) -> Kind:
+    """The kind of a checkpoint on disk, from its config alone.
+
+    Args:
+        folder: With ``transformer/config.json``, in either layout.
+
+    Raises:
+        GeneratorError: When there is no such config, or no such kind.
+    """
+    config = read_json(folder / "transformer" / "config.json")
+    return kind_of(config.get("in_channels", 0))

@@ -1,6 +1,7 @@
 """Clips as files: mp4, gif and png, read and written; two clips side by side."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,12 @@ def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int
         _atomically(path, lambda part: _write_mp4(part, video, fps))
 
 
-def read_clip(path: str | Path) -> Tensor:
+def read_clip(path: str | Path, most: int | None = None) -> Tensor:
     """Read a clip.
 
     Args:
         path: An mp4, webm or gif file.
+        most: Read no more frames than these; None for all.
 
     Returns:
         `(f, 3, H, W)` float32 in [0, 1].
@@ -66,7 +68,8 @@ def read_clip(path: str | Path) -> Tensor:
         raise TuningError(f"clip {path}: no such file")
     plugin = "FFMPEG" if path.suffix.lower() in VIDEOS else "pillow"
     try:
-        video = np.stack([np.asarray(frame)[..., :3] for frame in iio.imiter(path, plugin=plugin)])
+        frames = itertools.islice(iio.imiter(path, plugin=plugin), most)
+        video = np.stack([np.asarray(frame)[..., :3] for frame in frames])
     except (OSError, ValueError, RuntimeError, StopIteration) as error:
         raise TuningError(f"clip {path}: not a video that can be read ({error})") from error
     return torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,288 @@
+"""What a clip shall follow, as files and words, and read from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reward_tuning.errors import TuningError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from base_model.camera import Poses
+    from base_model.conditions import ConditionInputs
+
+POSE_ENDING = ".txt"
+_FILES = ("image", "end_image", "video", "mask", "extend", "reference", "trajectory")
+
+
+@dataclass(frozen=True)
+class ConditionFiles:
+    """Where the parts of a condition are. Files are absolute paths; nothing given is text alone.
+
+    Attributes:
+        image: Picture that the clip starts with.
+        end_image: Picture that it ends with.
+        video: Clip to be changed.
+        mask: White where the video is to be made anew: a picture, or a clip.
+        extend: Clip to be gone on with.
+        keep_frames: How many first frames of it are kept; None for all.
+        control: Control clips, put together by the brightest value of each pixel.
+        control_type: How they are made from these files: `canny`, `scribble`, or `raw` for control
+            clips that were made elsewhere (`video` means the same).
+        reference: Picture of what things look like.
+        trajectory: Points file, drawn into the control clip.
+        camera: A pose file, or a motion in words.
+        camera_speed: Factor on a motion in words.
+    """
+
+    image: str | None = None
+    end_image: str | None = None
+    video: str | None = None
+    mask: str | None = None
+    extend: str | None = None
+    keep_frames: int | None = None
+    control: tuple[str, ...] = ()
+    control_type: str = "raw"
+    reference: str | None = None
+    trajectory: str | None = None
+    camera: str | None = None
+    camera_speed: float = 1.0
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Name to value of what differs from nothing."""
+        nothing = ConditionFiles()
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: value for k, value in named.items() if value != getattr(nothing, k)}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of `base_model.conditions.ConditionInputs` that these files become."""
+        became = {"extend": ("video", "mask"), "trajectory": ("control",)}
+        settings = {"keep_frames", "control_type", "camera_speed"}
+        names = [became.get(name, (name,)) for name in self.given if name not in settings]
+        return tuple(dict.fromkeys(name for group in names for name in group))
+
+    @property
+    def paths(self) -> dict[str, tuple[Path, ...]]:
+        """Name to the files that are to be there."""
+        found = {}
+        for name, value in self.given.items():
+            if name == "control":
+                found[name] = tuple(map(Path, value))
+            elif name in _FILES or (name == "camera" and is_pose_file(value)):
+                found[name] = (Path(value),)
+        return found
+
+    def told(self) -> str:
+        """As an error says it: `image a.png, camera pan left`."""
+        return ", ".join(
+            f"{name.replace('_', ' ')} {' '.join(value) if isinstance(value, tuple) else value}"
+            for name, value in self.given.items()
+        )
+
+    def check(self, strength: float) -> None:
+        """Refuse parts that do not go together, before any file is read.
+
+        Args:
+            strength: Share of the sampler's steps that is run, from the noised video on.
+
+        Raises:
+            TuningError: Names both parts and the rule.
+        """
+        given = self.given
+        for name, other in (
+            ("mask", "video"),
+            ("keep_frames", "extend"),
+            ("control_type", "control"),
+            ("camera_speed", "camera"),
+        ):
+            if name in given and other not in given:
+                raise TuningError(f"{_flag(name)} is for {_flag(other)}, which is not given")
+        if {"video", "extend"} <= given.keys():
+            raise TuningError("video and extend: give the clip as one of them")
+        if "camera_speed" in given and is_pose_file(given["camera"]):
+            raise TuningError(
+                f"camera {self.camera} is a pose file, whose speed is its own; camera speed is for "
+                "motions in words"
+            )
+        if strength < 1.0 and "video" not in given:
+            raise TuningError(
+                f"strength {strength:g}: sampling then starts from a video, and none is given"
+            )
+        if "video" in given and "mask" not in given and strength >= 1.0:
+            raise TuningError(
+                f"video {self.video}: with strength 1 and no mask nothing of it is left; give a "
+                "strength below 1 (0.7 is usual), or a mask"
+            )
+
+
+NOTHING = ConditionFiles()
+
+
+@dataclass(frozen=True)
+class AskedCondition:
+    """A condition read from its files.
+
+    Attributes:
+        inputs: Of one clip, on the CPU.
+        heat_maps: `(f, H, W)` uint8, of the trajectory.
+        poses: `(f, 19)`, of the camera.
+    """
+
+    inputs: ConditionInputs
+    heat_maps: NDArray[np.uint8] | None = None
+    poses: Poses | None = None
+
+
+def is_pose_file(camera: str) -> bool:
+    """Whether a camera is given by a file, and not in words."""
+    return camera.lower().endswith(POSE_ENDING)
+
+
+def resolved(values: Mapping[str, Any], folder: Path) -> ConditionFiles:
+    """The files that a prompt's keys or a command's options name.
+
+    Args:
+        values: Names of `ConditionFiles` to values; None for what is not given.
+        folder: That relative paths start from.
+
+    Raises:
+        TuningError: A file is not there.
+    """
+
+    def place(value: str) -> str:
+        return str((folder / Path(value).expanduser()).resolve())
+
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name == "control":
+            found[name] = tuple(place(one) for one in value)
+        elif name in _FILES or (name == "camera" and is_pose_file(value)):
+            found[name] = place(value)
+        else:
+            found[name] = value
+    files = ConditionFiles(**found)
+    for name, paths in files.paths.items():
+        for path in paths:
+            if not path.is_file():
+                raise TuningError(f"{_flag(name)} {path}: no such file")
+    return files
+
+
+def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> AskedCondition:
+    """Read a condition's files, at a clip's size.
+
+    Args:
+        files: At least one thing given, and checked.
+        size: Frames, height and width of the clip.
+
+    Raises:
+        TuningError: A file cannot be read, is shorter than the clip, or does not fit another.
+        GeneratorError: A pose or points file that is not valid, or a motion that is not known.
+    """
+    from base_model.conditions import ConditionInputs
+    from reward_tuning.frame_files import fitted, read_picture
+
+    frames, height, width = size
+
+    def picture(path: str | None) -> Tensor | None:
+        return None if path is None else fitted(read_picture(path)[None], height, width)
+
+    video, mask = _video(files, size)
+    control, heat_maps = _control(files, size)
+    poses, rays = _camera(files, size)
+    inputs = ConditionInputs(
+        image=picture(files.image),
+        end_image=picture(files.end_image),
+        video=video,
+        mask=mask,
+        control=control,
+        reference=picture(files.reference),
+        camera=rays,
+        frames=frames,
+    )
+    return AskedCondition(inputs, heat_maps, poses)
+
+
+def _video(
+    files: ConditionFiles, size: tuple[int, int, int]
+) -> tuple[Tensor | None, Tensor | None]:
+    """`(1, f, 3, H, W)` and its mask."""
+    from base_model.inpainting import prolonged
+    from reward_tuning.clips import read_clip
+    from reward_tuning.frame_files import binary_mask, fitted, read_frames, read_mask
+
+    frames, height, width = size
+    if files.extend is not None:
+        known = read_clip(files.extend, most=frames)
+        keep = len(known) if files.keep_frames is None else files.keep_frames
+        if not 1 <= keep <= len(known) or keep >= frames:
+            raise TuningError(
+                f"extend {files.extend}: {keep} of its {len(known)} first frames cannot be kept in "
+                f"a clip of {frames}; keep 1 to {min(len(known), frames - 1)} of them"
+                if frames > 1
+                else f"extend {files.extend}: a clip of 1 frame is no longer than its beginning"
+            )
+        return prolonged(fitted(known[:keep], height, width)[None], frames)
+    if files.video is None:
+        return None, None
+    clip = read_frames(files.video, frames, "video")
+    video = fitted(clip, height, width)[None]
+    if files.mask is None:
+        return video, None
+    levels = read_mask(files.mask, frames, tuple(clip.shape[2:]), files.video)  # type: ignore[arg-type]
+    return video, binary_mask(fitted(levels, height, width))[None]
+
+
+def _control(
+    files: ConditionFiles, size: tuple[int, int, int]
+) -> tuple[Tensor | None, NDArray[np.uint8] | None]:
+    """`(1, f, 3, H, W)` and the trajectory's heat maps in it."""
+    import torch
+
+    from base_model.preprocessors import combine_controls, control_clip
+    from base_model.trajectory import heat_maps, read_points_file
+    from reward_tuning.frame_files import fitted, read_frames
+
+    frames, height, width = size
+    kind = "video" if files.control_type == "raw" else files.control_type
+    clips = [
+        control_clip(kind, fitted(read_frames(path, frames, "control video"), height, width))
+        for path in files.control
+    ]
+    levels = None
+    if files.trajectory is not None:
+        levels = heat_maps(read_points_file(files.trajectory), *size, source=files.trajectory)
+        spots = torch.from_numpy(levels).float() / 255
+        clips.append(spots[:, None].expand(-1, 3, -1, -1))
+    return (combine_controls(clips)[None] if clips else None), levels
+
+
+def _camera(
+    files: ConditionFiles, size: tuple[int, int, int]
+) -> tuple[Poses | None, Tensor | None]:
+    """Poses of the frames and their rays, `(1, 6, f, H, W)`."""
+    from base_model.camera import clip_poses, plucker_rays, read_pose_file
+    from base_model.camera_motions import motion_poses
+
+    if files.camera is None:
+        return None, None
+    frames, height, width = size
+    if is_pose_file(files.camera):
+        poses = clip_poses(read_pose_file(files.camera), frames, source=files.camera)
+    else:
+        poses = motion_poses(files.camera, frames, files.camera_speed)
+    return poses, plucker_rays(poses, height, width).permute(3, 0, 1, 2)[None]
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", " ")
