@@ -96,6 +96,8 @@ class ConditionFiles:
         Raises:
             TuningError: Names both parts and the rule.
         """
+        if not 0.0 < strength <= 1.0:
+            raise TuningError(f"strength {strength:g}; allowed: above 0, up to 1")
         given = self.given
         for name, other in (
             ("mask", "video"),

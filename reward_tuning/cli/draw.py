@@ -111,10 +111,13 @@ def _loaded(
     from base_model.checkpoint import local_folder
     from base_model.generator import load_generator
     from base_model.kinds import kind_of_checkpoint
+    from base_model.sampling import start_step
     from base_model.shipped import resolve_checkpoint
     from reward_tuning.condition_files import read_condition
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
+    for strength in request.strengths:
+        start_step(request.steps, strength)
     following = [one.files for one in request.prompts if one.files != NOTHING]
     if following:
         kind = kind_of_checkpoint(local_folder(resolve_checkpoint(request.checkpoint)))
