@@ -11,7 +11,8 @@ Prints one JSON object. At K = 1, 4, 10 and 25 active steps the arms are the scr
 own loop (`published tail-K`), the same with each block recomputed in the backward pass, as its
 command line has it (`checkpointed`), the same plan, guidance and frame on our engine (`ours
 tail-K`: the gradient is the same, number by number) and the shipped recipe's method (`ours
-drtune-K`: negative branch detached). All judge one frame of 25 sampling steps.
+drtune-K`: negative branch detached), also with 4 active steps in a call of the sweep. All judge one
+frame of 25 sampling steps.
 
 - `memory`: peak bytes of one step, `saved` for backward and `allocated` (`peak_memory.py` says what
   they are), ours over theirs, and how they grow with K;
@@ -39,6 +40,7 @@ from accelerate import Accelerator
 from benchmarks.contestants import (
     Arm,
     Contestant,
+    at_once,
     checkpointed,
     published_arm,
     recipe_arm,
@@ -63,7 +65,8 @@ def tell(text: str) -> None:
 def arms_of(k: int) -> list[Arm]:
     """Whole step graphs in both loops, and the published one as its command line has it."""
     published = published_arm("tail", k)
-    return [published, checkpointed(published), same_gradient_arm(k), recipe_arm(k)]
+    ours = recipe_arm(k)
+    return [published, checkpointed(published), same_gradient_arm(k), ours, at_once(ours, 4)]
 
 
 def measure_memory(ks: Sequence[int], accelerator: Accelerator) -> dict[str, Any]:

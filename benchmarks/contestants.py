@@ -60,6 +60,12 @@ def recipe_arm(active_steps: int) -> Arm:
     return Arm(f"ours drtune-{active_steps}", False, (method, *LIKE_THE_SCRIPT))
 
 
+def at_once(arm: Arm, steps: int) -> Arm:
+    """The arm with so many active steps in one call of its sweep."""
+    overrides = (*arm.overrides, f"train.steps_at_once={steps}")
+    return replace(arm, name=f"{arm.name}, {steps} steps at once", overrides=overrides)
+
+
 def checkpointed(arm: Arm) -> Arm:
     """The arm with each transformer block recomputed in the backward pass."""
     overrides = (*arm.overrides, "train.gradient_checkpointing=true")

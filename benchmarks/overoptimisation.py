@@ -1,13 +1,14 @@
 """A run pushed too far, the same with each guard, and what it looks like.
 
-    python -m benchmarks.overoptimisation [--arms NAME ...] [--steps 240] [--every 60]
+    python -m benchmarks.overoptimisation [--arms NAME ...] [--steps 120] [--every 20]
                                           [--prompts 48] [--clock wall|process] [--output FOLDER]
     python -m benchmarks.overoptimisation --report FOLDER [--pictures FOLDER]
 
-The shipped recipe at five times its learning rate and three times its steps. Every `--every` steps
-held-out prompts are scored, one clip each from the same noise, by the judge that is trained on and
-by what it cannot fool: the held-out judge, the oracle, motion. Each arm is one line of runs.jsonl
-and a file of clips; arms that are there are not run again. The report needs matplotlib.
+DRTune on the aesthetic judge alone, which reads no prompt and has no upper end, at four times the
+shipped rate. Every `--every` steps held-out prompts are scored, one clip each from the same noise,
+by the judge that is trained on and by what it cannot fool: HPS, the held-out judge, the oracle,
+motion. Each arm is one line of runs.jsonl and a file of clips; arms that are there are not run
+again. The report needs matplotlib.
 """
 
 from __future__ import annotations
@@ -25,35 +26,53 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.machine import machine
-from benchmarks.trainee import CLOCKS, JUDGES, Trainee
+from benchmarks.trainee import CLOCKS, Trainee
 from reward_tuning.bootstrap import paired_difference
 from reward_tuning.clips import write_clip
 from reward_tuning.lora import scaled
 
-PUSHED = ("train.learning_rate=2.0e-3", "train.ema_decay=null")
+RECIPE = "tiny-draft-aesthetic"
+PUSHED = (
+    "method={kind: drtune, active_steps: 4}",
+    "sampling.steps=8",
+    "train.decoded=random-window",
+    "train.decoder_checkpointing=false",
+    "train.learning_rate=8.0e-4",
+    "train.ema_decay=null",
+    "train.anchor=0.0",
+)
+HPS = "{kind: hps, checkpoint: tiny/hps.safetensors, weight: 10.0}"
+AESTHETIC = "{kind: aesthetic, checkpoint: tiny/aesthetic.safetensors, weight: 0.1}"
 ARMS: dict[str, tuple[str, ...]] = {
     "pushed": PUSHED,
-    "anchor": (*PUSHED, "train.anchor=1.0"),
+    "quarter of the rate": (*PUSHED, "train.learning_rate=2.0e-4"),
+    "anchor": (*PUSHED, "train.anchor=0.1"),
     "replay": (*PUSHED, "train.replay={weight: 1.0, source: base, clips: 64}"),
-    "target": (*PUSHED, "rewards.0.target=0.84"),
+    "target": (*PUSHED, "rewards.0.target=8.4"),
     "harder judge": (
         *PUSHED,
         "rewards.0.flatten=0.02",
         "rewards.0.augmentation={crop: 0.2, noise: 0.05}",
     ),
-    "shipped rate": ("train.ema_decay=null",),
+    "two judges": (*PUSHED, f"rewards=[{AESTHETIC}, {HPS}]"),
 }
 DIALS = (0.5, 0.25)
 """Strengths at which the last adapter of the pushed run is measured again."""
 
-METRICS = ("hps", "clip_held_out", "oracle", "motion")
+METRICS = {
+    "aesthetic": "aesthetic, trained on",
+    "hps": "HPS",
+    "clip_held_out": "held-out judge",
+    "oracle": "oracle: everything right",
+    "motion": "motion",
+}
 SHOWN = 4
 """Prompts whose clips are kept."""
 
 
 def one_arm(name: str, steps: int, every: int, prompts: int, clock: str, output: Path) -> None:
     """Train an arm, measure it on the way, and write its line and clips."""
-    trainee = Trainee(JUDGES, ARMS[name], seed=0, clock=clock, prompts=prompts)
+    trainee = Trainee(RECIPE, ARMS[name], seed=0, clock=clock, prompts=prompts)
     points: list[dict[str, Any]] = []
     clips: dict[str, Tensor] = {}
 
@@ -120,8 +139,8 @@ def read(output: Path) -> list[dict[str, Any]]:
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Every measured moment against the base of its own run, in Markdown."""
     text = [
-        "| arm | at step | HPS | held-out judge | oracle, points | motion, % |",
-        "|" + "---|" * 6,
+        "| arm | at step | aesthetic | HPS | held-out judge | oracle, points | motion, % |",
+        "|" + "---|" * 7,
     ]
     for line in lines:
         base = line["points"][0]["values"]
@@ -129,8 +148,9 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
         for point in line["points"][1:]:
             cells = [line["arm"], point["at"]]
             for metric, factor, digits in (
-                ("hps", 1.0, 4),
-                ("clip_held_out", 1.0, 4),
+                ("aesthetic", 1.0, 2),
+                ("hps", 1.0, 3),
+                ("clip_held_out", 1.0, 3),
                 ("oracle", 100.0, 0),
                 ("motion", 100.0 / motion, 0),
             ):
@@ -141,6 +161,33 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
+def noticed(lines: Sequence[Mapping[str, Any]]) -> str:
+    """When each measure first says that an arm does harm, in Markdown.
+
+    That is the first measured step whose paired 95 % interval lies below 0; a dash for never.
+    """
+    watched = [metric for metric in METRICS if metric != "aesthetic"]
+    head = [METRICS[metric].split(":")[0] for metric in watched]
+    text = [
+        "| arm | " + " | ".join(head) + " | seconds a step |",
+        "|" + "---|" * (len(watched) + 2),
+    ]
+    for line in lines:
+        base = line["points"][0]["values"]
+        cells = [line["arm"]]
+        for metric in watched:
+            steps = [
+                point["at"]
+                for point in line["points"][1:]
+                if point["at"].isdigit()
+                and paired_difference(base[metric], point["values"][metric]).high < 0.0
+            ]
+            cells.append(f"step {steps[0]}" if steps else "-")
+        cells.append(f"{line['seconds_a_step']:.2f}")
+        text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
+
+
 def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Each measure against the step, one line an arm."""
     import matplotlib as mpl
@@ -148,23 +195,17 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    titles = {
-        "hps": "HPS, trained on",
-        "clip_held_out": "held-out judge",
-        "oracle": "oracle: everything right",
-        "motion": "motion",
-    }
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained", sharex=True)
-    for place, (metric, title) in zip(axes.flat, titles.items(), strict=True):
+    figure, axes = plt.subplots(2, 3, figsize=(13, 6.5), layout="constrained", sharex=True)
+    for place, (metric, title) in zip(axes.flat, METRICS.items(), strict=False):
         for line in lines:
             points = [p for p in line["points"] if p["at"].isdigit()]
             heights = [sum(p["values"][metric]) / len(p["values"][metric]) for p in points]
             place.plot([int(p["at"]) for p in points], heights, marker="o", label=line["arm"])
         place.set_title(title)
         place.grid(alpha=0.3)
-    for place in axes[1]:
         place.set_xlabel("step")
-    axes[0, 0].legend(fontsize="small")
+    axes[1, 2].axis("off")
+    axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -189,6 +230,7 @@ def report(output: Path, pictures: Path | None) -> None:
     """Print the table; draw the curves and a sheet of clips of each arm."""
     lines = read(output)
     print(table(lines))
+    print(noticed(lines))
     if pictures is None:
         return
     pictures.mkdir(parents=True, exist_ok=True)
@@ -203,8 +245,8 @@ def report(output: Path, pictures: Path | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What over-optimisation looks like.")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--every", type=int, default=60, help="steps between two measurements")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--every", type=int, default=20, help="steps between two measurements")
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
     parser.add_argument("--output", type=Path, default=Path("runs/overoptimisation"))

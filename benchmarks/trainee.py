@@ -65,6 +65,12 @@ class Trainee:
         measuring = load_recipe(JUDGES)
         self.sigmas = evaluation_sigmas(measuring)
         sections = [*measuring.rewards, *measuring.evaluation.held_out_rewards]
+        known = {section.label for section in sections}
+        sections += [  # what it is trained on, as far as that sees clips
+            section
+            for section in self.recipe.rewards
+            if section.label not in known and section.kind != "latent"
+        ]
         self.judges = load_judges(sections, self.recipe.sampling.frames, device)
         self.seconds = 0.0
         self.peak_bytes = 0

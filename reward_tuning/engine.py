@@ -10,7 +10,7 @@ The engine knows no model, no adapter and no configuration: `velocity(x, i)` is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,9 @@ from reward_tuning.plan import Plan, Renoised
 
 VelocityFn = Callable[[Tensor, int], Tensor]
 """`(x_i, i) -> v_i`: the guided velocity at step i, `(b, ...)` like x_i, differentiable."""
+
+ManyStepsFn = Callable[[Sequence[Tensor], Sequence[int]], list[Tensor]]
+"""`([x_i, ...], [i, ...]) -> [v_i, ...]`: the velocities of several steps from one model call."""
 
 StepLossFn = Callable[[int, Tensor, Tensor], Tensor]
 """`(i, x_i, v_i) -> scalar`: a regulariser of one active step, added to its backward."""
@@ -36,7 +39,7 @@ class StepReport:
         weight: |w_i|, the size of d(reward input)/d v_i.
         adjoint_norm: ||g|| that reached the step's output (before the weight and the rescale).
         gradient_norm: norm of this step's own contribution to `parameters`; None if they were not
-            given or the step is not active.
+            given, the step is not active, or other steps were swept in the same call.
         step_loss: value of the step's regulariser; 0 without one.
         rerun_error: ||x_i + d_i v_i - x_{i+1}|| / ||d_i v_i||, how far the re-run is from the
             rollout; 0 at a posterior-mean step, which has no next state.
@@ -216,6 +219,8 @@ def adjoint_sweep(
     rerun_tolerance: float = 0.1,
     adjoint_limit: float | None = None,
     step_norm: float | None = None,
+    many: ManyStepsFn | None = None,
+    at_once: int = 1,
 ) -> SweepReport:
     r"""Accumulate the gradient of the active steps' parameters, one step's graph at a time.
 
@@ -242,6 +247,10 @@ def adjoint_sweep(
             the length that its adjoint began with. Holds an exploding chain; None = exact.
         step_norm: give each active step's contribution to `parameters` this norm, whatever it was
             (a contribution of 0 stays 0), so that no step drowns the others. None = as it is.
+        many: `velocity` for several steps in one call.
+        at_once: so many active steps are swept in one call of `many`, where there is one and no
+            gradient flows on through their states. The memory is that of so many steps; the
+            gradient is the same to rounding.
 
     Returns:
         A report of each re-run step. Gradients are added to `.grad` of the velocity's leaves.
@@ -259,54 +268,56 @@ def adjoint_sweep(
     parameters = list(parameters)
     if adjoint_limit is not None and not adjoint_limit >= 1.0:
         raise TuningError(f"the adjoint's limit is {adjoint_limit}; allowed is 1 or more")
-    if step_norm is not None and not parameters:
-        raise TuningError("to give every step one norm, the sweep must be given the parameters")
+    if step_norm is not None and (not parameters or at_once > 1):
+        raise TuningError(
+            "to give every step one norm, the sweep must be given the parameters and sweep the "
+            "steps one at a time"
+        )
     scale = plan.gradient_scale
     active = set(plan.active)
     g = g.detach()
     longest = None if adjoint_limit is None else adjoint_limit * _lengths(g)
     reports = []
-    for i in plan.visited:
-        is_active = i in active
-        flows_on = plan.flows_through(i)
-        x = states[i].detach().requires_grad_(flows_on)
+    for group in _groups(plan, 1 if many is None else at_once):
+        is_active = group[0] in active
+        flows_on = plan.flows_through(group[0])
+        xs = [states[i].detach().requires_grad_(flows_on) for i in group]
+        alone = len(group) == 1
         with torch.enable_grad():
-            v = velocity(x, i)
-            if not v.requires_grad:
-                raise TuningError(
-                    f"the velocity of step {i} carries no gradient; attach an adapter and leave "
-                    "its parameters trainable while the sweep runs"
-                )
-            v = v.to(g.dtype)
-            rerun_error = _rerun_error(states, sigmas, i, v)
-            if not rerun_error <= rerun_tolerance and bool(v.isfinite().all()):
-                raise TuningError(
-                    f"the re-run of step {i} differs from the rollout by {rerun_error:.2g} of its "
-                    f"length (allowed {rerun_tolerance:.2g}), so its gradient would be wrong; set "
-                    "dropout to 0 and keep guidance and adapter scale as in the rollout"
-                )
-            product = (plan.weights[i] * g * v).sum()
-            regulariser = None
+            vs = [velocity(xs[0], group[0])] if alone or many is None else many(xs, group)
+            vs = [v.to(g.dtype) for v in vs]
+            rerun_errors = [
+                _checked_rerun(states, sigmas, i, v, rerun_tolerance)
+                for i, v in zip(group, vs, strict=True)
+            ]
+            product = sum((plan.weights[i] * g * v).sum() for i, v in zip(group, vs, strict=True))
+            assert isinstance(product, Tensor)
+            regularisers = []
             if not is_active:
-                (x_grad,) = torch.autograd.grad(product, x)
+                (x_grad,) = torch.autograd.grad(product, xs[0])
             else:
                 scalar = scale * product
                 if step_loss is not None:
-                    regulariser = step_loss(i, x, v)
-                    scalar = scalar + regulariser
-        gradient_norm = _backward(scalar, parameters, step_norm) if is_active else None
-        reports.append(
-            StepReport(
-                step=i,
-                active=is_active,
-                weight=abs(plan.weights[i]),
-                adjoint_norm=float(g.norm()),
-                gradient_norm=gradient_norm,
-                step_loss=0.0 if regulariser is None else float(regulariser.detach()),
-                rerun_error=rerun_error,
+                    of_steps = zip(group, xs, vs, strict=True)
+                    regularisers = [step_loss(i, x, v) for i, x, v in of_steps]
+                    scalar = scalar + sum(regularisers)
+        gradient_norm = None
+        if is_active:
+            gradient_norm = _backward(scalar, parameters if alone else [], step_norm)
+        for place, i in enumerate(group):
+            reports.append(
+                StepReport(
+                    step=i,
+                    active=is_active,
+                    weight=abs(plan.weights[i]),
+                    adjoint_norm=float(g.norm()),
+                    gradient_norm=gradient_norm,
+                    step_loss=float(regularisers[place].detach()) if regularisers else 0.0,
+                    rerun_error=rerun_errors[place],
+                )
             )
-        )
         if flows_on:
+            (x,) = xs
             if is_active:
                 assert x.grad is not None
                 x_grad = x.grad / scale
@@ -314,6 +325,22 @@ def adjoint_sweep(
             if longest is not None:
                 g = g * (longest / _lengths(g)).clamp(max=1.0).nan_to_num(1.0)
     return SweepReport(steps=tuple(reports), gradient_scale=scale)
+
+
+def _groups(plan: Plan, at_once: int) -> list[list[int]]:
+    """The steps of each call of the sweep: one, or several neighbours that know of no other."""
+    active = set(plan.active)
+    groups: list[list[int]] = []
+    room = 0
+    for i in plan.visited:
+        independent = i in active and not plan.flows_through(i)
+        if independent and room > 0:
+            groups[-1].append(i)
+            room -= 1
+        else:
+            groups.append([i])
+            room = at_once - 1 if independent else 0
+    return groups
 
 
 def _lengths(x: Tensor) -> Tensor:
@@ -345,6 +372,25 @@ def _backward(
         if old is not None:
             p.grad = old if p.grad is None else old.add_(p.grad)
     return norm
+
+
+def _checked_rerun(
+    states: list[Tensor], sigmas: Tensor, i: int, v: Tensor, tolerance: float
+) -> float:
+    """How far a step's re-run is from the rollout; refused where its gradient would be wrong."""
+    if not v.requires_grad:
+        raise TuningError(
+            f"the velocity of step {i} carries no gradient; attach an adapter and leave "
+            "its parameters trainable while the sweep runs"
+        )
+    error = _rerun_error(states, sigmas, i, v)
+    if not error <= tolerance and bool(v.isfinite().all()):
+        raise TuningError(
+            f"the re-run of step {i} differs from the rollout by {error:.2g} of its "
+            f"length (allowed {tolerance:.2g}), so its gradient would be wrong; set "
+            "dropout to 0 and keep guidance and adapter scale as in the rollout"
+        )
+    return error
 
 
 def _rerun_error(states: list[Tensor], sigmas: Tensor, i: int, v: Tensor) -> float:

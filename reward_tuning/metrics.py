@@ -197,6 +197,10 @@ def step_row(
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
+    def mean_if_known(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return mean(known) if known else None
+
     return {
         "step": step,
         "loss": means["loss"],
@@ -210,7 +214,7 @@ def step_row(
             {
                 "step": i,
                 "weight": mean([seen.weight for seen in found]),
-                "grad_norm": mean([seen.gradient_norm for seen in found]),
+                "grad_norm": mean_if_known([seen.gradient_norm for seen in found]),
                 "adjoint_norm": mean([seen.adjoint_norm for seen in found]),
                 "rerun_error": max(seen.rerun_error for seen in found),
             }

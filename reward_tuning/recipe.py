@@ -114,6 +114,12 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
     latents = (sampling.frames - 1) // TIME_STRIDE + 1
     if train is not None:
         yield from clip_conflicts(train)
+    if train is not None and train.normalise_steps and train.steps_at_once > 1:
+        yield Conflict(
+            ("train", "steps_at_once"),
+            train.steps_at_once,
+            "train.normalise_steps needs every step's own gradient; sweep them one at a time",
+        )
     if train is not None and train.decoded != "all" and train.decoded_latents > latents:
         yield Conflict(
             ("train", "decoded_latents"),

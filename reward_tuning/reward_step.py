@@ -103,6 +103,7 @@ def reward_step(
     share: float = 1.0,
     adjoint_limit: float | None = None,
     normalise_steps: bool = False,
+    steps_at_once: int = 1,
     merge: Merge = "sum",
     terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
     cheap: CheapSteps = CheapSteps(),  # noqa: B008  # frozen
@@ -121,6 +122,7 @@ def reward_step(
         share: Factor of the gradient: 1 / number of accumulated batches.
         adjoint_limit: Hold what flows through the states to so many times its first length.
         normalise_steps: Each active step contributes a gradient of one norm, together `share`.
+        steps_at_once: Active steps swept in one call where no gradient flows through their states.
         merge: How the judges' gradients become one.
         terms: What joins judges of frames.
         cheap: How the rollout computes the steps that the sweep does not run again.
@@ -201,6 +203,8 @@ def reward_step(
                     parameters=parameters,
                     adjoint_limit=adjoint_limit,
                     step_norm=share * part / len(plan.active) if normalise_steps else None,
+                    many=view.velocity.at_once,
+                    at_once=steps_at_once,
                 )
                 seen_steps = [
                     replace(step, step=step.step + view.first)

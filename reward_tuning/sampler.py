@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from base_model.generator import Generator, GuidedCondition, TextCondition
+from base_model.generator import Condition, Generator, GuidedCondition, TextCondition
 from base_model.guidance import (
     NegativeBranch,
     both_branches,
@@ -76,31 +76,12 @@ class ClipSampler:
 
     def velocity_of_one_rollout(
         self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
-    ) -> VelocityFn:
-        """As `velocity`, but a detached negative branch is run once a step and then remembered.
+    ) -> RolloutVelocity:
+        """As `velocity`, for one rollout, one adapter and its sweep.
 
-        It has no gradient and meets the same state again when the sweep re-runs a step. So without
-        gradient both branches run in one batch, as in the evaluation, and the sweep runs the
-        positive one alone. Only for one rollout, one adapter and its sweep: a function for the base
-        or another noise is another function.
+        A function for the base or another noise is another one.
         """
-        if negative != "detached" or self.guidance_scale == 1:
-            return self.velocity(condition, sigmas, negative)
-        remembered: dict[int, Tensor] = {}
-
-        def velocity(x: Tensor, i: int) -> Tensor:
-            if i in remembered:
-                v_positive = self.generator.velocity(x, sigmas[i], condition.positive)
-            elif torch.is_grad_enabled():
-                raise TuningError(f"step {i} shall be run again and was not in the rollout")
-            else:
-                both = both_branches(self.generator, x, sigmas[i], condition)
-                remembered[i], v_positive = both
-            return mixed_branches(
-                remembered[i], v_positive, self.guidance_scale, self.guidance_rescale
-            )
-
-        return velocity
+        return RolloutVelocity(self, condition, sigmas, negative)
 
     @torch.no_grad()
     def latents(
@@ -130,3 +111,95 @@ class ClipSampler:
             None if on_step is None else lambda i, _: on_step(i),
             self.guidance_rescale,
         )
+
+
+class RolloutVelocity:
+    """The guided velocity of one rollout, `(x_i, i) -> v_i`, which remembers what need not be run.
+
+    A detached negative branch has no gradient and meets the same state again when the sweep re-runs
+    a step. So without gradient both branches run in one batch, as in the evaluation, and the sweep
+    runs the positive one alone.
+
+    Args:
+        sampler: Of the clips.
+        condition: Of the clips, b of them or one for all.
+        sigmas: `(N + 1,)`, the rollout's table.
+        negative: The negative guidance branch.
+    """
+
+    def __init__(
+        self,
+        sampler: ClipSampler,
+        condition: GuidedCondition,
+        sigmas: Tensor,
+        negative: NegativeBranch,
+    ) -> None:
+        self.sampler = sampler
+        self.condition = condition
+        self.sigmas = sigmas
+        self.negative = negative
+        self.remembers = negative == "detached" and sampler.guidance_scale != 1
+        self._negative_branch: dict[int, Tensor] = {}
+
+    def __call__(self, x: Tensor, i: int) -> Tensor:
+        """The velocity `(b, 16, t, h, w)` at step i."""
+        if torch.is_grad_enabled() or not self.remembers or i in self._negative_branch:
+            return self.at_once([x], [i])[0]
+        sampler = self.sampler
+        both = both_branches(sampler.generator, x, self.sigmas[i], self.condition)
+        self._negative_branch[i], v_positive = both
+        return self._mixed(both[0], v_positive)
+
+    def at_once(self, xs: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
+        """The velocities of several steps of the rollout, from one call of as many batches."""
+        sampler, count = self.sampler, len(steps)
+        x = xs[0] if count == 1 else torch.cat(list(xs))
+        sigma = self.sigmas[steps[0]]
+        if count > 1:
+            sigma = self.sigmas[list(steps)].repeat_interleave(len(xs[0]))
+        if not self.remembers:
+            condition = GuidedCondition(
+                repeated(self.condition.positive, count), repeated(self.condition.negative, count)
+            )
+            v = guided_velocity(
+                sampler.generator,
+                x,
+                sigma,
+                condition,
+                sampler.guidance_scale,
+                self.negative,
+                sampler.guidance_rescale,
+            )
+            return list(v.chunk(count))
+        for i in steps:
+            if i not in self._negative_branch:
+                raise TuningError(f"step {i} shall be run again and was not in the rollout")
+        positive = repeated(self.condition.positive, count)
+        v_positive = sampler.generator.velocity(x, sigma, positive)
+        v_negative = [self._negative_branch[i] for i in steps]
+        return [
+            self._mixed(of_negative, of_positive)
+            for of_negative, of_positive in zip(v_negative, v_positive.chunk(count), strict=True)
+        ]
+
+    def _mixed(self, v_negative: Tensor, v_positive: Tensor) -> Tensor:
+        sampler = self.sampler
+        return mixed_branches(
+            v_negative, v_positive, sampler.guidance_scale, sampler.guidance_rescale
+        )
+
+
+def repeated(condition: Condition, count: int) -> Condition:
+    """A condition of b clips for `count` batches of them; what is one for all stays one."""
+    if count == 1:
+        return condition
+    tensors = {
+        field.name: getattr(condition, field.name)
+        for field in fields(condition)
+        if isinstance(getattr(condition, field.name), Tensor)
+    }
+    many = {
+        name: tensor if len(tensor) == 1 else tensor.repeat(count, *[1] * (tensor.ndim - 1))
+        for name, tensor in tensors.items()
+    }
+    return replace(condition, **many)

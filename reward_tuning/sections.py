@@ -625,6 +625,13 @@ class TrainSection(Section):
         description="Every active step contributes a gradient of the same norm. The size of the "
         "reward's gradient is then lost, a hinge that is nearly reached included",
     )
+    steps_at_once: Positive = Field(
+        default=1,
+        description="Active steps that the sweep runs in one call where the method stops the "
+        "gradient at their inputs (DRTune, FlowBP-Sparse): faster on small models, at the memory "
+        "of so many steps; the same gradient to rounding, but active_steps.grad_norm in the "
+        "metrics is null. Not with normalise_steps",
+    )
     decoded: Literal["all", "first", "random-window", "stratified"] = Field(
         default="all",
         description="What of a clip is decoded and judged in training: all, its first latents (as "

@@ -172,6 +172,7 @@ def optimiser_step(
             share=1.0 / train.gradient_accumulation,
             adjoint_limit=train.adjoint_limit,
             normalise_steps=train.normalise_steps,
+            steps_at_once=train.steps_at_once,
             merge=train.merge,
             terms=terms,
             cheap=parts.cheap,

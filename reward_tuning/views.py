@@ -12,11 +12,11 @@ from base_model.generator import GuidedCondition
 from base_model.guidance import NegativeBranch
 from reward_tuning.active_sets import shares_of
 from reward_tuning.cheap_steps import CheapSteps, Rollout, cheap_rollout
-from reward_tuning.engine import VelocityFn, leap_likeness, read_renoised, read_reward_input
+from reward_tuning.engine import leap_likeness, read_renoised, read_reward_input
 from reward_tuning.errors import TuningError
 from reward_tuning.plan import Plan
 from reward_tuning.restarts import Restart
-from reward_tuning.sampler import ClipSampler
+from reward_tuning.sampler import ClipSampler, RolloutVelocity
 from reward_tuning.seeds import derive_seed
 
 
@@ -36,7 +36,7 @@ class View:
     """
 
     x: Tensor
-    velocity: VelocityFn
+    velocity: RolloutVelocity
     states: list[Tensor]
     sigmas: Tensor
     plans: Mapping[Plan, float]

@@ -24,7 +24,7 @@ def recipe_of(arm: Arm) -> Recipe:
 
 
 def test_one_gradient_in_both_loops() -> None:
-    published, checkpointed, same, _ = arms_of(10)
+    published, checkpointed, same, *_ = arms_of(10)
     assert recipe_of(published) == recipe_of(same)
     assert (published.published, checkpointed.published, same.published) == (True, True, False)
     recipe = recipe_of(same)
@@ -44,7 +44,9 @@ def test_the_published_settings() -> None:
 @pytest.mark.parametrize("k", [1, 4, 10, 25])
 def test_the_recipes_method_with_another_number_of_steps(k: int) -> None:
     shipped = load_recipe(RECIPE, [*COMMON, *LIKE_THE_SCRIPT])
-    recipe = recipe_of(arms_of(k)[3])
+    ours, four_at_once = arms_of(k)[3:]
+    recipe = recipe_of(ours)
+    assert recipe_of(four_at_once).train.steps_at_once == 4
     assert recipe.train == shipped.train
     assert draw_frames(recipe, step=1, batch=0) == (0,)
     assert recipe.sampling == shipped.sampling

@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.overoptimisation import ARMS, METRICS, main, read, sheet, table
-from benchmarks.trainee import JUDGES
+from benchmarks.overoptimisation import (
+    ARMS,
+    METRICS,
+    RECIPE,
+    main,
+    noticed,
+    read,
+    sheet,
+    table,
+)
 from reward_tuning.loading import load_recipe
 
 
@@ -21,20 +29,31 @@ def line(arm: str, *oracle: float) -> dict[str, Any]:
         }
         for n, share in enumerate(oracle)
     ]
-    return {"arm": arm, "points": points}
+    return {"arm": arm, "points": points, "seconds_a_step": 1.5}
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_is_a_recipe(name: str) -> None:
-    assert load_recipe(JUDGES, ARMS[name]).method.kind == "drtune"
+    assert load_recipe(RECIPE, ARMS[name]).method.kind == "drtune"
 
 
 def test_the_table_compares_with_the_first_point() -> None:
     rows = table([line("pushed", 0.2, 0.2, 0.6), line("target", 0.0, 1.0)]).splitlines()
     assert len(rows) == 2 + 3
-    assert rows[2].startswith("| pushed | 30 | +0.0000 [")
+    assert rows[2].startswith("| pushed | 30 | +0.00 [")
     assert "| +20 [" in rows[3]
     assert "| +50 [" in rows[4]
+
+
+def test_harm_is_noticed_where_the_whole_interval_is_below_the_base() -> None:
+    harmed = line("pushed", 1.0, 1.0, 1.0)
+    for point in harmed["points"]:
+        point["values"]["oracle"] = [1.0] * 20
+    harmed["points"][1]["values"]["oracle"] = [1.0] * 19 + [0.0]  # the interval still holds 0
+    harmed["points"][2]["values"]["oracle"] = [1.0] * 10 + [0.0] * 10
+    rows = noticed([harmed]).splitlines()
+    assert rows[0] == "| arm | HPS | held-out judge | oracle | motion | seconds a step |"
+    assert rows[2] == "| pushed | - | - | step 60 | - | 1.50 |"
 
 
 def test_a_row_of_the_sheet_is_a_moment() -> None:
@@ -66,4 +85,4 @@ def test_an_arm_trains_and_is_reported(
     assert len({*map(tuple, (base, last, half))}) == 3
     monkeypatch.setattr("sys.argv", ["overoptimisation", "--report", str(tmp_path)])
     main()
-    assert capsys.readouterr().out.count("| pushed |") == 4
+    assert capsys.readouterr().out.count("| pushed |") == 4 + 1

@@ -218,6 +218,11 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
     [
         ({"method__active_steps": 17}, ("method", "active_steps"), "sampling.steps = 16"),
         ({"rewards": [HPS | {"frames": 10}]}, ("rewards", 0, "frames"), "a clip has 9 frames"),
+        (
+            {"train__steps_at_once": 2, "train__normalise_steps": True},
+            ("train", "steps_at_once"),
+            "every step's own gradient",
+        ),
         ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
         (
             {"sampling__guidance_range": [4.0, 2.0]},

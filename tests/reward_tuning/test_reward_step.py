@@ -143,6 +143,55 @@ def test_gradient_is_that_of_the_whole_chain(
     assert [seen.step for seen in report.steps] == sorted(one.plan.active, reverse=True)
 
 
+@pytest.mark.parametrize("negative", ["detached", "joint", "none"])
+@pytest.mark.parametrize("anchor", [0.0, 0.3])
+def test_several_steps_in_one_call_give_the_same_gradient(
+    sampler: ClipSampler, judge: FramedJudge, negative: NegativeBranch, anchor: float
+) -> None:
+    """Four active steps, three in a call and one alone, of another sigma each."""
+    one = batch(active_steps=4, early_stop=False, smallest_step=0.0)
+    options: dict[str, Any] = {"negative": negative, "anchor": anchor}
+    report, got = step(sampler, [judge], one, steps_at_once=3, **options)
+    _, _, expected = reference(sampler, judge, one, negative, anchor=anchor)
+    assert relative(got, expected) <= 1e-9
+    alone, _ = step(sampler, [judge], one, **options)
+    assert report.drift == (None if not anchor else pytest.approx(alone.drift, rel=1e-9))
+    assert [seen.step for seen in report.steps] == [3, 2, 1, 0]
+    assert [seen.gradient_norm is None for seen in report.steps] == [True, True, True, False]
+    assert report.steps[3].gradient_norm == pytest.approx(alone.steps[3].gradient_norm, rel=1e-9)
+    assert all(seen.rerun_error < 1e-12 for seen in report.steps)
+
+
+def test_several_steps_at_once_take_as_many_calls_fewer(
+    sampler: ClipSampler, judge: FramedJudge
+) -> None:
+    sizes: list[int] = []
+    hook = sampler.generator.transformer.register_forward_pre_hook(
+        lambda module, args: sizes.append(len(args[0]))
+    )
+    with hook:
+        step(sampler, [judge], batch(active_steps=4, early_stop=False, smallest_step=0.0))
+        alone = sizes.copy()
+        sizes.clear()
+        step(
+            sampler,
+            [judge],
+            batch(active_steps=4, early_stop=False, smallest_step=0.0),
+            steps_at_once=2,
+        )
+    assert alone == 4 * [4] + 4 * [2]  # both branches of two clips, then the positive one
+    assert sizes == 4 * [4] + 2 * [4]
+
+
+def test_steps_that_know_of_each_other_are_swept_alone(
+    sampler: ClipSampler, judge: FramedJudge
+) -> None:
+    one = batch("draft_k", active_steps=3, smallest_step=0.0)
+    report, got = step(sampler, [judge], one, steps_at_once=3)
+    assert relative(got, step(sampler, [judge], one)[1]) == 0.0
+    assert all(seen.gradient_norm is not None for seen in report.steps)
+
+
 def test_nested_gradient_with_a_remembered_negative_branch(
     sampler: ClipSampler, judge: FramedJudge
 ) -> None:
