@@ -247,6 +247,11 @@ class PromptStream:
             self._epoch = epoch
         return self._prompts[self._order[place]]
 
+    def drawn(self, count: int) -> list[Prompt]:
+        """Return each prompt that the first `count` positions hold, as often as its first epoch."""
+        # every epoch has the same prompts
+        return self.batch_at(0, min(count, len(self._prompts)))
+
     def batch_at(self, position: int, size: int) -> list[Prompt]:
         """Return `size` prompts from a position on."""
         return [self.prompt_at(position + offset) for offset in range(size)]
