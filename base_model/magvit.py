@@ -9,6 +9,8 @@ n latent frames are ``4 (n - 1) + 1`` frames of video, causal: the first k laten
 first ``4 (k - 1) + 1`` frames.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -76,6 +78,7 @@ def decode_video(
     *,
     detach_context: bool = False,
     checkpointing: bool = True,
+    around_latent: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> Tensor:
     """Unscaled latents to video, latent frame by latent frame.
 
@@ -89,6 +92,8 @@ def decode_video(
         frames: As in :func:`decode`.
         detach_context: As in :func:`decode`.
         checkpointing: As in :func:`decode`.
+        around_latent: Called with each latent frame's number; what it gives is entered around the
+            network's run of that frame, again when the backward pass repeats it.
 
     Returns:
         ``(b, 3, f, H, W)``, about [-1, 1], not clamped, dtype of ``z``.
@@ -112,10 +117,10 @@ def decode_video(
     for i in range(z.shape[2]):
         if i < context:
             with torch.no_grad():
-                _, *past = _decode_latent(decoder, i == 0, z[:, :, i : i + 1], *states)
+                _, *past = _decode_latent(decoder, i, around_latent, z[:, :, i : i + 1], *states)
             states = tuple(past)
             continue
-        arguments = (decoder, i == 0, z[:, :, i : i + 1], *states)
+        arguments = (decoder, i, around_latent, z[:, :, i : i + 1], *states)
         if checkpointed:
             # No dropout anywhere in the decoder: nothing random to replay.
             piece, *past = checkpoint(
@@ -132,7 +137,11 @@ def decode_video(
 
 
 def _decode_latent(
-    decoder: Any, first: bool, z: Tensor, *states: Tensor | None
+    decoder: Any,
+    i: int,
+    around: Callable[[int], AbstractContextManager[None]] | None,
+    z: Tensor,
+    *states: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """One latent frame through the decoder, its convolutions' past given and returned.
 
@@ -147,8 +156,9 @@ def _decode_latent(
         for module in decoder.modules():
             if isinstance(module, EasyAnimateUpsampler3D):
                 # Only whether it is None counts: the first latent is not doubled in time.
-                module.prev_features = None if first else z
-        video = decoder(z)
+                module.prev_features = None if i == 0 else z
+        with nullcontext() if around is None else around(i):
+            video = decoder(z)
         return video, *(conv.prev_features for conv in convs)
     finally:
         clear_caches(decoder)

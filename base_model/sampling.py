@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from base_model.attention_backend import Attention, attention_backend
 from base_model.errors import GeneratorError
 from base_model.generator import Generator, GuidedCondition
 from base_model.guidance import guided_velocity
@@ -19,6 +20,7 @@ def euler_sample(
     guidance_scale: float,
     on_step: Callable[[int, Tensor], None] | None = None,
     guidance_rescale: float = 0.0,
+    attention: Attention = "auto",
 ) -> Tensor:
     """``x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)``, state in float32.
 
@@ -31,20 +33,25 @@ def euler_sample(
         guidance_scale: 1 runs the positive branch alone.
         on_step: Called after step i with (i, state), for progress.
         guidance_rescale: See :func:`base_model.guidance.mixed_branches`.
+        attention: See :func:`base_model.attention_backend.attention_backend`.
 
     Returns:
         The state at ``sigmas[-1]``, shape and device of ``noise``, float32 (float64 for float64
         weights).
+
+    Raises:
+        GeneratorError: When the attention backend is not known or cannot run here.
     """
     sigmas = sigmas.to(generator.device, generator.state_dtype)
     x = noise.to(generator.device, generator.state_dtype)
-    for i in range(len(sigmas) - 1):
-        v = guided_velocity(
-            generator, x, sigmas[i], condition, guidance_scale, "joint", guidance_rescale
-        )
-        x = x + (sigmas[i + 1] - sigmas[i]) * v
-        if on_step is not None:
-            on_step(i, x)
+    with attention_backend(attention, x.to(generator.dtype)):
+        for i in range(len(sigmas) - 1):
+            v = guided_velocity(
+                generator, x, sigmas[i], condition, guidance_scale, "joint", guidance_rescale
+            )
+            x = x + (sigmas[i + 1] - sigmas[i]) * v
+            if on_step is not None:
+                on_step(i, x)
     return x
 
 
