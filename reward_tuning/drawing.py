@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from base_model.attention_backend import Attention
 from base_model.generator import Generator
 from base_model.sampling import euler_sample, start_state, start_step
 from base_model.sigmas import sigma_table
@@ -25,6 +26,7 @@ def sample_clip(
     guidance_rescale: float = 0.0,
     condition: EncodedCondition = EncodedCondition(),  # noqa: B008  # frozen
     strength: float = 1.0,
+    attention: Attention = "auto",
     tell: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
     """Draw one clip.
@@ -40,6 +42,7 @@ def sample_clip(
         guidance_rescale: 0 = off.
         condition: What else it follows.
         strength: Share of the steps that is run; below 1 from the condition's noised start on.
+        attention: Backend of the attention (`base_model.attention_backend`).
         tell: Called after each step with its index in the whole table.
 
     Returns:
@@ -60,6 +63,7 @@ def sample_clip(
         guidance_scale,
         on_step=lambda step, _: tell(first + step),
         guidance_rescale=guidance_rescale,
+        attention=attention,
     )
     with torch.no_grad():
         return generator.decode(latents)[0]

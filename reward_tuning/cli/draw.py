@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from base_model.shipped import shipped_checkpoints
 from reward_tuning.condition_files import NOTHING
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn
@@ -14,10 +15,11 @@ from reward_tuning.prompts import Prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from base_model.attention_backend import Attention
     from base_model.generator import Generator
     from reward_tuning.condition_files import AskedCondition
 
-SHIPPED_SIZES = {"tiny": (9, 64, 64)}  # frames, height, width that a shipped generator knows
+SHIPPED_SIZE = (9, 64, 64)  # frames, height, width that the shipped generators know
 PUBLISHED_SIZE = (49, 384, 672)
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -42,6 +44,7 @@ class Request:
         previews: Write what was asked beside each clip.
         dtype: Of the weights.
         device: None takes the GPU where there is one.
+        attention: Backend of the attention.
     """
 
     checkpoint: str
@@ -59,11 +62,12 @@ class Request:
     previews: bool
     dtype: str
     device: str | None
+    attention: "Attention"
 
     @property
     def size(self) -> tuple[int, int, int]:
         """Frames, height and width of every clip."""
-        own = SHIPPED_SIZES.get(self.checkpoint, PUBLISHED_SIZE)
+        own = SHIPPED_SIZE if self.checkpoint in shipped_checkpoints() else PUBLISHED_SIZE
         frames, height, width = (
             size if given is None else given
             for given, size in zip(self.asked_size, own, strict=True)
@@ -179,6 +183,7 @@ def _drawn(
         guidance_rescale=request.guidance_rescale,
         condition=condition,
         strength=strength,
+        attention=request.attention,
         tell=tell,
     )
 

@@ -144,6 +144,9 @@ def generate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
     ] = None,
+    attention: Annotated[
+        str, typer.Option(help="Its kernels: auto, math, flash, efficient, cudnn.")
+    ] = "auto",
 ) -> None:
     """Draw clips from prompts, and from what they shall follow; write them as mp4, gif or png.
 
@@ -195,6 +198,7 @@ def generate(
             previews=previews,
             dtype=dtype,
             device=device,
+            attention=attention,  # type: ignore[arg-type]  # refused by name where it is none
         )
     )
     if not is_clip(output):

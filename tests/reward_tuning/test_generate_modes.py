@@ -1,6 +1,8 @@
 """`generate` in every mode: small checkpoints of each kind, real files."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ MODES: dict[str, tuple[int, str, set[str]]] = {
     "end image": (33, "--end-image end.png", set()),
     "both images": (33, "--image start.png --end-image end.png", set()),
     "video to video": (33, "--video video.mp4 --strength 0.5", set()),
-    "video to video without channels": (16, "--video video.mp4", set()),
+    "video to video without channels": (16, "--video video.mp4 --strength 0.5", set()),
     "masked edit": (33, "--video video.mp4 --mask mask.png", {"mask"}),
     "prolongation": (33, "--extend video.mp4 --keep-frames 1", {"mask"}),
     "prolongation of a short clip": (33, "--extend short.mp4", {"mask"}),
@@ -46,8 +48,8 @@ MODES: dict[str, tuple[int, str, set[str]]] = {
         {"control", "heat-map"},
     ),
     "pose file": (38, "--camera poses.txt", {"camera"}),
-    "motion": (38, "--camera pan_left --camera-speed 2", {"camera"}),
-    "motion and reference": (38, "--camera zoom_in --reference reference.png", {"camera"}),
+    "motion": (38, '--camera "pan left" --camera-speed 2', {"camera"}),
+    "motion and reference": (38, '--camera "zoom in" --reference reference.png', {"camera"}),
 }
 
 
@@ -65,8 +67,7 @@ def texts() -> dict[int, Tensor]:
     return {}
 
 
-def words(options: str) -> list[str]:
-    return [word.replace("_", " ") for word in options.split()]
+words = shlex.split
 
 
 def strip(path: Path) -> Tensor:
@@ -99,6 +100,16 @@ def test_a_clip_of_each_mode(
             assert run(*arguments, "--output", tmp_path / "text.png").code == 0
             text = texts[channels] = strip(tmp_path / "text.png")
         assert float((text - found).abs().mean()) > 1e-4
+
+
+def test_the_page_of_the_generator_names_these_modes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "generator.md").read_text(encoding="utf-8")
+    table = page[
+        page.index("| mode |") : page.index("`tests/reward_tuning/test_generate_modes.py`")
+    ]
+    named = re.findall(r"`(--[^`]*)`", table)
+    assert len(named) > 15
+    assert {option for _, option, _ in MODES.values()} == set(named)
 
 
 @torch.no_grad()
@@ -150,7 +161,7 @@ BAD: dict[str, tuple[int, str, str]] = {
     ),
     "control for inpaint": (33, "--control video.mp4", "Use the control checkpoint (48 channels"),
     "18 columns": (38, "--camera columns.txt", "columns.txt, line 2: 18 columns"),
-    "no motion": (38, "--camera pan_sideways", "pan sideways"),
+    "no motion": (38, "--camera 'pan sideways'", "'pan sideways' is not a motion"),
     "outside": (48, "--trajectory outside.json", "outside.json"),
     "mask of another size": (
         33,
@@ -170,6 +181,7 @@ BAD: dict[str, tuple[int, str, str]] = {
     "no video": (33, "--strength 0.5", "starts from a video, and none is given"),
     "no step": (33, "--video video.mp4 --strength 0.1", "0.1 of 4 steps is less than one step"),
     "strength": (33, "--video video.mp4 --strength 1.5", "strength 1.5; allowed: above 0, up to 1"),
+    "attention": (16, "--attention none", "Attention 'none' is not known; allowed are auto, math"),
     "too long": (33, "--extend video.mp4", "extend"),
     "image and video": (33, "--image start.png --video video.mp4 --mask mask.png", "both say"),
 }
