@@ -348,3 +348,34 @@ def test_pixels_get_gradient(tmp_path: Path) -> None:
     assert float((gradient * direction).sum()) == pytest.approx(float(slope), rel=1e-6)
     assert gradient[:, 0, :, :, 20:].abs().max() == 0  # what is generated anyway
     assert load_golden(NAMES["inpaint"]).config["in_channels"] == 33
+
+
+@pytest.mark.parametrize(
+    ("channels", "inputs"),
+    [
+        (33, {"image": clips()[:, 0], "frames": 5}),
+        (48, {"control": clips(frames=5), "reference": clips()[:, 0]}),
+        (38, {"camera": torch.ones(1, 6, 5, *SIZE[1:])}),
+    ],
+)
+@torch.no_grad()
+def test_the_embedded_architecture_takes_them(channels: int, inputs: dict[str, Any]) -> None:
+    from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
+
+    from base_model.tiny.configs import TEXT_WIDTH, TRANSFORMER, VAE
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = EasyAnimateTransformer3DModel(**{**TRANSFORMER, "in_channels": channels})
+        generator = Generator(transformer.eval(), AutoencoderKLMagvit(**VAE).eval())
+        states = torch.randn(1, 6, TEXT_WIDTH)
+    noise = generator.initial_noise(generator.latent_shape(1, 5, *SIZE[1:]), [1])
+    found = [
+        generator.velocity(noise, 0.5, condition.positive)
+        for condition in (
+            generator.condition(TextCondition(states, states), **inputs),
+            generator.condition(TextCondition(states, states)),
+        )
+    ]
+    assert found[0].shape == noise.shape
+    assert relative(*found) > 1e-4
