@@ -10,8 +10,9 @@ from torch import Tensor
 
 from base_model.errors import GeneratorError
 from base_model.generator import Generator
-from reward_tuning.condition_files import AskedCondition, ConditionFiles
+from reward_tuning.condition_files import ConditionFiles
 from reward_tuning.errors import TuningError
+from reward_tuning.read_condition import AskedCondition
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from base_model.previews import camera_path_preview, heat_map_preview, mask_preview
 from reward_tuning.clip_names import preview_path
 from reward_tuning.clips import write_clip
-from reward_tuning.condition_files import AskedCondition
+from reward_tuning.read_condition import AskedCondition
 
 
 def previews(asked: AskedCondition) -> dict[str, Tensor]:

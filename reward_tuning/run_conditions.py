@@ -10,11 +10,12 @@ from pathlib import Path
 from base_model.errors import GeneratorError
 from base_model.generator import Generator
 from base_model.kinds import Kind
-from reward_tuning.condition_files import NOTHING, ConditionFiles, read_condition
+from reward_tuning.condition_files import NOTHING, ConditionFiles
 from reward_tuning.encoded_condition import EncodedCondition, encode
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import Prompt
+from reward_tuning.read_condition import read_condition
 from reward_tuning.seeds import derive_seed
 
 STAGE = "conditions"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from base_model.attention_backend import Attention
     from base_model.generator import Generator
-    from reward_tuning.condition_files import AskedCondition
+    from reward_tuning.read_condition import AskedCondition
 
 SHIPPED_SIZE = (9, 64, 64)  # frames, height, width that the shipped generators know
 PUBLISHED_SIZE = (49, 384, 672)
@@ -117,7 +117,7 @@ def _loaded(
     from base_model.kinds import kind_of_checkpoint
     from base_model.sampling import start_step
     from base_model.shipped import resolve_checkpoint
-    from reward_tuning.condition_files import read_condition
+    from reward_tuning.read_condition import read_condition
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
     for strength in request.strengths:
