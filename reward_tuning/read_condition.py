@@ -12,7 +12,9 @@ from torch import Tensor
 from base_model.camera import Poses, clip_poses, plucker_rays, read_pose_file
 from base_model.camera_motions import motion_poses
 from base_model.conditions import ConditionInputs
+from base_model.errors import GeneratorError
 from base_model.inpainting import prolonged
+from base_model.kinds import Kind
 from base_model.preprocessors import combine_controls, control_clip
 from base_model.trajectory import heat_maps, read_points_file
 from reward_tuning.clips import read_clip
@@ -34,6 +36,18 @@ class AskedCondition:
     inputs: ConditionInputs
     heat_maps: NDArray[np.uint8] | None = None
     poses: Poses | None = None
+
+
+def check_kind(files: ConditionFiles, kind: Kind) -> None:
+    """Refuse a condition that a checkpoint has no channels for.
+
+    Raises:
+        TuningError: Names what is given, the checkpoint's kind and the kind that takes it.
+    """
+    try:
+        kind.require(files.inputs)
+    except GeneratorError as error:
+        raise TuningError(f"{files.told()}: {error}") from error
 
 
 def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> AskedCondition:

@@ -15,7 +15,7 @@ from reward_tuning.encoded_condition import EncodedCondition, encode
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import Prompt
-from reward_tuning.read_condition import read_condition
+from reward_tuning.read_condition import check_kind, read_condition
 from reward_tuning.seeds import derive_seed
 
 STAGE = "conditions"
@@ -57,7 +57,7 @@ def check_conditions(
         try:
             files.check(strength)
             if kind is not None:
-                kind.require(files.inputs)
+                check_kind(files, kind)
             read_condition(files, size)
         except (TuningError, GeneratorError) as error:
             bad.append(f"  {prompt.text!r}: {error}")

@@ -117,7 +117,7 @@ def _loaded(
     from base_model.kinds import kind_of_checkpoint
     from base_model.sampling import start_step
     from base_model.shipped import resolve_checkpoint
-    from reward_tuning.read_condition import read_condition
+    from reward_tuning.read_condition import check_kind, read_condition
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
     for strength in request.strengths:
@@ -126,7 +126,7 @@ def _loaded(
     if following:
         kind = kind_of_checkpoint(local_folder(resolve_checkpoint(request.checkpoint)))
         for files in following:
-            kind.require(files.inputs)
+            check_kind(files, kind)
     device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, request.dtype)
     generator = load_generator(request.checkpoint, dtype=dtype, device=device)

@@ -156,8 +156,8 @@ BAD: dict[str, tuple[int, str, str]] = {
     "a text-to-video checkpoint": (
         16,
         "--image start.png",
-        "has 16 input channels, the text-to-video kind, which does not take the image. Use the "
-        "inpaint checkpoint (33 channels",
+        "start.png: The transformer has 16 input channels, the text-to-video kind, which does not "
+        "take the image. Use the inpaint checkpoint (33 channels",
     ),
     "control for inpaint": (33, "--control video.mp4", "Use the control checkpoint (48 channels"),
     "18 columns": (38, "--camera columns.txt", "columns.txt, line 2: 18 columns"),

@@ -225,7 +225,7 @@ BAD: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         16,
         [{"prompt": "a cat", "image": "start.png"}],
         [],
-        r"'a cat': The transformer has 16 input channels, .* does not take the image\. Use the inp",
+        r"'a cat': image .*start\.png: The transformer has 16 input channels, .* take the image",
     ),
     "a corrupt clip": (
         33,
