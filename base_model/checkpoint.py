@@ -12,18 +12,29 @@ from typing import Any
 
 import torch
 
+from base_model.block_offload import stream_blocks
 from base_model.errors import GeneratorError
+from base_model.hub import download, parts_of
 from base_model.key_map import layout_of, to_diffusers
+from base_model.memory import BLOCKS, Memory, block_home
 from base_model.model_configs import check_scheduler, transformer_arguments, vae_arguments
 from base_model.prompt_encoder import PromptEncoder
-from base_model.weight_files import find_weights, load_strictly, read_json, shorten
+from base_model.quantise import Quantise, quantised, require
+from base_model.weight_files import (
+    WeightFiles,
+    check_fit,
+    find_weights,
+    load_strictly,
+    read_json,
+    shorten,
+)
 
 
 def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
     """The checkpoint on disk, downloaded first when it is a hub id.
 
     Args:
-        checkpoint: A folder, or a hub id ("org/name") as a string.
+        checkpoint: A folder, or a hub id ("org/name" or "org/name@revision") as a string.
         text_encoder: Whether the text encoder and tokenizer are needed, too.
 
     Returns:
@@ -33,7 +44,7 @@ def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
         GeneratorError: When a part is missing or the hub does not give it.
     """
     parts = ["transformer", "vae"] + (["text_encoder", "tokenizer"] if text_encoder else [])
-    folder = checkpoint if isinstance(checkpoint, Path) else _download(checkpoint, parts)
+    folder = checkpoint if isinstance(checkpoint, Path) else download(checkpoint, parts_of(parts))
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -45,34 +56,28 @@ def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
     return folder
 
 
-def _download(hub_id: str, parts: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["model_index.json", "scheduler/*", *(f"{part}/*" for part in parts)]
-    try:
-        return Path(
-            snapshot_download(
-                hub_id, allow_patterns=patterns, ignore_patterns=["*.bin", "*.pt", "*.ckpt"]
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[0].rstrip(".")
-        raise GeneratorError(
-            f"The checkpoint {hub_id!r} is not in the local cache and could not be downloaded: "
-            f"{type(error).__name__}: {reason}. Check the name and the connection, or run "
-            f"`hf download {hub_id} --local-dir FOLDER` on a machine with access (older versions: "
-            "`huggingface-cli download`) and give FOLDER as the checkpoint."
-        ) from error
-
-
 def load_transformer(
-    folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    memory: Memory = "resident",
+    quantise: Quantise | None = None,
 ) -> Any:
     """Loads ``folder/transformer`` (either layout), frozen, in eval mode, not yet corrected.
 
+    Args:
+        folder: The checkpoint.
+        dtype: Of the weights.
+        device: Where they work.
+        memory: Whether the blocks rest on the CPU (:mod:`base_model.memory`); they never lie on
+            the device together then.
+        quantise: How the linear layers of the blocks are stored (:mod:`base_model.quantise`); each
+            is packed on the device as it is read.
+
     Raises:
-        GeneratorError: When config or weights are not those of a V5.1 transformer.
+        GeneratorError: When config or weights are not those of a V5.1 transformer, or cannot be
+            quantised here.
     """
     from diffusers import EasyAnimateTransformer3DModel
 
@@ -82,9 +87,26 @@ def load_transformer(
     rename = {name: name for name in weights.files}
     if layout_of(weights.files) == "original":
         rename = {name: to_diffusers(name) for name in weights.files}
+    if quantise is not None:
+        require(quantise, device)
     model = empty_model(EasyAnimateTransformer3DModel, arguments)
-    load_strictly(model, weights, rename=rename, dtype=dtype, device=device)
-    return model.requires_grad_(False).eval()
+    check_fit(model, weights, rename=rename)
+    state = {}
+    for file_name, tensor in weights.read(dtype, "cpu"):
+        name = rename[file_name]
+        home = block_home(memory, name, device)
+        if (
+            quantise is not None
+            and name.startswith(BLOCKS)
+            and quantised(model, name, tensor.to(device), quantise, home)
+        ):
+            continue
+        state[name] = tensor.to(home)
+    model.load_state_dict(state, strict=True, assign=True)
+    model = model.requires_grad_(False).eval()
+    if memory == "block-offload":
+        stream_blocks(model, torch.device(device))
+    return model
 
 
 def load_vae(
@@ -99,17 +121,44 @@ def load_vae(
 
     part = folder / "vae"
     weights = find_weights(part)
-    attention = sorted(name for name in weights.files if ".mid_block.attentions." in f".{name}")
-    if attention:
-        raise GeneratorError(
-            f"{part}: the VAE has {len(attention)} mid-block attention tensors "
-            f"({shorten(attention)}), which diffusers' AutoencoderKLMagvit does not compute. That "
-            "is the VAE of EasyAnimateV5; use the one of V5.1, which has its own."
-        )
+    refuse_attention(weights)
     model = empty_model(AutoencoderKLMagvit, vae_arguments(part, AutoencoderKLMagvit))
     rename = {name: name for name in weights.files}
     load_strictly(model, weights, rename=rename, dtype=dtype, device=device)
     return model.requires_grad_(False).eval()
+
+
+def refuse_attention(weights: WeightFiles) -> None:
+    """Refuses a VAE whose middle block has attention, as EasyAnimateV5's.
+
+    Raises:
+        GeneratorError: When there are such tensors.
+    """
+    attention = sorted(name for name in weights.files if ".mid_block.attentions." in f".{name}")
+    if attention:
+        raise GeneratorError(
+            f"{weights.folder}: the VAE has {len(attention)} mid-block attention tensors "
+            f"({shorten(attention)}), which diffusers' AutoencoderKLMagvit does not compute. That "
+            "is the VAE of EasyAnimateV5; use the one of V5.1, which has its own."
+        )
+
+
+def check_text_encoder(part: Path) -> WeightFiles:
+    """Looks at the config and the files' headers of a text encoder; reads no weights.
+
+    Returns:
+        Its files.
+
+    Raises:
+        GeneratorError: When it is no Qwen2-VL, or a file is missing or truncated.
+    """
+    kind = read_json(part / "config.json").get("model_type")
+    if kind != "qwen2_vl":
+        raise GeneratorError(
+            f"{part}: the text encoder is {kind!r}, EasyAnimateV5.1 uses qwen2_vl. "
+            "Use the text_encoder/ of a V5.1 checkpoint."
+        )
+    return find_weights(part)
 
 
 def load_text_encoder(
@@ -123,13 +172,7 @@ def load_text_encoder(
     from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
     part = folder / "text_encoder"
-    kind = read_json(part / "config.json").get("model_type")
-    if kind != "qwen2_vl":
-        raise GeneratorError(
-            f"{part}: the text encoder is {kind!r}, EasyAnimateV5.1 uses qwen2_vl. "
-            "Use the text_encoder/ of a V5.1 checkpoint."
-        )
-    find_weights(part)  # tells a truncated or missing file by name before transformers opens it
+    check_text_encoder(part)  # names a truncated file before transformers opens it
     with _no_progress_bars():
         model, report = Qwen2VLForConditionalGeneration.from_pretrained(
             part, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True

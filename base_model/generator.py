@@ -19,7 +19,9 @@ from base_model.corrections import correct
 from base_model.errors import GeneratorError
 from base_model.inpainting import KEPT_NOISE
 from base_model.kinds import Kind, kind_of
+from base_model.memory import Memory, Resting
 from base_model.prompt_encoder import PromptEncoder
+from base_model.quantise import Quantise
 from base_model.shipped import resolve_checkpoint
 
 __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_generator"]
@@ -37,6 +39,7 @@ class Generator:
         prompt_encoder: None where text states come from a cache.
         fp32_timesteps: Feed the time embedding 1000 * sigma in float32. The published code rounds
             it to the weights' dtype first (up to 1.9 of 1000 in bfloat16), which is the default.
+        resting: What lies on the CPU while it is not used (:mod:`base_model.memory`).
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Generator:
         prompt_encoder: PromptEncoder | None = None,
         *,
         fp32_timesteps: bool = False,
+        resting: Resting | None = None,
     ) -> None:
         kind_of(transformer.config.in_channels)  # refuses others
         if transformer.config.out_channels != vae.config.latent_channels:
@@ -57,6 +61,7 @@ class Generator:
         self.vae = vae
         self.prompt_encoder = prompt_encoder
         self.fp32_timesteps = fp32_timesteps
+        self.resting = resting or Resting.nothing()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,7 +101,8 @@ class Generator:
                 f"Got {len(prompts)} prompts and {len(negatives)} negative prompts. "
                 'Give one negative prompt for each prompt ("" for none).'
             )
-        return TextCondition(self.prompt_encoder(prompts), self.prompt_encoder(negatives))
+        with self.resting.text_encoder.at_work():
+            return TextCondition(self.prompt_encoder(prompts), self.prompt_encoder(negatives))
 
     @property
     def kind(self) -> Kind:
@@ -170,14 +176,17 @@ class Generator:
         self.kind.require(inputs.given)
         if not self.transformer.config.add_noise_in_inpaint_model:
             noise_seeds = None
-        return condition_latents(
-            self.vae,
-            self.kind,
-            inputs,
-            self.latent_shape(*inputs.size()),
-            noise_seeds=noise_seeds,
-            noise_strength=noise_strength,
-        )
+        shape = self.latent_shape(*inputs.size())
+        pixels = max(inputs.given.values(), key=lambda value: value.requires_grad)
+        with self.resting.vae_for(pixels):
+            return condition_latents(
+                self.vae,
+                self.kind,
+                inputs,
+                shape,
+                noise_seeds=noise_seeds,
+                noise_strength=noise_strength,
+            )
 
     def conditioned(self, text: TextCondition, latents: Tensor | None) -> GuidedCondition:
         """Text states and what :meth:`encode_condition` made, for both guidance branches.
@@ -351,15 +360,17 @@ class Generator:
             ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE).
 
         Raises:
-            GeneratorError: When the slice is empty or has a step.
+            GeneratorError: When the slice is empty or has a step, or a gradient is wanted through
+                a VAE that rests on the CPU.
         """
-        return magvit.decode(
-            self.vae,
-            latents,
-            frames,
-            detach_context=detach_context,
-            checkpointing=checkpointing,
-        )
+        with self.resting.vae_for(latents):
+            return magvit.decode(
+                self.vae,
+                latents,
+                frames,
+                detach_context=detach_context,
+                checkpointing=checkpointing,
+            )
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames to latents: the mode of the posterior, scaled.
@@ -373,7 +384,8 @@ class Generator:
         Raises:
             GeneratorError: When the number of frames or the size does not fit.
         """
-        return magvit.encode(self.vae, frames)
+        with self.resting.vae_for(frames):
+            return magvit.encode(self.vae, frames)
 
 
 def load_generator(
@@ -383,6 +395,8 @@ def load_generator(
     device: str | torch.device = "cpu",
     text_encoder: bool = True,
     fp32_timesteps: bool = False,
+    memory: Memory = "resident",
+    quantise: Quantise | None = None,
 ) -> Generator:
     """Loads a generator, frozen and in eval mode, in either checkpoint layout.
 
@@ -392,20 +406,31 @@ def load_generator(
         device: Where they go.
         text_encoder: False leaves the text encoder out (and does not download it).
         fp32_timesteps: See :class:`Generator`.
+        memory: Where weights are while they are not used (:mod:`base_model.memory`).
+        quantise: How the linear layers of the transformer's blocks are stored
+            (:mod:`base_model.quantise`); None is in ``dtype``.
 
     Returns:
         The generator, its transformer corrected.
 
     Raises:
-        GeneratorError: When the checkpoint is not there or is not a whole EasyAnimateV5.1.
+        GeneratorError: When the checkpoint is not there or is not a whole EasyAnimateV5.1, or its
+            weights cannot be quantised here.
     """
     folder = local_folder(resolve_checkpoint(checkpoint), text_encoder=text_encoder)
-    transformer = load_transformer(folder, dtype=dtype, device=device)
-    vae = load_vae(folder, dtype=dtype, device=device)
-    encoder = load_text_encoder(folder, dtype=dtype, device=device) if text_encoder else None
+    transformer = load_transformer(
+        folder, dtype=dtype, device=device, memory=memory, quantise=quantise
+    )
+    home = device if memory == "resident" else "cpu"
+    vae = load_vae(folder, dtype=dtype, device=home)
+    encoder = load_text_encoder(folder, dtype=dtype, device=home) if text_encoder else None
     if encoder is not None and encoder.width != transformer.config.text_embed_dim:
         raise GeneratorError(
             f"{folder}: the text encoder's states have {encoder.width} channels, the transformer "
             f"takes {transformer.config.text_embed_dim}. The folders are of different checkpoints."
         )
-    return Generator(transformer, vae, encoder, fp32_timesteps=fp32_timesteps)
+    resting = None
+    if memory != "resident":
+        texts = None if encoder is None else encoder.text_encoder
+        resting = Resting.parts(vae, texts, torch.device(device))
+    return Generator(transformer, vae, encoder, fp32_timesteps=fp32_timesteps, resting=resting)

@@ -62,7 +62,13 @@ def transformer_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
         GeneratorError: When the config is of V5, or says something the class does not do.
     """
     path = folder / "config.json"
-    config = read_json(path)
+    return transformer_arguments_of(path, read_json(path), model_class)
+
+
+def transformer_arguments_of(
+    path: Path, config: Mapping[str, Any], model_class: Any
+) -> dict[str, Any]:
+    """As :func:`transformer_arguments`, of a config that is read already; path is for errors."""
     if config.get("text_embed_dim_t5") is not None:
         raise GeneratorError(
             f"{path}: text_embed_dim_t5 is {config['text_embed_dim_t5']}, for a second text "
@@ -81,7 +87,12 @@ def vae_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
         GeneratorError: When the config says something the class does not do.
     """
     path = folder / "config.json"
-    config = read_json(path)
+    return vae_arguments_of(path, read_json(path), model_class)
+
+
+def vae_arguments_of(path: Path, config: Mapping[str, Any], model_class: Any) -> dict[str, Any]:
+    """As :func:`vae_arguments`, of a config that is read already; path is for errors."""
+    config = dict(config)
     if "block_out_channels" not in config and {"ch", "ch_mult"} <= config.keys():
         config["block_out_channels"] = [config["ch"] * m for m in config["ch_mult"]]
     for key in ("down_block_types", "up_block_types"):

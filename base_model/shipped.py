@@ -1,12 +1,11 @@
 """What a checkpoint's name in a recipe stands for: a shipped name, a folder, or a hub id."""
 
-import re
 from pathlib import Path
 
 from base_model.errors import GeneratorError
+from base_model.hub import HUB_ID
 
 WEIGHTS = Path(__file__).parent / "weights"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def shipped_checkpoints() -> list[str]:
@@ -24,7 +23,7 @@ def resolve_checkpoint(name: str | Path, relative_to: Path | None = None) -> Pat
         relative_to: Folder that relative paths start from, the recipe's; None is the current one.
 
     Returns:
-        An existing folder, or a hub id ("org/name") as a string.
+        An existing folder, or a hub id ("org/name" or "org/name@revision") as a string.
 
     Raises:
         GeneratorError: When it is none of the three.
@@ -34,12 +33,12 @@ def resolve_checkpoint(name: str | Path, relative_to: Path | None = None) -> Pat
     folder = (relative_to or Path()) / Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+    if isinstance(name, str) and HUB_ID.fullmatch(name):
         return name
     shipped = ", ".join(shipped_checkpoints()) or "none"
     problem = "is a file, not a folder" if folder.is_file() else "does not exist"
     raise GeneratorError(
         f"No generator checkpoint {str(name)!r}: the folder {folder} {problem}. Allowed are a "
         f"shipped name ({shipped}), a folder with transformer/ and vae/, or a hub id such as "
-        "alibaba-pai/EasyAnimateV5.1-7b-zh-InP."
+        "alibaba-pai/EasyAnimateV5.1-7b-zh-InP (with @revision for one commit, tag or branch)."
     )

@@ -1,7 +1,8 @@
 """Safetensors files of one component: found, checked by their headers, read tensor by tensor."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ class WeightFiles:
         folder: Where they lie.
         files: File of each tensor, by tensor name.
         shapes: Shape of each tensor, by tensor name.
+        dtypes: Dtype of each tensor as the format names it ("F32"), by tensor name.
+        metadata: What the files say of themselves, put together.
     """
 
     folder: Path
     files: Mapping[str, Path]
     shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    metadata: Mapping[str, str]
 
     def read(self, dtype: torch.dtype, device: str | torch.device) -> Iterator[tuple[str, Tensor]]:
         """Yields (name, tensor), floating tensors in ``dtype``; one tensor is in flight at a time.
@@ -41,6 +46,16 @@ class WeightFiles:
                     tensor = file.get_tensor(name)
                     kept = dtype if tensor.is_floating_point() else tensor.dtype
                     yield name, tensor.to(device=device, dtype=kept, copy=True)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str], Tensor]]:
+        """Within the context: reads one tensor by its name, as it is, on the CPU."""
+        with ExitStack() as stack:
+            found = {
+                path: stack.enter_context(safe_open(path, "pt"))
+                for path in set(self.files.values())
+            }
+            yield lambda name: found[self.files[name]].get_tensor(name)
 
 
 def find_weights(folder: Path) -> WeightFiles:
@@ -58,18 +73,22 @@ def find_weights(folder: Path) -> WeightFiles:
     """
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     for path in _paths(folder):
         try:
             with safe_open(path, "pt") as file:
+                metadata |= file.metadata() or {}
                 for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                     files[name] = path
-                    shapes[name] = tuple(file.get_slice(name).get_shape())
+                    about = file.get_slice(name)
+                    shapes[name], dtypes[name] = tuple(about.get_shape()), about.get_dtype()
         except (SafetensorError, OSError) as error:
             raise GeneratorError(
                 f"{path} ({path.stat().st_size:,} bytes) cannot be read as safetensors: {error}. "
                 "It is truncated or damaged: download or copy it again."
             ) from error
-    return WeightFiles(folder, files, shapes)
+    return WeightFiles(folder, files, shapes, dtypes, metadata)
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -125,8 +144,29 @@ def load_strictly(
     Raises:
         GeneratorError: When names or shapes differ; nothing is loaded then.
     """
+    check_fit(model, weights, rename=rename)
+    state = {rename[name]: tensor for name, tensor in weights.read(dtype, device)}
+    model.load_state_dict(state, strict=True, assign=True)
+
+
+def check_fit(model: Any, weights: WeightFiles, *, rename: Mapping[str, str]) -> None:
+    """Compares the names and shapes in files with a model's; no tensor is read.
+
+    Args:
+        model: The module, on any device.
+        weights: The files.
+        rename: Name in the model, by name in the files.
+
+    Raises:
+        GeneratorError: When a tensor is missing, unexpected or of another shape; names them.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {rename[name]: shape for name, shape in weights.shapes.items()}
+    twice = [
+        f"{name} and {rename[name]}"
+        for name in sorted(weights.shapes)
+        if rename[name] != name and rename[name] in weights.shapes
+    ]
     missing = sorted(expected.keys() - given.keys())
     unexpected = sorted(given.keys() - expected.keys())
     misfit = [
@@ -140,6 +180,7 @@ def load_strictly(
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", misfit),
+            ("there twice, by both layouts' names", twice),
         )
         if names
     ]
@@ -148,25 +189,34 @@ def load_strictly(
             f"{weights.folder}: the weights do not fit config.json. Tensors {'; '.join(problems)}. "
             "Weights and config.json must be of the same checkpoint."
         )
-    state = {rename[name]: tensor for name, tensor in weights.read(dtype, device)}
-    model.load_state_dict(state, strict=True, assign=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; raises GeneratorError when the file is missing or is no JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise GeneratorError(
             f"{path} is missing. Download or copy the whole checkpoint again."
         ) from error
-    except (OSError, ValueError) as error:
-        raise GeneratorError(
-            f"{path} cannot be read as JSON: {error}. Download or copy it again."
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_json(path, error) from error
+    return json_object(path, text)
+
+
+def json_object(path: Path, text: str) -> dict[str, Any]:
+    """Parses a JSON object; raises GeneratorError, naming its file, when it is none."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise _no_json(path, error) from error
     if not isinstance(content, dict):
         raise GeneratorError(f"{path} must hold a JSON object, got a {type(content).__name__}.")
     return content
+
+
+def _no_json(path: Path, error: Exception) -> GeneratorError:
+    return GeneratorError(f"{path} cannot be read as JSON: {error}. Download or copy it again.")
 
 
 def shorten(names: list[str]) -> str:

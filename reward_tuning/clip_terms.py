@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from rewards.motion import FEWEST_FRAMES, motion_energy
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,8 @@ class ClipTerms:
         return {"motion_term": self.motion, "likeness": self.repulsion}[name]
 
 
-POOL = 4  # pixels: finer changes are noise, not motion
-FEWEST_FRAMES = 5
-
-
 def steady_motion(frames: Tensor) -> Tensor:
-    """How much moves, in a measure that flicker does not feed.
-
-    The mean absolute difference of frames two apart, after each was averaged over 4 x 4 pixels and
-    with its two neighbours in time, and its mean colour taken off. What changes from one frame to
-    the next and back, the brightness of whole frames, and noise cancel out; what travels does not.
+    """How much moves, in a measure that flicker does not feed (:func:`rewards.motion_energy`).
 
     Args:
         frames: `(b, f, 3, H, W)` in [0, 1], f at least 5, H and W at least 4.
@@ -62,11 +55,7 @@ def steady_motion(frames: Tensor) -> Tensor:
             f"the motion term needs {FEWEST_FRAMES} neighbouring frames, and {frames.shape[1]} are "
             "decoded; let a judge see more (rewards.*.frames, train.decoded_latents)"
         )
-    b, f = frames.shape[:2]
-    coarse = F.avg_pool2d(frames.flatten(0, 1), POOL).flatten(1).view(b, f, 3, -1)
-    coarse = coarse - coarse.mean(dim=3, keepdim=True)
-    smooth = (coarse[:, :-2] + coarse[:, 1:-1] + coarse[:, 2:]) / 3
-    return (smooth[:, 2:] - smooth[:, :-2]).abs().flatten(1).mean(dim=1)
+    return motion_energy(frames)
 
 
 def likeness(features: Tensor, clips_per_prompt: int) -> Tensor:

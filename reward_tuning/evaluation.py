@@ -21,6 +21,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import Prompt
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
+from rewards.shared_towers import seen_by_several
 
 
 @dataclass(frozen=True)
@@ -223,12 +224,13 @@ def _scores(
 ) -> dict[str, Tensor]:
     """Metric to `(b,)`."""
     texts = [prompt.reward_text for prompt in prompts]
-    found = {
-        judge.label: judge.scores(latents, 0.0, texts)
-        if isinstance(judge, LatentJudge)
-        else judge.scores(frames, texts)
-        for judge in judges
-    }
+    with seen_by_several(frames):
+        found = {
+            judge.label: judge.scores(latents, 0.0, texts)
+            if isinstance(judge, LatentJudge)
+            else judge.scores(frames, texts)
+            for judge in judges
+        }
     found["motion"] = motion(frames)
     if oracle:
         seen = oracle_judge(frames.cpu(), [prompt.text for prompt in prompts])

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from base_model.offload import Offload
 from reward_tuning.clips import side_by_side, write_clip
 from reward_tuning.evaluation import (
     compare,
@@ -120,7 +121,9 @@ def finish(
     size = parts.sampler.size
     held_out = load_judges(section.held_out_rewards, size[0], accelerator.device)
     judges = [*parts.judges, *held_out]
-    offload = parts.offload.joined(judge_modules(held_out) if recipe.train.offload_judges else [])
+    offload = parts.offload
+    if recipe.generator.memory != "resident":
+        offload = offload.joined(Offload(judge_modules(held_out), accelerator.device))
     rank, ranks = accelerator.process_index, accelerator.num_processes
     prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
     sides = []

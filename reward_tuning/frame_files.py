@@ -79,7 +79,7 @@ def read_frames(path: str | Path, frames: int, what: str) -> Tensor:
     Raises:
         TuningError: The file is missing, is no video, or is shorter.
     """
-    clip = read_clip(path, most=frames)
+    clip = read_clip(path, lambda count: range(min(count, frames)))
     if len(clip) < frames:
         fits = max(len(clip) - 1, 0) // 4 * 4 + 1
         raise TuningError(

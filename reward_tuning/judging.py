@@ -12,6 +12,7 @@ from reward_tuning.judges import FramedJudge, LatentJudge, judged_window
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator
 from rewards import FrameReward
+from rewards.shared_towers import seen_by_several
 
 Verdicts = dict[str, tuple[Tensor, Tensor]]
 """Label of a judge or a term -> its loss, a scalar with gradient, and its scores `(b,)` without."""
@@ -35,7 +36,7 @@ def on_frames(
         judges: At least one.
         latents: `(b, 16, t, h, w)`.
         prompts: b texts.
-        seed: Of the augmentation.
+        seed: Of the augmentation and of the frames that judges draw.
         frames: Positions that may be judged, and latents before the first one needed are decoded
             without gradient; None for every frame.
         terms: What joins the judges.
@@ -46,6 +47,7 @@ def on_frames(
     """
     if frames is not None:
         judges = [judge.within(frames) for judge in judges]
+    judges = [judge.drawn(derive_generator(seed, "frames", judge.label)) for judge in judges]
     window = judged_window(judges)
     shown = sampler.generator.decode(
         latents,
@@ -55,23 +57,24 @@ def on_frames(
     )
     if not bool(shown.isfinite().all()):
         return None
-    verdicts = {
-        judge.label: judge.loss(
-            shown,
-            prompts,
-            derive_generator(seed, "augmentation", judge.label),
-            first=window.start,
-            clip_weights=clip_weights,
-        )
-        for judge in judges
-    }
-    if terms.motion:
-        moved = steady_motion(shown)
-        loss = terms.motion * shortfall(moved, terms.motion_target)
-        verdicts["motion_term"] = loss, moved.detach()
-    if terms.repulsion:
-        alike = likeness(seen_by(judges[0], shown, window.start), terms.clips_per_prompt)
-        verdicts["likeness"] = terms.repulsion * alike.mean(), alike.detach()
+    with seen_by_several(shown):
+        verdicts = {
+            judge.label: judge.loss(
+                shown,
+                prompts,
+                derive_generator(seed, "augmentation", judge.label),
+                first=window.start,
+                clip_weights=clip_weights,
+            )
+            for judge in judges
+        }
+        if terms.motion:
+            moved = steady_motion(shown)
+            loss = terms.motion * shortfall(moved, terms.motion_target)
+            verdicts["motion_term"] = loss, moved.detach()
+        if terms.repulsion:
+            alike = likeness(seen_by(judges[0], shown, window.start), terms.clips_per_prompt)
+            verdicts["likeness"] = terms.repulsion * alike.mean(), alike.detach()
     return verdicts
 
 

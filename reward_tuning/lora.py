@@ -156,12 +156,15 @@ def attach(transformer: nn.Module, spec: LoraSpec, *, seed: int) -> list[nn.Para
         inject_adapter_in_model(config, transformer, adapter_name=ADAPTER)
     layers = adapted_layers(transformer)
     assert set(layers) == set(paths), "peft adapted other modules than the table names"
+    # peft puts an adapter where its layer's weight lies, and blocks may rest on the CPU; the first
+    # parameters of the transformer, outside its blocks, are where it computes.
+    device = next(transformer.parameters()).device
     draw = torch.Generator().manual_seed(seed)
     parameters = []
     for layer in layers.values():
         down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
-        down.to(torch.float32)
-        up.to(torch.float32)
+        down.to(device, torch.float32)
+        up.to(device, torch.float32)
         bound = 1.0 / math.sqrt(down.in_features)
         with torch.no_grad():
             down.weight.copy_((2 * torch.rand(down.weight.shape, generator=draw) - 1) * bound)

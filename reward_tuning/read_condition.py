@@ -88,7 +88,7 @@ def _video(
     """`(1, f, 3, H, W)` and its mask."""
     frames, height, width = size
     if files.extend is not None:
-        known = read_clip(files.extend, most=frames)
+        known = read_clip(files.extend, lambda count: range(min(count, frames)))
         keep = len(known) if files.keep_frames is None else files.keep_frames
         if not 1 <= keep <= len(known) or keep >= frames:
             raise TuningError(

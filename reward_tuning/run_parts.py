@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
 from base_model.kinds import kind_of_checkpoint
+from base_model.offload import Offload
+from base_model.quantise import require as require_quantisation
 from base_model.sampling import start_step
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
@@ -26,7 +27,7 @@ from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora import LoraSpec, attach
 from reward_tuning.methods import make_plan
-from reward_tuning.offload import Offload, judge_modules
+from reward_tuning.offload import judge_modules
 from reward_tuning.plan import Plan
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
@@ -45,7 +46,9 @@ from reward_tuning.run_conditions import (
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
+from reward_tuning.text_limits import tell_truncation
 from reward_tuning.text_states import text_states
+from rewards.checkpoint import file_sha256
 from rewards.checkpoint import resolve as resolve_judge
 
 
@@ -64,7 +67,7 @@ class RunParts:
         cheap: How rollouts compute the steps without gradient.
         sources: Of the replay's clips; empty where it is off.
         replay: These clips, once they are made (`with_replay`).
-        offload: Of judges and VAE, as the recipe wants; of nothing where it does not.
+        offload: Of judges and VAE, as `generator.memory` wants; of nothing where it is resident.
     """
 
     sampler: ClipSampler
@@ -105,6 +108,8 @@ def load_parts(
     draw_frames(recipe, step=1, batch=0)
     if recipe.rollout.cache is not None:
         require_first_block_cache()
+    if recipe.generator.quantise is not None:
+        require_quantisation(recipe.generator.quantise, device)
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
@@ -127,9 +132,13 @@ def load_parts(
     asked += [Prompt(source.prompt, source.prompt, source.files) for source in sources]
     loading("judges")
     judges = load_judges(recipe.rewards, sampling.frames, device)
-    offload = Offload(judge_modules(judges) if recipe.train.offload_judges else [], device)
+    resting = judges if recipe.generator.memory != "resident" else []
+    offload = Offload(judge_modules(resting), device)
     # A damaged held-out judge shall not be found after hours of training.
-    load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
+    measured = load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
+    sets = {"prompts.train": stream.prompts, "prompts.held_out": held_out}
+    tell_truncation([*judges, *measured], sets, progress)
+    del measured
     fingerprints = fingerprints_of(recipe, loading)
 
     dtype = getattr(torch, recipe.generator.dtype)
@@ -139,7 +148,12 @@ def load_parts(
     )
     loading(f"generator {recipe.generator.checkpoint}")
     generator = load_generator(
-        recipe.generator.checkpoint, dtype=dtype, device=device, text_encoder=False
+        recipe.generator.checkpoint,
+        dtype=dtype,
+        device=device,
+        text_encoder=False,
+        memory=recipe.generator.memory,
+        quantise=recipe.generator.quantise,
     )
     generator.latent_shape(1, *size)  # refuses what the checkpoint cannot sample
     lora = recipe.lora
@@ -150,8 +164,6 @@ def load_parts(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
-    if recipe.train.offload_vae:
-        offload = offload.joined([generator.vae])
     sampler = ClipSampler(
         generator,
         states,
@@ -181,7 +193,7 @@ def load_parts(
         fingerprints,
         cheap_steps(recipe, generator.transformer),
         sources,
-        offload=offload,
+        offload=offload.joined(generator.resting.vae),
     )
 
 
@@ -344,16 +356,7 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
     folders = [root / "transformer", root / "vae"]
     found = {"generator": "sha256:" + checkpoint_fingerprint(folders)}
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
-        for name in (judge.checkpoint, judge.tower):
-            if name is not None:
-                key = judge.label if name == judge.checkpoint else f"{judge.label}.tower"
-                found[key] = "sha256:" + _sha256(resolve_judge(name))
+        for key, name in judge.files.items():
+            label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
+            found[label] = "sha256:" + file_sha256(resolve_judge(name))
     return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

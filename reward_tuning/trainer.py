@@ -23,6 +23,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.finish import finish, write_samples
 from reward_tuning.lora import adapter_state
 from reward_tuning.metrics import MetricsLog, PhaseClock, plan_table, step_row
+from reward_tuning.offload import working_during
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.ranks import mean_gradient, mean_of_all, mean_over_ranks
 from reward_tuning.recipe import Recipe
@@ -176,7 +177,7 @@ def optimiser_step(
             merge=train.merge,
             terms=terms,
             cheap=parts.cheap,
-            phase=parts.offload.during("reward", clock),
+            phase=working_during(parts.offload, "reward", clock),
         )
         reports.append(report)
         shown.update(report.rewards)

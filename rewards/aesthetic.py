@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from rewards.base import FrameReward
 from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
 from rewards.clip import clip_preprocess
-from rewards.clip_tower import ClipTower, TowerOptions, find_architecture, load_tower
+from rewards.clip_tower import TowerOptions, find_architecture, load_tower
 from rewards.errors import RewardError
+from rewards.open_clip_models import Architecture, image_size
+from rewards.shared_towers import TowerPool
 
 WIDTHS = (1024, 128, 64, 16, 1)
 
@@ -41,13 +44,28 @@ def build_head(features: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers=layers))
 
 
+class ImageTower(Protocol):
+    """What a head sits on."""
+
+    model: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, fp32."""
+        ...
+
+
 class AestheticReward(FrameReward):
     """Head on a CLIP; the prompt does not matter. About 1 to 10, usually 4 to 7."""
 
     name = "aesthetic"
     reads_text = False
 
-    def __init__(self, tower: ClipTower, head: nn.Module) -> None:
+    def __init__(self, tower: ImageTower, head: nn.Module) -> None:
         self.tower = tower
         self.head = head.eval().requires_grad_(False)
         self.device = tower.device
@@ -71,43 +89,75 @@ class AestheticReward(FrameReward):
 
 def load_aesthetic(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
     tower: str | Path | None = None,
+    pool: TowerPool | None = None,
 ) -> AestheticReward:
     """Load a head and the CLIP it was trained on.
 
     Args:
         checkpoint: the head's file.
+        device: where it runs.
+        dtype: of the tower; the head is fp32.
         folder: what relative paths are relative to.
-        options: of the tower; the head is fp32.
+        gradient_checkpointing: recompute each block of the tower.
+        architecture: of the tower, open_clip's name, for a file that does not say.
         tower: the CLIP's checkpoint, if not the one that the head's file or record names.
+        pool: where it shares what is equal with other judges.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`; also when no tower is known.
     """
     head_file = load_checkpoint(checkpoint, folder)
+    advice = "on which CLIP its head was trained. Add it to the judge: tower: clip-vit-l-14 (for "
+    tower_file = find_tower(head_file, tower, folder, f"{advice}the published LAION head)")
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
+    own, _ = find_architecture(tower_file, options.architecture)
+    clip = load_tower(tower_file, options, clip_preprocess(image_size(own)))
+    return AestheticReward(clip, load_head(head_file, own["embed_dim"], options))
+
+
+def find_tower(
+    head_file: Checkpoint, tower: str | Path | None, folder: Path | None, advice: str
+) -> Checkpoint:
+    """Read the tower under a head: the one given, or the one the head's file or record names.
+
+    Args:
+        head_file: the head.
+        tower: as the recipe says.
+        folder: what the recipe's paths are relative to.
+        advice: what the file does not say, and how to say it.
+
+    Raises:
+        RewardError: nobody names a tower, or it cannot be read.
+    """
     record = head_file.published.tower if head_file.published is not None else None
-    tower_name = tower or head_file.metadata.get("tower") or record
-    if tower_name is None:
-        raise RewardError(
-            f"{head_file.path} does not say on which CLIP its head was trained. Add it to the "
-            "judge: tower: clip-vit-l-14 (for the published LAION head)."
-        )
-    # A name inside the file is that of a file beside it.
-    beside = tower is None and "tower" in head_file.metadata
-    tower_file = load_checkpoint(tower_name, head_file.path.parent if beside else folder)
-    architecture, _ = find_architecture(tower_file, options.architecture)
-    size = architecture["vision_cfg"]["image_size"]
-    clip = load_tower(tower_file, options, clip_preprocess(size))
-    return AestheticReward(clip, load_head(head_file, architecture["embed_dim"], options))
+    if tower is not None:
+        return load_checkpoint(tower, folder)
+    if "tower" in head_file.metadata:
+        # A name inside the file is that of a file beside it.
+        return load_checkpoint(head_file.metadata["tower"], head_file.path.parent)
+    if record is None:
+        raise RewardError(f"{head_file.path} does not say {advice}.")
+    return load_checkpoint(record, folder)
 
 
 def load_head(checkpoint: Checkpoint, features: int, options: TowerOptions) -> nn.Module:
-    """Put a file's tensors into the head, strictly, in fp32 (fp64 under an fp64 tower)."""
-    head = build_head(features)
-    expected = {name: tensor.shape for name, tensor in head.state_dict().items()}
+    """LAION's head from a file (see :func:`filled_head`)."""
     what = f"an aesthetic head on {features} features"
+    return filled_head(build_head(features), checkpoint, what, options)
+
+
+def filled_head(
+    head: nn.Module, checkpoint: Checkpoint, what: str, options: TowerOptions
+) -> nn.Module:
+    """Put a file's tensors into a head, strictly, in fp32 (fp64 under an fp64 tower)."""
+    expected = {name: tensor.shape for name, tensor in head.state_dict().items()}
     check_keys(expected, checkpoint.state, what, checkpoint.path)
     head.load_state_dict(checkpoint.state)
     return head.to(options.device, torch.promote_types(options.dtype, torch.float32))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from rewards.errors import RewardError
+from rewards.shared_towers import derived
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
-"""``(images[rows], rows) -> (n,)`` scores of these rows."""
+"""``(images[rows], rows) -> (n,)`` scores of these rows, or ``(n, d)`` features."""
 
 RANGE_TOLERANCE = 1e-4  # rounding of a decoder's clamp; a real mistake (-1..1, 0..255) is far off
 
@@ -117,12 +118,12 @@ def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> T
     gradient (judges are frozen). Costs one more forward pass than scoring all at once.
 
     Args:
-        score: ``(images[rows], rows) -> (n,)``, deterministic.
+        score: ``(images[rows], rows) -> (n,)`` or ``(n, d)``, deterministic.
         images: ``(n, 3, H, W)``.
         chunk: images a pass; ``None`` scores all in one pass.
 
     Returns:
-        ``(n,)``, differentiable once in ``images``.
+        ``(n,)`` or ``(n, d)``, differentiable once in ``images``.
 
     Raises:
         RewardError: ``chunk`` is smaller than 1.
@@ -145,17 +146,26 @@ class Judge(ABC):
         device: where it runs; frames are moved there.
         chunk: frames (of a :class:`VideoReward`: clips) scored in one pass, ``None`` for all.
         reads_text: whether the prompt matters to the score.
+        context_length: tokens of a text that it reads; ``None`` where it reads any text, or none.
+        evaluation_only: refused as a training reward: it measures, without a gradient to follow.
     """
 
     name: str
     device: torch.device
     chunk: int | None = None
     reads_text: bool = True
+    context_length: int | None = None
+    evaluation_only: bool = False
 
     @property
     @abstractmethod
     def modules(self) -> list[nn.Module]:
         """Every network it holds, frozen: what takes memory. Empty for analytic judges."""
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts that are longer than it reads (``context_length``)."""
+        del prompts
+        return []
 
     @abstractmethod
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -192,13 +202,18 @@ class FrameReward(Judge):
         def score(images: Tensor, rows: slice) -> Tensor:
             return self.score_images(images, None if condition is None else condition[rows])
 
-        scores = chunked_score(score, frames.to(self.device).flatten(0, 1), self.chunk)
+        scores = chunked_score(score, self._images(frames), self.chunk)
         return scores.unflatten(0, (-1, count))
 
     def clip_features(self, frames: Tensor) -> Tensor:
         """Mean image features of each clip, ``(b, f, 3, H, W)`` -> ``(b, d)``, differentiable."""
-        features = self.image_features(frames.to(self.device).flatten(0, 1))
+        features = self.image_features(self._images(frames))
         return features.unflatten(0, (-1, frames.shape[1])).mean(dim=1)
+
+    def _images(self, frames: Tensor) -> Tensor:
+        """``(b, f, 3, H, W)`` -> ``(b * f, 3, H, W)`` on the judge's device."""
+        what = ("images", self.device)
+        return derived(frames, what, lambda: frames.to(self.device).flatten(0, 1))
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score clips: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)``, the mean over frames."""

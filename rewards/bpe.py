@@ -58,7 +58,7 @@ def write_merges(path: Path, lines: Iterable[str]) -> None:
 
 
 def _words(texts: Iterable[str]) -> Counter[Word]:
-    from rewards.clip_tower import import_open_clip
+    from rewards.clip_tokenizers import import_open_clip
 
     import_open_clip()
     import regex  # type: ignore[import-untyped]

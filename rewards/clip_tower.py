@@ -1,16 +1,16 @@
 """CLIP towers of open_clip: one path for the published checkpoints and for the embedded ones.
 
 What differs between them is data: an architecture, a :class:`Preprocess` and a tokenizer. An
-embedded file names all three in its metadata (the tokenizer's file lies beside it), a published one
-is known by its record, and any other file gets its architecture from the recipe.
+embedded file names all three in its metadata (the tokenizer's file lies beside it), a file from the
+hub has open_clip's configuration beside it, a published one is known by its record, and any other
+file gets its architecture from the recipe.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.checkpoint import Checkpoint, check_keys
+from rewards.clip_tokenizers import build_tokenizer
 from rewards.errors import RewardError
+from rewards.hf_clip_keys import is_transformers_layout, to_open_clip
+from rewards.open_clip_models import (
+    Architecture,
+    build_model,
+    builds_without_values,
+    cast_weights,
+    config_beside,
+    image_size,
+    named_preprocess,
+    open_clip_config,
+    preprocess_of,
+    restore_causal_mask,
+)
 from rewards.preprocess import Preprocess
-from rewards.torchvision_import import ensure_torchvision_importable
+from rewards.shared_towers import TowerPool, derived
 
-Architecture = Mapping[str, Any]
-"""open_clip's model configuration: ``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``."""
-
-LOW_PRECISION = (torch.bfloat16, torch.float16)
+BuildTokenizer = Callable[[Architecture, Path | None, Path | None], Any]
+"""``(architecture, merges file or None, folder of the judge's file)`` -> a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +50,14 @@ class TowerOptions:
         dtype: of the weights; in bf16 and fp16 the layer norms stay fp32.
         architecture: open_clip's name or configuration, for a file that does not say.
         gradient_checkpointing: recompute each transformer block in the backward pass.
+        pool: where equal towers of several judges meet; ``None`` keeps this one to itself.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     architecture: str | Architecture | None = None
     gradient_checkpointing: bool = False
+    pool: TowerPool | None = None
 
 
 class TextTower:
@@ -77,6 +91,16 @@ class TextTower:
                     self._texts[prompt] = unit_length(self.model.encode_text(tokens))[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text that it reads, the two marks at its ends included."""
+        return int(self.tokenizer.context_length)
+
+    def truncated(self, texts: Sequence[str]) -> list[int]:
+        """Positions of the texts of which the end is cut off."""
+        most = self.context_length - 2  # beside the marks of start and end
+        return [i for i, text in enumerate(texts) if len(self.tokenizer.encode(text)) > most]
+
 
 class ClipTower(TextTower):
     """A frozen CLIP: normalised fp32 features of images and of texts.
@@ -101,8 +125,12 @@ class ClipTower(TextTower):
 
     def image_features(self, images: Tensor) -> Tensor:
         """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, fp32 (fp64 for an fp64 tower)."""
-        pixels = self.preprocess(images).to(self.dtype)
-        return unit_length(self.model.encode_image(pixels))
+
+        def compute() -> Tensor:
+            return unit_length(self.model.encode_image(self.preprocess(images).to(self.dtype)))
+
+        # By the network of the images: two models may share it and differ in the other.
+        return derived(images, (self.model.visual, self.preprocess, self.dtype), compute)
 
 
 def unit_length(features: Tensor) -> Tensor:
@@ -111,38 +139,58 @@ def unit_length(features: Tensor) -> Tensor:
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
-def load_tower(checkpoint: Checkpoint, options: TowerOptions, preprocess: Preprocess) -> ClipTower:
+def load_tower(
+    checkpoint: Checkpoint,
+    options: TowerOptions,
+    preprocess: Preprocess | None = None,
+    tokenizer: BuildTokenizer = build_tokenizer,
+) -> ClipTower:
     """Put a checkpoint into its architecture, strictly.
 
     Args:
-        checkpoint: tensors in open_clip's names.
+        checkpoint: tensors in the names of open_clip, or of transformers' ``CLIPModel``.
         options: where and how it runs.
-        preprocess: used when the file names none; ``size`` is then the architecture's.
+        preprocess: used when the file names none; ``None`` for the architecture's own.
+        tokenizer: makes the tokenizer; open_clip's if not given.
 
     Raises:
         RewardError: no architecture is known, or names or shapes differ from it.
     """
     architecture, what = find_architecture(checkpoint, options.architecture)
-    model = build_model(architecture, torch.device("meta"), options.dtype)
+    if "preprocess" in checkpoint.metadata:
+        preprocess = Preprocess.from_json(checkpoint.metadata["preprocess"])
+    elif preprocess is None:
+        preprocess = _own_preprocess(checkpoint, options.architecture, architecture)
+    merges = checkpoint.metadata.get("tokenizer")
+    folder = checkpoint.path.parent
+    words = tokenizer(architecture, folder / merges if merges else None, folder)
+    model = _filled_model(checkpoint, options, architecture, what)
+    return ClipTower(model, architecture, preprocess, words, options.dtype)
+
+
+def _filled_model(
+    checkpoint: Checkpoint, options: TowerOptions, architecture: Architecture, what: str
+) -> Any:
+    without_values = builds_without_values(architecture)
+    place = torch.device("meta" if without_values else "cpu")
+    model = build_model(architecture, place, options.dtype)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    check_keys(expected, checkpoint.state, what, checkpoint.path)
-    state = {
-        name: tensor.to(options.dtype if options.dtype == torch.float64 else torch.float32)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in checkpoint.state.items()
-    }
+    state = checkpoint.state
+    if is_transformers_layout(state):
+        state = to_open_clip(state, expected, what, checkpoint.path)
+    check_keys(expected, state, what, checkpoint.path)
+    exact = torch.promote_types(options.dtype, torch.float32)
+    state = {k: t.to(exact) if t.is_floating_point() else t for k, t in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
-    _restore_causal_mask(model)
-    _lower_precision(model, options.dtype)
+    if without_values:
+        restore_causal_mask(model)
+    cast_weights(model, architecture, options.dtype)
     if options.gradient_checkpointing:
         model.set_grad_checkpointing(True)
     model = model.to(options.device)
-    if "preprocess" in checkpoint.metadata:
-        preprocess = Preprocess.from_json(checkpoint.metadata["preprocess"])
-    merges = checkpoint.metadata.get("tokenizer")
-    tokenizer = build_tokenizer(architecture, checkpoint.path.parent / merges if merges else None)
-    return ClipTower(model, architecture, preprocess, tokenizer, options.dtype)
+    if options.pool is None:
+        return model
+    return options.pool.clip(model, architecture, options.gradient_checkpointing)
 
 
 def find_architecture(
@@ -156,6 +204,9 @@ def find_architecture(
         RewardError: nobody says which, the name is unknown to open_clip, or file and recipe differ.
     """
     inside = checkpoint.metadata.get("architecture")
+    beside = config_beside(checkpoint.path)
+    if inside is None and beside is not None:
+        inside = json.dumps(beside["model_cfg"])
     if inside is not None:
         own = json.loads(inside)
         if "vision_cfg" not in own:
@@ -184,98 +235,16 @@ def find_architecture(
     return given, f"the given architecture (embed_dim {given.get('embed_dim')})"
 
 
-def open_clip_config(name: str) -> Architecture:
-    """open_clip's configuration of a model name.
-
-    Raises:
-        RewardError: open_clip does not know the name.
-    """
-    open_clip = import_open_clip()
-    config = open_clip.get_model_config(name)
-    if config is None:
-        import difflib
-
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
-        raise RewardError(
-            f"open_clip knows no architecture {name!r}"
-            + (f"; near: {', '.join(near)}." if near else ". `open_clip.list_models()` lists them.")
-        )
-    return dict(config)
-
-
-def build_model(
-    architecture: Architecture, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Any:
-    """An open_clip ``CLIP`` with random weights (none on the meta device).
-
-    Raises:
-        RewardError: the configuration is not one of open_clip's CLIP.
-    """
-    open_clip = import_open_clip()
-    cast = dtype if dtype in LOW_PRECISION else None  # keeps the layer norms in fp32
-    try:
-        with device:
-            return open_clip.CLIP(**architecture, cast_dtype=cast, output_dict=True)
-    except TypeError as error:
-        raise RewardError(f"open_clip cannot build this architecture: {error}") from error
-
-
-def build_tokenizer(architecture: Architecture, merges: Path | None) -> Any:
-    """open_clip's byte-level tokenizer: OpenAI's vocabulary, or a shipped smaller one.
-
-    Args:
-        architecture: says the context length and the vocabulary's size.
-        merges: a merges file (:mod:`rewards.bpe`); ``None`` for OpenAI's.
-
-    Raises:
-        RewardError: the merges file is missing, or its vocabulary has another size.
-    """
-    text = architecture["text_cfg"]
-    if merges is not None and not merges.is_file():
-        raise RewardError(
-            f"the tokenizer file {merges} is missing; it belongs beside the judge's file."
-        )
-    tokenizer = _tokenizer(merges, text.get("context_length", 77))
-    if tokenizer.vocab_size != text.get("vocab_size", 49408):
-        raise RewardError(
-            f"the tokenizer {merges.name if merges else 'of OpenAI'} has {tokenizer.vocab_size} "
-            f"tokens, the architecture {text.get('vocab_size')}: they do not belong together."
-        )
-    return tokenizer
-
-
-@cache
-def _tokenizer(merges: Path | None, context: int) -> Any:
-    import_open_clip()
-    from open_clip.tokenizer import SimpleTokenizer
-
-    if merges is None:
-        return SimpleTokenizer(context_length=context)
-    return SimpleTokenizer(bpe_path=str(merges), context_length=context)
-
-
-def import_open_clip() -> Any:
-    """Import open_clip (seconds, so never at the top of a file)."""
-    ensure_torchvision_importable()
-    import open_clip
-
-    return open_clip
-
-
-def _restore_causal_mask(model: Any) -> None:
-    # The one buffer that is in no checkpoint; on the meta device it has no values.
-    length = model.context_length
-    mask = torch.full((length, length), float("-inf")).triu_(1)
-    assert model.attn_mask.shape == mask.shape
-    model.attn_mask = mask
-    left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
-    assert not left, f"tensors without values: {left}"
-
-
-def _lower_precision(model: Any, dtype: torch.dtype) -> None:
-    if dtype in LOW_PRECISION:
-        from open_clip.model import convert_weights_to_lp
-
-        convert_weights_to_lp(model, dtype=dtype)
-    elif dtype == torch.float64:
-        model.double()
+def _own_preprocess(
+    checkpoint: Checkpoint, given: str | Architecture | None, architecture: Architecture
+) -> Preprocess:
+    """As the configuration beside the file says, or as open_clip publishes the model's name."""
+    size = image_size(architecture)
+    beside = config_beside(checkpoint.path)
+    if beside is not None:
+        return preprocess_of(beside["preprocess_cfg"], size, str(checkpoint.path))
+    if given is None and checkpoint.published is not None:
+        given = checkpoint.published.architecture
+    if isinstance(given, str):
+        return named_preprocess(given, size)
+    return preprocess_of({}, size, str(checkpoint.path))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewards.clip_tower import import_open_clip
+from rewards.clip_tokenizers import import_open_clip
 from rewards.errors import RewardError
 
 FREQUENCIES = 16

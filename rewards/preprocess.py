@@ -15,7 +15,6 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,9 +22,12 @@ from rewards.errors import RewardError
 
 ResizeMode = Literal["letterbox", "crop", "squash"]
 CropRounding = Literal["floor", "round"]
+Kernel = Literal["bicubic", "bilinear"]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Preprocess:
             keeps the overshoot.
         quantised: round to 8 bits after each pass, as PIL does; the gradient passes straight
             through.
+        shortest: of ``crop``: the shortest side before the cut; ``size`` if ``None``.
+        kernel: of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
     """
 
     mode: ResizeMode
@@ -52,12 +56,19 @@ class Preprocess:
     rounding: CropRounding = "round"
     clamped: bool = True
     quantised: bool = False
+    shortest: int | None = None
+    kernel: Kernel = "bicubic"
 
     def __post_init__(self) -> None:
         if self.mode not in ("letterbox", "crop", "squash") or self.size < 1:
             raise RewardError(
                 f"preprocess has mode {self.mode!r} and size {self.size}; allowed: letterbox, crop "
                 "or squash, and a size of at least 1."
+            )
+        if self.shortest is not None and (self.mode != "crop" or self.shortest < self.size):
+            raise RewardError(
+                f"preprocess has mode {self.mode!r}, size {self.size} and shortest "
+                f"{self.shortest}; shortest goes with crop and is at least the size."
             )
 
     def to_json(self) -> str:
@@ -92,7 +103,14 @@ class Preprocess:
 
     def resize(self, images: Tensor, height: int, width: int) -> Tensor:
         """Resize as this judge's reference does (see ``clamped`` and ``quantised``)."""
-        return bicubic(images, height, width, clamped=self.clamped, quantised=self.quantised)
+        return resized(
+            images,
+            height,
+            width,
+            clamped=self.clamped,
+            quantised=self.quantised,
+            kernel=self.kernel,
+        )
 
     def _letterbox(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -105,10 +123,11 @@ class Preprocess:
 
     def _crop(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
+        side = self.shortest or self.size
         if width <= height:
-            images = self.resize(images, int(self.size * height / width), self.size)
+            images = self.resize(images, int(side * height / width), side)
         else:
-            images = self.resize(images, self.size, int(self.size * width / height))
+            images = self.resize(images, side, int(side * width / height))
         top = self._crop_start(images.shape[-2])
         left = self._crop_start(images.shape[-1])
         return images[..., top : top + self.size, left : left + self.size]
@@ -119,10 +138,16 @@ class Preprocess:
         return round((length - self.size) / 2.0)
 
 
-def bicubic(
-    images: Tensor, height: int, width: int, *, clamped: bool = True, quantised: bool = False
+def resized(
+    images: Tensor,
+    height: int,
+    width: int,
+    *,
+    clamped: bool = True,
+    quantised: bool = False,
+    kernel: Kernel = "bicubic",
 ) -> Tensor:
-    """Antialiased bicubic (a = -0.5) in two 1-D passes, horizontal first, as PIL.
+    """Antialiased bicubic (a = -0.5) or bilinear in two 1-D passes, horizontal first, as PIL.
 
     Args:
         images: ``(n, c, H, W)`` in [0, 1], fp32 or fp64 (half types have no antialiased kernel on
@@ -131,6 +156,7 @@ def bicubic(
         width: of the result.
         clamped: clamp to [0, 1] after each pass.
         quantised: round to 8 bits after each pass, with a straight-through gradient; clamps too.
+        kernel: of the resampling.
 
     Returns:
         ``(n, c, height, width)``. A pass that would not change the size is left out.
@@ -138,9 +164,9 @@ def bicubic(
     for size in ((images.shape[-2], width), (height, width)):
         if tuple(images.shape[-2:]) == size:
             continue
-        images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
+        images = F.interpolate(images, size=size, mode=kernel, antialias=True)
         if clamped or quantised:
             images = images.clamp(0, 1)
         if quantised:
-            images = images + (torch.round(images * 255) / 255 - images).detach()
+            images = images + ((images * 255 + 0.5).floor() / 255 - images).detach()
     return images

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _HPS_REPO = "xswu/HPSv2"
+_HPS_REVISION = "697403c78157020a1ae59d23f111aa58ced35b0a"
+_V2_5_REPO = "https://github.com/discus0434/aesthetic-predictor-v2-5"
 _LAION_REPO = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
 
 
@@ -14,13 +16,16 @@ class PublishedFile:
 
     Attributes:
         name: what a recipe may write.
-        kind: the judge it is for; ``tower`` for the CLIP under an aesthetic head.
-        repo: hub repository, or the address of a git repository.
+        kind: the judge it is for; ``tower`` for a network under a head, ``tokenizer`` for words.
+        repo: hub repository, or the address of a git repository or of a folder on the web.
         file: name in that repository.
         size: bytes, where the publisher states or the reference measured it.
+        tensors: bytes of its tensors, told where ``size`` is not known; not checked.
         sha256: of the file, where known; checked on every load.
         architecture: open_clip's model name.
         tower: published name of the CLIP under a head.
+        revision: commit of the repository that the record speaks of; ``None`` for its newest.
+        md5: of the file, where its publisher states nothing better; checked on every load.
     """
 
     name: str
@@ -31,18 +36,40 @@ class PublishedFile:
     sha256: str | None
     architecture: str | None = None
     tower: str | None = None
+    revision: str | None = None
+    tensors: int | None = None
+    md5: str | None = None
+
+    @property
+    def about(self) -> str:
+        """How large it is, in words."""
+        if self.size is None and self.tensors is None:
+            return "size not recorded"
+        return f"{(self.size or self.tensors or 0) / 1e9:.3g} GB"
 
     @property
     def from_git(self) -> bool:
-        """Whether the file lies in a git repository instead of on the hub."""
-        return self.repo.startswith("https://")
+        """Whether the file lies in a git repository."""
+        return self.repo.startswith("https://github.com/")
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether the file lies on the hub, and so may be in its cache."""
+        return not self.repo.startswith("https://")
 
     @property
     def fetch(self) -> str:
         """The command that fetches the file."""
         if self.from_git:
             return f"git clone --depth 1 {self.repo}"
-        return f"hf download {self.repo} {self.file}"
+        if not self.from_hub:
+            return f"curl -LO {self.repo}/{self.file}"
+        return fetch_command(self.repo, self.file, self.revision)
+
+
+def fetch_command(repo: str, file: str, revision: str | None) -> str:
+    """The command that fetches a file of the hub into its cache."""
+    return f"hf download {repo} {file}" + (f" --revision {revision}" if revision else "")
 
 
 PUBLISHED = (
@@ -54,6 +81,7 @@ PUBLISHED = (
         1_972_490_005,
         "c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837",
         "ViT-H-14",
+        revision=_HPS_REVISION,
     ),
     PublishedFile(
         "hps-v2",
@@ -63,6 +91,7 @@ PUBLISHED = (
         1_972_484_501,
         "07cb0d20626232204ca3a6ec53ff5984e7e53212a8a7b0e0ec2bac1bdaf125a1",
         "ViT-H-14",
+        revision=_HPS_REVISION,
     ),
     PublishedFile(
         "clip-vit-h-14",
@@ -72,6 +101,7 @@ PUBLISHED = (
         None,
         None,
         "ViT-H-14",
+        tensors=3_944_437_764,  # 986,109,441 in fp32
     ),
     PublishedFile(
         "clip-vit-l-14",
@@ -82,6 +112,7 @@ PUBLISHED = (
         None,
         # "ViT-L-14" would only warn about the missing QuickGELU and give wrong features.
         "ViT-L-14-quickgelu",
+        tensors=1_710_466_052,  # 427,616,513 in fp32
     ),
     PublishedFile(
         "laion-aesthetic-v2",
@@ -92,7 +123,67 @@ PUBLISHED = (
         "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
         tower="clip-vit-l-14",
     ),
+    PublishedFile(
+        "image-reward",
+        "image_reward",
+        "THUDM/ImageReward",
+        "ImageReward.pt",
+        None,
+        None,
+        tensors=1_786_663_812,  # 446,665,953 in fp32
+    ),
+    PublishedFile(
+        "bert-base-uncased",
+        "tokenizer",
+        "google-bert/bert-base-uncased",
+        "vocab.txt",
+        231_508,
+        "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    ),
+    PublishedFile(
+        "mps-overall",
+        "mps",
+        # The authors' own file is a pickled module, which is refused; this is its state dict.
+        "https://pai-aigc-photog.oss-cn-hangzhou.aliyuncs.com/easyanimate/Third_Party",
+        "MPS_overall.pth",
+        None,
+        None,
+        md5="1491cbbbd20565747fe07e7572e2ac56",
+    ),
+    PublishedFile(
+        "pickscore",
+        "pickscore",
+        "yuvalkirstain/PickScore_v1",
+        "model.safetensors",
+        None,
+        None,
+        "ViT-H-14",
+        tensors=3_944_437_764,  # the same architecture in transformers' layout
+    ),
+    PublishedFile(
+        "siglip-so400m",
+        "tower",
+        "google/siglip-so400m-patch14-384",
+        "model.safetensors",
+        None,
+        None,
+        "siglip-so400m-patch14-384",
+        tensors=3_511_841_096,  # 877,960,274 in fp32; the image tower is 428,225,600 of them
+    ),
+    PublishedFile(
+        # Under the AGPL, as its repository says.
+        "aesthetic-v2.5",
+        "aesthetic_v2_5",
+        _V2_5_REPO,
+        "models/aesthetic_predictor_v2_5.pth",
+        2_644_834,
+        "a6caf256b3dc434273c98dcb12f6bf17c5d4fc647d8df11f038386923dd06220",
+        tower="siglip-so400m",
+    ),
 )
+
+_COMMON_NAMES = ("open_clip_model.safetensors", "model.safetensors", "vocab.txt")
+"""Every model of these libraries has such a file on the hub: such a name alone means nothing."""
 
 
 def published(text: str) -> PublishedFile | None:
@@ -101,7 +192,7 @@ def published(text: str) -> PublishedFile | None:
     for entry in PUBLISHED:
         if text in (entry.name, f"{entry.repo}/{entry.file}"):
             return entry
-        # open_clip names every file on the hub alike: such a name alone means nothing.
-        if base == entry.file and not base.startswith("open_clip_"):
+        own = entry.file.rsplit("/", 1)[-1]
+        if base == own and own not in _COMMON_NAMES:
             return entry
     return None

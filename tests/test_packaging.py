@@ -184,7 +184,7 @@ def test_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
 
 def test_shipped_weights_are_small() -> None:
     sizes = [path.stat().st_size for path in ROOT.glob("*/weights/**/*") if path.is_file()]
-    assert sum(sizes) <= 24e6
+    assert sum(sizes) <= 48e6
 
 
 def markdown(name: str) -> str:
@@ -192,23 +192,24 @@ def markdown(name: str) -> str:
     return re.sub(r"<!--.*?-->", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def readme_commands() -> list[list[str]]:
-    """Words of each `reward-tuning ...` in the README's blocks of commands."""
-    blocks = re.findall(r"```sh\n(.*?)```", markdown("README.md"), flags=re.DOTALL)
+def shown_commands(name: str) -> list[list[str]]:
+    """Words of each `reward-tuning ...` in a document's blocks of commands."""
+    blocks = re.findall(r"```sh\n(.*?)```", markdown(name), flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     without_comments = (line.partition(" #")[0].split() for line in lines)
     return [words[1:] for words in without_comments if words and words[0] == "reward-tuning"]
 
 
-def test_commands_of_the_readme_exist() -> None:
+@pytest.mark.parametrize("name", ["README.md", "docs/rewards.md"])
+def test_shown_commands_exist(name: str) -> None:
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    commands = readme_commands()
-    assert len(commands) > 5
+    commands = shown_commands(name)
+    assert len(commands) >= 5
     for verb, *words in commands:
         options = {text for parameter in verbs[verb].params for text in parameter.opts}
         given = {word for word in words if word.startswith("--")}
         assert given <= options, f"{verb} {given - options}"
-    for verb in verbs:
+    for verb in verbs if name == "README.md" else ():
         assert f"reward-tuning {verb}" in markdown("README.md"), f"{verb} is not in the README"
 
 

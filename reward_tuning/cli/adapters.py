@@ -40,32 +40,21 @@ def transformer_shapes(checkpoint: str) -> "nn.Module":
     """Build a generator's transformer on the meta device: names and shapes, no weights.
 
     Raises:
-        GeneratorError: The checkpoint is not there or is no EasyAnimateV5.1.
-        TuningError: Its configuration cannot be fetched.
+        GeneratorError: The checkpoint is not there, is no EasyAnimateV5.1, or its configuration
+            cannot be fetched.
     """
     from diffusers import EasyAnimateTransformer3DModel
 
     from base_model.checkpoint import empty_model
+    from base_model.hub import download
     from base_model.model_configs import transformer_arguments
     from base_model.shipped import resolve_checkpoint
 
     found = resolve_checkpoint(checkpoint)
-    part = found / "transformer" if isinstance(found, Path) else _fetched(found)
+    if not isinstance(found, Path):
+        found = download(found, ["transformer/config.json"])
+    part = found / "transformer"
     model: nn.Module = empty_model(
         EasyAnimateTransformer3DModel, transformer_arguments(part, EasyAnimateTransformer3DModel)
     )
     return model
-
-
-def _fetched(hub_id: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(hub_id, "transformer/config.json")).parent
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TuningError(
-            f"the configuration of {hub_id!r} is not in the local cache and could not be fetched "
-            f"({reason.rstrip('.')}); give --checkpoint FOLDER with a copy of the model"
-        ) from error

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from base_model.shipped import shipped_checkpoints
 from reward_tuning.condition_files import NOTHING
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from base_model.attention_backend import Attention
     from base_model.generator import Generator
+    from base_model.memory import Memory
+    from base_model.quantise import Quantise
     from reward_tuning.read_condition import AskedCondition
 
 SHIPPED_SIZE = (9, 64, 64)  # frames, height, width that the shipped generators know
@@ -45,6 +47,8 @@ class Request:
         dtype: Of the weights.
         device: None takes the GPU where there is one.
         attention: Backend of the attention.
+        memory: Where the base lies (`base_model.memory`).
+        quantise: How the transformer's blocks are stored; None as `dtype`.
     """
 
     checkpoint: str
@@ -63,6 +67,8 @@ class Request:
     dtype: str
     device: str | None
     attention: "Attention"
+    memory: str
+    quantise: str | None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -87,10 +93,19 @@ def draw(request: Request) -> list[dict[str, Any]]:
     """
     if request.dtype not in DTYPES:
         raise TuningError(f"--dtype: got {request.dtype!r}; allowed: {', '.join(DTYPES)}")
+    from base_model.memory import Memory
+    from base_model.quantise import Quantise
     from reward_tuning.cli.display import Display
     from reward_tuning.clips import write_clip
     from reward_tuning.previews import write_previews
 
+    for option, given, allowed in (
+        ("--memory", request.memory, get_args(Memory)),
+        ("--quantise", request.quantise, (None, *get_args(Quantise))),
+    ):
+        if given not in allowed:
+            names = ", ".join(one for one in allowed if one)
+            raise TuningError(f"{option}: got {given!r}; allowed: {names}")
     about = []
     with Display() as progress, ExitStack() as stack:
         generator, asked = _loaded(request, stack, progress)
@@ -128,8 +143,13 @@ def _loaded(
         for files in following:
             check_kind(files, kind)
     device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = getattr(torch, request.dtype)
-    generator = load_generator(request.checkpoint, dtype=dtype, device=device)
+    generator = load_generator(
+        request.checkpoint,
+        dtype=getattr(torch, request.dtype),
+        device=device,
+        memory=cast("Memory", request.memory),
+        quantise=cast("Quantise | None", request.quantise),
+    )
     generator.latent_shape(1, *request.size)
     asked = [
         None if one.files == NOTHING else read_condition(one.files, request.size)

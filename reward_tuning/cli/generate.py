@@ -147,6 +147,17 @@ def generate(
     attention: Annotated[
         str, typer.Option(help="Its kernels: auto, math, flash, efficient, cudnn.")
     ] = "auto",
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="resident; offload: text encoder and VAE on the CPU while unused; block-offload: "
+            "the transformer's blocks, too, one at a time."
+        ),
+    ] = "resident",
+    quantise: Annotated[
+        str | None,
+        typer.Option(help="Store the transformer's blocks as int8, nf4 or fp8; default: dtype."),
+    ] = None,
 ) -> None:
     """Draw clips from prompts, and from what they shall follow; write them as mp4, gif or png.
 
@@ -199,6 +210,8 @@ def generate(
             dtype=dtype,
             device=device,
             attention=attention,  # type: ignore[arg-type]  # refused by name where it is none
+            memory=memory,
+            quantise=quantise,
         )
     )
     if not is_clip(output):

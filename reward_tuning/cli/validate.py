@@ -17,8 +17,9 @@ def validate(
 ) -> None:
     """Check a recipe and print it fully resolved, every value explicit.
 
-    Mistakes are told all at once; exit code 2. Judges that must be fetched first are no mistakes;
-    they are told on stderr.
+    Mistakes are told all at once; exit code 2. Among them: a judge under rewards that is for the
+    evaluation only, as it has no gradient to train on. Judges that must be fetched first are no
+    mistakes; they are told on stderr.
     """
     from reward_tuning.cli.checks import check_run, missing_judges
     from reward_tuning.loading import dump_recipe, load_recipe

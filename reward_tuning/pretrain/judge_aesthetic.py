@@ -7,11 +7,12 @@ the pixels, so a head can learn it without labels.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from base_model.tiny.scenes import Split
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade, gaussian_blur
@@ -25,7 +26,7 @@ from reward_tuning.pretrain.judge_configs import (
 )
 from reward_tuning.pretrain.judge_data import draw_frames, named_rng
 from rewards.aesthetic import build_head
-from rewards.clip_tower import build_model
+from rewards.open_clip_models import build_model
 
 BLOCK = 256
 BLOCKS = 48
@@ -34,9 +35,32 @@ BLOCKS = 48
 
 def train_aesthetic(run: JudgeRun) -> Path:
     """Regress :func:`appeal` from features of the folder's ``clip``."""
-    features, targets = _examples(run)
+    model = build_model(CLIP, torch.device("cpu")).eval()
+    model.load_state_dict(trained_clip(run.out_dir))
+
+    def encode(frames: Tensor) -> Tensor:
+        features: Tensor = model.encode_image(CLIP_PREPROCESS(frames), normalize=True)
+        return features
+
+    head = fitted_head(run, build_head, encode)
+    return save_judge(run, head.state_dict(), {"kind": "aesthetic", "tower": "clip.safetensors"})
+
+
+def fitted_head(
+    run: JudgeRun,
+    build: Callable[[int], nn.Module],
+    encode: Callable[[Tensor], Tensor],
+) -> nn.Module:
+    """Train a head to read :func:`appeal` from frozen features.
+
+    Args:
+        run: names the judge.
+        build: width of the features -> a head, ``(n, width)`` -> ``(n, 1)``.
+        encode: frames ``(n, 3, H, W)`` -> features ``(n, width)`` of length 1.
+    """
+    features, targets = _examples(run, encode)
     seed_weights(run)
-    head = build_head(CLIP["embed_dim"]).train()
+    head = build(features.shape[1]).train()
     # The head is affine: started at the mean, it only has to learn the differences.
     torch.nn.init.constant_(list(head.parameters())[-1], float(targets.mean()))
 
@@ -47,18 +71,16 @@ def train_aesthetic(run: JudgeRun) -> Path:
         return error.square().mean(), {"error": float(error.detach().abs().mean())}
 
     run.train(head, loss_of)
-    return save_judge(run, head.state_dict(), {"kind": "aesthetic", "tower": "clip.safetensors"})
+    return head
 
 
-def _examples(run: JudgeRun) -> tuple[Tensor, Tensor]:
-    model = build_model(CLIP, torch.device("cpu")).eval()
-    model.load_state_dict(trained_clip(run.out_dir))
+def _examples(run: JudgeRun, encode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     features, targets = [], []
     for block in range(BLOCKS):
         rng, generator = named_rng(run.name, run.seed, "block", block)
         frames = draw_mixed_quality(BLOCK, rng, generator, "train")
         with torch.no_grad():
-            features.append(model.encode_image(CLIP_PREPROCESS(frames), normalize=True))
+            features.append(encode(frames))
         targets.append(appeal(frames))
     return torch.cat(features), torch.cat(targets)
 

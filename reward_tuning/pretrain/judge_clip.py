@@ -11,7 +11,8 @@ backgrounds after 600 steps of captions: the same kind of head on every attribut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,32 @@ from reward_tuning.pretrain.judge_data import (
     draw_frames,
     draw_pairs,
 )
-from rewards.clip_tower import Architecture, build_model
+from rewards.open_clip_models import Architecture, build_model
 
-SILHOUETTES = 100
-"""Steps of the lesson that show silhouettes only."""
 
-FADED = 350
-"""Step from which the lesson shows real frames."""
+@dataclass(frozen=True)
+class Lesson:
+    """A lesson on shape, before any caption is read.
 
-LESSON = 400
-"""Steps of the lesson on shape, before any caption is read."""
+    Attributes:
+        silhouettes: steps that show silhouettes only.
+        faded: step from which it shows real frames.
+        steps: of the whole lesson.
+        weight: of shape's cross-entropy beside the captions; the other attributes have 0.5.
+    """
 
+    silhouettes: int = 100
+    faded: int = 350
+    steps: int = 400
+    weight: float = 0.5
+
+
+LESSON = Lesson()
 LESSON_BATCH = 32
 BATCH = 64
+LARGEST_SCALE = 50.0
+"""Of ``exp(logit_scale)``, as CLIP caps its own at 100."""
+
 PAIRS = 40
 PREFERENCE_TEMPERATURE = 20.0
 """Bradley-Terry: a cosine 0.05 higher means preferred with probability 0.73."""
@@ -75,16 +89,39 @@ def train_clip(
         preferences_from: from this step on preference pairs go with the captions. Captions
             alone leave a CLIP that reads everything and prefers a light blur to none.
     """
-    tokenizer = small_tokenizer(run.out_dir, architecture)
+    model = taught_clip(run, architecture, preferences_from)
+    metadata = clip_metadata("clip", architecture, CLIP_PREPROCESS)
+    return save_judge(run, model.state_dict(), metadata)
+
+
+def taught_clip(
+    run: JudgeRun,
+    architecture: Architecture,
+    preferences_from: int | None = None,
+    lesson: Lesson | None = None,
+    tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
+) -> Any:
+    """The CLIP of :func:`train_clip`, trained and not yet saved.
+
+    Args:
+        run: names the judge.
+        architecture: of the CLIP.
+        preferences_from: step from which preference pairs go with the captions.
+        lesson: on shape; that of the residual towers if not given.
+        tokenizer: open_clip's on the small vocabulary if not given.
+    """
+    course = lesson or LESSON
+    tokenizer = tokenizer or small_tokenizer(run.out_dir, architecture)
     seed_weights(run)
     model = build_model(architecture, torch.device("cpu"))
     student = Student(model, architecture["embed_dim"]).train()
     student.to(memory_format=torch.channels_last)  # 1.45 times as fast on one core
 
-    def lesson(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def on_shape(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = python_random(generator)
         scenes, frames = draw_frames(LESSON_BATCH, rng, "train")
-        real = min(1.0, max(0.0, (step - SILHOUETTES) / (FADED - SILHOUETTES)))
+        fading = course.faded - course.silhouettes
+        real = min(1.0, max(0.0, (step - course.silhouettes) / fading))
         frames = torch.lerp(silhouettes(frames), frames, real)
         if real == 1.0:
             frames = jitter(frames, generator)
@@ -102,20 +139,27 @@ def train_clip(
         features = model.encode_image(normalised(jitter(frames, generator)))
         texts = model.encode_text(tokenizer(captions), normalize=True)
         images = F.normalize(features, dim=-1)
-        logits = model.logit_scale.exp().clamp(max=50) * images[:BATCH] @ texts[:BATCH].T
+        logits = model.logit_scale.exp().clamp(max=LARGEST_SCALE) * images[:BATCH] @ texts[:BATCH].T
         best = logits.argmax(dim=0)
         found = (batch.match.gather(0, best[None])[0] > 0.5).float().mean()
         losses, right = student.read(features[:BATCH], batch.scenes)
-        loss = contrastive_loss(logits, batch.match) + 0.5 * sum(losses.values())
+        loss = contrastive_loss(logits, batch.match) + read_loss(losses, course)
         numbers = {"retrieved": float(found), **right}
         if pairs is not None:
             preference, numbers["preferred"] = preference_loss(images[BATCH:], texts[BATCH:])
             loss = loss + preference
         return loss, numbers
 
-    run.train(student, lambda step, g: (lesson if step < LESSON else contrast)(step, g))
-    metadata = clip_metadata("clip", architecture, CLIP_PREPROCESS)
-    return save_judge(run, model.state_dict(), metadata)
+    run.train(student, lambda step, g: (on_shape if step < course.steps else contrast)(step, g))
+    return model
+
+
+def read_loss(losses: Mapping[str, Tensor], lesson: Lesson) -> Tensor:
+    """The heads' cross-entropies as one loss: shape with the lesson's weight, others with 0.5."""
+    total = torch.zeros(())
+    for name, loss in losses.items():
+        total = total + (lesson.weight if name == "shape" else 0.5) * loss
+    return total
 
 
 def silhouettes(frames: Tensor) -> Tensor:

@@ -15,15 +15,34 @@ from base_model.training.loop import LossFn, ReportFn, Schedule, train
 from base_model.training.weight_file import save_reproducibly
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_data import tokenizer_texts
+from rewards.blip import BlipArchitecture
 from rewards.bpe import train_bpe, write_merges
-from rewards.clip_tower import Architecture, build_tokenizer
+from rewards.clip_tokenizers import build_tokenizer
+from rewards.mps_network import MpsArchitecture
+from rewards.open_clip_models import Architecture
 from rewards.preprocess import Preprocess
 
-JudgeName = Literal["clip", "hps", "aesthetic", "clip-held-out", "latent-clip"]
-JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
+JudgeName = Literal[
+    "clip",
+    "hps",
+    "aesthetic",
+    "clip-held-out",
+    "latent-clip",
+    "pickscore",
+    "siglip",
+    "aesthetic-v2-5",
+    "image-reward",
+    "mps",
+    "vjepa2",
+]
+UNSHIPPED: tuple[JudgeName, ...] = ("vjepa2",)
+"""Trained only when asked for: what 600 steps give does not tell a clip from a shuffled one."""
+
+JUDGES: tuple[JudgeName, ...] = tuple(n for n in get_args(JudgeName) if n not in UNSHIPPED)
 
 MERGES_FILE = "bpe_small.txt.gz"
 MERGES = 510
+VOCABULARY_FILE = "vocab_small.txt"
 TEXT: dict[str, Any] = {
     "context_length": 32,
     "vocab_size": 512 + MERGES + 2,  # bytes within and at the end of words, merges, start and end
@@ -46,6 +65,63 @@ LATENT_CLIP: Architecture = {
     "latent_cfg": {"channels": 16, "widths": [48, 64], "depths": [2, 3], "heads": 4},
     "text_cfg": {**TEXT, "width": 48, "heads": 2},
 }
+IMAGE_REWARD: BlipArchitecture = {
+    "vision": {
+        "image_size": 64,
+        "patch_size": 8,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+    },
+    "text": {  # and the size of the grammar's vocabulary
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "max_position_embeddings": 35,
+    },
+}
+MPS: MpsArchitecture = {
+    "width": 64,
+    "text": {
+        "vocab_size": TEXT["vocab_size"],
+        "max_position_embeddings": TEXT["context_length"],
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+    },
+    "vision": IMAGE_REWARD["vision"],
+    "cross": {"layers": 1, "heads": 4, "head_width": 16},
+}
+PICKSCORE: Architecture = {
+    "embed_dim": 48,
+    "vision_cfg": {"image_size": 64, "layers": 4, "width": 80, "head_width": 16, "patch_size": 8},
+    "text_cfg": {**TEXT, "width": 48, "heads": 3},
+}
+SIGLIP: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 8,
+}
+VJEPA2: dict[str, Any] = {
+    "model_type": "vjepa2",
+    "crop_size": 64,
+    "patch_size": 16,
+    "tubelet_size": 2,
+    "frames_per_clip": 10,
+    "hidden_size": 72,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "pred_hidden_size": 48,
+    "pred_num_hidden_layers": 3,
+    "pred_num_attention_heads": 2,
+    "pred_num_mask_tokens": 1,
+}
 CLIP_PREPROCESS = Preprocess("crop", 64)
 HPS_PREPROCESS = Preprocess("letterbox", 64, clamped=False)
 
@@ -55,8 +131,20 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "aesthetic": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "clip-held-out": Schedule(steps=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0),
     "latent-clip": Schedule(steps=2400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
+    "pickscore": Schedule(
+        steps=1500, horizon=2000, learning_rate=2e-3, optimiser="muon", ema_decay=0.0
+    ),
+    "siglip": Schedule(
+        steps=800, horizon=1600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0
+    ),
+    "image-reward": Schedule(steps=700, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
+    "mps": Schedule(steps=300, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
+    "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
+    "vjepa2": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
 }
-"""Judges of frames go without a moving average: batch statistics belong to the last weights."""
+"""Judges of frames go without a moving average: batch statistics belong to the last weights. The
+two vision transformers stop well before their cosine's end: there `pickscore` orders 93 % of pairs
+and the head on `siglip` follows its target with 0.91."""
 
 PREFERENCES_FROM = 1000
 """Step of `clip-held-out` from which preference pairs go with its captions."""
@@ -75,7 +163,7 @@ class JudgeRun:
         report: called every few steps.
     """
 
-    name: JudgeName
+    name: JudgeName | Literal["cross-eyes"]
     out_dir: Path
     training: Path
     seed: int
@@ -101,13 +189,18 @@ class JudgeRun:
 
 
 def small_tokenizer(out_dir: Path, architecture: Architecture) -> Any:
-    """The judges' tokenizer in a folder; its merges are trained on the grammar if not there yet."""
+    """The judges' tokenizer in a folder (see :func:`small_merges`)."""
+    return build_tokenizer(architecture, small_merges(out_dir))
+
+
+def small_merges(out_dir: Path) -> Path:
+    """The merges file in a folder; it is trained on the grammar if not there yet."""
     path = out_dir / MERGES_FILE
     if not path.is_file():
         temporary = path.with_name(path.name + ".part")
         write_merges(temporary, train_bpe(tokenizer_texts(), MERGES))
         temporary.replace(path)
-    return build_tokenizer(architecture, path)
+    return path
 
 
 def save_judge(run: JudgeRun, state: dict[str, Tensor], metadata: dict[str, str]) -> Path:
@@ -138,16 +231,21 @@ def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess)
 
 
 def trained_clip(out_dir: Path) -> dict[str, Tensor]:
-    """Tensors of the folder's ``clip.safetensors`` in fp32.
+    """Tensors of the folder's ``clip.safetensors`` in fp32; see :func:`trained_judge`."""
+    return trained_judge(out_dir, "clip")
+
+
+def trained_judge(out_dir: Path, name: JudgeName) -> dict[str, Tensor]:
+    """Tensors of a judge in the folder, in fp32.
 
     Raises:
         TuningError: it is not there.
     """
-    path = out_dir / "clip.safetensors"
+    path = out_dir / f"{name}.safetensors"
     if not path.is_file():
         raise TuningError(
             f"{path} is missing; this judge starts from it. Train it first: reward-tuning "
-            "pretrain tiny --only clip"
+            f"pretrain tiny --only {name}"
         )
     return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
 

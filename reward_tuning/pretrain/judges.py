@@ -1,12 +1,15 @@
-"""Train the embedded judges: ``clip``, ``hps``, ``aesthetic``, ``clip-held-out``, ``latent-clip``.
+"""Train the embedded judges, each by its name.
 
-The judges of frames look like their published counterparts: open_clip's classes and key names,
-LAION's head, one loader. ``clip-held-out`` has another architecture, another seed and another
-stream of data; no method may train on it. ``latent-clip`` reads the generator's noisy latents.
+The judges of frames look like their published counterparts: open_clip's or transformers' names of
+weights, the published heads, one loader. ``clip-held-out`` has another architecture, another seed
+and another stream of data; no method may train on it. ``pickscore`` and ``siglip`` are vision
+transformers beside the residual towers of the others. ``latent-clip`` reads the generator's noisy
+latents, ``vjepa2`` the course of a clip.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +23,18 @@ from reward_tuning.pretrain.judge_configs import (
     JUDGES,
     PREFERENCES_FROM,
     SCHEDULES,
+    UNSHIPPED,
     JudgeName,
     JudgeRun,
 )
+from reward_tuning.pretrain.judge_image_reward import train_image_reward
 from reward_tuning.pretrain.judge_latent import train_latent_clip
+from reward_tuning.pretrain.judge_mps import train_mps
+from reward_tuning.pretrain.judge_pickscore import train_pickscore
+from reward_tuning.pretrain.judge_siglip import train_aesthetic_v2_5, train_siglip
+from reward_tuning.pretrain.judge_vjepa2 import train_vjepa2
 
-__all__ = ["JUDGES", "JudgeName", "train_judge"]
+__all__ = ["JUDGES", "UNSHIPPED", "JudgeName", "train_judge"]
 
 
 def train_judge(
@@ -40,8 +49,8 @@ def train_judge(
     """Train one embedded judge, or continue where an interrupted training stopped.
 
     Args:
-        name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from ``clip.safetensors`` in
-            the same folder.
+        name: one of :data:`JUDGES` or :data:`UNSHIPPED`; ``hps`` and ``aesthetic`` start from
+            ``clip.safetensors`` in the same folder, ``aesthetic-v2-5`` from ``siglip.safetensors``.
         out_dir: gets ``NAME.safetensors`` and the tokenizer.
         seed: of weights and data; the same seed gives the same file on one machine.
         report: called every few steps.
@@ -56,21 +65,27 @@ def train_judge(
         TuningError: an unknown name, or the judge it starts from is missing.
         FileNotFoundError: ``training`` has no finished VAE.
     """
-    if name not in JUDGES:
-        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(JUDGES)}.")
+    allowed = (*JUDGES, *UNSHIPPED)
+    if name not in allowed:
+        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(allowed)}.")
     schedule = SCHEDULES[name]
     if steps is not None:
         schedule = replace(schedule, steps=steps)
     out_dir.mkdir(parents=True, exist_ok=True)
     run = JudgeRun(name, out_dir, training, seed, schedule, report)
-    match name:
-        case "clip":
-            return train_clip(run, CLIP)
-        case "clip-held-out":
-            return train_clip(run, CLIP_HELD_OUT, PREFERENCES_FROM)
-        case "hps":
-            return train_hps(run)
-        case "aesthetic":
-            return train_aesthetic(run)
-        case "latent-clip":
-            return train_latent_clip(run)
+    return TRAINERS[name](run)
+
+
+TRAINERS: Mapping[JudgeName, Callable[[JudgeRun], Path]] = {
+    "clip": lambda run: train_clip(run, CLIP),
+    "clip-held-out": lambda run: train_clip(run, CLIP_HELD_OUT, PREFERENCES_FROM),
+    "hps": train_hps,
+    "aesthetic": train_aesthetic,
+    "latent-clip": train_latent_clip,
+    "pickscore": train_pickscore,
+    "siglip": train_siglip,
+    "aesthetic-v2-5": train_aesthetic_v2_5,
+    "image-reward": train_image_reward,
+    "mps": train_mps,
+    "vjepa2": train_vjepa2,
+}

@@ -278,3 +278,20 @@ def test_a_clips_ending_must_be_one(run: Command, tmp_path: Path) -> None:
     assert "a clip ends in .mp4, .gif, .png" in done.err
     gone = run("generate", "--prompt", "a", "--lora", tmp_path / "no", "--output", tmp_path / "x")
     assert "no LoRA at" in gone.err
+
+
+def test_generate_in_every_memory_mode(run: Command, model: Path, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", model, "--prompt", "a red ball", "--seed", 7, *SIZE]
+    for memory in ("resident", "offload", "block-offload"):
+        path = tmp_path / f"{memory}.png"
+        done = run("generate", *arguments, "--memory", memory, "--output", path)
+        assert done.code == 0, done.err
+        assert path.read_bytes() == (tmp_path / "resident.png").read_bytes()
+    done = run("generate", *arguments, "--quantise", "fp8", "--output", tmp_path / "fp8.png")
+    assert done.code == 0, done.err
+    clips = [np.asarray(Image.open(tmp_path / f"{n}.png"), float) for n in ("resident", "fp8")]
+    assert 0 < abs(clips[0] - clips[1]).mean() < 10
+    for option, text in (("--memory", "disk"), ("--quantise", "int2")):
+        done = run("generate", *arguments, option, text, "--output", tmp_path / "no.png")
+        assert done.code == 2
+        assert f"{option}: got '{text}'; allowed: " in done.err

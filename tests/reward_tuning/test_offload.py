@@ -15,11 +15,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from base_model.offload import Offload
 from reward_tuning.errors import TuningError
 from reward_tuning.finish import write_samples
 from reward_tuning.judges import FramedJudge, LatentJudge
 from reward_tuning.metrics import PhaseClock
-from reward_tuning.offload import Offload, judge_modules
+from reward_tuning.offload import judge_modules
 from reward_tuning.progress import silent
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.run_parts import load_parts
@@ -32,7 +33,7 @@ from tests.rewards.test_latent import latent_file
 from tests.rewards.test_latent import random_state as latent_state
 
 CPU = torch.device("cpu")
-OVERRIDES = ("train.offload_judges=true", "train.offload_vae=true")
+OVERRIDES = ("generator.memory=offload",)
 
 
 @pytest.fixture(scope="module")
@@ -53,35 +54,18 @@ class Copies:
         return tensor.to(device, copy=True)
 
 
+def with_copies(monkeypatch: pytest.MonkeyPatch, copies: Copies) -> None:
+    """Every offload made from here on copies its weights by `copies`."""
+    create = Offload.__init__
+
+    def counted(self: Offload, modules: Any, device: torch.device, copy: Any = None) -> None:
+        create(self, modules, device, copies)
+
+    monkeypatch.setattr(Offload, "__init__", counted)
+
+
 def places(modules: list[nn.Module]) -> list[int]:
     return [t.data_ptr() for m in modules for t in (*m.parameters(), *m.buffers())]
-
-
-def test_copies_are_there_only_at_work() -> None:
-    module = nn.BatchNorm1d(3).requires_grad_(False)
-    module.weight.data = torch.tensor([1.0, 2.0, 3.0])
-    resting, copies = places([module]), Copies()
-    offload = Offload([module], CPU, copies)
-    assert places([module]) == resting
-    with pytest.raises(ZeroDivisionError), offload.at_work():
-        assert not set(places([module])) & set(resting)
-        assert module.weight.tolist() == [1.0, 2.0, 3.0]
-        with offload.at_work():
-            working = places([module])
-        assert places([module]) == working
-        raise ZeroDivisionError
-    assert places([module]) == resting
-    assert copies.made == len(resting) == 5
-    other = nn.Linear(2, 2).requires_grad_(False)
-    with offload.joined([other]).at_work():
-        assert copies.made == 5 + 7
-    with Offload([module], CPU).at_work():  # the device is the CPU: nothing moves
-        assert places([module]) == resting
-
-
-def test_what_is_trained_is_refused() -> None:
-    with pytest.raises(TuningError, match="only frozen modules can be offloaded"):
-        Offload([nn.Linear(2, 2)], CPU)
 
 
 def test_modules_of_judges(world: Path, tmp_path: Path) -> None:
@@ -96,7 +80,7 @@ def test_modules_of_judges(world: Path, tmp_path: Path) -> None:
     latent = load_latent_reward(latent_file(tmp_path, latent_state()))
     assert judge_modules([LatentJudge(latent, "latent")]) == [latent.model]  # type: ignore[attr-defined]
     foreign: Any = SimpleNamespace(name="own")
-    with pytest.raises(TuningError, match=r"offload_judges: clip is of a class.*SimpleNamespace"):
+    with pytest.raises(TuningError, match=r"generator.memory: clip is of a class.*SimpleNamespace"):
         judge_modules([replace(clip, reward=foreign)])
 
 
@@ -104,8 +88,7 @@ def test_modules_of_judges(world: Path, tmp_path: Path) -> None:
     ("overrides", "moves"),
     [
         (OVERRIDES, {"judge", "vae"}),
-        (OVERRIDES[:1], {"judge"}),
-        (OVERRIDES[1:], {"vae"}),
+        (("generator.memory=block-offload",), {"judge", "vae"}),
         ((), set()),
     ],
 )
@@ -118,10 +101,10 @@ def test_at_work_in_the_reward_phase_alone(
 ) -> None:
     """The real judge, VAE and update: where the weights lie as each phase ends."""
     recipe = tiny_recipe(world, tmp_path, *overrides)
+    with_copies(monkeypatch, Copies())
     parts = load_parts(recipe, CPU, 4, silent)
     modules = {"judge": judge_modules(parts.judges), "vae": [parts.sampler.generator.vae]}
     resting = {name: places(of) for name, of in modules.items()}
-    monkeypatch.setattr(parts.offload, "_copied", Copies())
     seen: list[tuple[str, set[str]]] = []
 
     def moved() -> set[str]:
@@ -162,6 +145,7 @@ def test_at_work_in_the_reward_phase_alone(
     assert moved() == set()
 
 
+@pytest.mark.slow
 def test_runs_with_and_without_are_the_same(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,37 +156,18 @@ def test_runs_with_and_without_are_the_same(
         "evaluation.seeds=1",
         "train.replay={weight: 1, clips: 2}",
     )
-    copies = Copies()
-    create = Offload.__init__
-
-    def counted(self: Offload, modules: Any, device: torch.device, copied: Any = None) -> None:
-        create(self, modules, device, copies)
-
     left = {}
-    for name, overrides in (("without", ()), ("with", OVERRIDES)):
+    for name, memory in (("without", "resident"), ("with", "offload"), ("blocks", "block-offload")):
+        overrides = (f"generator.memory={memory}", "train.gradient_checkpointing=true")
         with monkeypatch.context() as patch:
-            patch.setattr(Offload, "__init__", counted)
+            copies = Copies()
+            with_copies(patch, copies)
             folder = run(tiny_recipe(world, tmp_path / name, *short, *overrides)).folder
         files = [folder / "evaluation.json", *sorted((folder / "lora").iterdir())]
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for row in metrics:
             del row["seconds"], row["memory"]
         left[name] = [path.read_bytes() for path in files], metrics
-        assert (copies.made > 0) == (name == "with")
+        assert (copies.made > 0) == (name != "without")
     assert left["with"] == left["without"]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_memory_of_the_device() -> None:
-    device = torch.device("cuda")
-    module = nn.Linear(1024, 1024).requires_grad_(False).to(device)
-    x = torch.randn(2, 1024, device=device)
-    expected, before = module(x), torch.cuda.memory_allocated()
-    offload = Offload([module], device)
-    assert torch.cuda.memory_allocated() <= before - 4 * 1024 * 1024
-    assert module.weight.device.type == "cpu"
-    with offload.at_work():
-        assert module.weight.device.type == "cuda"
-        assert torch.equal(module(x), expected)
-    assert torch.cuda.memory_allocated() <= before - 4 * 1024 * 1024
+    assert left["blocks"] == left["without"]

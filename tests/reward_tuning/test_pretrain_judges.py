@@ -26,17 +26,36 @@ from reward_tuning.pretrain.judge_data import (
 from reward_tuning.pretrain.judge_latent import BACKWARDS, draw_latents
 from reward_tuning.pretrain.judges import JUDGES, JudgeName, train_judge
 from rewards import load_latent_reward, load_reward
-from rewards.clip_tower import build_model
+from rewards.open_clip_models import build_model
+from tests.reward_tuning.small_cross import CROSS_JUDGES
 
+HERE = [name for name in JUDGES if name not in CROSS_JUDGES]
 SMALL = {
     **judge_configs.CLIP,
     "vision_cfg": {**judge_configs.CLIP["vision_cfg"], "width": 8, "head_width": 64},
+}
+
+SMALL_PICKSCORE = {
+    **judge_configs.PICKSCORE,
+    "vision_cfg": {"image_size": 64, "layers": 1, "width": 16, "head_width": 16, "patch_size": 16},
+}
+
+SMALL_SIGLIP = {
+    **judge_configs.SIGLIP,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "patch_size": 16,
 }
 
 SMALL_LATENT = {
     **judge_configs.LATENT_CLIP,
     "latent_cfg": {"channels": 16, "widths": [8], "depths": [1], "heads": 1},
 }
+
+
+KINDS = {"clip-held-out": "clip", "aesthetic-v2-5": "aesthetic_v2_5"}
+"""Of the files whose name is not that of their kind."""
 
 
 def clean(count: int = 24) -> torch.Tensor:
@@ -253,7 +272,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judges")
     with pytest.MonkeyPatch.context() as patch:
         _shrink(patch)
-        for name in JUDGES:
+        for name in HERE:
             train_small(name, folder)
     return folder
 
@@ -266,13 +285,18 @@ def train_small(name: JudgeName, folder: Path, seed: int = 1) -> Path:
 
 
 def _shrink(patch: pytest.MonkeyPatch) -> None:
-    from reward_tuning.pretrain import judge_aesthetic, judges
+    from reward_tuning.pretrain import judge_aesthetic, judge_pickscore, judge_siglip, judges
 
     for module in (judges, judge_clip, judge_aesthetic):
         patch.setattr(module, "CLIP", SMALL)
     patch.setattr(judge_clip, "BATCH", 8)
-    for name, value in {"LESSON_BATCH": 4, "SILHOUETTES": 0, "FADED": 1, "LESSON": 2}.items():
-        patch.setattr(judge_clip, name, value)
+    patch.setattr(judge_clip, "LESSON_BATCH", 4)
+    for module in (judge_clip, judge_pickscore):
+        patch.setattr(module, "LESSON", judge_clip.Lesson(silhouettes=0, faded=1, steps=2))
+    patch.setattr(judge_pickscore, "PREFERENCES_FROM", 3)
+    patch.setattr(judge_pickscore, "PICKSCORE", SMALL_PICKSCORE)
+    patch.setattr(judge_siglip, "SIGLIP", SMALL_SIGLIP)
+    patch.setattr(judge_siglip, "BATCH", 4)
     patch.setattr(judge_clip, "PAIRS", 4)
     patch.setattr(judge_latent, "LATENT_CLIP", SMALL_LATENT)
     patch.setattr(judge_latent, "BATCH", 4)
@@ -282,11 +306,11 @@ def _shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(judge_configs, "tokenizer_texts", lambda: ["a red circle"] * 3)
     patch.setattr(judge_configs, "MERGES", 5)
     vocabulary = {"vocab_size": 519}
-    for config in (SMALL, SMALL_LATENT, judges.CLIP_HELD_OUT):
+    for config in (SMALL, SMALL_LATENT, SMALL_PICKSCORE, judges.CLIP_HELD_OUT):
         patch.setitem(config, "text_cfg", {**config["text_cfg"], **vocabulary})
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", HERE)
 def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: str) -> None:
     path = trained / f"{name}.safetensors"
     with safe_open(path, "pt") as file:
@@ -298,8 +322,13 @@ def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: 
     if name == "latent-clip":
         seen = torch.randn(1, 16, 3, 4, 4).requires_grad_()
         score = load_latent_reward(path)(seen, 0.5, ["a small red circle"])
+    elif name == "siglip":  # no judge, but what one sits on
+        tower = load_reward("aesthetic_v2_5", trained / "aesthetic-v2-5.safetensors")
+        assert metadata["kind"] == "tower"
+        seen = clean(1).requires_grad_()
+        score = tower.image_features(seen)[:, 0]
     else:
-        judge = load_reward(name.split("-", maxsplit=1)[0], path)
+        judge = load_reward(KINDS.get(name, name), path)
         seen = clean(2)[None].requires_grad_()
         score = judge(seen, ["a small red circle"])
     (gradient,) = torch.autograd.grad(score.sum(), seen)
@@ -308,17 +337,30 @@ def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: 
     if "preprocess" in metadata:
         mode = json.loads(metadata["preprocess"])["mode"]
         assert mode == ("letterbox" if name == "hps" else "crop")
+        rounding = json.loads(metadata["preprocess"])["rounding"]
+        assert rounding == ("floor" if name == "pickscore" else "round")
+
+
+def test_pickscore_is_saved_as_transformers_names_it(trained: Path) -> None:
+    with safe_open(trained / "pickscore.safetensors", "pt") as file:
+        names = set(file.keys())
+        scale = float(file.get_tensor("logit_scale").exp())
+    assert "vision_model.pre_layrnorm.weight" in names
+    assert not any(name.startswith("visual.") for name in names)
+    assert scale <= judge_clip.LARGEST_SCALE * 1.001
 
 
 def test_preference_pairs_join_the_captions_of_the_held_out_judge(trained: Path) -> None:
-    logs = {name: trained / "training" / f"{name}.jsonl" for name in ("clip", "clip-held-out")}
+    names = ("clip", "clip-held-out", "pickscore")
+    logs = {name: trained / "training" / f"{name}.jsonl" for name in names}
     last = {name: json.loads(log.read_text().splitlines()[-1]) for name, log in logs.items()}
     assert "retrieved" in last["clip"]
     assert "preferred" not in last["clip"]
     assert 0.0 <= last["clip-held-out"]["preferred"] <= 1.0
+    assert 0.0 <= last["pickscore"]["preferred"] <= 1.0
 
 
-@pytest.mark.parametrize("name", ["clip", "latent-clip"])
+@pytest.mark.parametrize("name", ["clip", "latent-clip", "pickscore", "siglip"])
 def test_the_same_seed_gives_the_same_bytes(trained: Path, tmp_path: Path, name: JudgeName) -> None:
     with pytest.MonkeyPatch.context() as patch:
         _shrink(patch)
@@ -371,5 +413,7 @@ def test_judges_that_start_from_clip_say_so(tmp_path: Path) -> None:
         for name in ("hps", "aesthetic"):
             with pytest.raises(TuningError, match=r"clip\.safetensors is missing.*--only clip"):
                 train_small(name, tmp_path)
+        with pytest.raises(TuningError, match=r"siglip\.safetensors is missing.*--only siglip"):
+            train_small("aesthetic-v2-5", tmp_path)
     with pytest.raises(TuningError, match="no embedded judge 'clap'"):
         train_small("clap", tmp_path)  # type: ignore[arg-type]

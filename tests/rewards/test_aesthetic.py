@@ -8,7 +8,7 @@ from torch import nn
 
 from rewards import RewardError, load_reward
 from rewards.aesthetic import affine, build_head
-from rewards.clip_tower import build_model
+from rewards.open_clip_models import build_model
 from tests.rewards.tiny_clip import ARCHITECTURE, frames, random_state
 
 # Written down from the published file: index -> (out, in) of the linear layers.

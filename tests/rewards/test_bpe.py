@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rewards.bpe import HEADER, train_bpe, write_merges
-from rewards.clip_tower import import_open_clip
+from rewards.clip_tokenizers import import_open_clip
 
 TEXTS = ["a red circle moves left", "a red star", "红色的圆形", "红色的星星", "A RED star!"]
 

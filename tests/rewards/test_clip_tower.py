@@ -7,14 +7,9 @@ from torch import Tensor
 
 from rewards import RewardError, load_reward
 from rewards.checkpoint import Checkpoint
-from rewards.clip_tower import (
-    ClipTower,
-    TowerOptions,
-    build_model,
-    build_tokenizer,
-    load_tower,
-    open_clip_config,
-)
+from rewards.clip_tokenizers import build_tokenizer
+from rewards.clip_tower import ClipTower, TowerOptions, load_tower
+from rewards.open_clip_models import build_model, open_clip_config
 from rewards.preprocess import Preprocess
 from tests.rewards.tiny_clip import ARCHITECTURE, PROMPTS, flat_file, frames, hps_file, random_state
 

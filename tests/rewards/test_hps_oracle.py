@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from rewards import load_reward
-from rewards.clip_tower import import_open_clip
+from rewards.clip_tokenizers import import_open_clip
 from tests.rewards.tiny_clip import frames, hps_file, random_state
 
 # hpsv2's configuration classes know no default that open_clip's would not share.

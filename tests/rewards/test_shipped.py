@@ -21,9 +21,14 @@ from reward_tuning.pretrain.judge_accuracy import (
 from rewards import FrameReward, load_latent_reward, load_reward
 from rewards.checkpoint import SHIPPED, shipped_names
 
-NAMES = ("aesthetic", "clip-held-out", "clip", "hps")
+NAMES = ("aesthetic", "aesthetic-v2-5", "clip-held-out", "clip", "hps", "pickscore")
 LATENT = "latent-clip"
-TEXT_JUDGES = ("clip", "clip-held-out", "hps")
+CROSS = ("image-reward", "mps")
+TOWER = "siglip"  # under aesthetic-v2-5; no judge by itself
+TEXT_JUDGES = ("clip", "clip-held-out", "hps", "pickscore")
+KINDS = {"clip-held-out": "clip", "aesthetic-v2-5": "aesthetic_v2_5"}
+"""Of the files whose name is not that of their kind."""
+
 SCENE = Scene("red", "star", "dark", "large", "left")
 
 
@@ -33,16 +38,20 @@ def clip(scene: Scene) -> Tensor:
 
 
 def load(name: str) -> FrameReward:
-    return load_reward(name.split("-", maxsplit=1)[0], f"tiny/{name}.safetensors")
+    return load_reward(KINDS.get(name, name), f"tiny/{name}.safetensors")
 
 
-def test_the_five_judges_are_there_and_small() -> None:
-    assert sorted(shipped_names()) == sorted(f"tiny/{n}.safetensors" for n in (*NAMES, LATENT))
+def test_the_judges_are_there_and_small() -> None:
+    expected = sorted(f"tiny/{name}.safetensors" for name in (*NAMES, LATENT, TOWER, *CROSS))
+    assert sorted(shipped_names()) == expected
+    for names in (("pickscore",), ("aesthetic-v2-5", TOWER)):
+        paths = [SHIPPED / f"tiny/{name}.safetensors" for name in names]
+        assert sum(path.stat().st_size for path in paths) < 1.2e6
     sizes = [p.stat().st_size for p in (SHIPPED / "tiny").iterdir()]
-    assert sum(sizes) < 11e6  # all embedded weights together, with the generator, stay under 24 MB
+    assert sum(sizes) < 18e6  # all embedded weights together, with the generator, stay under 48 MB
 
 
-@pytest.mark.parametrize("name", [*NAMES, LATENT])
+@pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, *CROSS])
 def test_every_file_says_which_command_made_it(name: str) -> None:
     with safe_open(SHIPPED / f"tiny/{name}.safetensors", "pt") as file:
         metadata = file.metadata()
@@ -57,6 +66,9 @@ def test_the_held_out_judge_has_another_architecture() -> None:
     assert architectures[0] == architectures[2]  # hps starts from clip
     assert architectures[0]["vision_cfg"] != architectures[1]["vision_cfg"]
     assert architectures[0]["text_cfg"] != architectures[1]["text_cfg"]
+    # A vision transformer beside three residual towers.
+    assert isinstance(architectures[3]["vision_cfg"]["layers"], int)
+    assert all(isinstance(one["vision_cfg"]["layers"], list) for one in architectures[:3])
 
 
 # Share of held-out frames whose true word scores above every other one of its attribute, in the
@@ -65,6 +77,7 @@ MEASURED = {
     "clip": {"colour": 0.99, "shape": 0.99, "background": 1.0, "size": 0.98},
     "clip-held-out": {"colour": 1.0, "shape": 1.0, "background": 1.0, "size": 1.0},
     "hps": {"colour": 1.0, "shape": 0.93, "background": 1.0, "size": 1.0},
+    "pickscore": {"colour": 1.0, "shape": 0.88, "background": 1.0, "size": 0.93},
 }
 
 
@@ -90,18 +103,22 @@ def test_noisy_latents_of_unseen_combinations_are_read() -> None:
     assert 0.35 < accuracy[0.8]["shape/en"] < 0.75
 
 
-@pytest.mark.parametrize("name", ["hps", "clip-held-out"])
-def test_the_better_frame_is_preferred_on_unseen_combinations(name: str) -> None:
-    # 0.97 and 0.98 of 256 pairs were measured; captions alone left clip-held-out at 0.86.
-    assert preference_accuracy(load(name), 150, seed=1)["all"] > 0.92
+@pytest.mark.parametrize(
+    ("name", "least"), [("hps", 0.92), ("clip-held-out", 0.92), ("pickscore", 0.87)]
+)
+def test_the_better_frame_is_preferred_on_unseen_combinations(name: str, least: float) -> None:
+    # 0.97 and 0.98 of 256 pairs were measured; captions alone left clip-held-out at 0.86. Of
+    # pickscore 0.93 of 120.
+    assert preference_accuracy(load(name), 150, seed=1)["all"] > least
 
 
-def test_aesthetic_follows_its_analytic_target() -> None:
-    # 0.80 was measured on 600 frames.
-    assert appeal_correlation(load("aesthetic"), 200, seed=1) > 0.7
+@pytest.mark.parametrize(("name", "least"), [("aesthetic", 0.7), ("aesthetic-v2-5", 0.85)])
+def test_aesthetic_judges_follow_their_analytic_target(name: str, least: float) -> None:
+    # 0.80 was measured on 600 frames of aesthetic, 0.91 on 200 of aesthetic-v2-5.
+    assert appeal_correlation(load(name), 200, seed=1) > least
 
 
-@pytest.mark.parametrize("name", ["hps", "aesthetic"])
+@pytest.mark.parametrize("name", ["hps", "aesthetic", "pickscore", "aesthetic-v2-5"])
 def test_spoiled_scores_below_clean(name: str) -> None:
     judge, good = load(name), clip(SCENE)
     grey = good.mean(dim=2, keepdim=True).expand_as(good)
@@ -113,6 +130,8 @@ def test_spoiled_scores_below_clean(name: str) -> None:
         "blocky": small.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)[None],
         "double": (good + good.roll(9, dims=-1)) / 2,
     }
+    if name == "aesthetic-v2-5":
+        del spoiled["blocky"]  # its target counts edges and gives blocks 8.6 and the clean clip 8.1
     prompt = phrasings(SCENE, "en")[0]
     best = float(judge(good, [prompt]))
     for defect, frames in spoiled.items():

@@ -179,7 +179,7 @@ def test_every_file_says_what_made_it(ran: Ran) -> None:
 
 
 def test_the_checkpoint_is_small_enough_to_ship(ran: Ran) -> None:
-    """The judges share the 24 MB with it."""
+    """The judges share the 48 MB with it."""
     size = sum(path.stat().st_size for path in ran.checkpoint.rglob("*") if path.is_file())
     assert 5e6 < size < 20e6
 

@@ -1,0 +1,109 @@
+"""Frozen modules that lie in the CPU's memory and come to the device only while they work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from base_model.errors import GeneratorError
+
+CopyFn = Callable[[Tensor, torch.device], Tensor]
+"""How a resting tensor gets to the device."""
+
+
+def copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; from pinned memory without waiting, in the stream's order."""
+    return tensor.to(device, non_blocking=True)
+
+
+class Offload:
+    """Keeps the weights of frozen modules on the CPU, and copies of them on the device for a while.
+
+    Frozen weights never change, so the copy is thrown away and nothing is copied back. For a CUDA
+    device they rest in pinned memory. Where the device is the CPU, everything stays as it is.
+
+    A copy stands in the module in the place of the resting tensor, as an object of its own. So a
+    graph made at work keeps the copies it needs, even where the weights rest again before it runs.
+
+    Args:
+        modules: Without trainable parameters; at once moved to the CPU.
+        device: Where they work.
+        copy: How a tensor gets there.
+
+    Raises:
+        GeneratorError: A parameter is trainable: its updates would be thrown away.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], device: torch.device, copy: CopyFn = copied
+    ) -> None:
+        self._device, self._copy = device, copy
+        self._others: tuple[Offload, ...] = ()
+        # Where each tensor stands; a tied weight stands in several places.
+        self._places: list[tuple[dict[str, Any], str, Tensor]] = [
+            (table, name, tensor)
+            for module in modules
+            for part in module.modules()
+            for table in _tables(part)
+            for name, tensor in table.items()
+            if tensor is not None
+        ]
+        if any(tensor.requires_grad for _, _, tensor in self._places):
+            raise GeneratorError(
+                "Only frozen modules can be offloaded; one has trainable parameters. Freeze it "
+                "(requires_grad_(False)) or leave it on the device."
+            )
+        for tensor in {id(tensor): tensor for _, _, tensor in self._places}.values():
+            home = tensor.data.cpu()
+            tensor.data = home.pin_memory() if device.type == "cuda" else home
+        self._depth = 0
+
+    @property
+    def absent(self) -> bool:
+        """Whether weights are resting now that a call on the device would need."""
+        mine = bool(self._places) and not self._depth
+        return mine or any(other.absent for other in self._others)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Have the weights on the device; contexts nest. No forward pass may run after it.
+
+        That includes the one that a checkpoint runs again in the backward pass.
+        """
+        with ExitStack() as stack:
+            for other in self._others:
+                stack.enter_context(other.at_work())
+            self._depth += 1
+            try:
+                if self._depth == 1:
+                    self._move_in()
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    for table, name, tensor in self._places:
+                        table[name] = tensor
+
+    def joined(self, *others: Offload) -> Offload:
+        """One whose weights are at work when all of these are."""
+        both = Offload([], self._device, self._copy)
+        both._others = (self, *others)
+        return both
+
+    def _move_in(self) -> None:
+        copies: dict[int, Tensor] = {}
+        for table, name, tensor in self._places:
+            if id(tensor) not in copies:
+                copy = self._copy(tensor.data, self._device)
+                if isinstance(tensor, nn.Parameter):
+                    copy = nn.Parameter(copy, requires_grad=False)
+                copies[id(tensor)] = copy
+            table[name] = copies[id(tensor)]
+
+
+def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    return module._parameters, module._buffers

@@ -1,0 +1,218 @@
+"""Frozen linear layers whose weights are stored in 8 or 4 bits and computed with in full.
+
+=====  ==================================================  ===============  =====================
+kind   what is stored                                      bits a weight    by
+=====  ==================================================  ===============  =====================
+int8   integers, one fp32 scale an output row              8                bitsandbytes
+nf4    QLoRA's 16 levels (arXiv 2305.14314), one fp32      4.5              bitsandbytes
+       scale for 64 weights
+fp8    float8_e4m3fn, one fp32 scale an output row         8                PyTorch
+=====  ==================================================  ===============  =====================
+
+The weight is unpacked for each product, forward and backward, and never kept: neither by the module
+nor for autograd. Activations stay as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from base_model.errors import GeneratorError
+
+Quantise = Literal["int8", "nf4", "fp8"]
+
+Packed = tuple[Tensor, ...]
+
+_LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max  # 448
+_NF4_BLOCK = 64
+
+
+class Codec(Protocol):
+    """How a weight is stored."""
+
+    def pack(self, weight: Tensor) -> Packed:
+        """A weight ``(out, in)`` to what is stored."""
+
+    def unpack(self, packed: Packed, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """What is stored to a weight of that shape and dtype."""
+
+
+class _Int8:
+    def pack(self, weight: Tensor) -> Packed:
+        # The CUDA kernel takes float16 alone; its rounding is an eighth of this one's.
+        packed, largest, _ = _bitsandbytes().int8_vectorwise_quant(weight.to(torch.float16))
+        return packed, largest
+
+    def unpack(self, packed: Packed, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        return _bitsandbytes().int8_vectorwise_dequant(*packed).to(dtype)
+
+
+class _NF4:
+    def pack(self, weight: Tensor) -> Packed:
+        packed, state = _bitsandbytes().quantize_4bit(
+            weight.to(torch.float32).contiguous(),
+            blocksize=_NF4_BLOCK,
+            compress_statistics=False,
+            quant_type="nf4",
+        )
+        return packed, state.absmax, state.code
+
+    def unpack(self, packed: Packed, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        library = _bitsandbytes()
+        numbers, largest, levels = packed
+        state = library.QuantState(
+            absmax=largest,
+            shape=torch.Size(shape),
+            code=levels,
+            blocksize=_NF4_BLOCK,
+            quant_type="nf4",
+            dtype=torch.float32 if dtype == torch.float64 else dtype,
+        )
+        return library.dequantize_4bit(numbers, state).to(dtype)
+
+
+class _FP8:
+    def pack(self, weight: Tensor) -> Packed:
+        weight = weight.to(torch.float32)
+        scale = weight.abs().amax(dim=1, keepdim=True) / _LARGEST_FP8
+        scale = scale.clamp_min(torch.finfo(torch.float32).tiny)  # rows of zeros
+        return (weight / scale).to(torch.float8_e4m3fn), scale
+
+    def unpack(self, packed: Packed, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        numbers, scale = packed
+        return (numbers.to(torch.float32) * scale).to(dtype)
+
+
+_CODECS: Mapping[Quantise, Codec] = {"int8": _Int8(), "nf4": _NF4(), "fp8": _FP8()}
+
+
+class QuantisedLinear(nn.Linear):
+    """A frozen linear layer that holds its weight packed.
+
+    What is packed are buffers, so that the layer moves and is offloaded like any other; they are no
+    part of its state_dict. Reading :attr:`weight` unpacks it.
+
+    Args:
+        weight: ``(out, in)``, on the device that shall pack it.
+        kind: How it is stored.
+        home: Where the packed weight lies; None is the weight's device.
+    """
+
+    def __init__(
+        self, weight: Tensor, kind: Quantise, home: str | torch.device | None = None
+    ) -> None:
+        nn.Module.__init__(self)  # nn.Linear's own makes a whole weight
+        self.out_features, self.in_features = weight.shape
+        self.kind: Quantise = kind
+        self._dtype = weight.dtype
+        packed = _CODECS[kind].pack(weight)
+        self._parts = len(packed)
+        for number, tensor in enumerate(packed):
+            self.register_buffer(f"packed_{number}", tensor.to(home), persistent=False)
+        self.register_parameter("bias", None)
+
+    @property
+    def packed(self) -> Packed:
+        """What is stored."""
+        return tuple(self.get_buffer(f"packed_{number}") for number in range(self._parts))
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The weight that is computed with, ``(out, in)``, unpacked anew each time."""
+        return self.unpacked(self.packed, self._dtype)
+
+    def unpacked(self, packed: Packed, dtype: torch.dtype) -> Tensor:
+        """A weight ``(out, in)`` from packed tensors, which may be copies elsewhere."""
+        shape = (self.out_features, self.in_features)
+        return _CODECS[self.kind].unpack(packed, shape, dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``input @ weight.T + bias``; ``(..., in)`` -> ``(..., out)`` in the input's dtype."""
+        return _Product.apply(input, self, *self.packed)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, {self.kind}"
+
+
+class _Product(torch.autograd.Function):
+    """The product, for which autograd saves the packed weight alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear, *packed: Tensor) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(*packed)  # not read from the layer later: its may be away by then
+        return F.linear(x, layer.unpacked(packed, x.dtype), layer.bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        packed = ctx.saved_tensors
+        weight = ctx.layer.unpacked(packed, gradient.dtype)
+        return (gradient @ weight, None, *(None for _ in packed))
+
+
+def quantised(
+    model: nn.Module, name: str, weight: Tensor, kind: Quantise, home: str | torch.device
+) -> bool:
+    """Puts a quantised layer in the place of a linear layer, if ``name`` is one's weight.
+
+    Args:
+        model: The module; its own tensors may be on the meta device.
+        name: Of a parameter, such as "blocks.0.ff.weight".
+        weight: Its value, on the device that shall pack it.
+        kind: How it is stored.
+        home: Where the packed weight lies.
+
+    Returns:
+        Whether it was; the bias is the model's own, as before.
+    """
+    path, _, leaf = name.rpartition(".")
+    layer = model.get_submodule(path)
+    if leaf != "weight" or not isinstance(layer, nn.Linear):
+        return False
+    parent, _, child = path.rpartition(".")
+    new = QuantisedLinear(weight, kind, home)
+    new.bias = layer.bias
+    setattr(model.get_submodule(parent), child, new)
+    return True
+
+
+def require(kind: Quantise, device: str | torch.device) -> None:
+    """Packs and unpacks one small weight, so that what cannot work is told before any loading.
+
+    Raises:
+        GeneratorError: The library is missing, or cannot do this on this device.
+    """
+    weight = torch.linspace(-1.0, 1.0, 64 * 64, device=device).view(64, 64)
+    try:
+        codec = _CODECS[kind]
+        codec.unpack(codec.pack(weight), (64, 64), torch.float32)
+    except (RuntimeError, NotImplementedError, AttributeError, ValueError) as error:
+        if isinstance(error, GeneratorError):
+            raise
+        library = "PyTorch" if kind == "fp8" else "bitsandbytes"
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        others = ", ".join(other for other in _CODECS if other != kind)
+        raise GeneratorError(
+            f"quantise={kind}: the installed {library} cannot do it on {device} ({lines[0]}). "
+            f"Take another kind ({others}), another device, or none."
+        ) from error
+
+
+@functools.cache
+def _bitsandbytes() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes.functional")
+    except ImportError as error:
+        raise GeneratorError(
+            f"quantise=int8 and nf4 need bitsandbytes, which cannot be imported ({error}). Install "
+            'it with `pip install "reward-tuning[quantise]"`, or take quantise=fp8.'
+        ) from error

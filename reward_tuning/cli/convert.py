@@ -1,0 +1,72 @@
+"""`reward-tuning convert`: a checkpoint in the other layout."""
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from reward_tuning.errors import TuningError
+
+MEGABYTE = 1_000_000
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A shipped name, a folder or a hub id.")],
+    target: Annotated[Path, typer.Argument(help="The new folder; must not exist.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="Wanted: original (the published code, ComfyUI) or diffusers. The source's is "
+            "told by its weights."
+        ),
+    ],
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Of transformer and VAE: float32, bfloat16 or float16; default: as they are, to "
+            "the byte."
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(help="Most of one weight file, such as 5GB; default: single files."),
+    ] = None,
+) -> None:
+    """Write a checkpoint in the original or the diffusers layout; converting back is exact."""
+    from base_model.key_map import Layout
+    from reward_tuning.section_types import Dtype
+
+    if layout not in get_args(Layout):
+        raise TuningError(f"--layout: got {layout!r}; allowed: {', '.join(get_args(Layout))}")
+    if dtype is not None and dtype not in get_args(Dtype):
+        raise TuningError(f"--dtype: got {dtype!r}; allowed: {', '.join(get_args(Dtype))}")
+
+    import torch
+
+    from base_model.conversion import convert_checkpoint, describe_left_out
+    from base_model.shipped import resolve_checkpoint
+    from reward_tuning.cli.display import Display
+    from reward_tuning.cli.stopping import hint_when_stopped
+    from reward_tuning.progress import ProgressEvent
+
+    with hint_when_stopped("nothing was written"), Display() as display:
+
+        def tell(file: str, done: int, total: int) -> None:
+            most = -(-total // MEGABYTE)
+            now = most if done == total else done // MEGABYTE
+            display(ProgressEvent("megabytes", now, most, file))
+
+        done = convert_checkpoint(
+            resolve_checkpoint(source),
+            target,
+            cast("Layout", layout),
+            dtype=None if dtype is None else getattr(torch, dtype),
+            max_shard_size=max_shard_size,
+            progress=tell,
+        )
+        if note := describe_left_out(done):
+            display(ProgressEvent("converted", note=note))
+    print(
+        f"{done.folder}: {done.before} -> {done.layout}, {done.tensors} tensors, "
+        f"{done.nbytes / 1e6:.1f} MB"
+    )

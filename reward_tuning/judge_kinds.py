@@ -1,0 +1,226 @@
+"""The kinds of judges: one model each, with the keys of this kind and no others.
+
+A kind is written once. Its model says which judge is meant and how it is loaded: its own keys are
+the keywords of its loader (see `rewards.loading`). What training and the evaluation want beside,
+`RewardSection` and `HeldOutSection`, is put on top of every kind by `_each_kind`. To add a kind:
+its class and loader in `rewards`, a model here made of the parts in `judge_sections`, and the
+model's place in `KINDS`.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, create_model
+
+from reward_tuning.judge_sections import (
+    ClipTowerSection,
+    EachFrameSection,
+    FileSection,
+    FrameRewardSection,
+    FramesSection,
+    HeldOutSection,
+    JudgeSection,
+    NetworkSection,
+    RewardSection,
+    TwoTowerSection,
+)
+from reward_tuning.section_types import Dtype, FileName, Positive, Text
+
+
+class HpsSection(TwoTowerSection):
+    """HPSv2 and HPSv2.1: human preference."""
+
+    kind: Literal["hps"]
+
+
+class ClipSection(TwoTowerSection):
+    """CLIP text alignment."""
+
+    kind: Literal["clip"]
+
+
+class AestheticSection(ClipTowerSection):
+    """The LAION aesthetic predictor v2."""
+
+    kind: Literal["aesthetic"]
+    tower: FileName | None = Field(
+        default=None, description="The CLIP under the head; null = as the head's file says"
+    )
+
+
+class PickscoreSection(TwoTowerSection):
+    """PickScore: human preference."""
+
+    kind: Literal["pickscore"]
+
+
+class AestheticV25Section(NetworkSection, EachFrameSection, FileSection):
+    """The aesthetic predictor v2.5, on SigLIP; its published head is under the AGPL."""
+
+    kind: Literal["aesthetic_v2_5"]
+    architecture: Text | None = Field(
+        default=None,
+        description="Of the SigLIP, siglip-so400m-patch14-384, for a file that does not say; "
+        "null = it says",
+    )
+    tower: FileName | None = Field(
+        default=None, description="The SigLIP under the head; null = as the head's file says"
+    )
+
+
+class ImageRewardSection(NetworkSection, EachFrameSection, FileSection):
+    """ImageReward: human preference, by a BLIP whose prompt looks at the frame."""
+
+    kind: Literal["image_reward"]
+    tokenizer: FileName | None = Field(
+        default=None,
+        description="BERT's vocab.txt, or bert-base-uncased from the hub's cache; null = as the "
+        "judge's file says, else bert-base-uncased",
+    )
+
+
+class MpsSection(NetworkSection, EachFrameSection, FileSection):
+    """MPS: human preference in one respect, by a CLIP whose frame looks at the prompt."""
+
+    kind: Literal["mps"]
+    condition: Text = Field(
+        default="overall",
+        description="overall, aesthetics, detail or alignment, or a list of words of your own",
+    )
+    threshold: float = Field(
+        default=0.01,
+        ge=0.0,
+        lt=1.0,
+        description="A word of the prompt counts whose likeness to the condition is above this "
+        "share of the prompt's best word; the authors have 0.01 and 0.3",
+    )
+
+
+class MotionEnergySection(FramesSection):
+    """How much moves, low-passed in space and time; a target says how much is enough."""
+
+    kind: Literal["motion_energy"]
+
+
+class MotionFlowSection(FramesSection):
+    """How fast, in pixels a frame, from a soft cost volume; and a little energy."""
+
+    kind: Literal["motion_flow"]
+    energy: float = Field(
+        default=5.0, ge=0.0, description="Pixels that a motion energy of 1 counts; 0 = flow alone"
+    )
+
+
+class FlickerSection(FramesSection):
+    """Minus the change between frames that the next frame takes back."""
+
+    kind: Literal["flicker"]
+
+
+class ConsistencySection(NetworkSection, FramesSection, FileSection):
+    """Likeness of a CLIP's features to those of the frame before and of the first."""
+
+    kind: Literal["consistency"]
+    architecture: Text | None = Field(
+        default=None,
+        description="open_clip's model name, for a file that does not say; null = it says",
+    )
+    encoded_at_once: Positive | None = Field(
+        default=None, description="Frames encoded at a time, to save memory; null = all of a clip"
+    )
+
+
+class VJepa2Section(NetworkSection, FramesSection, FileSection):
+    """Minus V-JEPA 2's surprise. A still surprises least: only beside a judge of motion."""
+
+    kind: Literal["vjepa2"]
+    contexts: Annotated[
+        tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)
+    ] = Field(default=(0.5,), description="Shares of a clip that are known")
+    both_ways: bool = Field(
+        default=True,
+        description="Foretell the beginning from the end, too: a gradient to each frame",
+    )
+
+
+class DynamicDegreeSection(FramesSection, FileSection):
+    """VBench's dynamic degree by RAFT; only measures."""
+
+    evaluation_only: ClassVar[bool] = True
+
+    kind: Literal["dynamic_degree"]
+    fps: float = Field(default=8.0, gt=0.0, description="Frames a second of the clips")
+
+
+class SharpnessSection(FramesSection):
+    """Variance of the Laplacian; only measures."""
+
+    evaluation_only: ClassVar[bool] = True
+
+    kind: Literal["sharpness"]
+
+
+class LatentSection(FileSection):
+    """A judge of noisy latents, for method prfl only."""
+
+    kind: Literal["latent"]
+    dtype: Dtype = Field(default="float32", description="Of its weights; scores stay float32")
+
+
+class PythonSection(EachFrameSection, FileSection):
+    """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
+
+    kind: Literal["python"]
+    options: dict[str, Any] = Field(default_factory=dict, description="Passed to the class by name")
+
+
+KINDS: dict[str, type[JudgeSection]] = {
+    "hps": HpsSection,
+    "clip": ClipSection,
+    "aesthetic": AestheticSection,
+    "pickscore": PickscoreSection,
+    "aesthetic_v2_5": AestheticV25Section,
+    "image_reward": ImageRewardSection,
+    "mps": MpsSection,
+    "motion_energy": MotionEnergySection,
+    "motion_flow": MotionFlowSection,
+    "flicker": FlickerSection,
+    "consistency": ConsistencySection,
+    "vjepa2": VJepa2Section,
+    "dynamic_degree": DynamicDegreeSection,
+    "sharpness": SharpnessSection,
+    "python": PythonSection,
+    "latent": LatentSection,
+}
+
+
+def _trained(kind: type[JudgeSection]) -> type[JudgeSection]:
+    return FrameRewardSection if issubclass(kind, FramesSection) else RewardSection
+
+
+def _held_out(kind: type[JudgeSection]) -> type[JudgeSection]:
+    del kind
+    return HeldOutSection
+
+
+def _each_kind(on_top: Callable[[type[JudgeSection]], type[JudgeSection]]) -> Any:
+    """A union of all kinds, told apart by `kind`, each with the keys that go on top of it."""
+    models = [
+        create_model(
+            kind.__name__.removesuffix("Section") + on_top(kind).__name__,
+            __base__=(kind, on_top(kind)),  # in this order the kind's own `kind` wins
+            __doc__=kind.__doc__,
+        )
+        for kind in KINDS.values()
+    ]
+    return Annotated[functools.reduce(operator.or_, models), Field(discriminator="kind")]
+
+
+if TYPE_CHECKING:  # made below from KINDS; every member is one of these
+    TrainingReward = RewardSection
+    HeldOutReward = HeldOutSection
+else:
+    TrainingReward = _each_kind(_trained)
+    HeldOutReward = _each_kind(_held_out)

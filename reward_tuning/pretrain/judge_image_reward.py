@@ -1,0 +1,102 @@
+"""Train the embedded ImageReward: the published network and key names at a small size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from reward_tuning.pretrain.judge_clip import normalised
+from reward_tuning.pretrain.judge_configs import (
+    CLIP_PREPROCESS,
+    IMAGE_REWARD,
+    VOCABULARY_FILE,
+    JudgeRun,
+    save_judge,
+    seed_weights,
+)
+from reward_tuning.pretrain.judge_cross import large_weights, train_cross_judge, trained_eyes
+from reward_tuning.pretrain.judge_data import draw_pairs, named_rng, tokenizer_texts
+from rewards.blip import BlipScorer
+from rewards.clip_tower import unit_length
+from rewards.image_reward import MEAN, PROMPT_TOKENS, STD
+from rewards.wordpiece import WordPiece, train_vocabulary, write_vocabulary
+
+MEASURED_PAIRS = 128
+"""Preference pairs over which the trained score gets mean 0 and deviation 1."""
+
+
+def train_image_reward(run: JudgeRun) -> Path:
+    """Train vision tower, text tower and head on what :func:`train_cross_judge` shows."""
+    tokenizer = small_vocabulary(run.out_dir)
+    eyes = trained_eyes(run)
+    seed_weights(run)
+    architecture = {**IMAGE_REWARD, "text": {**IMAGE_REWARD["text"], "vocab_size": tokenizer.size}}
+    scorer = BlipScorer(architecture).eval()
+    large_weights(scorer.text)
+    scorer.vision.load_state_dict(eyes)
+    pretraining = BlipPretraining(scorer)
+
+    def score(tokens: Tensor, texts: Sequence[str]) -> Tensor:
+        ids, mask = tokenizer(texts).unbind(dim=1)
+        used = int(mask.sum(dim=1).max())  # nobody looks at the padding: leave it out
+        state = scorer.first_state(ids[:, :used], mask[:, :used], tokens)
+        with torch.autocast("cpu", enabled=False):
+            return scorer.head(state.float()).squeeze(-1)
+
+    def align(tokens: Tensor, texts: Sequence[str]) -> Tensor:
+        return pretraining.compare(tokens, tokenizer(texts))
+
+    train_cross_judge(run, pretraining, scorer.image_tokens, score, align)
+    _standardise(scorer, run, tokenizer)
+    metadata = {
+        "kind": "image_reward",
+        "architecture": json.dumps(architecture),
+        "preprocess": CLIP_PREPROCESS.to_json(),
+        "tokenizer": VOCABULARY_FILE,
+    }
+    return save_judge(run, scorer.published_state(), metadata)
+
+
+class BlipPretraining(nn.Module):
+    """BLIP's contrastive projections, which no score uses and no shipped file has."""
+
+    def __init__(self, scorer: BlipScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.vision_proj, self.text_proj = nn.Linear(64, 32), nn.Linear(64, 32)
+        self.scale = nn.Parameter(torch.tensor(10.0).log())
+
+    def compare(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """Tokens of n images, and ``(m, 2, length)`` of the tokenizer -> ``(n, m)`` logits."""
+        ids, mask = rows.unbind(dim=1)
+        text = self.scorer.text(input_ids=ids, attention_mask=mask, is_decoder=False)
+        image = unit_length(self.vision_proj(tokens[:, 0]))
+        words = unit_length(self.text_proj(text.last_hidden_state[:, 0]))
+        return self.scale.exp().clamp(max=50) * image @ words.T
+
+
+def small_vocabulary(out_dir: Path) -> WordPiece:
+    """The words of the grammar as a BERT vocabulary in a folder, written if it is not there yet."""
+    path = out_dir / VOCABULARY_FILE
+    if not path.is_file():
+        temporary = path.with_name(path.name + ".part")
+        write_vocabulary(temporary, train_vocabulary(tokenizer_texts()))
+        temporary.replace(path)
+    return WordPiece(path, PROMPT_TOKENS)
+
+
+@torch.no_grad()
+def _standardise(scorer: BlipScorer, run: JudgeRun, tokenizer: WordPiece) -> None:
+    """Move the head's last layer so that scores have the published mean and deviation."""
+    pairs = draw_pairs(MEASURED_PAIRS, *named_rng(run.name, run.seed, "standardise"), "train")
+    ids, mask = tokenizer([*pairs.prompts, *pairs.prompts]).unbind(dim=1)
+    frames = torch.cat([pairs.better, pairs.worse])
+    numbers = scorer(normalised(frames), ids, mask)
+    last = list(scorer.head.parameters())[-2:]
+    factor = STD / numbers.std()
+    last[0].mul_(factor)
+    last[1].sub_(numbers.mean()).mul_(factor).add_(MEAN)

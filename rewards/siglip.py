@@ -1,0 +1,179 @@
+"""The image side of SigLIP: a vision transformer with an attention-pooling head (2303.15343).
+
+Names, shapes and functions are those of transformers' ``SiglipVisionModel``. It is written out
+here for three reasons: layer norms can stay fp32 under bf16, blocks are recomputed in evaluation
+mode too (transformers does it in training mode only), and the names of weights do not move with a
+library's version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rewards.errors import RewardError
+
+
+@dataclass(frozen=True)
+class SiglipConfig:
+    """Sizes of a SigLIP image tower, by transformers' names.
+
+    Attributes:
+        hidden_size: width of the tokens and of the features.
+        intermediate_size: width of the feed-forward layers.
+        num_hidden_layers: blocks.
+        num_attention_heads: of the blocks and of the pooling head.
+        image_size: side of the square it sees, pixels.
+        patch_size: side of a token's patch, pixels.
+        layer_norm_eps: of every layer norm.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_size: int
+    patch_size: int
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise RewardError(
+                f"a SigLIP of width {self.hidden_size} has no {self.num_attention_heads} equal "
+                "heads; the width must be a multiple of their number."
+            )
+
+
+CONFIGS = {
+    "siglip-so400m-patch14-384": SiglipConfig(1152, 4304, 27, 16, 384, 14),
+}
+"""By the name that a recipe may give as the tower's architecture."""
+
+
+class Norm(nn.LayerNorm):
+    """A layer norm that computes in its weights' dtype, fp32 in a bf16 tower."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., d)`` -> the same shape and dtype."""
+        y = F.layer_norm(
+            x.to(self.weight.dtype), self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return y.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention without a mask."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(width, width) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, tokens, d)`` -> the same shape."""
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two layers with a tanh GELU between."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., d)`` -> the same shape."""
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: SiglipConfig) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.layer_norm1, self.layer_norm2 = Norm(width, eps=eps), Norm(width, eps=eps)
+        self.self_attn = Attention(width, config.num_attention_heads)
+        self.mlp = FeedForward(width, config.intermediate_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, tokens, d)`` -> the same shape."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class PoolingHead(nn.Module):
+    """A learned query that attends to all tokens, then a feed-forward with a residual."""
+
+    def __init__(self, config: SiglipConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.probe = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.attention = nn.MultiheadAttention(width, config.num_attention_heads, batch_first=True)
+        self.layernorm = Norm(width, eps=config.layer_norm_eps)
+        self.mlp = FeedForward(width, config.intermediate_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, tokens, d)`` -> ``(n, d)``."""
+        pooled = self.attention(self.probe.expand(len(x), -1, -1), x, x, need_weights=False)[0]
+        pooled = pooled + self.mlp(self.layernorm(pooled))
+        features: Tensor = pooled[:, 0]
+        return features
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: SiglipConfig) -> None:
+        super().__init__()
+        width, patch = config.hidden_size, config.patch_size
+        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch)
+        self.position_embedding = nn.Embedding((config.image_size // patch) ** 2, width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        return patches + self.position_embedding.weight
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: SiglipConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+
+
+class SiglipVision(nn.Module):
+    """A SigLIP image tower with random weights.
+
+    Attributes:
+        config: its sizes.
+        recompute: whether blocks are recomputed in the backward pass, to save memory.
+    """
+
+    def __init__(self, config: SiglipConfig, *, recompute: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.recompute = recompute
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Encoder(config)
+        self.post_layernorm = Norm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = PoolingHead(config)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``(n, 3, size, size)`` normalised, in the weights' dtype -> ``(n, d)`` of any length."""
+        x: Tensor = self.embeddings(pixels)
+        for block in self.encoder.layers:
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        features: Tensor = self.head(self.post_layernorm(x))
+        return features
