@@ -18,11 +18,13 @@ from reward_tuning.judge_sections import (
     ClipTowerSection,
     EachFrameSection,
     FileSection,
+    FolderSection,
     FrameRewardSection,
     FramesSection,
     HeldOutSection,
     JudgeSection,
     NetworkSection,
+    QwenSection,
     RewardSection,
     TwoTowerSection,
 )
@@ -162,6 +164,46 @@ class SharpnessSection(FramesSection):
     kind: Literal["sharpness"]
 
 
+class QwenCriticSection(QwenSection, FolderSection):
+    """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
+
+    kind: Literal["qwen_critic"]
+    aspects: list[Text] | None = Field(
+        default=None,
+        description="What is asked: names among object, colour, motion, artefact (null = all), or "
+        "questions of your own in which {prompt} stands for the prompt",
+    )
+
+
+class VideoAlignSection(QwenSection, FolderSection):
+    """VideoReward of VideoAlign: visual quality, motion quality, text alignment."""
+
+    folder_keys = ("checkpoint", "base")
+
+    kind: Literal["video_align"]
+    axis: Literal["overall", "VQ", "MQ", "TA"] = Field(
+        default="overall", description="The sum of the three, or one of them"
+    )
+    base: FileName | None = Field(
+        default=None, description="The Qwen2-VL below; null = the one that its config names"
+    )
+
+
+class HpsV3Section(NetworkSection, EachFrameSection, FileSection):
+    """HPSv3: human preference from a Qwen2-VL-7B, frame by frame."""
+
+    folder_keys = ("base",)
+
+    kind: Literal["hpsv3"]
+    base: FileName | None = Field(
+        default=None,
+        description="Whose config and tokenizer go with it; null = Qwen/Qwen2-VL-7B-Instruct",
+    )
+    pixels: Positive | None = Field(
+        default=None, description="Of a frame as the model sees it; null = 200704, as published"
+    )
+
+
 class LatentSection(FileSection):
     """A judge of noisy latents, for method prfl only."""
 
@@ -184,6 +226,9 @@ KINDS: dict[str, type[JudgeSection]] = {
     "aesthetic_v2_5": AestheticV25Section,
     "image_reward": ImageRewardSection,
     "mps": MpsSection,
+    "qwen_critic": QwenCriticSection,
+    "video_align": VideoAlignSection,
+    "hpsv3": HpsV3Section,
     "motion_energy": MotionEnergySection,
     "motion_flow": MotionFlowSection,
     "flicker": FlickerSection,
@@ -194,6 +239,9 @@ KINDS: dict[str, type[JudgeSection]] = {
     "python": PythonSection,
     "latent": LatentSection,
 }
+
+FOLDER_KEYS = {kind: model.folder_keys for kind, model in KINDS.items()}
+"""Keys that name a folder, by kind."""
 
 
 def _trained(kind: type[JudgeSection]) -> type[JudgeSection]:

@@ -3,6 +3,7 @@
 The kinds themselves, each one model, are in `reward_tuning.judge_kinds`.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -58,9 +59,11 @@ class JudgeSection(Section):
 
     Attributes:
         evaluation_only: Refused as a training reward: its score measures and has no gradient.
+        folder_keys: Keys that name a folder, such as one with a Qwen2-VL.
     """
 
     evaluation_only: ClassVar[bool] = False
+    folder_keys: ClassVar[tuple[str, ...]] = ()
 
     kind: str
     name: Text | None = Field(
@@ -87,13 +90,21 @@ class JudgeSection(Section):
     @property
     def files(self) -> dict[str, str]:
         """The files it names: key to name; empty for a judge without weights."""
-        named = {key: getattr(self, key, None) for key in FILE_KEYS}
+        return self._named(key for key in FILE_KEYS if key not in self.folder_keys)
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders it names: key to name."""
+        return self._named(self.folder_keys)
+
+    def _named(self, keys: Iterable[str]) -> dict[str, str]:
+        named = {key: getattr(self, key, None) for key in keys}
         return {key: name for key, name in named.items() if name is not None}
 
     @property
     def identity(self) -> str:
-        """What tells two judges apart: the file, or the kind where there is none."""
-        return self.files.get("checkpoint", self.kind)
+        """What tells two judges apart: file or folder, or the kind where there is neither."""
+        return (self.files | self.folders).get("checkpoint", self.kind)
 
     def loader_options(self) -> dict[str, Any]:
         """The keywords of `rewards.load_reward` that the recipe decides, `checkpoint` included."""
@@ -112,6 +123,17 @@ class FileSection(JudgeSection):
         default=None,
         description="Of the file, 64 hexadecimal digits, checked before it is read; null = as "
         "recorded for a published file, else not checked",
+    )
+
+
+class FolderSection(JudgeSection):
+    """A judge with a folder."""
+
+    folder_keys: ClassVar[tuple[str, ...]] = ("checkpoint",)
+
+    checkpoint: FileName = Field(
+        description="A shipped name (tiny/qwen-critic), a folder, a published name (qwen2-vl-2b) "
+        "or a hub id (owner/name)"
     )
 
 
@@ -200,6 +222,27 @@ class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
     architecture: Text | None = Field(
         default=None,
         description="open_clip's model name, for a file that does not say; null = it says",
+    )
+
+
+class QwenSection(NetworkSection, FramesSection):
+    """A judge that looks at clips through a Qwen2-VL."""
+
+    count: Positive | None = Field(
+        default=None,
+        description="Frames that the model looks at, of those judged; null = all, or by fps",
+    )
+    fps: float | None = Field(
+        default=None, gt=0.0, description="Frames that the model looks at a second; excludes count"
+    )
+    clip_fps: float | None = Field(
+        default=None, gt=0.0, description="Frames a second that clips are played at; null = 8"
+    )
+    min_pixels: Positive | None = Field(
+        default=None, description="A frame of fewer pixels is enlarged; null = as published"
+    )
+    max_pixels: Positive | None = Field(
+        default=None, description="A frame of more pixels is made smaller; null = as published"
     )
 
 

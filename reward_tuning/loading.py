@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reward_tuning.errors import TuningError
+from reward_tuning.judge_kinds import FOLDER_KEYS
 from reward_tuning.judge_sections import FILE_KEYS
 from reward_tuning.mistakes import Mistake, dotted, mistakes_of, shown
 from reward_tuning.recipe import Recipe, conflicts
@@ -15,6 +16,7 @@ from reward_tuning.recipe_files import (
     find_recipe,
     locate_generator,
     locate_judge,
+    locate_judge_folder,
     locate_prompts,
     locate_replay,
 )
@@ -180,9 +182,13 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Callable[[str, Path], st
 
     def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Callable[[str, Path], str]]]:
         for i, judge in enumerate(found if isinstance(found, list) else []):
-            for key in FILE_KEYS:
-                if isinstance(judge, dict) and _is_name(judge.get(key)):
-                    yield (*prefix, i, key), locate_judge
+            if not isinstance(judge, dict):
+                continue
+            folders = FOLDER_KEYS.get(str(judge.get("kind")), ())
+            for key in dict.fromkeys((*FILE_KEYS, *folders)):
+                if _is_name(judge.get(key)):
+                    locate = locate_judge_folder if key in folders else locate_judge
+                    yield (*prefix, i, key), locate
 
     if _is_name(section("generator").get("checkpoint")):
         yield ("generator", "checkpoint"), locate_generator

@@ -102,7 +102,7 @@ def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
             )
         seen.setdefault(judge.label, path)
         if isinstance(judge, HeldOutSection) and judge.identity in trained_on:
-            key = "checkpoint" if "checkpoint" in judge.files else "kind"
+            key = "checkpoint" if "checkpoint" in judge.files | judge.folders else "kind"
             yield Conflict(
                 (*path, key),
                 judge.identity,

@@ -10,6 +10,7 @@ from base_model.shipped import WEIGHTS, resolve_checkpoint
 from reward_tuning.errors import TuningError
 
 # owner/name/file, owner/name/file@revision
+_HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.+-]+)+(@[\w.-]+)?")
 
 
@@ -175,7 +176,32 @@ def locate_judge(value: str, folder: Path) -> str:
     )
 
 
+def locate_judge_folder(value: str, folder: Path) -> str:
+    """Resolve a judge's folder: shipped name, folder relative to the recipe, then hub id.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: It is none of the three.
+    """
+    place = located(value, shipped_folder("rewards", "weights"), folder)
+    if place is not None:
+        return place
+    from rewards.published import published  # imports torch through its package
+
+    if published(value) is not None or _HUB_REPOSITORY.fullmatch(value):
+        return value
+    raise TuningError(
+        f"no such folder: neither shipped ({', '.join(shipped_judges()) or 'none'}), nor at "
+        f"{(folder / Path(value).expanduser()).resolve()}, nor published, nor a hub id (owner/name)"
+    )
+
+
 def shipped_judges() -> list[str]:
-    """List the shipped judges by name."""
+    """List the shipped judges by name: files, and folders with a config.json."""
     weights = shipped_folder("rewards", "weights")
-    return sorted(path.relative_to(weights).as_posix() for path in weights.rglob("*.safetensors"))
+    files = weights.rglob("*.safetensors")
+    places = {path.parent if (path.parent / "config.json").is_file() else path for path in files}
+    return sorted(place.relative_to(weights).as_posix() for place in places)

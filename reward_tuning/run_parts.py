@@ -50,6 +50,7 @@ from reward_tuning.text_limits import tell_truncation
 from reward_tuning.text_states import text_states
 from rewards.checkpoint import file_sha256
 from rewards.checkpoint import resolve as resolve_judge
+from rewards.qwen_files import resolve_folder
 
 
 @dataclass(frozen=True)
@@ -359,4 +360,7 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
         for key, name in judge.files.items():
             label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
             found[label] = "sha256:" + file_sha256(resolve_judge(name))
+        for key, name in judge.folders.items():
+            label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
+            found[label] = "sha256:" + checkpoint_fingerprint([resolve_folder(name)])
     return found

@@ -38,8 +38,10 @@ class Checkpoint:
 
 
 def shipped_names() -> list[str]:
-    """Names of the judges' files inside the package, such as ``tiny/hps.safetensors``."""
-    return sorted(p.relative_to(SHIPPED).as_posix() for p in SHIPPED.rglob("*.safetensors"))
+    """Names of the judges' files and folders in the package, such as ``tiny/hps.safetensors``."""
+    files = SHIPPED.rglob("*.safetensors")
+    places = {p.parent if (p.parent / "config.json").is_file() else p for p in files}
+    return sorted(place.relative_to(SHIPPED).as_posix() for place in places)
 
 
 def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:

@@ -40,6 +40,9 @@ KINDS = (
     "aesthetic_v2_5",
     "image_reward",
     "mps",
+    "qwen_critic",
+    "video_align",
+    "hpsv3",
     "motion_energy",
     "motion_flow",
     "flicker",
@@ -164,6 +167,18 @@ def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911, PLR0912  # o
             from rewards.mps import load_mps
 
             return load_mps
+        case "qwen_critic":
+            from rewards.qwen_critic import load_qwen_critic
+
+            return load_qwen_critic
+        case "video_align":
+            from rewards.video_align import load_video_align
+
+            return load_video_align
+        case "hpsv3":
+            from rewards.hpsv3 import load_hpsv3
+
+            return load_hpsv3
         case "motion_energy":
             from rewards.motion import MotionEnergy
 

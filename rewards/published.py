@@ -18,7 +18,7 @@ class PublishedFile:
         name: what a recipe may write.
         kind: the judge it is for; ``tower`` for a network under a head, ``tokenizer`` for words.
         repo: hub repository, or the address of a git repository or of a folder on the web.
-        file: name in that repository.
+        file: name in that repository; empty for a judge that is the whole repository.
         size: bytes, where the publisher states or the reference measured it.
         tensors: bytes of its tensors, told where ``size`` is not known; not checked.
         sha256: of the file, where known; checked on every load.
@@ -68,8 +68,9 @@ class PublishedFile:
 
 
 def fetch_command(repo: str, file: str, revision: str | None) -> str:
-    """The command that fetches a file of the hub into its cache."""
-    return f"hf download {repo} {file}" + (f" --revision {revision}" if revision else "")
+    """The command that fetches a file of the hub into its cache; all files where it is empty."""
+    command = f"hf download {repo} {file}".strip()
+    return command + (f" --revision {revision}" if revision else "")
 
 
 PUBLISHED = (
@@ -180,6 +181,10 @@ PUBLISHED = (
         "a6caf256b3dc434273c98dcb12f6bf17c5d4fc647d8df11f038386923dd06220",
         tower="siglip-so400m",
     ),
+    PublishedFile("qwen2-vl-2b", "qwen_critic", "Qwen/Qwen2-VL-2B-Instruct", "", None, None),
+    PublishedFile("qwen2-vl-7b", "qwen_critic", "Qwen/Qwen2-VL-7B-Instruct", "", None, None),
+    PublishedFile("video-reward", "video_align", "KwaiVGI/VideoReward", "", None, None),
+    PublishedFile("hpsv3", "hpsv3", "MizzenAI/HPSv3", "HPSv3.safetensors", None, None),
 )
 
 _COMMON_NAMES = ("open_clip_model.safetensors", "model.safetensors", "vocab.txt")
@@ -190,9 +195,9 @@ def published(text: str) -> PublishedFile | None:
     """The published file that a recipe's name, hub id, or file name means."""
     base = text.replace("\\", "/").rsplit("/", 1)[-1]
     for entry in PUBLISHED:
-        if text in (entry.name, f"{entry.repo}/{entry.file}"):
+        if text in (entry.name, f"{entry.repo}/{entry.file}".rstrip("/")):
             return entry
         own = entry.file.rsplit("/", 1)[-1]
-        if base == own and own not in _COMMON_NAMES:
+        if own and base == own and own not in _COMMON_NAMES:
             return entry
     return None

@@ -57,12 +57,18 @@ def missing_judges(recipe: Recipe) -> list[str]:
     """Tell which judges are not on this machine yet, each with the way to fetch it."""
     from rewards import RewardError
     from rewards.checkpoint import resolve
+    from rewards.qwen_files import resolve_folder
 
     missing = []
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
         for name in judge.files.values():
             try:
                 resolve(name)
+            except RewardError as error:
+                missing.append(f"{judge.label}: {error}")
+        for name in judge.folders.values():
+            try:
+                resolve_folder(name)
             except RewardError as error:
                 missing.append(f"{judge.label}: {error}")
     return missing

@@ -4,7 +4,8 @@ The judges of frames look like their published counterparts: open_clip's or tran
 weights, the published heads, one loader. ``clip-held-out`` has another architecture, another seed
 and another stream of data; no method may train on it. ``pickscore`` and ``siglip`` are vision
 transformers beside the residual towers of the others. ``latent-clip`` reads the generator's noisy
-latents, ``vjepa2`` the course of a clip.
+latents, ``vjepa2`` the course of a clip; ``qwen-critic`` is a small Qwen2-VL that
+answers questions about clips.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeName,
     JudgeRun,
 )
+from reward_tuning.pretrain.judge_critic import train_critic
 from reward_tuning.pretrain.judge_image_reward import train_image_reward
 from reward_tuning.pretrain.judge_latent import train_latent_clip
 from reward_tuning.pretrain.judge_mps import train_mps
@@ -51,7 +53,7 @@ def train_judge(
     Args:
         name: one of :data:`JUDGES` or :data:`UNSHIPPED`; ``hps`` and ``aesthetic`` start from
             ``clip.safetensors`` in the same folder, ``aesthetic-v2-5`` from ``siglip.safetensors``.
-        out_dir: gets ``NAME.safetensors`` and the tokenizer.
+        out_dir: gets ``NAME.safetensors`` and the tokenizer, or a folder ``NAME``.
         seed: of weights and data; the same seed gives the same file on one machine.
         report: called every few steps.
         training: folder of checkpoints and logs; ``latent-clip`` takes the generator's VAE, or the
@@ -59,7 +61,7 @@ def train_judge(
         steps: another length of the training than the judge's own.
 
     Returns:
-        Path of the judge's file, fp16, with the command that made it in its metadata.
+        Path of the judge's file or folder, fp16, with the command that made it in its metadata.
 
     Raises:
         TuningError: an unknown name, or the judge it starts from is missing.
@@ -88,4 +90,5 @@ TRAINERS: Mapping[JudgeName, Callable[[JudgeRun], Path]] = {
     "image-reward": train_image_reward,
     "mps": train_mps,
     "vjepa2": train_vjepa2,
+    "qwen-critic": train_critic,
 }

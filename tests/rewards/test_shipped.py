@@ -23,6 +23,7 @@ from rewards.checkpoint import SHIPPED, shipped_names
 
 NAMES = ("aesthetic", "aesthetic-v2-5", "clip-held-out", "clip", "hps", "pickscore")
 LATENT = "latent-clip"
+CRITIC = "qwen-critic"
 CROSS = ("image-reward", "mps")
 TOWER = "siglip"  # under aesthetic-v2-5; no judge by itself
 TEXT_JUDGES = ("clip", "clip-held-out", "hps", "pickscore")
@@ -42,18 +43,19 @@ def load(name: str) -> FrameReward:
 
 
 def test_the_judges_are_there_and_small() -> None:
-    expected = sorted(f"tiny/{name}.safetensors" for name in (*NAMES, LATENT, TOWER, *CROSS))
-    assert sorted(shipped_names()) == expected
+    files = [f"tiny/{name}.safetensors" for name in (*NAMES, LATENT, TOWER, *CROSS)]
+    assert sorted(shipped_names()) == sorted([*files, f"tiny/{CRITIC}"])
     for names in (("pickscore",), ("aesthetic-v2-5", TOWER)):
         paths = [SHIPPED / f"tiny/{name}.safetensors" for name in names]
         assert sum(path.stat().st_size for path in paths) < 1.2e6
-    sizes = [p.stat().st_size for p in (SHIPPED / "tiny").iterdir()]
+    sizes = [p.stat().st_size for p in (SHIPPED / "tiny").rglob("*") if p.is_file()]
     assert sum(sizes) < 18e6  # all embedded weights together, with the generator, stay under 48 MB
 
 
-@pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, *CROSS])
+@pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, *CROSS, CRITIC])
 def test_every_file_says_which_command_made_it(name: str) -> None:
-    with safe_open(SHIPPED / f"tiny/{name}.safetensors", "pt") as file:
+    file_name = f"tiny/{name}/model" if name == CRITIC else f"tiny/{name}"
+    with safe_open(SHIPPED / f"{file_name}.safetensors", "pt") as file:
         metadata = file.metadata()
     assert metadata["command"] == f"reward-tuning pretrain tiny --only {name} --seed 0"
 
