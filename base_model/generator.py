@@ -5,68 +5,26 @@ state between sampling steps is float32 whatever the weights are (float64 for fl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from base_model import magvit
 from base_model.checkpoint import load_text_encoder, load_transformer, load_vae, local_folder
+from base_model.condition_latents import condition_latents
+from base_model.conditions import Condition, ConditionInputs, GuidedCondition, TextCondition
 from base_model.corrections import correct
 from base_model.errors import GeneratorError
+from base_model.inpainting import KEPT_NOISE
+from base_model.kinds import Kind, kind_of
 from base_model.memory import Memory, Resting
 from base_model.prompt_encoder import PromptEncoder
 from base_model.quantise import Quantise
 from base_model.shipped import resolve_checkpoint
 
-
-@dataclass(frozen=True)
-class TextCondition:
-    """Text states of the two guidance branches, each ``(b, l, d)``."""
-
-    positive: Tensor
-    negative: Tensor
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Everything one model call needs beside latents and sigma: one guidance branch.
-
-    Attributes:
-        text: ``(b, l, d)``, or ``(1, l, d)`` for all samples.
-        inpaint_latents: ``(b, 17, t, h/8, w/8)``: mask channel (0.7125 keep, 0 generate) and masked
-            clip. None is all zero: generate everything.
-        control_latents: ``(b, 32 or 22, t, h/8, w/8)``: control clip (16) or camera rays (6), then
-            reference image (16). None is all zero: no control, no reference.
-    """
-
-    text: Tensor
-    inpaint_latents: Tensor | None = None
-    control_latents: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class GuidedCondition:
-    """The conditions of the two guidance branches."""
-
-    positive: Condition
-    negative: Condition
-
-
-class _ExtraInput(NamedTuple):
-    field: str
-    channels: int
-
-
-# in_channels of the transformer -> what is concatenated behind the 16 noisy latent channels.
-_EXTRA_INPUTS: dict[int, _ExtraInput | None] = {
-    16: None,  # text to video
-    33: _ExtraInput("inpaint_latents", 17),  # mask 1, masked clip 16
-    48: _ExtraInput("control_latents", 32),  # control clip 16, reference image 16
-    38: _ExtraInput("control_latents", 22),  # camera rays 6, reference image 16
-}
+__all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_generator"]
 
 
 class Generator:
@@ -93,13 +51,7 @@ class Generator:
         fp32_timesteps: bool = False,
         resting: Resting | None = None,
     ) -> None:
-        channels = transformer.config.in_channels
-        if channels not in _EXTRA_INPUTS:
-            raise GeneratorError(
-                f"The transformer takes {channels} input channels; known are "
-                f"{', '.join(map(str, _EXTRA_INPUTS))} (text, inpaint, control, camera). "
-                "Use an EasyAnimateV5.1 checkpoint (V5's control model, with 32, is not supported)."
-            )
+        kind_of(transformer.config.in_channels)  # refuses others
         if transformer.config.out_channels != vae.config.latent_channels:
             raise GeneratorError(
                 f"The transformer makes {transformer.config.out_channels} latent channels and the "
@@ -152,13 +104,108 @@ class Generator:
         with self.resting.text_encoder.at_work():
             return TextCondition(self.prompt_encoder(prompts), self.prompt_encoder(negatives))
 
-    def condition(self, text: TextCondition) -> GuidedCondition:
-        """Text to video: every further input channel of the model is zero (see :class:`Condition`).
+    @property
+    def kind(self) -> Kind:
+        """Which conditions the checkpoint takes."""
+        return kind_of(self.transformer.config.in_channels)
 
-        For an inpaint model zero channels are the published text-to-video mode (a mask that keeps
-        nothing); for control and camera models they mean no control and no reference image.
+    def condition(
+        self,
+        text: TextCondition,
+        *,
+        image: Tensor | None = None,
+        end_image: Tensor | None = None,
+        video: Tensor | None = None,
+        mask: Tensor | None = None,
+        control: Tensor | None = None,
+        reference: Tensor | None = None,
+        camera: Tensor | None = None,
+        frames: int | None = None,
+        noise_seeds: Sequence[int] | None = None,
+    ) -> GuidedCondition:
+        """Text, and what else the clip shall follow. Both guidance branches get the latter.
+
+        Without anything but text every further input channel of the model is zero: for an inpaint
+        model the published text-to-video mode, for control and camera models no control and no
+        reference image.
+
+        Args:
+            text: Of b samples.
+            image: See :class:`base_model.conditions.ConditionInputs`, here and below. A batch of 1
+                serves all samples.
+            end_image: Kept last frame.
+            video: With a mask, what is kept of it; without, where sampling starts, and no
+                condition.
+            mask: Where to generate.
+            control: Control clip.
+            reference: Reference image.
+            camera: Pluecker rays.
+            frames: Of the clip, where only single images are given.
+            noise_seeds: See :meth:`encode_condition`.
+
+        Raises:
+            GeneratorError: When the checkpoint does not take an input, or shapes do not fit.
         """
-        return GuidedCondition(Condition(text.positive), Condition(text.negative))
+        inputs = ConditionInputs(image, end_image, video, mask, control, reference, camera, frames)
+        if not inputs.given:
+            return self.conditioned(text, None)
+        return self.conditioned(text, self.encode_condition(inputs, noise_seeds=noise_seeds))
+
+    def encode_condition(
+        self,
+        inputs: ConditionInputs,
+        *,
+        noise_seeds: Sequence[int] | None = None,
+        noise_strength: float = KEPT_NOISE,
+    ) -> Tensor | None:
+        """Pixels to the channels behind the noisy latents.
+
+        Args:
+            inputs: Of this kind of checkpoint.
+            noise_seeds: One a sample, for the noise on the kept pixels of an inpaint model that was
+                trained with it (its config says so). None adds none.
+            noise_strength: Its deviation in [-1, 1]; the default is the published pipeline's.
+
+        Returns:
+            ``(b, 17, 32 or 22, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable
+            in the pixels; None where the inputs need no channel.
+
+        Raises:
+            GeneratorError: When the checkpoint does not take an input, or shapes do not fit.
+        """
+        self.kind.require(inputs.given)
+        if not self.transformer.config.add_noise_in_inpaint_model:
+            noise_seeds = None
+        shape = self.latent_shape(*inputs.size())
+        pixels = max(inputs.given.values(), key=lambda value: value.requires_grad)
+        with self.resting.vae_for(pixels):
+            return condition_latents(
+                self.vae,
+                self.kind,
+                inputs,
+                shape,
+                noise_seeds=noise_seeds,
+                noise_strength=noise_strength,
+            )
+
+    def conditioned(self, text: TextCondition, latents: Tensor | None) -> GuidedCondition:
+        """Text states and what :meth:`encode_condition` made, for both guidance branches.
+
+        Args:
+            text: Of b samples.
+            latents: Of b samples, or of 1 for all; None is all zero.
+        """
+        extra: dict[str, Tensor] = {}
+        if latents is not None:
+            assert self.kind.field is not None
+            batch = len(text.positive)
+            if len(latents) not in {1, batch}:
+                raise GeneratorError(
+                    f"Got text states for {batch} samples and a condition for {len(latents)}. "
+                    "Give one image or clip for each prompt, or one for all."
+                )
+            extra[self.kind.field] = latents.expand(batch, -1, -1, -1, -1)
+        return GuidedCondition(Condition(text.positive, **extra), Condition(text.negative, **extra))
 
     def latent_shape(
         self, batch: int, frames: int, height: int, width: int
@@ -269,20 +316,22 @@ class Generator:
         return steps.expand(batch)
 
     def _extra_inputs(self, latents: Tensor, condition: Condition) -> dict[str, Tensor]:
-        wanted = _EXTRA_INPUTS[self.transformer.config.in_channels]
+        wanted = self.kind
         for field in ("inpaint_latents", "control_latents"):
-            if getattr(condition, field) is not None and (wanted is None or wanted.field != field):
+            if getattr(condition, field) is not None and wanted.field != field:
                 raise GeneratorError(
                     f"The condition has {field}, which a transformer with "
                     f"{self.transformer.config.in_channels} input channels does not take. "
                     "Use the inpaint (33), control (48) or camera (38) checkpoint."
                 )
-        if wanted is None:
+        if wanted.field is None:
             return {}
-        shape = (latents.shape[0], wanted.channels, *latents.shape[2:])
+        shape = (latents.shape[0], wanted.extra, *latents.shape[2:])
         given = getattr(condition, wanted.field)
         if given is None:
             return {wanted.field: torch.zeros(shape, device=self.device, dtype=self.dtype)}
+        if given.shape[0] == 1:
+            given = given.expand(shape[0], -1, -1, -1, -1)
         if tuple(given.shape) != shape:
             raise GeneratorError(
                 f"The condition's {wanted.field} have shape {tuple(given.shape)}; latents of shape "

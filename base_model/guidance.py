@@ -114,7 +114,7 @@ def _stack(first: Condition, second: Condition, batch: int) -> Condition:
         b = torch.zeros_like(a) if b is None and a is not None else b
         assert a is not None
         assert b is not None
-        return torch.cat([a, b])
+        return torch.cat([part.expand(batch, -1, -1, -1, -1) for part in (a, b)])
 
     return Condition(
         torch.cat([text(first), text(second)]),

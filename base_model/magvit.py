@@ -177,9 +177,24 @@ def encode(vae: Any, frames: Tensor) -> Tensor:
     Raises:
         GeneratorError: When the number of frames or the size does not fit.
     """
+    return encode_video(vae, frames.transpose(1, 2) * 2 - 1)
+
+
+def encode_video(vae: Any, video: Tensor) -> Tensor:
+    """As :func:`encode`, of a video as the network takes it.
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``.
+        video: ``(b, 3, f, H, W)``, about [-1, 1], f = 4k + 1, H and W multiples of 8.
+
+    Returns:
+        ``(b, 16, (f - 1)/4 + 1, H/8, W/8)``, float32 (float64 for a float64 VAE).
+
+    Raises:
+        GeneratorError: When the number of frames or the size does not fit.
+    """
     weight = vae.quant_conv.weight
-    video = (frames.transpose(1, 2) * 2 - 1).to(weight.device, weight.dtype)
-    mode = encode_moments(vae, video).chunk(2, dim=1)[0]
+    mode = encode_moments(vae, video.to(weight.device, weight.dtype)).chunk(2, dim=1)[0]
     return mode.to(torch.promote_types(mode.dtype, torch.float32)) * vae.config.scaling_factor
 
 

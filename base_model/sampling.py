@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from base_model.attention_backend import Attention, attention_backend
+from base_model.errors import GeneratorError
 from base_model.generator import Generator, GuidedCondition
 from base_model.guidance import guided_velocity
 
@@ -52,3 +53,46 @@ def euler_sample(
             if on_step is not None:
                 on_step(i, x)
     return x
+
+
+def start_step(steps: int, strength: float) -> int:
+    """The step at which sampling from a video begins, as the published pipelines count.
+
+    Args:
+        steps: Euler steps of the whole table, N.
+        strength: In (0, 1]: this share of the steps is run; 1 is all, from pure noise.
+
+    Returns:
+        i: sampling runs ``sigmas[i:]``, N - i = floor(N * strength) steps.
+
+    Raises:
+        GeneratorError: When the strength is not in (0, 1], or leaves no step.
+    """
+    if not 0.0 < strength <= 1.0:
+        raise GeneratorError(f"The strength must be above 0 and at most 1, got {strength:g}.")
+    run = int(steps * strength)
+    if run == 0:
+        raise GeneratorError(
+            f"Strength {strength:g} of {steps} steps is less than one step. Give a strength of at "
+            f"least {1 / steps:.3g}, or more steps."
+        )
+    return steps - run
+
+
+def start_state(latents: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
+    """A clip's latents at a noise level: ``(1 - sigma) * latents + sigma * noise``.
+
+    Args:
+        latents: ``(b, 16, t, h/8, w/8)``, scaled, of the video to start from.
+        noise: The same shape; its dtype and device are the result's.
+        sigma: ``sigmas[start_step(...)]``; 1 is pure noise.
+
+    Raises:
+        GeneratorError: When the shapes differ.
+    """
+    if latents.shape != noise.shape:
+        raise GeneratorError(
+            f"The video's latents have shape {tuple(latents.shape)}, the noise "
+            f"{tuple(noise.shape)}. The video must have the frames and size of the clip."
+        )
+    return (1.0 - sigma) * latents.to(noise) + sigma * noise

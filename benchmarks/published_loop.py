@@ -116,7 +116,7 @@ def published_gradient(
     Returns:
         The loss.
     """
-    condition = sampler.condition([prompt.text for prompt in batch.prompts])
+    condition = sampler.condition(batch.prompts)
     latents = published_latents(
         sampler.velocity(condition, sigmas, "joint"),
         sampler.noise(batch.noise_seeds),

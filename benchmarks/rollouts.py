@@ -124,7 +124,7 @@ def one_batch(
 
 def end_of(recipe: Recipe, parts: RunParts, batch: Batch, cheap: Any) -> Tensor:
     """The last state of the batch's rollout, `(b, 16, t, h, w)`."""
-    condition = parts.sampler.condition([prompt.text for prompt in batch.prompts])
+    condition = parts.sampler.condition(batch.prompts)
     negative = recipe.sampling.negative
     found = rolled_out(
         parts.sampler, condition, batch.noise_seeds, [batch.plan], parts.sigmas, negative, cheap

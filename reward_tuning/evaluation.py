@@ -101,7 +101,7 @@ def evaluate(
                 progress(ProgressEvent(stage, start, len(wanted), phase))
 
             latents = sampler.latents(
-                [prompt.text for prompt in chosen],
+                chosen,
                 [evaluation_seed(seed, *place) for place in part],
                 sigmas,
                 tell,

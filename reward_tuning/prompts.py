@@ -1,22 +1,27 @@
 """Prompt files and the endless, resumable stream of prompts that training draws from.
 
 A prompt has two texts: the one the generator gets, often long, and the one the judges get, which
-must be short: CLIP reads 77 tokens and drops the rest.
+must be short: CLIP reads 77 tokens and drops the rest. It may also name files that the clip shall
+follow: pictures, clips, a trajectory, a camera.
 """
 
+import contextlib
 import csv
 import difflib
 import io
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from reward_tuning.condition_files import NOTHING, ConditionFiles, resolved
 from reward_tuning.errors import TuningError
 
 TEXT, REWARD_TEXT = "prompt", "reward_prompt"
+FOLLOWED = tuple(field.name for field in fields(ConditionFiles))
+KEYS = (TEXT, REWARD_TEXT, *FOLLOWED)
 MOST_TOLD = 10  # bad lines told in one message
 
 
@@ -27,10 +32,12 @@ class Prompt:
     Attributes:
         text: What the generator is asked for.
         reward_text: What the judges compare the clip with; the same text unless the file says.
+        files: What else the generator follows.
     """
 
     text: str
     reward_text: str
+    files: ConditionFiles = NOTHING
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -38,8 +45,10 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 
     Args:
         path: `.txt` with a prompt a line, `.jsonl` with an object a line, or `.csv` with a header;
-            the latter two with a `prompt` and, where wanted, a `reward_prompt`. Other keys are
-            ignored unless they look like a misspelling of these. Blank lines are skipped.
+            the latter two with a `prompt` and, where wanted, a `reward_prompt` and the names of
+            `ConditionFiles` (`image`, `video`, `control`, `camera`, ...), whose paths start from
+            the file's folder. Other keys are ignored unless they look like a misspelling of these.
+            Blank lines are skipped.
 
     Raises:
         TuningError: The file is missing, empty or of another kind; or lines are bad, each told with
@@ -58,7 +67,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         raise TuningError(f"prompt file {path}: cannot be read ({error.strerror})") from error
     prompts: list[Prompt] = []
     bad: list[str] = []
-    for number, found in reader(_decoded(path, data)):
+    for number, found in reader(_decoded(path, data), path.parent):
         if isinstance(found, Prompt):
             prompts.append(found)
         else:
@@ -85,13 +94,13 @@ def _decoded(path: Path, data: bytes) -> str:
         ) from error
 
 
-def _txt(text: str) -> Found:
+def _txt(text: str, _: Path) -> Found:
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if line.strip():
             yield number, Prompt(line.strip(), line.strip())
 
 
-def _jsonl(text: str) -> Found:
+def _jsonl(text: str, folder: Path) -> Found:
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if not line.strip():
             continue
@@ -103,10 +112,10 @@ def _jsonl(text: str) -> Found:
         if not isinstance(row, dict):
             yield number, f'got {line.strip()[:60]}; an object is wanted: {{"{TEXT}": "..."}}'
             continue
-        yield number, _prompt(row, misspelt(row))
+        yield number, _prompt(row, folder, misspelt(row))
 
 
-def _csv(text: str) -> Found:
+def _csv(text: str, folder: Path) -> Found:
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     end = 0
@@ -130,10 +139,11 @@ def _csv(text: str) -> Found:
                     "put a text with a comma in quotes",
                 )
             else:
-                row = dict(zip(header, cells, strict=True))
-                if not row.get(REWARD_TEXT, "").strip():
-                    row.pop(REWARD_TEXT, None)
-                yield start, _prompt(row, None)
+                row: dict[str, Any] = dict(zip(header, cells, strict=True))
+                for key in KEYS[1:]:
+                    if not row.get(key, "").strip():  # an empty cell is no value
+                        row.pop(key, None)
+                yield start, _prompt(_numbers(row), folder, None)
     except csv.Error as error:
         yield rows.line_num, f"not valid CSV: {error}"
 
@@ -141,13 +151,13 @@ def _csv(text: str) -> Found:
 def misspelt(keys: Sequence[str] | dict[str, Any]) -> str | None:
     """Tell which key looks like a misspelling of ours; it would change the training in silence."""
     for key in keys:
-        close = difflib.get_close_matches(str(key).lower(), (TEXT, REWARD_TEXT), 1, 0.75)
+        close = difflib.get_close_matches(str(key).lower(), KEYS, 1, 0.75)
         if close and key != close[0] and close[0] not in keys:
             return f"unknown key `{key}`; did you mean `{close[0]}`?"
     return None
 
 
-def _prompt(row: dict[str, Any], wrong: str | None) -> Prompt | str:
+def _prompt(row: dict[str, Any], folder: Path, wrong: str | None) -> Prompt | str:
     text, reward_text = row.get(TEXT), row.get(REWARD_TEXT)
     if wrong is None and TEXT not in row:
         wrong = f"the key `{TEXT}` is missing"
@@ -157,7 +167,53 @@ def _prompt(row: dict[str, Any], wrong: str | None) -> Prompt | str:
     if wrong is not None:
         return wrong
     assert isinstance(text, str)
-    return Prompt(text.strip(), reward_text.strip() if reward_text is not None else text.strip())
+    reward_text = text if reward_text is None else reward_text
+    try:
+        files = resolved(_followed(row), folder)
+    except TuningError as error:
+        return str(error)
+    return Prompt(text.strip(), reward_text.strip(), files)
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a csv, whose cells are all texts, with numbers where they belong."""
+    found = dict(row)
+    for key, kind in (("keep_frames", int), ("camera_speed", float)):
+        with contextlib.suppress(KeyError, ValueError):  # what is no number is told as it stands
+            found[key] = kind(row[key])
+    return found
+
+
+def _followed(row: dict[str, Any]) -> dict[str, Any]:
+    """The keys of `ConditionFiles`, checked for their types.
+
+    Raises:
+        TuningError: A value is of another type.
+    """
+    found: dict[str, Any] = {}
+    for key in FOLLOWED:
+        value = row.get(key)
+        if value is None:
+            continue
+        if key == "control" and isinstance(value, str):
+            value = [value]
+        wanted = "a text"
+        if key == "control":
+            wanted = "a path or a list of paths"
+            fits = isinstance(value, list) and bool(value)
+            fits = fits and all(isinstance(one, str) and one.strip() for one in value)
+        elif key == "keep_frames":
+            wanted, fits = "a whole number from 1", isinstance(value, int) and value >= 1
+        elif key == "camera_speed":
+            wanted, fits = "a number above 0", isinstance(value, int | float) and value > 0
+        else:
+            fits = isinstance(value, str) and bool(value.strip())
+        if not fits or isinstance(value, bool):
+            raise TuningError(
+                f"{key} is {json.dumps(value, ensure_ascii=False)}; {wanted} is wanted"
+            )
+        found[key] = value
+    return found
 
 
 class PromptStream:
@@ -193,6 +249,11 @@ class PromptStream:
             random.Random(f"prompts {self._seed} {epoch}").shuffle(self._order)
             self._epoch = epoch
         return self.prompts[self._order[place]]
+
+    def drawn(self, count: int) -> list[Prompt]:
+        """Return each prompt that the first `count` positions hold, as often as its first epoch."""
+        # every epoch has the same prompts
+        return self.batch_at(0, min(count, len(self.prompts)))
 
     def batch_at(self, position: int, size: int) -> list[Prompt]:
         """Return `size` prompts from a position on."""

@@ -70,11 +70,12 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             "is prompts.train, so nothing would be held out; give another file",
         )
     asked = getattr(method, "active_steps", 0)  # not every method has a number of its own
-    if sampling is not None and asked > sampling.steps:
+    if sampling is not None and asked > sampling.steps_run:
+        share = "" if sampling.strength == 1.0 else f" * sampling.strength {sampling.strength:g}"
         yield Conflict(
             ("method", "active_steps"),
             asked,
-            f"at most sampling.steps = {sampling.steps}",
+            f"at most sampling.steps{share} = {sampling.steps_run}",
         )
     if sampling is not None:
         yield from sampling_conflicts(sampling, sections.get("train"))
@@ -113,6 +114,12 @@ def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
 def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) -> Iterator[Conflict]:
     """Check the values of the sampling section against each other, and what needs them."""
     latents = (sampling.frames - 1) // TIME_STRIDE + 1
+    if sampling.steps_run < 1:
+        yield Conflict(
+            ("sampling", "strength"),
+            sampling.strength,
+            f"of sampling.steps = {sampling.steps} that is less than one step",
+        )
     if train is not None:
         yield from clip_conflicts(train)
     if train is not None and train.normalise_steps and train.steps_at_once > 1:

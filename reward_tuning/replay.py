@@ -17,6 +17,7 @@ from torch import Tensor
 from base_model.generator import Condition, Generator
 from base_model.sigmas import MU
 from base_model.training.flow_matching import draw_sigmas
+from reward_tuning.prompts import Prompt
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
 
@@ -26,11 +27,11 @@ class ReplayClips:
     """Clips to be replayed.
 
     Attributes:
-        prompts: n texts, one a clip.
+        prompts: n of them, one a clip; a plain text follows nothing else.
         latents: `(n, 16, t, h/8, w/8)` float32 on the CPU, scaled: what a sampler ends with.
     """
 
-    prompts: tuple[str, ...]
+    prompts: tuple[str | Prompt, ...]
     latents: Tensor
 
 

@@ -20,12 +20,14 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from reward_tuning.condition_files import NOTHING
 from reward_tuning.errors import TuningError
 from reward_tuning.lora import scaled
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.recipe import Recipe
 from reward_tuning.replay import ReplayClips
 from reward_tuning.replay_sources import ReplaySource, read_fitting
+from reward_tuning.run_conditions import content_hash as followed_hash
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.whole_file import write_whole
@@ -66,7 +68,7 @@ def replay_clips(
         TuningError: What is kept is damaged or was made of something else, a clip does not fit, or
             the disk is full.
     """
-    prompts = tuple(source.prompt for source in sources)
+    prompts = tuple(source.asked for source in sources)
     made_of = origin(recipe, sources, sigmas, generator_hash)
     if file.exists():  # asked by every process before the main one writes it: `gather` lies between
         latents = read_kept(file, made_of)
@@ -129,6 +131,11 @@ def origin(
             "sigmas": sigmas.tolist(),
             "guidance": [sampling.guidance_scale, sampling.guidance_rescale],
             "negative_prompt": sampling.negative_prompt,
+        }
+    if any(source.files != NOTHING for source in sources):
+        about |= {
+            "conditions": [followed_hash([source.files]) for source in sources],
+            "strength": sampling.strength,
         }
     return "sha256:" + hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from reward_tuning.clips import read_clip
+from reward_tuning.condition_files import NOTHING, ConditionFiles
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import PromptStream
+from reward_tuning.prompts import Prompt, PromptStream
 from reward_tuning.recipe import Recipe
 
 MOST_TOLD = 10  # bad lines told in one message
@@ -24,6 +25,7 @@ class ReplaySource:
 
     Attributes:
         prompt: What it shows.
+        files: What else the base follows when it samples the clip.
         video: Its file; None for a clip that the base samples.
         line: Where a file of clips names it, counted from 1.
     """
@@ -31,6 +33,14 @@ class ReplaySource:
     prompt: str
     video: Path | None = None
     line: int = 0
+    files: ConditionFiles = NOTHING
+
+    @property
+    def asked(self) -> str | Prompt:
+        """The prompt, with what it follows where that is anything."""
+        if self.files == NOTHING:
+            return self.prompt
+        return Prompt(self.prompt, self.prompt, self.files)
 
 
 def replay_sources(recipe: Recipe, stream: PromptStream) -> list[ReplaySource]:
@@ -43,7 +53,8 @@ def replay_sources(recipe: Recipe, stream: PromptStream) -> list[ReplaySource]:
     if replay is None:
         return []
     if replay.source == "base":
-        return [ReplaySource(stream.prompt_at(place).text) for place in range(replay.clips)]
+        prompts = [stream.prompt_at(place) for place in range(replay.clips)]
+        return [ReplaySource(prompt.text, files=prompt.files) for prompt in prompts]
     return read_sources(Path(replay.source))
 
 

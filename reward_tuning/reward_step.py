@@ -133,7 +133,7 @@ def reward_step(
     """
     if batch.guidance_scale is not None:
         sampler = replace(sampler, guidance_scale=batch.guidance_scale)
-    condition = sampler.condition([prompt.text for prompt in batch.prompts])
+    condition = sampler.condition(batch.prompts)
     with phase("rollout"):
         chain = rolled_out(
             sampler,
@@ -144,6 +144,7 @@ def reward_step(
             negative,
             cheap,
             batch.restarts,
+            sampler.video(batch.prompts),
         )
     views = chain.views
     motion = latent_motion(views[0].x)

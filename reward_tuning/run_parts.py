@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
+from base_model.kinds import kind_of_checkpoint
 from base_model.offload import Offload
 from base_model.quantise import require as require_quantisation
+from base_model.sampling import start_step
 from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
 from reward_tuning.cheap_steps import CheapSteps
@@ -35,6 +37,12 @@ from reward_tuning.replay import ReplayClips
 from reward_tuning.replay_clips import replay_clips
 from reward_tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.restarts import Restart, restart_index
+from reward_tuning.run_conditions import (
+    check_conditions,
+    content_hash,
+    distinct,
+    encode_conditions,
+)
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
@@ -95,7 +103,7 @@ def load_parts(
     """
     stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
     held_out = held_out_prompts(recipe)
-    sigmas = sigma_table(recipe.sampling.steps, recipe.sampling.shift)
+    sigmas = training_sigmas(recipe)
     draw_plan(recipe, sigmas, step=1, batch=0)
     draw_restarts(recipe, sigmas, step=1, batch=0)
     draw_frames(recipe, step=1, batch=0)
@@ -113,6 +121,16 @@ def load_parts(
     if recipe.train.replay is not None and recipe.train.replay.source != "base":
         loading("clips of the replay")
         check_sources(Path(recipe.train.replay.source), sources, size)
+    asked = [*stream.drawn(prompts), *held_out]
+    root = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
+    check_conditions(
+        asked,
+        size,
+        strength=sampling.strength,
+        kind=kind_of_checkpoint(root),
+        progress=progress,
+    )
+    asked += [Prompt(source.prompt, source.prompt, source.files) for source in sources]
     loading("judges")
     judges = load_judges(recipe.rewards, sampling.frames, device)
     resting = judges if recipe.generator.memory != "resident" else []
@@ -125,11 +143,7 @@ def load_parts(
     fingerprints = fingerprints_of(recipe, loading)
 
     dtype = getattr(torch, recipe.generator.dtype)
-    texts = [stream.prompt_at(position).text for position in range(min(prompts, len(stream)))]
-    if prompts > len(stream):  # every epoch has the same prompts
-        texts = [stream.prompt_at(position).text for position in range(len(stream))]
-    texts += [prompt.text for prompt in held_out] + [sampling.negative_prompt]
-    texts += [source.prompt for source in sources]
+    texts = [prompt.text for prompt in asked] + [sampling.negative_prompt]
     states = text_states(
         recipe.generator.checkpoint, texts, dtype=dtype, device=device, progress=progress
     )
@@ -159,7 +173,17 @@ def load_parts(
         size,
         sampling.guidance_rescale,
         recipe.train.decoder_checkpointing,
+        encode_conditions(
+            generator,
+            asked,
+            size,
+            strength=sampling.strength,
+            seed=recipe.seed,
+            progress=progress,
+        ),
     )
+    if sampler.conditions:
+        fingerprints["conditions"] = content_hash(distinct(asked))
     return RunParts(
         sampler,
         parameters,
@@ -219,9 +243,21 @@ def with_replay(
     return replace(parts, replay=clips, fingerprints=parts.fingerprints | {"replay clips": content})
 
 
+def training_sigmas(recipe: Recipe) -> Tensor:
+    """The table of the training rollouts, from the level on where they start."""
+    sampling = recipe.sampling
+    first = start_step(sampling.steps, sampling.strength)
+    return sigma_table(sampling.steps, sampling.shift)[first:]
+
+
 def evaluation_sigmas(recipe: Recipe) -> Tensor:
-    """The table that clips to be looked at, scored or replayed are drawn with."""
-    return sigma_table(recipe.evaluation.steps or recipe.sampling.steps)
+    """The table that clips to be looked at, scored or replayed are drawn with.
+
+    Raises:
+        GeneratorError: The strength leaves no step of `evaluation.steps`.
+    """
+    steps = recipe.evaluation.steps or recipe.sampling.steps
+    return sigma_table(steps)[start_step(steps, recipe.sampling.strength) :]
 
 
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -15,9 +15,12 @@ from base_model.guidance import (
     guided_velocity,
     mixed_branches,
 )
-from base_model.sampling import euler_sample
+from base_model.sampling import euler_sample, start_state
+from reward_tuning.condition_files import NOTHING, ConditionFiles
+from reward_tuning.encoded_condition import EncodedCondition, stacked_channels, stacked_starts
 from reward_tuning.engine import VelocityFn
 from reward_tuning.errors import TuningError
+from reward_tuning.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ClipSampler:
         guidance_rescale: Share of the guided velocity that gets the positive branch's contrast.
         decoder_checkpointing: Whether a decode with gradient keeps one latent's activations at a
             time, or all.
+        conditions: Everything beside text that prompts follow, encoded.
     """
 
     generator: Generator
@@ -43,13 +47,30 @@ class ClipSampler:
     size: tuple[int, int, int]
     guidance_rescale: float = 0.0
     decoder_checkpointing: bool = True
+    conditions: Mapping[ConditionFiles, EncodedCondition] = field(default_factory=dict)
 
-    def condition(self, prompts: Sequence[str]) -> GuidedCondition:
-        """Text states of b prompts, on the generator's device."""
+    def condition(self, prompts: Sequence[str | Prompt]) -> GuidedCondition:
+        """Text states of b prompts and what else they follow, on the generator's device.
+
+        A prompt that is a plain text follows nothing else.
+        """
         device = self.generator.device
-        positive = torch.stack([self.states[prompt] for prompt in prompts]).to(device)
+        texts = [one if isinstance(one, str) else one.text for one in prompts]
+        positive = torch.stack([self.states[text] for text in texts]).to(device)
         negative = self.states[self.negative_prompt][None].to(device)
-        return self.generator.condition(TextCondition(positive, negative))
+        channels = stacked_channels(self._followed(prompts))
+        return self.generator.conditioned(
+            TextCondition(positive, negative), None if channels is None else channels.to(device)
+        )
+
+    def video(self, prompts: Sequence[str | Prompt]) -> Tensor | None:
+        """Latents of the videos that sampling starts from, on the CPU; None where from noise."""
+        return stacked_starts(self._followed(prompts))
+
+    def _followed(self, prompts: Sequence[str | Prompt]) -> list[EncodedCondition]:
+        files = [NOTHING if isinstance(one, str) else one.files for one in prompts]
+        nothing = EncodedCondition()
+        return [nothing if one == NOTHING else self.conditions[one] for one in files]
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Initial latents `(b, 16, t, h/8, w/8)` of b seeds."""
@@ -86,7 +107,7 @@ class ClipSampler:
     @torch.no_grad()
     def latents(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Prompt],
         seeds: Sequence[int],
         sigmas: Tensor,
         on_step: Callable[[int], None] | None = None,
@@ -94,9 +115,9 @@ class ClipSampler:
         """Sample clips, without gradient, to the end of the flow.
 
         Args:
-            prompts: b prompts whose states are known.
+            prompts: b prompts whose states, and conditions, are known.
             seeds: b seeds of the noise.
-            sigmas: `(N + 1,)`, the sampler's table.
+            sigmas: `(N + 1,)`, the sampler's table; the rest of one where it starts from a video.
             on_step: Called with i after step i.
 
         Returns:
@@ -105,12 +126,23 @@ class ClipSampler:
         return euler_sample(
             self.generator,
             self.condition(prompts),
-            self.noise(seeds),
+            first_state(self.noise(seeds), self.video(prompts), sigmas),
             sigmas,
             self.guidance_scale,
             None if on_step is None else lambda i, _: on_step(i),
             self.guidance_rescale,
         )
+
+
+def first_state(noise: Tensor, video: Tensor | None, sigmas: Tensor) -> Tensor:
+    """Where a rollout begins: the noise, or a video noised to the table's first level.
+
+    Args:
+        noise: `(b, 16, t, h/8, w/8)`.
+        video: Latents of the same shape, or None.
+        sigmas: The rollout's table.
+    """
+    return noise if video is None else start_state(video, noise, float(sigmas[0]))
 
 
 class RolloutVelocity:

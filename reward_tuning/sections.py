@@ -93,6 +93,13 @@ class SamplingSection(Section):
         description="Share of the guided velocity that gets the contrast of the positive branch "
         "back (arXiv 2305.08891); 0 = off",
     )
+    strength: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the steps that is run, from the prompt's noised video on; below 1 "
+        "every prompt needs a `video`. 1 = from noise",
+    )
     frames: Frames = Field(default=49, description="Frames of a clip, 4k + 1")
     height: Side = Field(default=256, description="Pixels, a multiple of 16")
     width: Side = Field(default=256, description="Pixels, a multiple of 16")
@@ -103,6 +110,11 @@ class SamplingSection(Section):
         "divided by the scale), joint (gradient through both, as the published script), none "
         "(training runs without guidance)",
     )
+
+    @property
+    def steps_run(self) -> int:
+        """Steps of the table that are run, as the published pipeline counts them."""
+        return int(self.steps * self.strength)
 
 
 class RolloutSection(Section):

@@ -16,7 +16,7 @@ from reward_tuning.engine import leap_likeness, read_renoised, read_reward_input
 from reward_tuning.errors import TuningError
 from reward_tuning.plan import Plan
 from reward_tuning.restarts import Restart
-from reward_tuning.sampler import ClipSampler, RolloutVelocity
+from reward_tuning.sampler import ClipSampler, RolloutVelocity, first_state
 from reward_tuning.seeds import derive_seed
 
 
@@ -74,6 +74,7 @@ def rolled_out(
     negative: NegativeBranch,
     cheap: CheapSteps,
     restarts: Sequence[Restart] = (),
+    video: Tensor | None = None,
 ) -> RolledOut:
     """Roll out without gradient, and collect what is to be judged.
 
@@ -86,6 +87,7 @@ def rolled_out(
         negative: The negative guidance branch.
         cheap: How the steps without gradient are computed.
         restarts: Further chains from the end of the first, which must reach it.
+        video: Latents that the rollout starts from, noised; None for noise alone.
 
     Raises:
         TuningError: Plans that do not go together.
@@ -117,7 +119,8 @@ def rolled_out(
         view = View(x, velocity, walked.states, table, shares, first, clip_weights=likeness)
         return walked, [view]
 
-    walked, views = chain(sampler.noise(noise_seeds), plans, sigmas, 0)
+    start = first_state(sampler.noise(noise_seeds), video, sigmas)
+    walked, views = chain(start, plans, sigmas, 0)
     views += fresh_looks(sampler, condition, noise_seeds, plans[0], walked.states, sigmas, negative)
     every = [walked]
     for number, restart in enumerate(restarts):

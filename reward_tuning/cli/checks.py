@@ -7,7 +7,7 @@ from reward_tuning.recipe_files import prompt_path
 
 
 def check_run(recipe: Recipe) -> None:
-    """Read the prompt files and make the method's first plan.
+    """Read the prompt files with what they name, and make the method's first plan.
 
     Args:
         recipe: Loaded and resolved.
@@ -17,8 +17,9 @@ def check_run(recipe: Recipe) -> None:
     """
     import torch
 
-    from base_model.sigmas import sigma_table
     from reward_tuning.methods import make_plan
+    from reward_tuning.run_conditions import check_conditions
+    from reward_tuning.run_parts import training_sigmas
 
     wrong: list[str] = []
     for key in ("train", "held_out"):
@@ -27,6 +28,12 @@ def check_run(recipe: Recipe) -> None:
         except TuningError as error:
             wrong.append(f"prompts.{key}: {error}")
             continue
+        try:
+            sampling = recipe.sampling
+            size = (sampling.frames, sampling.height, sampling.width)
+            check_conditions(prompts, size, strength=sampling.strength, kind=None)
+        except TuningError as error:
+            wrong.append(f"prompts.{key}: {error}")
         if key == "held_out" and len(prompts) < recipe.evaluation.prompts:
             wrong.append(
                 f"evaluation.prompts: got {recipe.evaluation.prompts}; "
@@ -37,7 +44,7 @@ def check_run(recipe: Recipe) -> None:
         make_plan(
             recipe.method.kind,
             torch.Generator(),
-            sigma_table(recipe.sampling.steps, recipe.sampling.shift),
+            training_sigmas(recipe),
             **options,
         )
     except TuningError as error:

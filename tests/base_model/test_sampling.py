@@ -1,8 +1,10 @@
+import pytest
 import torch
 from torch import Tensor
 
+from base_model.errors import GeneratorError
 from base_model.generator import Condition, Generator, GuidedCondition
-from base_model.sampling import euler_sample
+from base_model.sampling import euler_sample, start_state, start_step
 from base_model.sigmas import sigma_table
 from tests.goldens import load_golden, relative
 
@@ -67,3 +69,35 @@ def test_the_noise_is_not_rounded_to_the_weights(generator: Generator) -> None:
     moved = euler_sample(generator, guided, tensors["in.noise"], sigmas, 1.0) - tensors["in.noise"]
     velocity = generator.velocity(tensors["in.noise"], 0.5, guided.positive)
     assert relative(moved, velocity * sigmas.diff()) < 0.05  # bfloat16 noise: 100 and more
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(50, 0.7), (10, 0.29), (6, 1.0), (25, 0.04)])
+def test_sampling_from_a_video_starts_where_the_published_pipeline_does(
+    steps: int, strength: float
+) -> None:
+    from diffusers import EasyAnimateInpaintPipeline, FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.set_timesteps(steps, mu=1)
+    holder = type("Pipeline", (), {"scheduler": scheduler})()
+    timesteps, run = EasyAnimateInpaintPipeline.get_timesteps(holder, steps, strength, "cpu")
+    first = start_step(steps, strength)
+    assert steps - first == run == len(timesteps)
+    sigma = sigma_table(steps)[first]
+    assert float(timesteps[0]) == pytest.approx(1000 * float(sigma), rel=1e-6)
+
+    draw = torch.Generator().manual_seed(1)
+    clip, noise = torch.randn(2, 1, 16, 2, 4, 4, generator=draw)
+    expected = scheduler.scale_noise(clip, timesteps[:1], noise)
+    torch.testing.assert_close(start_state(clip, noise, sigma), expected)
+
+
+def test_a_strength_or_video_that_does_not_fit_is_told() -> None:
+    for strength in (0.0, 1.2, -1.0):
+        with pytest.raises(GeneratorError, match=r"above 0 and at most 1, got"):
+            start_step(10, strength)
+    with pytest.raises(GeneratorError, match=r"0\.05 of 10 steps is less than one step.*0\.1"):
+        start_step(10, 0.05)
+    noise = torch.zeros(1, 16, 2, 4, 4)
+    with pytest.raises(GeneratorError, match="must have the frames and size of the clip"):
+        start_state(noise[:, :, :1], noise, 0.5)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from base_model.generator import load_generator
 from base_model.sigmas import sigma_table
-from reward_tuning.cli.generate import sample_clip
+from reward_tuning.drawing import sample_clip
 from reward_tuning.exports import import_adapter
 from reward_tuning.lora import LoraWeights
 from tests.base_model.conftest import checkpoint, text_folder

@@ -187,8 +187,8 @@ class Renders:
         )
         self.by_text = {phrasings(s, "zh")[0]: shown(s) for s in SCENES}
 
-    def latents(self, texts: Sequence[str], seeds: Sequence[int], *rest: Any) -> Tensor:
-        scenes = [self.by_text[text] for text in texts]
+    def latents(self, prompts: Sequence[Prompt], seeds: Sequence[int], *rest: Any) -> Tensor:
+        scenes = [self.by_text[prompt.text] for prompt in prompts]
         return torch.cat(
             [render([s], random.Random(seed)) for s, seed in zip(scenes, seeds, strict=True)]
         )

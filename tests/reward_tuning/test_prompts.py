@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from reward_tuning.condition_files import ConditionFiles
 from reward_tuning.errors import TuningError
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
 
@@ -149,3 +151,85 @@ def test_stream_of_duplicates() -> None:
     stream = PromptStream([PROMPTS[0], PROMPTS[0]], seed=0)
     assert stream.batch_at(0, 3) == [PROMPTS[0]] * 3
     assert len(stream) == 2
+
+
+# --- what a clip follows
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """Files that exist; reading a prompt file does not open them."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.mp4", "c.mp4", "p.json", "p.txt"):
+        (tmp_path / "in" / name).touch()
+    return tmp_path
+
+
+def test_a_prompt_names_what_its_clip_follows(media: Path) -> None:
+    rows = [
+        {"prompt": "p", "reward_prompt": "r", "image": "in/a.png", "end_image": "in/a.png"},
+        {"prompt": "p", "control": "in/b.mp4", "control_type": "canny"},
+        {"prompt": "p", "control": ["in/b.mp4", "in/c.mp4"], "trajectory": "in/p.json"},
+        {"prompt": "p", "camera": "pan left", "camera_speed": 2},
+        {"prompt": "p", "camera": "in/p.txt", "reference": None},
+        {"prompt": "p", "extend": "in/b.mp4", "keep_frames": 5},
+    ]
+    (media / "p.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    image, b, c = (str(media / "in" / name) for name in ("a.png", "b.mp4", "c.mp4"))
+    found = read_prompts(media / "p.jsonl")
+    assert found[0] == Prompt("p", "r", ConditionFiles(image=image, end_image=image))
+    assert [prompt.files for prompt in found[1:]] == [
+        ConditionFiles(control=(b,), control_type="canny"),
+        ConditionFiles(control=(b, c), trajectory=str(media / "in" / "p.json")),
+        ConditionFiles(camera="pan left", camera_speed=2),
+        ConditionFiles(camera=str(media / "in" / "p.txt")),
+        ConditionFiles(extend=b, keep_frames=5),
+    ]
+
+
+def test_a_csv_has_columns_for_it(media: Path) -> None:
+    (media / "p.csv").write_text(
+        "prompt,image,extend,keep_frames,camera,camera_speed\n"
+        "p,in/a.png,,,,\n"
+        "p,,in/b.mp4,5,,\n"
+        "p,,,,zoom in,0.5\n"
+        "p,,,,,\n",
+        encoding="utf-8",
+    )
+    assert [prompt.files for prompt in read_prompts(media / "p.csv")] == [
+        ConditionFiles(image=str(media / "in" / "a.png")),
+        ConditionFiles(extend=str(media / "in" / "b.mp4"), keep_frames=5),
+        ConditionFiles(camera="zoom in", camera_speed=0.5),
+        ConditionFiles(),
+    ]
+    (media / "p.csv").write_text("prompt,extend,keep_frames\np,in/b.mp4,five\n")
+    with pytest.raises(TuningError, match='line 2: keep_frames is "five"; a whole number from 1'):
+        read_prompts(media / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": "in/gone.png"}, r"line 1: image .*in/gone\.png: no such file"),
+        ({"image": 3}, "line 1: image is 3; a text is wanted"),
+        ({"image": " "}, 'image is " "; a text is wanted'),
+        ({"control": []}, r"control is \[\]; a path or a list of paths"),
+        ({"control": ["in/b.mp4", 2]}, r'control is \["in/b.mp4", 2\]; a path or a list'),
+        ({"extend": "in/b.mp4", "keep_frames": 0}, "keep_frames is 0; a whole number from 1"),
+        ({"extend": "in/b.mp4", "keep_frames": True}, "keep_frames is true; a whole number"),
+        ({"camera": "pan left", "camera_speed": -1}, "camera_speed is -1; a number above 0"),
+        ({"camera": "in/gone.txt"}, r"camera .*in/gone\.txt: no such file"),
+        ({"imge": "in/a.png"}, "unknown key `imge`; did you mean `image`"),
+        ({"end-image": "in/a.png"}, "unknown key `end-image`; did you mean `end_image`"),
+    ],
+)
+def test_what_is_wrong_with_it_is_told(media: Path, row: dict[str, Any], message: str) -> None:
+    (media / "p.jsonl").write_text(json.dumps({"prompt": "p", **row}), encoding="utf-8")
+    with pytest.raises(TuningError, match=message):
+        read_prompts(media / "p.jsonl")
+
+
+def test_the_prompts_that_the_first_positions_hold() -> None:
+    stream = PromptStream(PROMPTS, 3)
+    assert stream.drawn(4) == [stream.prompt_at(i) for i in range(4)]
+    assert sorted(prompt.text for prompt in stream.drawn(40)) == [p.text for p in PROMPTS]

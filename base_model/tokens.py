@@ -1,0 +1,145 @@
+"""Sizes of clips: tokens of the transformer, frames under a budget, aspect-ratio buckets.
+
+A token is a patch of 2 x 2 latents, so 16 x 16 pixels, of one latent frame: a clip of f frames of
+H x W has ``((f - 1)/4 + 1) (H/16) (W/16)``. EasyAnimateV5.1 is trained under three budgets, named
+by the tokens of a square clip of 49 frames.
+
+The budget itself counts pixels times *frames*, in the report and in the published code alike. So
+768 x 768 x 21 is under the budget of 13312 though it has 13824 tokens: 21 frames need 6 latents, a
+larger share of 21 than 13 is of 49.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from base_model.errors import GeneratorError
+
+PATCH = 16
+"""Pixels of a token's side."""
+STRIDE = 4
+"""Frames of a latent frame; the first has one."""
+MOST_FRAMES = 49
+
+BUDGETS: Mapping[int, int] = {3328: 256, 13312: 512, 53248: 1024}
+"""Tokens of the training stages to the side of the square clip of 49 frames that has as many."""
+
+FrameRule = Literal["report", "code"]
+
+
+def token_count(frames: int, height: int, width: int) -> int:
+    """Tokens of a clip.
+
+    Args:
+        frames: 4k + 1.
+        height: Pixels, a multiple of 16.
+        width: Pixels, a multiple of 16.
+
+    Raises:
+        GeneratorError: When frames or size do not fit.
+    """
+    if frames < 1 or (frames - 1) % STRIDE:
+        raise GeneratorError(
+            f"A clip has 4k + 1 frames, got {frames}. Use {max(frames - 1, 0) // 4 * 4 + 1}."
+        )
+    _check_size(height, width)
+    return ((frames - 1) // STRIDE + 1) * (height // PATCH) * (width // PATCH)
+
+
+def frames_under(budget: int, height: int, width: int, rule: FrameRule = "report") -> int:
+    """The most frames that a size has under a budget, never above 49.
+
+    With x = 49 side^2 / (H W), the frames that the budget pays for:
+
+    * ``report``: the largest 4k + 1 that is at most x, ``floor((x - 1)/4) 4 + 1``. It gives the
+      report's table (512 x 512 x 49, 768 x 768 x 21, 1024 x 1024 x 9 at 13312), and it is what the
+      published code does when all machines of a step share a token length.
+    * ``code``: ``floor(x/4) 4 + 1``, the published code's table of buckets otherwise. It can be one
+      latent above the budget: 1024 x 1024 has 13 frames, for x is 12.25.
+
+    Args:
+        budget: Tokens: a key of :data:`BUDGETS`.
+        height: Pixels, a multiple of 16.
+        width: Pixels, a multiple of 16.
+        rule: Which of the two.
+
+    Returns:
+        4k + 1 frames, at least 1.
+
+    Raises:
+        GeneratorError: When the budget is none of the three, the size does not fit, or one frame of
+            it is above the budget.
+    """
+    if budget not in BUDGETS:
+        raise GeneratorError(
+            f"The token budget must be one of {', '.join(map(str, BUDGETS))}, got {budget}."
+        )
+    _check_size(height, width)
+    paid = MOST_FRAMES * BUDGETS[budget] ** 2 // (height * width)
+    if paid < 1:
+        raise GeneratorError(
+            f"One frame of {height} x {width} is more than the budget of {budget} tokens holds. "
+            "Take a smaller size or a larger budget."
+        )
+    if rule == "code":
+        return min(paid, MOST_FRAMES) // STRIDE * STRIDE + 1
+    return (min(paid, MOST_FRAMES) - 1) // STRIDE * STRIDE + 1
+
+
+# fmt: off
+SIZES_512: tuple[tuple[int, int], ...] = (
+    (256, 1024), (256, 992), (256, 960), (256, 928), (288, 896), (288, 864), (288, 832), (320, 800),
+    (320, 768), (352, 736), (352, 704), (352, 672), (384, 672), (384, 640), (416, 608), (416, 576),
+    (448, 576), (448, 544), (480, 544), (480, 512), (512, 512), (512, 480), (544, 480), (544, 448),
+    (576, 448), (576, 416), (608, 416), (640, 384), (672, 384), (704, 352), (736, 352), (768, 320),
+    (800, 320), (832, 288), (864, 288), (896, 288), (928, 256), (960, 256), (992, 256), (1024, 256),
+)
+# fmt: on
+"""Heights and widths of the published buckets for a side of 512."""
+
+
+def buckets(side: int = 512) -> list[tuple[int, int]]:
+    """Sizes of about ``side`` squared pixels, one for each aspect ratio, wide ones first.
+
+    Args:
+        side: Of the square bucket, in pixels.
+
+    Returns:
+        Heights and widths: the published table's for 512, scaled and rounded down to multiples of
+        16, each once.
+
+    Raises:
+        GeneratorError: When the side is below 32: the narrowest bucket is then no patch high.
+    """
+    if side < 32:
+        raise GeneratorError(f"The side of the buckets must be at least 32 pixels, got {side}.")
+    sizes = [
+        (height * side // 512 // PATCH * PATCH, width * side // 512 // PATCH * PATCH)
+        for height, width in SIZES_512
+    ]
+    return list(dict.fromkeys(sizes))
+
+
+def nearest_bucket(height: int, width: int, side: int = 512) -> tuple[int, int]:
+    """The bucket with the ratio of height to width that is nearest to a picture's.
+
+    Args:
+        height: Of the picture, in pixels.
+        width: Of the picture, in pixels.
+        side: Of the square bucket.
+
+    Returns:
+        Height and width, multiples of 16.
+
+    Raises:
+        GeneratorError: When a side is below 1, or see :func:`buckets`.
+    """
+    if height < 1 or width < 1:
+        raise GeneratorError(f"A picture has at least 1 x 1 pixels, got {height} x {width}.")
+    return min(buckets(side), key=lambda size: abs(size[0] / size[1] - height / width))
+
+
+def _check_size(height: int, width: int) -> None:
+    if height < PATCH or width < PATCH or height % PATCH or width % PATCH:
+        raise GeneratorError(
+            f"Height and width must be multiples of {PATCH}, got {height} x {width}."
+        )

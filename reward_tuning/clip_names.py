@@ -1,0 +1,65 @@
+"""How clips and what lies beside them are named, and that none is overwritten unasked."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from reward_tuning.errors import TuningError
+
+ENDINGS = (".mp4", ".gif", ".png")
+LONGEST_ENDING = 5  # .webm, .jpeg; "clips.of-monday" is a folder
+ABOUT = "clips.jsonl"
+PREVIEWS = ("heat-map", "control", "mask", "camera")
+
+
+def clip_paths(output: Path, count: int, formats: Sequence[str]) -> list[list[Path]]:
+    """Name the files of each clip.
+
+    Args:
+        output: A file for one clip, or a folder.
+        count: Clips.
+        formats: In a folder: mp4, gif, png.
+
+    Raises:
+        TuningError: The output cannot hold them.
+    """
+    if is_clip(output):
+        if count > 1:
+            raise TuningError(
+                f"--output: {output} is one file, but there are {count} prompts; give a folder"
+            )
+        return [[output]]
+    if output.suffix and not output.is_dir() and len(output.suffix) <= LONGEST_ENDING:
+        raise TuningError(
+            f"--output: got {output}; a clip ends in {', '.join(ENDINGS)}, a folder's name in none"
+        )
+    wrong = [one for one in formats if f".{one}" not in ENDINGS]
+    if wrong:
+        raise TuningError(f"--format: got {wrong[0]!r}; allowed: mp4, gif, png")
+    if output.exists() and not output.is_dir():
+        raise TuningError(f"--output: {output} is a file that is no clip; give a folder")
+    return [[output / f"{i:04d}.{one}" for one in formats] for i in range(count)]
+
+
+def is_clip(output: Path) -> bool:
+    """Whether the output is a file, and not a folder."""
+    return output.suffix in ENDINGS and not output.is_dir()
+
+
+def preview_path(clip: Path, name: str) -> Path:
+    """Where a preview lies beside its clip: `dog.mp4` has `dog.mask.mp4`."""
+    return clip.with_name(f"{clip.stem}.{name}{clip.suffix}")
+
+
+def refuse_existing(paths: Iterable[Path]) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        TuningError: Names the first such file.
+    """
+    there = [path for path in paths if path.exists()]
+    if there:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise TuningError(
+            f"--output: {there[0]} exists{more} and is not overwritten; give another --output, or "
+            "--overwrite"
+        )
