@@ -138,8 +138,8 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "siglip": Schedule(
         steps=800, horizon=1600, learning_rate=2e-3, optimiser="muon", ema_decay=0.0
     ),
-    "image-reward": Schedule(steps=700, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
-    "mps": Schedule(steps=300, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
+    "image-reward": Schedule(steps=2000, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
+    "mps": Schedule(steps=2000, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
     "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
     "vjepa2": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
     "qwen-critic": Schedule(steps=1400, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),

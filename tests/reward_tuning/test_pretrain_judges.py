@@ -29,7 +29,10 @@ from rewards import load_latent_reward, load_reward
 from rewards.open_clip_models import build_model
 from tests.reward_tuning.small_cross import CROSS_JUDGES
 
-HERE = [name for name in JUDGES if name not in CROSS_JUDGES]
+ELSEWHERE = (*CROSS_JUDGES, "qwen-critic")
+"""Tested in files of their own."""
+
+HERE = [name for name in JUDGES if name not in ELSEWHERE]
 SMALL = {
     **judge_configs.CLIP,
     "vision_cfg": {**judge_configs.CLIP["vision_cfg"], "width": 8, "head_width": 64},
