@@ -1,8 +1,8 @@
-"""Clips as files: mp4, gif and png, read and written; two clips side by side."""
+"""Clips as files: mp4, gif and pictures, read and written; two clips side by side."""
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from reward_tuning.errors import TuningError
 FPS = 8  # of EasyAnimateV5.1's clips
 ENDINGS = (".mp4", ".gif", ".png")
 VIDEOS = (".mp4", ".webm")  # read through ffmpeg
+UNREADABLE = (OSError, ValueError, RuntimeError, StopIteration, SyntaxError, EOFError)
+"""What ffmpeg and Pillow raise on files that are damaged or something else."""
 CRF = 12  # x264's quality; about 40 dB and more, so that a file shows what was judged
+
+
+Wanted = Callable[[int], Iterable[int]]
 
 
 def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int = 1) -> None:
@@ -50,11 +55,14 @@ def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int
         _atomically(path, lambda part: _write_mp4(part, video, fps))
 
 
-def read_clip(path: str | Path, most: int | None = None) -> Tensor:
+def read_clip(path: str | Path, wanted: Wanted | None = None, *, most: int | None = None) -> Tensor:
     """Read a clip.
 
     Args:
-        path: An mp4, webm or gif file.
+        path: An mp4, webm or gif file; a png or jpg file is a clip of one frame. Transparency is
+            dropped, and a photo is turned as its camera says.
+        wanted: From the number of frames to the positions that are kept; None for all. The file is
+            then decoded twice, so that no others are held in memory.
         most: Read no more frames than these; None for all.
 
     Returns:
@@ -66,12 +74,19 @@ def read_clip(path: str | Path, most: int | None = None) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise TuningError(f"clip {path}: no such file")
-    plugin = "FFMPEG" if path.suffix.lower() in VIDEOS else "pillow"
+    if path.suffix.lower() in VIDEOS:
+        options: dict[str, Any] = {"plugin": "FFMPEG"}
+    else:
+        options = {"plugin": "pillow", "mode": "RGB", "rotate": True}
     try:
-        frames = itertools.islice(iio.imiter(path, plugin=plugin), most)
-        video = np.stack([np.asarray(frame)[..., :3] for frame in frames])
-    except (OSError, ValueError, RuntimeError, StopIteration) as error:
-        raise TuningError(f"clip {path}: not a video that can be read ({error})") from error
+        kept = None
+        if wanted is not None:
+            kept = set(wanted(sum(1 for _ in iio.imiter(path, **options))))
+        numbered = enumerate(itertools.islice(iio.imiter(path, **options), most))
+        video = np.stack([frame for i, frame in numbered if kept is None or i in kept])
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TuningError(f"clip {path}: not a video that can be read ({reason})") from error
     return torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255
 
 

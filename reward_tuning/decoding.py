@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from reward_tuning.errors import TuningError
-from reward_tuning.sections import TIME_STRIDE
+from reward_tuning.section_types import TIME_STRIDE
 
 Policy = Literal["all", "first", "random-window", "stratified"]
 

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reward_tuning.losses import reward_loss
+from reward_tuning.errors import TuningError
+from reward_tuning.judge_kinds import LatentSection
+from reward_tuning.judge_sections import (
+    EachFrameSection,
+    FrameRewardSection,
+    FramesSection,
+    JudgeSection,
+    RandomFrames,
+    RewardSection,
+    SoftMinOverFrames,
+    spread,
+)
+from reward_tuning.losses import reward_loss, soft_min
 from reward_tuning.pixels import Augmentation, worst_nearby
-from reward_tuning.sections import HeldOutSection, RewardSection, spread
-from rewards import LatentReward, Relative, Reward, load_latent_reward, load_reward
+from rewards import FrameReward, LatentReward, Reward, load_latent_reward, load_reward
 
 
 @dataclass(frozen=True)
@@ -24,9 +36,12 @@ class FramedJudge:
         positions: The judged frames, increasing, in [0, frames).
         weight: Of its loss; without meaning for a held-out judge.
         target: Where its hinge bends; None for none.
+        mean: Score that its loss counts as 0; without effect on scores.
         unit: What its loss is measured in; without effect on scores.
         augmentation: Of the frames it sees in training; None for none.
         flatten: Radius in pixels within which the worst score counts in training; 0 for none.
+        soft_min: Sharpness of the soft minimum over frames; None for their mean.
+        random_frames: How many of the judged frames a batch in training sees; None for all.
     """
 
     reward: Reward
@@ -34,9 +49,12 @@ class FramedJudge:
     positions: tuple[int, ...]
     weight: float = 1.0
     target: float | None = None
+    mean: float = 0.0
     unit: float = 1.0
     augmentation: Augmentation | None = None
     flatten: float = 0.0
+    soft_min: float | None = None
+    random_frames: int | None = None
 
     def scores(self, frames: Tensor, prompts: Sequence[str], *, first: int = 0) -> Tensor:
         """Score clips.
@@ -49,7 +67,14 @@ class FramedJudge:
         Returns:
             `(b,)` float32, differentiable.
         """
-        return self.reward(self.judged(frames, first), prompts)
+        return self._of_clips(self.judged(frames, first), prompts)
+
+    def _of_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """`(b,)` from the judged frames alone."""
+        if self.soft_min is None:
+            return self.reward(frames, prompts)
+        assert isinstance(self.reward, FrameReward)  # _loaded refuses others
+        return soft_min(self.reward.per_frame(frames, prompts), self.soft_min)
 
     def loss(
         self,
@@ -76,16 +101,32 @@ class FramedJudge:
         if self.augmentation is not None:
             frames = self.augmentation(frames, draw)
         if self.flatten:
-            frames = worst_nearby(lambda x: self.reward(x, prompts), frames, self.flatten)
-        scores = self.reward(frames, prompts)
+            frames = worst_nearby(lambda x: self._of_clips(x, prompts), frames, self.flatten)
+        scores = self._of_clips(frames, prompts)
         loss = reward_loss(
-            scores, weight=self.weight / self.unit, target=self.target, clip_weights=clip_weights
+            scores,
+            weight=self.weight,
+            target=self.target,
+            mean=self.mean,
+            unit=self.unit,
+            clip_weights=clip_weights,
         )
         return loss, scores.detach()
 
     def within(self, frames: tuple[int, ...]) -> FramedJudge:
         """The same judge for as many of these frames as it sees of a clip, spread evenly."""
         return replace(self, positions=spread(len(self.positions), frames))
+
+    def drawn(self, draw: torch.Generator) -> FramedJudge:
+        """The same judge for the frames that a batch in training sees: drawn, where it wants so.
+
+        Args:
+            draw: CPU generator.
+        """
+        if self.random_frames is None or self.random_frames >= len(self.positions):
+            return self
+        order = torch.randperm(len(self.positions), generator=draw)[: self.random_frames]
+        return replace(self, positions=tuple(self.positions[i] for i in sorted(order.tolist())))
 
     def judged(self, frames: Tensor, first: int) -> Tensor:
         """The frames it sees, of a window of the clip that begins at position `first`."""
@@ -102,6 +143,7 @@ class LatentJudge:
         label: Name in metrics and tables.
         weight: Of its loss.
         target: Where its hinge bends; None for none.
+        mean: Score that its loss counts as 0; without effect on scores.
         unit: What its loss is measured in; without effect on scores.
     """
 
@@ -109,6 +151,7 @@ class LatentJudge:
     label: str
     weight: float = 1.0
     target: float | None = None
+    mean: float = 0.0
     unit: float = 1.0
 
     def scores(self, latents: Tensor, sigma: float, prompts: Sequence[str]) -> Tensor:
@@ -118,16 +161,16 @@ class LatentJudge:
     def loss(self, latents: Tensor, sigma: float, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The loss in training, a scalar, and the scores `(b,)` it was made of."""
         scores = self.scores(latents, sigma, prompts)
-        loss = reward_loss(scores, weight=self.weight / self.unit, target=self.target)
+        loss = reward_loss(
+            scores, weight=self.weight, target=self.target, mean=self.mean, unit=self.unit
+        )
         return loss, scores.detach()
 
 
 Judge = FramedJudge | LatentJudge
 
 
-def load_judges(
-    sections: Sequence[RewardSection | HeldOutSection], frames: int, device: torch.device
-) -> list[Judge]:
+def load_judges(sections: Sequence[JudgeSection], frames: int, device: torch.device) -> list[Judge]:
     """Load the judges of a recipe.
 
     Args:
@@ -137,52 +180,58 @@ def load_judges(
 
     Raises:
         RewardError: A file is missing, damaged or of another kind.
+        TuningError: A judge that is only for the evaluation stands among the rewards.
     """
-    judges: list[Judge] = []
-    for section in sections:
-        if section.kind == "latent":
-            assert isinstance(section, RewardSection)  # a recipe's conflicts refuse others
-            judges.append(load_latent_judge(section, device))
-            continue
-        relative = None
-        if isinstance(section, RewardSection) and section.relative is not None:
-            relative = Relative(**section.relative.model_dump())
-        reward = load_reward(
-            section.kind,
-            section.checkpoint,
-            device=device,
-            dtype=getattr(torch, section.dtype),
-            name=section.label,
-            chunk=section.chunk,
-            architecture=section.architecture,
-            tower=section.tower,
-            gradient_checkpointing=section.gradient_checkpointing,
-            relative=relative,
+    return [_loaded(section, frames, device) for section in sections]
+
+
+def _loaded(section: JudgeSection, frames: int, device: torch.device) -> Judge:
+    options = section.loader_options()
+    if "dtype" in options:
+        options["dtype"] = getattr(torch, options["dtype"])
+    if isinstance(section, LatentSection):
+        latent = load_latent_reward(**options, device=device, name=section.label)
+        judge = LatentJudge(latent, section.label)
+        return replace(judge, **_terms(section)) if isinstance(section, RewardSection) else judge
+    assert isinstance(section, FramesSection), section.kind
+    reward = load_reward(section.kind, **options, device=device, name=section.label)
+    framed = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
+    if isinstance(section, EachFrameSection):
+        framed = replace(framed, **_over_frames(section, reward))
+    if not isinstance(section, FrameRewardSection):
+        return framed
+    if reward.evaluation_only:
+        raise TuningError(
+            f"rewards: the judge {section.label} is for the evaluation only: it measures, and its "
+            "score has no gradient to train on; name it under evaluation.held_out_rewards"
         )
-        judge = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
-        if isinstance(section, RewardSection):
-            augment = section.augmentation
-            judge = replace(
-                judge,
-                weight=section.weight,
-                target=section.target,
-                unit=section.unit,
-                augmentation=None if augment is None else Augmentation(**augment.model_dump()),
-                flatten=section.flatten,
-            )
-        judges.append(judge)
-    return judges
-
-
-def load_latent_judge(section: RewardSection, device: torch.device) -> LatentJudge:
-    """Load one judge of kind `latent`."""
-    reward = load_latent_reward(
-        section.checkpoint,
-        device=device,
-        dtype=getattr(torch, section.dtype),
-        name=section.label,
+    augment = section.augmentation
+    return replace(
+        framed,
+        **_terms(section),
+        augmentation=None if augment is None else Augmentation(**augment.model_dump()),
+        flatten=section.flatten,
     )
-    return LatentJudge(reward, section.label, section.weight, section.target, section.unit)
+
+
+def _over_frames(section: EachFrameSection, reward: Reward) -> dict[str, Any]:
+    """How the scores of frames become one of the clip."""
+    match section.over_frames:
+        case SoftMinOverFrames(sharpness=sharpness):
+            if not isinstance(reward, FrameReward):
+                raise TuningError(
+                    f"the judge {section.label} scores whole clips, so there are no frames' scores "
+                    "for over_frames: soft_min; remove it, or derive the class from FrameReward"
+                )
+            return {"soft_min": sharpness}
+        case RandomFrames(count=count):
+            return {"random_frames": count}
+    return {}
+
+
+def _terms(section: RewardSection) -> dict[str, Any]:
+    """What training puts on top of any judge."""
+    return section.model_dump(include={"weight", "target", "mean", "unit"})
 
 
 def judged_window(judges: Sequence[FramedJudge]) -> slice:

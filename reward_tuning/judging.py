@@ -35,7 +35,7 @@ def on_frames(
         judges: At least one.
         latents: `(b, 16, t, h, w)`.
         prompts: b texts.
-        seed: Of the augmentation.
+        seed: Of the augmentation and of the frames that judges draw.
         frames: Positions that may be judged, and latents before the first one needed are decoded
             without gradient; None for every frame.
         terms: What joins the judges.
@@ -46,6 +46,7 @@ def on_frames(
     """
     if frames is not None:
         judges = [judge.within(frames) for judge in judges]
+    judges = [judge.drawn(derive_generator(seed, "frames", judge.label)) for judge in judges]
     window = judged_window(judges)
     shown = sampler.generator.decode(
         latents,

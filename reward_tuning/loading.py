@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reward_tuning.errors import TuningError
+from reward_tuning.judge_sections import FILE_KEYS
 from reward_tuning.mistakes import Mistake, dotted, mistakes_of, shown
 from reward_tuning.recipe import Recipe, conflicts
 from reward_tuning.recipe_files import (
@@ -17,7 +18,7 @@ from reward_tuning.recipe_files import (
     locate_prompts,
     locate_replay,
 )
-from reward_tuning.sections import file_name_fault
+from reward_tuning.section_types import file_name_fault
 from reward_tuning.yaml_text import read_yaml, write_yaml
 
 KeyPath = tuple[str | int, ...]
@@ -179,7 +180,7 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Callable[[str, Path], st
 
     def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Callable[[str, Path], str]]]:
         for i, judge in enumerate(found if isinstance(found, list) else []):
-            for key in ("checkpoint", "tower"):
+            for key in FILE_KEYS:
                 if isinstance(judge, dict) and _is_name(judge.get(key)):
                     yield (*prefix, i, key), locate_judge
 

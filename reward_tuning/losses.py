@@ -1,6 +1,8 @@
-"""From scores to a loss: a weight and a hinge for each judge."""
+"""From frames' scores to a clip's, and from clips' scores to a loss."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -11,27 +13,50 @@ def reward_loss(
     *,
     weight: float = 1.0,
     target: float | None = None,
+    mean: float = 0.0,
+    unit: float = 1.0,
     clip_weights: Tensor | None = None,
 ) -> Tensor:
     """The loss of one judge.
 
-    Without a target `-weight * mean(scores)`; with one `weight * mean(max(target - scores, 0))`, so
-    that a clip at or above the target gives no gradient (LeapAlign, arXiv 2604.15311: HPSv2.1 0.55;
-    SRPO, arXiv 2509.06942: 0.7).
+    Without a target `-weight * mean_b((scores - mean) / unit)`; with one `weight *
+    mean_b(max(target - scores, 0) / unit)`, so that a clip at or above the target gives no gradient
+    (LeapAlign, arXiv 2604.15311: HPSv2.1 0.55; SRPO, arXiv 2509.06942: 0.7). The latter is, up to a
+    constant, the former with its normalised score capped at `(target - mean) / unit`.
 
     Args:
         scores: `(b,)`, higher is better.
         weight: Of this judge among others.
         target: Where the hinge bends; None for none.
+        mean: Score that counts as 0; without effect on the gradient.
+        unit: What scores are counted in.
         clip_weights: `(b,)`, a factor of each clip's loss; None for 1.
 
     Returns:
         A scalar.
     """
-    shortfall = -scores if target is None else torch.relu(target - scores)
+    shortfall = mean - scores if target is None else torch.relu(target - scores)
     if clip_weights is not None:
         shortfall = clip_weights * shortfall
-    return weight * shortfall.mean()
+    return weight / unit * shortfall.mean()
+
+
+def soft_min(scores: Tensor, sharpness: float) -> Tensor:
+    """A smooth minimum over frames, `-log(mean(exp(-b s))) / b`.
+
+    It lies between the minimum and the mean, and frames that are alike give their own score. Its
+    gradient is that of `-logsumexp(-b s) / b`, a weight on each frame that is larger for worse ones
+    and adds up to 1.
+
+    Args:
+        scores: `(b, f)`.
+        sharpness: b above, in units of 1 / score; near 0 the mean, large the minimum.
+
+    Returns:
+        `(b,)`.
+    """
+    frames = scores.shape[1]
+    return -(torch.logsumexp(-sharpness * scores, dim=1) - math.log(frames)) / sharpness
 
 
 def guidance_divisor(guidance_scale: float, negative: str) -> float:

@@ -83,7 +83,38 @@ def mistakes_of(
     """
     for found in error.errors(include_url=False):
         path, parents = _walk((*prefix, *found["loc"]), model)
-        yield Mistake(path, _told(found, path, parents, model))
+        if found["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            yield from _wrong_kind(found["input"], path, model)
+        else:
+            yield Mistake(path, _told(found, path, parents, model))
+
+
+def _wrong_kind(value: Any, path: Path, model: type[BaseModel]) -> Iterator[Mistake]:
+    """Tell a `kind` that is missing or unknown, and what is wrong beside it.
+
+    What else is wrong depends on the kind that was meant: the one with a like name, else the one
+    that knows its keys best.
+    """
+    models = {str(tag): one for one in _models_at(model, path) for tag in _tags(one)}
+    if "kind" not in value:
+        yield Mistake((*path, "kind"), f"is missing; allowed: {', '.join(models)}")
+        close: list[str] = []
+    else:
+        got = str(value["kind"])
+        told = f"got {shown(value['kind'])}; {_one_of(got, list(models))}"
+        yield Mistake((*path, "kind"), told)
+        close = difflib.get_close_matches(got, models, 1)
+    guesses = []
+    for kind in close or models:
+        try:
+            models[kind].model_validate({**value, "kind": kind})
+        except ValidationError as error:
+            unknown = sum(found["type"] == "extra_forbidden" for found in error.errors())
+            guesses.append(((unknown, error.error_count()), kind, error))
+        else:
+            return
+    _, kind, found_wrong = min(guesses, key=lambda guess: guess[0])
+    yield from mistakes_of(found_wrong, model, (*path, kind))
 
 
 def _walk(loc: Path, model: type[BaseModel]) -> tuple[Path, list[type[BaseModel]]]:
@@ -125,11 +156,6 @@ def _told(
             fields = [h.model_fields[str(path[-1])] for h in holders if path[-1] in h.model_fields]
             wanted = fields[0].description if fields else "another value"  # of a list too short
             text = f"is missing; wanted: {wanted or 'a section with keys'}"
-        case "union_tag_not_found":
-            text = f"the key `kind` is missing; allowed: {', '.join(_kinds(model, path))}"
-        case "union_tag_invalid":
-            tag = str(context["tag"])
-            text = f"got kind {shown(tag)}; {_one_of(tag, _kinds(model, path))}"
         case "literal_error":
             allowed = [part.strip("'") for part in re.split(", | or ", context["expected"])]
             text = f"got {got}; {_one_of(str(found['input']), allowed)}"
@@ -146,10 +172,9 @@ def _one_of(got: str, allowed: Sequence[str]) -> str:
     return f"allowed: {', '.join(allowed)}" + (f"; did you mean {close[0]}?" if close else "")
 
 
-def _kinds(model: type[BaseModel], path: Path) -> list[str]:
-    owner = next(holder for holder in _walk(path, model)[1] if path[-1] in holder.model_fields)
-    inner = members(owner.model_fields[str(path[-1])].annotation)
-    return [str(tag) for one in inner for tag in _tags(one)]
+def _models_at(model: type[BaseModel], path: Path) -> list[type[BaseModel]]:
+    """The models that the value at a path may be of: of every kind, where there are kinds."""
+    return _walk((*path, "kind"), model)[1]
 
 
 def intended(
@@ -168,10 +193,19 @@ def intended(
     close = difflib.get_close_matches(key, here, 1, 0.7)
     if close:
         return f"did you mean {dotted((*section, close[0]))}?"
+    of_kinds = [
+        str(tag)
+        for one in _models_at(model, section)
+        if one not in holders and key in one.model_fields
+        for tag in _tags(one)
+    ]
+    if of_kinds:
+        return (
+            f"it is a key of kind {', '.join(of_kinds)}; allowed in {dotted(section)}: "
+            f"{', '.join(here)}"
+        )
     elsewhere: dict[str, list[str]] = {}
     for known in key_paths([model]):
-        if known == path:  # the key of another kind of the same section
-            continue
         names = [str(part) for part in known if isinstance(part, str)]
         for alias in {names[-1], "_".join(names)}:
             elsewhere.setdefault(alias, []).append(dotted(known))

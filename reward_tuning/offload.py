@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.judges import Judge
-from rewards import FrameReward, LatentClip
+from rewards import LatentClip
+from rewards.base import Judge as FrozenJudge
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 
@@ -92,7 +93,7 @@ def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:
     """
     modules: list[nn.Module] = []
     for judge in judges:
-        if not isinstance(judge.reward, FrameReward | LatentClip):
+        if not isinstance(judge.reward, FrozenJudge | LatentClip):
             raise TuningError(
                 f"train.offload_judges: {judge.label} is of a class that does not tell its modules "
                 f"({type(judge.reward).__name__}); set train.offload_judges=false"

@@ -224,28 +224,31 @@ class PromptStream:
     Args:
         prompts: At least one.
         seed: Of the orders.
+
+    Attributes:
+        prompts: As given.
     """
 
     def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
         assert prompts, "read_prompts refuses an empty file"
-        self._prompts = tuple(prompts)
+        self.prompts = tuple(prompts)
         self._seed = seed
         self._epoch = -1
         self._order: list[int] = []
 
     def __len__(self) -> int:
         """Return the prompts of an epoch."""
-        return len(self._prompts)
+        return len(self.prompts)
 
     def prompt_at(self, position: int) -> Prompt:
         """Return the prompt at a position of the stream, counted from 0."""
         assert position >= 0, position
-        epoch, place = divmod(position, len(self._prompts))
+        epoch, place = divmod(position, len(self.prompts))
         if epoch != self._epoch:
-            self._order = list(range(len(self._prompts)))
+            self._order = list(range(len(self.prompts)))
             random.Random(f"prompts {self._seed} {epoch}").shuffle(self._order)
             self._epoch = epoch
-        return self._prompts[self._order[place]]
+        return self.prompts[self._order[place]]
 
     def drawn(self, count: int) -> list[Prompt]:
         """Return each prompt that the first `count` positions hold, as often as its first epoch."""

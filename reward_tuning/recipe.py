@@ -6,28 +6,35 @@ The sections and keys are the contract of the YAML files and of the command line
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from reward_tuning.sections import (
-    TIME_STRIDE,
-    EvaluationSection,
-    FileName,
-    GeneratorSection,
+from reward_tuning.judge_kinds import TrainingReward
+from reward_tuning.judge_sections import (
+    EachFrameSection,
+    FramesSection,
     HeldOutSection,
-    Judge,
-    LoraSection,
-    Method,
-    NotNegative,
-    PromptsSection,
+    JudgeSection,
+    RandomFrames,
     RewardSection,
+    TwoTowerSection,
+)
+from reward_tuning.method_sections import Method
+from reward_tuning.section_types import TIME_STRIDE, FileName, NotNegative, Section
+from reward_tuning.sections import (
+    EvaluationSection,
+    GeneratorSection,
+    LoraSection,
+    PromptsSection,
     RolloutSection,
     SamplingSection,
-    Section,
     TrainSection,
 )
+
+JudgeAt = tuple[tuple[str | int, ...], JudgeSection]
+"""A judge and its place in the recipe."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     rewards: Sequence[RewardSection] = sections.get("rewards", [])
     evaluation = sections.get("evaluation")
     held_out: Sequence[HeldOutSection] = evaluation.held_out_rewards if evaluation else []
-    judges: list[tuple[tuple[str | int, ...], Judge]] = [
+    judges: list[JudgeAt] = [
         *((("rewards", i), judge) for i, judge in enumerate(rewards)),
         *((("evaluation", "held_out_rewards", i), judge) for i, judge in enumerate(held_out)),
     ]
@@ -72,25 +79,18 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         )
     if sampling is not None:
         yield from sampling_conflicts(sampling, sections.get("train"))
-        for path, judge in judges:
-            if judge.frames != "all" and judge.frames > sampling.frames:
-                yield Conflict(
-                    (*path, "frames"),
-                    judge.frames,
-                    f"a clip has {sampling.frames} frames (sampling.frames)",
-                )
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
-    for i, reward in enumerate(rewards):
-        yield from reward_conflicts(("rewards", i), reward)
+    for path, judge in judges:
+        yield from judge_conflicts(path, judge, sampling)
     if method is not None:
         yield from latent_conflicts(method.kind == "prfl", judges)
         yield from reuse_conflicts(method, sections.get("train"))
-    for path, judge in judges:
-        if judge.tower is not None and judge.kind != "aesthetic":
-            yield Conflict(
-                (*path, "tower"), judge.tower, f"a judge of kind {judge.kind} has no tower under it"
-            )
-    trained_on = {reward.checkpoint for reward in rewards}
+    yield from identity_conflicts(judges)
+
+
+def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
+    """Check that judges can be told apart, by name, and trained ones from held-out ones."""
+    trained_on = {judge.identity for _, judge in judges if isinstance(judge, RewardSection)}
     seen: dict[str, tuple[str | int, ...]] = {}
     for path, judge in judges:
         if judge.label in seen:
@@ -101,12 +101,13 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
                 f"{first} has the same name; give each judge its own `name`",
             )
         seen.setdefault(judge.label, path)
-        if isinstance(judge, HeldOutSection) and judge.checkpoint in trained_on:
+        if isinstance(judge, HeldOutSection) and judge.identity in trained_on:
+            key = "checkpoint" if "checkpoint" in judge.files else "kind"
             yield Conflict(
-                (*path, "checkpoint"),
-                judge.checkpoint,
+                (*path, key),
+                judge.identity,
                 "is trained on under rewards, so it cannot tell improvement from reward hacking; "
-                "take another checkpoint",
+                f"take another {key}",
             )
 
 
@@ -202,9 +203,7 @@ def clip_conflicts(train: TrainSection) -> Iterator[Conflict]:
         )
 
 
-def latent_conflicts(
-    wanted: bool, judges: Sequence[tuple[tuple[str | int, ...], Judge]]
-) -> Iterator[Conflict]:
+def latent_conflicts(wanted: bool, judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
     """Check that judges of noisy latents and the method that shows them some come together."""
     for path, judge in judges:
         latent = judge.kind == "latent"
@@ -218,21 +217,47 @@ def latent_conflicts(
             yield Conflict((*path, "kind"), judge.kind, text)
 
 
-def reward_conflicts(path: tuple[str | int, ...], reward: RewardSection) -> Iterator[Conflict]:
-    """Check the values of one training reward against each other."""
-    if reward.weight == 0.0:
-        yield Conflict((*path, "weight"), 0.0, "a judge without weight: leave it out instead")
-    if reward.kind == "latent":
-        for name in ("augmentation", "flatten", "architecture", "chunk"):
-            if getattr(reward, name):
-                yield Conflict((*path, name), getattr(reward, name), "a judge of latents has none")
-    texts, where = reward.relative, (*path, "relative")
-    if texts is None:
-        return
-    if reward.kind not in ("hps", "clip"):
-        yield Conflict(where, texts.positive, f"not for a judge of kind {reward.kind}")
-    elif texts.positive == texts.negative:
-        yield Conflict(where, texts.positive, "positive and negative are the same text")
+def judge_conflicts(
+    path: tuple[str | int, ...], judge: JudgeSection, sampling: SamplingSection | None
+) -> Iterator[Conflict]:
+    """Check the values of one judge against each other and against the clips it sees."""
+    if isinstance(judge, RewardSection):
+        if judge.weight == 0.0:
+            yield Conflict((*path, "weight"), 0.0, "a judge without weight: leave it out instead")
+        if judge.evaluation_only:
+            yield Conflict(
+                (*path, "kind"),
+                judge.kind,
+                "is for the evaluation only: it measures, and its score has no gradient to train "
+                "on; name it under evaluation.held_out_rewards",
+            )
+    most = sampling.frames if sampling is not None else None
+    asked = judge.frames if isinstance(judge, FramesSection) else "all"
+    if most is not None and asked != "all" and asked > most:
+        yield Conflict((*path, "frames"), asked, f"a clip has {most} frames (sampling.frames)")
+    drawn = judge.over_frames if isinstance(judge, EachFrameSection) else None
+    if isinstance(drawn, RandomFrames):
+        yield from drawn_frames_conflicts((*path, "over_frames"), drawn, judge, asked, most)
+    if isinstance(judge, TwoTowerSection) and judge.relative is not None:
+        texts = judge.relative
+        if texts.positive == texts.negative:
+            text = "positive and negative are the same text"
+            yield Conflict((*path, "relative"), texts.positive, text)
+
+
+def drawn_frames_conflicts(
+    path: tuple[str | int, ...],
+    drawn: RandomFrames,
+    judge: JudgeSection,
+    asked: int | Literal["all"],
+    most: int | None,
+) -> Iterator[Conflict]:
+    """Check frames that are drawn at random: only in training, and of as many as are judged."""
+    if isinstance(judge, HeldOutSection):
+        yield Conflict((*path, "kind"), "random", "only in training; the evaluation judges alike")
+    judged = most if asked == "all" else asked
+    if judged is not None and drawn.count > judged:
+        yield Conflict((*path, "count"), drawn.count, f"the judge sees {judged} frames")
 
 
 class Recipe(Section):
@@ -245,7 +270,7 @@ class Recipe(Section):
     sampling: SamplingSection = Field(default_factory=SamplingSection)
     rollout: RolloutSection = Field(default_factory=RolloutSection)
     method: Method
-    rewards: list[RewardSection] = Field(min_length=1, description="One judge or more")
+    rewards: list[TrainingReward] = Field(min_length=1, description="One judge or more")
     lora: LoraSection = Field(default_factory=LoraSection)
     train: TrainSection
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)

@@ -9,7 +9,8 @@ from base_model.errors import GeneratorError
 from base_model.shipped import WEIGHTS, resolve_checkpoint
 from reward_tuning.errors import TuningError
 
-_HUB_FILE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.+-]+)+")  # owner/name/file
+# owner/name/file, owner/name/file@revision
+_HUB_FILE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.+-]+)+(@[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,13 @@ def locate_judge(value: str, folder: Path) -> str:
         return place
     from rewards.published import PUBLISHED, published  # imports torch through its package
 
-    if published(value) is not None or _HUB_FILE.fullmatch(value):
+    if published(value.partition("@")[0]) is not None or _HUB_FILE.fullmatch(value):
         return value
     raise TuningError(
         f"no such judge: neither shipped ({', '.join(shipped_judges()) or 'none'}), nor at "
         f"{(folder / Path(value).expanduser()).resolve()}, nor published "
-        f"({', '.join(entry.name for entry in PUBLISHED)}), nor a file on the hub (owner/name/file)"
+        f"({', '.join(entry.name for entry in PUBLISHED)}), nor a file on the hub "
+        "(owner/name/file, or owner/name/file@revision)"
     )
 
 

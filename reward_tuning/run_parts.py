@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +44,9 @@ from reward_tuning.run_conditions import (
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
+from reward_tuning.text_limits import tell_truncation
 from reward_tuning.text_states import text_states
+from rewards.checkpoint import file_sha256
 from rewards.checkpoint import resolve as resolve_judge
 
 
@@ -129,7 +130,10 @@ def load_parts(
     judges = load_judges(recipe.rewards, sampling.frames, device)
     offload = Offload(judge_modules(judges) if recipe.train.offload_judges else [], device)
     # A damaged held-out judge shall not be found after hours of training.
-    load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
+    measured = load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
+    sets = {"prompts.train": stream.prompts, "prompts.held_out": held_out}
+    tell_truncation([*judges, *measured], sets, progress)
+    del measured
     fingerprints = fingerprints_of(recipe, loading)
 
     dtype = getattr(torch, recipe.generator.dtype)
@@ -344,16 +348,7 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
     folders = [root / "transformer", root / "vae"]
     found = {"generator": "sha256:" + checkpoint_fingerprint(folders)}
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
-        for name in (judge.checkpoint, judge.tower):
-            if name is not None:
-                key = judge.label if name == judge.checkpoint else f"{judge.label}.tower"
-                found[key] = "sha256:" + _sha256(resolve_judge(name))
+        for key, name in judge.files.items():
+            label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
+            found[label] = "sha256:" + file_sha256(resolve_judge(name))
     return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

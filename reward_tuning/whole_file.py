@@ -8,6 +8,7 @@ from pathlib import Path
 from reward_tuning.errors import TuningError
 
 GO_ON = "free some space, then go on with `reward-tuning resume` on the run folder"
+ANOTHER_PLACE = "free some space or choose another place"
 EXPORT_AGAIN = "free some space or choose another place, and export again"
 
 

@@ -1,12 +1,13 @@
 """Differentiable judges: frames or noisy latents, and prompts, to one score a clip."""
 
 from rewards.base import FrameReward, Reward, VideoReward
-from rewards.clip import Relative
+from rewards.clip import ClipReward, Relative
 from rewards.errors import RewardError
 from rewards.latent import LatentClip, LatentReward, load_latent_reward
 from rewards.loading import load_reward
 
 __all__ = [
+    "ClipReward",
     "FrameReward",
     "LatentClip",
     "LatentReward",

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rewards.base import FrameReward
 from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
-from rewards.clip import clip_preprocess
-from rewards.clip_tower import ClipTower, TowerOptions, find_architecture, load_tower
+from rewards.clip import clip_preprocess, image_size
+from rewards.clip_tower import Architecture, ClipTower, TowerOptions, load_tower
 from rewards.errors import RewardError
 
 WIDTHS = (1024, 128, 64, 16, 1)
@@ -71,16 +71,23 @@ class AestheticReward(FrameReward):
 
 def load_aesthetic(
     checkpoint: str | Path,
-    folder: Path | None,
-    options: TowerOptions,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
     tower: str | Path | None = None,
 ) -> AestheticReward:
     """Load a head and the CLIP it was trained on.
 
     Args:
         checkpoint: the head's file.
+        device: where it runs.
+        dtype: of the tower; the head is fp32.
         folder: what relative paths are relative to.
-        options: of the tower; the head is fp32.
+        gradient_checkpointing: recompute each block of the tower.
+        architecture: of the tower, open_clip's name, for a file that does not say.
         tower: the CLIP's checkpoint, if not the one that the head's file or record names.
 
     Raises:
@@ -97,10 +104,9 @@ def load_aesthetic(
     # A name inside the file is that of a file beside it.
     beside = tower is None and "tower" in head_file.metadata
     tower_file = load_checkpoint(tower_name, head_file.path.parent if beside else folder)
-    architecture, _ = find_architecture(tower_file, options.architecture)
-    size = architecture["vision_cfg"]["image_size"]
-    clip = load_tower(tower_file, options, clip_preprocess(size))
-    return AestheticReward(clip, load_head(head_file, architecture["embed_dim"], options))
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing)
+    clip = load_tower(tower_file, options, clip_preprocess(image_size(tower_file, options)))
+    return AestheticReward(clip, load_head(head_file, clip.architecture["embed_dim"], options))
 
 
 def load_head(checkpoint: Checkpoint, features: int, options: TowerOptions) -> nn.Module:

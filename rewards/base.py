@@ -145,17 +145,26 @@ class Judge(ABC):
         device: where it runs; frames are moved there.
         chunk: frames (of a :class:`VideoReward`: clips) scored in one pass, ``None`` for all.
         reads_text: whether the prompt matters to the score.
+        context_length: tokens of a text that it reads; ``None`` where it reads any text, or none.
+        evaluation_only: refused as a training reward: it measures, without a gradient to follow.
     """
 
     name: str
     device: torch.device
     chunk: int | None = None
     reads_text: bool = True
+    context_length: int | None = None
+    evaluation_only: bool = False
 
     @property
     @abstractmethod
     def modules(self) -> list[nn.Module]:
         """Every network it holds, frozen: what takes memory. Empty for analytic judges."""
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts that are longer than it reads (``context_length``)."""
+        del prompts
+        return []
 
     @abstractmethod
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rewards.errors import RewardError
-from rewards.published import PUBLISHED, PublishedFile, published
+from rewards.published import PUBLISHED, PublishedFile, fetch_command, published
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -62,17 +62,46 @@ def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:
     for place in (SHIPPED / text, (folder or Path()) / Path(text).expanduser()):
         if place.is_file():
             return place
-    entry = published(text)
-    if entry is not None and not entry.from_git:
-        found = _in_hub_cache(entry.repo, entry.file)
-    elif entry is None and text.count("/") >= 2 and not Path(text).is_absolute():
-        org, repo, file = text.split("/", 2)
-        found = _in_hub_cache(f"{org}/{repo}", file)
-    else:
-        found = None
-    if found is None:
-        raise RewardError(_missing(text, folder, entry))
+    hub = HubFile.of(text)
+    if hub is None or (found := _in_hub_cache(hub)) is None:
+        raise RewardError(_missing(text, folder, hub))
     return found
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of the hub, by published name or as ``org/repo/file`` or ``org/repo/file@revision``.
+
+    Attributes:
+        repo: such as ``xswu/HPSv2``.
+        file: its path in the repository.
+        revision: a commit, tag or branch; ``None`` for the newest.
+        published: the record of a published file.
+    """
+
+    repo: str
+    file: str
+    revision: str | None = None
+    published: PublishedFile | None = None
+
+    @classmethod
+    def of(cls, text: str) -> HubFile | None:
+        """What a recipe's name means; ``None`` where it cannot be on the hub or in git."""
+        name, _, revision = text.partition("@")
+        entry = published(name)
+        if entry is not None:
+            return cls(entry.repo, entry.file, revision or entry.revision, entry)
+        if name.count("/") < 2 or Path(name).is_absolute():
+            return None
+        org, repo, file = name.split("/", 2)
+        return cls(f"{org}/{repo}", file, revision or None)
+
+    @property
+    def fetch(self) -> str:
+        """The command that fetches it."""
+        if self.published is not None and self.published.from_git:
+            return self.published.fetch
+        return fetch_command(self.repo, self.file, self.revision)
 
 
 def load_checkpoint(checkpoint: str | Path, folder: Path | None = None) -> Checkpoint:
@@ -85,7 +114,7 @@ def load_checkpoint(checkpoint: str | Path, folder: Path | None = None) -> Check
         RewardError: the file is missing, cut off, changed, or holds more than tensors.
     """
     path = resolve(checkpoint, folder)
-    entry = published(str(checkpoint)) or published(path.name)
+    entry = published(str(checkpoint).partition("@")[0]) or published(path.name)
     if entry is not None:
         verify(path, entry)
     if path.suffix == ".safetensors":
@@ -107,17 +136,33 @@ def verify(path: Path, entry: PublishedFile) -> None:
             f"{path} has {size:,} bytes, the published {entry.file} has {entry.size:,}: the "
             f"download was cut off or the file is another one. Fetch it again: {entry.fetch}"
         )
-    if entry.sha256 is None:
-        return
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-    if digest.hexdigest() != entry.sha256:
+    if entry.sha256 is not None and (found := file_sha256(path)) != entry.sha256:
         raise RewardError(
-            f"{path} has the sha256 {digest.hexdigest()}, the published {entry.file} has "
+            f"{path} has the sha256 {found}, the published {entry.file} has "
             f"{entry.sha256}. Fetch it again ({entry.fetch}), or rename it if it is your own."
         )
+
+
+def verify_sha256(path: Path, wanted: str) -> None:
+    """Compare a file with the hash that a recipe gives.
+
+    Raises:
+        RewardError: they differ.
+    """
+    if (found := file_sha256(path)) != wanted.lower():
+        raise RewardError(
+            f"{path} has the sha256 {found}, the recipe wants {wanted.lower()}: the file changed "
+            "or is another one. Get the right one, or correct the judge's sha256."
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """The 64 hexadecimal digits of a file's hash, read in blocks of 4 MB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_keys(
@@ -158,30 +203,39 @@ def _some(names: Iterable[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
-def _in_hub_cache(repo: str, file: str) -> Path | None:
+def _in_hub_cache(hub: HubFile) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    revisions = [hub.revision]
+    if hub.published is not None and hub.published.from_git:
+        return None
+    if hub.published is not None and hub.published.sha256:
+        revisions.append(None)  # fetched without a revision: the hash says whether it is the same
     try:
-        found = try_to_load_from_cache(repo, file)
+        found = [try_to_load_from_cache(hub.repo, hub.file, revision=one) for one in revisions]
     except HFValidationError:  # not a repository's name at all: a path with a typing mistake
         return None
-    return Path(found) if isinstance(found, str) else None
+    return next((Path(one) for one in found if isinstance(one, str)), None)
 
 
-def _missing(text: str, folder: Path | None, entry: PublishedFile | None) -> str:
+def _missing(text: str, folder: Path | None, wanted: HubFile | None) -> str:
     place = (folder or Path()).absolute()
-    if entry is not None:
+    entry = wanted.published if wanted is not None else None
+    if wanted is not None and entry is not None:
         size = f"{entry.size / 1e9:.3g} GB" if entry.size else "size not recorded"
         return (
             f"judge {text!r} is not on this machine: it needs {entry.file} ({size}) from "
-            f"{entry.repo}. Fetch it with: {entry.fetch}  - or write the path of your copy as "
+            f"{entry.repo}. Fetch it with: {wanted.fetch}  - or write the path of your copy as "
             "the checkpoint."
         )
     hub = ""
-    if text.count("/") >= 2 and not Path(text).is_absolute():
-        org, repo, file = text.split("/", 2)
-        hub = f" If it is a hub id, fetch it with: hf download {org}/{repo} {file}"
+    if wanted is not None:
+        hub = (
+            f" If it is a hub id, it needs {wanted.file} of {wanted.repo} "
+            f"({'revision ' + wanted.revision if wanted.revision else 'its newest revision'}; its "
+            f"page tells the size). Fetch it with: {wanted.fetch}"
+        )
     return (
         f"judge checkpoint {text!r} does not exist: it is no shipped name "
         f"({', '.join(shipped_names()) or 'none shipped'}), no file under {place}, and no "

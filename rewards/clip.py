@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rewards.base import FrameReward
-from rewards.checkpoint import load_checkpoint
-from rewards.clip_tower import ClipTower, TowerOptions, find_architecture, load_tower
+from rewards.checkpoint import Checkpoint, load_checkpoint
+from rewards.clip_tower import (
+    Architecture,
+    ClipTower,
+    TowerOptions,
+    find_architecture,
+    load_tower,
+)
 from rewards.errors import RewardError
 from rewards.preprocess import Preprocess
 
@@ -63,6 +71,11 @@ class Relative:
         return first, second
 
 
+def as_relative(relative: Relative | Mapping[str, Any] | None) -> Relative | None:
+    """From the fields, as a recipe has them, to the class."""
+    return Relative(**relative) if isinstance(relative, Mapping) else relative
+
+
 class ClipReward(FrameReward):
     """Cosine of image and text features.
 
@@ -70,16 +83,22 @@ class ClipReward(FrameReward):
     """
 
     name = "clip"
-    relative: Relative | None = None
 
-    def __init__(self, tower: ClipTower) -> None:
+    def __init__(self, tower: ClipTower, relative: Relative | None = None) -> None:
         self.tower = tower
         self.device = tower.device
+        self.relative = relative
+        self.context_length = tower.context_length
 
     @property
     def modules(self) -> list[nn.Module]:
         """The two towers, one model."""
         return [self.tower.model]
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off, within a template too."""
+        texts = [list(prompts)] if self.relative is None else list(self.relative.texts(prompts))
+        return sorted({i for some in texts for i in self.tower.truncated(some)})
 
     def image_features(self, images: Tensor) -> Tensor:
         """Those of the tower, ``(n, d)`` of length 1."""
@@ -103,13 +122,38 @@ def clip_preprocess(size: int) -> Preprocess:
     return Preprocess("crop", size, rounding="round", quantised=True)
 
 
-def load_clip(checkpoint: str | Path, folder: Path | None, options: TowerOptions) -> ClipReward:
+def load_clip(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
+    relative: Relative | Mapping[str, Any] | None = None,
+) -> ClipReward:
     """Load any open_clip checkpoint as a judge.
+
+    Args:
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
+        device: where it runs.
+        dtype: of the towers; features are fp32 before any dot product.
+        folder: what a relative path is relative to.
+        gradient_checkpointing: recompute each block of the vision transformer.
+        architecture: open_clip's model name or its configuration, for a file that does not say.
+        relative: judge one text against another (:class:`Relative`, or its fields).
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
     loaded = load_checkpoint(checkpoint, folder)
-    architecture, _ = find_architecture(loaded, options.architecture)
-    size = architecture["vision_cfg"]["image_size"]
-    return ClipReward(load_tower(loaded, options, clip_preprocess(size)))
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing)
+    size = image_size(loaded, options)
+    return ClipReward(load_tower(loaded, options, clip_preprocess(size)), as_relative(relative))
+
+
+def image_size(checkpoint: Checkpoint, options: TowerOptions) -> int:
+    """The side in pixels of what the tower of a checkpoint takes."""
+    architecture, _ = find_architecture(checkpoint, options.architecture)
+    size: int = architecture["vision_cfg"]["image_size"]
+    return size

@@ -77,6 +77,16 @@ class TextTower:
                     self._texts[prompt] = unit_length(self.model.encode_text(tokens))[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text that it reads, the two marks at its ends included."""
+        return int(self.tokenizer.context_length)
+
+    def truncated(self, texts: Sequence[str]) -> list[int]:
+        """Positions of the texts of which the end is cut off."""
+        most = self.context_length - 2  # beside the marks of start and end
+        return [i for i, text in enumerate(texts) if len(self.tokenizer.encode(text)) > most]
+
 
 class ClipTower(TextTower):
     """A frozen CLIP: normalised fp32 features of images and of texts.

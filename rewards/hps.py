@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from rewards.checkpoint import load_checkpoint
-from rewards.clip import ClipReward
-from rewards.clip_tower import TowerOptions, find_architecture, load_tower
+from rewards.clip import ClipReward, Relative, as_relative, image_size
+from rewards.clip_tower import Architecture, TowerOptions, load_tower
 from rewards.preprocess import Preprocess
 
 
@@ -24,13 +28,24 @@ def hps_preprocess(size: int) -> Preprocess:
     return Preprocess("letterbox", size, clamped=False)
 
 
-def load_hps(checkpoint: str | Path, folder: Path | None, options: TowerOptions) -> HpsReward:
+def load_hps(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
+    relative: Relative | Mapping[str, Any] | None = None,
+) -> HpsReward:
     """Load an HPS checkpoint (``{"state_dict": ...}`` with open_clip's keys, or safetensors).
+
+    The options are those of :func:`rewards.clip.load_clip`.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
     loaded = load_checkpoint(checkpoint, folder)
-    architecture, _ = find_architecture(loaded, options.architecture)
-    size = architecture["vision_cfg"]["image_size"]
-    return HpsReward(load_tower(loaded, options, hps_preprocess(size)))
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing)
+    size = image_size(loaded, options)
+    return HpsReward(load_tower(loaded, options, hps_preprocess(size)), as_relative(relative))

@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from rewards.base import check_prompts
-from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
+from rewards.checkpoint import (
+    Checkpoint,
+    check_keys,
+    load_checkpoint,
+    resolve,
+    verify_sha256,
+)
 from rewards.clip_tower import TextTower, build_tokenizer, unit_length
 from rewards.errors import RewardError
 from rewards.latent_tower import LatentTextModel, build_latent_model
@@ -68,6 +74,15 @@ class LatentClip:
     def modules(self) -> list[nn.Module]:
         """The network of both towers, frozen."""
         return [self.model]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text that it reads."""
+        return self.text.context_length
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off."""
+        return self.text.truncated(prompts)
 
     def __call__(self, latents: Tensor, sigma: Tensor | float, prompts: Sequence[str]) -> Tensor:
         """Score latents: see :class:`LatentReward`.
@@ -135,6 +150,7 @@ def load_latent_reward(
     dtype: torch.dtype = torch.float32,
     name: str | None = None,
     folder: Path | None = None,
+    sha256: str | None = None,
 ) -> LatentClip:
     """Load a frozen judge of latents.
 
@@ -145,6 +161,7 @@ def load_latent_reward(
         dtype: of the weights; features are fp32 before the dot product.
         name: in metrics; ``latent`` if not given.
         folder: what a relative path is relative to; the working directory if not given.
+        sha256: of the file, 64 hexadecimal digits; checked before it is read.
 
     Returns:
         The judge, in evaluation mode, without trainable parameters.
@@ -152,6 +169,8 @@ def load_latent_reward(
     Raises:
         RewardError: a missing or damaged file, or one of another kind of judge.
     """
+    if sha256 is not None:
+        verify_sha256(resolve(checkpoint, folder), sha256)
     loaded = load_checkpoint(checkpoint, folder)
     if loaded.metadata.get("kind") != "latent":
         kind = loaded.metadata.get("kind")

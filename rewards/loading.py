@@ -1,84 +1,136 @@
-"""From a kind and a file to a frozen judge."""
+"""From a kind and a file to a frozen judge.
+
+To add a kind ``my``:
+
+1. ``rewards/my.py``: its class (a :class:`rewards.base.FrameReward` or ``VideoReward``) and its
+   loader, ``load_my(checkpoint, *, device, ...) -> MyReward``. The loader takes, by keyword, what
+   the kind has and nothing else: of the common ones ``device`` always, ``checkpoint`` unless it
+   has no file, ``folder`` with it, ``dtype`` and ``gradient_checkpointing`` where there is a
+   network; after them the kind's own options, each with a default.
+2. A case in :func:`loader_of`, which imports lazily, and the kind's name in ``KINDS``.
+3. Its section in ``reward_tuning.judge_kinds``, with the same own options as keys.
+4. For published files their records in :mod:`rewards.published`.
+
+A judge that only measures says ``evaluation_only = True`` in its class and in its section.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rewards.base import FrameReward
-from rewards.clip import Relative
-from rewards.clip_tower import TowerOptions
+from rewards.base import Judge
+from rewards.checkpoint import resolve, verify_sha256
 from rewards.errors import RewardError
+
+KINDS = ("hps", "clip", "aesthetic", "python")
+"""Kinds of judges of frames; judges of noisy latents are loaded by ``load_latent_reward``."""
+
+COMMON = ("checkpoint", "folder", "device", "dtype", "gradient_checkpointing")
+"""Keywords of loaders that are no option of one kind alone."""
 
 
 def load_reward(
     kind: str,
-    checkpoint: str | Path,
+    checkpoint: str | Path | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     name: str | None = None,
     folder: Path | None = None,
+    sha256: str | None = None,
     chunk: int | None = None,
-    architecture: str | Mapping[str, Any] | None = None,
-    tower: str | Path | None = None,
     gradient_checkpointing: bool = False,
-    relative: Relative | None = None,
-) -> FrameReward:
-    """Load a frozen judge.
+    **options: Any,
+) -> Judge:
+    """Load a frozen judge of frames.
 
     Args:
-        kind: ``hps``, ``clip`` or ``aesthetic``.
+        kind: one of ``KINDS``.
         checkpoint: a shipped name (``tiny/hps.safetensors``), a path, a published name
-            (``hps-v2.1``) or a hub id (``org/repo/file``).
+            (``hps-v2.1``) or a hub id (``org/repo/file``, ``org/repo/file@revision``); ``None`` for
+            a kind without a file.
         device: where it runs.
-        dtype: of the towers; features are fp32 before any dot product.
+        dtype: of the networks; scores are fp32.
         name: in metrics; the kind if not given.
         folder: what a relative path is relative to; the working directory if not given.
-        chunk: frames scored in one pass; bounds the memory, changes no number.
-        architecture: open_clip's model name or its configuration, for a file that does not say.
-        tower: only for ``aesthetic``: the CLIP checkpoint under the head, when it is not the one
-            the head's file names.
-        gradient_checkpointing: recompute each block of a vision transformer in the backward pass.
-        relative: only for ``hps`` and ``clip``: judge one text against another.
+        sha256: of the file, 64 hexadecimal digits; checked before it is read.
+        chunk: frames (clips, for a judge of whole clips) scored in one pass; bounds the memory,
+            changes no number.
+        gradient_checkpointing: recompute each block of a network in the backward pass.
+        options: the kind's own, such as ``architecture``, ``tower`` and ``relative`` (see the
+            kind's loader).
 
     Returns:
         The judge, in evaluation mode, without trainable parameters.
 
     Raises:
-        RewardError: an unknown kind, a missing, damaged or foreign file.
+        RewardError: an unknown kind; an option that the kind does not have; a file that is missing,
+            damaged, changed or of another kind, or one for a kind without.
     """
-    options = TowerOptions(torch.device(device), dtype, architecture, gradient_checkpointing)
-    if tower is not None and kind != "aesthetic":
-        raise RewardError(f"tower is an option of the kind aesthetic, not of {kind!r}; remove it.")
-    if relative is not None and kind == "aesthetic":
-        raise RewardError("relative needs a judge that reads the prompt: hps or clip.")
-    judge: FrameReward
+    loader = loader_of(kind)
+    known = inspect.signature(loader).parameters
+    common: dict[str, Any] = {"device": torch.device(device)}
+    if "checkpoint" in known:
+        if checkpoint is None:
+            raise RewardError(f"a judge of kind {kind} is loaded from a file: give its checkpoint.")
+        if sha256 is not None:
+            verify_sha256(resolve(checkpoint, folder), sha256)
+        common |= {"checkpoint": checkpoint, "folder": folder}
+    elif checkpoint is not None:
+        raise RewardError(
+            f"a judge of kind {kind} has no file; remove the checkpoint {str(checkpoint)!r}."
+        )
+    network = {"dtype": dtype, "gradient_checkpointing": gradient_checkpointing}
+    options |= {key: value for key, value in network.items() if key in known or value != REST[key]}
+    own = [key for key in known if key not in COMMON]
+    for key in options:
+        if key not in known:
+            raise RewardError(
+                f"{key} is no option of the kind {kind}; "
+                f"{'allowed: ' + ', '.join(own) if own else 'it has none of its own'}. Remove it."
+            )
+    judge = loader(**common, **options)
+    judge.name = name or kind
+    judge.chunk = chunk
+    return judge
+
+
+REST: Mapping[str, Any] = {"dtype": torch.float32, "gradient_checkpointing": False}
+"""What a kind without a network may be given, for it then says nothing."""
+
+
+def loader_of(kind: str) -> Callable[..., Judge]:
+    """The function that loads judges of a kind, imported now and not before.
+
+    Raises:
+        RewardError: there is no such kind.
+    """
     match kind:
         case "hps":
             from rewards.hps import load_hps
 
-            judge = hps = load_hps(checkpoint, folder, options)
-            hps.relative = relative
+            return load_hps
         case "clip":
             from rewards.clip import load_clip
 
-            judge = clip = load_clip(checkpoint, folder, options)
-            clip.relative = relative
+            return load_clip
         case "aesthetic":
             from rewards.aesthetic import load_aesthetic
 
-            judge = load_aesthetic(checkpoint, folder, options, tower)
+            return load_aesthetic
+        case "python":
+            from rewards.python_file import load_python
+
+            return load_python
         case "latent":
             raise RewardError(
                 "kind 'latent' scores noisy latents and not frames; load it with "
                 "rewards.load_latent_reward."
             )
         case _:
-            raise RewardError(f"kind {kind!r} is no judge; allowed: hps, clip, aesthetic.")
-    judge.name = name or kind
-    judge.chunk = chunk
-    return judge
+            raise RewardError(f"kind {kind!r} is no judge; allowed: {', '.join(KINDS)}.")

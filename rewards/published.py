@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _HPS_REPO = "xswu/HPSv2"
+_HPS_REVISION = "697403c78157020a1ae59d23f111aa58ced35b0a"
 _LAION_REPO = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
 
 
@@ -21,6 +22,7 @@ class PublishedFile:
         sha256: of the file, where known; checked on every load.
         architecture: open_clip's model name.
         tower: published name of the CLIP under a head.
+        revision: commit of the repository that the record speaks of; ``None`` for its newest.
     """
 
     name: str
@@ -31,6 +33,7 @@ class PublishedFile:
     sha256: str | None
     architecture: str | None = None
     tower: str | None = None
+    revision: str | None = None
 
     @property
     def from_git(self) -> bool:
@@ -42,7 +45,12 @@ class PublishedFile:
         """The command that fetches the file."""
         if self.from_git:
             return f"git clone --depth 1 {self.repo}"
-        return f"hf download {self.repo} {self.file}"
+        return fetch_command(self.repo, self.file, self.revision)
+
+
+def fetch_command(repo: str, file: str, revision: str | None) -> str:
+    """The command that fetches a file of the hub into its cache."""
+    return f"hf download {repo} {file}" + (f" --revision {revision}" if revision else "")
 
 
 PUBLISHED = (
@@ -54,6 +62,7 @@ PUBLISHED = (
         1_972_490_005,
         "c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837",
         "ViT-H-14",
+        revision=_HPS_REVISION,
     ),
     PublishedFile(
         "hps-v2",
@@ -63,6 +72,7 @@ PUBLISHED = (
         1_972_484_501,
         "07cb0d20626232204ca3a6ec53ff5984e7e53212a8a7b0e0ec2bac1bdaf125a1",
         "ViT-H-14",
+        revision=_HPS_REVISION,
     ),
     PublishedFile(
         "clip-vit-h-14",

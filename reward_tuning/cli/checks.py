@@ -60,10 +60,9 @@ def missing_judges(recipe: Recipe) -> list[str]:
 
     missing = []
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
-        for name in (judge.checkpoint, judge.tower):
+        for name in judge.files.values():
             try:
-                if name is not None:
-                    resolve(name)
+                resolve(name)
             except RewardError as error:
                 missing.append(f"{judge.label}: {error}")
     return missing

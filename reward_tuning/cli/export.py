@@ -47,7 +47,7 @@ def export(
     if output.exists() and not force:
         raise TuningError(f"{output} exists already; choose another place, or give --force")
     from reward_tuning.cli.adapters import adapter_path, checkpoint_of, transformer_shapes
-    from reward_tuning.sections import Dtype
+    from reward_tuning.section_types import Dtype
 
     if dtype not in get_args(Dtype):
         raise TuningError(f"--dtype: got {dtype!r}; allowed: {', '.join(get_args(Dtype))}")

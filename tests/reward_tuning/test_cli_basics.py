@@ -14,7 +14,8 @@ from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 run = pytest.fixture(command, name="run")
-VERBS = ["ls", "show", "cp", "validate", "run", "resume", "generate", "export", "pretrain"]
+VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "resume", "generate", "score"]
+VERBS += ["export", "pretrain"]
 
 
 def test_version(run: Command) -> None:

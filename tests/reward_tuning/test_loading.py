@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_tuning.errors import TuningError
+from reward_tuning.judge_kinds import KINDS
 from reward_tuning.loading import dump_recipe, load_recipe, parse_override
 from reward_tuning.methods import METHODS
 from reward_tuning.yaml_text import read_yaml, write_yaml
@@ -267,16 +268,43 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ),
         (
             "method.kind=draftk",
-            f"method: got kind 'draftk'; allowed: {', '.join(METHODS)}; did you mean draft_k?",
+            f"method.kind: got 'draftk'; allowed: {', '.join(METHODS)}; did you mean draft_k?",
         ),
         (
             "method={active_steps: 3}",
-            f"method: the key `kind` is missing; allowed: {', '.join(METHODS)}",
+            f"method.kind: is missing; allowed: {', '.join(METHODS)}",
         ),
         (
             "method={kind: draft_k, active_steps: 3, early_stop: true}",
-            "method.early_stop: unknown key (got true); allowed in method: active_steps, kind, "
-            "nested, rescale, smallest_step",
+            "method.early_stop: unknown key (got true); it is a key of kind drtune; allowed in "
+            "method: active_steps, kind, nested, rescale, smallest_step",
+        ),
+        (
+            "rewards.0.tower=clip-vit-l-14",
+            "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic; "
+            "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, flatten, "
+            "frames, gradient_checkpointing, kind, mean, name, over_frames, relative, sha256, "
+            "target, unit, weight",
+        ),
+        (
+            "rewards.0.over_frames={kind: softmin, sharpness: 9.0}",
+            "rewards.0.over_frames.kind: got 'softmin'; allowed: mean, soft_min, random; did you "
+            "mean soft_min?",
+        ),
+        (
+            "evaluation.held_out_rewards.0.weight=2",
+            "evaluation.held_out_rewards.0.weight: unknown key (got 2); did you mean "
+            "rewards.0.weight or train.replay.weight?",
+        ),
+        (
+            "rewards.0.chunks=2",
+            "rewards.0.chunks: unknown key (got 2); did you mean rewards.0.chunk?",
+        ),
+        (
+            "rewards.0={kind: hps}",
+            "rewards.0.checkpoint: is missing; wanted: A shipped name "
+            "(tiny/hps.safetensors), a file, a published name (hps-v2.1) or a hub id with its file "
+            "(owner/name/file, owner/name/file@revision)",
         ),
         (
             "method={kind: drtune}",
@@ -306,6 +334,19 @@ def test_sections_are_compared_although_another_is_wrong(tmp_path: Path) -> None
     ]
 
 
+def test_a_wrong_kind_hides_no_other_mistake(tmp_path: Path) -> None:
+    lines = told(write_recipe(tmp_path), "rewards.0={kind: hsp, checkpoint: hps-v2.1, chunk: 0}")
+    assert lines == [
+        f"rewards.0.kind: got 'hsp'; allowed: {', '.join(KINDS)}; did you mean hps?",
+        "rewards.0.chunk: got 0; must be greater than or equal to 1",
+    ]
+    lines = told(write_recipe(tmp_path), "rewards.0={checkpoint: hps-v2.1, tower: 3}")
+    assert lines == [  # only an aesthetic judge has a tower
+        f"rewards.0.kind: is missing; allowed: {', '.join(KINDS)}",
+        "rewards.0.tower: got 3; a text is wanted",
+    ]
+
+
 @pytest.mark.parametrize("value", ["nothing", "./a/b", "a/b/c", "gone/model.safetensors/x"])
 def test_missing_generator(tmp_path: Path, value: str) -> None:
     line = told_once(write_recipe(tmp_path, generator__checkpoint=value))
@@ -323,6 +364,8 @@ def test_missing_judge(tmp_path: Path, value: str) -> None:
 def test_hub_file_is_a_judge(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path), ["rewards.0.checkpoint=xswu/HPSv2/HPS_v2.1.pt"])
     assert recipe.rewards[0].checkpoint == "xswu/HPSv2/HPS_v2.1.pt"
+    pinned = ["rewards.0.checkpoint=owner/name/some/file.pt@v1.0-3"]
+    assert load_recipe(write_recipe(tmp_path), pinned).rewards[0].checkpoint.endswith("@v1.0-3")
 
 
 def test_missing_prompts(tmp_path: Path) -> None:

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from reward_tuning import sections
+from reward_tuning import method_sections
+from reward_tuning.judge_kinds import KINDS, AestheticSection, HpsSection
+from reward_tuning.judge_sections import RESTING, FramesSection, HeldOutSection, RewardSection
+from reward_tuning.method_sections import DRTuneMethod
 from reward_tuning.mistakes import key_paths, members
 from reward_tuning.recipe import Recipe
-from reward_tuning.sections import (
-    LORA_PRESETS,
-    DRTuneMethod,
-    Judge,
-    LoraPreset,
-    Section,
-)
+from reward_tuning.section_types import Section
+from reward_tuning.sections import LORA_PRESETS, LoraPreset
 from tests.reward_tuning.recipes_for_tests import recipe_data
 
 
@@ -118,7 +116,7 @@ def test_wrong_values_are_refused(path: str, value: Any) -> None:
 def test_judged_frames_refused(frames: Any) -> None:
     judge = {"kind": "hps", "checkpoint": "hps-v2.1", "frames": frames}
     where, told = first_error(rewards=[judge])
-    assert where == ("rewards", 0, "frames")
+    assert where == ("rewards", 0, "hps", "frames")
     assert "all, or a number of frames" in told
 
 
@@ -134,7 +132,7 @@ def test_presets_are_those_of_the_adapter() -> None:
 
 
 NUMBERLESS = ("draft", "draft_lv", "alignprop", "refl", "leapalign", "direct_align", "prfl")
-METHOD_MODELS = get_args(get_args(sections.Method)[0])
+METHOD_MODELS = get_args(get_args(method_sections.Method)[0])
 
 
 def test_every_method_has_a_section() -> None:
@@ -181,7 +179,7 @@ def test_every_method_makes_a_plan_from_its_section() -> None:
     ("frames", "asked"), [(9, 1), (9, 2), (9, 3), (9, 4), (9, 9), (49, 5), (49, 7), (13, 12)]
 )
 def test_judged_frames_are_spread_evenly(frames: int, asked: int) -> None:
-    judge = Judge(kind="hps", checkpoint="hps-v2.1", frames=asked)
+    judge = HpsSection(kind="hps", checkpoint="hps-v2.1", frames=asked)
     found = judge.judged_frames(frames)
     exact = np.linspace(0, frames - 1, asked)
     assert len(set(found)) == asked
@@ -191,7 +189,7 @@ def test_judged_frames_are_spread_evenly(frames: int, asked: int) -> None:
 
 
 def test_all_frames_are_judged_by_default() -> None:
-    assert Judge(kind="hps", checkpoint="x").judged_frames(5) == [0, 1, 2, 3, 4]
+    assert HpsSection(kind="hps", checkpoint="x").judged_frames(5) == [0, 1, 2, 3, 4]
 
 
 def test_labels() -> None:
@@ -253,27 +251,26 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("evaluation", "held_out_rewards", 0, "kind"),
             "sees what people see",
         ),
-        (
-            {"method": {"kind": "prfl"}, "rewards": [LATENT | {"flatten": 0.1}]},
-            ("rewards", 0, "flatten"),
-            "a judge of latents has none",
-        ),
         ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
-        ({"rewards": [HPS | {"tower": "x/y/z"}]}, ("rewards", 0, "tower"), "kind hps has no tower"),
         (
-            {"rewards": [AESTHETIC | {"relative": CLEAN}]},
-            ("rewards", 0, "relative"),
-            "not for a judge of kind aesthetic",
+            {"rewards": [HPS | {"frames": 3, "over_frames": {"kind": "random", "count": 4}}]},
+            ("rewards", 0, "over_frames", "count"),
+            "the judge sees 3 frames",
+        ),
+        (
+            {
+                "evaluation__held_out_rewards": [
+                    {"kind": "clip", "checkpoint": "x"}
+                    | {"over_frames": {"kind": "random", "count": 4}}
+                ]
+            },
+            ("evaluation", "held_out_rewards", 0, "over_frames", "kind"),
+            "only in training",
         ),
         (
             {"rewards": [HPS | {"relative": CLEAN | {"negative": CLEAN["positive"]}}]},
             ("rewards", 0, "relative"),
             "the same text",
-        ),
-        (
-            {"rewards": [HPS | {"relative": CLEAN | {"negative": "torn"}}]},
-            ("rewards", 0, "relative", "negative"),
-            "write {prompt} where",
         ),
         (
             {"evaluation__held_out_rewards": [HPS]},
@@ -291,6 +288,85 @@ def test_conflicts(changes: dict[str, Any], where: tuple[Any, ...], told: str) -
     place, message = first_error(**changes)
     assert place == where
     assert told in message
+
+
+def test_each_kind_takes_its_own_keys_and_no_others() -> None:
+    own = {
+        "hps": {"architecture", "relative"},
+        "clip": {"architecture", "relative"},
+        "aesthetic": {"architecture", "tower"},
+        "latent": set(),
+    }
+    network = {"checkpoint", "sha256", "frames", "over_frames", "chunk"}
+    network |= {"dtype", "gradient_checkpointing"}
+    for kind, section in KINDS.items():
+        if kind not in own:
+            continue
+        shared = {"checkpoint", "sha256", "dtype"} if kind == "latent" else network
+        assert set(section.model_fields) == {"kind", "name"} | shared | own[kind], kind
+    latent = {"method": {"kind": "prfl"}, "rewards": [LATENT | {"flatten": 0.1}]}
+    for changes, key in (
+        ({"rewards": [HPS | {"tower": "x/y/z"}]}, "tower"),
+        ({"rewards": [AESTHETIC | {"relative": CLEAN}]}, "relative"),
+        (latent, "flatten"),
+    ):
+        where, told = first_error(**changes)
+        kind = changes["rewards"][0]["kind"]  # type: ignore[index]
+        assert where == ("rewards", 0, kind, key)
+        assert told == "Extra inputs are not permitted"
+    where, told = first_error(rewards=[HPS | {"relative": CLEAN | {"negative": "torn"}}])
+    assert where == ("rewards", 0, "hps", "relative", "negative")
+    assert "write {prompt} where" in told
+
+
+def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
+    recipe = Recipe.model_validate(recipe_data(rewards=[AESTHETIC | {"tower": "clip-vit-l-14"}]))
+    (reward,), (held_out,) = recipe.rewards, recipe.evaluation.held_out_rewards
+    assert isinstance(reward, RewardSection)
+    assert isinstance(reward, AestheticSection)
+    assert isinstance(held_out, HeldOutSection)
+    assert reward.files == {"checkpoint": AESTHETIC["checkpoint"], "tower": "clip-vit-l-14"}
+    assert reward.loader_options() == {
+        "checkpoint": AESTHETIC["checkpoint"],
+        "tower": "clip-vit-l-14",
+        "architecture": None,
+        "chunk": None,
+        "dtype": "float32",
+        "gradient_checkpointing": False,
+        "sha256": None,
+    }
+    with pytest.raises(ValidationError, match="weight"):
+        type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})
+
+
+NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256"}
+
+
+def test_kinds_keys_are_the_loaders_keywords() -> None:
+    from rewards.loading import KINDS as LOADED
+    from rewards.loading import loader_of
+
+    assert [kind for kind in KINDS if kind != "latent"] == list(LOADED)
+    for kind in LOADED:
+        keywords = inspect.signature(loader_of(kind)).parameters
+        keys = set(KINDS[kind].model_fields) - NOT_LOADED
+        assert keys == set(keywords) - {"device", "folder"}, kind
+        assert issubclass(KINDS[kind], FramesSection)
+        for key in keys - {"checkpoint"}:
+            default = KINDS[kind].model_fields[key].get_default(call_default_factory=True) or None
+            assert default in (keywords[key].default or None, "float32"), key
+
+
+def test_fully_written_recipes_of_older_run_folders_load() -> None:
+    older = {key: value for key, value in RESTING.items() if key != "frames"}
+    written = recipe_data(
+        method={"kind": "prfl"},
+        rewards=[LATENT | RESTING],
+        evaluation__held_out_rewards=[HPS | older],
+    )
+    assert Recipe.model_validate(written) == Recipe.model_validate(
+        recipe_data(method={"kind": "prfl"}, rewards=[LATENT], evaluation__held_out_rewards=[HPS])
+    )
 
 
 def test_every_key_is_described() -> None:

@@ -457,6 +457,14 @@ def test_only_the_judged_window_is_decoded(
     monkeypatch.setattr(sampler.generator, "decode", counted)
     step(sampler, [late, late], batch())
     assert windows == [slice(2, 4)]
+    one = FramedJudge(judge.reward, "one", (0, 1, 2, 3), random_frames=1)
+    windows.clear()
+    first, again = (step(sampler, [one], batch())[0].rewards for _ in range(2))
+    assert first == again
+    assert windows[0] == windows[1]  # drawn from the batch's seed, and only that frame decoded
+    assert windows[0].stop - windows[0].start == 1
+    known = FramedJudge(judge.reward, "known", (windows[0].start,))
+    assert step(sampler, [known], batch())[0].rewards["known"] == first["one"]
 
 
 def test_the_decoder_may_keep_its_activations(sampler: ClipSampler, judge: FramedJudge) -> None:

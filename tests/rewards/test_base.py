@@ -162,8 +162,12 @@ def test_load_reward_refuses_unknown_kinds_and_misplaced_options(tmp_path: Path)
     with pytest.raises(RewardError, match="'hpsv7' is no judge; allowed: hps, clip, aesthetic"):
         load_reward("hpsv7", "x")
     path = flat_file(tmp_path, random_state(ARCHITECTURE))
-    with pytest.raises(RewardError, match="tower is an option of the kind aesthetic"):
+    with pytest.raises(
+        RewardError, match="tower is no option of the kind clip; allowed: architecture, relative"
+    ):
         load_reward("clip", path, architecture=ARCHITECTURE, tower="x")
+    with pytest.raises(RewardError, match="kind clip is loaded from a file"):
+        load_reward("clip")
 
 
 @pytest.mark.parametrize("kind", ["clip", "hps"])

@@ -1,16 +1,25 @@
 import hashlib
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from rewards import RewardError
-from rewards.checkpoint import SHIPPED, load_checkpoint, resolve, shipped_names, verify
+from rewards import RewardError, load_latent_reward, load_reward
+from rewards.checkpoint import (
+    SHIPPED,
+    file_sha256,
+    load_checkpoint,
+    resolve,
+    shipped_names,
+    verify,
+)
 from rewards.published import PUBLISHED, published
 
+PINNED = "697403c78157020a1ae59d23f111aa58ced35b0a"
 STATE = {"a": torch.arange(600.0), "b.weight": torch.ones(2, 3)}
 
 
@@ -69,17 +78,41 @@ def test_a_missing_file_names_what_is_there(tmp_path: Path) -> None:
 
 
 def test_hub_files_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, str | None]] = []
     save_file(STATE, tmp_path / "cached.safetensors")
 
-    def cached(repo: str, file: str) -> str:
-        asked.append((repo, file))
-        return str(tmp_path / "cached.safetensors")
+    def cached(repo: str, file: str, revision: str | None) -> str | None:
+        asked.append((repo, file, revision))
+        return str(tmp_path / "cached.safetensors") if revision in known else None
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
-    assert resolve("org/repo/sub/file.safetensors").name == "cached.safetensors"
-    assert resolve("hps-v2").name == "cached.safetensors"
-    assert asked == [("org/repo", "sub/file.safetensors"), ("xswu/HPSv2", "HPS_v2_compressed.pt")]
+    known = [None, "v1.0", PINNED]
+    for name in ("org/repo/sub/file.pt", "org/repo/sub/file.pt@v1.0", "hps-v2", "clip-vit-l-14"):
+        assert resolve(name).name == "cached.safetensors"
+    assert asked == [
+        ("org/repo", "sub/file.pt", None),
+        ("org/repo", "sub/file.pt", "v1.0"),
+        ("xswu/HPSv2", "HPS_v2_compressed.pt", PINNED),
+        ("xswu/HPSv2", "HPS_v2_compressed.pt", None),  # only where the first is not there
+        ("timm/vit_large_patch14_clip_224.openai", "open_clip_model.safetensors", None),
+    ]
+    known = ["v1.0"]  # another revision than the one wanted is not taken
+    with pytest.raises(RewardError, match=r"hf download org/repo sub/file.pt --revision v2"):
+        resolve("org/repo/sub/file.pt@v2")
+    with pytest.raises(RewardError, match=f"hf download xswu/HPSv2 .* --revision {PINNED}"):
+        resolve("hps-v2")
+
+
+def test_a_given_hash_is_checked_before_the_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"abc")  # NIST's example of FIPS 180-2
+    right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_sha256(path) == right
+    for load in (partial(load_reward, "clip"), load_latent_reward):
+        with pytest.raises(RewardError, match=f"has the sha256 {right}, the recipe wants 00000"):
+            load(path, sha256="0" * 64)
+        with pytest.raises(RewardError, match="cut off or damaged"):
+            load(path, sha256=right.upper())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

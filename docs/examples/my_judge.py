@@ -1,0 +1,53 @@
+"""A judge of one's own: clips shall be warm, and brightest in the middle of the frame.
+
+In a recipe, beside the other judges (the path is relative to the recipe):
+
+    rewards:
+      - {kind: python, checkpoint: my_judge.py, options: {warmth: 2.0}, weight: 0.5}
+
+On files: `reward-tuning score clip.mp4 --prompt "a fox" --reward python:my_judge.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rewards import FrameReward
+
+
+class WarmMiddle(FrameReward):
+    """Mean brightness under a soft spot in the middle, plus how much red outweighs blue.
+
+    Args:
+        warmth: weight of red minus blue.
+        spot: standard deviation of the spot, as a share of the side.
+    """
+
+    reads_text = False  # the prompt does not matter to it
+
+    def __init__(self, warmth: float = 1.0, spot: float = 0.25) -> None:
+        self.warmth = warmth
+        self.spot = spot
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Networks to be frozen and moved to the device: none here."""
+        return []
+
+    def condition(self, prompts: Sequence[str]) -> None:
+        """What the prompts give to the score: nothing here."""
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Mean colours, `(n, 3)` of length 1; only `train.repulsion` asks for features."""
+        return nn.functional.normalize(images.mean(dim=(2, 3)), dim=1)
+
+    def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
+        """`(n, 3, H, W)` in [0, 1] -> `(n,)`, each image by itself."""
+        y, x = (torch.linspace(-0.5, 0.5, side, device=images.device) for side in images.shape[2:])
+        spot = torch.exp(-(y[:, None] ** 2 + x**2) / (2 * self.spot**2))
+        brightness = (images.mean(dim=1) * spot).sum(dim=(1, 2)) / spot.sum()
+        red, _, blue = images.mean(dim=(2, 3)).unbind(dim=1)
+        return brightness + self.warmth * (red - blue)

@@ -1,0 +1,76 @@
+"""`reward-tuning calibrate`: what a recipe's judges give to the base's clips."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reward_tuning.cli.output import print_json, print_table
+from reward_tuning.errors import TuningError
+
+
+def calibrate(
+    recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value, such as sampling.steps=16")
+    ] = None,
+    prompts: Annotated[
+        int, typer.Option(min=2, help="Training prompts, a clip of the base each.")
+    ] = 32,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Write the recipe, every value explicit, with mean and unit into it."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+) -> None:
+    """Measure mean and deviation of each judge, so that their weights can be compared.
+
+    The loss then counts (score - mean) / unit. Paste the printed lines into the recipe, give them
+    on the command line, or take the file of --write.
+    """
+    from reward_tuning.loading import dump_recipe, load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    if write is not None and (write.suffix != ".yaml" or write.exists()):
+        wrong = "exists already" if write.exists() else "does not end in .yaml"
+        raise TuningError(f"--write: {write} {wrong}; give a new .yaml file")
+
+    import torch
+
+    from reward_tuning.calibration import calibrate as measure
+    from reward_tuning.calibration import calibrated
+    from reward_tuning.cli.display import Display
+
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with Display() as progress:
+        found = measure(loaded, place, prompts=prompts, progress=progress)
+    filled = calibrated(loaded, found)
+    lines = [
+        f"rewards.{i}.{key}={getattr(reward, key)}"
+        for i, reward in enumerate(filled.rewards)
+        for key in ("mean", "unit")
+    ]
+    if write is not None:
+        from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
+
+        head = f"mean and unit measured on {prompts} clips of {loaded.generator.checkpoint}"
+        write_whole(write, dump_recipe(filled, [head]).encode(), advice=ANOTHER_PLACE)
+    if as_json:
+        judges = [vars(one) for one in found]
+        print_json({"prompts": prompts, "judges": judges, "overrides": lines})
+        return
+    rows = [
+        [*(f"{value:.4g}" for value in (one.mean, one.deviation, one.low, one.high)), one.label]
+        for one in found
+    ]
+    title = f"Scores of {prompts} clips of the base, {loaded.generator.checkpoint}"
+    print_table(title, ("mean", "deviation", "lowest", "highest", "judge"), rows)
+    print("In the recipe:")
+    for i, reward in enumerate(filled.rewards):
+        print(f"  rewards.{i} ({reward.label}): mean: {reward.mean}, unit: {reward.unit}")
+    print(f"On the command line:\n  {' '.join(lines)}")
+    if write is not None:
+        print(f"Written: {write}")

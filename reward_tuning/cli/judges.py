@@ -1,0 +1,114 @@
+"""Which judges a person means: as options of a verb, or as a recipe has them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from reward_tuning.errors import TuningError
+from reward_tuning.judge_kinds import KINDS, HeldOutReward
+from reward_tuning.judge_sections import FILE_KEYS, FramesSection
+from reward_tuning.loading import load_recipe
+from reward_tuning.mistakes import mistakes_of
+from reward_tuning.recipe_files import locate_judge
+from reward_tuning.section_types import Section
+from reward_tuning.yaml_text import read_yaml
+
+
+class _Judges(Section):
+    """Judges outside a recipe."""
+
+    reward: list[HeldOutReward] = Field(description="Judges")
+
+
+def judges_of_options(
+    texts: Sequence[str], *, chunk: int | None = None, dtype: str = "float32"
+) -> list[FramesSection]:
+    """Read judges from the command line.
+
+    Args:
+        texts: `KIND`, `KIND:CHECKPOINT`, or a section in YAML's braces. Files are named as in a
+            recipe, and relative ones start from the working folder.
+        chunk: Of those that do not say it themselves.
+        dtype: Likewise, of those with a network.
+
+    Raises:
+        TuningError: With every mistake.
+    """
+    found: list[dict[str, Any]] = []
+    for text in texts:
+        data = _section(text)
+        keys = KINDS[data["kind"]].model_fields if data.get("kind") in KINDS else {}
+        wanted = {"chunk": chunk, "dtype": dtype}
+        found.append({key: value for key, value in wanted.items() if key in keys} | data)
+    _name_apart(found)
+    wrong = [line for i, data in enumerate(found) for line in _locate(data, f"reward.{i}")]
+    try:
+        judges = _Judges.model_validate({"reward": found}).reward
+    except ValidationError as error:
+        wrong = [*map(str, mistakes_of(error, _Judges)), *wrong]
+    if wrong:
+        raise TuningError("\n".join(["--reward:", *(f"  {line}" for line in wrong)]))
+    return _of_frames(judges)
+
+
+def judges_of_recipe(source: str) -> list[FramesSection]:
+    """The judges of a recipe that look at frames, held-out ones included.
+
+    Raises:
+        TuningError: The recipe has mistakes.
+    """
+    recipe = load_recipe(source)
+    judges = [*recipe.rewards, *recipe.evaluation.held_out_rewards]
+    return [judge for judge in judges if isinstance(judge, FramesSection)]
+
+
+def _section(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        try:
+            data = read_yaml(text)
+        except TuningError as error:
+            raise TuningError(f"--reward {text}: {error}") from error
+        assert isinstance(data, dict)
+        return data
+    kind, colon, checkpoint = text.partition(":")
+    return {"kind": kind, "checkpoint": checkpoint} if colon else {"kind": kind}
+
+
+def _name_apart(found: Sequence[dict[str, Any]]) -> None:
+    """Name judges by their kind, and by their file too where there are several of a kind."""
+    kinds = Counter(data.get("kind") for data in found if "name" not in data)
+    for data in found:
+        several = kinds[data.get("kind")] > 1 and "checkpoint" in data
+        label = f"{data.get('kind')}:{data['checkpoint']}" if several else data.get("kind")
+        data.setdefault("name", label)
+    names = Counter(data["name"] for data in found)
+    if twice := [str(name) for name, count in names.items() if count > 1]:
+        raise TuningError(
+            f"--reward: {', '.join(twice)} is given twice; name them apart, as in "
+            "'{kind: hps, checkpoint: ..., name: mine}'"
+        )
+
+
+def _locate(data: dict[str, Any], where: str) -> list[str]:
+    """Resolve the files of a judge in place; return what is wrong."""
+    wrong = []
+    for key in FILE_KEYS:
+        if isinstance(data.get(key), str) and data[key]:
+            try:
+                data[key] = locate_judge(data[key], Path.cwd())
+            except TuningError as error:
+                wrong.append(f"{where}.{key}: got {data[key]!r}; {error}")
+    return wrong
+
+
+def _of_frames(judges: Sequence[Any]) -> list[FramesSection]:
+    others = [judge.label for judge in judges if not isinstance(judge, FramesSection)]
+    if others:
+        raise TuningError(
+            f"--reward: {', '.join(others)} judges noisy latents, and files hold frames; take a "
+            "judge of frames"
+        )
+    return list(judges)

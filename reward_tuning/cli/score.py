@@ -1,0 +1,137 @@
+"""`reward-tuning score`: what judges say of clips on the disk."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reward_tuning.cli.output import print_json, print_table
+from reward_tuning.clip_files import find_clips, with_prompts
+from reward_tuning.errors import TuningError
+
+if TYPE_CHECKING:
+    from reward_tuning.scoring import Scored
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def score(
+    clips: Annotated[
+        list[Path],
+        typer.Argument(help="mp4, webm, gif, png or jpg files, and folders of them."),
+    ],
+    rewards: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reward",
+            help="KIND:CHECKPOINT, or KIND where it has no file, such as "
+            "hps:tiny/hps.safetensors; or a judge as a recipe has it: '{kind: ..., ...}'. May be "
+            "given several times.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The judges of a recipe, held-out ones included.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What all clips shall show.")] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            help="A .jsonl file with a `file` and a `prompt` a line. Without it: the .txt beside "
+            "a clip, or the clips.jsonl that `generate` writes.",
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of each clip, spread evenly; default: all.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips of one shape at a time.")] = 4,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, help="Frames at a time, to save memory; of --reward.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16 or float16; of the networks of --reward.")
+    ] = "float32",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A .json file for the result, beside what is printed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+) -> None:
+    """Score clips with judges: a row a clip, a column a judge.
+
+    A file that cannot be read is left out, told, and makes the exit code 2; the others are scored.
+    """
+    from reward_tuning.cli.judges import judges_of_options, judges_of_recipe
+
+    if dtype not in DTYPES:
+        raise TuningError(f"--dtype: got {dtype!r}; allowed: {', '.join(DTYPES)}")
+    if output is not None and output.suffix != ".json":
+        raise TuningError(f"--output: got {output}; a file that ends in .json is wanted")
+    sections = judges_of_options(rewards or [], chunk=chunk, dtype=dtype)
+    if recipe is not None:
+        sections += judges_of_recipe(recipe)
+    if not sections:
+        raise TuningError(
+            "no judge; give --reward KIND:CHECKPOINT, such as --reward hps:tiny/hps.safetensors, "
+            "or --recipe NAME"
+        )
+    files = with_prompts(find_clips(clips), prompt=prompt, prompts_file=prompts_file)
+
+    import torch
+
+    from reward_tuning.cli.display import Display
+    from reward_tuning.progress import ProgressEvent
+    from reward_tuning.scoring import file_judges, score_clips
+    from reward_tuning.text_limits import truncation_notes
+
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with Display() as progress:
+        progress(ProgressEvent("loading", phase="judges"))
+        judges = file_judges(sections, place)
+        texts = [file.prompt for file in files if file.prompt is not None]
+        for note in truncation_notes([one.judge for one in judges], texts, "the clips' prompts"):
+            progress(ProgressEvent("loading", note=note))
+        scored = score_clips(files, judges, frames=frames, batch_size=batch_size, progress=progress)
+    found = scored.as_json()
+    if output is not None:
+        from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
+
+        text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
+        write_whole(output, text.encode(), advice=ANOTHER_PLACE)
+    if as_json:
+        print_json(found)
+    elif scored.clips:
+        _print(scored)
+    if scored.skipped:
+        told = "\n".join(f"  {reason}" for reason in scored.skipped.values())
+        raise TuningError(
+            f"{len(scored.skipped)} of {len(files)} files could not be read and have no score:\n"
+            f"{told}"
+        )
+
+
+def _print(scored: "Scored") -> None:
+    labels = list(scored.clips[0].scores)
+    common = os.path.commonpath([one.clip.path.absolute().parent for one in scored.clips])
+    rows: list[list[str]] = [
+        [
+            *(_number(one.scores[label]) for label in labels),
+            "x".join(map(str, one.shape)),
+            str(one.clip.path.absolute().relative_to(common)),
+        ]
+        for one in scored.clips
+    ]
+    if len(rows) > 1:
+        means: dict[str, Any] = scored.means()
+        rows.append([*(_number(means[label]) for label in labels), "", "mean"])
+    count = len(scored.clips)
+    title = f"{count} clip{'' if count == 1 else 's'} of {common}; - = too few frames for the judge"
+    print_table(title, [*labels, "frames", "file"], rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
