@@ -253,7 +253,7 @@ class PromptStream:
     def drawn(self, count: int) -> list[Prompt]:
         """Return each prompt that the first `count` positions hold, as often as its first epoch."""
         # every epoch has the same prompts
-        return self.batch_at(0, min(count, len(self._prompts)))
+        return self.batch_at(0, min(count, len(self.prompts)))
 
     def batch_at(self, position: int, size: int) -> list[Prompt]:
         """Return `size` prompts from a position on."""

@@ -18,9 +18,11 @@ from reward_tuning import __version__
 from reward_tuning.cli.calibrate import calibrate
 from reward_tuning.cli.cp import cp
 from reward_tuning.cli.export import export
+from reward_tuning.cli.finetune import finetune
 from reward_tuning.cli.generate import generate
 from reward_tuning.cli.ls import ls
 from reward_tuning.cli.pretrain import pretrain
+from reward_tuning.cli.render import render
 from reward_tuning.cli.resume import resume
 from reward_tuning.cli.run import run
 from reward_tuning.cli.score import score
@@ -28,7 +30,21 @@ from reward_tuning.cli.show import show
 from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
 
-VERBS = (ls, show, cp, validate, calibrate, run, resume, generate, score, export, pretrain)
+VERBS = (
+    ls,
+    show,
+    cp,
+    validate,
+    calibrate,
+    run,
+    finetune,
+    resume,
+    generate,
+    score,
+    export,
+    render,
+    pretrain,
+)
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 FAMILIES = {
     "reward_tuning.errors": "TuningError",

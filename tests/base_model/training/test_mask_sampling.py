@@ -14,6 +14,7 @@ from base_model.training.mask_sampling import (
 )
 
 SIZE = (9, 32, 48)
+PUBLISHED = [0.05, 0.2, 0.2, 0.2, 0.05, 0.05, 0.05, 0.1, 0.05, 0.05]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -28,7 +29,7 @@ def many(kind: str, count: int = 200, size: tuple[int, int, int] = SIZE) -> list
 @pytest.mark.parametrize(
     ("frames", "expected"),
     [
-        (9, dict(zip(CLIP_MASKS, [0.05, 0.2, 0.2, 0.2, 0.05, 0.05, 0.05, 0.1, 0.05, 0.05]))),
+        (9, dict(zip(CLIP_MASKS, PUBLISHED, strict=True))),
         (1, {"block": 0.2, "all": 0.8}),
     ],
 )
