@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.render import render
@@ -18,10 +19,11 @@ from reward_tuning.finetune.metadata import FILE, KIND, TEXT
 from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
 
 LIST = "metadata.csv"
+Style = Literal["plain", "negative"]
 
 
 def write_rendered_clips(
-    folder: Path, count: int, *, words: Sequence[str] = (), seed: int = 0
+    folder: Path, count: int, *, words: Sequence[str] = (), style: Style = "plain", seed: int = 0
 ) -> Path:
     """Render clips of training scenes with captions in both languages.
 
@@ -29,6 +31,8 @@ def write_rendered_clips(
         folder: For `NNNN.mp4` (9 frames of 64 x 64) and `metadata.csv`.
         count: Clips.
         words: Only scenes with all of these words (`red`, `star`, `left`, ...).
+        style: `plain`, or `negative`: every colour turned into its opposite, under the same
+            captions, which no embedded checkpoint has been trained on.
         seed: Of every draw.
 
     Returns:
@@ -54,7 +58,8 @@ def write_rendered_clips(
     for i in range(count):
         scene = rng.choice(wanted)
         name = f"{i:04d}.mp4"
-        write_clip(render([scene], rng)[0], folder / name, fps=FPS)
+        frames = render([scene], rng)[0]
+        write_clip(1 - frames if style == "negative" else frames, folder / name, fps=FPS)
         writer.writerow([name, draw_caption(scene, rng, LANGUAGES[i % len(LANGUAGES)]), "video"])
     write_whole(folder / LIST, text.getvalue().encode(), advice=ANOTHER_PLACE)
     return folder / LIST
