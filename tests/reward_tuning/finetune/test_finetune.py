@@ -15,11 +15,12 @@ from reward_tuning.exports import import_adapter
 from reward_tuning.finetune.trainer import finetune
 from reward_tuning.lora import adapter_state
 from reward_tuning.lora_start import attach_adapter
-from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.run_parts import load_parts
 from reward_tuning.sections import LoraSection
 from tests.goldens import write_checkpoint
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_clips
-from tests.reward_tuning.tiny_run import write_text_encoder
+from tests.reward_tuning.tiny_run import tiny_recipe, write_text_encoder, write_world
 
 
 class StoppedError(Exception):
@@ -188,3 +189,15 @@ def test_an_inpaint_model_from_a_text_model(world: Path, tmp_path: Path) -> None
     tuned = load_generator(tmp_path / "run/generator", text_encoder=False)
     assert tuned.kind.name == "inpaint"
     assert tuned.transformer.proj.weight[:, 16:].abs().max() > 0
+
+
+def test_a_reward_tuning_starts_from_the_lora_of_a_run(
+    world: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    write_world(tmp_path)  # its generator is the same checkpoint
+    recipe = tiny_recipe(tmp_path, tmp_path / "out", f"lora.init={whole_run}")
+    parts = load_parts(recipe, torch.device("cpu"), 2, silent)
+    ema = load_file(whole_run / "checkpoints/step-000006/ema.safetensors")
+    own = adapter_state(parts.sampler.generator.transformer)
+    assert all(torch.equal(own[name], ema[name]) for name in ema)
+    assert "lora.init" in parts.fingerprints  # a resume with another LoRA is refused
