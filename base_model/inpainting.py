@@ -111,7 +111,14 @@ def kept_noise(
     return torch.stack(samples) * strength
 
 
-def inpaint_latents(vae: Any, clip: Tensor, mask: Tensor, noise: Tensor | None = None) -> Tensor:
+def inpaint_latents(
+    vae: Any,
+    clip: Tensor,
+    mask: Tensor,
+    noise: Tensor | None = None,
+    *,
+    zeroed: Tensor | None = None,
+) -> Tensor:
     """The 17 channels behind the noisy latents: mask, then the masked clip's latents.
 
     The mask channel is the VAE's scaling factor where a pixel is kept and 0 where it is generated,
@@ -124,6 +131,8 @@ def inpaint_latents(vae: Any, clip: Tensor, mask: Tensor, noise: Tensor | None =
         mask: ``(b, f, 1, H, W)``: from 0.5 on generate, below keep.
         noise: ``(b, 3, f, H, W)``, added to kept pixels but black ones (-1 marks what is unknown);
             None adds nothing.
+        zeroed: ``(b,)`` bool: which of the samples of which nothing is kept are zero. The published
+            training leaves one in ten as the latents of a black clip; None zeroes all.
 
     Returns:
         ``(b, 17, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable in ``clip``.
@@ -135,5 +144,7 @@ def inpaint_latents(vae: Any, clip: Tensor, mask: Tensor, noise: Tensor | None =
     masked = magvit.encode_video(vae, video)
     t, h, w = masked.shape[2:]
     keep = to_latent_grid((~generate).to(masked), (t, h, w)) * vae.config.scaling_factor
-    some = (~generate).flatten(1).any(dim=1).to(masked)
-    return torch.cat([keep, masked], dim=1) * some[:, None, None, None, None]
+    some = (~generate).flatten(1).any(dim=1)
+    if zeroed is not None:
+        some = some | ~zeroed.to(some.device)
+    return torch.cat([keep, masked], dim=1) * some.to(masked)[:, None, None, None, None]

@@ -1,6 +1,7 @@
 """Clips as files: mp4, gif and pictures, read and written; two clips side by side."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int
         _atomically(path, lambda part: _write_mp4(part, video, fps))
 
 
-def read_clip(path: str | Path, wanted: Wanted | None = None) -> Tensor:
+def read_clip(path: str | Path, wanted: Wanted | None = None, *, most: int | None = None) -> Tensor:
     """Read a clip.
 
     Args:
@@ -62,6 +63,7 @@ def read_clip(path: str | Path, wanted: Wanted | None = None) -> Tensor:
             dropped, and a photo is turned as its camera says.
         wanted: From the number of frames to the positions that are kept; None for all. The file is
             then decoded twice, so that no others are held in memory.
+        most: Read no more frames than these; None for all.
 
     Returns:
         `(f, 3, H, W)` float32 in [0, 1].
@@ -80,7 +82,7 @@ def read_clip(path: str | Path, wanted: Wanted | None = None) -> Tensor:
         kept = None
         if wanted is not None:
             kept = set(wanted(sum(1 for _ in iio.imiter(path, **options))))
-        numbered = enumerate(iio.imiter(path, **options))
+        numbered = enumerate(itertools.islice(iio.imiter(path, **options), most))
         video = np.stack([frame for i, frame in numbered if kept is None or i in kept])
     except UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

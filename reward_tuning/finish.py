@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +19,8 @@ from reward_tuning.evaluation import (
     merged,
     oracle_applies,
 )
-from reward_tuning.exports import DIFFUSERS_FILE, export_adapter
 from reward_tuning.judges import load_judges
-from reward_tuning.lora import LoraWeights
+from reward_tuning.lora_folder import export_lora
 from reward_tuning.offload import judge_modules
 from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
@@ -32,7 +30,6 @@ from reward_tuning.seeds import derive_seed
 from reward_tuning.whole_file import write_whole
 
 SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
-ORIGINAL_FILE = "original.safetensors"
 SMALL = 256  # clips narrower than this are enlarged to be seen
 
 
@@ -74,21 +71,6 @@ def write_clips(folder: RunFolder, step: int, clips: Mapping[int, Tensor]) -> No
         write_clip(clip, folder.samples(step) / f"{index:02d}.mp4", enlarge=_enlarge(clip))
 
 
-def export(recipe: Recipe, folder: RunFolder, adapter: Mapping[str, Tensor]) -> None:
-    """Write `lora/`: a peft folder with the diffusers file and the original trainer's beside it."""
-    paths = [name.removesuffix(".lora_A.weight") for name in adapter if ".lora_A." in name]
-    state = {
-        path: (adapter[f"{path}.lora_A.weight"].cpu(), adapter[f"{path}.lora_B.weight"].cpu())
-        for path in paths
-    }
-    for left in folder.root.glob(".lora.*"):  # of a run that was killed while it exported
-        shutil.rmtree(left, ignore_errors=True)
-    weights = LoraWeights(recipe.lora.rank, recipe.lora.alpha, state)
-    export_adapter(weights, folder.lora, "peft")
-    export_adapter(weights, folder.lora / DIFFUSERS_FILE, "diffusers")
-    export_adapter(weights, folder.lora / ORIGINAL_FILE, "original")
-
-
 def finish(
     recipe: Recipe,
     parts: RunParts,
@@ -117,7 +99,7 @@ def finish(
     """
     main, section = accelerator.is_main_process, recipe.evaluation
     if main:
-        export(recipe, folder, adapter)
+        export_lora(recipe.lora, folder.lora, adapter)
     size = parts.sampler.size
     held_out = load_judges(section.held_out_rewards, size[0], accelerator.device)
     judges = [*parts.judges, *held_out]

@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,30 +12,68 @@ from reward_tuning.errors import TuningError
 from reward_tuning.judge_kinds import FOLDER_KEYS
 from reward_tuning.judge_sections import FILE_KEYS
 from reward_tuning.mistakes import Mistake, dotted, mistakes_of, shown
-from reward_tuning.recipe import Recipe, conflicts
+from reward_tuning.recipe import Conflict, Recipe, conflicts
 from reward_tuning.recipe_files import (
     find_recipe,
     locate_generator,
     locate_judge,
     locate_judge_folder,
+    locate_lora,
     locate_prompts,
     locate_replay,
 )
-from reward_tuning.section_types import file_name_fault
+from reward_tuning.section_types import Section, file_name_fault
 from reward_tuning.yaml_text import read_yaml, write_yaml
 
 KeyPath = tuple[str | int, ...]
+Locate = Callable[[str, Path], str]
+AnyRecipe = TypeVar("AnyRecipe", bound=Section)
+
+
+@dataclass(frozen=True)
+class Schema(Generic[AnyRecipe]):
+    """What a recipe of one verb holds.
+
+    Attributes:
+        model: Its sections.
+        conflicts: Finds values that do not go together.
+        names: Lists the keys of a raw recipe that name a file, with the function that resolves
+            them.
+        verb: Of the command line.
+        mark: A section that only recipes of this verb have.
+    """
+
+    model: type[AnyRecipe]
+    conflicts: Callable[[dict[str, Any]], Iterable[Conflict]]
+    names: Callable[[dict[str, Any]], Iterable[tuple[Any, Locate]]]
+    verb: str
+    mark: str
+
+
+VERB_OF_MARK = {"rewards": "run", "data": "finetune"}
 
 
 def load_recipe(
     source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
 ) -> Recipe:
+    """Read a recipe of `reward-tuning run`; see `load_as`."""
+    return load_as(RUN, source, overrides, check_files=check_files)
+
+
+def load_as(
+    schema: Schema[AnyRecipe],
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    check_files: bool = True,
+) -> AnyRecipe:
     """Read a recipe, apply overrides, validate it and resolve what it names.
 
     A relative path in the file starts from the file's folder, one in an override from the working
     folder, and so does `output` in both.
 
     Args:
+        schema: What it holds.
         source: A shipped name or a path.
         overrides: `key.sub=value` texts; a value is YAML, a number in the path counts into a list
             (`rewards.0.weight=2`).
@@ -56,10 +95,17 @@ def load_recipe(
         ) from error
     if not isinstance(data, dict):
         raise TuningError(f"{path}: a recipe has sections with keys; got {shown(data)}")
+    for mark, verb in VERB_OF_MARK.items():
+        if mark in data and schema.mark not in data and verb != schema.verb:
+            raise TuningError(
+                f"{path}: a recipe with `{mark}` is one of `reward-tuning {verb}`; start it with "
+                f"`reward-tuning {verb} {source}`"
+            )
     mistakes: list[Mistake] = []
     overridden = set(_apply(data, overrides, mistakes))
-    missing = _resolve(data, path.parent.resolve(), overridden) if check_files else []
-    recipe, wrong = _validate(data)
+    named = list(schema.names(data)) if check_files else []
+    missing = _resolve(data, named, path.parent.resolve(), overridden) if check_files else []
+    recipe, wrong = _validate(schema, data)
     mistakes += [*wrong, *missing]
     if mistakes:
         raise TuningError(_told(path, mistakes))
@@ -67,7 +113,7 @@ def load_recipe(
     return recipe
 
 
-def dump_recipe(recipe: Recipe, comments: Sequence[str] = ()) -> str:
+def dump_recipe(recipe: Section, comments: Sequence[str] = ()) -> str:
     """Write a recipe with every value explicit, so that it loads back equal.
 
     Args:
@@ -134,31 +180,38 @@ def _set(data: Any, path: KeyPath, value: Any) -> str | None:
     raise AssertionError("a path is never empty")
 
 
-def _validate(data: dict[str, Any]) -> tuple[Recipe | None, list[Mistake]]:
+def _validate(
+    schema: Schema[AnyRecipe], data: dict[str, Any]
+) -> tuple[AnyRecipe | None, list[Mistake]]:
     try:
-        return Recipe.model_validate(data), []
+        return schema.model.model_validate(data), []
     except ValidationError as error:
-        mistakes = list(mistakes_of(error, Recipe))
+        mistakes = list(mistakes_of(error, schema.model))
     told = {mistake.path for mistake in mistakes}
     # pydantic compares sections only once each of them is right: compare those that are.
     sections: dict[str, Any] = {}
-    for name, field in Recipe.model_fields.items():
+    for name, field in schema.model.model_fields.items():
         with contextlib.suppress(ValidationError, KeyError):
             annotation: Any = field.annotation
             sections[name] = TypeAdapter(annotation).validate_python(data[name])
     mistakes += [
         Mistake(conflict.path, f"got {shown(conflict.value)}; {conflict.text}")
-        for conflict in conflicts(sections)
+        for conflict in schema.conflicts(sections)
         if conflict.path not in told
     ]
     return None, mistakes
 
 
-def _resolve(data: dict[str, Any], folder: Path, overridden: Iterable[KeyPath]) -> list[Mistake]:
+def _resolve(
+    data: dict[str, Any],
+    named: Iterable[tuple[Any, Locate]],
+    folder: Path,
+    overridden: Iterable[KeyPath],
+) -> list[Mistake]:
     """Replace names by what they resolve to, in place; return the ones that resolve to nothing."""
     mistakes = []
     overridden = set(overridden)
-    for path, locate in _names(data):
+    for path, locate in named:
         holder = data
         for part in path[:-1]:
             holder = holder[part]
@@ -168,35 +221,42 @@ def _resolve(data: dict[str, Any], folder: Path, overridden: Iterable[KeyPath]) 
             holder[path[-1]] = locate(value, Path.cwd() if typed else folder)
         except TuningError as error:
             mistakes.append(Mistake(path, f"got {shown(value)}; {error}"))
-    if _is_name(data.get("output")):
+    if is_name(data.get("output")):
         data["output"] = str(Path(data["output"]).expanduser())
     return mistakes
 
 
-def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Callable[[str, Path], str]]]:
+def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a raw recipe; empty where there is none."""
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
     """List the keys of a raw recipe that name a file, with the function that resolves them."""
 
     def section(name: str) -> dict[str, Any]:
-        value = data.get(name)
-        return value if isinstance(value, dict) else {}
+        return section_of(data, name)
 
-    def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Callable[[str, Path], str]]]:
+    def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Locate]]:
         for i, judge in enumerate(found if isinstance(found, list) else []):
             if not isinstance(judge, dict):
                 continue
             folders = FOLDER_KEYS.get(str(judge.get("kind")), ())
             for key in dict.fromkeys((*FILE_KEYS, *folders)):
-                if _is_name(judge.get(key)):
+                if is_name(judge.get(key)):
                     locate = locate_judge_folder if key in folders else locate_judge
                     yield (*prefix, i, key), locate
 
-    if _is_name(section("generator").get("checkpoint")):
+    if is_name(section("generator").get("checkpoint")):
         yield ("generator", "checkpoint"), locate_generator
     for key in ("train", "held_out"):
-        if _is_name(section("prompts").get(key)):
+        if is_name(section("prompts").get(key)):
             yield ("prompts", key), locate_prompts
+    if is_name(section("lora").get("init")):
+        yield ("lora", "init"), locate_lora
     replay = section("train").get("replay")
-    if isinstance(replay, dict) and _is_name(replay.get("source")):
+    if isinstance(replay, dict) and is_name(replay.get("source")):
         yield ("train", "replay", "source"), locate_replay
     yield from judges(data.get("rewards"), "rewards")
     yield from judges(
@@ -204,10 +264,14 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Callable[[str, Path], st
     )
 
 
-def _is_name(value: Any) -> bool:
+def is_name(value: Any) -> bool:
+    """Whether a raw value can be the name of a file."""
     return isinstance(value, str) and value != "" and file_name_fault(value) is None
 
 
 def _told(path: Path, mistakes: Sequence[Mistake]) -> str:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     return "\n".join([f"{count} in {path}", *(f"  {mistake}" for mistake in mistakes)])
+
+
+RUN = Schema(Recipe, conflicts, _names, "run", "rewards")

@@ -278,7 +278,7 @@ def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield from (
                 (f"{name}/{key}", inner) for key, inner in value.items() if inner is not None
             )
-        elif name != "step" and value is not None:
+        elif name != "step" and isinstance(value, int | float):
             yield name, value
 
 

@@ -9,6 +9,8 @@ from base_model.errors import GeneratorError
 from base_model.shipped import WEIGHTS, resolve_checkpoint
 from reward_tuning.errors import TuningError
 
+FINETUNE = "finetune"  # folder of recipes of this verb
+
 # owner/name/file, owner/name/file@revision
 _HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.+-]+)+(@[\w.-]+)?")
@@ -49,13 +51,21 @@ def shipped_recipes() -> list[ShippedRecipe]:
     ]
 
 
+def finetune_recipes() -> list[ShippedRecipe]:
+    """List the shipped recipes of `reward-tuning finetune`, as `finetune/NAME`."""
+    return [
+        ShippedRecipe(f"{FINETUNE}/{path.stem}", path, (header_lines(path) or [""])[0])
+        for path in sorted(shipped_folder("recipes", FINETUNE).glob("*.yaml"))
+    ]
+
+
 def find_recipe(name: str | Path) -> Path:
     """Find a recipe by shipped name, else by path.
 
     Raises:
         TuningError: There is none; the message lists the shipped ones.
     """
-    shipped = {recipe.name: recipe.path for recipe in shipped_recipes()}
+    shipped = {recipe.name: recipe.path for recipe in [*shipped_recipes(), *finetune_recipes()]}
     text = str(name)
     if text in shipped:
         return shipped[text]
@@ -124,6 +134,26 @@ def locate_replay(value: str, folder: Path) -> str:
         raise TuningError(
             f"allowed: base, or a .jsonl file of clips; there is none at {path}. Write one with "
             '{"prompt": "...", "video": "clip.mp4"} a line'
+        )
+    return str(path)
+
+
+def locate_lora(value: str, folder: Path) -> str:
+    """Resolve a finished LoRA: a run folder's, a LoRA's folder, or its file.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: There is none, or the run is not finished.
+    """
+    path = (folder / Path(value).expanduser()).resolve()
+    if (path / "recipe.yaml").is_file():
+        path = path / "lora"
+    if not path.exists():
+        raise TuningError(
+            f"no LoRA at {path}; give a finished run's folder, a LoRA's folder or its .safetensors"
         )
     return str(path)
 

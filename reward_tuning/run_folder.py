@@ -7,7 +7,7 @@ lora/, evaluation.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from reward_tuning.errors import TuningError
 from reward_tuning.loading import dump_recipe, load_recipe
-from reward_tuning.recipe import Recipe
+from reward_tuning.section_types import Section
 from reward_tuning.whole_file import not_written, write_whole
 
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
@@ -28,10 +28,12 @@ class RunFolder:
 
     Args:
         root: The recipe's `output`.
+        load: Reads the recipe that is kept in it, without looking for the files it names.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, load: Callable[[Path], Section] | None = None) -> None:
         self.root = Path(root)
+        self._load = load or (lambda path: load_recipe(path, check_files=False))
 
     @property
     def recipe(self) -> Path:
@@ -67,7 +69,7 @@ class RunFolder:
         """Clips of the fixed prompts after so many steps."""
         return self.root / "samples" / f"step-{step:06d}"
 
-    def open(self, recipe: Recipe, *, resume: bool) -> dict[str, Any] | None:
+    def open(self, recipe: Section, *, resume: bool) -> dict[str, Any] | None:
         """Check that a run may begin here, or go on.
 
         Returns:
@@ -137,7 +139,7 @@ class RunFolder:
                     "choose another folder with output=DIR, or move it away yourself"
                 )
 
-    def begin(self, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
+    def begin(self, recipe: Section, fingerprints: Mapping[str, str]) -> None:
         """Write recipe.yaml, with versions and checkpoint hashes in its head.
 
         Raises:
@@ -147,7 +149,7 @@ class RunFolder:
         head += [f"{name} {digest}" for name, digest in fingerprints.items()]
         write_whole(self.recipe, dump_recipe(recipe, head).encode())
 
-    def check_recipe(self, recipe: Recipe) -> None:
+    def check_recipe(self, recipe: Section) -> None:
         """Check that a run has begun here, and with this recipe.
 
         Raises:
@@ -158,7 +160,7 @@ class RunFolder:
                 f"{self.root} is no run folder: it has no recipe.yaml. Give the folder that a run "
                 "wrote to (its `output`), or start it with `reward-tuning run`"
             )
-        kept = load_recipe(self.recipe, check_files=False)
+        kept = self._load(self.recipe)
         differences = recipe_differences(comparable(kept), comparable(recipe))
         if differences:
             raise TuningError(changed_recipe(self.recipe, differences))
@@ -180,7 +182,7 @@ class RunFolder:
         return found
 
 
-def comparable(recipe: Recipe) -> dict[str, Any]:
+def comparable(recipe: Section) -> dict[str, Any]:
     """What must not change between run and resume: everything but the place."""
     data = recipe.model_dump(mode="json")
     del data["output"]

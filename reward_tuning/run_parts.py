@@ -25,7 +25,7 @@ from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
 from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.judges import Judge, load_judges
-from reward_tuning.lora import LoraSpec, attach
+from reward_tuning.lora_start import adapter_file, attach_adapter
 from reward_tuning.methods import make_plan
 from reward_tuning.offload import judge_modules
 from reward_tuning.plan import Plan
@@ -157,11 +157,8 @@ def load_parts(
         quantise=recipe.generator.quantise,
     )
     generator.latent_shape(1, *size)  # refuses what the checkpoint cannot sample
-    lora = recipe.lora
-    parameters = attach(
-        generator.transformer,
-        LoraSpec(lora.rank, lora.alpha, lora.targets),
-        seed=derive_seed(recipe.seed, "adapter"),
+    parameters = attach_adapter(
+        generator.transformer, recipe.lora, seed=derive_seed(recipe.seed, "adapter")
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
@@ -356,6 +353,8 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
     loading("checkpoint hashes")
     folders = [root / "transformer", root / "vae"]
     found = {"generator": "sha256:" + checkpoint_fingerprint(folders)}
+    if recipe.lora.init is not None:
+        found["lora.init"] = "sha256:" + file_sha256(adapter_file(Path(recipe.lora.init)))
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
         for key, name in judge.files.items():
             label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"

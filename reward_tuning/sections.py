@@ -154,6 +154,12 @@ class LoraSection(Section):
         description="attention, attention+mlp, all-linear (as the original trainer), or a list "
         "of module path endings",
     )
+    init: FileName | None = Field(
+        default=None,
+        description="A LoRA that the adapter starts from, of the same rank, alpha and targets: a "
+        "run folder (such as of `reward-tuning finetune`), a LoRA's folder or file; null = it "
+        "starts as the base",
+    )
 
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -19,9 +19,11 @@ from reward_tuning.cli.calibrate import calibrate
 from reward_tuning.cli.convert import convert
 from reward_tuning.cli.cp import cp
 from reward_tuning.cli.export import export
+from reward_tuning.cli.finetune import finetune
 from reward_tuning.cli.generate import generate
 from reward_tuning.cli.ls import ls
 from reward_tuning.cli.pretrain import pretrain
+from reward_tuning.cli.render import render
 from reward_tuning.cli.resume import resume
 from reward_tuning.cli.run import run
 from reward_tuning.cli.score import score
@@ -36,11 +38,13 @@ VERBS = (
     validate,
     calibrate,
     run,
+    finetune,
     resume,
     generate,
     score,
     export,
     convert,
+    render,
     pretrain,
 )
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)

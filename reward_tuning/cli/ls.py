@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from reward_tuning.cli.output import print_json, print_table
-from reward_tuning.recipe_files import shipped_folder, shipped_judges, shipped_recipes
+from reward_tuning.recipe_files import (
+    finetune_recipes,
+    shipped_folder,
+    shipped_judges,
+    shipped_recipes,
+)
 
 MOST_HEADER = 2**24  # bytes of a safetensors header that are believed
 
@@ -21,7 +26,7 @@ def ls(
     found = {
         "recipes": [
             {"name": recipe.name, "about": recipe.summary, "path": str(recipe.path)}
-            for recipe in shipped_recipes()
+            for recipe in [*shipped_recipes(), *finetune_recipes()]
         ],
         "generators": [
             {"name": name, "about": _about(WEIGHTS / name), "path": str(WEIGHTS / name)}

@@ -13,7 +13,7 @@ def resume(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
 ) -> None:
     """Go on with a stopped run from its last checkpoint; ends as if it had never stopped."""
-    from reward_tuning.loading import load_recipe
+    from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
 
     kept = folder / "recipe.yaml"
     if not kept.is_file():
@@ -22,7 +22,12 @@ def resume(
             "to (its `output`)"
         )
     # the folder may have been moved since
-    loaded = load_recipe(kept).model_copy(update={"output": str(folder)})
+    loaded = load_any_recipe(kept).model_copy(update={"output": str(folder)})
+    if isinstance(loaded, FinetuneRecipe):
+        from reward_tuning.cli.finetune import finetune_and_tell
+
+        finetune_and_tell(loaded, resume=True, as_json=as_json)
+        return
 
     from reward_tuning.cli.training import train_and_tell
 

@@ -22,13 +22,21 @@ def validate(
     mistakes; they are told on stderr.
     """
     from reward_tuning.cli.checks import check_run, missing_judges
-    from reward_tuning.loading import dump_recipe, load_recipe
+    from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
+    from reward_tuning.loading import dump_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
-    check_run(loaded)
+    loaded = load_any_recipe(recipe, overrides or [])
+    notes = []
+    if isinstance(loaded, FinetuneRecipe):
+        from reward_tuning.finetune.metadata import read_metadata
+
+        read_metadata(loaded.data.metadata, loaded.data.folder)
+    else:
+        check_run(loaded)
+        notes = missing_judges(loaded)
     if as_json:
         print_json(loaded.model_dump(mode="json"))
     else:
         print(dump_recipe(loaded), end="")
-    for line in missing_judges(loaded):
+    for line in notes:
         print(f"note: {line}", file=sys.stderr)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from reward_tuning import __version__, cli
-from reward_tuning.recipe_files import shipped_recipes
+from reward_tuning.recipe_files import finetune_recipes, shipped_recipes
 from reward_tuning.yaml_text import read_yaml
 from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 run = pytest.fixture(command, name="run")
-VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "resume", "generate", "score"]
-VERBS += ["export", "convert", "pretrain"]
+VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "finetune", "resume", "generate"]
+VERBS += ["score", "export", "convert", "render", "pretrain"]
 
 
 def test_version(run: Command) -> None:
@@ -73,7 +73,8 @@ def test_ls(run: Command) -> None:
     done = run("ls")
     assert done.code == 0
     found = json.loads(run("ls", "--json").out)
-    assert [entry["name"] for entry in found["recipes"]] == [r.name for r in shipped_recipes()]
+    recipes = [*shipped_recipes(), *finetune_recipes()]
+    assert [entry["name"] for entry in found["recipes"]] == [r.name for r in recipes]
     for entries in found.values():
         for entry in entries:
             assert entry["about"]

@@ -1,0 +1,44 @@
+"""A transformer with other input channels: text to video becomes inpainting, control or camera."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from base_model.kinds import kind_of
+
+
+def with_input_channels(transformer: Any, channels: int) -> Any:
+    """Give a transformer more or fewer input channels, in place.
+
+    New channels of the patch embedding start at 0, so that with zeros as condition the model is the
+    same function as before; channels beyond the new number are cut off. The published stages go
+    from one kind of checkpoint to the next in this way.
+
+    Args:
+        transformer: `EasyAnimateTransformer3DModel`, frozen or not.
+        channels: 16, 33, 38 or 48.
+
+    Returns:
+        The transformer.
+
+    Raises:
+        GeneratorError: No kind of checkpoint has so many.
+    """
+    kind_of(channels)
+    old = transformer.proj
+    if old.in_channels == channels:
+        return transformer
+    kernel, stride = old.kernel_size, old.stride
+    with torch.device("meta"):
+        new = nn.Conv2d(channels, old.out_channels, kernel, stride, bias=old.bias is not None)
+    weight = old.weight.new_zeros(new.weight.shape)
+    shared = min(channels, old.in_channels)
+    weight[:, :shared] = old.weight.detach()[:, :shared]
+    new.weight = nn.Parameter(weight, requires_grad=old.weight.requires_grad)
+    new.bias = old.bias
+    transformer.proj = new
+    transformer.register_to_config(in_channels=channels)
+    return transformer

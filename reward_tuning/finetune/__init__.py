@@ -1,0 +1,1 @@
+"""Flow-matching training on a user's own clips: LoRA or all weights. Knows no reward."""

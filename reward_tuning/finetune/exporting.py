@@ -1,0 +1,89 @@
+"""What a fine-tuning leaves: a LoRA in every format, or a whole checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from base_model.checkpoint import local_folder
+from base_model.shipped import resolve_checkpoint
+from base_model.training.weight_file import save_reproducibly
+from reward_tuning.finetune.recipe import FinetuneRecipe
+from reward_tuning.lora_folder import export_lora
+from reward_tuning.run_folder import RunFolder
+from reward_tuning.whole_file import not_written, temporary_beside
+
+OTHER_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
+WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
+
+
+def export_trained(
+    recipe: FinetuneRecipe, transformer: Any, weights: Mapping[str, Tensor], folder: RunFolder
+) -> None:
+    """Write `lora/`, or `generator/` where every weight was trained.
+
+    Args:
+        recipe: Of the run.
+        transformer: For its configuration.
+        weights: What is exported, by name.
+        folder: Of the run.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    if recipe.lora is not None:
+        export_lora(recipe.lora, folder.lora, weights)
+        return
+    target = folder.root / "generator"
+    temporary = temporary_beside(target)
+    base = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_checkpoint(temporary, transformer, weights, base)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    except OSError as error:
+        raise not_written(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_checkpoint(
+    target: Path, transformer: Any, weights: Mapping[str, Tensor], base: Path
+) -> None:
+    """A whole checkpoint in the diffusers layout: this transformer, the base's other parts.
+
+    The other parts share the disk's blocks with the base's files (hard links) where both lie on one
+    file system, and are copied elsewhere.
+
+    Args:
+        target: A folder that is not there yet.
+        transformer: For its configuration.
+        weights: By the transformer's names.
+        base: Folder of the checkpoint that was trained.
+    """
+    part = target / "transformer"
+    part.mkdir(parents=True)
+    transformer.save_config(part)
+    state = {name: tensor.to(torch.float32).cpu() for name, tensor in weights.items()}
+    buffers = {name: tensor.cpu() for name, tensor in transformer.named_buffers()}
+    kept = transformer.state_dict().keys()
+    state |= {name: tensor for name, tensor in buffers.items() if name in kept}
+    save_reproducibly(part / WEIGHT_FILE, state, {"format": "pt"})
+    for name in OTHER_PARTS:
+        if (base / name).is_dir():
+            shutil.copytree(base / name, target / name, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    real = Path(source).resolve()  # the hub's cache holds symbolic links
+    try:
+        os.link(real, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(real, target)

@@ -1,0 +1,88 @@
+"""Posteriors of the VAE on disk: a part of a clip is encoded once.
+
+One safetensors file for each part of a clip at each size, named by a hash of everything its content
+depends on. Several runs may share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
+
+logger = logging.getLogger(__name__)
+
+NAME = "moments"
+
+
+class PosteriorCache:
+    """Means and log-variances by what they were made of.
+
+    Args:
+        folder: Made when first written to; None keeps nothing.
+        fingerprint: Of the VAE's weights and dtype.
+
+    Attributes:
+        hits: How often one was read.
+        misses: How often one was computed.
+    """
+
+    def __init__(self, folder: str | Path | None, fingerprint: str) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._fingerprint = fingerprint
+        self.hits = self.misses = 0
+
+    def get(self, identity: Callable[[], list[object]], compute: Callable[[], Tensor]) -> Tensor:
+        """The moments `(32, t, h/8, w/8)` of a part of a clip, float32 on the CPU.
+
+        Args:
+            identity: Gives what decides the pixels.
+            compute: Makes them.
+
+        Raises:
+            TuningError: The cache cannot be written.
+        """
+        if self._folder is None:
+            return compute().float().cpu()
+        key = json.dumps([self._fingerprint, identity()])
+        path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+        found = _read(path)
+        if found is not None:
+            self.hits += 1
+            return found
+        self.misses += 1
+        moments = compute().float().cpu().contiguous()
+        about = {"sha256": _sha256(moments)}
+        write_whole(path, safetensors.torch.save({NAME: moments}, about), advice=ANOTHER_PLACE)
+        return moments
+
+
+def _read(path: Path) -> Tensor | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            moments: Tensor = file.get_tensor(NAME)
+    except (SafetensorError, OSError) as error:
+        problem = str(error)
+    else:
+        if about.get("sha256") == _sha256(moments):
+            return moments
+        problem = "its content does not fit its checksum"
+    logger.warning("posterior cache: %s is damaged (%s); encoding again", path, problem)
+    return None
+
+
+def _sha256(moments: Tensor) -> str:
+    data = moments.contiguous().view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,159 @@
+"""A recipe of `reward-tuning finetune`: every value that decides a training on clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from base_model.tokens import BUDGETS
+from reward_tuning.errors import TuningError
+from reward_tuning.finetune.sections import (
+    BaseSection,
+    DataSection,
+    DropoutSection,
+    FinetuneTrainSection,
+    FlowSection,
+    MasksSection,
+)
+from reward_tuning.loading import Locate, Schema, is_name, load_as, load_recipe, section_of
+from reward_tuning.recipe import Conflict, Recipe
+from reward_tuning.recipe_files import find_recipe, locate_generator, locate_lora
+from reward_tuning.section_types import FileName, NotNegative, Section
+from reward_tuning.sections import LoraSection
+from reward_tuning.yaml_text import read_yaml
+
+
+class FinetuneRecipe(Section):
+    """Everything that decides a run."""
+
+    seed: NotNegative = Field(default=0, description="Of every random draw")
+    output: FileName = Field(description="The run folder")
+    generator: BaseSection
+    data: DataSection
+    flow: FlowSection = Field(default_factory=FlowSection)
+    dropout: DropoutSection = Field(default_factory=DropoutSection)
+    masks: MasksSection = Field(default_factory=MasksSection)
+    lora: LoraSection | None = Field(
+        default_factory=LoraSection, description="The adapter; null = all weights are trained"
+    )
+    train: FinetuneTrainSection
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> FinetuneRecipe:
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        found = [
+            InitErrorDetails(
+                type=PydanticCustomError("conflict", "{text}", {"text": conflict.text}),
+                loc=conflict.path,
+                input=conflict.value,
+            )
+            for conflict in finetune_conflicts(sections)
+        ]
+        if found:
+            raise ValidationError.from_exception_data("FinetuneRecipe", found)
+        return self
+
+
+def finetune_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
+    """Check values of different sections against each other."""
+    generator: BaseSection | None = sections.get("generator")
+    data: DataSection | None = sections.get("data")
+    train: FinetuneTrainSection | None = sections.get("train")
+    masks: MasksSection | None = sections.get("masks")
+    if generator is not None and "lora" in sections:
+        lora = sections["lora"] is not None
+        for name in ("channels", "fresh"):
+            value = getattr(generator, name)
+            if lora and value:
+                text = "a LoRA does not train all weights; set lora: null"
+                yield Conflict(("generator", name), value, text)
+        if not lora and generator.dtype != "float32":
+            yield Conflict(
+                ("generator", "dtype"),
+                generator.dtype,
+                "small updates are lost in half-precision weights; with lora: null take float32, "
+                "and train.autocast=bfloat16 for its speed",
+            )
+    half = generator is not None and generator.dtype != "float32"
+    if half and train is not None and train.autocast:
+        text = "the weights are in half precision already (generator.dtype); leave it null"
+        yield Conflict(("train", "autocast"), train.autocast, text)
+    if data is not None and data.tokens is not None:
+        for name in ("sides", "image_sides"):
+            most = max(getattr(data, name) or (0,))
+            if most > BUDGETS[data.tokens] * 7:  # one frame of 49 has 7 times the side
+                text = f"one frame of {most} squared is above data.tokens = {data.tokens}"
+                yield Conflict(("data", name), list(getattr(data, name)), text)
+    for name in ("video", "image") if masks is not None else ():
+        shares: Sequence[float] | None = getattr(masks, name)
+        if shares is not None and abs(sum(shares) - 1) > 1e-6:
+            text = f"probabilities, but their sum is {sum(shares):g}; it must be 1"
+            yield Conflict(("masks", name), list(shares), text)
+
+
+def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
+    if is_name(section_of(data, "generator").get("checkpoint")):
+        yield ("generator", "checkpoint"), locate_generator
+    if is_name(section_of(data, "lora").get("init")):
+        yield ("lora", "init"), locate_lora
+    clips = section_of(data, "data")
+    for key, locate in (
+        ("metadata", locate_metadata),
+        ("folder", locate_folder),
+        ("cache", locate_new),
+    ):
+        if is_name(clips.get(key)):
+            yield ("data", key), locate
+
+
+def locate_metadata(value: str, folder: Path) -> str:
+    """Resolve the list of clips, relative to the recipe.
+
+    Raises:
+        TuningError: There is no such file.
+    """
+    path = (folder / Path(value).expanduser()).resolve()
+    if not path.is_file():
+        raise TuningError(f"there is no list of clips at {path}")
+    return str(path)
+
+
+def locate_folder(value: str, folder: Path) -> str:
+    """Resolve the folder of the clips, relative to the recipe.
+
+    Raises:
+        TuningError: There is no such folder.
+    """
+    path = (folder / Path(value).expanduser()).resolve()
+    if not path.is_dir():
+        raise TuningError(f"there is no folder {path}")
+    return str(path)
+
+
+def locate_new(value: str, folder: Path) -> str:
+    """Resolve a folder that will be made where it is not there, relative to the recipe."""
+    return str((folder / Path(value).expanduser()).resolve())
+
+
+FINETUNE = Schema(FinetuneRecipe, finetune_conflicts, _names, "finetune", "data")
+
+
+def load_finetune_recipe(
+    source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
+) -> FinetuneRecipe:
+    """Read a recipe of `reward-tuning finetune`; see `reward_tuning.loading.load_as`."""
+    return load_as(FINETUNE, source, overrides, check_files=check_files)
+
+
+def load_any_recipe(
+    source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
+) -> Recipe | FinetuneRecipe:
+    """Read a recipe of whichever verb; see `reward_tuning.loading.load_as`."""
+    data = read_yaml(find_recipe(source).read_text(encoding="utf-8", errors="replace"))
+    if isinstance(data, dict) and FINETUNE.mark in data and "rewards" not in data:
+        return load_finetune_recipe(source, overrides, check_files=check_files)
+    return load_recipe(source, overrides, check_files=check_files)

@@ -1,0 +1,65 @@
+"""A folder of clips of the embedded world, as a user's own would be: mp4 files and a list."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from base_model.tiny.captions import LANGUAGES, draw_caption
+from base_model.tiny.render import render
+from base_model.tiny.scenes import ATTRIBUTES, FPS, scenes
+from reward_tuning.clips import write_clip
+from reward_tuning.errors import TuningError
+from reward_tuning.finetune.metadata import FILE, KIND, TEXT
+from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
+
+LIST = "metadata.csv"
+Style = Literal["plain", "negative"]
+
+
+def write_rendered_clips(
+    folder: Path, count: int, *, words: Sequence[str] = (), style: Style = "plain", seed: int = 0
+) -> Path:
+    """Render clips of training scenes with captions in both languages.
+
+    Args:
+        folder: For `NNNN.mp4` (9 frames of 64 x 64) and `metadata.csv`.
+        count: Clips.
+        words: Only scenes with all of these words (`red`, `star`, `left`, ...).
+        style: `plain`, or `negative`: every colour turned into its opposite, under the same
+            captions, which no embedded checkpoint has been trained on.
+        seed: Of every draw.
+
+    Returns:
+        The list.
+
+    Raises:
+        TuningError: A word is none of the world's, no scene has all of them, the folder holds a
+            list already, or it cannot be written.
+    """
+    known = [word for group in ATTRIBUTES.values() for word in group]
+    unknown = [word for word in words if word not in known]
+    if unknown:
+        raise TuningError(f"no word {unknown[0]!r} in the embedded world: {', '.join(known)}")
+    wanted = [s for s in scenes("train") if set(words) <= set(asdict(s).values())]
+    if not wanted:
+        raise TuningError(f"no scene is {' and '.join(words)}; give one word of a kind")
+    if (folder / LIST).exists():
+        raise TuningError(f"{folder / LIST} exists already; choose another folder")
+    rng = random.Random(f"rendered/{seed}")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([FILE, TEXT, KIND])
+    for i in range(count):
+        scene = rng.choice(wanted)
+        name = f"{i:04d}.mp4"
+        frames = render([scene], rng)[0]
+        write_clip(1 - frames if style == "negative" else frames, folder / name, fps=FPS)
+        writer.writerow([name, draw_caption(scene, rng, LANGUAGES[i % len(LANGUAGES)]), "video"])
+    write_whole(folder / LIST, text.getvalue().encode(), advice=ANOTHER_PLACE)
+    return folder / LIST

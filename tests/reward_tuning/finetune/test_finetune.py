@@ -1,0 +1,203 @@
+"""Whole fine-tunings on small random weights and real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from base_model.generator import load_generator
+from reward_tuning.errors import TuningError
+from reward_tuning.exports import import_adapter
+from reward_tuning.finetune.trainer import finetune
+from reward_tuning.lora import adapter_state
+from reward_tuning.lora_start import attach_adapter
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.run_parts import load_parts
+from reward_tuning.sections import LoraSection
+from tests.goldens import write_checkpoint
+from tests.reward_tuning.finetune.clip_folder import small_recipe, write_clips
+from tests.reward_tuning.tiny_run import tiny_recipe, write_text_encoder, write_world
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_checkpoint(folder / "generator")
+    write_text_encoder(folder / "generator")
+    write_clips(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_run(world: Path) -> Path:
+    output = world / "whole"
+    finetune(small_recipe(world, output))
+    return output
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def what_matters(folder: Path) -> list[dict]:
+    """The rows without clocks and memory."""
+    return [{k: v for k, v in r.items() if k not in ("seconds", "memory")} for r in rows(folder)]
+
+
+def stop_after(step: int, phase: str) -> ProgressFn:
+    def progress(event: ProgressEvent) -> None:
+        if (event.stage, event.done, event.phase) == ("training", step, phase):
+            raise StoppedError
+
+    return progress
+
+
+@pytest.mark.parametrize(("step", "phase"), [(1, "gradient"), (4, "update")])
+def test_a_stopped_run_ends_in_the_bytes_of_one_that_was_not(
+    world: Path, whole_run: Path, tmp_path: Path, step: int, phase: str
+) -> None:
+    recipe = small_recipe(world, tmp_path / "run")
+    with pytest.raises(StoppedError):
+        finetune(recipe, progress=stop_after(step, phase))
+    assert not (tmp_path / "run" / "finetune.json").exists()
+    finetune(recipe, resume=True)
+    for name in ("adapter_model.safetensors", "original.safetensors"):
+        assert (tmp_path / "run/lora" / name).read_bytes() == (
+            whole_run / "lora" / name
+        ).read_bytes()
+    for name in ("adapter.safetensors", "ema.safetensors"):
+        place = f"checkpoints/step-000006/{name}"
+        assert (tmp_path / "run" / place).read_bytes() == (whole_run / place).read_bytes()
+    assert what_matters(tmp_path / "run") == what_matters(whole_run)
+    found, expected = ((f / "finetune.json").read_text() for f in (tmp_path / "run", whole_run))
+    assert found == expected
+
+
+def test_broken_files_are_counted_and_named(whole_run: Path) -> None:
+    report = json.loads((whole_run / "clips.json").read_text())
+    assert report["usable"] == 5
+    names = {Path(entry["file"]).name: entry["reason"] for entry in report["broken"]}
+    assert set(names) == {"cut.mp4", "text.mp4", "missing.mp4"}
+    assert "no such file" in names["missing.mp4"]
+    summary = json.loads((whole_run / "finetune.json").read_text())
+    assert [Path(path).name for path in summary["broken"]] == list(names)
+
+
+def test_every_batch_has_one_shape_and_fits_its_clips(whole_run: Path) -> None:
+    shapes = {tuple(shape) for row in rows(whole_run) for shape in row["batches"]}
+    # 40 x 40 is the square bucket; 32 x 64 at 32^2 pixels is floored to 16 x 32
+    assert shapes <= {(2, 5, 32, 32), (2, 5, 16, 32)}
+    assert len(rows(whole_run)) == 6
+
+
+def test_the_lora_loads_back_and_is_the_moving_average(world: Path, whole_run: Path) -> None:
+    generator = load_generator(world / "generator", text_encoder=False)
+    weights = import_adapter(whole_run / "lora", generator.transformer)
+    ema = load_file(whole_run / "checkpoints/step-000006/ema.safetensors")
+    assert weights.rank == 2
+    for path, (down, up) in weights.state.items():
+        assert torch.equal(down, ema[f"{path}.lora_A.weight"])
+        assert torch.equal(up, ema[f"{path}.lora_B.weight"])
+        assert up.abs().max() > 0
+    section = LoraSection(rank=2, alpha=2.0, targets="attention", init=str(whole_run / "lora"))
+    attach_adapter(generator.transformer, section, seed=1)
+    own = adapter_state(generator.transformer)
+    assert own.keys() == ema.keys()
+    assert all(torch.equal(own[name], ema[name]) for name in ema)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"rank": 4}, "lora.rank=2 lora.alpha=2"),
+        ({"alpha": 1.0}, "lora.rank=2 lora.alpha=2"),
+        ({"targets": "attention+mlp"}, "lora.targets"),
+    ],
+)
+def test_a_lora_of_another_kind_is_no_start(
+    world: Path, whole_run: Path, change: dict, told: str
+) -> None:
+    generator = load_generator(world / "generator", text_encoder=False)
+    values = {"rank": 2, "alpha": 2.0, "targets": "attention", **change}
+    section = LoraSection(**values, init=str(whole_run / "lora"))
+    with pytest.raises(TuningError, match=told):
+        attach_adapter(generator.transformer, section, seed=1)
+
+
+def test_another_recipe_or_other_clips_do_not_resume(world: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(world, tmp_path / "run")
+    with pytest.raises(StoppedError):
+        finetune(recipe, progress=stop_after(3, "update"))
+    changed = small_recipe(world, tmp_path / "run", "train.learning_rate=0.5")
+    with pytest.raises(TuningError, match=r"train.learning_rate: was 0.01, is 0.5"):
+        finetune(changed, resume=True)
+    text = (world / "metadata.csv").read_text(encoding="utf-8")
+    (tmp_path / "other.csv").write_text(text.replace("number 0", "number 7"), encoding="utf-8")
+    kept = (world / "metadata.csv").rename(tmp_path / "kept.csv")
+    try:
+        (tmp_path / "other.csv").rename(world / "metadata.csv")
+        with pytest.raises(TuningError, match=r"content of.clips"):
+            finetune(recipe, resume=True)
+    finally:
+        kept.rename(world / "metadata.csv")
+
+
+def test_full_fine_tuning_learns_and_leaves_a_checkpoint(world: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(
+        world,
+        tmp_path / "run",
+        "lora=null",
+        "train.steps=12",
+        "train.learning_rate=2e-3",
+        "train.ema_decay=null",
+        "data.held_out=0",
+        "dropout.text=0",
+        "flow.motion_share=0",
+    )
+    finetune(recipe)
+    losses = [row["loss"] for row in rows(tmp_path / "run")]
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
+    tuned = load_generator(tmp_path / "run/generator")
+    base = load_generator(world / "generator")
+    state = load_file(tmp_path / "run/checkpoints/step-000012/adapter.safetensors")
+    for name, p in tuned.transformer.named_parameters():
+        assert torch.equal(p, state[name])
+    assert not torch.equal(tuned.transformer.proj.weight, base.transformer.proj.weight)
+    assert torch.equal(
+        tuned.encode_prompts(["a"], [""]).positive, base.encode_prompts(["a"], [""]).positive
+    )
+
+
+def test_an_inpaint_model_from_a_text_model(world: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(
+        world,
+        tmp_path / "run",
+        "lora=null",
+        "generator.channels=33",
+        "train.steps=2",
+        "dropout.zeroed=0",
+    )
+    finetune(recipe)
+    tuned = load_generator(tmp_path / "run/generator", text_encoder=False)
+    assert tuned.kind.name == "inpaint"
+    assert tuned.transformer.proj.weight[:, 16:].abs().max() > 0
+
+
+def test_a_reward_tuning_starts_from_the_lora_of_a_run(
+    world: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    write_world(tmp_path)  # its generator is the same checkpoint
+    recipe = tiny_recipe(tmp_path, tmp_path / "out", f"lora.init={whole_run}")
+    parts = load_parts(recipe, torch.device("cpu"), 2, silent)
+    ema = load_file(whole_run / "checkpoints/step-000006/ema.safetensors")
+    own = adapter_state(parts.sampler.generator.transformer)
+    assert all(torch.equal(own[name], ema[name]) for name in ema)
+    assert "lora.init" in parts.fingerprints  # a resume with another LoRA is refused
