@@ -12,7 +12,7 @@ from reward_tuning.errors import TuningError
 def calibrate(
     recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key.sub=value, such as sampling.steps=16")
+        list[str] | None, typer.Argument(help="key.sub=value, such as evaluation.steps=16")
     ] = None,
     prompts: Annotated[
         int | None,

@@ -45,9 +45,16 @@ def generate(
     seed: Annotated[
         int, typer.Option(min=0, help="Of the first clip's noise; each further clip one more.")
     ] = 0,
-    frames: Annotated[int | None, typer.Option(min=1, help="4k + 1; 1 is a picture.")] = None,
-    height: Annotated[int | None, typer.Option(min=16, help="A multiple of 16.")] = None,
-    width: Annotated[int | None, typer.Option(min=16, help="A multiple of 16.")] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="4k + 1; 1 is a picture. Default: 9 for tiny, else 49."),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=16, help="A multiple of 16. Default: 64 for tiny, else 384.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=16, help="A multiple of 16. Default: 64 for tiny, else 672.")
+    ] = None,
     image: Annotated[
         Path | None,
         typer.Option(help="First frame (inpaint checkpoint).", rich_help_panel=FOLLOWED),
