@@ -82,6 +82,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
     for path, judge in judges:
         yield from judge_conflicts(path, judge, sampling)
+        yield from too_few_frames(path, judge, sampling, sections.get("train"))
     if method is not None:
         yield from latent_conflicts(method.kind == "prfl", judges)
         yield from reuse_conflicts(method, sections.get("train"))
@@ -256,6 +257,36 @@ def judge_conflicts(
         if texts.positive == texts.negative:
             text = "positive and negative are the same text"
             yield Conflict((*path, "relative"), texts.positive, text)
+
+
+def too_few_frames(
+    path: tuple[str | int, ...],
+    judge: JudgeSection,
+    sampling: SamplingSection | None,
+    train: TrainSection | None,
+) -> Iterator[Conflict]:
+    """Check that a judge that compares frames is shown enough of them, in training at every step.
+
+    A window of decoded latents may begin with the first one, which is a single frame.
+    """
+    if not isinstance(judge, FramesSection):
+        return
+    least = judge.least_frames
+    needs = f"a judge of kind {judge.kind} compares frames and needs at least {least} of a clip"
+    if judge.frames != "all" and judge.frames < least:
+        yield Conflict((*path, "frames"), judge.frames, f"{needs}; give more, or all")
+    if sampling is not None and sampling.frames < least:
+        yield Conflict((*path, "kind"), judge.kind, f"{needs}; sampling.frames={sampling.frames}")
+    elif isinstance(judge, RewardSection) and train is not None and train.decoded != "all":
+        shown = TIME_STRIDE * (train.decoded_latents - 1) + 1
+        if shown < least:
+            yield Conflict(
+                (*path, "kind"),
+                judge.kind,
+                f"{needs}; train.decoded={train.decoded} with train.decoded_latents="
+                f"{train.decoded_latents} may show it {shown}: set train.decoded=all, or more "
+                "latents",
+            )
 
 
 def drawn_frames_conflicts(

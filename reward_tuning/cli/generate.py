@@ -19,7 +19,7 @@ from reward_tuning.clip_names import (
 )
 from reward_tuning.condition_files import NOTHING, ConditionFiles, resolved
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import Prompt, read_prompts
+from reward_tuning.prompts import Prompt, half_letter, read_prompts
 
 FROM_VIDEO = 0.7  # the published script's strength where the whole video may change
 
@@ -220,6 +220,9 @@ def generate(
 
 
 def _prompts(given: Sequence[str], file: Path | None, files: ConditionFiles) -> list[Prompt]:
+    for text in given:
+        if wrong := half_letter(text):
+            raise TuningError(f"--prompt: {wrong}")
     prompts = [Prompt(text, text) for text in given]
     if file is not None:
         prompts += read_prompts(file)
