@@ -121,7 +121,7 @@ class MotionFlowSection(FramesSection):
 
     @property
     def least_frames(self) -> int:
-        """the energy needs more."""
+        """The energy needs more than the flow."""
         return 5 if self.energy else 4
 
 
