@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.clip_files import find_clips, with_prompts
 from reward_tuning.errors import TuningError
@@ -81,14 +82,12 @@ def score(
         )
     files = with_prompts(find_clips(clips), prompt=prompt, prompts_file=prompts_file)
 
-    import torch
-
     from reward_tuning.cli.display import Display
     from reward_tuning.progress import ProgressEvent
     from reward_tuning.scoring import file_judges, score_clips
     from reward_tuning.text_limits import truncation_notes
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = chosen_device(device)
     with Display() as progress:
         progress(ProgressEvent("loading", phase="judges"))
         judges = file_judges(sections, place)
