@@ -137,9 +137,9 @@ def resolved(values: Mapping[str, Any], folder: Path) -> ConditionFiles:
         TuningError: A file is not there, or no file has such a name.
     """
 
-    def place(value: str) -> str:
-        if fault := file_name_fault(value):
-            raise TuningError(f"{value[:60]!r}: {fault}")
+    def place(value: str | Path) -> str:
+        if fault := file_name_fault(str(value)):
+            raise TuningError(f"{str(value)[:60]!r}: {fault}")
         return str((folder / Path(value).expanduser()).resolve())
 
     found: dict[str, Any] = {}

@@ -43,7 +43,10 @@ def generate(
     ] = 0.0,
     negative_prompt: Annotated[str, typer.Option(help="Of the negative branch.")] = "",
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the first clip's noise; each further clip one more.")
+        int,
+        typer.Option(
+            min=0, max=2**62, help="Of the first clip's noise; each further clip one more."
+        ),
     ] = 0,
     frames: Annotated[int | None, typer.Option(min=1, help="4k + 1; 1 is a picture.")] = None,
     height: Annotated[int | None, typer.Option(min=16, help="A multiple of 16.")] = None,
@@ -185,7 +188,7 @@ def generate(
         },
         Path(),
     )
-    prompts = _prompts(prompt or [], prompts_file, files)
+    prompts = _prompts(prompt or [], negative_prompt, prompts_file, files)
     shares = [_strength(strength, one.files) for one in prompts]
     for one, share in zip(prompts, shares, strict=True):
         one.files.check(share)
@@ -219,10 +222,12 @@ def generate(
         (output / ABOUT).write_text(text, encoding="utf-8")
 
 
-def _prompts(given: Sequence[str], file: Path | None, files: ConditionFiles) -> list[Prompt]:
-    for text in given:
+def _prompts(
+    given: Sequence[str], negative: str, file: Path | None, files: ConditionFiles
+) -> list[Prompt]:
+    for text in [*given, negative]:
         if wrong := half_letter(text):
-            raise TuningError(f"--prompt: {wrong}")
+            raise TuningError(f"--prompt, --negative-prompt: {wrong}")
     prompts = [Prompt(text, text) for text in given]
     if file is not None:
         prompts += read_prompts(file)

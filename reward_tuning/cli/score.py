@@ -1,7 +1,9 @@
 """`reward-tuning score`: what judges say of clips on the disk."""
 
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,7 +90,8 @@ def score(
     from reward_tuning.text_limits import truncation_notes
 
     place = chosen_device(device)
-    with Display() as progress:
+    # a judge of one's own may print; stdout is for the result alone
+    with contextlib.redirect_stdout(sys.stderr), Display() as progress:
         progress(ProgressEvent("loading", phase="judges"))
         judges = file_judges(sections, place)
         texts = [file.prompt for file in files if file.prompt is not None]

@@ -140,3 +140,22 @@ def test_a_clip_without_pictures_is_not_written(tmp_path: Path, value: float) ->
     with pytest.raises(TuningError, match="NaN or infinity"):
         write_clip(torch.full((1, 3, 16, 16), value), tmp_path / "clip.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_judge_that_prints_leaves_the_result_alone(run: Any, clip: Path) -> None:
+    own = clip.parent / "own.py"
+    own.write_text(
+        "class Own:\n    def __call__(self, frames, prompts):\n"
+        "        print('hello')\n        return frames.mean((1, 2, 3, 4))\n"
+    )
+    done = run("score", clip, "--reward", f"python:{own}", "--prompt", "a", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["clips"]) == 1
+    assert "hello" in done.err
+
+
+def test_an_image_by_its_path(run: Any, clip: Path) -> None:
+    words = ("generate", "--prompt", "a", "--output", clip.parent / "b.mp4", "--image", clip)
+    done = run(*words)
+    assert done.code == 2
+    assert "inpaint" in done.err  # the embedded checkpoint follows text alone
