@@ -17,6 +17,7 @@ from reward_tuning.judge_sections import (
     FramesSection,
     HeldOutSection,
     JudgeSection,
+    QwenSection,
     RandomFrames,
     RewardSection,
     TwoTowerSection,
@@ -252,11 +253,22 @@ def judge_conflicts(
     drawn = judge.over_frames if isinstance(judge, EachFrameSection) else None
     if isinstance(drawn, RandomFrames):
         yield from drawn_frames_conflicts((*path, "over_frames"), drawn, judge, asked, most)
+    if isinstance(judge, QwenSection):
+        yield from qwen_conflicts(path, judge)
     if isinstance(judge, TwoTowerSection) and judge.relative is not None:
         texts = judge.relative
         if texts.positive == texts.negative:
             text = "positive and negative are the same text"
             yield Conflict((*path, "relative"), texts.positive, text)
+
+
+def qwen_conflicts(path: tuple[str | int, ...], judge: QwenSection) -> Iterator[Conflict]:
+    """Check how a judge on Qwen2-VL wants its clips."""
+    if judge.count is not None and judge.fps is not None:
+        yield Conflict((*path, "fps"), judge.fps, f"not with count={judge.count}; leave one out")
+    low, high = judge.min_pixels, judge.max_pixels
+    if low is not None and high is not None and low > high:
+        yield Conflict((*path, "min_pixels"), low, f"above max_pixels={high}")
 
 
 def too_few_frames(
