@@ -1,13 +1,19 @@
 """Which clips a person means, and which prompt belongs to each: files, folders, prompt files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import MOST_TOLD, REWARD_TEXT, TEXT, misspelt
+from reward_tuning.prompts import (
+    MOST_TOLD,
+    REWARD_TEXT,
+    TEXT,
+    half_letter,
+    json_row,
+    misspelt,
+    text_fault,
+)
 
 ENDINGS = (".mp4", ".webm", ".gif", ".png", ".jpg", ".jpeg")  # what `clips.read_clip` reads
 FILE = "file"
@@ -79,6 +85,8 @@ def with_prompts(
     Raises:
         TuningError: A prompt file is missing or damaged, each bad line with its number.
     """
+    if prompt is not None and (wrong := half_letter(prompt)):
+        raise TuningError(f"--prompt: {wrong}")
     if prompt is not None:
         return [ClipFile(path, prompt) for path in paths]
     given = {} if prompts_file is None else read_file_prompts(prompts_file)
@@ -147,9 +155,9 @@ def _note(path: Path) -> str | None:
 def _row(line: str) -> tuple[str, str] | str:
     """File and text of a line, or what is wrong with it."""
     try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg} at column {error.colno}"
+        row = json_row(line)
+    except TuningError as error:
+        return str(error)
     if not isinstance(row, dict):
         return f'got {line.strip()[:60]}; wanted: {{"{FILE}": "clip.mp4", "{TEXT}": "..."}}'
     wrong = misspelt(row)
@@ -159,6 +167,6 @@ def _row(line: str) -> tuple[str, str] | str:
         value = row.get(key)
         if key not in row:
             return f"the key `{key}` is missing"
-        if not (isinstance(value, str) and value.strip()):
-            return f"{key} is {json.dumps(value, ensure_ascii=False)}; a text is wanted"
+        if wrong := text_fault(key, value):
+            return wrong
     return str(row[FILE]), str(row.get(REWARD_TEXT, row[TEXT])).strip()

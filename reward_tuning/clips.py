@@ -34,13 +34,18 @@ def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int
         enlarge: Whole factor by which each pixel is repeated, to see small clips.
 
     Raises:
-        TuningError: Another ending, another shape, or the disk is full.
+        TuningError: Another ending, another shape, frames that are not finite, or the disk is full.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise TuningError(f"clip {path}: ending {path.suffix!r}; allowed: {', '.join(ENDINGS)}")
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise TuningError(f"clip {path}: got {tuple(frames.shape)}; wanted (frames, 3, H, W)")
+    if not bool(frames.isfinite().all()):
+        raise TuningError(
+            f"clip {path}: its frames hold NaN or infinity, so there is no picture to write; "
+            "sample in float32, with a smaller guidance scale"
+        )
     video = _bytes(frames, enlarge)
     if path.suffix == ".png":
         strip = video.transpose(1, 0, 2, 3).reshape(video.shape[1], -1, 3)

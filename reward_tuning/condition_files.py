@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.errors import TuningError
+from reward_tuning.section_types import file_name_fault
 
 POSE_ENDING = ".txt"
 _FILES = ("image", "end_image", "video", "mask", "extend", "reference", "trajectory")
@@ -133,10 +134,12 @@ def resolved(values: Mapping[str, Any], folder: Path) -> ConditionFiles:
         folder: That relative paths start from.
 
     Raises:
-        TuningError: A file is not there.
+        TuningError: A file is not there, or no file has such a name.
     """
 
-    def place(value: str) -> str:
+    def place(value: str | Path) -> str:
+        if fault := file_name_fault(str(value)):
+            raise TuningError(f"{str(value)[:60]!r}: {fault}")
         return str((folder / Path(value).expanduser()).resolve())
 
     found: dict[str, Any] = {}

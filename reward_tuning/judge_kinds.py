@@ -105,6 +105,11 @@ class MotionEnergySection(FramesSection):
 
     kind: Literal["motion_energy"]
 
+    @property
+    def least_frames(self) -> int:
+        """What its low pass in time needs."""
+        return 5
+
 
 class MotionFlowSection(FramesSection):
     """How fast, in pixels a frame, from a soft cost volume; and a little energy."""
@@ -114,11 +119,21 @@ class MotionFlowSection(FramesSection):
         default=5.0, ge=0.0, description="Pixels that a motion energy of 1 counts; 0 = flow alone"
     )
 
+    @property
+    def least_frames(self) -> int:
+        """The energy needs more than the flow."""
+        return 5 if self.energy else 4
+
 
 class FlickerSection(FramesSection):
     """Minus the change between frames that the next frame takes back."""
 
     kind: Literal["flicker"]
+
+    @property
+    def least_frames(self) -> int:
+        """A frame with one before and one behind it."""
+        return 3
 
 
 class ConsistencySection(NetworkSection, FramesSection, FileSection):
@@ -133,6 +148,11 @@ class ConsistencySection(NetworkSection, FramesSection, FileSection):
         default=None, description="Frames encoded at a time, to save memory; null = all of a clip"
     )
 
+    @property
+    def least_frames(self) -> int:
+        """A frame and the one before it."""
+        return 2
+
 
 class VJepa2Section(NetworkSection, FramesSection, FileSection):
     """Minus V-JEPA 2's surprise. A still surprises least: only beside a judge of motion."""
@@ -146,6 +166,11 @@ class VJepa2Section(NetworkSection, FramesSection, FileSection):
         description="Foretell the beginning from the end, too: a gradient to each frame",
     )
 
+    @property
+    def least_frames(self) -> int:
+        """More than one of its tubelets, of 2 frames in every published file."""
+        return 3
+
 
 class DynamicDegreeSection(FramesSection, FileSection):
     """VBench's dynamic degree by RAFT; only measures."""
@@ -154,6 +179,11 @@ class DynamicDegreeSection(FramesSection, FileSection):
 
     kind: Literal["dynamic_degree"]
     fps: float = Field(default=8.0, gt=0.0, description="Frames a second of the clips")
+
+    @property
+    def least_frames(self) -> int:
+        """Two, between which something moves."""
+        return 2
 
 
 class SharpnessSection(FramesSection):

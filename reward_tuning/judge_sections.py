@@ -151,6 +151,11 @@ class FramesSection(JudgeSection):
         "(exact); null = all at once",
     )
 
+    @property
+    def least_frames(self) -> int:
+        """Frames of a clip that it needs; the judge itself refuses fewer."""
+        return 1
+
     def judged_frames(self, frames: int) -> list[int]:
         """Return the positions of the judged frames in a clip of so many frames.
 

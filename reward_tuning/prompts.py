@@ -105,9 +105,9 @@ def _jsonl(text: str, folder: Path) -> Found:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield number, f"not valid JSON: {error.msg} at column {error.colno}"
+            row = json_row(line)
+        except TuningError as error:
+            yield number, str(error)
             continue
         if not isinstance(row, dict):
             yield number, f'got {line.strip()[:60]}; an object is wanted: {{"{TEXT}": "..."}}'
@@ -148,6 +148,38 @@ def _csv(text: str, folder: Path) -> Found:
         yield rows.line_num, f"not valid CSV: {error}"
 
 
+def half_letter(text: str) -> str | None:
+    """Tell of half a letter (a lone surrogate), which no tokenizer reads and no file takes.
+
+    JSON may hold one as an escape, and the command line where it is not UTF-8.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return f"{text!a} holds half a letter (a lone surrogate); give the text as UTF-8"
+    return None
+
+
+def text_fault(key: str, value: Any) -> str | None:
+    """Tell what is wrong with the value of a key that wants a text."""
+    if not (isinstance(value, str) and value.strip()):
+        return f"{key} is {json.dumps(value, ensure_ascii=False)}; a text is wanted"
+    wrong = half_letter(value)
+    return None if wrong is None else f"{key} {wrong}"
+
+
+def json_row(line: str) -> Any:
+    """Read a line of a jsonl file.
+
+    Raises:
+        TuningError: It is no JSON.
+    """
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TuningError(f"not valid JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise TuningError("not valid JSON: too deeply nested") from error
+
+
 def misspelt(keys: Sequence[str] | dict[str, Any]) -> str | None:
     """Tell which key looks like a misspelling of ours; it would change the training in silence."""
     for key in keys:
@@ -162,8 +194,8 @@ def _prompt(row: dict[str, Any], folder: Path, wrong: str | None) -> Prompt | st
     if wrong is None and TEXT not in row:
         wrong = f"the key `{TEXT}` is missing"
     for key, value in ((TEXT, text), (REWARD_TEXT, reward_text)):
-        if wrong is None and key in row and not (isinstance(value, str) and value.strip()):
-            wrong = f"{key} is {json.dumps(value, ensure_ascii=False)}; a text is wanted"
+        if wrong is None and key in row:
+            wrong = text_fault(key, value)
     if wrong is not None:
         return wrong
     assert isinstance(text, str)

@@ -17,6 +17,7 @@ from reward_tuning.judge_sections import (
     FramesSection,
     HeldOutSection,
     JudgeSection,
+    QwenSection,
     RandomFrames,
     RewardSection,
     TwoTowerSection,
@@ -82,6 +83,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
     for path, judge in judges:
         yield from judge_conflicts(path, judge, sampling)
+        yield from too_few_frames(path, judge, sampling, sections.get("train"))
     if method is not None:
         yield from latent_conflicts(method.kind == "prfl", judges)
         yield from reuse_conflicts(method, sections.get("train"))
@@ -251,11 +253,52 @@ def judge_conflicts(
     drawn = judge.over_frames if isinstance(judge, EachFrameSection) else None
     if isinstance(drawn, RandomFrames):
         yield from drawn_frames_conflicts((*path, "over_frames"), drawn, judge, asked, most)
+    if isinstance(judge, QwenSection):
+        yield from qwen_conflicts(path, judge)
     if isinstance(judge, TwoTowerSection) and judge.relative is not None:
         texts = judge.relative
         if texts.positive == texts.negative:
             text = "positive and negative are the same text"
             yield Conflict((*path, "relative"), texts.positive, text)
+
+
+def qwen_conflicts(path: tuple[str | int, ...], judge: QwenSection) -> Iterator[Conflict]:
+    """Check how a judge on Qwen2-VL wants its clips."""
+    if judge.count is not None and judge.fps is not None:
+        yield Conflict((*path, "fps"), judge.fps, f"not with count={judge.count}; leave one out")
+    low, high = judge.min_pixels, judge.max_pixels
+    if low is not None and high is not None and low > high:
+        yield Conflict((*path, "min_pixels"), low, f"above max_pixels={high}")
+
+
+def too_few_frames(
+    path: tuple[str | int, ...],
+    judge: JudgeSection,
+    sampling: SamplingSection | None,
+    train: TrainSection | None,
+) -> Iterator[Conflict]:
+    """Check that a judge that compares frames is shown enough of them, in training at every step.
+
+    A window of decoded latents may begin with the first one, which is a single frame.
+    """
+    if not isinstance(judge, FramesSection):
+        return
+    least = judge.least_frames
+    needs = f"a judge of kind {judge.kind} compares frames and needs at least {least} of a clip"
+    if judge.frames != "all" and judge.frames < least:
+        yield Conflict((*path, "frames"), judge.frames, f"{needs}; give more, or all")
+    if sampling is not None and sampling.frames < least:
+        yield Conflict((*path, "kind"), judge.kind, f"{needs}; sampling.frames={sampling.frames}")
+    elif isinstance(judge, RewardSection) and train is not None and train.decoded != "all":
+        shown = TIME_STRIDE * (train.decoded_latents - 1) + 1
+        if shown < least:
+            yield Conflict(
+                (*path, "kind"),
+                judge.kind,
+                f"{needs}; train.decoded={train.decoded} with train.decoded_latents="
+                f"{train.decoded_latents} may show it {shown}: set train.decoded=all, or more "
+                "latents",
+            )
 
 
 def drawn_frames_conflicts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -88,13 +89,22 @@ class FileJudge:
     judge: FramedJudge
 
     def scores(self, clips: Tensor, prompts: Sequence[str]) -> list[float | None]:
-        """Score `(b, f, 3, H, W)`; None where f is too few for it."""
+        """Score `(b, f, 3, H, W)`; None where f is too few for it.
+
+        Raises:
+            TuningError: A score is not finite, which no table and no JSON can hold.
+        """
         positions = tuple(self.section.judged_frames(clips.shape[1]))
         reward = self.judge.reward
         if isinstance(reward, VideoReward) and len(positions) < reward.least_frames:
             return [None] * len(clips)
         framed = replace(self.judge, positions=positions)
         found: list[float | None] = framed.scores(clips, prompts).tolist()
+        if not all(math.isfinite(score) for score in found if score is not None):
+            raise TuningError(
+                f"the judge {self.judge.label} gave {found}, which are no scores: its weights are "
+                "damaged, or too large for its dtype; load it in float32, or fetch its file again"
+            )
         return found
 
 

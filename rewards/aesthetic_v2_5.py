@@ -7,7 +7,6 @@ evaluation it is one affine map.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from rewards.aesthetic import AestheticReward, filled_head, find_tower
 from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
 from rewards.clip_tower import TowerOptions, unit_length
 from rewards.errors import RewardError
+from rewards.json_text import json_object
 from rewards.open_clip_models import LOW_PRECISION
 from rewards.preprocess import Preprocess
 from rewards.shared_towers import TowerPool, derived
@@ -147,7 +147,7 @@ def find_config(
     """
     inside = checkpoint.metadata.get("architecture")
     if given is None and inside is not None:
-        given = json.loads(inside)
+        given = json_object(inside, f"the architecture in {checkpoint.path}")
     if given is None and checkpoint.published is not None:
         given = checkpoint.published.architecture
     if given is None:

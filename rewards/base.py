@@ -51,6 +51,11 @@ def check_input(frames: Tensor, prompts: Sequence[str]) -> None:
     Raises:
         RewardError: says what is wrong, the value it got, and the next step.
     """
+    if not isinstance(frames, Tensor):
+        raise RewardError(
+            f"frames are a {type(frames).__name__}; a judge takes a tensor. Call torch.from_numpy "
+            "on an array."
+        )
     if frames.ndim != 5 or frames.shape[2] != 3:
         raise RewardError(
             f"frames have shape {tuple(frames.shape)}; a judge takes (batch, frames, 3, height, "
@@ -84,6 +89,12 @@ def check_prompts(prompts: Sequence[str], clips: int) -> None:
         raise RewardError(f"{len(prompts)} prompts for {clips} clips; give one prompt a clip.")
     if isinstance(prompts, str) or not all(isinstance(p, str) and p.strip() for p in prompts):
         raise RewardError("every prompt must be a non-empty text; give a list with one a clip.")
+    for prompt in prompts:
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise RewardError(
+                f"the prompt {prompt!r} holds half a letter (a lone surrogate), which no tokenizer "
+                "reads. Save the prompts as UTF-8."
+            )
 
 
 class _Chunked(torch.autograd.Function):

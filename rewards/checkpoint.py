@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
 import zipfile
@@ -18,6 +19,17 @@ from rewards.errors import RewardError
 from rewards.published import PUBLISHED, PublishedFile, fetch_command, published
 
 SHIPPED = Path(__file__).parent / "weights"
+UNPICKLED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    zipfile.BadZipFile,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
+"""What torch's own unpickler, which runs no code, raises on bytes that are no pickle."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +74,9 @@ def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:
     """
     text = str(checkpoint)
     for place in (SHIPPED / text, (folder or Path()) / Path(text).expanduser()):
-        if place.is_file():
-            return place
+        with contextlib.suppress(OSError):  # a name longer than any file's
+            if place.is_file():
+                return place
     hub = HubFile.of(text)
     if hub is None or (found := _in_hub_cache(hub)) is None:
         raise RewardError(_missing(text, folder, hub))
@@ -190,7 +203,8 @@ def check_keys(
         path: the file, for the message.
 
     Raises:
-        RewardError: a name is missing, unknown, or has another shape.
+        RewardError: a name is missing, unknown, has another shape, or holds NaN, which would make
+            every score NaN.
     """
     problems = []
     if missing := sorted(set(expected) - set(state)):
@@ -204,11 +218,19 @@ def check_keys(
     ]
     if shapes:
         problems.append(f"{len(shapes)} of another shape: {_some(shapes)}")
+    if undefined := [name for name in expected if name in state and _holds_nan(state[name])]:
+        problems.append(f"{len(undefined)} with NaN in them: {_some(undefined)}")
     if problems:
         raise RewardError(
             f"{path} does not fit {what}: {'; '.join(problems)}. Check that the file belongs to "
             "this kind of judge and to this architecture."
         )
+
+
+def _holds_nan(tensor: Tensor) -> bool:
+    if tensor.is_meta or not tensor.is_floating_point():
+        return False
+    return bool(tensor.isnan().any())
 
 
 def _some(names: Iterable[str], count: int = 3) -> str:
@@ -273,12 +295,14 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             "Such a file can run code when it is loaded and is refused; ask its author for "
             "a state dict, or fetch it again if it was cut off."
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except UNPICKLED as error:
         raise RewardError(_damaged(path, error)) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not loaded:
         raise RewardError(f"{path} holds a {type(loaded).__name__} instead of named tensors.")
+    if numbers := [repr(k) for k in loaded if not isinstance(k, str)]:
+        raise RewardError(f"{path} holds tensors without names: {_some(numbers)}.")
     if others := [str(k) for k, v in loaded.items() if not isinstance(v, Tensor)]:
         raise RewardError(f"{path} holds more than tensors: {_some(others)}.")
     return dict(loaded)

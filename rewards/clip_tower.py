@@ -22,6 +22,7 @@ from rewards.checkpoint import Checkpoint, check_keys
 from rewards.clip_tokenizers import build_tokenizer
 from rewards.errors import RewardError
 from rewards.hf_clip_keys import is_transformers_layout, to_open_clip
+from rewards.json_text import json_object
 from rewards.open_clip_models import (
     Architecture,
     build_model,
@@ -208,7 +209,7 @@ def find_architecture(
     if inside is None and beside is not None:
         inside = json.dumps(beside["model_cfg"])
     if inside is not None:
-        own = json.loads(inside)
+        own = json_object(inside, f"the architecture in {checkpoint.path}")
         if "vision_cfg" not in own:
             raise RewardError(
                 f"{checkpoint.path} is of the kind {checkpoint.metadata.get('kind')!r} and has no "

@@ -6,7 +6,6 @@ kept: a frame costs one pass of the vision tower and one of the text tower.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from rewards.checkpoint import Checkpoint, load_checkpoint, resolve, verify
 from rewards.clip import clip_preprocess
 from rewards.clip_tower import unit_length
 from rewards.errors import RewardError
+from rewards.json_text import json_object
 from rewards.preprocess import Preprocess
 from rewards.published import published
 from rewards.wordpiece import WordPiece
@@ -154,7 +154,9 @@ def find_blip_architecture(
     """
     inside = checkpoint.metadata.get("architecture")
     if inside is not None:
-        return check_architecture(json.loads(inside), str(checkpoint.path))
+        return check_architecture(
+            json_object(inside, f"the architecture in {checkpoint.path}"), str(checkpoint.path)
+        )
     if given is None:
         return PUBLISHED_ARCHITECTURE
     if not isinstance(given, Mapping):

@@ -7,7 +7,6 @@ the generator's first blocks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -26,6 +25,7 @@ from rewards.checkpoint import (
 from rewards.clip_tokenizers import build_tokenizer
 from rewards.clip_tower import TextTower, unit_length
 from rewards.errors import RewardError
+from rewards.json_text import json_object
 from rewards.latent_tower import LatentTextModel, build_latent_model
 
 
@@ -193,7 +193,9 @@ def _built(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> 
                 f"{checkpoint.path} does not say its {entry}; make it again with reward-tuning "
                 "pretrain tiny --only latent-clip."
             )
-    architecture = json.loads(checkpoint.metadata["architecture"])
+    architecture = json_object(
+        checkpoint.metadata["architecture"], f"the architecture in {checkpoint.path}"
+    )
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
         model = build_latent_model(architecture)
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}

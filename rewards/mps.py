@@ -7,7 +7,6 @@ model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from rewards.checkpoint import Checkpoint, load_checkpoint
 from rewards.clip_tokenizers import Tokenizer, build_transformers_tokenizer
 from rewards.clip_tower import unit_length
 from rewards.errors import RewardError
+from rewards.json_text import json_object
 from rewards.mps_network import (
     PUBLISHED_ARCHITECTURE,
     MpsArchitecture,
@@ -226,7 +226,9 @@ def find_mps_architecture(
     """
     inside = checkpoint.metadata.get("architecture")
     if inside is not None:
-        return check_architecture(json.loads(inside), str(checkpoint.path))
+        return check_architecture(
+            json_object(inside, f"the architecture in {checkpoint.path}"), str(checkpoint.path)
+        )
     if given is None:
         return PUBLISHED_ARCHITECTURE
     if not isinstance(given, Mapping):

@@ -41,7 +41,7 @@ class OwnJudge(VideoReward):
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """What the callable returns, checked: ``(b,)``."""
-        scores = self.score(frames, prompts)
+        scores = _called(lambda: self.score(frames, prompts), frames, self.who)
         check_scores(scores, frames, (len(frames),), self.who, trained=not self.evaluation_only)
         return scores
 
@@ -120,6 +120,34 @@ def check_scores(
         )
 
 
+def _called(score: Callable[[], Any], frames: Tensor, who: str) -> Any:
+    """What a judge returns; its exceptions told with their line.
+
+    Raises:
+        RewardError: it raised something, or changed the frames, which other judges see too.
+    """
+    before = frames._version
+    try:
+        scores = score()
+    except (RewardError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the user's code does wrong
+        raise RewardError(f"{who} stopped with {_fault(error)}.") from error
+    if frames._version != before:
+        raise RewardError(
+            f"{who} changed its frames in place, and other judges look at the same ones; work on "
+            "frames.clone(), or without operations that end in _."
+        )
+    return scores
+
+
+def _fault(error: BaseException) -> str:
+    """Type, text and line of an exception."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = error.lineno if isinstance(error, SyntaxError) else last.lineno
+    return f"{type(error).__name__}: {error} (line {line} of {Path(last.filename).name})"
+
+
 def _run(path: Path) -> dict[str, Any]:
     """The names that a file defines."""
     spec = importlib.util.spec_from_file_location(f"reward_of_{path.stem}", path)
@@ -128,7 +156,7 @@ def _run(path: Path) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code does wrong, said with its line
+    except (Exception, SystemExit) as error:  # whatever the user's code does wrong
         lines = [one.lineno for one in traceback.extract_tb(error.__traceback__)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
         raise RewardError(
@@ -165,6 +193,10 @@ def _made(path: Path, own: type[Any], options: dict[str, Any]) -> Judge:
         raise RewardError(
             f"{who} cannot be made with the options {options}: {error}. It takes: {takes}."
         ) from error
+    except RewardError:
+        raise
+    except Exception as error:
+        raise RewardError(f"{who} cannot be made: {_fault(error)}.") from error
     if isinstance(made, Judge):
         return made
     if not callable(made):
@@ -180,7 +212,7 @@ def _checked(own: type[Any], who: str) -> type[Any]:
 
     def checked(name: str, dimensions: int) -> Callable[..., Tensor]:
         def call(self: Any, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-            scores: Tensor = getattr(own, name)(self, frames, prompts)
+            scores: Tensor = _called(lambda: getattr(own, name)(self, frames, prompts), frames, who)
             shape = tuple(frames.shape[:dimensions])
             check_scores(scores, frames, shape, who, trained=not self.evaluation_only)
             return scores

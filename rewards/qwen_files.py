@@ -7,7 +7,6 @@ speaks the new ones.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from rewards.checkpoint import SHIPPED, check_keys
 from rewards.errors import RewardError
+from rewards.json_text import json_file
 from rewards.published import published
 from rewards.torchvision_import import ensure_torchvision_importable
 
@@ -153,7 +153,10 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
     files = sorted(folder.glob("*.safetensors"))
     if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        named = json_file(index).get("weight_map")
+        if not isinstance(named, dict):
+            raise RewardError(f"{index} has no weight_map: it is damaged. Fetch the folder again.")
+        names = set(named.values())
         files = [folder / name for name in sorted(names)]
     lost = [path.name for path in files if not path.is_file()]
     if lost or not files:
@@ -187,7 +190,7 @@ def read_config(folder: Path, vocabulary: int | None = None) -> Any:
     ensure_torchvision_importable()
     from transformers import Qwen2VLConfig
 
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    said = json_file(folder / "config.json")
     if said.get("model_type") != "qwen2_vl":
         raise RewardError(
             f"{folder} holds a {said.get('model_type')!r}; this judge needs a qwen2_vl (Qwen2-VL, "
@@ -282,14 +285,16 @@ def load_tokenizer(folder: Path, special: Iterable[str] = ()) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # the last three: JSON that is valid and no tokenizer
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RewardError(
-            f"the tokenizer in {folder} cannot be loaded ({str(error).splitlines()[0]}). A judge "
+            f"the tokenizer in {folder} cannot be loaded ({reason}). A judge "
             "on Qwen2-VL needs its tokenizer beside its weights; copy or fetch it again."
         ) from error
     template = folder / "chat_template.json"
     if not tokenizer.chat_template and template.is_file():
-        tokenizer.chat_template = json.loads(template.read_text("utf-8"))["chat_template"]
+        tokenizer.chat_template = json_file(template).get("chat_template")
     if not tokenizer.chat_template:
         raise RewardError(
             f"the tokenizer in {folder} has no chat template, which questions are wrapped in. Add "

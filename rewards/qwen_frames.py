@@ -7,7 +7,6 @@ whole merged patches, PIL's bicubic (:mod:`rewards.preprocess`), and the process
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
+from rewards.json_text import json_file
 from rewards.preprocess import OPENAI_MEAN, OPENAI_STD, resized
 
 LONGEST_RATIO = 200
@@ -185,7 +185,12 @@ def frames_of_folder(folder: Path, options: Mapping[str, Any]) -> QwenFrames:
     Raises:
         RewardError: see :class:`QwenFrames`.
     """
-    vision = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vision_config"]
+    vision = json_file(folder / "config.json").get("vision_config")
+    if not isinstance(vision, dict):
+        raise RewardError(
+            f"{folder / 'config.json'} has no vision_config: it is damaged or of another model. "
+            "Fetch the folder again."
+        )
     frames = QwenFrames(
         patch_size=vision.get("patch_size", 14),
         merge_size=vision.get("spatial_merge_size", 2),
@@ -193,7 +198,7 @@ def frames_of_folder(folder: Path, options: Mapping[str, Any]) -> QwenFrames:
     )
     path = folder / "video_preprocessor_config.json"
     if path.is_file():
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json_file(path)
         size = said.get("size", {})
         found = {
             "mean": tuple(said["image_mean"]) if "image_mean" in said else None,

@@ -10,7 +10,6 @@ VQ and MQ stand before the prompt in the text and attention is causal: they do n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from rewards.base import VideoReward, check_input
 from rewards.checkpoint import check_keys, load_checkpoint
 from rewards.errors import RewardError
+from rewards.json_text import json_file
 from rewards.qwen_files import (
     EMBEDDING,
     build_model,
@@ -143,7 +143,7 @@ class VideoAlignConfig:
         Raises:
             RewardError: a field is missing, or the model is one that is read in another way.
         """
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json_file(path)
         try:
             data, model, lora = (
                 said[key] for key in ("data_config", "model_config", "peft_lora_config")

@@ -9,7 +9,6 @@ A still is foretold best of all: never use this judge without a judge of motion 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from rewards.base import VideoReward
 from rewards.checkpoint import Checkpoint, check_keys, load_checkpoint
 from rewards.errors import RewardError
+from rewards.json_text import json_file, json_object
 from rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from rewards.torchvision_import import ensure_torchvision_importable
 
@@ -259,11 +259,11 @@ def recompute_blocks(model: Any) -> None:
 
 def _configuration(loaded: Checkpoint) -> Mapping[str, Any]:
     if "architecture" in loaded.metadata:
-        return json.loads(loaded.metadata["architecture"])
+        return json_object(loaded.metadata["architecture"], f"the architecture in {loaded.path}")
     path = loaded.path.with_name(CONFIG)
     if not path.is_file():
         raise RewardError(
             f"{path} is missing: it says which V-JEPA 2 the weights beside it are. Fetch it from "
             "where they came from (hf download ORG/NAME config.json)."
         )
-    return json.loads(path.read_text())
+    return json_file(path)

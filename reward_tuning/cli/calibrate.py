@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
 
@@ -42,13 +43,11 @@ def calibrate(
         wrong = "exists already" if write.exists() else "does not end in .yaml"
         raise TuningError(f"--write: {write} {wrong}; give a new .yaml file")
 
-    import torch
-
     from reward_tuning.calibration import calibrate as measure
     from reward_tuning.calibration import calibrated
     from reward_tuning.cli.display import Display
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = chosen_device(device)
     with Display() as progress:
         found = measure(loaded, place, prompts=prompts, progress=progress)
     filled, count = calibrated(loaded, found), found[0].clips

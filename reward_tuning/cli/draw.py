@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from base_model.shipped import shipped_checkpoints
+from reward_tuning.cli.devices import chosen_device
 from reward_tuning.condition_files import NOTHING
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn
@@ -142,7 +143,7 @@ def _loaded(
         kind = kind_of_checkpoint(local_folder(resolve_checkpoint(request.checkpoint)))
         for files in following:
             check_kind(files, kind)
-    device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(request.device)
     generator = load_generator(
         request.checkpoint,
         dtype=getattr(torch, request.dtype),

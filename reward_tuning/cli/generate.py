@@ -19,7 +19,7 @@ from reward_tuning.clip_names import (
 )
 from reward_tuning.condition_files import NOTHING, ConditionFiles, resolved
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import Prompt, read_prompts
+from reward_tuning.prompts import Prompt, half_letter, read_prompts
 
 FROM_VIDEO = 0.7  # the published script's strength where the whole video may change
 
@@ -43,7 +43,10 @@ def generate(
     ] = 0.0,
     negative_prompt: Annotated[str, typer.Option(help="Of the negative branch.")] = "",
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the first clip's noise; each further clip one more.")
+        int,
+        typer.Option(
+            min=0, max=2**62, help="Of the first clip's noise; each further clip one more."
+        ),
     ] = 0,
     frames: Annotated[
         int | None,
@@ -192,7 +195,7 @@ def generate(
         },
         Path(),
     )
-    prompts = _prompts(prompt or [], prompts_file, files)
+    prompts = _prompts(prompt or [], negative_prompt, prompts_file, files)
     shares = [_strength(strength, one.files) for one in prompts]
     for one, share in zip(prompts, shares, strict=True):
         one.files.check(share)
@@ -226,7 +229,12 @@ def generate(
         (output / ABOUT).write_text(text, encoding="utf-8")
 
 
-def _prompts(given: Sequence[str], file: Path | None, files: ConditionFiles) -> list[Prompt]:
+def _prompts(
+    given: Sequence[str], negative: str, file: Path | None, files: ConditionFiles
+) -> list[Prompt]:
+    for text in [*given, negative]:
+        if wrong := half_letter(text):
+            raise TuningError(f"--prompt, --negative-prompt: {wrong}")
     prompts = [Prompt(text, text) for text in given]
     if file is not None:
         prompts += read_prompts(file)

@@ -40,7 +40,8 @@ def judges_of_options(
     found: list[dict[str, Any]] = []
     for text in texts:
         data = _section(text)
-        keys = KINDS[data["kind"]].model_fields if data.get("kind") in KINDS else {}
+        kind = str(data.get("kind"))
+        keys = KINDS[kind].model_fields if kind in KINDS else {}
         wanted = {"chunk": chunk, "dtype": dtype}
         found.append({key: value for key, value in wanted.items() if key in keys} | data)
     _name_apart(found)
@@ -79,13 +80,13 @@ def _section(text: str) -> dict[str, Any]:
 
 def _name_apart(found: Sequence[dict[str, Any]]) -> None:
     """Name judges by their kind, and by their file too where there are several of a kind."""
-    kinds = Counter(data.get("kind") for data in found if "name" not in data)
+    kinds = Counter(str(data.get("kind")) for data in found if "name" not in data)
     for data in found:
-        several = kinds[data.get("kind")] > 1 and "checkpoint" in data
+        several = kinds[str(data.get("kind"))] > 1 and "checkpoint" in data
         label = f"{data.get('kind')}:{data['checkpoint']}" if several else data.get("kind")
         data.setdefault("name", label)
-    names = Counter(data["name"] for data in found)
-    if twice := [str(name) for name, count in names.items() if count > 1]:
+    names = Counter(str(data["name"]) for data in found)
+    if twice := [name for name, count in names.items() if count > 1]:
         raise TuningError(
             f"--reward: {', '.join(twice)} is given twice; name them apart, as in "
             "'{kind: hps, checkpoint: ..., name: mine}'"

@@ -1,12 +1,15 @@
 """`reward-tuning score`: what judges say of clips on the disk."""
 
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.clip_files import find_clips, with_prompts
 from reward_tuning.errors import TuningError
@@ -81,15 +84,14 @@ def score(
         )
     files = with_prompts(find_clips(clips), prompt=prompt, prompts_file=prompts_file)
 
-    import torch
-
     from reward_tuning.cli.display import Display
     from reward_tuning.progress import ProgressEvent
     from reward_tuning.scoring import file_judges, score_clips
     from reward_tuning.text_limits import truncation_notes
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with Display() as progress:
+    place = chosen_device(device)
+    # a judge of one's own may print; stdout is for the result alone
+    with contextlib.redirect_stdout(sys.stderr), Display() as progress:
         progress(ProgressEvent("loading", phase="judges"))
         judges = file_judges(sections, place)
         texts = [file.prompt for file in files if file.prompt is not None]

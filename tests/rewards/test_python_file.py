@@ -152,3 +152,34 @@ def test_a_class_and_its_own_base_are_one_judge(tmp_path: Path) -> None:
     judge = load_reward("python", write(tmp_path, text))
     x = frames(2, 3)
     torch.testing.assert_close(judge(x, ["a", "b"]), -x.mean(dim=(1, 2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise KeyError('boom')", r"stopped with KeyError: 'boom' \(line 3 of own\.py\)"),
+        ("frames.mul_(0); return frames.mean((1, 2, 3, 4))", "changed its frames in place"),
+    ],
+)
+def test_what_goes_wrong_while_it_scores_is_told(tmp_path: Path, body: str, told: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(f"class Own:\n    def __call__(self, frames, prompts):\n        {body}\n")
+    with pytest.raises(RewardError, match=told):
+        load_reward("python", path)(torch.rand(1, 2, 3, 8, 8), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
+        (
+            "class Own:\n    def __init__(self):\n        raise RuntimeError('no weights')\n",
+            r"cannot be made: RuntimeError: no weights \(line 3",
+        ),
+    ],
+)
+def test_what_goes_wrong_while_it_is_made_is_told(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    with pytest.raises(RewardError, match=told):
+        load_reward("python", path)
