@@ -21,12 +21,10 @@ def critic() -> QwenCritic:
 
 
 def test_right_answers_on_unseen_combinations(critic: QwenCritic) -> None:
-    # Measured on 200 clips: colour 0.99 in both languages, artefact 0.88; object and motion were
-    # not learned (0.53 to 0.57, chance is 0.5) and are not asserted.
+    # Measured on 200 clips: colour 1.00, object 0.98, motion 0.98, artefact 0.96; chance is 0.5.
     accuracy = critic_accuracy(critic, 60, seed=1)
-    assert accuracy["colour/en"] > 0.93
-    assert accuracy["colour/zh"] > 0.93
-    assert accuracy["artefact"] > 0.75
+    for aspect, share in accuracy.items():
+        assert share > (0.85 if aspect == "artefact" else 0.9), aspect
 
 
 def test_climbing_the_colour_score_turns_the_answer(critic: QwenCritic) -> None:
