@@ -191,7 +191,7 @@ def _check_prompts(clips: Sequence[ClipFile], judges: Sequence[FileJudge]) -> No
         for one in judges
         if not isinstance(one.judge.reward, FrozenJudge) or one.judge.reward.reads_text
     ]
-    missing = [clip.path for clip in clips if clip.prompt is None]
+    missing = [clip.path for clip in clips if not (clip.prompt or "").strip()]
     if readers and missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise TuningError(

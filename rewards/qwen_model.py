@@ -161,11 +161,21 @@ class QwenTower:
         Args:
             clips: ``(b, f, 3, H, W)`` in [0, 1], on the model's device.
             texts: k of :meth:`tokens` for each of the b clips.
+
+        Raises:
+            RewardError: they are longer than the model knows places.
         """
         features, grid = self.clip_features(clips)
         pad = self.tokenizer.convert_tokens_to_ids(PAD[self.medium])
         rows = [_pack(those, pad, grid) for those in texts]
         length = max(len(row.tokens) for row in rows)
+        most = max(int(row.places.max()) for row in rows) + 1
+        known = self.model.config.text_config.max_position_embeddings
+        if most > known:
+            raise RewardError(
+                f"a clip and its texts take {most:,} places of the Qwen2-VL, which knows {known:,}. "
+                "Give a shorter prompt (reward_prompt), fewer frames or fewer pixels."
+            )
         device = clips.device
         tokens = torch.tensor([row.padded(row.tokens, length, 0) for row in rows], device=device)
         parts = torch.tensor([row.padded(row.parts, length, -1) for row in rows], device=device)

@@ -99,6 +99,14 @@ def test_clips_are_found_by_name_and_once(folder: Path) -> None:
             find_clips([folder / source])
 
 
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_an_empty_prompt_is_none(command: Command, folder: Path, prompt: str) -> None:
+    reward = "clip:tiny/clip.safetensors"
+    code, _, said = command("score", str(folder / "b.gif"), "--prompt", prompt, "--reward", reward)
+    assert code == 2
+    assert "no prompt for" in said
+
+
 def test_where_prompts_come_from(folder: Path) -> None:
     paths = find_clips([folder])
     (folder / "a.txt").write_text("\ufeffa fox\n", encoding="utf-8")

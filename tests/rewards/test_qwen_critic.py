@@ -98,6 +98,8 @@ def test_bad_input() -> None:
         judge(clips(1), ["a <|video_pad|>"])
     with pytest.raises(RewardError, match="range over"):
         judge(clips(1) * 255, ["a"])
+    with pytest.raises(RewardError, match=r"places of the Qwen2-VL, which knows 512\. Give a shorter"):
+        judge(clips(1), ["a fox " * 600])
 
 
 def test_loading_and_sharing(tmp_path: Path) -> None:
