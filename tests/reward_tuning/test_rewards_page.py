@@ -36,6 +36,6 @@ def test_every_kind_has_a_row_in_both_tables() -> None:
 
 def test_judges_given_to_score_are_valid() -> None:
     given = re.findall(r"--reward ('[^']*'|\S+)", PAGE)
-    assert len(given) == 3
+    assert len(given) == 6
     for text in given:
         assert len(judges_of_options([text.strip("'")])) == 1
