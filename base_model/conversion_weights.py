@@ -86,6 +86,8 @@ def _shards(
 
     by_name = {spec.name: spec for spec in specs}
     try:
+        if max_shard_size.lstrip().startswith("-"):
+            raise ValueError("it is below 0")
         split = split_state_dict_into_shards_factory(
             by_name,
             get_storage_size=lambda spec: spec.nbytes,

@@ -198,7 +198,7 @@ class QwenCriticSection(QwenSection, FolderSection):
     """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
 
     kind: Literal["qwen_critic"]
-    aspects: list[Text] | None = Field(
+    aspects: Annotated[list[Text], Field(min_length=1)] | None = Field(
         default=None,
         description="What is asked: names among object, colour, motion, artefact (null = all), or "
         "questions of your own in which {prompt} stands for the prompt",

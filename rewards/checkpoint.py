@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -290,10 +291,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch goes on to how to switch this off
+        what = f"it calls {named[1]}" if named else str(error).splitlines()[0][:100]
         raise RewardError(
-            f"{path} holds more than tensors, or is no torch file ({str(error).splitlines()[0]}). "
-            "Such a file can run code when it is loaded and is refused; ask its author for "
-            "a state dict, or fetch it again if it was cut off."
+            f"{path} holds more than tensors, or is no torch file ({what}). Such a file can "
+            "run code when it is loaded and is refused; ask its author for a state dict, or fetch "
+            "it again if it was cut off."
         ) from error
     except UNPICKLED as error:
         raise RewardError(_damaged(path, error)) from error

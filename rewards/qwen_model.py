@@ -173,7 +173,7 @@ class QwenTower:
         known = self.model.config.text_config.max_position_embeddings
         if most > known:
             raise RewardError(
-                f"a clip and its texts take {most:,} places of the Qwen2-VL, which knows {known:,}. "
+                f"a clip and its texts take {most:,} places, and the Qwen2-VL knows {known:,}. "
                 "Give a shorter prompt (reward_prompt), fewer frames or fewer pixels."
             )
         device = clips.device

@@ -156,6 +156,8 @@ def test_shards(tmp_path: Path, original: Path) -> None:
     assert all(torch.equal(back[key], golden[1][key]) for key in back)
     with pytest.raises(GeneratorError, match="'many' is no size"):
         convert_checkpoint(original, tmp_path / "no", "diffusers", max_shard_size="many")
+    with pytest.raises(GeneratorError, match="'-3GB' is no size: it is below 0"):
+        convert_checkpoint(original, tmp_path / "no", "diffusers", max_shard_size="-3GB")
 
 
 def test_dtype(tmp_path: Path, original: Path) -> None:
