@@ -98,9 +98,7 @@ def test_bad_input() -> None:
         judge(clips(1), ["a <|video_pad|>"])
     with pytest.raises(RewardError, match="range over"):
         judge(clips(1) * 255, ["a"])
-    with pytest.raises(
-        RewardError, match=r"places, and the Qwen2-VL knows 512\. Give"
-    ):
+    with pytest.raises(RewardError, match=r"places, and the Qwen2-VL knows 512\. Give"):
         judge(clips(1), ["a fox " * 600])
 
 
