@@ -98,8 +98,8 @@ def test_bad_input() -> None:
         judge(clips(1), ["a <|video_pad|>"])
     with pytest.raises(RewardError, match="range over"):
         judge(clips(1) * 255, ["a"])
-    with pytest.raises(RewardError, match=r"places, and the Qwen2-VL knows 512\. Give"):
-        judge(clips(1), ["a fox " * 600])
+    with pytest.raises(RewardError, match=r"places, and the Qwen2-VL knows 4,096\. Give"):
+        judge(clips(1), ["a fox " * 3000])
 
 
 def test_loading_and_sharing(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def config(vocabulary: int = 0, *, tied: bool = False, patch: int = 14) -> Any:
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
+            "max_position_embeddings": 4096,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 1e4,
