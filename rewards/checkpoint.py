@@ -7,17 +7,20 @@ import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rewards.errors import RewardError
+from rewards.json_text import json_object
 from rewards.published import PUBLISHED, PublishedFile, fetch_command, published
+
+Architecture = TypeVar("Architecture", bound=Mapping[str, Any])
 
 SHIPPED = Path(__file__).parent / "weights"
 UNPICKLED = (
@@ -190,6 +193,40 @@ def file_hash(path: Path, name: str) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def find_fields(
+    checkpoint: Checkpoint,
+    given: Architecture | str | None,
+    published: Architecture,
+    check: Callable[[Mapping[str, Any], str], Architecture],
+    what: str,
+) -> Architecture:
+    """The architecture of a file, by fields: its own, else the given, else the published one.
+
+    Args:
+        checkpoint: the file.
+        given: by the caller; a name is refused.
+        published: of the published file, which does not say.
+        check: refuses fields that are missing or unknown, naming who gave them.
+        what: the judge, for the message.
+
+    Raises:
+        RewardError: it is not complete, or a name is given instead of fields.
+    """
+    inside = checkpoint.metadata.get("architecture")
+    if inside is not None:
+        return check(
+            json_object(inside, f"the architecture in {checkpoint.path}"), str(checkpoint.path)
+        )
+    if given is None:
+        return published
+    if not isinstance(given, Mapping):
+        raise RewardError(
+            f"{what} got the architecture {given!r}; its architectures have no names. Remove it "
+            "for the published checkpoint, or give the fields of every part."
+        )
+    return check(given, "the caller")
 
 
 def check_keys(

@@ -6,7 +6,7 @@ kept: a frame costs one pass of the vision tower and one of the text tower.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,11 +20,10 @@ from rewards.blip import (
     check_architecture,
     load_scorer,
 )
-from rewards.checkpoint import Checkpoint, load_checkpoint, resolve, verify
+from rewards.checkpoint import Checkpoint, find_fields, load_checkpoint, resolve, verify
 from rewards.clip import clip_preprocess
 from rewards.clip_tower import unit_length
 from rewards.errors import RewardError
-from rewards.json_text import json_object
 from rewards.preprocess import Preprocess
 from rewards.published import published
 from rewards.wordpiece import WordPiece
@@ -127,7 +126,9 @@ def load_image_reward(
             does not fit.
     """
     loaded = load_checkpoint(checkpoint, folder)
-    sizes = find_blip_architecture(loaded, architecture)
+    sizes = find_fields(
+        loaded, architecture, PUBLISHED_ARCHITECTURE, check_architecture, "ImageReward"
+    )
     words = WordPiece(_find_vocabulary(loaded, folder, tokenizer), PROMPT_TOKENS)
     if words.size != sizes["text"]["vocab_size"]:
         raise RewardError(
@@ -142,29 +143,6 @@ def load_image_reward(
     if "preprocess" in loaded.metadata:
         preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
     return ImageRewardReward(scorer, words, preprocess, dtype)
-
-
-def find_blip_architecture(
-    checkpoint: Checkpoint, given: BlipArchitecture | str | None
-) -> BlipArchitecture:
-    """The file's own architecture, else the one given, else the published one.
-
-    Raises:
-        RewardError: it is not complete, or a name is given instead of fields.
-    """
-    inside = checkpoint.metadata.get("architecture")
-    if inside is not None:
-        return check_architecture(
-            json_object(inside, f"the architecture in {checkpoint.path}"), str(checkpoint.path)
-        )
-    if given is None:
-        return PUBLISHED_ARCHITECTURE
-    if not isinstance(given, Mapping):
-        raise RewardError(
-            f"ImageReward got the architecture {given!r}; its architectures have no names. Remove "
-            "it for the published checkpoint, or give the fields of vision and text."
-        )
-    return check_architecture(given, "the caller")
 
 
 def _find_vocabulary(

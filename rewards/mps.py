@@ -7,18 +7,17 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from rewards.base import FrameReward
-from rewards.checkpoint import Checkpoint, load_checkpoint
+from rewards.checkpoint import find_fields, load_checkpoint
 from rewards.clip_tokenizers import Tokenizer, build_transformers_tokenizer
 from rewards.clip_tower import unit_length
 from rewards.errors import RewardError
-from rewards.json_text import json_object
 from rewards.mps_network import (
     PUBLISHED_ARCHITECTURE,
     MpsArchitecture,
@@ -192,7 +191,7 @@ def load_mps(
         RewardError: see :func:`rewards.loading.load_reward`.
     """
     loaded = load_checkpoint(checkpoint, folder)
-    sizes = find_mps_architecture(loaded, architecture)
+    sizes = find_fields(loaded, architecture, PUBLISHED_ARCHITECTURE, check_architecture, "MPS")
     merges = loaded.metadata.get("tokenizer")
     tokenizer = mps_tokenizer(sizes, loaded.path.parent / merges if merges else None)
     network = load_network(
@@ -214,26 +213,3 @@ def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokeniz
     text = architecture["text"]
     sizes = {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
     return build_transformers_tokenizer({"text_cfg": sizes}, merges)
-
-
-def find_mps_architecture(
-    checkpoint: Checkpoint, given: MpsArchitecture | str | None
-) -> MpsArchitecture:
-    """The file's own architecture, else the one given, else the published one.
-
-    Raises:
-        RewardError: it is not complete, or a name is given instead of fields.
-    """
-    inside = checkpoint.metadata.get("architecture")
-    if inside is not None:
-        return check_architecture(
-            json_object(inside, f"the architecture in {checkpoint.path}"), str(checkpoint.path)
-        )
-    if given is None:
-        return PUBLISHED_ARCHITECTURE
-    if not isinstance(given, Mapping):
-        raise RewardError(
-            f"MPS got the architecture {given!r}; its architectures have no names. Remove it for "
-            "the published checkpoint, or give the fields of every part."
-        )
-    return check_architecture(given, "the caller")
