@@ -141,7 +141,7 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "image-reward": Schedule(steps=2000, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
     "mps": Schedule(steps=2000, learning_rate=3e-3, optimiser="muon", ema_decay=0.0),
     "aesthetic-v2-5": Schedule(steps=1500, learning_rate=1e-3, ema_decay=0.0, report_every=100),
-    "vjepa2": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
+    "vjepa2": Schedule(steps=4000, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
     "qwen-critic": Schedule(steps=4500, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights. The
