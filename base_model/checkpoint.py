@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from base_model.block_offload import stream_blocks
+from base_model.delta import assembled, base_of, is_delta
 from base_model.errors import GeneratorError
 from base_model.hub import download, parts_of
 from base_model.key_map import layout_of, to_diffusers
@@ -20,6 +21,7 @@ from base_model.memory import BLOCKS, Memory, block_home
 from base_model.model_configs import check_scheduler, transformer_arguments, vae_arguments
 from base_model.prompt_encoder import PromptEncoder
 from base_model.quantise import Quantise, quantised, require
+from base_model.shipped import resolve_checkpoint
 from base_model.weight_files import (
     WeightFiles,
     check_fit,
@@ -31,7 +33,7 @@ from base_model.weight_files import (
 
 
 def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
-    """The checkpoint on disk, downloaded first when it is a hub id.
+    """The checkpoint on disk: a hub id is downloaded first, a delta put together in the cache.
 
     Args:
         checkpoint: A folder, or a hub id ("org/name" or "org/name@revision") as a string.
@@ -45,6 +47,8 @@ def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
     """
     parts = ["transformer", "vae"] + (["text_encoder", "tokenizer"] if text_encoder else [])
     folder = checkpoint if isinstance(checkpoint, Path) else download(checkpoint, parts_of(parts))
+    if is_delta(folder):
+        folder = assembled(folder, local_folder(resolve_checkpoint(base_of(folder))))
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

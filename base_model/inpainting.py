@@ -137,13 +137,45 @@ def inpaint_latents(
     Returns:
         ``(b, 17, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable in ``clip``.
     """
+    video, generate = masked_video(clip, mask, noise)
+    masked = magvit.encode_video(vae, video)
+    return inpaint_channels(masked, generate, vae.config.scaling_factor, zeroed=zeroed)
+
+
+def masked_video(clip: Tensor, mask: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The clip with what is to be generated blacked out, and where that is.
+
+    Args:
+        clip: ``(b, f, 3, H, W)`` in [0, 1].
+        mask: ``(b, f, 1, H, W)``: from 0.5 on generate, below keep.
+        noise: ``(b, 3, f, H, W)``, added to kept pixels that are not black.
+
+    Returns:
+        ``(b, 3, f, H, W)`` in [-1, 1], and ``(b, 1, f, H, W)`` bool, True where to generate.
+    """
     generate = (mask >= 0.5).transpose(1, 2)
     video = torch.where(generate, -1.0, clip.transpose(1, 2) * 2 - 1)
     if noise is not None:
         video = torch.where(video == -1, video, video + noise.to(video))
-    masked = magvit.encode_video(vae, video)
+    return video, generate
+
+
+def inpaint_channels(
+    masked: Tensor, generate: Tensor, scaling_factor: float, *, zeroed: Tensor | None = None
+) -> Tensor:
+    """The 17 channels of a masked clip that has been encoded.
+
+    Args:
+        masked: ``(b, 16, t, h/8, w/8)``, scaled latents of the masked clip.
+        generate: ``(b, 1, f, H, W)`` bool.
+        scaling_factor: Of the VAE.
+        zeroed: As in :func:`inpaint_latents`.
+
+    Returns:
+        ``(b, 17, t, h/8, w/8)``.
+    """
     t, h, w = masked.shape[2:]
-    keep = to_latent_grid((~generate).to(masked), (t, h, w)) * vae.config.scaling_factor
+    keep = to_latent_grid((~generate).to(masked), (t, h, w)) * scaling_factor
     some = (~generate).flatten(1).any(dim=1)
     if zeroed is not None:
         some = some | ~zeroed.to(some.device)

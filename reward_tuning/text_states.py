@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from base_model.cache_folder import cache_folder
 from base_model.checkpoint import load_text_encoder, local_folder
 from base_model.prompt_encoder import MAX_TOKENS
 from base_model.shipped import resolve_checkpoint
 from base_model.weight_files import read_json
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.text_cache import Encode, TextCache, checkpoint_fingerprint
-
-
-def cache_folder() -> Path:
-    """Where text states are kept for every run: $REWARD_TUNING_CACHE, else the user's cache."""
-    if given := os.environ.get("REWARD_TUNING_CACHE"):
-        return Path(given).expanduser() / "text_states"
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "reward-tuning" / "text_states"
 
 
 def text_states(
@@ -43,7 +35,7 @@ def text_states(
         prompts: Repetitions cost nothing.
         dtype: Of the encoder and of the states.
         device: Where missing ones are computed.
-        folder: The cache; None is `cache_folder()`.
+        folder: The cache; None is the user's.
         progress: Told while prompts are encoded.
 
     Returns:
@@ -57,7 +49,7 @@ def text_states(
     fingerprint = checkpoint_fingerprint([root / "text_encoder", root / "tokenizer"])
     limit = read_json(root / "tokenizer" / "tokenizer_config.json").get("model_max_length")
     cache = TextCache(
-        folder or cache_folder(),
+        folder or cache_folder("text_states"),
         fingerprint,
         max_length=min(MAX_TOKENS, int(limit)) if limit else MAX_TOKENS,
         dtype=dtype,

@@ -31,11 +31,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
-from base_model.generator import Generator
+from base_model.generator import Condition, Generator
 from base_model.prompt_encoder import PromptEncoder
 from base_model.sigmas import MU
 from base_model.tiny import configs
 from base_model.tiny.captions import LANGUAGES, draw_caption, every_caption
+from base_model.tiny.key_frames import encode_key_frames
 from base_model.tiny.render import draw_staging, render, render_staged
 from base_model.tiny.scenes import FRAMES, SIDE, Scene, draw_scenes
 from base_model.tiny.scenes import scenes as every_scene
@@ -157,27 +158,6 @@ LESSONS = {
     "transformer": Lesson("lessons", clips_of_a_lesson, range(2800, 4000)),
     "transformer-shapes": Lesson("second-lessons", clips_of_a_second_lesson, range(1500)),
 }
-
-
-@torch.no_grad()
-def encode_key_frames(vae: AutoencoderKLMagvit, clips: Tensor) -> Tensor:
-    """Latents of clips under a frame-wise encoder: codes of every fourth frame.
-
-    Equal to `magvit.encode` without the scale while the encoder's past taps are zero, as they
-    are here, at a ninth of its time.
-
-    Args:
-        vae: The VAE after `vae-images`.
-        clips: (b, 4k + 1, 3, H, W) in [0, 1].
-
-    Returns:
-        (b, 16, k + 1, H/8, W/8), unscaled.
-    """
-    frames = clips[:, ::4]
-    with whole_clip(vae):
-        images = frames.flatten(0, 1)[:, :, None] * 2.0 - 1.0
-        mean = vae.quant_conv(vae.encoder(images)).chunk(2, dim=1)[0]
-    return mean[:, :, 0].unflatten(0, frames.shape[:2]).transpose(1, 2).contiguous()
 
 
 class TinyPretraining:
@@ -367,7 +347,7 @@ class TinyPretraining:
             text = torch.where(dropped[:, None, None], cache["empty"], text.float())
             # At 84 tokens the backward is a quarter shorter with plain products than with flash.
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-                return flow_matching_loss(model, latents, text, generator, mu=MU)
+                return flow_matching_loss(model, latents, Condition(text), generator, mu=MU)
 
         self._train(stage, model.transformer, loss)
 

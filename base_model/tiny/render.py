@@ -169,19 +169,46 @@ def hue_to_rgb(hue: float, saturation: float, brightness: float) -> Tensor:
     return brightness * (1.0 - saturation * ramp)
 
 
-def render_staged(scene: Scene, staging: Staging) -> Tensor:
-    """Render one clip, (FRAMES, 3, SIDE, SIDE) fp32 in [0, 1]."""
+@dataclass(frozen=True)
+class ShapePath:
+    """Where the shape of a clip is in each frame, and how large it is.
+
+    Attributes:
+        centres: (FRAMES, 2), x and y in pixels.
+        radii: (FRAMES,) pixels, or one number for all frames.
+    """
+
+    centres: Tensor
+    radii: Tensor | float
+
+
+def straight_path(staging: Staging) -> ShapePath:
+    """The path at the staging's own constant speed."""
+    time = torch.arange(FRAMES, dtype=torch.float32)
+    axes = [c + v * time for c, v in zip(staging.centre, staging.velocity, strict=True)]
+    return ShapePath(torch.stack(axes, dim=1), staging.radius)
+
+
+def render_staged(scene: Scene, staging: Staging, path: ShapePath | None = None) -> Tensor:
+    """Render one clip, (FRAMES, 3, SIDE, SIDE) fp32 in [0, 1].
+
+    Args:
+        scene: What it shows.
+        staging: What the scene leaves open.
+        path: Another way for the shape than the staging's `straight_path`.
+    """
+    path = path or straight_path(staging)
     y, x = pixel_grid()
     ground = staging.tone + staging.contrast * background_pattern(scene.background, staging.phase)
     for px, py, r, shade in staging.pebbles:
         cover = (0.5 - (torch.hypot(x - px, y - py) - r) / EDGE).clamp(0.0, 1.0)
         ground = ground + cover * shade
     ground = ground.clamp(0.0, 1.0)
-    time = torch.arange(FRAMES, dtype=torch.float32)[:, None, None]
-    dx = x - (staging.centre[0] + staging.velocity[0] * time)
-    dy = y - (staging.centre[1] + staging.velocity[1] * time)
+    dx = x - path.centres[:, 0, None, None]
+    dy = y - path.centres[:, 1, None, None]
+    radii = path.radii[:, None, None] if isinstance(path.radii, Tensor) else path.radii
     c, s = math.cos(staging.angle), math.sin(staging.angle)
-    cover = shape_coverage(scene.shape, c * dx + s * dy, c * dy - s * dx, staging.radius)
+    cover = shape_coverage(scene.shape, c * dx + s * dy, c * dy - s * dx, radii)
     hue = HUES[scene.colour] + staging.hue_shift
     colour = hue_to_rgb(hue, staging.saturation, staging.brightness)
     cover = cover[:, None]

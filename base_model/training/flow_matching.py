@@ -35,14 +35,20 @@ def draw_sigmas(count: int, generator: torch.Generator, *, mu: float) -> Tensor:
 
 
 def flow_matching_loss(
-    model: Generator, latents: Tensor, text: Tensor, generator: torch.Generator, *, mu: float
+    model: Generator,
+    latents: Tensor,
+    condition: Condition,
+    generator: torch.Generator,
+    *,
+    mu: float,
 ) -> tuple[Tensor, dict[str, float]]:
     """Mean squared error of the velocity.
 
     Args:
         model: The generator; its transformer is trained.
         latents: Clean scaled latents, (b, 16, t, h/8, w/8) fp32.
-        text: Text states, (b, l, d); dropped prompts are the caller's.
+        condition: Text states (b, l, d) and the channels of the kind; what is dropped of them is
+            the caller's.
         generator: Draws sigmas and noise.
         mu: See `draw_sigmas`.
 
@@ -52,7 +58,7 @@ def flow_matching_loss(
     sigma = draw_sigmas(len(latents), generator, mu=mu)
     noise = torch.randn(latents.shape, generator=generator)
     s = sigma[:, None, None, None, None]
-    velocity = model.velocity((1.0 - s) * latents + s * noise, sigma, Condition(text))
+    velocity = model.velocity((1.0 - s) * latents + s * noise, sigma, condition)
     errors = (velocity - (noise - latents)).square().mean(dim=(1, 2, 3, 4))
     low = errors.detach()[sigma < 0.5].mean().item()
     high = errors.detach()[sigma >= 0.5].mean().item()

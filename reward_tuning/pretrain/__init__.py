@@ -7,6 +7,9 @@ from pathlib import Path
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
+BASE = "tiny"
+"""The shipped checkpoint that the conditioned ones start from; they are stored as its deltas."""
+
 DEFAULT_OUTPUT = Path("pretrain/tiny")
 
 
@@ -21,7 +24,8 @@ def pretrain_tiny(
 
     Args:
         only: One stage: `text`, `vae-images`, `vae-clips`, `transformer`, `transformer-shapes`,
-            `generator` (writes the checkpoint), or a judge: `clip`, `hps`, `aesthetic`,
+            `generator` (writes the checkpoint); `inpaint`, `control`, `camera` (checkpoints that
+            differ from the shipped `tiny`); or a judge: `clip`, `hps`, `aesthetic`,
             `clip-held-out`, `latent-clip`, `pickscore`, `siglip`, `aesthetic-v2-5`,
             `image-reward`, `mps`, `qwen-critic`; or `vjepa2`, of which nothing is shipped. None
             runs all but that one in order.
@@ -36,12 +40,13 @@ def pretrain_tiny(
     Raises:
         TuningError: An unknown stage, or one whose predecessors have not been run.
     """
+    from base_model.tiny.condition_stages import CONDITION_STAGES, ConditionTraining
     from base_model.tiny.pretraining import STAGES, TinyPretraining
     from base_model.training.loop import OtherRunError
     from reward_tuning.pretrain.judges import JUDGES, UNSHIPPED, train_judge
 
     output = output or DEFAULT_OUTPUT
-    stages = (*STAGES, "generator", *JUDGES)
+    stages = (*STAGES, "generator", *CONDITION_STAGES, *JUDGES)
     allowed = (*stages, *UNSHIPPED)
     if only is not None and only not in allowed:
         raise TuningError(f"pretrain: no stage {only!r}; allowed: {', '.join(allowed)}")
@@ -58,6 +63,10 @@ def pretrain_tiny(
             elif stage == "generator":
                 command = f"reward-tuning pretrain tiny --seed {seed}"
                 pretraining.write_checkpoint(output / "generator", command=command)
+            elif stage in CONDITION_STAGES:
+                conditions = ConditionTraining(stage, training, base=BASE, seed=seed, report=report)
+                command = f"reward-tuning pretrain tiny --only {stage} --seed {seed}"
+                conditions.write_checkpoint(output / f"tiny-{stage}", command=command)
             else:
                 pretraining.run(stage)
         except (FileNotFoundError, OtherRunError, FloatingPointError) as error:

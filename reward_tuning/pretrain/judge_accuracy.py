@@ -16,7 +16,8 @@ import torch
 from diffusers import AutoencoderKLMagvit
 
 from base_model.tiny.captions import LANGUAGES, draw_caption
-from base_model.tiny.pretraining import ENCODED_AT_ONCE, encode_key_frames
+from base_model.tiny.key_frames import encode_key_frames
+from base_model.tiny.pretraining import ENCODED_AT_ONCE
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, Scene, draw_scenes
 from reward_tuning.pretrain.degradations import jitter

@@ -18,11 +18,11 @@ from base_model.sampling import euler_sample
 from base_model.sigmas import sigma_table
 from base_model.tiny import pretraining
 from base_model.tiny.captions import parse_caption
+from base_model.tiny.key_frames import encode_key_frames
 from base_model.tiny.pretraining import (
     STAGES,
     TinyPretraining,
     clip_batch,
-    encode_key_frames,
     image_batch,
     seeded,
 )

@@ -29,7 +29,7 @@ class Predictor:
 
 def loss_of(model: Any, seed: int = 0) -> tuple[Tensor, dict[str, float]]:
     generator = torch.Generator().manual_seed(seed)
-    return flow_matching_loss(model, LATENTS, TEXT, generator, mu=1.0)
+    return flow_matching_loss(model, LATENTS, Condition(TEXT), generator, mu=1.0)
 
 
 def test_a_perfect_predictor_has_no_loss() -> None:

@@ -1,0 +1,141 @@
+"""Clips of the embedded world with what a conditioned checkpoint is given of them.
+
+Every draw is of training scenes, with captions in both languages; conditions are encoded frame by
+frame (`encode_key_frames`), which for the embedded VAE is what the published encoding gives.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from base_model.control_latents import RAY_SCALE
+from base_model.inpainting import inpaint_channels, masked_video
+from base_model.latent_grid import to_latent_grid
+from base_model.preprocessors import control_clip
+from base_model.tiny.key_frames import encode_key_frames
+from base_model.tiny.moving_camera import draw_camera_clip
+from base_model.tiny.paths import draw_path
+from base_model.tiny.render import ShapePath, draw_staging, render, render_staged
+from base_model.tiny.scenes import FRAMES, SIDE, Scene, draw_scenes
+from base_model.training.dropout import draw_dropped
+from base_model.training.loop import python_random
+from base_model.training.mask_sampling import TEXT_ONLY_SHARE, draw_kept_noise, draw_masks
+from base_model.trajectory import Track, heat_maps
+
+EDGES_SHARE, SCRIBBLE_SHARE = 0.45, 0.1
+"""Share of the control clips that are edges, and strokes; the rest are heat maps of paths."""
+
+UNKNOWN_CAMERA_SHARE = 0.6
+"""Share of the clips with a camera at rest that come without rays: what a prompt alone asks for."""
+
+LATENT_SIZE = (3, SIDE // 8, SIDE // 8)
+
+
+@dataclass(frozen=True)
+class ConditionedClips:
+    """Clips and conditions, encoded.
+
+    Attributes:
+        scenes: b.
+        latents: (b, 16, 3, 8, 8), scaled.
+        condition: (b, 17, 32 or 22, 3, 8, 8), what the model reads behind the noisy latents.
+    """
+
+    scenes: list[Scene]
+    latents: Tensor
+    condition: Tensor
+
+
+@torch.no_grad()
+def encoded(vae: Any, clips: Tensor) -> Tensor:
+    """Scaled latents of clips (b, 4k + 1, 3, H, W) in [0, 1]."""
+    return encode_key_frames(vae, clips) * vae.config.scaling_factor
+
+
+def inpaint_clips(vae: Any, count: int, generator: torch.Generator) -> ConditionedClips:
+    """Clips, each with a mask of the published distribution."""
+    rng = python_random(generator)
+    scenes = draw_scenes(count, rng)
+    clips = render(scenes, rng)
+    size = (FRAMES, SIDE, SIDE)
+    masks = draw_masks(count, size, generator)
+    noise = draw_kept_noise(count, size, generator)
+    zeroed = draw_dropped(count, TEXT_ONLY_SHARE, generator)
+    video, generate = masked_video(clips, masks, noise)
+    masked = encoded(vae, video.transpose(1, 2) / 2 + 0.5)
+    channels = inpaint_channels(masked, generate, vae.config.scaling_factor, zeroed=zeroed)
+    return ConditionedClips(scenes, encoded(vae, clips), channels)
+
+
+def control_clips(vae: Any, count: int, generator: torch.Generator) -> ConditionedClips:
+    """Clips whose shapes take drawn paths, each with edges, strokes or a heat map, and a frame."""
+    rng = python_random(generator)
+    scenes = draw_scenes(count, rng)
+    clips, controls = [], []
+    for scene in scenes:
+        staging = draw_staging(scene, rng)
+        path = draw_path(scene, staging, rng)
+        clip = render_staged(scene, staging, path)
+        which = rng.random()
+        if which < EDGES_SHARE:
+            controls.append(control_clip("canny", clip))
+        elif which < EDGES_SHARE + SCRIBBLE_SHARE:
+            controls.append(control_clip("scribble", clip))
+        else:
+            controls.append(path_heat_map(path))
+        clips.append(clip)
+    frames = torch.stack(clips)
+    control = encoded(vae, torch.stack(controls))
+    return ConditionedClips(
+        scenes,
+        encoded(vae, frames),
+        torch.cat([control, reference_channels(vae, frames, rng)], dim=1),
+    )
+
+
+def camera_clips(vae: Any, count: int, generator: torch.Generator) -> ConditionedClips:
+    """Clips of a moving camera with its rays, and a frame."""
+    rng = python_random(generator)
+    scenes = draw_scenes(count, rng)
+    clips, rays = [], []
+    for scene in scenes:
+        clip = draw_camera_clip(scene, rng)
+        known = clip.motion != "static" or rng.random() >= UNKNOWN_CAMERA_SHARE
+        clips.append(clip.frames)
+        rays.append(clip.rays * float(known))
+    frames = torch.stack(clips)
+    grid = to_latent_grid(torch.stack(rays), LATENT_SIZE) * RAY_SCALE
+    return ConditionedClips(
+        scenes,
+        encoded(vae, frames),
+        torch.cat([grid, reference_channels(vae, frames, rng)], dim=1),
+    )
+
+
+DRAWS: Mapping[str, Callable[[Any, int, torch.Generator], ConditionedClips]] = {
+    "inpaint": inpaint_clips,
+    "control": control_clips,
+    "camera": camera_clips,
+}
+"""By kind of checkpoint: draws and encodes so many clips."""
+
+
+def path_heat_map(path: ShapePath) -> Tensor:
+    """The control clip of a path, one point a frame: (FRAMES, 3, SIDE, SIDE) in [0, 1]."""
+    points = (path.centres - 0.5).clamp(0, SIDE - 1).double().numpy()
+    track = Track("shape", points, None, "pixel")
+    levels = torch.from_numpy(heat_maps([track], FRAMES, SIDE, SIDE)).float() / 255
+    return levels[:, None].expand(-1, 3, -1, -1)
+
+
+def reference_channels(vae: Any, clips: Tensor, rng: random.Random) -> Tensor:
+    """A drawn frame of each clip as its reference image: (b, 16, 3, 8, 8), later latents zero."""
+    chosen = torch.stack([clip[rng.randrange(len(clip))] for clip in clips])
+    first = encoded(vae, chosen[:, None])
+    return torch.cat([first, torch.zeros_like(first).expand(-1, -1, LATENT_SIZE[0] - 1, -1, -1)], 2)

@@ -1,0 +1,284 @@
+"""Measure what the embedded conditioned checkpoints keep and follow, on held-out scenes.
+
+Every mode is asked for by pixels, as a person would, and read by the oracle and in PSNR. Prompts
+alternate between English and Chinese.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from base_model.generator import Generator
+from base_model.inpainting import prolonged
+from base_model.preprocessors import control_clip
+from base_model.sampling import euler_sample, start_state, start_step
+from base_model.sigmas import sigma_table
+from base_model.tiny.captions import LANGUAGES, draw_caption
+from base_model.tiny.condition_clips import path_heat_map
+from base_model.tiny.measure import BATCH, GUIDANCE_SCALE
+from base_model.tiny.moving_camera import PANS, camera_clip
+from base_model.tiny.oracle import centres, judge, read_clip, soft_mask
+from base_model.tiny.paths import draw_path
+from base_model.tiny.render import draw_staging, render_staged, straight_path
+from base_model.tiny.scenes import COLOURS, FRAMES, SHAPES, SIDE, Scene, scenes
+
+STEPS = 25
+STRENGTH = 0.7
+EDIT_MARGIN = 4.0
+"""Pixels of a masked edit's box beyond the shape's own reach."""
+
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One clip that is asked for.
+
+    Attributes:
+        scene: What the prompt says.
+        inputs: Of `Generator.condition`, without the batch axis.
+        clip: (FRAMES, 3, SIDE, SIDE), the clip that the inputs were made of.
+        kept: (FRAMES, 1, SIDE, SIDE) bool: what must come back as it is in `clip`.
+        path: Where the shape must be, (FRAMES, 2) pixels.
+        start: (FRAMES, 3, SIDE, SIDE) that sampling starts from.
+        towards: Direction that a camera's motion moves the picture to.
+    """
+
+    scene: Scene
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    clip: Tensor | None = None
+    kept: Tensor | None = None
+    path: Tensor | None = None
+    start: Tensor | None = None
+    towards: tuple[float, float] | None = None
+
+
+Ask = Callable[[Scene, random.Random], Asked]
+
+
+def ask_start(scene: Scene, rng: random.Random) -> Asked:
+    """First frame given."""
+    clip = _clip(scene, rng)
+    return Asked(scene, {"image": clip[0]}, clip, kept=_frames_kept(0))
+
+
+def ask_end(scene: Scene, rng: random.Random) -> Asked:
+    """Last frame given."""
+    clip = _clip(scene, rng)
+    return Asked(scene, {"end_image": clip[-1]}, clip, kept=_frames_kept(FRAMES - 1))
+
+
+def ask_both(scene: Scene, rng: random.Random) -> Asked:
+    """First and last frame given."""
+    clip = _clip(scene, rng)
+    inputs = {"image": clip[0], "end_image": clip[-1]}
+    return Asked(scene, inputs, clip, kept=_frames_kept(0, FRAMES - 1))
+
+
+def ask_longer(scene: Scene, rng: random.Random) -> Asked:
+    """The first five frames given."""
+    clip = _clip(scene, rng)
+    video, mask = (part[0] for part in prolonged(clip[None, :5], FRAMES))
+    return Asked(scene, {"video": video, "mask": mask}, clip, kept=_frames_kept(*range(5)))
+
+
+def ask_edit(scene: Scene, rng: random.Random) -> Asked:
+    """A clip of another shape and colour, with a box around it to be made anew."""
+    other = replace(
+        scene,
+        colour=rng.choice([c for c in COLOURS if c != scene.colour]),
+        shape=rng.choice([s for s in SHAPES if s != scene.shape]),
+    )
+    staging = draw_staging(other, rng)
+    path = straight_path(staging)
+    clip = render_staged(other, staging, path)
+    reach = 1.2 * staging.radius + EDIT_MARGIN
+    low = (path.centres.amin(dim=0) - reach).clamp(0, SIDE).int().tolist()
+    high = (path.centres.amax(dim=0) + reach).clamp(0, SIDE).int().tolist()
+    mask = torch.zeros(FRAMES, 1, SIDE, SIDE)
+    mask[..., low[1] : high[1], low[0] : high[0]] = 1.0
+    return Asked(scene, {"video": clip, "mask": mask}, clip, kept=mask < 0.5)
+
+
+def ask_variation(scene: Scene, rng: random.Random) -> Asked:
+    """A clip of another colour to start from, at strength 0.7."""
+    other = replace(scene, colour=rng.choice([c for c in COLOURS if c != scene.colour]))
+    staging = draw_staging(other, rng)
+    path = straight_path(staging)
+    clip = render_staged(other, staging, path)
+    return Asked(scene, {}, clip, path=path.centres, start=clip)
+
+
+def ask_edges(scene: Scene, rng: random.Random) -> Asked:
+    """Edges of a clip of the scene."""
+    staging = draw_staging(scene, rng)
+    path = draw_path(scene, staging, rng)
+    clip = render_staged(scene, staging, path)
+    return Asked(scene, {"control": control_clip("canny", clip)}, clip, path=path.centres)
+
+
+def ask_trajectory(scene: Scene, rng: random.Random) -> Asked:
+    """A heat map of a path that the motion word still describes."""
+    path = draw_path(scene, draw_staging(scene, rng), rng)
+    return Asked(scene, {"control": path_heat_map(path)}, path=path.centres)
+
+
+def ask_trajectory_with_reference(scene: Scene, rng: random.Random) -> Asked:
+    """A heat map, and a picture of the shape elsewhere."""
+    picture = _clip(scene, rng)[FRAMES // 2]
+    asked = ask_trajectory(scene, rng)
+    return replace(asked, inputs={**asked.inputs, "reference": picture})
+
+
+def ask_pan(scene: Scene, rng: random.Random) -> Asked:
+    """A single pan at speed 1 past a shape at rest: it must go the other way."""
+    motion = rng.choice(PANS)
+    still = replace(scene, motion="still")
+    clip = camera_clip(still, motion, 1.0, rng)
+    towards = {"left": (1.0, 0.0), "right": (-1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
+    return Asked(still, {"camera": clip.rays}, towards=towards[motion.removeprefix("pan ")])
+
+
+def ask_pan_with_reference(scene: Scene, rng: random.Random) -> Asked:
+    """A single pan, and a picture of the shape."""
+    asked = ask_pan(scene, rng)
+    return replace(asked, inputs={**asked.inputs, "reference": _clip(asked.scene, rng)[0]})
+
+
+def ask_diagonal(scene: Scene, rng: random.Random) -> Asked:
+    """Two pans at once past a shape at rest."""
+    still = replace(scene, motion="still")
+    sideways, upright = rng.choice(PANS[:2]), rng.choice(PANS[2:])
+    clip = camera_clip(still, f"{sideways} and {upright}", 0.8, rng)
+    x = 1.0 if sideways == "pan left" else -1.0
+    y = 1.0 if upright == "pan up" else -1.0
+    return Asked(still, {"camera": clip.rays}, towards=(x, y))
+
+
+def ask_text(scene: Scene, rng: random.Random) -> Asked:
+    """A prompt alone."""
+    return Asked(scene)
+
+
+MODES: Mapping[str, Mapping[str, Ask]] = {
+    "inpaint": {
+        "text": ask_text,
+        "start": ask_start,
+        "end": ask_end,
+        "start and end": ask_both,
+        "longer": ask_longer,
+        "masked edit": ask_edit,
+        "video to video": ask_variation,
+    },
+    "control": {
+        "text": ask_text,
+        "edges": ask_edges,
+        "trajectory": ask_trajectory,
+        "trajectory, reference": ask_trajectory_with_reference,
+    },
+    "camera": {
+        "text": ask_text,
+        "pan": ask_pan,
+        "pan, reference": ask_pan_with_reference,
+        "diagonal": ask_diagonal,
+    },
+}
+"""By kind of checkpoint and mode: draws one clip to ask for."""
+
+
+@torch.no_grad()
+def measure_mode(
+    generator: Generator, ask: Ask, count: int, *, seed: int = 0, batch: int = BATCH
+) -> Numbers:
+    """What clips of one mode keep and follow.
+
+    Args:
+        generator: Of the kind that takes the mode, with its prompt encoder.
+        ask: Of `MODES`.
+        count: Clips.
+        seed: Of scenes, captions and noise.
+        batch: Clips sampled together.
+
+    Returns:
+        `right` of each attribute, `all_right`, and the same of each language alone
+        (`all_right_en`); where the mode has them `psnr` (dB, mean over clips, of what must be
+        kept) and `psnr_26` (share of clips at 26 dB or more), `distance` (pixels between the
+        shape's centre and its path, mean over frames and clips), `direction` (share of clips that
+        move to the asked side).
+    """
+    rng = random.Random(f"modes/{seed}")
+    chosen = rng.choices(scenes("held_out"), k=count)
+    rows: list[Numbers] = []
+    for first in range(0, count, batch):
+        asked = [ask(scene, rng) for scene in chosen[first : first + batch]]
+        languages = [LANGUAGES[(first + i) % len(LANGUAGES)] for i in range(len(asked))]
+        prompts = [
+            draw_caption(one.scene, rng, lang) for one, lang in zip(asked, languages, strict=True)
+        ]
+        clips = sample(
+            generator, asked, prompts, [1000 * seed + first + i for i in range(len(asked))]
+        )
+        score = judge(clips, prompts)
+        for i, (one, language) in enumerate(zip(asked, languages, strict=True)):
+            row = {name: float(right[i]) for name, right in score.right.items()}
+            row["all_right"] = float(score.all_right[i])
+            row[f"all_right_{language}"] = row["all_right"]
+            rows.append(row | compared(one, clips[i]))
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in columns.items()}
+
+
+def sample(
+    generator: Generator, asked: Sequence[Asked], prompts: list[str], seeds: list[int]
+) -> Tensor:
+    """Clips that are asked for, all with the same inputs: (b, FRAMES, 3, SIDE, SIDE)."""
+    text = generator.encode_prompts(prompts, [""] * len(prompts))
+    inputs = {name: torch.stack([one.inputs[name] for one in asked]) for name in asked[0].inputs}
+    frames = FRAMES if inputs else None
+    kept_noise = [seed + 10**6 for seed in seeds]
+    condition = generator.condition(text, frames=frames, noise_seeds=kept_noise, **inputs)
+    noise = generator.initial_noise(generator.latent_shape(len(asked), FRAMES, SIDE, SIDE), seeds)
+    sigmas = sigma_table(STEPS)
+    starts = [one.start for one in asked if one.start is not None]
+    if starts:
+        sigmas = sigmas[start_step(STEPS, STRENGTH) :]
+        noise = start_state(generator.encode(torch.stack(starts)), noise, float(sigmas[0]))
+    return generator.decode(euler_sample(generator, condition, noise, sigmas, GUIDANCE_SCALE))
+
+
+def compared(asked: Asked, clip: Tensor) -> Numbers:
+    """What a clip keeps of what was given, and how far it follows."""
+    found: Numbers = {}
+    if asked.kept is not None:
+        assert asked.clip is not None
+        square = (clip - asked.clip).square().mean(dim=1, keepdim=True)
+        found["psnr"] = -10.0 * square[asked.kept].mean().clamp_min(1e-10).log10().item()
+        found["psnr_26"] = float(found["psnr"] >= 26.0)
+    if asked.path is not None:
+        away = (centres(soft_mask(clip)) - asked.path).norm(dim=1)
+        found["distance"] = away.mean().item()
+    if asked.towards is not None:
+        velocity = torch.tensor(read_clip(clip).velocity)
+        towards = torch.tensor(asked.towards)
+        towards = towards / towards.norm()
+        # Within 45 degrees of the asked direction, and faster than what counts as still.
+        along = float(velocity @ towards)
+        found["direction"] = float(along > 0.6 and along > 0.7071 * float(velocity.norm()))
+        found["speed"] = float(velocity.norm())
+    return found
+
+
+def _clip(scene: Scene, rng: random.Random) -> Tensor:
+    return render_staged(scene, draw_staging(scene, rng))
+
+
+def _frames_kept(*places: int) -> Tensor:
+    kept = torch.zeros(FRAMES, 1, SIDE, SIDE, dtype=torch.bool)
+    kept[list(places)] = True
+    return kept
