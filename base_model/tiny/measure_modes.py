@@ -46,7 +46,9 @@ class Asked:
         kept: (FRAMES, 1, SIDE, SIDE) bool: what must come back as it is in `clip`.
         path: Where the shape must be, (FRAMES, 2) pixels.
         start: (FRAMES, 3, SIDE, SIDE) that sampling starts from.
-        towards: Direction that a camera's motion moves the picture to.
+        motion: Of the camera, in words.
+        speed: Of it.
+        towards: Direction that it moves the picture to.
     """
 
     scene: Scene
@@ -55,6 +57,8 @@ class Asked:
     kept: Tensor | None = None
     path: Tensor | None = None
     start: Tensor | None = None
+    motion: str | None = None
+    speed: float = 1.0
     towards: tuple[float, float] | None = None
 
 
@@ -141,7 +145,12 @@ def ask_pan(scene: Scene, rng: random.Random) -> Asked:
     still = replace(scene, motion="still")
     clip = camera_clip(still, motion, 1.0, rng)
     towards = {"left": (1.0, 0.0), "right": (-1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
-    return Asked(still, {"camera": clip.rays}, towards=towards[motion.removeprefix("pan ")])
+    return Asked(
+        still,
+        {"camera": clip.rays},
+        motion=motion,
+        towards=towards[motion.removeprefix("pan ")],
+    )
 
 
 def ask_pan_with_reference(scene: Scene, rng: random.Random) -> Asked:
@@ -154,10 +163,11 @@ def ask_diagonal(scene: Scene, rng: random.Random) -> Asked:
     """Two pans at once past a shape at rest."""
     still = replace(scene, motion="still")
     sideways, upright = rng.choice(PANS[:2]), rng.choice(PANS[2:])
-    clip = camera_clip(still, f"{sideways} and {upright}", 0.8, rng)
+    motion, speed = f"{sideways} and {upright}", 0.8
+    clip = camera_clip(still, motion, speed, rng)
     x = 1.0 if sideways == "pan left" else -1.0
     y = 1.0 if upright == "pan up" else -1.0
-    return Asked(still, {"camera": clip.rays}, towards=(x, y))
+    return Asked(still, {"camera": clip.rays}, motion=motion, speed=speed, towards=(x, y))
 
 
 def ask_text(scene: Scene, rng: random.Random) -> Asked:
