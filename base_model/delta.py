@@ -40,7 +40,12 @@ def is_delta(folder: Path) -> bool:
 
 
 def write_delta(
-    folder: Path, state: Mapping[str, Tensor], base: Path, *, name: str, command: str
+    folder: Path,
+    state: Mapping[str, Tensor],
+    base: Path,
+    *,
+    name: str,
+    about: Mapping[str, str],
 ) -> None:
     """Write the delta of a transformer; its `config.json` is the caller's.
 
@@ -49,7 +54,7 @@ def write_delta(
         state: The transformer's weights, diffusers' names.
         base: Folder of the checkpoint it differs from, diffusers layout.
         name: Its shipped name.
-        command: What made the weights.
+        about: Further metadata: the `command` that made the weights, a `description`.
     """
     old = _weights(base)
     delta: dict[str, Tensor] = {}
@@ -68,7 +73,7 @@ def write_delta(
         delta[f"int8.{key}"] = (rows / scale).round().to(torch.int8).reshape(difference.shape)
     part = folder / "transformer"
     part.mkdir(parents=True, exist_ok=True)
-    metadata = {"base": name, "base_sha256": _hash(base), "command": command}
+    metadata = {**about, "base": name, "base_sha256": _hash(base)}
     save_reproducibly(part / DELTA_FILE, delta, metadata)
 
 

@@ -6,9 +6,8 @@ frame (`encode_key_frames`), which for the embedded VAE is what the published en
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +29,13 @@ from base_model.trajectory import Track, heat_maps
 
 EDGES_SHARE, SCRIBBLE_SHARE = 0.45, 0.1
 """Share of the control clips that are edges, and strokes; the rest are heat maps of paths."""
+
+ELSEWHERE_SHARE = 0.5
+"""Share of the reference images of control clips that show the shape at another place.
+
+With frames of the clip itself alone the model took the place from them, and a trajectory was
+followed to 14 pixels when the reference was of elsewhere, to 4 without one.
+"""
 
 UNKNOWN_CAMERA_SHARE = 0.6
 """Share of the clips with a camera at rest that come without rays: what a prompt alone asks for."""
@@ -77,7 +83,7 @@ def control_clips(vae: Any, count: int, generator: torch.Generator) -> Condition
     """Clips whose shapes take drawn paths, each with edges, strokes or a heat map, and a frame."""
     rng = python_random(generator)
     scenes = draw_scenes(count, rng)
-    clips, controls = [], []
+    clips, controls, references = [], [], []
     for scene in scenes:
         staging = draw_staging(scene, rng)
         path = draw_path(scene, staging, rng)
@@ -90,12 +96,15 @@ def control_clips(vae: Any, count: int, generator: torch.Generator) -> Condition
         else:
             controls.append(path_heat_map(path))
         clips.append(clip)
-    frames = torch.stack(clips)
+        shown = clip
+        if rng.random() < ELSEWHERE_SHARE:
+            shown = render_staged(scene, replace(staging, centre=draw_staging(scene, rng).centre))
+        references.append(shown[rng.randrange(FRAMES)])
     control = encoded(vae, torch.stack(controls))
     return ConditionedClips(
         scenes,
-        encoded(vae, frames),
-        torch.cat([control, reference_channels(vae, frames, rng)], dim=1),
+        encoded(vae, torch.stack(clips)),
+        torch.cat([control, reference_channels(vae, torch.stack(references))], dim=1),
     )
 
 
@@ -110,11 +119,12 @@ def camera_clips(vae: Any, count: int, generator: torch.Generator) -> Conditione
         clips.append(clip.frames)
         rays.append(clip.rays * float(known))
     frames = torch.stack(clips)
+    references = torch.stack([clip[rng.randrange(FRAMES)] for clip in clips])
     grid = to_latent_grid(torch.stack(rays), LATENT_SIZE) * RAY_SCALE
     return ConditionedClips(
         scenes,
         encoded(vae, frames),
-        torch.cat([grid, reference_channels(vae, frames, rng)], dim=1),
+        torch.cat([grid, reference_channels(vae, references)], dim=1),
     )
 
 
@@ -134,8 +144,7 @@ def path_heat_map(path: ShapePath) -> Tensor:
     return levels[:, None].expand(-1, 3, -1, -1)
 
 
-def reference_channels(vae: Any, clips: Tensor, rng: random.Random) -> Tensor:
-    """A drawn frame of each clip as its reference image: (b, 16, 3, 8, 8), later latents zero."""
-    chosen = torch.stack([clip[rng.randrange(len(clip))] for clip in clips])
-    first = encoded(vae, chosen[:, None])
+def reference_channels(vae: Any, images: Tensor) -> Tensor:
+    """Reference images (b, 3, SIDE, SIDE) as (b, 16, 3, 8, 8), later latents zero."""
+    first = encoded(vae, images[:, None])
     return torch.cat([first, torch.zeros_like(first).expand(-1, -1, LATENT_SIZE[0] - 1, -1, -1)], 2)

@@ -6,6 +6,7 @@ and every weight of the transformer is trained. VAE and text encoder stay as the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,14 @@ from base_model.training.loop import (
     train,
 )
 
-SCHEDULE = Schedule(
+CAMERA_SCHEDULE = Schedule(
     steps=2500, learning_rate=1e-3, optimiser="muon", warmup=50, weight_decay=0.0, ema_decay=0.998
 )
+SCHEDULES = {
+    "inpaint": replace(CAMERA_SCHEDULE, steps=4000),
+    "control": replace(CAMERA_SCHEDULE, steps=4000),
+    "camera": CAMERA_SCHEDULE,
+}
 CONDITION_STAGES = tuple(DRAWS)
 """Names of the stages: `inpaint`, `control`, `camera`."""
 
@@ -91,7 +97,7 @@ class ConditionTraining:
             self.kind.name,
             transformer,
             loss,
-            SCHEDULE,
+            SCHEDULES[self.kind.name],
             folder=self.folder,
             seed=self.seed,
             report=self.report,
@@ -141,4 +147,7 @@ class ConditionTraining:
         folder = resolve_checkpoint(self.base)
         assert isinstance(folder, Path)
         transformer.save_config(target / "transformer")
-        write_delta(target, transformer.state_dict(), folder, name=self.base, command=command)
+        takes = ", ".join(name.replace("_", " ") for name in self.kind.takes)
+        description = f"{self.kind.name} ({self.kind.channels} channels: {takes}), from {self.base}"
+        about = {"command": command, "description": description}
+        write_delta(target, transformer.state_dict(), folder, name=self.base, about=about)

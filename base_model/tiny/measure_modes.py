@@ -21,7 +21,7 @@ from base_model.sigmas import sigma_table
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.condition_clips import path_heat_map
 from base_model.tiny.measure import BATCH, GUIDANCE_SCALE
-from base_model.tiny.moving_camera import PANS, camera_clip
+from base_model.tiny.moving_camera import PANS, ZOOM_SPEEDS, ZOOMS, camera_clip
 from base_model.tiny.oracle import centres, judge, read_clip, soft_mask
 from base_model.tiny.paths import draw_path
 from base_model.tiny.render import draw_staging, render_staged, straight_path
@@ -49,6 +49,7 @@ class Asked:
         motion: Of the camera, in words.
         speed: Of it.
         towards: Direction that it moves the picture to.
+        grows: Whether it enlarges the shape.
     """
 
     scene: Scene
@@ -60,6 +61,7 @@ class Asked:
     motion: str | None = None
     speed: float = 1.0
     towards: tuple[float, float] | None = None
+    grows: bool | None = None
 
 
 Ask = Callable[[Scene, random.Random], Asked]
@@ -170,6 +172,15 @@ def ask_diagonal(scene: Scene, rng: random.Random) -> Asked:
     return Asked(still, {"camera": clip.rays}, motion=motion, speed=speed, towards=(x, y))
 
 
+def ask_zoom(scene: Scene, rng: random.Random) -> Asked:
+    """A zoom at speed 0.45 on a shape at rest, which grows to 1.5 or shrinks to 0.8."""
+    still = replace(scene, motion="still")
+    motion, speed = rng.choice(ZOOMS), ZOOM_SPEEDS[1]
+    clip = camera_clip(still, motion, speed, rng)
+    inputs = {"camera": clip.rays}
+    return Asked(still, inputs, motion=motion, speed=speed, grows=motion == "zoom in")
+
+
 def ask_text(scene: Scene, rng: random.Random) -> Asked:
     """A prompt alone."""
     return Asked(scene)
@@ -196,6 +207,7 @@ MODES: Mapping[str, Mapping[str, Ask]] = {
         "pan": ask_pan,
         "pan, reference": ask_pan_with_reference,
         "diagonal": ask_diagonal,
+        "zoom": ask_zoom,
     },
 }
 """By kind of checkpoint and mode: draws one clip to ask for."""
@@ -215,11 +227,12 @@ def measure_mode(
         batch: Clips sampled together.
 
     Returns:
-        `right` of each attribute, `all_right`, and the same of each language alone
-        (`all_right_en`); where the mode has them `psnr` (dB, mean over clips, of what must be
-        kept) and `psnr_26` (share of clips at 26 dB or more), `distance` (pixels between the
-        shape's centre and its path, mean over frames and clips), `direction` (share of clips that
-        move to the asked side).
+        Share right of each attribute (but of motion where a camera moves), `all_right`, and the
+        same of each language alone (`all_right_en`); where the mode has them `psnr` (dB, mean over
+        clips, of what must be kept) and `psnr_26` (share of clips at 26 dB or more), `distance`
+        (pixels between the shape's centre and its path, mean over frames and clips), `direction`
+        (share of clips that move to the asked side), `growth` (share whose shape grows or shrinks
+        as asked).
     """
     rng = random.Random(f"modes/{seed}")
     chosen = rng.choices(scenes("held_out"), k=count)
@@ -236,7 +249,9 @@ def measure_mode(
         score = judge(clips, prompts)
         for i, (one, language) in enumerate(zip(asked, languages, strict=True)):
             row = {name: float(right[i]) for name, right in score.right.items()}
-            row["all_right"] = float(score.all_right[i])
+            if one.motion is not None:
+                del row["motion"]  # the shape's own; the camera's is seen with it
+            row["all_right"] = min(row.values())
             row[f"all_right_{language}"] = row["all_right"]
             rows.append(row | compared(one, clips[i]))
     names = dict.fromkeys(name for row in rows for name in row)
@@ -281,6 +296,10 @@ def compared(asked: Asked, clip: Tensor) -> Numbers:
         along = float(velocity @ towards)
         found["direction"] = float(along > 0.6 and along > 0.7071 * float(velocity.norm()))
         found["speed"] = float(velocity.norm())
+    if asked.grows is not None:
+        sides = soft_mask(clip).sum(dim=(1, 2)).clamp_min(1.0).sqrt()
+        grown = float(sides[-2:].mean() / sides[:2].mean())
+        found["growth"] = float(grown > 1.1 if asked.grows else grown < 0.9)
     return found
 
 

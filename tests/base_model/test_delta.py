@@ -39,7 +39,7 @@ def trained() -> torch.nn.Module:
 @pytest.fixture
 def folder(tmp_path: Path, trained: torch.nn.Module) -> Path:
     trained.save_config(tmp_path / "own" / "transformer")  # type: ignore[operator]
-    write_delta(tmp_path / "own", trained.state_dict(), BASE, name="tiny", command="a test")
+    write_delta(tmp_path / "own", trained.state_dict(), BASE, name="tiny", about={})
     return tmp_path / "own"
 
 

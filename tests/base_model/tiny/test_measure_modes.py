@@ -19,6 +19,7 @@ from base_model.tiny.measure_modes import (
     ask_start,
     ask_trajectory,
     ask_variation,
+    ask_zoom,
     compared,
     measure_mode,
 )
@@ -91,6 +92,17 @@ def test_a_diagonal_needs_both_sides() -> None:
             assert compared(replace(asked, towards=wanted), clip)["direction"] == 1.0
 
 
+def test_a_zoom_must_change_the_size() -> None:
+    for seed in range(6):
+        asked = ask_zoom(SCENE, random.Random(seed))
+        still = replace(SCENE, motion="still")
+        right, wrong = ("in", "out") if asked.grows else ("out", "in")
+        for word, wanted in ((right, 1.0), (wrong, 0.0)):
+            clip = camera_clip(still, f"zoom {word}", 0.45, random.Random(seed)).frames
+            assert compared(asked, clip)["growth"] == wanted
+        assert compared(asked, clip[:1].expand(9, -1, -1, -1))["growth"] == 0.0
+
+
 def test_a_variation_changes_the_colour_alone() -> None:
     asked = ask_variation(SCENE, random.Random(0))
     words = read_clip(asked.start).words
@@ -121,5 +133,5 @@ def test_every_kind_has_its_modes() -> None:
     assert {kind: len(modes) for kind, modes in MODES.items()} == {
         "inpaint": 7,
         "control": 4,
-        "camera": 4,
+        "camera": 5,
     }
