@@ -243,7 +243,7 @@ def test_export_does_not_overwrite(run: Command, model: Path, tmp_path: Path) ->
     done = run(*arguments)
     assert done.code == 2
     assert target.read_text() == "mine"
-    assert run(*arguments, "--force").code == 0
+    assert run(*arguments, "--overwrite").code == 0
     assert target.stat().st_size > 1000
 
 
