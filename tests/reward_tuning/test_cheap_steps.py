@@ -295,6 +295,6 @@ def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
             text=True,
             check=True,
         ).stdout
-    assert "rollout.compile: torch.compile does not work here" in found["no-such-compiler"]
+    assert "torch.compile does not work here" in found["no-such-compiler"]
     assert "rollout.compile=false" in found["no-such-compiler"]
     assert found[None] == ""
