@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from base_model import sampling
+from base_model.checkpoint import load_transformer
+from base_model.clip_size import own_clip_size
 from base_model.generator import Generator, load_generator
 from base_model.sampling import euler_sample
 from base_model.shipped import WEIGHTS
@@ -22,6 +24,7 @@ from base_model.tiled_decode import Tiling, decode_tiled
 from reward_tuning.cheap_steps import CheapSteps
 from reward_tuning.drawing import SampledClip, decoded, sample_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.finetune import exporting as finetuned
 from reward_tuning.first_block_cache import FirstBlockCache
 from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.full_disk import largest_file
@@ -77,6 +80,13 @@ def test_a_folder_says_its_own_size(
     assert about["size"] == list(size)
     frames, height, width = size
     assert strip(tmp_path / "clips" / "0000.png").shape == (3, height, frames * width)
+
+
+def test_a_fine_tuned_checkpoint_keeps_its_size(tmp_path: Path) -> None:
+    transformer = load_transformer(WEIGHTS / "tiny")
+    weights = dict(transformer.named_parameters())
+    finetuned.write_checkpoint(tmp_path / "mine", transformer, weights, WEIGHTS / "tiny")
+    assert own_clip_size(tmp_path / "mine") == (9, 64, 64)
 
 
 def test_a_published_checkpoint_has_the_published_size(
