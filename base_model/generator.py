@@ -13,6 +13,7 @@ from torch import Tensor
 
 from base_model import magvit
 from base_model.checkpoint import load_text_encoder, load_transformer, load_vae, local_folder
+from base_model.clip_size import check_clip_size
 from base_model.condition_latents import condition_latents
 from base_model.conditions import Condition, ConditionInputs, GuidedCondition, TextCondition
 from base_model.corrections import correct
@@ -226,19 +227,7 @@ class Generator:
         """
         ratio, space = self.vae.temporal_compression_ratio, self.vae.spatial_compression_ratio
         unit = space * self.transformer.config.patch_size
-        if frames < 1 or (frames - 1) % ratio:
-            below = max(frames - 1, 0) // ratio * ratio + 1
-            raise GeneratorError(
-                f"A clip must have {ratio}k + 1 frames (1, {ratio + 1}, {2 * ratio + 1}, ...), got "
-                f"{frames}. Use {below} or {below + ratio}."
-            )
-        for name, size in (("height", height), ("width", width)):
-            if size < unit or size % unit:
-                below = max(size // unit, 1) * unit
-                raise GeneratorError(
-                    f"A clip's {name} must be a multiple of {unit}, got {size}. "
-                    f"Use {below} or {below + unit}."
-                )
+        check_clip_size(frames, height, width, ratio=ratio, unit=unit)
         return (
             batch,
             self.vae.config.latent_channels,

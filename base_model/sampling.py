@@ -1,6 +1,7 @@
 """From noise to latents: Euler's method on the flow, without gradient."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ def euler_sample(
     on_step: Callable[[int, Tensor], None] | None = None,
     guidance_rescale: float = 0.0,
     attention: Attention = "auto",
+    around_step: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
     """``x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)``, state in float32.
 
@@ -34,6 +36,7 @@ def euler_sample(
         on_step: Called after step i with (i, state), for progress.
         guidance_rescale: See :func:`base_model.guidance.mixed_branches`.
         attention: See :func:`base_model.attention_backend.attention_backend`.
+        around_step: What it gives is entered around each step's model call.
 
     Returns:
         The state at ``sigmas[-1]``, shape and device of ``noise``, float32 (float64 for float64
@@ -46,9 +49,10 @@ def euler_sample(
     x = noise.to(generator.device, generator.state_dtype)
     with attention_backend(attention, x.to(generator.dtype)):
         for i in range(len(sigmas) - 1):
-            v = guided_velocity(
-                generator, x, sigmas[i], condition, guidance_scale, "joint", guidance_rescale
-            )
+            with around_step():
+                v = guided_velocity(
+                    generator, x, sigmas[i], condition, guidance_scale, "joint", guidance_rescale
+                )
             x = x + (sigmas[i + 1] - sigmas[i]) * v
             if on_step is not None:
                 on_step(i, x)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.mp4_file import write_mp4
 
 FPS = 8  # of EasyAnimateV5.1's clips
 ENDINGS = (".mp4", ".gif", ".png")
 VIDEOS = (".mp4", ".webm")  # read through ffmpeg
 UNREADABLE = (OSError, ValueError, RuntimeError, StopIteration, SyntaxError, EOFError)
 """What ffmpeg and Pillow raise on files that are damaged or something else."""
-CRF = 12  # x264's quality; about 40 dB and more, so that a file shows what was judged
 
 
 Wanted = Callable[[int], Iterable[int]]
@@ -47,17 +47,11 @@ def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int
             "sample in float32, with a smaller guidance scale"
         )
     video = _bytes(frames, enlarge)
-    if path.suffix == ".png":
-        strip = video.transpose(1, 0, 2, 3).reshape(video.shape[1], -1, 3)
-        _atomically(path, lambda part: iio.imwrite(part, strip, extension=".png"))
-    elif path.suffix == ".gif":
-        duration = 1000 / fps
-        _atomically(
-            path,
-            lambda part: iio.imwrite(part, video, extension=".gif", duration=duration, loop=0),
-        )
+    if path.suffix == ".mp4":
+        _atomically(path, lambda part: write_mp4(part, video, fps))
     else:
-        _atomically(path, lambda part: _write_mp4(part, video, fps))
+        content = _picture_bytes(video, path.suffix, fps)
+        _atomically(path, lambda part: part.write_bytes(content))
 
 
 def read_clip(path: str | Path, wanted: Wanted | None = None, *, most: int | None = None) -> Tensor:
@@ -137,22 +131,16 @@ def _bytes(frames: Tensor, enlarge: int) -> "np.ndarray[Any, np.dtype[np.uint8]]
     return video
 
 
-def _write_mp4(path: Path, video: "np.ndarray[Any, np.dtype[np.uint8]]", fps: int) -> None:
-    height, width = video.shape[1:3]
-    if height % 2 or width % 2:  # H.264 with 4:2:0 colour needs even sides
-        video = np.pad(video, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    iio.imwrite(
-        path,
-        video,
-        extension=".mp4",
-        plugin="FFMPEG",
-        fps=fps,
-        codec="libx264",
-        pixelformat="yuv420p",
-        macro_block_size=2,
-        # one thread: the same frames give the same bytes
-        output_params=["-crf", str(CRF), "-threads", "1", "-bitexact"],
-    )
+def _picture_bytes(video: "np.ndarray[Any, np.dtype[np.uint8]]", ending: str, fps: int) -> bytes:
+    """A gif or png in memory: imageio's writer of files does not end well on a full disk."""
+    content: bytes
+    if ending == ".png":
+        strip = video.transpose(1, 0, 2, 3).reshape(video.shape[1], -1, 3)
+        content = iio.imwrite("<bytes>", strip, extension=".png")
+    else:
+        duration = 1000 / fps
+        content = iio.imwrite("<bytes>", video, extension=".gif", duration=duration, loop=0)
+    return content
 
 
 def _atomically(path: Path, write: Callable[[Path], Any]) -> None:

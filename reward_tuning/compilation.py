@@ -41,7 +41,7 @@ def compilation_told() -> Iterator[None]:
     except TorchDynamoException as error:
         first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         raise TuningError(
-            f"rollout.compile: torch.compile does not work here ({first.strip()}). It needs a C++ "
-            "compiler (g++ or clang++, or what CXX names) on a CPU and Triton on a GPU; or set "
-            "rollout.compile=false"
+            f"torch.compile does not work here ({first.strip()}). It needs a C++ compiler (g++ or "
+            "clang++, or what CXX names) on a CPU and Triton on a GPU; or do without: "
+            "rollout.compile=false in a recipe, generate without --compile"
         ) from error

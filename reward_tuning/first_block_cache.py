@@ -15,6 +15,7 @@ from typing import Any
 from reward_tuning.errors import TuningError
 
 _CONTEXT = "rollout"  # one name: both guidance branches of a step are one batch
+_OPTIONS = "first-block cache (rollout.cache of a recipe, --cache of generate)"
 
 
 class FirstBlockCache:
@@ -37,9 +38,7 @@ class FirstBlockCache:
     def __init__(self, transformer: Any, threshold: float) -> None:
         require_first_block_cache()
         if len(transformer.transformer_blocks) < 2:
-            raise TuningError(
-                "rollout.cache: the transformer has one block, nothing can be skipped"
-            )
+            raise TuningError(f"{_OPTIONS}: the transformer has one block, nothing can be skipped")
         self._transformer = transformer
         self._threshold = threshold
         self.full_calls = 0
@@ -85,7 +84,7 @@ class FirstBlockCache:
             vars(module).pop("forward", None)  # that of its class again
 
     @contextmanager
-    def call(self, *, full: bool) -> Iterator[None]:
+    def call(self, *, full: bool = False) -> Iterator[None]:
         """Around each model call of the rollout; `full` runs every block, whatever changed."""
         from diffusers.models.cache_utils import CacheMixin
 
@@ -114,6 +113,6 @@ def require_first_block_cache() -> None:
         found = False
     if not found:
         raise TuningError(
-            f"rollout.cache: the installed diffusers {diffusers.__version__} has no first-block "
-            "cache (it came with 0.35); install diffusers 0.35 or newer, or set rollout.cache=null"
+            f"{_OPTIONS}: the installed diffusers {diffusers.__version__} has no first-block cache "
+            "(it came with 0.35); install diffusers 0.35 or newer, or do without"
         )

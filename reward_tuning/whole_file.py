@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
@@ -48,3 +49,25 @@ def not_written(path: Path, error: Exception, *, advice: str = GO_ON) -> TuningE
     return TuningError(
         f"{path} could not be written: {reason}. What was there before is unchanged; {advice}"
     )
+
+
+def check_place(folder: Path) -> None:
+    """Look whether files can be made in a folder, which may not be there yet; nothing is left.
+
+    For what comes before hours of work, at whose end the file is written.
+
+    Raises:
+        TuningError: They cannot.
+    """
+    there = folder
+    while not (there.exists() or there.is_symlink()):
+        there = there.parent
+    if not there.is_dir():
+        raise TuningError(f"nothing can be written in {folder}: {there} is no folder")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise TuningError(
+            f"nothing can be written in {there}: {error.strerror or error}; {ANOTHER_PLACE}"
+        ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from base_model.tiny.scenes import FRAMES, SIDE
+
 VAE: dict[str, Any] = {
     "in_channels": 3,
     "latent_channels": 16,
@@ -69,4 +71,5 @@ SCHEDULER: dict[str, Any] = {
     "max_shift": 1.15,
     "base_image_seq_len": 256,
     "max_image_seq_len": 4096,
+    "_clip_size": {"frames": FRAMES, "height": SIDE, "width": SIDE},
 }

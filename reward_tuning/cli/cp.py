@@ -13,7 +13,9 @@ from reward_tuning.recipe_files import find_recipe
 def cp(
     recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
     destination: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
 ) -> None:
     """Copy a recipe, comments included, to change it there.
 
@@ -22,9 +24,9 @@ def cp(
     source = find_recipe(recipe)
     if destination.is_dir():
         destination /= source.name
-    if destination.exists() and not force:
+    if destination.exists() and not overwrite:
         raise TuningError(
-            f"{destination} exists already; choose another name, or replace it with --force"
+            f"{destination} exists already; choose another name, or replace it with --overwrite"
         )
     text = source.read_text(encoding="utf-8")
     part = destination.with_name(f".{destination.name}.part")

@@ -1,180 +1,150 @@
 """What `generate` does once its options are read: load, draw, write."""
 
-from collections.abc import Sequence
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any
 
-from base_model.shipped import shipped_checkpoints
 from reward_tuning.cli.devices import chosen_device
+from reward_tuning.cli.request import LATENT, Request
+from reward_tuning.cli.stopping import Stopped
 from reward_tuning.condition_files import NOTHING
-from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn
-from reward_tuning.prompts import Prompt
+from reward_tuning.whole_file import ANOTHER_PLACE, check_place, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from base_model.attention_backend import Attention
+    from base_model.clip_size import ClipSize
     from base_model.generator import Generator
-    from base_model.memory import Memory
-    from base_model.quantise import Quantise
+    from base_model.tiled_decode import Tiling
+    from reward_tuning.cheap_steps import CheapSteps
     from reward_tuning.read_condition import AskedCondition
-
-SHIPPED_SIZE = (9, 64, 64)  # frames, height, width that the shipped generators know
-PUBLISHED_SIZE = (49, 384, 672)
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Request:
-    """Clips to be drawn.
+class _Parts:
+    """What clips are drawn with: the generator with its adapter, and what each clip follows."""
 
-    Attributes:
-        checkpoint: A shipped name, a folder or a hub id.
-        prompts: With the files that each clip follows.
-        strengths: One a prompt: share of the steps that is run.
-        paths: One list a prompt: the files of its clip.
-        asked_size: Frames, height and width; None takes the checkpoint's own.
-        steps: Euler steps.
-        guidance_scale: 1 = no guidance.
-        guidance_rescale: 0 = off.
-        negative_prompt: Of the negative guidance branch.
-        seed: Of the first clip's noise.
-        lora: An adapter.
-        lora_scale: 0 = as without.
-        previews: Write what was asked beside each clip.
-        dtype: Of the weights.
-        device: None takes the GPU where there is one.
-        attention: Backend of the attention.
-        memory: Where the base lies (`base_model.memory`).
-        quantise: How the transformer's blocks are stored; None as `dtype`.
-    """
-
-    checkpoint: str
-    prompts: Sequence[Prompt]
-    strengths: Sequence[float]
-    paths: Sequence[Sequence[Path]]
-    asked_size: tuple[int | None, int | None, int | None]
-    steps: int
-    guidance_scale: float
-    guidance_rescale: float
-    negative_prompt: str
-    seed: int
-    lora: Path | None
-    lora_scale: float
-    previews: bool
-    dtype: str
-    device: str | None
-    attention: "Attention"
-    memory: str
-    quantise: str | None
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Frames, height and width of every clip."""
-        own = SHIPPED_SIZE if self.checkpoint in shipped_checkpoints() else PUBLISHED_SIZE
-        frames, height, width = (
-            size if given is None else given
-            for given, size in zip(self.asked_size, own, strict=True)
-        )
-        return frames, height, width
+    generator: "Generator"
+    size: "ClipSize"
+    asked: "list[AskedCondition | None]"
+    cheap: "CheapSteps"
+    tiling: "Tiling | None"
 
 
-def draw(request: Request) -> list[dict[str, Any]]:
-    """Draw, write and print the clips of a request.
-
-    Returns:
-        What is known of each file, in its order.
+def draw(request: Request) -> None:
+    """Draw, write and print the clips of a request; what is known of each goes into `about`.
 
     Raises:
-        TuningError: A file of a condition does not fit, or the disk is full.
+        TuningError: Options or the files of a condition do not fit, nothing can be written there,
+            or the disk is full.
         GeneratorError: The checkpoint cannot be loaded, or takes neither size nor condition.
     """
-    if request.dtype not in DTYPES:
-        raise TuningError(f"--dtype: got {request.dtype!r}; allowed: {', '.join(DTYPES)}")
-    from base_model.memory import Memory
-    from base_model.quantise import Quantise
+    request.check()
+    for folder in dict.fromkeys(path.parent for of_clip in request.paths for path in of_clip):
+        check_place(folder)
     from reward_tuning.cli.display import Display
     from reward_tuning.clips import write_clip
     from reward_tuning.previews import write_previews
 
-    for option, given, allowed in (
-        ("--memory", request.memory, get_args(Memory)),
-        ("--quantise", request.quantise, (None, *get_args(Quantise))),
-    ):
-        if given not in allowed:
-            names = ", ".join(one for one in allowed if one)
-            raise TuningError(f"{option}: got {given!r}; allowed: {names}")
-    about = []
-    with Display() as progress, ExitStack() as stack:
-        generator, asked = _loaded(request, stack, progress)
-        for i, read in enumerate(asked):
-            clip = _drawn(request, generator, i, read, progress)
-            for path in request.paths[i]:
-                write_clip(clip, path)
-                print(path)
-                about.append(_about(request, i, path))
-            if request.previews and read is not None:
-                for path in write_previews(read, request.paths[i][0]):
+    about: list[dict[str, Any]] = []
+    clips = 0
+    try:
+        with Display() as progress, ExitStack() as stack:
+            parts = _loaded(request, stack, progress)
+            for i, read in enumerate(parts.asked):
+                clip = _drawn(request, parts, i, progress)
+                for path in request.paths[i]:
+                    write_clip(clip, path)
                     print(path)
-    return about
+                    about.append(_about(request, parts, i, path))
+                if request.previews and read is not None:
+                    for path in write_previews(read, request.paths[i][0]):
+                        print(path)
+                clips += 1
+    except Stopped as stop:
+        stop.hint = f"{clips} of {len(request.prompts)} clips are written"
+        raise
+    finally:
+        if request.about is not None and about:
+            lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in about)
+            write_whole(request.about, lines.encode(), advice=ANOTHER_PLACE)
 
 
-def _loaded(
-    request: Request, stack: ExitStack, progress: ProgressFn
-) -> "tuple[Generator, list[AskedCondition | None]]":
-    """The generator with its adapter, and each prompt's condition; cheap refusals first."""
+def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
+    """Everything that can be refused is, by configs and headers alone, before weights are read."""
     import torch
 
     from base_model.checkpoint import local_folder
+    from base_model.clip_size import ClipSize, check_clip_size, own_clip_size
     from base_model.generator import load_generator
     from base_model.kinds import kind_of_checkpoint
-    from base_model.sampling import start_step
     from base_model.shipped import resolve_checkpoint
+    from base_model.tiled_decode import Tiling
     from reward_tuning.read_condition import check_kind, read_condition
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
-    for strength in request.strengths:
-        start_step(request.steps, strength)
+    device = chosen_device(request.device)
+    folder = local_folder(resolve_checkpoint(request.checkpoint))
+    own = own_clip_size(folder)
+    size = ClipSize(
+        *(
+            mine if asked is None else asked
+            for asked, mine in zip(request.asked_size, own, strict=True)
+        )
+    )
+    check_clip_size(*size)
     following = [one.files for one in request.prompts if one.files != NOTHING]
     if following:
-        kind = kind_of_checkpoint(local_folder(resolve_checkpoint(request.checkpoint)))
+        kind = kind_of_checkpoint(folder)
         for files in following:
             check_kind(files, kind)
-    device = chosen_device(request.device)
+    asked = [
+        None if one.files == NOTHING else read_condition(one.files, size) for one in request.prompts
+    ]
+    adapter = _adapter(request, folder)
     generator = load_generator(
-        request.checkpoint,
+        folder,
         dtype=getattr(torch, request.dtype),
         device=device,
-        memory=cast("Memory", request.memory),
-        quantise=cast("Quantise | None", request.quantise),
+        memory=request.memory,
+        quantise=request.quantise,
     )
-    generator.latent_shape(1, *request.size)
-    asked = [
-        None if one.files == NOTHING else read_condition(one.files, request.size)
-        for one in request.prompts
-    ]
-    if request.lora is not None:
-        from reward_tuning.exports import import_adapter
+    if adapter is not None:
         from reward_tuning.lora import attach_weights, scaled
 
-        weights = import_adapter(request.lora, generator.transformer)
-        attach_weights(generator.transformer, weights)
+        attach_weights(generator.transformer, adapter)
         stack.enter_context(scaled(generator.transformer, request.lora_scale))
-    return generator, asked
+    tiling = None if request.tile is None else Tiling(*(side // LATENT for side in request.tile))
+    return _Parts(generator, size, asked, _cheap(request, generator), tiling)
 
 
-def _drawn(
-    request: Request,
-    generator: "Generator",
-    i: int,
-    read: "AskedCondition | None",
-    progress: ProgressFn,
-) -> "Tensor":
-    """The clip of the i-th prompt, `(f, 3, H, W)` in [0, 1]."""
-    from reward_tuning.drawing import sample_clip
+def _adapter(request: Request, folder: Path) -> Any:
+    """The LoRA's weights, held against the transformer's shapes."""
+    if request.lora is None:
+        return None
+    from reward_tuning.cli.adapters import transformer_shapes
+    from reward_tuning.exports import import_adapter
+
+    return import_adapter(request.lora, transformer_shapes(str(folder)))
+
+
+def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
+    """How the steps are computed; the model itself is compiled at its first step."""
+    from reward_tuning.cheap_steps import CheapSteps
+    from reward_tuning.compilation import compiled
+
+    return CheapSteps(
+        cache=request.cache,
+        compiled=compiled(generator.transformer) if request.compile else None,
+    )
+
+
+def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Tensor":
+    """The frames of one clip."""
+    from reward_tuning.drawing import decoded, sample_clip
     from reward_tuning.encoded_condition import EncodedCondition, encode
     from reward_tuning.seeds import derive_seed
 
@@ -184,32 +154,34 @@ def _drawn(
         phase = f"step {step + 1} of {request.steps}"
         progress(ProgressEvent("clips", i, len(request.prompts), phase))
 
-    condition = EncodedCondition()
+    condition, read = EncodedCondition(), parts.asked[i]
     if read is not None:
         condition = encode(
-            generator,
+            parts.generator,
             prompt.files,
             read,
             strength=strength,
             noise_seed=derive_seed(seed, "kept pixels"),
         )
-    return sample_clip(
-        generator,
+    sampled = sample_clip(
+        parts.generator,
         prompt.text,
         request.negative_prompt,
         seed=seed,
-        size=request.size,
+        size=parts.size,
         steps=request.steps,
         guidance_scale=request.guidance_scale,
         guidance_rescale=request.guidance_rescale,
         condition=condition,
         strength=strength,
         attention=request.attention,
+        cheap=parts.cheap,
         tell=tell,
     )
+    return decoded(parts.generator, sampled.latents, parts.tiling)[0]
 
 
-def _about(request: Request, i: int, path: Path) -> dict[str, Any]:
+def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any]:
     """What clips.jsonl says of a file."""
     files = request.prompts[i].files
     return {
@@ -222,6 +194,7 @@ def _about(request: Request, i: int, path: Path) -> dict[str, Any]:
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "guidance_rescale": request.guidance_rescale,
-        "size": list(request.size),
+        "cache": request.cache,
+        "size": list(parts.size),
         **({} if files == NOTHING else {"strength": request.strengths[i], **files.given}),
     }

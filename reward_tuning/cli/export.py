@@ -30,7 +30,7 @@ def export(
     dtype: Annotated[
         str, typer.Option(help="float32 (bit for bit), bfloat16 or float16 (half the size).")
     ] = "float32",
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write an adapter in one of the three formats."""
     if format_ not in FORMATS:
@@ -44,8 +44,8 @@ def export(
                 else f"{format_} writes one file, whose name ends in .safetensors"
             )
         )
-    if output.exists() and not force:
-        raise TuningError(f"{output} exists already; choose another place, or give --force")
+    if output.exists() and not overwrite:
+        raise TuningError(f"{output} exists already; choose another place, or give --overwrite")
     from reward_tuning.cli.adapters import adapter_path, checkpoint_of, transformer_shapes
     from reward_tuning.section_types import Dtype
 

@@ -1,14 +1,13 @@
 """`reward-tuning generate`: clips from prompts, and from what they shall follow."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from reward_tuning.cli.draw import Request, draw
+from reward_tuning.cli.draw import draw
+from reward_tuning.cli.request import Request, asked_prompts, asked_strength
 from reward_tuning.clip_names import (
     ABOUT,
     PREVIEWS,
@@ -17,13 +16,17 @@ from reward_tuning.clip_names import (
     preview_path,
     refuse_existing,
 )
-from reward_tuning.condition_files import NOTHING, ConditionFiles, resolved
+from reward_tuning.condition_files import resolved
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import Prompt, half_letter, read_prompts
 
-FROM_VIDEO = 0.7  # the published script's strength where the whole video may change
+if TYPE_CHECKING:
+    from base_model.attention_backend import Attention
+    from base_model.memory import Memory
+    from base_model.quantise import Quantise
 
 FOLLOWED = "What the clip follows"
+COST = "Speed and memory"
+TILE, TILE_OVERLAP = 384, 96  # pixels, the defaults of `base_model.tiled_decode.Tiling`
 
 
 def generate(
@@ -50,14 +53,14 @@ def generate(
     ] = 0,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, help="4k + 1; 1 is a picture. Default: 9 for tiny, else 49."),
+        typer.Option(
+            min=1,
+            help="4k + 1; 1 is a picture. Default, also of height and width: what the checkpoint "
+            "is made for (tiny 9 x 64 x 64, the published ones 49 x 384 x 672).",
+        ),
     ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=16, help="A multiple of 16. Default: 64 for tiny, else 384.")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=16, help="A multiple of 16. Default: 64 for tiny, else 672.")
-    ] = None,
+    height: Annotated[int | None, typer.Option(min=16, help="Pixels, a multiple of 16.")] = None,
+    width: Annotated[int | None, typer.Option(min=16, help="Pixels, a multiple of 16.")] = None,
     image: Annotated[
         Path | None,
         typer.Option(help="First frame (inpaint checkpoint).", rich_help_panel=FOLLOWED),
@@ -150,23 +153,72 @@ def generate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=COST)
+    ] = "float32",
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
+        str | None,
+        typer.Option(
+            help="cpu, cuda, cuda:1; default: cuda where there is one.", rich_help_panel=COST
+        ),
     ] = None,
     attention: Annotated[
-        str, typer.Option(help="Its kernels: auto, math, flash, efficient, cudnn.")
+        str,
+        typer.Option(
+            help="Its kernels: auto, math, flash, efficient, cudnn.", rich_help_panel=COST
+        ),
     ] = "auto",
+    cache: Annotated[
+        float | None,
+        typer.Option(
+            help="First-block cache: a step whose first block adds what it did, but for this "
+            "share, runs no other block (0.05 to 0.2). Default: off.",
+            rich_help_panel=COST,
+        ),
+    ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="torch.compile the transformer: slow at the first step, faster after it.",
+            rich_help_panel=COST,
+        ),
+    ] = False,
+    tiled_decode: Annotated[
+        bool,
+        typer.Option(
+            "--tiled-decode",
+            help="Decode large frames tile by tile, in the memory of one.",
+            rich_help_panel=COST,
+        ),
+    ] = False,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Side of a tile in pixels, a multiple of 8; {TILE}.", rich_help_panel=COST
+        ),
+    ] = None,
+    tile_overlap: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Of neighbouring tiles, in pixels, a multiple of 8; {TILE_OVERLAP}.",
+            rich_help_panel=COST,
+        ),
+    ] = None,
     memory: Annotated[
         str,
         typer.Option(
             help="resident; offload: text encoder and VAE on the CPU while unused; block-offload: "
-            "the transformer's blocks, too, one at a time."
+            "the transformer's blocks, too, one at a time.",
+            rich_help_panel=COST,
         ),
     ] = "resident",
     quantise: Annotated[
         str | None,
-        typer.Option(help="Store the transformer's blocks as int8, nf4 or fp8; default: dtype."),
+        typer.Option(
+            help="Store the transformer's blocks as int8, nf4 or fp8; default: dtype.",
+            rich_help_panel=COST,
+        ),
     ] = None,
 ) -> None:
     """Draw clips from prompts, and from what they shall follow; write them as mp4, gif or png.
@@ -195,19 +247,20 @@ def generate(
         },
         Path(),
     )
-    prompts = _prompts(prompt or [], negative_prompt, prompts_file, files)
-    shares = [_strength(strength, one.files) for one in prompts]
+    prompts = asked_prompts(prompt or [], negative_prompt, prompts_file, files)
+    shares = [asked_strength(strength, one.files) for one in prompts]
     for one, share in zip(prompts, shares, strict=True):
         one.files.check(share)
     paths = clip_paths(output, len(prompts), formats or ["mp4"])
     if not overwrite:
         refuse_existing(_written(output, paths, previews))
-    about = draw(
+    draw(
         Request(
             checkpoint=checkpoint,
             prompts=prompts,
             strengths=shares,
             paths=paths,
+            about=None if is_clip(output) else output / ABOUT,
             asked_size=(frames, height, width),
             steps=steps,
             guidance_scale=guidance_scale,
@@ -219,41 +272,25 @@ def generate(
             previews=previews,
             dtype=dtype,
             device=device,
-            attention=attention,  # type: ignore[arg-type]  # refused by name where it is none
-            memory=memory,
-            quantise=quantise,
+            # refused by name where they are none
+            attention=cast("Attention", attention),
+            cache=cache,
+            compile=compile_,
+            tile=_tile(tiled_decode, tile, tile_overlap),
+            memory=cast("Memory", memory),
+            quantise=cast("Quantise | None", quantise),
         )
     )
-    if not is_clip(output):
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in about)
-        (output / ABOUT).write_text(text, encoding="utf-8")
 
 
-def _prompts(
-    given: Sequence[str], negative: str, file: Path | None, files: ConditionFiles
-) -> list[Prompt]:
-    for text in [*given, negative]:
-        if wrong := half_letter(text):
-            raise TuningError(f"--prompt, --negative-prompt: {wrong}")
-    prompts = [Prompt(text, text) for text in given]
-    if file is not None:
-        prompts += read_prompts(file)
-    if not prompts:
-        raise TuningError("no prompt; give --prompt TEXT or --prompts-file FILE")
-    named = [one.text for one in prompts if one.files != NOTHING]
-    if named and files != NOTHING:
-        raise TuningError(
-            f"--prompts-file {file} says what the clip of {named[0]!r} follows, and so do the "
-            f"options ({files.told()}); give one of them"
-        )
-    return prompts if named else [replace(one, files=files) for one in prompts]
-
-
-def _strength(given: float | None, files: ConditionFiles) -> float:
-    """Of one clip: as given, else the published script's for a video without a mask."""
-    if given is not None:
-        return given
-    return FROM_VIDEO if files.video is not None and files.mask is None else 1.0
+def _tile(tiled: bool, side: int | None, overlap: int | None) -> tuple[int, int] | None:
+    """Side and overlap of the tiles; None where the decode is in one piece."""
+    if tiled:
+        return TILE if side is None else side, TILE_OVERLAP if overlap is None else overlap
+    for option, given in (("--tile", side), ("--tile-overlap", overlap)):
+        if given is not None:
+            raise TuningError(f"{option} {given} is for --tiled-decode, which is not given")
+    return None
 
 
 def _written(output: Path, paths: Sequence[Sequence[Path]], previews: bool) -> list[Path]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from base_model import magvit
 from base_model.errors import GeneratorError
+from benchmarks.peak_memory import peak_allocated
 from tests.goldens import Golden, load_golden, relative
 
 
@@ -249,6 +250,21 @@ def test_little_is_kept_for_the_backward_pass(vae: Any) -> None:
     library = [kept_bytes(lambda n=n: vae.decode(z[:, :, :n]).sample) for n in (1, 5)]
     # Beyond the first latent, the causal state alone: two frames per convolution.
     assert (ours[2] - ours[1]) < 0.25 * (library[1] - library[0]) / 4 * 2
+
+
+def test_a_longer_clip_takes_no_more_memory_than_its_frames(vae: Any) -> None:
+    """Without gradient: every allocation counted, beyond the frames that are the result."""
+
+    def beyond(latent_frames: int) -> int:
+        latents = torch.randn(1, 16, latent_frames, 4, 4)
+        with torch.no_grad():
+            peak = peak_allocated(lambda: magvit.decode(vae, latents), torch.device("cpu"))
+        return peak - magvit.frame_count(latent_frames) * 3 * 32 * 32 * 4
+
+    short, long = beyond(3), beyond(13)  # 9 and 49 frames
+    frames = 40 * 3 * 32 * 32 * 4
+    assert short > 4 * frames  # what would be seen if it grew with the clip
+    assert long - short < 0.2 * frames
 
 
 def test_gradients_reach_the_weights_when_they_are_trained(vae: Any, z: Tensor) -> None:

@@ -71,6 +71,8 @@ def test_the_table_is_made_once_per_shape() -> None:
     rotary = PublishedRotary(16, 2)
     first = rotary(torch.zeros(2, 16, 3, 8, 8))
     assert rotary(torch.zeros(1, 33, 3, 8, 8)) is first
+    for kept, made in zip(first, rotary_table(3, 8, 8, 16, 2), strict=True):
+        assert torch.equal(kept, made)
     assert rotary(torch.zeros(1, 33, 3, 8, 12)) is not first
     for height in range(2, 2 + 2 * KEPT_TABLES, 2):
         rotary(torch.zeros(1, 16, 1, height, 4))

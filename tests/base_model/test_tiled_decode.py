@@ -1,3 +1,4 @@
+import copy
 import math
 import random
 from collections.abc import Callable
@@ -115,6 +116,37 @@ def test_the_gradient_is_that_without_checkpoints(
     for module in (tiled_decode, magvit):
         monkeypatch.setattr(module, "checkpoint", lambda run, *arguments, **_: run(*arguments))
     assert relative(with_checkpoints, gradient(decode, latents)) < 1e-5
+
+
+@pytest.mark.parametrize("statistics", ["whole", "thinned"])
+def test_the_gradient_is_the_finite_difference_at_fixed_statistics(
+    generator: Generator, statistics: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, along a random direction; with statistics that follow it, it is another."""
+    vae = copy.deepcopy(generator.vae).double()
+    latents = load_golden("vae").tensors["out.moments"][:, :16, :2].double() * 0.3
+    draw = torch.Generator().manual_seed(1)
+    direction = torch.randn(latents.shape, generator=draw, dtype=torch.float64)
+    weight = torch.randn(1, 5, 3, 32, 48, generator=draw, dtype=torch.float64)
+
+    def loss(x: Tensor) -> Tensor:
+        tiling = Tiling(tile=4, overlap=2)
+        return (decode_tiled(vae, x, tiling=tiling, statistics=statistics) * weight).sum()
+
+    def difference(step: float = 1e-6) -> float:
+        with torch.no_grad():
+            ahead, behind = (loss(latents + sign * step * direction) for sign in (1, -1))
+        return float(ahead - behind) / (2 * step)
+
+    x = latents.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    slope = float((gradient * direction).sum())
+    assert abs(difference() / slope - 1) > 1e-2
+    z = latents / vae.config.scaling_factor
+    step = 1 if statistics == "whole" else 2  # 6 latents in tiles of 4
+    table = tiled_decode.norm_statistics(vae, z[..., ::step, ::step])
+    monkeypatch.setattr(tiled_decode, "norm_statistics", lambda *_: table)
+    assert slope == pytest.approx(difference(), rel=1e-6)
 
 
 @pytest.mark.parametrize("length", [9, 12, 16, 17, 40, 128])

@@ -1,9 +1,6 @@
 """Checkpoints: exact, whole or absent, pruned only when replaced."""
 
 import random
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from reward_tuning.checkpointing import (
     set_rng_state,
 )
 from reward_tuning.errors import TuningError
+from tests.reward_tuning.full_disk import largest_file
 
 
 def trained(steps: int = 3) -> tuple[nn.Parameter, torch.optim.AdamW]:
@@ -111,17 +109,6 @@ def test_a_half_written_checkpoint_is_ignored_and_swept_away(tmp_path: Path) -> 
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-000005"]
     save_checkpoint(tmp_path, checkpoint(10), keep=2)
     assert names(tmp_path) == ["step-000005", "step-000010"]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The system refuses to write more, as on a full disk (EFBIG in place of ENOSPC)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [16, 200, 900, 2500])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from base_model.generator import load_generator
 from base_model.sigmas import sigma_table
-from reward_tuning.drawing import sample_clip
+from reward_tuning.drawing import decoded, sample_clip
 from reward_tuning.exports import import_adapter
 from reward_tuning.lora import LoraWeights
 from tests.base_model.conftest import checkpoint, text_folder
@@ -69,7 +69,7 @@ def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
     def clip(
         prompt: str, negative: str, seed: int, scale: float = 3.0, rescale: float = 0.0
     ) -> torch.Tensor:
-        return sample_clip(
+        sampled = sample_clip(
             generator,
             prompt,
             negative,
@@ -80,6 +80,7 @@ def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
             guidance_rescale=rescale,
             tell=lambda step: None,
         )
+        return decoded(generator, sampled.latents)
 
     one = clip("a red ball", "", 0)
     assert torch.equal(one, clip("a red ball", "", 0))
@@ -243,7 +244,7 @@ def test_export_does_not_overwrite(run: Command, model: Path, tmp_path: Path) ->
     done = run(*arguments)
     assert done.code == 2
     assert target.read_text() == "mine"
-    assert run(*arguments, "--force").code == 0
+    assert run(*arguments, "--overwrite").code == 0
     assert target.stat().st_size > 1000
 
 

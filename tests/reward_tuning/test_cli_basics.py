@@ -139,9 +139,9 @@ def test_cp_does_not_overwrite(run: Command, tmp_path: Path) -> None:
     target.write_text("mine")
     done = run("cp", "tiny-drtune-hps", target)
     assert done.code == 2
-    assert "--force" in done.err
+    assert "--overwrite" in done.err
     assert target.read_text() == "mine"
-    assert run("cp", "tiny-drtune-hps", target, "--force").code == 0
+    assert run("cp", "tiny-drtune-hps", target, "--overwrite").code == 0
     assert target.read_text().startswith("# ")
 
 

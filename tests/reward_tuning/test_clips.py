@@ -1,6 +1,5 @@
 """Clips to files and back."""
 
-import errno
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from reward_tuning.clips import read_clip, side_by_side, stacked, write_clip
 from reward_tuning.errors import TuningError
+from tests.reward_tuning.full_disk import largest_file
 
 
 def moving_disc(height: int = 64, width: int = 64) -> Tensor:
@@ -147,17 +147,29 @@ def test_reading_what_is_no_video(tmp_path: Path) -> None:
         read_clip(tmp_path / "gone.mp4")
 
 
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "c.gif"
+@pytest.mark.parametrize("ending", [".mp4", ".gif", ".png"])
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, ending: str) -> None:
+    """At the first byte, and where half of the file is written."""
+    path = tmp_path / f"c{ending}"
     write_clip(moving_disc(), path)
     before = path.read_bytes()
+    other = torch.rand(9, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for size in (0, 5000):
+        with (
+            largest_file(size),
+            pytest.raises(TuningError, match=r"cannot be written \(.*free some space or choose"),
+        ):
+            write_clip(other, path)
+        assert path.read_bytes() == before
+        assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    write_clip(other, path)
+    assert path.stat().st_size > 5000
 
-    def full(part: Path, *_: object, **__: object) -> None:
-        Path(part).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("reward_tuning.clips.iio.imwrite", full)
-    with pytest.raises(TuningError, match="No space left on device"):
-        write_clip(moving_disc(), path)
-    assert path.read_bytes() == before
-    assert [one.name for one in tmp_path.iterdir()] == ["c.gif"]
+def test_what_ffmpeg_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text("#!/bin/sh\ncat > /dev/null\necho No space left on device >&2\nexit 228\n")
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(ffmpeg))
+    with pytest.raises(TuningError, match=r"c\.mp4: cannot be written \(ffmpeg: No space left"):
+        write_clip(moving_disc(), tmp_path / "c.mp4")

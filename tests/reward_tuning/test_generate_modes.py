@@ -181,7 +181,7 @@ BAD: dict[str, tuple[int, str, str]] = {
     "no video": (33, "--strength 0.5", "starts from a video, and none is given"),
     "no step": (33, "--video video.mp4 --strength 0.1", "0.1 of 4 steps is less than one step"),
     "strength": (33, "--video video.mp4 --strength 1.5", "strength 1.5; allowed: above 0, up to 1"),
-    "attention": (16, "--attention none", "Attention 'none' is not known; allowed are auto, math"),
+    "attention": (16, "--attention none", "--attention: got 'none'; allowed: auto, math, flash"),
     "too long": (33, "--extend video.mp4", "extend"),
     "image and video": (33, "--image start.png --video video.mp4 --mask mask.png", "both say"),
 }
