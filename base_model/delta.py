@@ -92,9 +92,8 @@ def assembled(folder: Path, base: Path) -> Path:
             written.
     """
     path = folder / "transformer" / DELTA_FILE
-    content = hashlib.sha256(path.read_bytes() + _hash(base).encode())
     home = cache_folder("checkpoints")
-    target = home / f"{folder.name}-{content.hexdigest()[:16]}"
+    target = home / f"{folder.name}-{_content(folder, base)[:16]}"
     if target.is_dir():
         return target
     state, dtype = _applied(path, base)
@@ -179,6 +178,18 @@ def _weights(base: Path) -> dict[str, Tensor]:
     files = find_weights(base / "transformer")
     with files.opened() as read:
         return {name: read(name) for name in files.files}
+
+
+def _content(folder: Path, base: Path) -> str:
+    """Hash of everything that the whole checkpoint is made of."""
+    digest = hashlib.sha256()
+    for root, parts in ((folder, ("transformer",)), (base, ("transformer", *OTHER_PARTS))):
+        for path in sorted(file for part in parts for file in (root / part).rglob("*")):
+            if path.is_file():
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+                digest.update(content)
+    return digest.hexdigest()
 
 
 def _hash(base: Path) -> str:

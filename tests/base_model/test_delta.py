@@ -1,6 +1,7 @@
 """Delta checkpoints: the same weights but for the rounding, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,17 @@ def test_another_delta_gets_another_folder(folder: Path) -> None:
     tensors[name] = tensors[name] + 1
     save_file(tensors, path, metadata)
     assert local_folder(folder) != first
+
+
+def test_another_part_of_the_base_gets_another_folder(folder: Path, tmp_path: Path) -> None:
+    """A cache that outlives an installation must not keep the base's old parts."""
+    shutil.copytree(BASE, tmp_path / "newer")
+    config = tmp_path / "newer" / "scheduler" / "scheduler_config.json"
+    first = assembled(folder, tmp_path / "newer")
+    config.write_text(config.read_text().replace("1000", "999"))
+    second = assembled(folder, tmp_path / "newer")
+    assert first != second
+    assert (second / "scheduler" / config.name).read_bytes() == config.read_bytes()
 
 
 def test_another_base_is_refused(folder: Path, tmp_path: Path) -> None:
