@@ -15,7 +15,7 @@ from torch import Tensor
 
 from base_model.generator import Generator
 from base_model.inpainting import prolonged
-from base_model.preprocessors import control_clip
+from base_model.preprocessors import combine_controls, control_clip
 from base_model.sampling import euler_sample, start_state, start_step
 from base_model.sigmas import sigma_table
 from base_model.tiny.captions import LANGUAGES, draw_caption
@@ -24,7 +24,7 @@ from base_model.tiny.measure import BATCH, GUIDANCE_SCALE
 from base_model.tiny.moving_camera import PANS, ZOOM_SPEEDS, ZOOMS, camera_clip
 from base_model.tiny.oracle import centres, judge, read_clip, soft_mask
 from base_model.tiny.paths import draw_path
-from base_model.tiny.render import draw_staging, render_staged, straight_path
+from base_model.tiny.render import ShapePath, draw_staging, render_staged, straight_path
 from base_model.tiny.scenes import COLOURS, FRAMES, SHAPES, SIDE, Scene, scenes
 
 STEPS = 25
@@ -50,6 +50,7 @@ class Asked:
         speed: Of it.
         towards: Direction that it moves the picture to.
         grows: Whether it enlarges the shape.
+        frames: Of the result.
     """
 
     scene: Scene
@@ -62,6 +63,7 @@ class Asked:
     speed: float = 1.0
     towards: tuple[float, float] | None = None
     grows: bool | None = None
+    frames: int = FRAMES
 
 
 Ask = Callable[[Scene, random.Random], Asked]
@@ -128,6 +130,21 @@ def ask_edges(scene: Scene, rng: random.Random) -> Asked:
     return Asked(scene, {"control": control_clip("canny", clip)}, clip, path=path.centres)
 
 
+def ask_edges_with_reference(scene: Scene, rng: random.Random) -> Asked:
+    """Edges of a clip, and a picture of the shape elsewhere."""
+    picture = _clip(scene, rng)[FRAMES // 2]
+    asked = ask_edges(scene, rng)
+    return replace(asked, inputs={**asked.inputs, "reference": picture})
+
+
+def ask_two_controls(scene: Scene, rng: random.Random) -> Asked:
+    """Edges of a clip together with the heat map of its shape's path."""
+    asked = ask_edges(scene, rng)
+    assert asked.path is not None
+    heat_map = path_heat_map(ShapePath(asked.path, 1.0))
+    return replace(asked, inputs={"control": combine_controls([asked.inputs["control"], heat_map])})
+
+
 def ask_trajectory(scene: Scene, rng: random.Random) -> Asked:
     """A heat map of a path that the motion word still describes."""
     path = draw_path(scene, draw_staging(scene, rng), rng)
@@ -186,9 +203,20 @@ def ask_text(scene: Scene, rng: random.Random) -> Asked:
     return Asked(scene)
 
 
+def ask_picture(scene: Scene, rng: random.Random) -> Asked:
+    """A prompt alone, for a picture."""
+    return Asked(scene, frames=1)
+
+
 MODES: Mapping[str, Mapping[str, Ask]] = {
+    "text-to-video": {
+        "text": ask_text,
+        "picture": ask_picture,
+        "video to video": ask_variation,
+    },
     "inpaint": {
         "text": ask_text,
+        "picture": ask_picture,
         "start": ask_start,
         "end": ask_end,
         "start and end": ask_both,
@@ -199,6 +227,8 @@ MODES: Mapping[str, Mapping[str, Ask]] = {
     "control": {
         "text": ask_text,
         "edges": ask_edges,
+        "edges, reference": ask_edges_with_reference,
+        "edges and trajectory": ask_two_controls,
         "trajectory": ask_trajectory,
         "trajectory, reference": ask_trajectory_with_reference,
     },
@@ -214,45 +244,41 @@ MODES: Mapping[str, Mapping[str, Ask]] = {
 
 
 @torch.no_grad()
-def measure_mode(
-    generator: Generator, ask: Ask, count: int, *, seed: int = 0, batch: int = BATCH
-) -> Numbers:
+def measure_mode(generator: Generator, ask: Ask, count: int, *, seed: int = 0) -> Numbers:
     """What clips of one mode keep and follow.
+
+    Each scene is asked for in English and in Chinese, with the same inputs and the same noise.
 
     Args:
         generator: Of the kind that takes the mode, with its prompt encoder.
         ask: Of `MODES`.
-        count: Clips.
+        count: Scenes; twice as many clips.
         seed: Of scenes, captions and noise.
-        batch: Clips sampled together.
 
     Returns:
-        Share right of each attribute (but of motion where a camera moves), `all_right`, and the
-        same of each language alone (`all_right_en`); where the mode has them `psnr` (dB, mean over
-        clips, of what must be kept) and `psnr_26` (share of clips at 26 dB or more), `distance`
-        (pixels between the shape's centre and its path, mean over frames and clips), `direction`
-        (share of clips that move to the asked side), `growth` (share whose shape grows or shrinks
-        as asked).
+        Share right of each attribute (but of motion where a camera moves or nothing does),
+        `all_right`, and the same of each language alone (`all_right_en`); where the mode has them
+        `psnr` (dB, mean over clips, of what must be kept) and `psnr_26` (share of clips at 26 dB
+        or more), `distance` (pixels between the shape's centre and its path, mean over frames and
+        clips), `direction` (share of clips that move to the asked side), `growth` (share whose
+        shape grows or shrinks as asked).
     """
     rng = random.Random(f"modes/{seed}")
     chosen = rng.choices(scenes("held_out"), k=count)
     rows: list[Numbers] = []
-    for first in range(0, count, batch):
-        asked = [ask(scene, rng) for scene in chosen[first : first + batch]]
-        languages = [LANGUAGES[(first + i) % len(LANGUAGES)] for i in range(len(asked))]
-        prompts = [
-            draw_caption(one.scene, rng, lang) for one, lang in zip(asked, languages, strict=True)
-        ]
-        clips = sample(
-            generator, asked, prompts, [1000 * seed + first + i for i in range(len(asked))]
-        )
+    for first in range(0, count, BATCH // len(LANGUAGES)):
+        asked = [ask(scene, rng) for scene in chosen[first : first + BATCH // len(LANGUAGES)]]
+        seeds = [1000 * seed + first + i for i in range(len(asked))]
+        prompts = [draw_caption(one.scene, rng, lang) for lang in LANGUAGES for one in asked]
+        both = asked * len(LANGUAGES)
+        clips = sample(generator, both, prompts, seeds * len(LANGUAGES))
         score = judge(clips, prompts)
-        for i, (one, language) in enumerate(zip(asked, languages, strict=True)):
+        for i, one in enumerate(both):
             row = {name: float(right[i]) for name, right in score.right.items()}
-            if one.motion is not None:
-                del row["motion"]  # the shape's own; the camera's is seen with it
+            if one.motion is not None or one.frames == 1:
+                del row["motion"]  # the shape's own, which is seen with the camera's
             row["all_right"] = min(row.values())
-            row[f"all_right_{language}"] = row["all_right"]
+            row[f"all_right_{LANGUAGES[i // len(asked)]}"] = row["all_right"]
             rows.append(row | compared(one, clips[i]))
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row[name] for row in rows if name in row] for name in names}
@@ -262,13 +288,15 @@ def measure_mode(
 def sample(
     generator: Generator, asked: Sequence[Asked], prompts: list[str], seeds: list[int]
 ) -> Tensor:
-    """Clips that are asked for, all with the same inputs: (b, FRAMES, 3, SIDE, SIDE)."""
+    """Clips that are asked for, all with the same inputs: (b, f, 3, SIDE, SIDE)."""
     text = generator.encode_prompts(prompts, [""] * len(prompts))
     inputs = {name: torch.stack([one.inputs[name] for one in asked]) for name in asked[0].inputs}
-    frames = FRAMES if inputs else None
+    frames = asked[0].frames
     kept_noise = [seed + 10**6 for seed in seeds]
-    condition = generator.condition(text, frames=frames, noise_seeds=kept_noise, **inputs)
-    noise = generator.initial_noise(generator.latent_shape(len(asked), FRAMES, SIDE, SIDE), seeds)
+    condition = generator.condition(
+        text, frames=frames if inputs else None, noise_seeds=kept_noise, **inputs
+    )
+    noise = generator.initial_noise(generator.latent_shape(len(asked), frames, SIDE, SIDE), seeds)
     sigmas = sigma_table(STEPS)
     starts = [one.start for one in asked if one.start is not None]
     if starts:

@@ -124,14 +124,33 @@ def test_only_held_out_scenes_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(measure_modes, "STEPS", 2)
     found = measure_mode(load_generator("tiny"), ask, 4)
+    assert len(seen) == 4
     assert set(seen) <= set(scenes("held_out"))
     assert {"all_right", "all_right_en", "all_right_zh", "colour", "distance"} <= found.keys()
     assert "psnr" not in found
 
 
+def test_a_picture_has_no_motion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_modes, "STEPS", 2)
+    found = measure_mode(load_generator("tiny"), measure_modes.ask_picture, 2)
+    assert {"all_right", "colour", "shape", "background", "size"} <= found.keys()
+    assert "motion" not in found
+
+
+def test_two_controls_are_edges_and_a_spot() -> None:
+    asked = measure_modes.ask_two_controls(SCENE, random.Random(3))
+    edges = ask_edges(SCENE, random.Random(3)).inputs["control"]
+    both = asked.inputs["control"]
+    assert (both >= edges - 1e-6).all()
+    assert (both > edges + 0.1).any(dim=1).sum(dim=(1, 2)).max() <= 36  # a spot of 6 x 6
+    x, y = asked.path[4].int().tolist()
+    assert both[4, 0, y - 1 : y + 2, x - 1 : x + 2].max() > 0.8  # black where no edge is
+
+
 def test_every_kind_has_its_modes() -> None:
     assert {kind: len(modes) for kind, modes in MODES.items()} == {
-        "inpaint": 7,
-        "control": 4,
+        "text-to-video": 3,
+        "inpaint": 8,
+        "control": 6,
         "camera": 5,
     }
