@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -154,3 +156,19 @@ def test_an_array_is_no_tensor() -> None:
     judge = load_reward("flicker")
     with pytest.raises(RewardError, match=r"ndarray; .*from_numpy"):
         judge(torch.zeros(1, 3, 3, 8, 8).numpy(), ["a"])  # type: ignore[arg-type]  # the point
+
+
+def test_a_package_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(build_raft("raft_small").state_dict(), tmp_path / "raft.pth")
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(RewardError, match=r"kind dynamic_degree needs torchvision, .*pip"):
+        load_reward("dynamic_degree", tmp_path / "raft.pth")
+
+
+def test_a_package_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and the model is not in it."""
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    with pytest.raises(RewardError, match=r"kind vjepa2 needs transformers, .*VJEPA2Config"):
+        load_reward("vjepa2", "tiny/vjepa2.safetensors")
