@@ -60,6 +60,7 @@ SHIPPED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "motion-flow": ("motion_flow", None, {}),
     "flicker": ("flicker", None, {}),
     "consistency": ("consistency", "tiny/clip.safetensors", {}),
+    "vjepa2": ("vjepa2", "tiny/vjepa2.safetensors", {}),
 }
 """Name in the table -> kind, checkpoint (None for a kind without a file) and the kind's options."""
 

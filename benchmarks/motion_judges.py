@@ -18,11 +18,11 @@ from rewards.base import Judge
 KINDS = ("motion_energy", "motion_flow", "flicker", "sharpness")
 
 
-def judges(vjepa2: str | None) -> list[Judge]:
+def judges(vjepa2: str) -> list[Judge]:
     found = [load_reward(kind) for kind in KINDS]
     found.append(load_reward("consistency", "tiny/clip.safetensors"))
-    if vjepa2 is not None:
-        found.append(load_reward("vjepa2", vjepa2))
+    found.append(load_reward("vjepa2", vjepa2))
+    found.append(load_reward("vjepa2", vjepa2, contexts=(0.8,), name="vjepa2 of 0.8"))
     return found
 
 
@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--vjepa2", help="a V-JEPA 2 of `reward-tuning pretrain tiny --only vjepa2`"
+        "--vjepa2",
+        default="tiny/vjepa2.safetensors",
+        help="a V-JEPA 2 of `reward-tuning pretrain tiny --only vjepa2`",
     )
     asked = parser.parse_args()
     columns = ("correlation", "rank correlation", "pairs", *VIOLATIONS)

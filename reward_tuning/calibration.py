@@ -18,6 +18,7 @@ from reward_tuning.recipe import Recipe
 from reward_tuning.recipe_files import prompt_path
 from reward_tuning.run_parts import evaluation_sigmas
 from reward_tuning.sampler import ClipSampler
+from reward_tuning.shared_encoder import shared_encoder
 from reward_tuning.text_limits import tell_truncation
 from reward_tuning.text_states import text_states
 
@@ -89,12 +90,18 @@ def calibrate(
     chosen = dict(enumerate(stream.batch_at(0, prompts)))
     sampling = recipe.sampling
     progress(ProgressEvent("loading", phase="judges"))
-    judges = load_judges(recipe.rewards, sampling.frames, device)
+    shared = shared_encoder(recipe, recipe.rewards, device)
+    judges = load_judges(recipe.rewards, sampling.frames, device, shared)
     tell_truncation(judges, {"prompts.train": list(chosen.values())}, progress)
     dtype = getattr(torch, recipe.generator.dtype)
     texts = [*(one.text for one in chosen.values()), sampling.negative_prompt]
     states = text_states(
-        recipe.generator.checkpoint, texts, dtype=dtype, device=device, progress=progress
+        recipe.generator.checkpoint,
+        texts,
+        dtype=dtype,
+        device=device,
+        encoder=None if shared is None else shared.encoder,
+        progress=progress,
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(

@@ -27,6 +27,7 @@ from reward_tuning.recipe import Recipe
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.run_parts import RunParts, evaluation_sigmas
 from reward_tuning.seeds import derive_seed
+from reward_tuning.shared_encoder import standing_alone
 from reward_tuning.whole_file import write_whole
 
 SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
@@ -101,7 +102,8 @@ def finish(
     if main:
         export_lora(recipe.lora, folder.lora, adapter)
     size = parts.sampler.size
-    held_out = load_judges(section.held_out_rewards, size[0], accelerator.device)
+    measured_by = standing_alone(recipe, section.held_out_rewards)
+    held_out = load_judges(measured_by, size[0], accelerator.device)
     judges = [*parts.judges, *held_out]
     offload = parts.offload
     if recipe.generator.memory != "resident":

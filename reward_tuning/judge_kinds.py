@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, create_model
 
 from reward_tuning.judge_sections import (
+    OF_GENERATOR,
     ClipTowerSection,
     EachFrameSection,
     FileSection,
@@ -198,11 +199,31 @@ class QwenCriticSection(QwenSection, FolderSection):
     """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
 
     kind: Literal["qwen_critic"]
+    checkpoint: FileName = Field(
+        description="generator, for the generator's own text encoder, whose weights are then in "
+        "memory once; or a shipped name (tiny/qwen-critic), a folder (./generator if it is called "
+        "so), a published name (qwen2-vl-2b) or a hub id (owner/name)"
+    )
     aspects: Annotated[list[Text], Field(min_length=1)] | None = Field(
         default=None,
         description="What is asked: names among object, colour, motion, artefact (null = all), or "
         "questions of your own in which {prompt} stands for the prompt",
     )
+
+    @property
+    def of_generator(self) -> bool:
+        """Whether it shares the text encoder's weights."""
+        return self.checkpoint == OF_GENERATOR
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Its folder; none where that is the generator's."""
+        return {} if self.of_generator else super().folders
+
+    @property
+    def identity(self) -> str:
+        """Its folder, or that it is the generator's."""
+        return self.checkpoint
 
 
 class VideoAlignSection(QwenSection, FolderSection):

@@ -13,6 +13,9 @@ from reward_tuning.section_types import Dtype, FileName, Positive, Section, Text
 FILE_KEYS = ("checkpoint", "tower", "tokenizer")
 """Keys of a judge that name a file; all are resolved and hashed alike."""
 
+OF_GENERATOR = "generator"
+"""Checkpoint of a judge that is the generator's own text encoder."""
+
 RESTING: dict[str, Any] = {
     "architecture": None,
     "tower": None,
@@ -100,6 +103,11 @@ class JudgeSection(Section):
     def _named(self, keys: Iterable[str]) -> dict[str, str]:
         named = {key: getattr(self, key, None) for key in keys}
         return {key: name for key, name in named.items() if name is not None}
+
+    @property
+    def of_generator(self) -> bool:
+        """Whether it is the generator's text encoder, and so names no folder of its own."""
+        return False
 
     @property
     def identity(self) -> str:

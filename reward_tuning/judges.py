@@ -23,7 +23,15 @@ from reward_tuning.judge_sections import (
 )
 from reward_tuning.losses import reward_loss, soft_min
 from reward_tuning.pixels import Augmentation, worst_nearby
-from rewards import FrameReward, LatentReward, Reward, load_latent_reward, load_reward
+from reward_tuning.shared_encoder import SharedEncoder
+from rewards import (
+    FrameReward,
+    LatentReward,
+    Reward,
+    RewardError,
+    load_latent_reward,
+    load_reward,
+)
 from rewards.shared_towers import TowerPool, derived
 
 
@@ -173,24 +181,52 @@ class LatentJudge:
 Judge = FramedJudge | LatentJudge
 
 
-def load_judges(sections: Sequence[JudgeSection], frames: int, device: torch.device) -> list[Judge]:
+def load_judges(
+    sections: Sequence[JudgeSection],
+    frames: int,
+    device: torch.device,
+    shared: SharedEncoder | None = None,
+) -> list[Judge]:
     """Load the judges of a recipe; equal towers among them are held once.
 
     Args:
         sections: Resolved, as `load_recipe` leaves them.
         frames: Of a clip.
         device: Where they run.
+        shared: The generator's text encoder on that device, for judges that are it.
 
     Raises:
         RewardError: A file is missing, damaged or of another kind.
-        TuningError: A judge that is only for the evaluation stands among the rewards.
+        TuningError: A judge that is only for the evaluation stands among the rewards, or one is
+            the generator's text encoder and there is none, or none that can answer.
     """
     pool = TowerPool()
-    return [_loaded(section, frames, device, pool) for section in sections]
+    return [
+        _loaded(section, _options(section, shared), frames, device, pool) for section in sections
+    ]
 
 
-def _loaded(section: JudgeSection, frames: int, device: torch.device, pool: TowerPool) -> Judge:
+def _options(section: JudgeSection, shared: SharedEncoder | None) -> dict[str, Any]:
+    """What the judge's loader is given."""
     options = section.loader_options()
+    if section.of_generator:
+        if shared is None:
+            raise TuningError(
+                f"the judge {section.label} has checkpoint: generator, and here is no generator "
+                "whose text encoder it could be. Give the generator's folder instead (./generator "
+                "if it is called so), or a Qwen2-VL's, such as tiny/qwen-critic"
+            )
+        options |= {"checkpoint": shared.folder, "model": shared.encoder.text_encoder}
+    return options
+
+
+def _loaded(
+    section: JudgeSection,
+    options: dict[str, Any],
+    frames: int,
+    device: torch.device,
+    pool: TowerPool,
+) -> Judge:
     if "dtype" in options:
         options["dtype"] = getattr(torch, options["dtype"])
     if isinstance(section, LatentSection):
@@ -198,7 +234,15 @@ def _loaded(section: JudgeSection, frames: int, device: torch.device, pool: Towe
         judge = LatentJudge(latent, section.label)
         return replace(judge, **_terms(section)) if isinstance(section, RewardSection) else judge
     assert isinstance(section, FramesSection), section.kind
-    reward = load_reward(section.kind, **options, device=device, name=section.label, pool=pool)
+    try:
+        reward = load_reward(section.kind, **options, device=device, name=section.label, pool=pool)
+    except RewardError as error:
+        if not section.of_generator:
+            raise
+        raise TuningError(
+            f"the judge {section.label} has checkpoint: generator, and the text encoder of "
+            f"{options['checkpoint']} cannot be it: {error}"
+        ) from error
     framed = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
     if isinstance(section, EachFrameSection):
         framed = replace(framed, **_over_frames(section, reward))

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reward_tuning.errors import TuningError
 from reward_tuning.judge_kinds import FOLDER_KEYS
-from reward_tuning.judge_sections import FILE_KEYS
+from reward_tuning.judge_sections import FILE_KEYS, OF_GENERATOR
 from reward_tuning.mistakes import Mistake, dotted, mistakes_of, shown
 from reward_tuning.recipe import Conflict, Recipe, conflicts
 from reward_tuning.recipe_files import (
@@ -240,12 +240,8 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
 
     def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Locate]]:
         for i, judge in enumerate(found if isinstance(found, list) else []):
-            if not isinstance(judge, dict):
-                continue
-            folders = FOLDER_KEYS.get(str(judge.get("kind")), ())
-            for key in dict.fromkeys((*FILE_KEYS, *folders)):
-                if is_name(judge.get(key)):
-                    locate = locate_judge_folder if key in folders else locate_judge
+            if isinstance(judge, dict):
+                for key, locate in judge_names(judge):
                     yield (*prefix, i, key), locate
 
     if is_name(section("generator").get("checkpoint")):
@@ -262,6 +258,16 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
     yield from judges(
         section("evaluation").get("held_out_rewards"), "evaluation", "held_out_rewards"
     )
+
+
+def judge_names(judge: dict[str, Any]) -> Iterator[tuple[str, Locate]]:
+    """List the keys of a raw judge that name a file or folder, with what resolves them."""
+    kind = str(judge.get("kind"))
+    folders = FOLDER_KEYS.get(kind, ())
+    for key in dict.fromkeys((*FILE_KEYS, *folders)):
+        shares = (kind, key, judge.get(key)) == ("qwen_critic", "checkpoint", OF_GENERATOR)
+        if is_name(judge.get(key)) and not shares:
+            yield key, locate_judge_folder if key in folders else locate_judge
 
 
 def is_name(value: Any) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
+import torch
 from torch import nn
 
 from base_model.offload import Offload
 from reward_tuning.errors import TuningError
 from reward_tuning.judges import Judge
+from reward_tuning.shared_encoder import SharedEncoder
 from rewards import LatentClip
 from rewards.base import Judge as FrozenJudge
 
@@ -50,3 +52,22 @@ def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:
             )
         modules += judge.reward.modules
     return modules
+
+
+def split_offload(
+    resting: Sequence[nn.Module], shared: SharedEncoder | None, device: torch.device
+) -> tuple[Offload, Offload]:
+    """How judges rest where one may be the generator's text encoder, which works for prompts too.
+
+    Args:
+        resting: Modules of the judges that rest.
+        shared: The encoder, on the device; it need not be among them.
+        device: Where they work.
+
+    Returns:
+        Of the encoder alone (of nothing where it does not rest), and of all of them.
+    """
+    model = None if shared is None else shared.encoder.text_encoder
+    encoder = Offload([module for module in resting if module is model], device)
+    others = Offload([module for module in resting if module is not model], device)
+    return encoder, others.joined(encoder)

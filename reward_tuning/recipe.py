@@ -17,6 +17,7 @@ from reward_tuning.judge_sections import (
     FramesSection,
     HeldOutSection,
     JudgeSection,
+    NetworkSection,
     QwenSection,
     RandomFrames,
     RewardSection,
@@ -84,6 +85,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     for path, judge in judges:
         yield from judge_conflicts(path, judge, sampling)
         yield from too_few_frames(path, judge, sampling, sections.get("train"))
+        yield from encoder_conflicts(path, judge, sections.get("generator"))
     if method is not None:
         yield from latent_conflicts(method.kind == "prfl", judges)
         yield from reuse_conflicts(method, sections.get("train"))
@@ -104,7 +106,7 @@ def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
             )
         seen.setdefault(judge.label, path)
         if isinstance(judge, HeldOutSection) and judge.identity in trained_on:
-            key = "checkpoint" if "checkpoint" in judge.files | judge.folders else "kind"
+            key = "checkpoint" if "checkpoint" in type(judge).model_fields else "kind"
             yield Conflict(
                 (*path, key),
                 judge.identity,
@@ -269,6 +271,21 @@ def qwen_conflicts(path: tuple[str | int, ...], judge: QwenSection) -> Iterator[
     low, high = judge.min_pixels, judge.max_pixels
     if low is not None and high is not None and low > high:
         yield Conflict((*path, "min_pixels"), low, f"above max_pixels={high}")
+
+
+def encoder_conflicts(
+    path: tuple[str | int, ...], judge: JudgeSection, generator: GeneratorSection | None
+) -> Iterator[Conflict]:
+    """Check that a judge that is the generator's text encoder asks for the weights as they are."""
+    if not isinstance(judge, NetworkSection) or not judge.of_generator or generator is None:
+        return
+    if judge.dtype != generator.dtype:
+        yield Conflict(
+            (*path, "dtype"),
+            judge.dtype,
+            f"checkpoint: generator shares the text encoder's weights, which are "
+            f"{generator.dtype} (generator.dtype); give the judge that dtype",
+        )
 
 
 def too_few_frames(

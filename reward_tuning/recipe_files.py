@@ -10,6 +10,8 @@ from base_model.shipped import WEIGHTS, resolve_checkpoint
 from reward_tuning.errors import TuningError
 
 FINETUNE = "finetune"  # folder of recipes of this verb
+FOLDER_MARKS = ("config.json", "model_config.json", "text_encoder")
+"""What a judge's folder has: of a Qwen2-VL, of VideoAlign, of a generator's checkpoint."""
 
 # owner/name/file, owner/name/file@revision
 _HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -189,9 +191,15 @@ def locate_judge(value: str, folder: Path) -> str:
         folder: Folder that relative paths start from.
 
     Raises:
-        TuningError: It is none of the four.
+        TuningError: It is none of the four, or a folder.
     """
-    place = located(value, shipped_folder("rewards", "weights"), folder)
+    weights = shipped_folder("rewards", "weights")
+    place = located(value, weights, folder)
+    if place is not None and (weights / place).is_dir():
+        raise TuningError(
+            f"{weights / place} is a folder, and this judge is one file; name the file in it, such "
+            f"as {value.rstrip('/')}/model.safetensors"
+        )
     if place is not None:
         return place
     from rewards.published import PUBLISHED, published  # imports torch through its package
@@ -214,9 +222,19 @@ def locate_judge_folder(value: str, folder: Path) -> str:
         folder: Folder that relative paths start from.
 
     Raises:
-        TuningError: It is none of the three.
+        TuningError: It is none of the three, a file, or a folder of something else.
     """
-    place = located(value, shipped_folder("rewards", "weights"), folder)
+    weights = shipped_folder("rewards", "weights")
+    place = located(value, weights, folder)
+    if place is not None and not (weights / place).is_dir():
+        raise TuningError(
+            f"{weights / place} is a file, and this judge is a folder with its config and its "
+            "tokenizer; name the folder"
+        )
+    if place is not None and not any((weights / place / mark).exists() for mark in FOLDER_MARKS):
+        raise TuningError(
+            f"{weights / place} is no folder of a judge: it holds none of {', '.join(FOLDER_MARKS)}"
+        )
     if place is not None:
         return place
     from rewards.published import published  # imports torch through its package

@@ -149,6 +149,17 @@ class RunFolder:
         head += [f"{name} {digest}" for name, digest in fingerprints.items()]
         write_whole(self.recipe, dump_recipe(recipe, head).encode())
 
+    def begun_with(self) -> dict[str, str]:
+        """The checkpoint hashes in the head of recipe.yaml, by name."""
+        found = {}
+        for line in self.recipe.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("# "):
+                break
+            name, _, value = line[2:].rpartition(" ")
+            if value.startswith("sha256:"):
+                found[name] = value
+        return found
+
     def check_recipe(self, recipe: Section) -> None:
         """Check that a run has begun here, and with this recipe.
 

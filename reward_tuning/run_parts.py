@@ -27,7 +27,7 @@ from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora_start import adapter_file, attach_adapter
 from reward_tuning.methods import make_plan
-from reward_tuning.offload import judge_modules
+from reward_tuning.offload import judge_modules, split_offload
 from reward_tuning.plan import Plan
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
@@ -45,6 +45,7 @@ from reward_tuning.run_conditions import (
 )
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator, derive_seed
+from reward_tuning.shared_encoder import encoder_folder, shared_encoder
 from reward_tuning.text_cache import checkpoint_fingerprint
 from reward_tuning.text_limits import tell_truncation
 from reward_tuning.text_states import text_states
@@ -132,11 +133,14 @@ def load_parts(
     )
     asked += [Prompt(source.prompt, source.prompt, source.files) for source in sources]
     loading("judges")
-    judges = load_judges(recipe.rewards, sampling.frames, device)
-    resting = judges if recipe.generator.memory != "resident" else []
-    offload = Offload(judge_modules(resting), device)
+    measured_by = recipe.evaluation.held_out_rewards
+    shared = shared_encoder(recipe, [*recipe.rewards, *measured_by], device)
+    judges = load_judges(recipe.rewards, sampling.frames, device, shared)
+    resting = judge_modules(judges) if recipe.generator.memory != "resident" else []
+    texts_rest, offload = split_offload(resting, shared, device)
     # A damaged held-out judge shall not be found after hours of training.
-    measured = load_judges(recipe.evaluation.held_out_rewards, sampling.frames, device)
+    with texts_rest.at_work():
+        measured = load_judges(measured_by, sampling.frames, device, shared)
     sets = {"prompts.train": stream.prompts, "prompts.held_out": held_out}
     tell_truncation([*judges, *measured], sets, progress)
     del measured
@@ -144,9 +148,16 @@ def load_parts(
 
     dtype = getattr(torch, recipe.generator.dtype)
     texts = [prompt.text for prompt in asked] + [sampling.negative_prompt]
-    states = text_states(
-        recipe.generator.checkpoint, texts, dtype=dtype, device=device, progress=progress
-    )
+    with texts_rest.at_work():
+        states = text_states(
+            recipe.generator.checkpoint,
+            texts,
+            dtype=dtype,
+            device=device,
+            encoder=None if shared is None else shared.encoder,
+            progress=progress,
+        )
+    del shared  # gone from memory, unless a training reward is it
     loading(f"generator {recipe.generator.checkpoint}")
     generator = load_generator(
         recipe.generator.checkpoint,
@@ -362,4 +373,8 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
         for key, name in judge.folders.items():
             label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
             found[label] = "sha256:" + checkpoint_fingerprint([resolve_folder(name)])
+        if judge.of_generator:
+            root = encoder_folder(recipe)
+            parts = [root / "text_encoder", root / "tokenizer"]
+            found[judge.label] = "sha256:" + checkpoint_fingerprint(parts)
     return found

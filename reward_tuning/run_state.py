@@ -86,10 +86,14 @@ def restore(
 
     Raises:
         TuningError: The checkpoint is damaged, or recipe, weights or number of processes have
-            changed since.
+            changed since; weights also where there is none yet.
     """
     found = complete_checkpoints(folder.checkpoints)
     if not found:
+        begun = folder.begun_with()
+        now = {name: parts.fingerprints.get(name) for name in begun}
+        if changed := recipe_differences(begun, now, "weights of"):
+            raise TuningError(changed_recipe(folder.recipe, changed))
         return
     kept = load_checkpoint(found[-1])
     changed = recipe_differences(kept.recipe, comparable(recipe))

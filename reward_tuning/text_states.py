@@ -10,7 +10,7 @@ from torch import Tensor
 
 from base_model.cache_folder import cache_folder
 from base_model.checkpoint import load_text_encoder, local_folder
-from base_model.prompt_encoder import MAX_TOKENS
+from base_model.prompt_encoder import MAX_TOKENS, PromptEncoder
 from base_model.shipped import resolve_checkpoint
 from base_model.weight_files import read_json
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
@@ -24,11 +24,12 @@ def text_states(
     dtype: torch.dtype,
     device: torch.device,
     folder: Path | None = None,
+    encoder: PromptEncoder | None = None,
     progress: ProgressFn = silent,
 ) -> dict[str, Tensor]:
     """States of prompts under a checkpoint's text encoder.
 
-    The encoder is loaded only if a state is missing from the cache, and is gone on return.
+    An encoder is loaded only if a state is missing from the cache, and is gone on return.
 
     Args:
         checkpoint: As a resolved recipe names it.
@@ -36,6 +37,7 @@ def text_states(
         dtype: Of the encoder and of the states.
         device: Where missing ones are computed.
         folder: The cache; None is the user's.
+        encoder: This checkpoint's, where it is in memory already; None loads it.
         progress: Told while prompts are encoded.
 
     Returns:
@@ -56,9 +58,9 @@ def text_states(
     )
     wanted = list(dict.fromkeys(prompts))
 
-    def encoder() -> Encode:
+    def encoding() -> Encode:
         progress(ProgressEvent("text states", phase="loading the text encoder"))
-        load = load_text_encoder(root, dtype=dtype, device=device)
+        load = encoder or load_text_encoder(root, dtype=dtype, device=device)
         done = 0
 
         def encode(batch: object) -> Tensor:
@@ -71,4 +73,4 @@ def text_states(
         return encode
 
     missing = sum(not cache.path(prompt).exists() for prompt in wanted)
-    return cache.encode(wanted, encoder)
+    return cache.encode(wanted, encoding)

@@ -241,8 +241,8 @@ def check_keys(
         path: the file, for the message.
 
     Raises:
-        RewardError: a name is missing, unknown, has another shape, or holds NaN, which would make
-            every score NaN.
+        RewardError: a name is missing, unknown, has another shape, holds NaN, which would make
+            every score NaN, or holds one byte a value: quantised, and its scales are not read.
     """
     problems = []
     if missing := sorted(set(expected) - set(state)):
@@ -258,6 +258,13 @@ def check_keys(
         problems.append(f"{len(shapes)} of another shape: {_some(shapes)}")
     if undefined := [name for name in expected if name in state and _holds_nan(state[name])]:
         problems.append(f"{len(undefined)} with NaN in them: {_some(undefined)}")
+    packed = [
+        f"{name} is {state[name].dtype}"
+        for name in expected
+        if name in state and state[name].element_size() == 1 and state[name].dtype != torch.bool
+    ]
+    if packed:
+        problems.append(f"{len(packed)} quantised, and weights are floats here: {_some(packed)}")
     if problems:
         raise RewardError(
             f"{path} does not fit {what}: {'; '.join(problems)}. Check that the file belongs to "

@@ -125,7 +125,7 @@ def load_dynamic_degree(
     """
     loaded = load_checkpoint(checkpoint, folder)
     kernel = loaded.state.get(FIRST_KERNEL)
-    variant = VARIANTS.get(len(kernel)) if kernel is not None else None
+    variant = VARIANTS.get(len(kernel)) if kernel is not None and kernel.ndim else None
     if variant is None:
         raise RewardError(
             f"{loaded.path} is no RAFT of torchvision: it has no {FIRST_KERNEL} of 32 or 64 "
@@ -136,5 +136,6 @@ def load_dynamic_degree(
         model = build_raft(variant)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     check_keys(expected, loaded.state, variant, loaded.path)
-    model.load_state_dict(loaded.state, assign=True)
+    state = {n: t.float() if t.is_floating_point() else t for n, t in loaded.state.items()}
+    model.load_state_dict(state, assign=True)
     return DynamicDegree(model.to(device), fps)

@@ -132,7 +132,7 @@ def load_hpsv3(
     state = renamed(loaded.state, loaded.path)
     head_state = {n.removeprefix(HEAD): state.pop(n) for n in list(state) if n.startswith(HEAD)}
     tokenizer = load_tokenizer(below.tokenizer, [TOKEN])
-    if EMBEDDING not in state:
+    if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
         raise RewardError(f"{loaded.path} does not fit: it lacks {EMBEDDING}. It is no HPSv3.")
     config = read_config(below.weights, state[EMBEDDING].shape[0])
     head = build_head(config.text_config.hidden_size)
@@ -140,9 +140,18 @@ def load_hpsv3(
     check_keys(shapes, head_state, "the head (rm_head) of HPSv3", loaded.path)
     head.load_state_dict({name: tensor.float() for name, tensor in head_state.items()})
     model = build_model(config, state, loaded.path, dtype=dtype, device=device, language_head=False)
-    size = pixels or int(said.get("pixels", PIXELS))
+    size = pixels or _pixels(said.get("pixels", str(PIXELS)), loaded.path)
     frames = frames_of_folder(below.weights, {"min_pixels": size, "max_pixels": size})
     tower = QwenTower(model, tokenizer, frames, "image")
     if gradient_checkpointing:
         tower.checkpoint_gradients()
     return HpsV3Reward(tower, head.to(device))
+
+
+def _pixels(said: str, path: Path) -> int:
+    if not said.isdecimal():
+        raise RewardError(
+            f"{path} says pixels {said!r} of itself; wanted is a number such as {PIXELS}. Give the "
+            "judge its `pixels`, or make the file again."
+        )
+    return int(said)

@@ -21,7 +21,8 @@ section.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,11 @@ def load_reward(
 
     Raises:
         RewardError: an unknown kind; an option that the kind does not have; a file that is missing,
-            damaged, changed or of another kind, or one for a kind without.
+            damaged, changed or of another kind, or one for a kind without; a package that the
+            kind needs and that is not installed, or in another version.
     """
-    loader = loader_of(kind)
+    with packages_needed(kind):
+        loader = loader_of(kind)
     known = inspect.signature(loader).parameters
     common: dict[str, Any] = {"device": torch.device(device)}
     if "checkpoint" in known:
@@ -122,7 +125,8 @@ def load_reward(
                 f"{key} is no option of the kind {kind}; "
                 f"{'allowed: ' + ', '.join(own) if own else 'it has none of its own'}. Remove it."
             )
-    judge = loader(**common, **options)
+    with packages_needed(kind):
+        judge = loader(**common, **options)
     judge.name = name or kind
     judge.chunk = chunk
     return judge
@@ -130,6 +134,24 @@ def load_reward(
 
 REST: Mapping[str, Any] = {"dtype": torch.float32, "gradient_checkpointing": False}
 """What a kind without a network may be given, for it then says nothing."""
+
+
+@contextmanager
+def packages_needed(kind: str) -> Iterator[None]:
+    """Tell of a package that a kind needs and that cannot be imported.
+
+    Raises:
+        RewardError: names it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0] or "a package"
+        raise RewardError(
+            f"a judge of kind {kind} needs {package}, and here it cannot be imported: {error}. "
+            "Everything that judges need is among the dependencies of reward-tuning: install or "
+            f"upgrade {package}, or reward-tuning itself, with pip."
+        ) from error
 
 
 def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911, PLR0912  # one case a kind

@@ -2,7 +2,8 @@
 
 The class is a :class:`rewards.base.FrameReward` or ``VideoReward``, or anything whose instances are
 called with ``(frames, prompts)`` and return one score a clip. What it returns is checked on every
-call. The file's code runs as it is loaded: name only files that you trust.
+call. The file's code runs as it is loaded: name only files that you trust. What it sets for all of
+torch (default dtype, gradient mode, seeds) is put back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from rewards.base import Judge, VideoReward
 from rewards.errors import RewardError
+from rewards.global_state import draws_kept, settings_kept
 
 ScoreClips = Callable[[Tensor, Sequence[str]], Tensor]
 
@@ -74,7 +76,8 @@ def load_python(
         raise RewardError(
             f"there is no file {path}; a judge of kind python is a Python file on this machine."
         )
-    judge = _made(path, _only_class(path, _run(path)), dict(options or {}))
+    with settings_kept(), draws_kept():  # a seed in the file is no seed of the run
+        judge = _made(path, _only_class(path, _run(path)), dict(options or {}))
     judge.device = device
     for module in judge.modules:
         module.to(device).eval().requires_grad_(False)
@@ -128,7 +131,8 @@ def _called(score: Callable[[], Any], frames: Tensor, who: str) -> Any:
     """
     before = frames._version
     try:
-        scores = score()
+        with settings_kept():
+            scores = score()
     except (RewardError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the user's code does wrong

@@ -148,6 +148,9 @@ class VideoAlignConfig:
             data, model, lora = (
                 said[key] for key in ("data_config", "model_config", "peft_lora_config")
             )
+            norms = said.get("inference_config")
+            norms = _PUBLISHED_NORMS if norms is None else norms
+            _check_fields(path, data=data, model=model, lora=lora, norms=norms)
             required = {
                 "data_config.prompt_template_type": (
                     data["prompt_template_type"],
@@ -170,7 +173,7 @@ class VideoAlignConfig:
                 base=model["model_name_or_path"],
                 outputs=model["output_dim"],
                 lora=scale if lora["lora_enable"] else None,
-                norms=_norms(said.get("inference_config")),
+                norms={axis: (norms[f"{axis}_mean"], norms[f"{axis}_std"]) for axis in AXES},
                 frames={
                     "count": data.get("num_frames"),
                     "fps": None if data.get("num_frames") is not None else data["fps"],
@@ -185,10 +188,41 @@ class VideoAlignConfig:
             ) from error
 
 
-def _norms(said: Mapping[str, float] | None) -> dict[str, tuple[float, float]]:
-    if said is None:
-        return dict(NORMS)
-    return {axis: (said[f"{axis}_mean"], said[f"{axis}_std"]) for axis in AXES}
+_PUBLISHED_NORMS = {
+    f"{axis}_{what}": value
+    for axis, norm in NORMS.items()
+    for what, value in zip(("mean", "std"), norm, strict=True)
+}
+"""As ``inference_config`` has them, for a config without it."""
+
+_MAY_BE_NULL = ("num_frames", "fps", "min_frame_pixels")
+
+
+def _check_fields(path: Path, **sections: Any) -> None:
+    """Refuse sections that hold no named values, and values that are no numbers.
+
+    Raises:
+        RewardError: names the first.
+    """
+    for section, values in sections.items():
+        if not isinstance(values, Mapping):
+            raise RewardError(
+                f"{path}: the section for {section} holds {values!r} instead of named values; it "
+                "is damaged or belongs to something else. Fetch it again."
+            )
+    numbers = {key: sections["lora"][key] for key in ("lora_r", "lora_alpha")}
+    numbers |= {"max_frame_pixels": sections["data"]["max_frame_pixels"]}
+    numbers |= {key: sections["data"].get(key) for key in _MAY_BE_NULL}
+    numbers |= {key: sections["norms"][key] for key in _PUBLISHED_NORMS}
+    for key, value in numbers.items():
+        if value is None and key in _MAY_BE_NULL:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (key.endswith("_std") and not value > 0):
+            raise RewardError(
+                f"{path}: {key} is {value!r}; wanted is a number{' above 0' * number}. The file is "
+                "damaged; fetch it again."
+            )
 
 
 def load_video_align(
@@ -283,7 +317,7 @@ def _read_checkpoint(root: Path) -> tuple[dict[str, Tensor], Path]:
 
 def _rows(state: Mapping[str, Tensor], tokenizer: Any, path: Path) -> int:
     """Rows of the embedding table, which must have one for every token."""
-    if EMBEDDING not in state:
+    if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
         raise RewardError(f"{path} does not fit: it lacks {EMBEDDING}. It is no Qwen2-VL.")
     rows = state[EMBEDDING].shape[0]
     if rows < len(tokenizer):

@@ -179,7 +179,7 @@ def build_vjepa2(config: Mapping[str, Any], device: torch.device) -> Any:
     """A ``VJEPA2Model`` with random weights (none on the meta device).
 
     Raises:
-        RewardError: the configuration is of another model, or has dropout.
+        RewardError: the configuration is of another model, or no model can be made from it.
     """
     ensure_torchvision_importable()
     from transformers import VJEPA2Config, VJEPA2Model
@@ -189,8 +189,15 @@ def build_vjepa2(config: Mapping[str, Any], device: torch.device) -> Any:
             f"the configuration is of a model of the type {config['model_type']!r}; this judge "
             "takes vjepa2, such as facebook/vjepa2-vitl-fpc64-256."
         )
-    with device:
-        return VJEPA2Model(VJEPA2Config(**config))
+    try:
+        with device:
+            return VJEPA2Model(VJEPA2Config(**config))
+    except Exception as error:  # of every kind: each field is used in another place
+        raise RewardError(
+            f"no V-JEPA 2 can be made from the configuration ({type(error).__name__}: {error}). It "
+            "is damaged, or of another version; fetch config.json again from where the weights "
+            "came from."
+        ) from error
 
 
 def vjepa2_preprocess(size: int) -> Preprocess:

@@ -9,10 +9,9 @@ from pydantic import Field, ValidationError
 
 from reward_tuning.errors import TuningError
 from reward_tuning.judge_kinds import KINDS, HeldOutReward
-from reward_tuning.judge_sections import FILE_KEYS, FramesSection
-from reward_tuning.loading import load_recipe
+from reward_tuning.judge_sections import FramesSection
+from reward_tuning.loading import judge_names, load_recipe
 from reward_tuning.mistakes import mistakes_of
-from reward_tuning.recipe_files import locate_judge
 from reward_tuning.section_types import Section
 from reward_tuning.yaml_text import read_yaml
 
@@ -62,7 +61,9 @@ def judges_of_recipe(source: str) -> list[FramesSection]:
         TuningError: The recipe has mistakes.
     """
     recipe = load_recipe(source)
-    judges = [*recipe.rewards, *recipe.evaluation.held_out_rewards]
+    from reward_tuning.shared_encoder import standing_alone
+
+    judges = standing_alone(recipe, [*recipe.rewards, *recipe.evaluation.held_out_rewards])
     return [judge for judge in judges if isinstance(judge, FramesSection)]
 
 
@@ -96,12 +97,11 @@ def _name_apart(found: Sequence[dict[str, Any]]) -> None:
 def _locate(data: dict[str, Any], where: str) -> list[str]:
     """Resolve the files of a judge in place; return what is wrong."""
     wrong = []
-    for key in FILE_KEYS:
-        if isinstance(data.get(key), str) and data[key]:
-            try:
-                data[key] = locate_judge(data[key], Path.cwd())
-            except TuningError as error:
-                wrong.append(f"{where}.{key}: got {data[key]!r}; {error}")
+    for key, locate in judge_names(data):
+        try:
+            data[key] = locate(data[key], Path.cwd())
+        except TuningError as error:
+            wrong.append(f"{where}.{key}: got {data[key]!r}; {error}")
     return wrong
 
 

@@ -27,8 +27,7 @@ def pretrain_tiny(
             `generator` (writes the checkpoint); `inpaint`, `control`, `camera` (checkpoints that
             differ from the shipped `tiny`); or a judge: `clip`, `hps`, `aesthetic`,
             `clip-held-out`, `latent-clip`, `pickscore`, `siglip`, `aesthetic-v2-5`,
-            `image-reward`, `mps`, `qwen-critic`; or `vjepa2`, of which nothing is shipped. None
-            runs all but that one in order.
+            `image-reward`, `mps`, `qwen-critic`, `vjepa2`. None runs all in order.
         seed: Of every random draw; the same seed gives the same weights on one machine.
         output: Gets `training/` (checkpoints and logs of the stages), `generator/` (the
             checkpoint) and `judges/`.
@@ -43,13 +42,12 @@ def pretrain_tiny(
     from base_model.tiny.condition_stages import CONDITION_STAGES, ConditionTraining
     from base_model.tiny.pretraining import STAGES, TinyPretraining
     from base_model.training.loop import OtherRunError
-    from reward_tuning.pretrain.judges import JUDGES, UNSHIPPED, train_judge
+    from reward_tuning.pretrain.judges import JUDGES, train_judge
 
     output = output or DEFAULT_OUTPUT
     stages = (*STAGES, "generator", *CONDITION_STAGES, *JUDGES)
-    allowed = (*stages, *UNSHIPPED)
-    if only is not None and only not in allowed:
-        raise TuningError(f"pretrain: no stage {only!r}; allowed: {', '.join(allowed)}")
+    if only is not None and only not in stages:
+        raise TuningError(f"pretrain: no stage {only!r}; allowed: {', '.join(stages)}")
 
     def report(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
         progress(ProgressEvent(stage, done, total, metrics=numbers))
@@ -58,7 +56,7 @@ def pretrain_tiny(
     pretraining = TinyPretraining(training, seed=seed, report=report)
     for stage in stages if only is None else (only,):
         try:
-            if stage in JUDGES or stage in UNSHIPPED:
+            if stage in JUDGES:
                 train_judge(stage, output / "judges", seed, report, training=training)
             elif stage == "generator":
                 command = f"reward-tuning pretrain tiny --seed {seed}"

@@ -36,10 +36,7 @@ JudgeName = Literal[
     "qwen-critic",
     "vjepa2",
 ]
-UNSHIPPED: tuple[JudgeName, ...] = ("vjepa2",)
-"""Trained only when asked for: what 600 steps give does not tell a clip from a shuffled one."""
-
-JUDGES: tuple[JudgeName, ...] = tuple(n for n in get_args(JudgeName) if n not in UNSHIPPED)
+JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
 
 MERGES_FILE = "bpe_small.txt.gz"
 MERGES = 510
@@ -146,7 +143,8 @@ SCHEDULES: dict[JudgeName, Schedule] = {
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights. The
 two vision transformers stop well before their cosine's end: there `pickscore` orders 93 % of pairs
-and the head on `siglip` follows its target with 0.91."""
+and the head on `siglip` follows its target with 0.91. `vjepa2` learns late what moves: after 1400
+steps it still prefers shuffled clips, after 4000 it has 92 % of pairs right."""
 
 PREFERENCES_FROM = 1000
 """Step of `clip-held-out` from which preference pairs go with its captions."""
@@ -165,7 +163,7 @@ class JudgeRun:
         report: called every few steps.
     """
 
-    name: JudgeName | Literal["cross-eyes"]
+    name: JudgeName | Literal["cross-eyes", "mps-eyes"]
     out_dir: Path
     training: Path
     seed: int

@@ -26,9 +26,8 @@ from reward_tuning.pretrain.judge_clip import (
     normalised,
     silhouettes,
 )
-from reward_tuning.pretrain.judge_configs import IMAGE_REWARD, JudgeRun, seed_weights
+from reward_tuning.pretrain.judge_configs import JudgeRun
 from reward_tuning.pretrain.judge_data import VISIBLE, attribute_caption, draw_frames, draw_pairs
-from rewards.blip import BlipScorer
 
 EyesFn = Callable[[Tensor], Tensor]
 """``(n, 3, 64, 64)`` normalised pixels -> ``(n, tokens, d)``."""
@@ -39,8 +38,8 @@ ScoreFn = Callable[[Tensor, Sequence[str]], Tensor]
 AlignFn = Callable[[Tensor, Sequence[str]], Tensor]
 """``(n, tokens, d)`` and m texts -> ``(n, m)`` logits, each side encoded alone."""
 
-EYES: Literal["cross-eyes"] = "cross-eyes"
-"""Stage that both judges start from."""
+EyesName = Literal["cross-eyes", "mps-eyes"]
+"""Stage in which ImageReward's eyes learn to see, and MPS's."""
 
 EYES_SCHEDULE = Schedule(steps=1200, learning_rate=2.5e-3, optimiser="muon", ema_decay=0.0)
 
@@ -62,22 +61,22 @@ HEAD_WEIGHTS = dict.fromkeys(VISIBLE, 0.3) | {"shape": 1.5}
 """Of each attribute's cross-entropy; shape is learnt last."""
 
 
-def trained_eyes(run: JudgeRun) -> dict[str, Tensor]:
-    """Train a vision transformer to read the visible attributes, or find it trained.
+def learn_to_see(run: JudgeRun, stage: EyesName, towers: nn.Module, eyes: EyesFn) -> None:
+    """Train a vision transformer to read the visible attributes, in place, or find it trained.
 
-    Both judges start from it; it has a stage of its own in the training folder.
+    The shape comes from silhouettes that fade into the real frames. The stage has checkpoint and
+    log of its own in the training folder.
 
     Args:
-        run: of either judge; its seed counts, its name does not.
-
-    Returns:
-        Tensors of a ``BlipVisionModel``.
+        run: its folder and seed count, its schedule does not.
+        stage: what it is called.
+        towers: what is trained; gets :func:`large_weights` first.
+        eyes: the same as a function of pixels.
     """
-    eyes_run = replace(run, name=EYES, schedule=EYES_SCHEDULE)
-    seed_weights(eyes_run)
-    tower = BlipScorer({**IMAGE_REWARD, "text": {**IMAGE_REWARD["text"], "vocab_size": 1}}).vision
-    large_weights(tower)
-    readers = Readers(tower, IMAGE_REWARD["vision"]["hidden_size"])
+    large_weights(towers)
+    with torch.no_grad():
+        width = eyes(torch.zeros(1, 3, 64, 64)).shape[-1]
+    readers = Readers(towers, width)
 
     def lesson(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         scenes, frames = draw_frames(BATCH, python_random(generator), "train")
@@ -86,11 +85,10 @@ def trained_eyes(run: JudgeRun) -> dict[str, Tensor]:
         if real == 1.0:
             frames = jitter(frames, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = tower(pixel_values=normalised(frames)).last_hidden_state
+            tokens = eyes(normalised(frames))
         return readers.read(tokens, scenes, ("shape",) if real == 0.0 else VISIBLE)
 
-    eyes_run.train(readers, lesson)
-    return {name: tensor.detach().clone() for name, tensor in tower.state_dict().items()}
+    replace(run, name=stage, schedule=EYES_SCHEDULE).train(readers, lesson)
 
 
 class Readers(nn.Module):

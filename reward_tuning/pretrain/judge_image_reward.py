@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from reward_tuning.pretrain.judge_configs import (
     save_judge,
     seed_weights,
 )
-from reward_tuning.pretrain.judge_cross import large_weights, train_cross_judge, trained_eyes
+from reward_tuning.pretrain.judge_cross import large_weights, learn_to_see, train_cross_judge
 from reward_tuning.pretrain.judge_data import draw_pairs, named_rng, tokenizer_texts
 from rewards.blip import BlipScorer
 from rewards.clip_tower import unit_length
@@ -59,6 +60,14 @@ def train_image_reward(run: JudgeRun) -> Path:
         "tokenizer": VOCABULARY_FILE,
     }
     return save_judge(run, scorer.published_state(), metadata)
+
+
+def trained_eyes(run: JudgeRun) -> dict[str, Tensor]:
+    """Tensors of a ``BlipVisionModel`` that has learnt to see."""
+    seed_weights(replace(run, name="cross-eyes"))
+    tower = BlipScorer({**IMAGE_REWARD, "text": {**IMAGE_REWARD["text"], "vocab_size": 1}}).vision
+    learn_to_see(run, "cross-eyes", tower, lambda x: tower(pixel_values=x).last_hidden_state)
+    return {name: tensor.detach().clone() for name, tensor in tower.state_dict().items()}
 
 
 class BlipPretraining(nn.Module):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from reward_tuning.pretrain.judge_configs import (
     seed_weights,
     small_merges,
 )
-from reward_tuning.pretrain.judge_cross import large_weights, train_cross_judge, trained_eyes
+from reward_tuning.pretrain.judge_cross import large_weights, learn_to_see, train_cross_judge
 from rewards.clip_tower import unit_length
 from rewards.mps import CONDITIONS, THRESHOLD, mps_tokenizer, related, scaled_cosine
 from rewards.mps_network import MpsNetwork
@@ -35,21 +34,22 @@ LARGEST_SCALE = 30.0
 def train_mps(run: JudgeRun) -> Path:
     """Train CLIP and the cross model on what :func:`train_cross_judge` shows.
 
+    CLIP's tower learns to see by itself: with the eyes of ImageReward, whose BLIP has no norm
+    before its first block, it lost the shapes and stayed at chance.
+
     The mask is that of the overall condition, as in use; no gradient goes through it.
     """
     tokenizer = mps_tokenizer(MPS, small_merges(run.out_dir))
-    eyes = trained_eyes(run)
     seed_weights(run)
     network = MpsNetwork(MPS).eval()
+    towers = nn.ModuleList([network.model.vision_model, network.model.visual_projection])
+    learn_to_see(run, "mps-eyes", towers, network.image_tokens)
     large_weights(network.model.text_model)
     large_weights(network.cross_model)
     for block in network.cross_model.blocks():  # at first the cross model changes nothing
         for name, parameter in block.named_parameters():
-            if name.endswith(
-                ("to_out.weight", "ff.2.weight", "attn_out.weight", "ff_out.1.weight")
-            ):
+            if name.endswith(LAST_WEIGHTS):
                 nn.init.zeros_(parameter)
-    take_eyes(network.model.vision_model, eyes)
     about = tokenizer([CONDITIONS["overall"]])
 
     def score(tokens: Tensor, texts: Sequence[str]) -> Tensor:
@@ -77,32 +77,3 @@ def train_mps(run: JudgeRun) -> Path:
         "tokenizer": MERGES_FILE,
     }
     return save_judge(run, network.state_dict(), metadata)
-
-
-@torch.no_grad()
-def take_eyes(tower: Any, eyes: Mapping[str, Tensor]) -> None:
-    """Copy BLIP's vision tower into CLIP's.
-
-    The blocks are the same. CLIP has no bias on its patches, so that goes into the positions, and a
-    norm before the first block, which starts as close to no norm as one factor can bring it.
-
-    Args:
-        tower: a ``CLIPVisionModel`` of the same sizes.
-        eyes: tensors of a trained ``BlipVisionModel``.
-    """
-    positions = eyes["embeddings.position_embedding"][0].clone()
-    positions[1:] += eyes["embeddings.patch_embedding.bias"]
-    embeddings = tower.embeddings
-    embeddings.class_embedding.copy_(eyes["embeddings.class_embedding"][0, 0])
-    embeddings.position_embedding.weight.copy_(positions)
-    embeddings.patch_embedding.weight.copy_(eyes["embeddings.patch_embedding.weight"])
-    tower.pre_layrnorm.weight.fill_(float(positions.std(dim=1).mean()))
-    names = {"self_attn.out_proj": "self_attn.projection"}
-    names |= {same: same for same in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")}
-    for i, block in enumerate(tower.encoder.layers):
-        for kind in ("weight", "bias"):
-            parts = {ours: eyes[f"encoder.layers.{i}.{x}.{kind}"] for ours, x in names.items()}
-            thirds = eyes[f"encoder.layers.{i}.self_attn.qkv.{kind}"].chunk(3)
-            parts |= {f"self_attn.{n}_proj": t for n, t in zip("qkv", thirds, strict=True)}
-            for name, tensor in parts.items():
-                block.get_submodule(name).get_parameter(kind).copy_(tensor)

@@ -24,7 +24,6 @@ from reward_tuning.pretrain.judge_configs import (
     JUDGES,
     PREFERENCES_FROM,
     SCHEDULES,
-    UNSHIPPED,
     JudgeName,
     JudgeRun,
 )
@@ -36,7 +35,7 @@ from reward_tuning.pretrain.judge_pickscore import train_pickscore
 from reward_tuning.pretrain.judge_siglip import train_aesthetic_v2_5, train_siglip
 from reward_tuning.pretrain.judge_vjepa2 import train_vjepa2
 
-__all__ = ["JUDGES", "UNSHIPPED", "JudgeName", "train_judge"]
+__all__ = ["JUDGES", "JudgeName", "train_judge"]
 
 
 def train_judge(
@@ -51,7 +50,7 @@ def train_judge(
     """Train one embedded judge, or continue where an interrupted training stopped.
 
     Args:
-        name: one of :data:`JUDGES` or :data:`UNSHIPPED`; ``hps`` and ``aesthetic`` start from
+        name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from
             ``clip.safetensors`` in the same folder, ``aesthetic-v2-5`` from ``siglip.safetensors``.
         out_dir: gets ``NAME.safetensors`` and the tokenizer, or a folder ``NAME``.
         seed: of weights and data; the same seed gives the same file on one machine.
@@ -67,9 +66,8 @@ def train_judge(
         TuningError: an unknown name, or the judge it starts from is missing.
         FileNotFoundError: ``training`` has no finished VAE.
     """
-    allowed = (*JUDGES, *UNSHIPPED)
-    if name not in allowed:
-        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(allowed)}.")
+    if name not in JUDGES:
+        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(JUDGES)}.")
     schedule = SCHEDULES[name]
     if steps is not None:
         schedule = replace(schedule, steps=steps)

@@ -9,10 +9,12 @@ from reward_tuning.cli.checks import missing_judges
 from reward_tuning.errors import TuningError
 from reward_tuning.judge_kinds import FOLDER_KEYS, QwenCriticSection
 from reward_tuning.judges import FramedJudge, load_judges
+from reward_tuning.loading import load_recipe
 from reward_tuning.recipe import Recipe
 from reward_tuning.recipe_files import locate_judge, locate_judge_folder
+from rewards.checkpoint import SHIPPED
 from rewards.qwen_critic import QwenCritic
-from tests.reward_tuning.recipes_for_tests import recipe_data
+from tests.reward_tuning.recipes_for_tests import recipe_data, write_recipe
 from tests.rewards import tiny_qwen
 from tests.rewards.tiny_qwen import PROMPTS, bytes_clips, write_folder
 
@@ -42,14 +44,41 @@ def test_a_critics_section_becomes_the_critic(tmp_path: Path) -> None:
 def test_folders_are_located_and_missed() -> None:
     assert FOLDER_KEYS["video_align"] == ("checkpoint", "base")
     assert FOLDER_KEYS["hpsv3"] == ("base",)
-    here = Path(__file__).parent
+    here = SHIPPED / "tiny" / "qwen-critic"
     assert locate_judge_folder(".", here) == str(here.resolve())
+    assert locate_judge_folder("tiny/qwen-critic", Path()) == "tiny/qwen-critic"
     assert locate_judge_folder("Qwen/Qwen2-VL-2B-Instruct", here) == "Qwen/Qwen2-VL-2B-Instruct"
     assert locate_judge_folder("qwen2-vl-7b", here) == "qwen2-vl-7b"
     with pytest.raises(TuningError, match="no such folder"):
         locate_judge_folder("nowhere", here)
     with pytest.raises(TuningError, match="no such judge"):
         locate_judge("owner/name", here)
+
+
+@pytest.mark.parametrize(
+    ("judge", "told"),
+    [
+        ({"kind": "hps", "checkpoint": "here"}, "here is a folder, .* such as here/model.safe"),
+        ({"kind": "vjepa2", "checkpoint": "here/"}, "here is a folder, and this judge is one file"),
+        ({"kind": "hps", "checkpoint": "tiny/qwen-critic"}, "tiny/qwen-critic is a folder"),
+        ({"kind": "aesthetic", "checkpoint": "a.pth", "tower": "here"}, "here is a folder"),
+        ({"kind": "qwen_critic", "checkpoint": "a.pth"}, r"a\.pth is a file, .* name the folder"),
+        (
+            {"kind": "qwen_critic", "checkpoint": "tiny/hps.safetensors"},
+            "hps.safetensors is a file",
+        ),
+        ({"kind": "video_align", "checkpoint": "here"}, "here is no folder of a judge: .*config"),
+        ({"kind": "hpsv3", "checkpoint": "a.pth", "base": "a.pth"}, r"base: got .*is a file"),
+    ],
+)
+def test_a_folder_for_a_file_and_a_file_for_a_folder_are_mistakes(
+    tmp_path: Path, judge: dict[str, str], told: str
+) -> None:
+    path = write_recipe(tmp_path, rewards=[judge])
+    (tmp_path / "here").mkdir()
+    (tmp_path / "a.pth").touch()
+    with pytest.raises(TuningError, match=told):
+        load_recipe(path)
 
 
 def test_a_missing_folder_is_told_with_the_command_that_fetches_it(

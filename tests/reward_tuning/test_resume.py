@@ -6,6 +6,7 @@ them, so that a run takes about a second.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -23,6 +24,8 @@ from safetensors.torch import load_file, save_file
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.replay_clips import keep
+from reward_tuning.run_folder import RunFolder
+from reward_tuning.run_parts import fingerprints_of
 from reward_tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
@@ -251,6 +254,28 @@ def test_changed_weights_are_refused(world: Path, interrupted: Path) -> None:
             run(tiny_recipe(world, interrupted, *OVERRIDES), resume=True)
     finally:
         file.write_bytes(before)
+
+
+def test_a_judge_that_changed_before_the_first_checkpoint_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hashes in the head of recipe.yaml say what the run began with."""
+    monkeypatch.setenv("REWARD_TUNING_CACHE", str(tmp_path / "cached"))
+    world = write_world(tmp_path / "world")
+    mine = world / "mine.py"
+    text = "class Mine:\n    def __call__(self, frames, prompts):\n        return frames{}\n"
+    mine.write_text(text.format(".mean((1, 2, 3, 4))"))
+    judge = f"rewards.0={{kind: python, checkpoint: {mine}, name: my own}}"
+    recipe = tiny_recipe(world, tmp_path / "run", judge, *OVERRIDES)
+    folder = RunFolder(tmp_path / "run")
+    folder.root.mkdir()
+    folder.begin(recipe, fingerprints_of(recipe, lambda what: None))
+    begun = folder.begun_with()
+    assert begun["my own"] == f"sha256:{hashlib.sha256(mine.read_bytes()).hexdigest()}"
+    assert set(begun) == {"generator", "my own", "clip_held_out"}
+    mine.write_text(text.format(".amax((1, 2, 3, 4))"))
+    with pytest.raises(TuningError, match=r"weights of.my own: was sha256:\w+, is sha256:"):
+        run(recipe, resume=True)
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(

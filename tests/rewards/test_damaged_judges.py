@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from rewards import RewardError, load_reward
+from rewards import RewardError, load_latent_reward, load_reward
 from rewards.checkpoint import SHIPPED, load_checkpoint
+from rewards.dynamic_degree import build_raft
 
 TINY = SHIPPED / "tiny"
 OWN_ARCHITECTURE = {
@@ -69,6 +74,56 @@ def test_an_architecture_that_is_no_object(tmp_path: Path, kind: str, said: str)
         load_reward(kind, checkpoint, **options)
 
 
+@pytest.mark.parametrize("kind", ["clip", "mps", "vjepa2", "latent"])
+def test_quantised_weights_are_refused(tmp_path: Path, kind: str) -> None:
+    file = f"{'latent-clip' if kind == 'latent' else kind}.safetensors"
+    path = _written(tmp_path, file)
+    with safe_open(path, framework="pt") as opened:
+        metadata = opened.metadata()
+    state = {name: tensor.to(torch.int8) for name, tensor in load_file(path).items()}
+    save_file(state, path, metadata)
+    with pytest.raises(RewardError, match=r"\d+ quantised, .* is torch\.int8"):
+        load_latent_reward(path) if kind == "latent" else load_reward(kind, path)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"hidden_size": "wide"},
+        {"hidden_size": 0},
+        {"hidden_size": -72},
+        {"num_attention_heads": 0},
+        {"hidden_act": "none of these"},
+    ],
+)
+def test_a_configuration_that_no_v_jepa_2_can_have(tmp_path: Path, field: dict[str, Any]) -> None:
+    with safe_open(TINY / "vjepa2.safetensors", framework="pt") as opened:
+        config = json.loads(opened.metadata()["architecture"])
+    save_file(load_file(TINY / "vjepa2.safetensors"), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config | field))
+    with pytest.raises(RewardError, match=r"no V-JEPA 2 can be made|does not fit a V-JEPA 2"):
+        load_reward("vjepa2", tmp_path)
+
+
+KERNEL = "feature_encoder.convnormrelu.0.weight"
+
+
+def test_rafts_that_are_none(tmp_path: Path) -> None:
+    state = build_raft("raft_small").state_dict()
+
+    def written(change: dict[str, Any]) -> Path:
+        torch.save(state | change, tmp_path / "raft.pth")
+        return tmp_path / "raft.pth"
+
+    with pytest.raises(RewardError, match="is no RAFT of torchvision"):
+        load_reward("dynamic_degree", written({KERNEL: torch.tensor(3.0)}))
+    with pytest.raises(RewardError, match="1 quantised"):
+        load_reward("dynamic_degree", written({KERNEL: state[KERNEL].to(torch.int8)}))
+    halves = {name: tensor.half() for name, tensor in state.items() if tensor.is_floating_point()}
+    judge = load_reward("dynamic_degree", written(halves))
+    assert judge(torch.rand(1, 2, 3, 64, 64), ["-"]).shape == (1,)  # computed in fp32
+
+
 def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
     path = _written(tmp_path, "clip.safetensors", damage="visual.conv1.weight")
     with pytest.raises(RewardError, match=r"1 with NaN in them: visual\.conv1\.weight"):
@@ -101,3 +156,19 @@ def test_an_array_is_no_tensor() -> None:
     judge = load_reward("flicker")
     with pytest.raises(RewardError, match=r"ndarray; .*from_numpy"):
         judge(torch.zeros(1, 3, 3, 8, 8).numpy(), ["a"])  # type: ignore[arg-type]  # the point
+
+
+def test_a_package_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(build_raft("raft_small").state_dict(), tmp_path / "raft.pth")
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(RewardError, match=r"kind dynamic_degree needs torchvision, .*pip"):
+        load_reward("dynamic_degree", tmp_path / "raft.pth")
+
+
+def test_a_package_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and the model is not in it."""
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    with pytest.raises(RewardError, match=r"kind vjepa2 needs transformers, .*VJEPA2Config"):
+        load_reward("vjepa2", "tiny/vjepa2.safetensors")

@@ -98,6 +98,7 @@ def test_the_head_stays_fp32_under_a_bfloat16_tower(tmp_path: Path) -> None:
         (lambda s: s.pop("visual.blocks.1.norm2.bias"), r"visual\.blocks\.1\.norm2\.bias"),
         (lambda s: s.update({"model.layers.2.mlp.x.weight": torch.ones(1)}), r"layers\.2\.mlp\.x"),
         (lambda s: s.pop("model.embed_tokens.weight"), r"lacks .*embed_tokens"),
+        (lambda s: s.update({"model.embed_tokens.weight": torch.ones(())}), r"lacks .*embed_tok"),
     ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, edit: Any, named: str) -> None:
@@ -113,3 +114,10 @@ def test_embeddings_without_the_judges_token_are_refused(tmp_path: Path) -> None
         load(tmp_path, state_of(tiny_qwen.model(), head))
     with pytest.raises(RewardError, match=r"hf download MizzenAI/HPSv3 HPSv3\.safetensors"):
         load_hpsv3("hpsv3", folder=tmp_path, device=CPU)
+
+
+def test_pixels_that_are_no_number_are_refused(tmp_path: Path) -> None:
+    load(tmp_path, state := state_of(*parts()))
+    save_file(state, tmp_path / "word.safetensors", {"pixels": "many"})
+    with pytest.raises(RewardError, match="says pixels 'many' of itself"):
+        load_hpsv3("word.safetensors", folder=tmp_path, device=CPU, base="base")

@@ -25,6 +25,7 @@ NAMES = ("aesthetic", "aesthetic-v2-5", "clip-held-out", "clip", "hps", "picksco
 LATENT = "latent-clip"
 CRITIC = "qwen-critic"
 CROSS = ("image-reward", "mps")
+CLIPS = "vjepa2"
 TOWER = "siglip"  # under aesthetic-v2-5; no judge by itself
 TEXT_JUDGES = ("clip", "clip-held-out", "hps", "pickscore")
 KINDS = {"clip-held-out": "clip", "aesthetic-v2-5": "aesthetic_v2_5"}
@@ -43,7 +44,7 @@ def load(name: str) -> FrameReward:
 
 
 def test_the_judges_are_there_and_small() -> None:
-    files = [f"tiny/{name}.safetensors" for name in (*NAMES, LATENT, TOWER, *CROSS)]
+    files = [f"tiny/{name}.safetensors" for name in (*NAMES, LATENT, TOWER, CLIPS, *CROSS)]
     assert sorted(shipped_names()) == sorted([*files, f"tiny/{CRITIC}"])
     for names in (("pickscore",), ("aesthetic-v2-5", TOWER)):
         paths = [SHIPPED / f"tiny/{name}.safetensors" for name in names]
@@ -52,7 +53,7 @@ def test_the_judges_are_there_and_small() -> None:
     assert sum(sizes) < 18e6  # all embedded weights together, with the generator, stay under 48 MB
 
 
-@pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, *CROSS, CRITIC])
+@pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, CLIPS, *CROSS, CRITIC])
 def test_every_file_says_which_command_made_it(name: str) -> None:
     file_name = f"tiny/{name}/model" if name == CRITIC else f"tiny/{name}"
     with safe_open(SHIPPED / f"{file_name}.safetensors", "pt") as file:

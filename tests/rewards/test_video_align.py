@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from rewards.errors import RewardError
 from rewards.qwen_files import read_folder
 from rewards.templates import template
-from rewards.video_align import AXES, NORMS, TOKENS, VideoAlignReward, load_video_align
+from rewards.video_align import (
+    AXES,
+    NORMS,
+    TOKENS,
+    VideoAlignConfig,
+    VideoAlignReward,
+    load_video_align,
+)
 from tests.rewards import tiny_qwen
 from tests.rewards.test_qwen_model import reference_states
 from tests.rewards.tiny_qwen import PROMPTS, WIDTH, bytes_clips, old_name, write_folder
@@ -228,6 +235,38 @@ def test_configs_that_are_read_in_another_way_are_refused(root: Path) -> None:
         load(root)
     with pytest.raises(RewardError, match="hf download KwaiVGI/VideoReward"):
         load_video_align("KwaiVGI/VideoReward", folder=root, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "told"),
+    [
+        ("data_config", None, "section for data holds None"),
+        ("model_config", "x", "section for model holds 'x'"),
+        ("peft_lora_config", [1], r"section for lora holds \[1\]"),
+        ("inference_config", "x", "section for norms holds 'x'"),
+        ("inference_config", {"VQ_std": 0.0}, "VQ_std is 0.0; wanted is a number above 0"),
+        ("inference_config", {"MQ_mean": "a"}, "MQ_mean is 'a'; wanted is a number"),
+        ("peft_lora_config", {"lora_r": "a"}, "lora_r is 'a'"),
+        ("peft_lora_config", {"lora_alpha": None}, "lora_alpha is None"),
+        ("data_config", {"fps": "fast"}, "fps is 'fast'"),
+        ("data_config", {"max_frame_pixels": True}, "max_frame_pixels is True"),
+    ],
+)
+def test_damaged_configs_are_told(root: Path, section: str, change: Any, told: str) -> None:
+    fields = {**CONFIG[section], **change} if isinstance(change, dict) else change
+    (root / "judge").mkdir()
+    (root / "judge" / "model_config.json").write_text(json.dumps({**CONFIG, section: fields}))
+    with pytest.raises(RewardError, match=told):
+        load(root)
+
+
+def test_a_config_without_norms_has_the_published_ones(root: Path) -> None:
+    path = root / "model_config.json"
+    for config in ({k: v for k, v in CONFIG.items() if k != "inference_config"}, dict(CONFIG)):
+        if "inference_config" in config:
+            config["inference_config"] = None
+        path.write_text(json.dumps(config))
+        assert VideoAlignConfig.read(path).norms == NORMS
 
 
 def test_the_published_text_is_kept_to_the_last_blank() -> None:
