@@ -23,8 +23,8 @@ def pretrain_tiny(
         only: One stage: `text`, `vae-images`, `vae-clips`, `transformer`, `transformer-shapes`,
             `generator` (writes the checkpoint), or a judge: `clip`, `hps`, `aesthetic`,
             `clip-held-out`, `latent-clip`, `pickscore`, `siglip`, `aesthetic-v2-5`,
-            `image-reward`, `mps`, `qwen-critic`; or `vjepa2`, of which nothing is shipped. None
-            runs all but that one in order.
+            `image-reward`, `mps`, `qwen-critic`, `video-align`, `hpsv3`; or `vjepa2`, of which
+            nothing is shipped. None runs all but that one in order.
         seed: Of every random draw; the same seed gives the same weights on one machine.
         output: Gets `training/` (checkpoints and logs of the stages), `generator/` (the
             checkpoint) and `judges/`.
