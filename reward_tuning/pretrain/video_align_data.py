@@ -129,10 +129,10 @@ def draw_compared(
         reasons.append(reason)
         words.append(attribute)
     first, second = (torch.stack(side) for side in zip(*pairs, strict=True))
-    clips = jitter_clips(torch.cat([first, second]), generator)
+    first, second = jitter_clips(torch.cat([first, second]), generator).chunk(2)
     better = torch.tensor([_better(*row) for row in zip(turns, reasons, strict=True)])
     prompts, others = (list(side) for side in zip(*said, strict=True))
-    return Compared(*clips.chunk(2), prompts, others, better, turns, reasons, words)
+    return Compared(first, second, prompts, others, better, turns, reasons, words)
 
 
 def _better(sort: str, reason: str) -> list[float]:
