@@ -12,7 +12,10 @@ from reward_tuning.pretrain.video_align_data import draw_compared
 from rewards import FrameReward, VideoReward, load_reward
 from rewards.video_align import AXES, VideoAlignReward
 from tests.rewards.test_shipped import clip
-from tests.rewards.test_shipped_cross import least
+
+# Floors; half is chance of a pair, and of the words 1/6 (colour), 1/4 and 1/3 (size).
+LEAST_AXES = {"VQ": 0.8, "MQ": 0.75, "TA": 0.9}
+LEAST_READ = 0.6
 
 SCENE = Scene("red", "star", "dark", "large", "left")
 
@@ -33,9 +36,8 @@ def hpsv3() -> FrameReward:
 
 def test_each_axis_orders_what_it_is_about(video_align: VideoAlignReward) -> None:
     accuracy = axis_accuracy(video_align, 40, seed=1)
-    for axis, measured in MEASURED_AXES.items():
-        count = 80 if axis == "TA" else 40
-        assert accuracy[axis] >= least(measured, count), axis
+    for axis, share in LEAST_AXES.items():
+        assert accuracy[axis] >= share, axis
 
 
 def test_an_axis_does_not_move_with_what_another_is_about(video_align: VideoAlignReward) -> None:
@@ -54,12 +56,11 @@ def test_an_axis_does_not_move_with_what_another_is_about(video_align: VideoAlig
 def test_hpsv3_reads_what_one_frame_shows(hpsv3: FrameReward) -> None:
     accuracy = attribute_accuracy(hpsv3, 24, seed=1)
     for key, share in accuracy.items():
-        assert share >= least(MEASURED_HPSV3[key.partition("/")[0]], 24), key
+        assert share >= LEAST_READ, key
 
 
 def test_hpsv3_prefers_the_better_frame(hpsv3: FrameReward) -> None:
-    accuracy = preference_accuracy(hpsv3, 120, seed=1)["all"]
-    assert accuracy >= least(MEASURED_HPSV3["pairs"], 120)
+    assert preference_accuracy(hpsv3, 120, seed=1)["all"] >= 0.8
 
 
 def test_climbing_the_gradient_raises_the_scores(
