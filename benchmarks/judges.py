@@ -56,6 +56,8 @@ SHIPPED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "image-reward": ("image_reward", "tiny/image-reward.safetensors", {}),
     "mps": ("mps", "tiny/mps.safetensors", {}),
     "qwen-critic": ("qwen_critic", "tiny/qwen-critic", {}),
+    "video-align": ("video_align", "tiny/video-align", {}),
+    "hpsv3": ("hpsv3", "tiny/hpsv3.safetensors", {}),
     "motion-energy": ("motion_energy", None, {}),
     "motion-flow": ("motion_flow", None, {}),
     "flicker": ("flicker", None, {}),

@@ -57,6 +57,7 @@ def shipped_names() -> list[str]:
     """Names of the judges' files and folders in the package, such as ``tiny/hps.safetensors``."""
     files = SHIPPED.rglob("*.safetensors")
     places = {p.parent if (p.parent / "config.json").is_file() else p for p in files}
+    places |= {p.parent for p in SHIPPED.rglob("model_config.json")}
     return sorted(place.relative_to(SHIPPED).as_posix() for place in places)
 
 

@@ -133,7 +133,10 @@ def load_hpsv3(
     head_state = {n.removeprefix(HEAD): state.pop(n) for n in list(state) if n.startswith(HEAD)}
     tokenizer = load_tokenizer(below.tokenizer, [TOKEN])
     if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
-        raise RewardError(f"{loaded.path} does not fit: it lacks {EMBEDDING}. It is no HPSv3.")
+        raise RewardError(
+            f"{loaded.path} lacks {EMBEDDING}, which every whole Qwen2-VL has, so it is no HPSv3. "
+            "Give the file HPSv3.safetensors of MizzenAI/HPSv3 or one like it."
+        )
     config = read_config(below.weights, state[EMBEDDING].shape[0])
     head = build_head(config.text_config.hidden_size)
     shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}

@@ -163,8 +163,10 @@ class VideoAlignConfig:
             for name, (value, allowed) in required.items():
                 if value not in allowed:
                     raise RewardError(
-                        f"{path}: {name} is {value!r}; this judge reads {allowed}. Such a "
-                        "VideoAlign is asked in another way."
+                        f"{path}: {name} is {value!r}; this judge reads "
+                        f"{' or '.join(map(repr, allowed))}. Other VideoAligns are asked with "
+                        "other texts or on other frames; take one that was trained as the "
+                        "published KwaiVGI/VideoReward."
                     )
             scale = LoraScale(
                 lora["lora_r"], lora["lora_alpha"], bool(lora.get("use_rslora", False))
@@ -318,11 +320,15 @@ def _read_checkpoint(root: Path) -> tuple[dict[str, Tensor], Path]:
 def _rows(state: Mapping[str, Tensor], tokenizer: Any, path: Path) -> int:
     """Rows of the embedding table, which must have one for every token."""
     if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
-        raise RewardError(f"{path} does not fit: it lacks {EMBEDDING}. It is no Qwen2-VL.")
+        raise RewardError(
+            f"{path} lacks {EMBEDDING}, which every Qwen2-VL has. Give the folder of a whole "
+            "Qwen2-VL as base, or fetch this one again if it was cut off."
+        )
     rows = state[EMBEDDING].shape[0]
     if rows < len(tokenizer):
         raise RewardError(
             f"{path} has {rows:,} embeddings for {len(tokenizer):,} tokens, those of the judge "
-            "included. The base is not the one it was trained on, or embeddings are missing."
+            "included. Give the base that it was trained on; its own embeddings, which belong into "
+            "non_lora_state_dict.pth, may be missing as well."
         )
     return rows

@@ -27,7 +27,8 @@ def pretrain_tiny(
             `generator` (writes the checkpoint); `inpaint`, `control`, `camera` (checkpoints that
             differ from the shipped `tiny`); or a judge: `clip`, `hps`, `aesthetic`,
             `clip-held-out`, `latent-clip`, `pickscore`, `siglip`, `aesthetic-v2-5`,
-            `image-reward`, `mps`, `qwen-critic`, `vjepa2`. None runs all in order.
+            `image-reward`, `mps`, `qwen-critic`, `video-align`, `hpsv3`, `vjepa2`. None runs all in
+            order.
         seed: Of every random draw; the same seed gives the same weights on one machine.
         output: Gets `training/` (checkpoints and logs of the stages), `generator/` (the
             checkpoint) and `judges/`.

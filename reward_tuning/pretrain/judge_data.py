@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from base_model.tiny.captions import CHINESE_WORDS, draw_caption, every_caption
-from base_model.tiny.render import draw_staging, render_staged
+from base_model.tiny.render import Staging, draw_staging, render_staged
 from base_model.tiny.scenes import ATTRIBUTES, FRAMES, Scene, Split, draw_scenes
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade
 
@@ -108,14 +109,22 @@ def render_pair(scene: Scene, attribute: str, rng: random.Random) -> tuple[Tenso
     """The scene, and the same with one attribute changed and nothing else."""
     others = [word for word in ATTRIBUTES[attribute] if word != getattr(scene, attribute)]
     wrong = replace(scene, **{attribute: rng.choice(others)})
-    right_staging, drawn = draw_staging(scene, rng), draw_staging(wrong, rng)
-    wrong_staging = right_staging
-    if attribute == "size":
-        wrong_staging = replace(right_staging, radius=drawn.radius)
-    elif attribute == "background":
-        wrong_staging = replace(right_staging, tone=drawn.tone)
+    stagings = stage_pair(scene, wrong, rng)
     time = rng.randrange(FRAMES)
-    return render_staged(scene, right_staging)[time], render_staged(wrong, wrong_staging)[time]
+    return render_staged(scene, stagings[0])[time], render_staged(wrong, stagings[1])[time]
+
+
+def stage_pair(scene: Scene, other: Scene, rng: random.Random) -> tuple[Staging, Staging]:
+    """Stagings of two scenes that are alike in all that the scenes' words leave alike."""
+    one, drawn = draw_staging(scene, rng), draw_staging(other, rng)
+    changes: dict[str, Any] = {}
+    if scene.size != other.size:
+        changes["radius"] = drawn.radius
+    if scene.background != other.background:
+        changes["tone"] = drawn.tone
+    if scene.motion != other.motion:
+        changes |= {"velocity": drawn.velocity, "centre": drawn.centre}
+    return one, replace(one, **changes)
 
 
 def attribute_caption(words: dict[str, str], rng: random.Random) -> str:

@@ -5,7 +5,8 @@ weights, the published heads, one loader. ``clip-held-out`` has another architec
 and another stream of data; no method may train on it. ``pickscore`` and ``siglip`` are vision
 transformers beside the residual towers of the others. ``latent-clip`` reads the generator's noisy
 latents, ``vjepa2`` the course of a clip; ``qwen-critic`` is a small Qwen2-VL that
-answers questions about clips.
+answers questions about clips, ``video-align`` and ``hpsv3`` are the same with heads at special
+tokens.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from reward_tuning.pretrain.judge_configs import (
     JudgeRun,
 )
 from reward_tuning.pretrain.judge_critic import train_critic
+from reward_tuning.pretrain.judge_hpsv3 import train_hpsv3
 from reward_tuning.pretrain.judge_image_reward import train_image_reward
 from reward_tuning.pretrain.judge_latent import train_latent_clip
 from reward_tuning.pretrain.judge_mps import train_mps
 from reward_tuning.pretrain.judge_pickscore import train_pickscore
 from reward_tuning.pretrain.judge_siglip import train_aesthetic_v2_5, train_siglip
+from reward_tuning.pretrain.judge_video_align import train_video_align
 from reward_tuning.pretrain.judge_vjepa2 import train_vjepa2
 
 __all__ = ["JUDGES", "JudgeName", "train_judge"]
@@ -51,7 +54,8 @@ def train_judge(
 
     Args:
         name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from
-            ``clip.safetensors`` in the same folder, ``aesthetic-v2-5`` from ``siglip.safetensors``.
+            ``clip.safetensors`` in the same folder, ``aesthetic-v2-5`` from ``siglip.safetensors``;
+            ``video-align`` and ``hpsv3`` from the folder ``qwen-critic``.
         out_dir: gets ``NAME.safetensors`` and the tokenizer, or a folder ``NAME``.
         seed: of weights and data; the same seed gives the same file on one machine.
         report: called every few steps.
@@ -89,4 +93,6 @@ TRAINERS: Mapping[JudgeName, Callable[[JudgeRun], Path]] = {
     "mps": train_mps,
     "vjepa2": train_vjepa2,
     "qwen-critic": train_critic,
+    "video-align": train_video_align,
+    "hpsv3": train_hpsv3,
 }

@@ -29,7 +29,7 @@ from rewards import load_latent_reward, load_reward
 from rewards.open_clip_models import build_model
 from tests.reward_tuning.small_cross import CROSS_JUDGES
 
-ELSEWHERE = (*CROSS_JUDGES, "qwen-critic", "vjepa2")
+ELSEWHERE = (*CROSS_JUDGES, "qwen-critic", "vjepa2", "video-align", "hpsv3")
 """Tested in files of their own."""
 
 HERE = [name for name in JUDGES if name not in ELSEWHERE]

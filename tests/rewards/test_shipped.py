@@ -26,6 +26,7 @@ LATENT = "latent-clip"
 CRITIC = "qwen-critic"
 CROSS = ("image-reward", "mps")
 CLIPS = "vjepa2"
+HPSV3, VIDEO_ALIGN = "hpsv3", "video-align"
 TOWER = "siglip"  # under aesthetic-v2-5; no judge by itself
 TEXT_JUDGES = ("clip", "clip-held-out", "hps", "pickscore")
 KINDS = {"clip-held-out": "clip", "aesthetic-v2-5": "aesthetic_v2_5"}
@@ -44,20 +45,27 @@ def load(name: str) -> FrameReward:
 
 
 def test_the_judges_are_there_and_small() -> None:
-    files = [f"tiny/{name}.safetensors" for name in (*NAMES, LATENT, TOWER, CLIPS, *CROSS)]
-    assert sorted(shipped_names()) == sorted([*files, f"tiny/{CRITIC}"])
+    files = [f"tiny/{name}.safetensors" for name in (*NAMES, LATENT, TOWER, CLIPS, *CROSS, HPSV3)]
+    assert sorted(shipped_names()) == sorted([*files, f"tiny/{CRITIC}", f"tiny/{VIDEO_ALIGN}"])
     for names in (("pickscore",), ("aesthetic-v2-5", TOWER)):
         paths = [SHIPPED / f"tiny/{name}.safetensors" for name in names]
         assert sum(path.stat().st_size for path in paths) < 1.2e6
+    folders = [(SHIPPED / "tiny" / name).rglob("*") for name in (VIDEO_ALIGN, "qwen-base")]
+    paths = [p for folder in folders for p in folder if p.is_file()]
+    paths.append(SHIPPED / f"tiny/{HPSV3}.safetensors")
+    assert sum(path.stat().st_size for path in paths) < 2.5e6
     sizes = [p.stat().st_size for p in (SHIPPED / "tiny").rglob("*") if p.is_file()]
     assert sum(sizes) < 18e6  # all embedded weights together, with the generator, stay under 48 MB
 
 
-@pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, CLIPS, *CROSS, CRITIC])
+@pytest.mark.parametrize("name", [*NAMES, LATENT, TOWER, CLIPS, *CROSS, CRITIC, HPSV3, VIDEO_ALIGN])
 def test_every_file_says_which_command_made_it(name: str) -> None:
-    file_name = f"tiny/{name}/model" if name == CRITIC else f"tiny/{name}"
-    with safe_open(SHIPPED / f"{file_name}.safetensors", "pt") as file:
-        metadata = file.metadata()
+    if name == VIDEO_ALIGN:
+        metadata = json.loads((SHIPPED / "tiny" / name / "model_config.json").read_text())
+    else:
+        file_name = f"tiny/{name}/model" if name == CRITIC else f"tiny/{name}"
+        with safe_open(SHIPPED / f"{file_name}.safetensors", "pt") as file:
+            metadata = file.metadata()
     assert metadata["command"] == f"reward-tuning pretrain tiny --only {name} --seed 0"
 
 

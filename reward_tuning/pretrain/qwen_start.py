@@ -1,0 +1,113 @@
+"""What the embedded judges at special tokens start from: the embedded critic, for longer texts.
+
+The published texts that such judges are asked with have more words than the embedded critic has
+places. So each passage of them that is always the same is one token here, with an embedding of its
+own: VideoAlign's text goes through the same code and is 20 tokens long instead of 2,855.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+from reward_tuning.pretrain.judge_critic import frames_spec
+from rewards import hpsv3, video_align
+from rewards.qwen_files import EMBEDDING, build_model, load_tokenizer, read_config, read_folder
+from rewards.qwen_model import Medium, QwenTower, Reading
+from rewards.templates import template
+
+CRITIC, BASE = "qwen-critic", "qwen-base"
+SHIPPED_BASE = f"tiny/{BASE}"
+"""What a judge's file calls its base."""
+
+COPIED = ("config.json", "video_preprocessor_config.json")
+
+
+def passages() -> list[str]:
+    """What stands in the published texts between the special tokens and the prompt."""
+    found = []
+    for name, tokens in (("video_align", video_align.TOKENS), ("hpsv3", (hpsv3.TOKEN,))):
+        between = "|".join(re.escape(text) for text in (*tokens, "{text_prompt}"))
+        found += re.split(between, template(name))
+    return list(dict.fromkeys(text for text in found if text.strip()))
+
+
+def write_base(out_dir: Path) -> Path:
+    """Write the folder with config and tokenizer of the judges at special tokens.
+
+    It holds no weights: they are in each judge's own file.
+
+    Args:
+        out_dir: with the critic's folder.
+
+    Raises:
+        TuningError: the critic is not there.
+    """
+    critic = out_dir / CRITIC
+    if not (critic / "config.json").is_file():
+        raise TuningError(
+            f"{critic} is missing; this judge starts from it. Train it first: reward-tuning "
+            f"pretrain tiny --only {CRITIC}"
+        )
+    folder = out_dir / BASE
+    folder.mkdir(exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(critic / name, folder / name)
+    tokenizer = load_tokenizer(critic)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in passages()])
+    tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["text_config"]["vocab_size"] = len(tokenizer)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def start_tower(out_dir: Path, special: Sequence[str], medium: Medium = "video") -> QwenTower:
+    """The critic's weights with embeddings of the new tokens, ready to be trained.
+
+    Args:
+        out_dir: with the critic's folder; gets that of :func:`write_base`.
+        special: tokens of the judge.
+        medium: what it is shown.
+
+    Raises:
+        TuningError: the critic is not there.
+    """
+    folder = write_base(out_dir)
+    tokenizer = load_tokenizer(folder, special)
+    state = {name: tensor.float() for name, tensor in read_folder(out_dir / CRITIC).items()}
+    known = state[EMBEDDING]
+    new = torch.randn(len(tokenizer) - len(known), known.shape[1]) * known.std()
+    state[EMBEDDING] = torch.cat([known, new])
+    model = build_model(
+        read_config(folder, len(tokenizer)),
+        state,
+        out_dir / CRITIC,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        language_head=False,
+    )
+    tower = QwenTower(model, tokenizer, frames_spec(), medium)
+    model.requires_grad_(True)
+    return tower
+
+
+def states_at(reading: Reading, token: int) -> Tensor:
+    """States at a token that each of the k texts holds once, ``(b, k, d)``."""
+    found = reading.tokens == token
+    return reading.states[found].unflatten(0, reading.ends.shape)
+
+
+def half(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors in fp16, each with memory of its own."""
+    return {name: tensor.detach().half().clone() for name, tensor in state.items()}
