@@ -77,8 +77,9 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
             )
         )
     seeds = evaluation["seeds"]
+    start = str(evaluation.get("start", "base"))
     title = (
-        f"Base against tuned on {evaluation['prompts']} held-out prompts, "
+        f"{start[0].upper()}{start[1:]} against tuned on {evaluation['prompts']} held-out prompts, "
         f"{seeds} clip{'' if seeds == 1 else 's'} each, same noise"
     )
     print_table(title, ("", "base", "tuned", "change", "95 % interval", "verdict"), rows)

@@ -79,21 +79,32 @@ class BatchEncoder:
                 for i in range(count)
             ]
         ).repeat(batch.copies, 1, 1, 1, 1)
-        channels = self._channels(batch)
-        if channels is not None:
-            channels = channels.repeat(batch.copies, 1, 1, 1, 1)
-            if self.generator.kind.field == "control_latents":
-                channels = without_control(
-                    channels,
-                    self.generator.kind,
-                    self._draw("control dropout", batch),
-                    control=self.dropout.control,
-                    reference=self.dropout.reference,
-                )
+        latents = self._latents(moments, self._draw("posterior", batch))
+        return EncodedBatch(latents.to(self.generator.device), self.condition(batch))
+
+    @torch.no_grad()
+    def condition(self, batch: ClipBatch) -> Condition:
+        """Text and channels alone, of a batch with its copies.
+
+        Raises:
+            TuningError: A file is not what it was when it was looked at.
+        """
         device = self.generator.device
-        latents = self._latents(moments, self._draw("posterior", batch)).to(device)
-        extra = {} if channels is None else {self.generator.kind.field: channels.to(device)}
-        return EncodedBatch(latents, Condition(self._text(batch).to(device), **extra))  # type: ignore[arg-type]
+        text = self._text(batch).to(device)
+        channels = self._channels(batch)
+        if channels is None:
+            return Condition(text)
+        channels = channels.repeat(batch.copies, 1, 1, 1, 1)
+        if self.generator.kind.field == "control_latents":
+            channels = without_control(
+                channels,
+                self.generator.kind,
+                self._draw("control dropout", batch),
+                control=self.dropout.control,
+                reference=self.dropout.reference,
+            )
+        assert self.generator.kind.field is not None
+        return Condition(text, **{self.generator.kind.field: channels.to(device)})
 
     def _draw(self, purpose: str, batch: ClipBatch) -> torch.Generator:
         return derive_generator(self.seed, purpose, batch.number)

@@ -23,13 +23,14 @@ from reward_tuning.finetune.posterior_cache import PosteriorCache
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.sections import DropoutSection
 from reward_tuning.finetune.survey import Survey, UsableClip, survey
-from reward_tuning.finetune.trained import Trained, trained_part
+from reward_tuning.finetune.trained import trained_part
 from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.lora_start import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
 from reward_tuning.text_states import text_states
+from reward_tuning.training_state import Trained
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from reward_tuning.finetune.sections import (
     FinetuneTrainSection,
     FlowSection,
     MasksSection,
+    SamplesSection,
 )
 from reward_tuning.loading import Locate, Schema, is_name, load_as, load_recipe, section_of
 from reward_tuning.recipe import Conflict, Recipe
@@ -41,6 +42,7 @@ class FinetuneRecipe(Section):
         default_factory=LoraSection, description="The adapter; null = all weights are trained"
     )
     train: FinetuneTrainSection
+    samples: SamplesSection = Field(default_factory=SamplesSection)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> FinetuneRecipe:
