@@ -79,7 +79,7 @@ def load_finetune_parts(
     channels = recipe.generator.channels or kind_of_checkpoint(root).channels
     controls = channels in (38, 48)
     rows = read_metadata(data.metadata, data.folder)
-    found = survey(rows, controls=controls, progress=progress)
+    found = survey(rows, controls=controls, cache=data.cache, progress=progress)
     if found.broken:
         progress(ProgressEvent("loading", note=found.told()))
     clips, held_out = split(found.clips, data.held_out, recipe.seed)

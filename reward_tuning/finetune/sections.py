@@ -77,8 +77,8 @@ class DataSection(Section):
     )
     cache: FileName | None = Field(
         default=None,
-        description="Folder that keeps the VAE's posterior of each part of a clip once encoded; "
-        "null = no cache",
+        description="Folder that keeps the VAE's posterior of each part of a clip once encoded, "
+        "and the length and size of each file; null = no cache",
     )
     held_out: NotNegative = Field(
         default=0,
