@@ -119,10 +119,10 @@ class BatchEncoder:
         self, batch: ClipBatch, index: int, pixels: Callable[[], Tensor], *, control: bool = False
     ) -> Tensor:
         def compute() -> Tensor:
-            vae = self.generator.vae
-            weight = vae.quant_conv.weight
-            video = (pixels()[None].transpose(1, 2) * 2 - 1).to(weight.device, weight.dtype)
-            return magvit.encode_moments(vae, video)[0]
+            vae, video = self.generator.vae, pixels()[None].transpose(1, 2) * 2 - 1
+            with self.generator.resting.vae.at_work():
+                weight = vae.quant_conv.weight
+                return magvit.encode_moments(vae, video.to(weight.device, weight.dtype))[0]
 
         return self.cache.get(lambda: self.reader.identity(batch, index, control=control), compute)
 
@@ -155,14 +155,15 @@ class BatchEncoder:
             noise = draw_kept_noise(count, size, self._draw("kept noise", batch))
         zeroed = draw_dropped(count, self.dropout.zeroed, self._draw("zeroed", batch))
         frames = torch.stack([self.reader.frames(batch, i) for i in range(count)])
-        device = self.generator.vae.quant_conv.weight.device
-        return inpaint_latents(
-            self.generator.vae,
-            frames.to(device),
-            masks.to(device),
-            None if noise is None else noise.to(device),
-            zeroed=zeroed,
-        )
+        with self.generator.resting.vae.at_work():
+            device = self.generator.vae.quant_conv.weight.device
+            return inpaint_latents(
+                self.generator.vae,
+                frames.to(device),
+                masks.to(device),
+                None if noise is None else noise.to(device),
+                zeroed=zeroed,
+            )
 
     def _controlled(self, batch: ClipBatch) -> Tensor:
         """The 32 or 22 channels; zero where a row has no control."""
@@ -173,9 +174,10 @@ class BatchEncoder:
             image = None
             if self.data.reference != "none":
                 image = reference_frame(self.reader.frames(batch, i), self.data.reference, draw)
-            reference = reference_latents(
-                generator.vae, None if image is None else image[None], shape
-            ).cpu()
+            with generator.resting.vae.at_work():
+                reference = reference_latents(
+                    generator.vae, None if image is None else image[None], shape
+                ).cpu()
             found.append(torch.cat([self._control(batch, i, shape), reference], dim=1))
         return torch.cat(found)
 

@@ -11,6 +11,7 @@ import torch
 from base_model.checkpoint import local_folder
 from base_model.generator import Generator, load_generator
 from base_model.kinds import kind_of_checkpoint
+from base_model.quantise import require as require_quantisation
 from base_model.shipped import resolve_checkpoint
 from base_model.training.input_channels import with_input_channels
 from reward_tuning.errors import TuningError
@@ -75,6 +76,8 @@ def load_finetune_parts(
         GeneratorError: The generator cannot be loaded.
     """
     data = recipe.data
+    if recipe.generator.quantise is not None:
+        require_quantisation(recipe.generator.quantise, device)
     root = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
     channels = recipe.generator.channels or kind_of_checkpoint(root).channels
     controls = channels in (38, 48)
@@ -106,7 +109,12 @@ def load_finetune_parts(
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(
-        recipe.generator.checkpoint, dtype=dtype, device=device, text_encoder=False
+        recipe.generator.checkpoint,
+        dtype=dtype,
+        device=device,
+        text_encoder=False,
+        memory=recipe.generator.memory,
+        quantise=recipe.generator.quantise,
     )
     if recipe.generator.fresh:
         fresh_weights(generator.transformer, seed=derive_seed(recipe.seed, "fresh"))

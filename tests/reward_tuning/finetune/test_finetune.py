@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from base_model.generator import load_generator
+from reward_tuning.cli.show import show
 from reward_tuning.cli.summary import print_summary
 from reward_tuning.clips import read_clip
 from reward_tuning.errors import TuningError
@@ -259,6 +262,41 @@ def test_a_reward_tuning_starts_from_the_lora_of_a_run(
     own = adapter_state(parts.sampler.generator.transformer)
     assert all(torch.equal(own[name], ema[name]) for name in ema)
     assert "lora.init" in parts.fingerprints  # a resume with another LoRA is refused
+
+
+def test_show_tells_of_a_run_folder(
+    world: Path, whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = json.loads((whole_run / "finetune.json").read_text())
+    show(str(whole_run))
+    told = capsys.readouterr().out
+    assert "6 steps on 5 clips" in told
+    assert "3 files could not be used" in told
+    assert f"{summary['base']['loss']:.4f} before, {summary['tuned']['loss']:.4f} after" in told
+    assert f"samples:       {whole_run / 'samples'}" in told
+    with pytest.raises(StoppedError):
+        finetune(small_recipe(world, tmp_path / "run"), progress=stop_after(3, "update"))
+    show(str(tmp_path / "run"))
+    told = capsys.readouterr().out
+    assert f"step 3 of 6, loss {rows(tmp_path / 'run')[-1]['loss']:.4f}" in told
+    assert f"reward-tuning resume {tmp_path / 'run'}" in told
+
+
+def test_a_run_on_more_processes_is_not_resumed_on_fewer(world: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(world, tmp_path / "run")
+    with pytest.raises(StoppedError):
+        finetune(recipe, progress=stop_after(3, "update"))
+    kept = tmp_path / "run/checkpoints/step-000002/state.json"
+    state = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**state, "position": 2 * state["position"]}))  # as of two processes
+    with pytest.raises(TuningError, match="batches a step on all processes: was 4, is 2"):
+        finetune(recipe, resume=True)
+
+
+def test_a_fine_tuning_knows_no_reward() -> None:
+    code = "import sys, reward_tuning.finetune.trainer; print('rewards' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_reward_tuning_is_compared_with_what_it_started_from(
