@@ -6,7 +6,7 @@ alone, and no look moves a draw of the training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -114,7 +114,7 @@ def sample_like(
     planned: ClipBatch,
     *,
     seed: int,
-    tell: Any = lambda step: None,
+    tell: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
     """Draw a clip under the conditions of a held-out one, and of its size.
 

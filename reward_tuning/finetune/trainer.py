@@ -24,7 +24,7 @@ from reward_tuning.finetune.parts import FinetuneParts, load_finetune_parts
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.step import training_loss
 from reward_tuning.finetune.trained import exported_weights
-from reward_tuning.metrics import PhaseClock
+from reward_tuning.metrics import MetricsLog, PhaseClock
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.ranks import mean_of_all
 from reward_tuning.run_loop import alone_in, metrics_log, tell_where, train_steps
@@ -101,12 +101,8 @@ def _finetune_in(
             content="content of",
         )
         tell_where(state, progress)
-    if main and not folder.base.exists():
-        if state.step:
-            raise TuningError(f"{folder.base} is missing; start a new run with another output")
-        write_whole(folder.base, json.dumps(measure(recipe, parts, progress)).encode())
-    if main and state.step == 0:
-        write_samples(recipe, parts, folder, 0, progress)
+    if main:
+        _look_before(folder, recipe, parts, state, progress)
 
     def look() -> dict[str, Any]:
         with exported_weights(parts.trained, state):
@@ -126,15 +122,7 @@ def _finetune_in(
                 state, train, parts.trained, recipe, parts.fingerprints, folder
             ),
         )
-        summary = _summary(folder, parts, state)
-        if log:
-            with exported_weights(parts.trained, state) as weights:
-                write_samples(recipe, parts, folder, state.step, progress)
-                summary["tuned"] = measure(recipe, parts, progress)
-                export_trained(recipe, parts.generator.transformer, weights, folder)
-            log.show({"step": state.step, **scalars(summary["tuned"])})
-            text = json.dumps(summary, ensure_ascii=False, indent=1)
-            write_whole(folder.evaluation, text.encode())
+        summary = _finish(folder, recipe, parts, state, log, progress)
     if parts.survey.broken:
         progress(ProgressEvent("finished", note=parts.survey.told()))
     accelerator.wait_for_everyone()
@@ -224,8 +212,32 @@ def batches_a_step(recipe: FinetuneRecipe, accelerator: Accelerator) -> int:
     return recipe.train.gradient_accumulation * accelerator.num_processes
 
 
-def _summary(folder: FinetuneFolder, parts: FinetuneParts, state: TrainingState) -> dict[str, Any]:
-    return {
+def _look_before(
+    folder: FinetuneFolder,
+    recipe: FinetuneRecipe,
+    parts: FinetuneParts,
+    state: TrainingState,
+    progress: ProgressFn,
+) -> None:
+    """Keep the held-out loss and the samples of before the first step."""
+    if not folder.base.exists():
+        if state.step:
+            raise TuningError(f"{folder.base} is missing; start a new run with another output")
+        write_whole(folder.base, json.dumps(measure(recipe, parts, progress)).encode())
+    if state.step == 0:
+        write_samples(recipe, parts, folder, 0, progress)
+
+
+def _finish(
+    folder: FinetuneFolder,
+    recipe: FinetuneRecipe,
+    parts: FinetuneParts,
+    state: TrainingState,
+    log: MetricsLog | None,
+    progress: ProgressFn,
+) -> dict[str, Any]:
+    """Draw and measure what is exported, and export it; the others only sum up."""
+    summary: dict[str, Any] = {
         "steps": state.step,
         "bad_steps": state.bad_steps,
         "clips": len(parts.survey.clips),
@@ -233,3 +245,13 @@ def _summary(folder: FinetuneFolder, parts: FinetuneParts, state: TrainingState)
         "epochs": state.position / parts.order.epoch,
         "base": json.loads(folder.base.read_text()) if folder.base.exists() else None,
     }
+    if log is None:
+        return summary
+    with exported_weights(parts.trained, state) as weights:
+        write_samples(recipe, parts, folder, state.step, progress)
+        summary["tuned"] = measure(recipe, parts, progress)
+        export_trained(recipe, parts.generator.transformer, weights, folder)
+    log.show({"step": state.step, **scalars(summary["tuned"])})
+    text = json.dumps(summary, ensure_ascii=False, indent=1)
+    write_whole(folder.evaluation, text.encode())
+    return summary
