@@ -67,8 +67,8 @@ def evaluate(
 
     Args:
         sampler: The generator; with an adapter attached, or without one and `adapter` None.
-        adapter: The tuned side's tensors; None is the base, bit for bit. What was attached before
-            is attached again afterwards.
+        adapter: The side's tensors, such as the tuned ones; None is the base, bit for bit. What was
+            attached before is attached again afterwards.
         prompts: Index to prompt; the index decides the noise, so that several processes can share
             the work and later runs can be compared.
         judges: Training rewards and held-out ones.

@@ -11,7 +11,6 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from base_model.offload import Offload
-from reward_tuning.clips import side_by_side, write_clip
 from reward_tuning.evaluation import (
     compare,
     evaluate,
@@ -26,12 +25,12 @@ from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.run_parts import RunParts, evaluation_sigmas
+from reward_tuning.sample_files import write_clips, write_pair, write_prompts
 from reward_tuning.seeds import derive_seed
 from reward_tuning.shared_encoder import standing_alone
 from reward_tuning.whole_file import write_whole
 
 SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
-SMALL = 256  # clips narrower than this are enlarged to be seen
 
 
 def write_samples(
@@ -42,7 +41,7 @@ def write_samples(
     adapter: Mapping[str, Tensor] | None,
     progress: ProgressFn,
 ) -> None:
-    """Draw and write the sample clips of a step; None is the base."""
+    """Draw and write the sample clips of a step; no adapter is the base."""
     prompts = parts.held_out[:SAMPLES]
     shown = evaluate(
         parts.sampler,
@@ -58,18 +57,13 @@ def write_samples(
         progress=progress,
     )
     write_clips(folder, step, shown.clips)
-    about = [
-        {"file": f"{i:02d}.mp4", "prompt": prompt.text, "seed": evaluation_seed(recipe.seed, i, 0)}
-        for i, prompt in enumerate(prompts)
-    ]
-    text = json.dumps(about, ensure_ascii=False, indent=1)
-    write_whole(folder.samples(step).parent / "prompts.json", text.encode())
-
-
-def write_clips(folder: RunFolder, step: int, clips: Mapping[int, Tensor]) -> None:
-    """Write a step's clips as `samples/step-NNNNNN/NN.mp4`."""
-    for index, clip in clips.items():
-        write_clip(clip, folder.samples(step) / f"{index:02d}.mp4", enlarge=_enlarge(clip))
+    write_prompts(
+        folder,
+        [
+            {"prompt": prompt.text, "seed": evaluation_seed(recipe.seed, i, 0)}
+            for i, prompt in enumerate(prompts)
+        ],
+    )
 
 
 def finish(
@@ -82,7 +76,9 @@ def finish(
 ) -> dict[str, Any]:
     """Export the adapter, evaluate base against tuned, write the clips and evaluation.json.
 
-    The processes share the held-out prompts; each side of each prompt has the same noise.
+    Where `lora.init` is given, the base side is the base with that adapter, so that the reward
+    tuning alone is measured; `start` in evaluation.json says which it was. The processes share the
+    held-out prompts; each side of each prompt has the same noise.
 
     Args:
         recipe: Of the run.
@@ -111,7 +107,7 @@ def finish(
     rank, ranks = accelerator.process_index, accelerator.num_processes
     prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
     sides = []
-    for name, state in (("base", None), ("tuned", adapter)):
+    for name, state in (("base", parts.start), ("tuned", adapter)):
         scores = evaluate(
             parts.sampler,
             state,
@@ -129,19 +125,14 @@ def finish(
         )
         sides.append(merged(gather_object([scores])) if ranks > 1 else scores)
     base, tuned = sides
-    found = compare(
-        base, tuned, seeds=section.seeds, seed=derive_seed(recipe.seed, "bootstrap") % 2**32
-    )
+    seed = derive_seed(recipe.seed, "bootstrap") % 2**32
+    found = {"start": "base" if parts.start is None else "base with lora.init"}
+    found |= compare(base, tuned, seeds=section.seeds, seed=seed)
     if main:
         write_clips(folder, recipe.train.steps, tuned.clips)
         for index, before in base.clips.items():
-            pair = side_by_side(before, tuned.clips[index])
             path = folder.samples(0).parent / "before-after" / f"{index:02d}.mp4"
-            write_clip(pair, path, enlarge=_enlarge(before))
+            write_pair(before, tuned.clips[index], path)
         text = json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
         write_whole(folder.evaluation, text.encode())
     return found
-
-
-def _enlarge(clip: Tensor) -> int:
-    return max(1, SMALL // clip.shape[3])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from reward_tuning.reward_step import BatchReport
+if TYPE_CHECKING:  # a fine-tuning exchanges gradients, too, and knows no reward
+    from reward_tuning.reward_step import BatchReport
 
 
 def mean_gradient(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:

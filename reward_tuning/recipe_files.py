@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal
 
 from base_model.errors import GeneratorError
 from base_model.shipped import WEIGHTS, resolve_checkpoint
@@ -83,6 +84,16 @@ def find_recipe(name: str | Path) -> Path:
             "`reward-tuning ls` lists the shipped ones"
         )
     return path
+
+
+def verb_of(data: Any) -> Literal["run", "finetune"]:
+    """Which verb a recipe is of, by its sections.
+
+    Args:
+        data: What is in its file; a mapping, or anything that is none.
+    """
+    clips = isinstance(data, dict) and "data" in data and "rewards" not in data
+    return "finetune" if clips else "run"
 
 
 def located(value: str, shipped: Path, folder: Path) -> str | None:

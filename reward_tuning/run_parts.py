@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from reward_tuning.shared_encoder import encoder_folder, shared_encoder
 from reward_tuning.text_cache import checkpoint_fingerprint
 from reward_tuning.text_limits import tell_truncation
 from reward_tuning.text_states import text_states
+from reward_tuning.training_state import Trained, trained_adapter
 from rewards.checkpoint import file_sha256
 from rewards.checkpoint import resolve as resolve_judge
 from rewards.qwen_files import resolve_folder
@@ -60,7 +61,7 @@ class RunParts:
 
     Attributes:
         sampler: The generator, its adapter attached, with the text states of the run.
-        parameters: Of the adapter, in model order.
+        trained: The adapter.
         judges: Training rewards.
         stream: Training prompts.
         held_out: Prompts of the evaluation.
@@ -70,10 +71,11 @@ class RunParts:
         sources: Of the replay's clips; empty where it is off.
         replay: These clips, once they are made (`with_replay`).
         offload: Of judges and VAE, as `generator.memory` wants; of nothing where it is resident.
+        start: The adapter that training starts from, copied; None where that is the base itself.
     """
 
     sampler: ClipSampler
-    parameters: list[nn.Parameter]
+    trained: Trained
     judges: list[Judge]
     stream: PromptStream
     held_out: list[Prompt]
@@ -83,6 +85,12 @@ class RunParts:
     sources: list[ReplaySource] = field(default_factory=list)
     replay: ReplayClips | None = None
     offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
+    start: Mapping[str, Tensor] | None = None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the adapter, in model order."""
+        return self.trained.parameters
 
 
 def load_parts(
@@ -168,9 +176,15 @@ def load_parts(
         quantise=recipe.generator.quantise,
     )
     generator.latent_shape(1, *size)  # refuses what the checkpoint cannot sample
-    parameters = attach_adapter(
-        generator.transformer, recipe.lora, seed=derive_seed(recipe.seed, "adapter")
+    trained = trained_adapter(
+        generator.transformer,
+        attach_adapter(
+            generator.transformer, recipe.lora, seed=derive_seed(recipe.seed, "adapter")
+        ),
     )
+    start = None
+    if recipe.lora.init is not None:
+        start = {name: tensor.clone() for name, tensor in trained.state().items()}
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
     sampler = ClipSampler(
@@ -194,7 +208,7 @@ def load_parts(
         fingerprints["conditions"] = content_hash(distinct(asked))
     return RunParts(
         sampler,
-        parameters,
+        trained,
         judges,
         stream,
         held_out,
@@ -203,6 +217,7 @@ def load_parts(
         cheap_steps(recipe, generator.transformer),
         sources,
         offload=offload.joined(generator.resting.vae),
+        start=start,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from reward_tuning.judge_kinds import HeldOutReward
+from reward_tuning.loop_section import LoopSection
 from reward_tuning.section_types import (
     Dtype,
     FileName,
@@ -157,12 +158,9 @@ class LoraSection(Section):
     init: FileName | None = Field(
         default=None,
         description="A LoRA that the adapter starts from, of the same rank, alpha and targets: a "
-        "run folder (such as of `reward-tuning finetune`), a LoRA's folder or file; null = it "
-        "starts as the base",
+        "run folder (such as of `reward-tuning finetune`), a LoRA's folder or file. The evaluation "
+        "compares with the base that carries it; null = it starts as the base",
     )
-
-
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class ReplaySection(Section):
@@ -187,12 +185,10 @@ class ReplaySection(Section):
     )
 
 
-class TrainSection(Section):
+class TrainSection(LoopSection):
     """The optimiser and the loop."""
 
-    steps: Positive = Field(description="Optimiser steps")
     batch_size: Positive = Field(description="Prompts a device rolls out at a time")
-    gradient_accumulation: Positive = Field(default=1, description="Batches an optimiser step")
     active_sets: Positive = Field(
         default=1,
         description="Plans drawn for each rollout: one rollout and one reward gradient, swept with "
@@ -210,23 +206,10 @@ class TrainSection(Section):
         lt=1.0,
         description="How far a restart noises the end; the table's nearest sigma is taken",
     )
-    learning_rate: float = Field(
-        default=1e-4, gt=0.0, description="AdamW, constant after the warm-up"
-    )
-    warmup_steps: NotNegative = Field(default=0, description="Steps of linear warm-up from 0")
-    weight_decay: float = Field(default=0.0, ge=0.0, description="AdamW's decoupled weight decay")
-    betas: Annotated[tuple[Beta, Beta], Strict(False)] = Field(
-        default=(0.9, 0.999), description="AdamW's decay rates of the two moments"
-    )
     adam_eps: float = Field(
         default=1e-10,
         gt=0.0,
         description="AdamW's eps; reward gradients are small, so far below 1e-8",
-    )
-    max_grad_norm: float | None = Field(
-        default=1.0,
-        gt=0.0,
-        description="Clip the norm of the whole gradient to this; null = no clipping",
     )
     adjoint_limit: float | None = Field(
         default=None,
@@ -296,25 +279,10 @@ class TrainSection(Section):
         default=None,
         description="Flow-matching steps on good clips against over-optimisation; null = off",
     )
-    gradient_checkpointing: bool = Field(
-        default=False,
-        description="Recompute each transformer block in the backward pass to save memory",
-    )
     decoder_checkpointing: bool = Field(
         default=True,
         description="Recompute each latent of the decoder in the backward pass, so that memory "
         "does not grow with what is decoded; false is faster where it fits",
-    )
-    checkpoint_every: Positive = Field(default=50, description="Steps between two checkpoints")
-    keep_checkpoints: Positive = Field(
-        default=3, description="Older checkpoints than so many are deleted"
-    )
-    max_bad_steps: Positive = Field(
-        default=5, description="Stop after so many steps in a row with NaN or infinity"
-    )
-    log_every: Positive = Field(default=1, description="Steps between two lines of metrics.jsonl")
-    sample_every: NotNegative = Field(
-        default=0, description="Steps between two sets of sample clips; 0 = before and after only"
     )
 
 

@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from torch import nn
 
 from reward_tuning.clip_terms import ClipTerms
-from reward_tuning.errors import TuningError
 from reward_tuning.finish import finish, write_samples
-from reward_tuning.lora import adapter_state
-from reward_tuning.metrics import MetricsLog, PhaseClock, plan_table, step_row
+from reward_tuning.metrics import PhaseClock
 from reward_tuning.offload import working_during
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.ranks import mean_gradient, mean_of_all, mean_over_ranks
+from reward_tuning.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.recipe import Recipe
 from reward_tuning.replay import ReplayClips, ReplayDraw, draw_replay, replay_step
 from reward_tuning.reward_step import Batch, reward_step
 from reward_tuning.run_folder import RunFolder
+from reward_tuning.run_loop import alone_in, metrics_log, tell_where, train_steps
 from reward_tuning.run_parts import (
     RunParts,
     draw_frames,
@@ -43,6 +40,8 @@ from reward_tuning.run_parts import (
 from reward_tuning.run_state import State, exported_state, restore, save, start
 from reward_tuning.sections import TrainSection
 from reward_tuning.seeds import derive_seed
+from reward_tuning.step_rows import plan_table, step_row
+from reward_tuning.training_state import update
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,9 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
     accelerator = Accelerator(
         gradient_accumulation_steps=train.gradient_accumulation, mixed_precision="no"
     )
-    main = accelerator.is_main_process
-    progress = progress if main else silent
     folder = RunFolder(recipe.output)
-    with folder.alone() if main else nullcontext() as warning:
-        if warning:
-            progress(ProgressEvent("loading", note=warning))
-        return _run_in(folder, recipe, accelerator, resume, progress)
+    with alone_in(folder, accelerator, progress) as told:
+        return _run_in(folder, recipe, accelerator, resume, told)
 
 
 def _run_in(
@@ -110,30 +105,26 @@ def _run_in(
     state = start(recipe, parts)
     if resume:
         restore(state, recipe, parts, folder, clips_a_step(train, accelerator))
-        where = f"after step {state.step}" if state.step else "from the beginning: no checkpoint"
-        progress(ProgressEvent("loading", note=f"going on {where}"))
-    log = MetricsLog(folder.metrics, state.step) if main else None
+        tell_where(state, progress)
     table = plan_table(parts.sigmas, draw_plan(recipe, parts.sigmas, step=1, batch=0))
     progress(ProgressEvent("training", state.step, train.steps, note=table))
     if main and state.step == 0:
-        write_samples(recipe, parts, folder, 0, None, progress)
+        write_samples(recipe, parts, folder, 0, parts.start, progress)
 
-    try:
-        while state.step < train.steps:
-            row = optimiser_step(recipe, parts, state, accelerator, progress)
-            if log and is_due(state.step, train.log_every, train.steps):
-                log.write(row)
-            if state.bad_in_a_row >= train.max_bad_steps:
-                raise TuningError(too_many_bad_steps(state, train))
-            if main and train.sample_every and state.step % train.sample_every == 0:
-                tuned = exported_state(parts, state)
-                write_samples(recipe, parts, folder, state.step, tuned, progress)
-            if log and is_due(state.step, train.checkpoint_every, train.steps):
-                log.flush()
-                save(state, recipe, parts, folder)
-    finally:
-        if log:
-            log.close()
+    def look() -> Mapping[str, Any]:
+        tuned = exported_state(parts, state)
+        write_samples(recipe, parts, folder, state.step, tuned, progress)
+        return {}
+
+    with metrics_log(folder, state, accelerator) as log:
+        train_steps(
+            train,
+            state,
+            log,
+            step=lambda: optimiser_step(recipe, parts, state, accelerator, progress),
+            look=look,
+            save=lambda: save(state, recipe, parts, folder),
+        )
     tuned = exported_state(parts, state)
     evaluation = finish(recipe, parts, accelerator, folder, tuned, progress)
     return RunResult(folder.root, state.step, evaluation)
@@ -198,21 +189,18 @@ def optimiser_step(
         labels = [*(judge.label for judge in parts.judges), *terms.labels]
         means = mean_over_ranks(reports, labels, accelerator)
         replay = mean_of_all(replayed, accelerator) if replayed else None
-        mean_gradient(parts.parameters, accelerator)
-        norm = float(nn.utils.clip_grad_norm_(parts.parameters, train.max_grad_norm or math.inf))
-        rate = learning_rate(train, step)
-        good = math.isfinite(means["loss"]) and math.isfinite(norm)
-        if good:
-            for group in state.optimiser.param_groups:
-                group["lr"] = rate
-            state.optimiser.step()
-            if state.ema is not None:
-                state.ema.update(adapter_state(parts.sampler.generator.transformer))
-    state.step = step
-    state.position += clips_a_step(train, accelerator)
-    state.bad_steps += not good
-    state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
-    warning = state.watch.see(norm) if good else f"step {step} skipped: {what_is_bad(means, norm)}"
+        made = update(
+            train,
+            parts.trained,
+            state,
+            accelerator,
+            loss=means["loss"],
+            limit=train.max_grad_norm,
+            draws=clips_a_step(train, accelerator),
+        )
+    norm = made.grad_norm
+    skipped = f"step {step} skipped: {what_is_bad(means, norm)}"
+    warning = state.watch.see(norm) if made.good else skipped
     if warning:
         progress(ProgressEvent("training", step, train.steps, note=warning))
     shown = {"loss": means["loss"], **{k: v for k, v in means.items() if "reward/" in k}}
@@ -225,7 +213,7 @@ def optimiser_step(
         means,
         replay=replay,
         grad_norm=norm,
-        learning_rate=rate,
+        learning_rate=made.learning_rate,
         bad_steps=state.bad_steps,
         clock=clock,
     )
@@ -275,28 +263,8 @@ def clips_a_step(train: TrainSection, accelerator: Accelerator) -> int:
     return train.gradient_accumulation * accelerator.num_processes * train.batch_size
 
 
-def is_due(step: int, every: int, steps: int) -> bool:
-    """Whether something happens after this step: every so many, and after the last."""
-    return step % every == 0 or step == steps
-
-
-def learning_rate(train: TrainSection, step: int) -> float:
-    """Linear warm-up to the recipe's rate, then constant; `step` counts from 1."""
-    return train.learning_rate * min(1.0, step / max(1, train.warmup_steps))
-
-
 def what_is_bad(means: Mapping[str, float], norm: float) -> str:
     """Name what was not finite."""
     if not math.isfinite(means["loss"]):
         return f"the loss is {means['loss']}"
     return f"the gradient's norm is {norm}"
-
-
-def too_many_bad_steps(state: State, train: TrainSection) -> str:
-    """The text of giving up."""
-    return (
-        f"{state.bad_in_a_row} steps in a row (up to step {state.step}) gave NaN or infinity and "
-        f"were skipped; train.max_bad_steps allows {train.max_bad_steps}. Lower "
-        "train.learning_rate, or take generator.dtype bfloat16 or float32 in place of float16; "
-        "start a new run: this one's last checkpoint may already be on its way there"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -35,7 +36,8 @@ def write_whole(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
     except OSError as error:
         raise not_written(path, error, advice=advice) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is a file, told above
+            temporary.unlink(missing_ok=True)
 
 
 def temporary_beside(path: Path, kind: str = "tmp") -> Path:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from reward_tuning.errors import TuningError
-from reward_tuning.recipe_files import find_recipe
+from reward_tuning.recipe_files import find_recipe, verb_of
+from reward_tuning.yaml_text import read_yaml
 
 
 def cp(
@@ -29,6 +30,7 @@ def cp(
             f"{destination} exists already; choose another name, or replace it with --overwrite"
         )
     text = source.read_text(encoding="utf-8")
+    verb = verb_of(read_yaml(text))
     part = destination.with_name(f".{destination.name}.part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -38,4 +40,4 @@ def cp(
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise TuningError(f"{destination} cannot be written ({error.strerror})") from error
-    print(f"{destination}\nRun it: reward-tuning run {destination}")
+    print(f"{destination}\nRun it: reward-tuning {verb} {destination}")

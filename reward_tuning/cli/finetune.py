@@ -1,7 +1,7 @@
 """`reward-tuning finetune`: train a LoRA, or every weight, on one's own clips."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,8 +9,6 @@ from reward_tuning.errors import TuningError
 
 if TYPE_CHECKING:
     from reward_tuning.finetune.recipe import FinetuneRecipe
-
-PLACES = ("lora", "generator", "metrics.jsonl", "clips.json", "finetune.json")
 
 
 def finetune(
@@ -41,6 +39,7 @@ def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) 
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.output import print_json
     from reward_tuning.cli.stopping import Stopped
+    from reward_tuning.cli.summary import finetune_places, print_finetune
     from reward_tuning.finetune.trainer import finetune as train
 
     folder = Path(recipe.output)
@@ -53,25 +52,8 @@ def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) 
             f"go on with: reward-tuning resume {folder}" if kept else "nothing was begun yet"
         )
         raise
-    places = {name: str(folder / name) for name in PLACES if (folder / name).exists()}
     if as_json:
+        places = finetune_places(folder)
         print_json({"run": str(folder), **result.summary, "places": places})
         return
-    print(told(dict(result.summary)))
-    for name, place in places.items():
-        print(f"{name + ':':15}{place}")
-
-
-def told(summary: dict[str, Any]) -> str:
-    """What a fine-tuning did, in two or three lines."""
-    lines = [
-        f"{summary['steps']} steps on {summary['clips']} clips, {summary['epochs']:.1f} epochs; "
-        f"{len(summary['broken'])} files could not be used"
-    ]
-    if summary["base"] and summary["tuned"]:
-        base, tuned = summary["base"]["loss"], summary["tuned"]["loss"]
-        lines.append(
-            f"loss of the held-out clips: {base:.4f} before, {tuned:.4f} after "
-            f"({(tuned - base) / base:+.1%})"
-        )
-    return "\n".join(lines)
+    print_finetune(folder, dict(result.summary))

@@ -54,7 +54,10 @@ def ls(
         if entries:
             rows = [(entry["name"], entry["about"]) for entry in entries]
             print_table(title.capitalize(), ("name", "what it is"), rows)
-    print("Read a recipe: reward-tuning show NAME. Run it: reward-tuning run NAME.")
+    print(
+        "Read a recipe: reward-tuning show NAME. Run it: reward-tuning run NAME, or reward-tuning "
+        "finetune NAME for finetune/..."
+    )
 
 
 def _lines(path: Path) -> int:

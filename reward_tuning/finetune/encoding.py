@@ -79,21 +79,32 @@ class BatchEncoder:
                 for i in range(count)
             ]
         ).repeat(batch.copies, 1, 1, 1, 1)
-        channels = self._channels(batch)
-        if channels is not None:
-            channels = channels.repeat(batch.copies, 1, 1, 1, 1)
-            if self.generator.kind.field == "control_latents":
-                channels = without_control(
-                    channels,
-                    self.generator.kind,
-                    self._draw("control dropout", batch),
-                    control=self.dropout.control,
-                    reference=self.dropout.reference,
-                )
+        latents = self._latents(moments, self._draw("posterior", batch))
+        return EncodedBatch(latents.to(self.generator.device), self.condition(batch))
+
+    @torch.no_grad()
+    def condition(self, batch: ClipBatch) -> Condition:
+        """Text and channels alone, of a batch with its copies.
+
+        Raises:
+            TuningError: A file is not what it was when it was looked at.
+        """
         device = self.generator.device
-        latents = self._latents(moments, self._draw("posterior", batch)).to(device)
-        extra = {} if channels is None else {self.generator.kind.field: channels.to(device)}
-        return EncodedBatch(latents, Condition(self._text(batch).to(device), **extra))  # type: ignore[arg-type]
+        text = self._text(batch).to(device)
+        channels = self._channels(batch)
+        if channels is None:
+            return Condition(text)
+        channels = channels.repeat(batch.copies, 1, 1, 1, 1)
+        if self.generator.kind.field == "control_latents":
+            channels = without_control(
+                channels,
+                self.generator.kind,
+                self._draw("control dropout", batch),
+                control=self.dropout.control,
+                reference=self.dropout.reference,
+            )
+        assert self.generator.kind.field is not None
+        return Condition(text, **{self.generator.kind.field: channels.to(device)})
 
     def _draw(self, purpose: str, batch: ClipBatch) -> torch.Generator:
         return derive_generator(self.seed, purpose, batch.number)
@@ -108,10 +119,10 @@ class BatchEncoder:
         self, batch: ClipBatch, index: int, pixels: Callable[[], Tensor], *, control: bool = False
     ) -> Tensor:
         def compute() -> Tensor:
-            vae = self.generator.vae
-            weight = vae.quant_conv.weight
-            video = (pixels()[None].transpose(1, 2) * 2 - 1).to(weight.device, weight.dtype)
-            return magvit.encode_moments(vae, video)[0]
+            vae, video = self.generator.vae, pixels()[None].transpose(1, 2) * 2 - 1
+            with self.generator.resting.vae.at_work():
+                weight = vae.quant_conv.weight
+                return magvit.encode_moments(vae, video.to(weight.device, weight.dtype))[0]
 
         return self.cache.get(lambda: self.reader.identity(batch, index, control=control), compute)
 
@@ -144,14 +155,15 @@ class BatchEncoder:
             noise = draw_kept_noise(count, size, self._draw("kept noise", batch))
         zeroed = draw_dropped(count, self.dropout.zeroed, self._draw("zeroed", batch))
         frames = torch.stack([self.reader.frames(batch, i) for i in range(count)])
-        device = self.generator.vae.quant_conv.weight.device
-        return inpaint_latents(
-            self.generator.vae,
-            frames.to(device),
-            masks.to(device),
-            None if noise is None else noise.to(device),
-            zeroed=zeroed,
-        )
+        with self.generator.resting.vae.at_work():
+            device = self.generator.vae.quant_conv.weight.device
+            return inpaint_latents(
+                self.generator.vae,
+                frames.to(device),
+                masks.to(device),
+                None if noise is None else noise.to(device),
+                zeroed=zeroed,
+            )
 
     def _controlled(self, batch: ClipBatch) -> Tensor:
         """The 32 or 22 channels; zero where a row has no control."""
@@ -162,9 +174,10 @@ class BatchEncoder:
             image = None
             if self.data.reference != "none":
                 image = reference_frame(self.reader.frames(batch, i), self.data.reference, draw)
-            reference = reference_latents(
-                generator.vae, None if image is None else image[None], shape
-            ).cpu()
+            with generator.resting.vae.at_work():
+                reference = reference_latents(
+                    generator.vae, None if image is None else image[None], shape
+                ).cpu()
             found.append(torch.cat([self._control(batch, i, shape), reference], dim=1))
         return torch.cat(found)
 

@@ -11,6 +11,7 @@ import torch
 from base_model.checkpoint import local_folder
 from base_model.generator import Generator, load_generator
 from base_model.kinds import kind_of_checkpoint
+from base_model.quantise import require as require_quantisation
 from base_model.shipped import resolve_checkpoint
 from base_model.training.input_channels import with_input_channels
 from reward_tuning.errors import TuningError
@@ -23,13 +24,14 @@ from reward_tuning.finetune.posterior_cache import PosteriorCache
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.sections import DropoutSection
 from reward_tuning.finetune.survey import Survey, UsableClip, survey
-from reward_tuning.finetune.trained import Trained, trained_part
+from reward_tuning.finetune.trained import trained_part
 from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.lora_start import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
 from reward_tuning.text_states import text_states
+from reward_tuning.training_state import Trained
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,13 @@ def load_finetune_parts(
         GeneratorError: The generator cannot be loaded.
     """
     data = recipe.data
+    if recipe.generator.quantise is not None:
+        require_quantisation(recipe.generator.quantise, device)
     root = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
     channels = recipe.generator.channels or kind_of_checkpoint(root).channels
     controls = channels in (38, 48)
     rows = read_metadata(data.metadata, data.folder)
-    found = survey(rows, controls=controls, progress=progress)
+    found = survey(rows, controls=controls, cache=data.cache, progress=progress)
     if found.broken:
         progress(ProgressEvent("loading", note=found.told()))
     clips, held_out = split(found.clips, data.held_out, recipe.seed)
@@ -105,7 +109,12 @@ def load_finetune_parts(
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(
-        recipe.generator.checkpoint, dtype=dtype, device=device, text_encoder=False
+        recipe.generator.checkpoint,
+        dtype=dtype,
+        device=device,
+        text_encoder=False,
+        memory=recipe.generator.memory,
+        quantise=recipe.generator.quantise,
     )
     if recipe.generator.fresh:
         fresh_weights(generator.transformer, seed=derive_seed(recipe.seed, "fresh"))

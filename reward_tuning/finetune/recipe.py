@@ -18,10 +18,11 @@ from reward_tuning.finetune.sections import (
     FinetuneTrainSection,
     FlowSection,
     MasksSection,
+    SamplesSection,
 )
 from reward_tuning.loading import Locate, Schema, is_name, load_as, load_recipe, section_of
 from reward_tuning.recipe import Conflict, Recipe
-from reward_tuning.recipe_files import find_recipe, locate_generator, locate_lora
+from reward_tuning.recipe_files import find_recipe, locate_generator, locate_lora, verb_of
 from reward_tuning.section_types import FileName, NotNegative, Section
 from reward_tuning.sections import LoraSection
 from reward_tuning.yaml_text import read_yaml
@@ -41,6 +42,7 @@ class FinetuneRecipe(Section):
         default_factory=LoraSection, description="The adapter; null = all weights are trained"
     )
     train: FinetuneTrainSection
+    samples: SamplesSection = Field(default_factory=SamplesSection)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> FinetuneRecipe:
@@ -65,19 +67,7 @@ def finetune_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     train: FinetuneTrainSection | None = sections.get("train")
     masks: MasksSection | None = sections.get("masks")
     if generator is not None and "lora" in sections:
-        lora = sections["lora"] is not None
-        for name in ("channels", "fresh"):
-            value = getattr(generator, name)
-            if lora and value:
-                text = "a LoRA does not train all weights; set lora: null"
-                yield Conflict(("generator", name), value, text)
-        if not lora and generator.dtype != "float32":
-            yield Conflict(
-                ("generator", "dtype"),
-                generator.dtype,
-                "small updates are lost in half-precision weights; with lora: null take float32, "
-                "and train.autocast=bfloat16 for its speed",
-            )
+        yield from generator_conflicts(generator, lora=sections["lora"] is not None)
     half = generator is not None and generator.dtype != "float32"
     if half and train is not None and train.autocast:
         text = "the weights are in half precision already (generator.dtype); leave it null"
@@ -93,6 +83,29 @@ def finetune_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         if shares is not None and abs(sum(shares) - 1) > 1e-6:
             text = f"probabilities, but their sum is {sum(shares):g}; it must be 1"
             yield Conflict(("masks", name), list(shares), text)
+
+
+def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Conflict]:
+    """Check that the weights are such as an adapter, or a whole training, can have."""
+    if lora:
+        for name in ("channels", "fresh"):
+            value = getattr(generator, name)
+            if value:
+                text = "a LoRA does not train all weights; set lora: null"
+                yield Conflict(("generator", name), value, text)
+        return
+    for name, kept in (("quantise", None), ("memory", "resident")):
+        value = getattr(generator, name)
+        if value not in (kept, "offload"):
+            text = "only frozen weights can be kept so; with lora: null leave it out"
+            yield Conflict(("generator", name), value, text)
+    if generator.dtype != "float32":
+        yield Conflict(
+            ("generator", "dtype"),
+            generator.dtype,
+            "small updates are lost in half-precision weights; with lora: null take float32, "
+            "and train.autocast=bfloat16 for its speed",
+        )
 
 
 def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
@@ -154,6 +167,6 @@ def load_any_recipe(
 ) -> Recipe | FinetuneRecipe:
     """Read a recipe of whichever verb; see `reward_tuning.loading.load_as`."""
     data = read_yaml(find_recipe(source).read_text(encoding="utf-8", errors="replace"))
-    if isinstance(data, dict) and FINETUNE.mark in data and "rewards" not in data:
+    if verb_of(data) == "finetune":
         return load_finetune_recipe(source, overrides, check_files=check_files)
     return load_recipe(source, overrides, check_files=check_files)

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from reward_tuning.loop_section import LoopSection
 from reward_tuning.section_types import FileName, Frames, NotNegative, Positive, Section
-from reward_tuning.sections import Beta, GeneratorSection
+from reward_tuning.sections import GeneratorSection
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BucketSide = Annotated[int, Field(ge=32)]
@@ -76,8 +77,8 @@ class DataSection(Section):
     )
     cache: FileName | None = Field(
         default=None,
-        description="Folder that keeps the VAE's posterior of each part of a clip once encoded; "
-        "null = no cache",
+        description="Folder that keeps the VAE's posterior of each part of a clip once encoded, "
+        "and the length and size of each file; null = no cache",
     )
     held_out: NotNegative = Field(
         default=0,
@@ -138,26 +139,9 @@ class MasksSection(Section):
     )
 
 
-class FinetuneTrainSection(Section):
+class FinetuneTrainSection(LoopSection):
     """The optimiser and the loop."""
 
-    steps: Positive = Field(description="Optimiser steps")
-    batch_size: Positive = Field(description="Clips of a batch, on one device")
-    gradient_accumulation: Positive = Field(default=1, description="Batches an optimiser step")
-    learning_rate: float = Field(
-        default=1e-4, gt=0.0, description="AdamW, constant after the warm-up"
-    )
-    warmup_steps: NotNegative = Field(default=0, description="Steps of linear warm-up from 0")
-    weight_decay: float = Field(default=0.0, ge=0.0, description="AdamW's decoupled weight decay")
-    betas: Annotated[tuple[Beta, Beta], Strict(False)] = Field(
-        default=(0.9, 0.999), description="AdamW's decay rates of the two moments"
-    )
-    adam_eps: float = Field(default=1e-10, gt=0.0, description="AdamW's eps")
-    max_grad_norm: float | None = Field(
-        default=1.0,
-        gt=0.0,
-        description="Clip the norm of the whole gradient to this; null = no clipping",
-    )
     first_norm_ratio: float = Field(
         default=1.0,
         ge=1.0,
@@ -170,21 +154,18 @@ class FinetuneTrainSection(Section):
         default=None,
         description="Of the matrix products where generator.dtype is float32; null = the weights'",
     )
-    ema_decay: float | None = Field(
-        default=None,
-        gt=0.0,
-        lt=1.0,
-        description="Moving average of what is trained, exported; null = off",
-    )
-    gradient_checkpointing: bool = Field(
-        default=False,
-        description="Recompute each transformer block in the backward pass to save memory",
-    )
     checkpoint_every: Positive = Field(default=100, description="Steps between two checkpoints")
-    keep_checkpoints: Positive = Field(
-        default=3, description="Older checkpoints than so many are deleted"
+
+
+class SamplesSection(Section):
+    """Clips that are drawn from the captions of held-out rows, to be looked at."""
+
+    count: NotNegative = Field(
+        default=4, description="Held-out rows that clips are drawn of; 0 = none are drawn"
     )
-    max_bad_steps: Positive = Field(
-        default=5, description="Stop after so many steps in a row with NaN or infinity"
+    steps: Positive = Field(default=25, description="Euler steps of the flow")
+    guidance_scale: float = Field(
+        default=6.0,
+        ge=1.0,
+        description="Classifier-free guidance, from the empty prompt; 1 = no guidance",
     )
-    log_every: Positive = Field(default=1, description="Steps between two lines of metrics.jsonl")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
+from reward_tuning.finetune.look_cache import LookCache
 from reward_tuning.finetune.metadata import ClipRow
-from reward_tuning.finetune.video_files import ClipInfo, look_at
+from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.frame_files import PICTURES
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
@@ -66,39 +67,50 @@ class Survey:
 
 
 def survey(
-    rows: Sequence[ClipRow], *, controls: bool = False, progress: ProgressFn = silent
+    rows: Sequence[ClipRow],
+    *,
+    controls: bool = False,
+    cache: str | Path | None = None,
+    progress: ProgressFn = silent,
 ) -> Survey:
     """Look at every file.
 
     Args:
         rows: Of the list.
         controls: Whether the control files are used; a pose file is only looked for.
+        cache: Folder that keeps what was found, so that files which have not changed are not
+            decoded again; None keeps nothing.
         progress: Told after each row.
 
     Raises:
-        TuningError: Not one clip can be used.
+        TuningError: Not one clip can be used, or the cache cannot be written.
     """
     clips: list[UsableClip] = []
     broken: list[tuple[Path, str]] = []
-    for done, row in enumerate(rows, 1):
-        looking = row.file
-        try:
-            info = look_at(row.file, row.kind)
-            if controls and row.control is not None:
-                looking = row.control
-                _look_at_control(row, info)
-        except TuningError as error:
-            broken.append((looking, str(error)))
-        else:
-            clips.append(UsableClip(row, info))
-        progress(ProgressEvent(STAGE, done, len(rows)))
+    look = LookCache(cache)
+    try:
+        for done, row in enumerate(rows, 1):
+            looking = row.file
+            try:
+                info = look(row.file, row.kind)
+                if controls and row.control is not None:
+                    looking = row.control
+                    _look_at_control(row, info, look)
+            except TuningError as error:
+                broken.append((looking, str(error)))
+            else:
+                clips.append(UsableClip(row, info))
+            look.save_now_and_then()
+            progress(ProgressEvent(STAGE, done, len(rows)))
+    finally:
+        look.save()
     found = Survey(tuple(clips), tuple(broken))
     if not clips:
         raise TuningError(f"data.metadata: no clip can be used.\n{found.told()}")
     return found
 
 
-def _look_at_control(row: ClipRow, info: ClipInfo) -> None:
+def _look_at_control(row: ClipRow, info: ClipInfo, look: LookCache) -> None:
     control = row.control
     assert control is not None
     if control.suffix.lower() == POSES:
@@ -115,7 +127,7 @@ def _look_at_control(row: ClipRow, info: ClipInfo) -> None:
                 f"{row.file}"
             )
         return
-    found = look_at(control, "image" if control.suffix.lower() in PICTURES else "video")
+    found = look(control, "image" if control.suffix.lower() in PICTURES else "video")
     if found.frames < info.frames:
         raise TuningError(
             f"control {control}: {found.frames} frames are fewer than the {info.frames} of "

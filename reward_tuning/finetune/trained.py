@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.lora import adapter_state, load_adapter_state
 from reward_tuning.lora_start import attach_adapter
 from reward_tuning.sections import LoraSection
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Parameters under training, by name.
-
-    Attributes:
-        parameters: In model order.
-        state: Gives name to tensor, detached and not copied.
-        load: Copies tensors in, by name and strictly.
-    """
-
-    parameters: list[nn.Parameter]
-    state: Callable[[], dict[str, Tensor]]
-    load: Callable[[Mapping[str, Tensor]], None]
+from reward_tuning.training_state import Trained, TrainingState, trained_adapter
 
 
 def trained_part(transformer: Any, lora: LoraSection | None, *, seed: int) -> Trained:
@@ -42,12 +27,7 @@ def trained_part(transformer: Any, lora: LoraSection | None, *, seed: int) -> Tr
         TuningError: See `reward_tuning.lora_start.attach_adapter`.
     """
     if lora is not None:
-        parameters = attach_adapter(transformer, lora, seed=seed)
-        return Trained(
-            parameters,
-            lambda: adapter_state(transformer),
-            lambda state: load_adapter_state(transformer, state),
-        )
+        return trained_adapter(transformer, attach_adapter(transformer, lora, seed=seed))
     transformer.requires_grad_(True)
 
     def weights() -> dict[str, Tensor]:
@@ -62,3 +42,17 @@ def trained_part(transformer: Any, lora: LoraSection | None, *, seed: int) -> Tr
             tensor.copy_(state[name])
 
     return Trained(list(transformer.parameters()), weights, load)
+
+
+@contextmanager
+def exported_weights(trained: Trained, state: TrainingState) -> Iterator[Mapping[str, Tensor]]:
+    """Within the context the model is what is exported: its moving average where that is on."""
+    if state.ema is None:
+        yield trained.state()
+        return
+    now = {name: tensor.clone() for name, tensor in trained.state().items()}
+    trained.load(state.ema.state)
+    try:
+        yield trained.state()
+    finally:
+        trained.load(now)

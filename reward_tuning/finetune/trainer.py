@@ -8,61 +8,34 @@ the main one writes files.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 
 from base_model.training.velocity_loss import norm_limit
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.exporting import export_trained
+from reward_tuning.finetune.folder import FinetuneFolder
+from reward_tuning.finetune.held_out import measure, scalars, write_samples
 from reward_tuning.finetune.parts import FinetuneParts, load_finetune_parts
-from reward_tuning.finetune.recipe import FinetuneRecipe, load_finetune_recipe
-from reward_tuning.finetune.state import FinetuneState, restore, save
-from reward_tuning.finetune.step import HELD_OUT_LEVELS, held_out_loss, training_loss
+from reward_tuning.finetune.recipe import FinetuneRecipe
+from reward_tuning.finetune.step import training_loss
+from reward_tuning.finetune.trained import exported_weights
 from reward_tuning.metrics import MetricsLog, PhaseClock
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.ranks import mean_gradient, mean_of_all
-from reward_tuning.run_folder import RunFolder
+from reward_tuning.ranks import mean_of_all
+from reward_tuning.run_loop import alone_in, metrics_log, tell_where, train_steps
+from reward_tuning.training_state import (
+    TrainingState,
+    begin,
+    restore_state,
+    save_state,
+    update,
+)
 from reward_tuning.whole_file import write_whole
-
-
-class FinetuneFolder(RunFolder):
-    """The run folder of a fine-tuning: `finetune.json` is the mark of a finished one.
-
-    `recipe.yaml`, `metrics.jsonl`, `checkpoints/` and `lora/` are as in every run; `clips.json`
-    says which clips cannot be used, `base.json` the held-out loss before training; with lora: null
-    `generator/` is the trained checkpoint.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        super().__init__(root, lambda path: load_finetune_recipe(path, check_files=False))
-
-    @property
-    def evaluation(self) -> Path:
-        """Loss of the held-out clips before and after, and how many clips were used."""
-        return self.root / "finetune.json"
-
-    @property
-    def clips(self) -> Path:
-        """Which clips can be used, and why others cannot."""
-        return self.root / "clips.json"
-
-    @property
-    def base(self) -> Path:
-        """The held-out loss before training."""
-        return self.root / "base.json"
-
-    @property
-    def generator(self) -> Path:
-        """The checkpoint with every weight trained."""
-        return self.root / "generator"
 
 
 @dataclass(frozen=True)
@@ -95,13 +68,9 @@ def finetune(
         GeneratorError: The generator cannot be loaded.
     """
     accelerator = Accelerator(mixed_precision="no")
-    main = accelerator.is_main_process
-    progress = progress if main else silent
     folder = FinetuneFolder(recipe.output)
-    with folder.alone() if main else nullcontext() as warning:
-        if warning:
-            progress(ProgressEvent("loading", note=warning))
-        return _finetune_in(folder, recipe, accelerator, resume, progress)
+    with alone_in(folder, accelerator, progress) as told:
+        return _finetune_in(folder, recipe, accelerator, resume, told)
 
 
 def _finetune_in(
@@ -120,41 +89,50 @@ def _finetune_in(
     if main and not resume:
         folder.begin(recipe, parts.fingerprints)
         write_whole(folder.clips, parts.survey.report().encode())
-    state = FinetuneState.start(recipe, parts.trained)
+    state = begin(train, parts.trained)
     if resume:
-        restore(state, recipe, parts, folder)
-        where = f"after step {state.step}" if state.step else "from the beginning: no checkpoint"
-        progress(ProgressEvent("loading", note=f"going on {where}"))
-    if main and not folder.base.exists():
-        if state.step:
-            raise TuningError(f"{folder.base} is missing; start a new run with another output")
-        write_whole(folder.base, json.dumps(measure(recipe, parts, progress)).encode())
-    log = MetricsLog(folder.metrics, state.step) if main else None
-    try:
-        while state.step < train.steps:
-            row = optimiser_step(recipe, parts, state, accelerator, progress)
-            due = state.step == train.steps
-            if log and (due or state.step % train.log_every == 0):
-                log.write(row)
-            if state.bad_in_a_row >= train.max_bad_steps:
-                raise TuningError(
-                    f"{state.bad_in_a_row} steps in a row (up to step {state.step}) gave NaN or "
-                    "infinity and were skipped; lower train.learning_rate, or take another "
-                    "generator.dtype than float16, and start a new run"
-                )
-            if log and (due or state.step % train.checkpoint_every == 0):
-                log.flush()
-                save(state, recipe, parts, folder)
-    finally:
-        if log:
-            log.close()
-    return _finish(folder, recipe, parts, state, accelerator, progress)
+        restore_state(
+            state,
+            parts.trained,
+            recipe,
+            parts.fingerprints,
+            folder,
+            draws_a_step=(batches_a_step(recipe, accelerator), "batches"),
+            content="content of",
+        )
+        tell_where(state, progress)
+    if main:
+        _look_before(folder, recipe, parts, state, progress)
+
+    def look() -> dict[str, Any]:
+        with exported_weights(parts.trained, state):
+            write_samples(recipe, parts, folder, state.step, progress)
+            return scalars(measure(recipe, parts, progress))
+
+    with metrics_log(folder, state, accelerator) as log:
+        if log and state.step == 0:
+            log.show({"step": 0, **scalars(json.loads(folder.base.read_text()))})
+        train_steps(
+            train,
+            state,
+            log,
+            step=lambda: optimiser_step(recipe, parts, state, accelerator, progress),
+            look=look,
+            save=lambda: save_state(
+                state, train, parts.trained, recipe, parts.fingerprints, folder
+            ),
+        )
+        summary = _finish(folder, recipe, parts, state, log, progress)
+    if parts.survey.broken:
+        progress(ProgressEvent("finished", note=parts.survey.told()))
+    accelerator.wait_for_everyone()
+    return FinetuneResult(folder.root, summary)
 
 
 def optimiser_step(
     recipe: FinetuneRecipe,
     parts: FinetuneParts,
-    state: FinetuneState,
+    state: TrainingState,
     accelerator: Accelerator,
     progress: ProgressFn = silent,
 ) -> dict[str, Any]:
@@ -188,37 +166,32 @@ def optimiser_step(
         shapes.append([len(batch.latents), planned.frames, planned.height, planned.width])
     with clock("update"):
         loss_mean = mean_of_all(losses, accelerator)
-        mean_gradient(parts.trained.parameters, accelerator)
-        limit = math.inf
-        if train.max_grad_norm is not None:
+        limit = train.max_grad_norm
+        if limit is not None:
             limit = norm_limit(
                 state.step,
-                train.max_grad_norm,
+                limit,
                 first_ratio=train.first_norm_ratio,
                 decay_steps=train.norm_decay_steps,
             )
-        norm = float(nn.utils.clip_grad_norm_(parts.trained.parameters, limit))
-        rate = train.learning_rate * min(1.0, step / max(1, train.warmup_steps))
-        good = math.isfinite(loss_mean) and math.isfinite(norm)
-        if good:
-            for group in state.optimiser.param_groups:
-                group["lr"] = rate
-            state.optimiser.step()
-            if state.ema is not None:
-                state.ema.update(parts.trained.state())
-    state.step = step
-    state.position += train.gradient_accumulation * accelerator.num_processes
-    state.bad_steps += not good
-    state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
-    if not good:
-        note = f"step {step} skipped: loss {loss_mean}, gradient norm {norm}"
+        made = update(
+            train,
+            parts.trained,
+            state,
+            accelerator,
+            loss=loss_mean,
+            limit=limit,
+            draws=batches_a_step(recipe, accelerator),
+        )
+    if not made.good:
+        note = f"step {step} skipped: loss {loss_mean}, gradient norm {made.grad_norm}"
         progress(ProgressEvent("training", step, train.steps, note=note))
     progress(ProgressEvent("training", step, train.steps, "", {"loss": loss_mean}))
     return {
         "step": step,
         "loss": loss_mean,
-        "grad_norm": norm,
-        "learning_rate": rate,
+        "grad_norm": made.grad_norm,
+        "learning_rate": made.learning_rate,
         "epoch": state.position / parts.order.epoch,
         "batches": shapes,
         "bad_steps": state.bad_steps,
@@ -234,71 +207,51 @@ def batch_numbers(step: int, accumulation: int, accelerator: Accelerator) -> Ite
         yield (step * accumulation + i) * ranks + accelerator.process_index
 
 
-def measure(
-    recipe: FinetuneRecipe, parts: FinetuneParts, progress: ProgressFn = silent
-) -> dict[str, Any] | None:
-    """The loss of the held-out clips as the model is now; None where none are held out.
-
-    Returns:
-        `{"loss": mean, "by_level": {"0.1": ..., ...}}`.
-    """
-    if parts.held_out is None or parts.held_out_encoder is None:
-        return None
-    rows = []
-    for number in range(parts.held_out.epoch):
-        progress(ProgressEvent("held-out clips", number, parts.held_out.epoch))
-        rows.append(
-            held_out_loss(
-                parts.generator,
-                parts.held_out_encoder(parts.held_out(number)),
-                recipe.flow,
-                seed=recipe.seed,
-                number=number,
-                autocast_dtype=recipe.train.autocast,
-            )
-        )
-    means = torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()
-    levels = {str(level): mean for level, mean in zip(HELD_OUT_LEVELS, means, strict=True)}
-    return {"loss": sum(means) / len(means), "by_level": levels}
+def batches_a_step(recipe: FinetuneRecipe, accelerator: Accelerator) -> int:
+    """Batches that one optimiser step draws, on all processes."""
+    return recipe.train.gradient_accumulation * accelerator.num_processes
 
 
-@contextmanager
-def exported_weights(parts: FinetuneParts, state: FinetuneState) -> Iterator[Mapping[str, Tensor]]:
-    """Within the context the model is what is exported: its moving average where that is on."""
-    if state.ema is None:
-        yield parts.trained.state()
-        return
-    now = {name: tensor.clone() for name, tensor in parts.trained.state().items()}
-    parts.trained.load(state.ema.state)
-    try:
-        yield parts.trained.state()
-    finally:
-        parts.trained.load(now)
+def _look_before(
+    folder: FinetuneFolder,
+    recipe: FinetuneRecipe,
+    parts: FinetuneParts,
+    state: TrainingState,
+    progress: ProgressFn,
+) -> None:
+    """Keep the held-out loss and the samples of before the first step."""
+    if not folder.base.exists():
+        if state.step:
+            raise TuningError(f"{folder.base} is missing; start a new run with another output")
+        write_whole(folder.base, json.dumps(measure(recipe, parts, progress)).encode())
+    if state.step == 0:
+        write_samples(recipe, parts, folder, 0, progress)
 
 
 def _finish(
     folder: FinetuneFolder,
     recipe: FinetuneRecipe,
     parts: FinetuneParts,
-    state: FinetuneState,
-    accelerator: Accelerator,
+    state: TrainingState,
+    log: MetricsLog | None,
     progress: ProgressFn,
-) -> FinetuneResult:
+) -> dict[str, Any]:
+    """Draw and measure what is exported, and export it; the others only sum up."""
     summary: dict[str, Any] = {
         "steps": state.step,
         "bad_steps": state.bad_steps,
         "clips": len(parts.survey.clips),
         "broken": [str(path) for path, _ in parts.survey.broken],
         "epochs": state.position / parts.order.epoch,
+        "base": json.loads(folder.base.read_text()) if folder.base.exists() else None,
     }
-    with exported_weights(parts, state) as weights:
-        summary["base"] = json.loads(folder.base.read_text()) if folder.base.exists() else None
-        if accelerator.is_main_process:
-            summary["tuned"] = measure(recipe, parts, progress)
-            export_trained(recipe, parts.generator.transformer, weights, folder)
-            text = json.dumps(summary, ensure_ascii=False, indent=1)
-            write_whole(folder.evaluation, text.encode())
-    if parts.survey.broken:
-        progress(ProgressEvent("finished", note=parts.survey.told()))
-    accelerator.wait_for_everyone()
-    return FinetuneResult(folder.root, summary)
+    if log is None:
+        return summary
+    with exported_weights(parts.trained, state) as weights:
+        write_samples(recipe, parts, folder, state.step, progress)
+        summary["tuned"] = measure(recipe, parts, progress)
+        export_trained(recipe, parts.generator.transformer, weights, folder)
+    log.show({"step": state.step, **scalars(summary["tuned"])})
+    text = json.dumps(summary, ensure_ascii=False, indent=1)
+    write_whole(folder.evaluation, text.encode())
+    return summary

@@ -12,16 +12,15 @@ from base_model.sigmas import sigma_table
 from reward_tuning.engine import StepReport
 from reward_tuning.errors import TuningError
 from reward_tuning.methods import make_plan
-from reward_tuning.metrics import (
+from reward_tuning.metrics import MetricsLog, PhaseClock
+from reward_tuning.reward_step import BatchReport
+from reward_tuning.step_rows import (
     CLIPPING_STEPS,
     VANISHING_STEPS,
     GradientWatch,
-    MetricsLog,
-    PhaseClock,
     plan_table,
     step_row,
 )
-from reward_tuning.reward_step import BatchReport
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

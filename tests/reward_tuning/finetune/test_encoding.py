@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from base_model import magvit
 from base_model.camera import clip_poses, plucker_rays, read_pose_file
 from base_model.generator import Generator, load_generator
 from base_model.latent_grid import to_latent_grid
+from base_model.memory import Resting
+from base_model.offload import Offload
 from reward_tuning.clips import read_clip
 from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.encoding import BatchEncoder
@@ -23,6 +26,7 @@ from reward_tuning.finetune.posterior_cache import PosteriorCache
 from reward_tuning.finetune.sections import DataSection, DropoutSection, MasksSection
 from reward_tuning.finetune.survey import survey
 from reward_tuning.frame_files import fitted
+from tests.boundary import Boundary
 from tests.reward_tuning.kinds import write_kind, write_media
 
 NONE = DropoutSection(text=0.0, control=0.0, reference=0.0, zeroed=1.0)
@@ -202,3 +206,22 @@ def test_the_cache_gives_the_same_and_is_mended(
     assert torch.equal(mended(BATCH).latents, expected.latents)
     assert mended.cache.hits == 0
     assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize(("channels", "name"), [(16, "control"), (33, "control"), (48, "control")])
+def test_a_vae_that_rests_is_at_work_while_it_encodes(
+    generators: dict[int, Generator], media: Path, channels: int, name: str
+) -> None:
+    expected = encoder(generators[channels], media, f"{name}.json")(BATCH)
+    generator = copy.deepcopy(generators[channels])
+    boundary = Boundary()
+    rests = Offload([generator.vae], torch.device("cpu"), boundary)
+    generator.resting = Resting(Offload([], torch.device("cpu")), rests)
+    boundary.close([generator.vae])
+    found = encoder(generator, media, f"{name}.json")(BATCH)
+    assert torch.equal(found.latents, expected.latents)
+    field = generator.kind.field
+    if field is not None:
+        assert torch.equal(getattr(found.condition, field), getattr(expected.condition, field))
+    assert boundary.copies > 0
+    assert boundary.bytes == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,14 +12,21 @@ import torch
 from safetensors.torch import load_file
 
 from base_model.generator import load_generator
+from reward_tuning.cli.show import show
+from reward_tuning.cli.summary import print_summary
+from reward_tuning.clips import read_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.evaluation import evaluate
 from reward_tuning.exports import import_adapter
+from reward_tuning.finetune.fresh import fresh_weights
+from reward_tuning.finetune.rendered import write_rendered_clips
 from reward_tuning.finetune.trainer import finetune
 from reward_tuning.lora import adapter_state
 from reward_tuning.lora_start import attach_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.run_parts import load_parts
 from reward_tuning.sections import LoraSection
+from reward_tuning.trainer import run
 from tests.goldens import write_checkpoint
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_clips
 from tests.reward_tuning.tiny_run import tiny_recipe, write_text_encoder, write_world
@@ -176,6 +185,58 @@ def test_full_fine_tuning_learns_and_leaves_a_checkpoint(world: Path, tmp_path: 
     )
 
 
+FRESH = (
+    "lora=null",
+    "generator.fresh=true",
+    "dropout.text=0",
+    "train.steps=12",
+    "train.learning_rate=6e-3",
+    "train.ema_decay=0.5",
+    "train.gradient_accumulation=1",
+    "train.checkpoint_every=6",
+)
+
+
+def test_a_model_from_random_weights_learns_rendered_clips(world: Path, tmp_path: Path) -> None:
+    """Stage one's start: nothing of the checkpoint's transformer but its configuration is used."""
+    path = write_rendered_clips(tmp_path / "clips", 4, words=["red", "left"])
+    more = (*FRESH, f"data.metadata={path}", "flow.motion_share=0", "samples.count=0")
+    recipe = small_recipe(world, tmp_path / "run", *more)
+    with pytest.raises(StoppedError):
+        finetune(recipe, progress=stop_after(7, "update"))
+    finetune(recipe, resume=True)
+    losses = [row["loss"] for row in rows(tmp_path / "run")]
+    assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
+    summary = json.loads((tmp_path / "run/finetune.json").read_text())
+    assert summary["tuned"]["loss"] < 0.9 * summary["base"]["loss"]
+
+    finetune(small_recipe(world, tmp_path / "again", *more))
+    for name in ("adapter.safetensors", "ema.safetensors"):
+        found, expected = (
+            (tmp_path / run / "checkpoints/step-000012" / name).read_bytes()
+            for run in ("run", "again")
+        )
+        assert found == expected
+
+
+def test_fresh_weights_are_the_constructors_and_the_seeds(world: Path) -> None:
+    transformers = [
+        load_generator(world / "generator", text_encoder=False).transformer for _ in range(3)
+    ]
+    torch.manual_seed(17)
+    before = torch.get_rng_state()
+    for transformer, seed in zip(transformers, (17, 17, 18), strict=True):
+        fresh_weights(transformer, seed=seed)
+    assert torch.equal(torch.get_rng_state(), before)
+    config = {k: v for k, v in dict(transformers[0].config).items() if not k.startswith("_")}
+    new = type(transformers[0])(**config)  # from the global seed 17
+    first, same, other = (dict(t.named_parameters()) for t in transformers)
+    for name, drawn in new.named_parameters():
+        assert torch.equal(first[name], drawn)
+        assert torch.equal(first[name], same[name])
+    assert not torch.equal(first["proj.weight"], other["proj.weight"])
+
+
 def test_an_inpaint_model_from_a_text_model(world: Path, tmp_path: Path) -> None:
     recipe = small_recipe(
         world,
@@ -201,3 +262,63 @@ def test_a_reward_tuning_starts_from_the_lora_of_a_run(
     own = adapter_state(parts.sampler.generator.transformer)
     assert all(torch.equal(own[name], ema[name]) for name in ema)
     assert "lora.init" in parts.fingerprints  # a resume with another LoRA is refused
+
+
+def test_show_tells_of_a_run_folder(
+    world: Path, whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = json.loads((whole_run / "finetune.json").read_text())
+    show(str(whole_run))
+    told = capsys.readouterr().out
+    assert "6 steps on 5 clips" in told
+    assert "3 files could not be used" in told
+    assert f"{summary['base']['loss']:.4f} before, {summary['tuned']['loss']:.4f} after" in told
+    assert f"samples:       {whole_run / 'samples'}" in told
+    with pytest.raises(StoppedError):
+        finetune(small_recipe(world, tmp_path / "run"), progress=stop_after(3, "update"))
+    show(str(tmp_path / "run"))
+    told = capsys.readouterr().out
+    assert f"step 3 of 6, loss {rows(tmp_path / 'run')[-1]['loss']:.4f}" in told
+    assert f"reward-tuning resume {tmp_path / 'run'}" in told
+
+
+def test_a_run_on_more_processes_is_not_resumed_on_fewer(world: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(world, tmp_path / "run")
+    with pytest.raises(StoppedError):
+        finetune(recipe, progress=stop_after(3, "update"))
+    kept = tmp_path / "run/checkpoints/step-000002/state.json"
+    state = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**state, "position": 2 * state["position"]}))  # as of two processes
+    with pytest.raises(TuningError, match="batches a step on all processes: was 4, is 2"):
+        finetune(recipe, resume=True)
+
+
+def test_a_fine_tuning_knows_no_reward() -> None:
+    code = "import sys, reward_tuning.finetune.trainer; print('rewards' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_reward_tuning_is_compared_with_what_it_started_from(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing is learnt both sides are the base with the LoRA, and not the base."""
+    write_world(tmp_path)
+    change = ("train.steps=1", "train.learning_rate=1e-30", f"lora.init={whole_run}")
+    recipe = tiny_recipe(tmp_path, tmp_path / "out", *change)
+    found = run(recipe).evaluation
+    assert found["start"] == "base with lora.init"
+    assert found["base"] == pytest.approx(found["tuned"], rel=1e-6)
+    parts = load_parts(recipe, torch.device("cpu"), 2, silent)
+    prompts, judges = dict(enumerate(parts.held_out)), parts.judges
+    base, start = (
+        evaluate(parts.sampler, side, prompts, judges, parts.sigmas, seed=recipe.seed, seeds=2)
+        for side in (None, load_file(whole_run / "checkpoints/step-000006/ema.safetensors"))
+    )
+    assert start.means().items() <= found["base"].items()  # there is a held-out judge besides
+    assert base.means() != pytest.approx(start.means(), rel=1e-4)
+    samples = tmp_path / "out/samples"
+    before, after = (read_clip(samples / f"step-00000{i}/00.mp4") for i in (0, 1))
+    assert torch.equal(before, after)
+    print_summary(tmp_path / "out", as_json=False)
+    assert "Base with lora.init against tuned" in capsys.readouterr().out

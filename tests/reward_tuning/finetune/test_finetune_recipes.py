@@ -73,6 +73,12 @@ def write(folder: Path, **changes: Any) -> Path:
         ({"flow__scheme": "logit-normal"}, "did you mean logit_normal?"),
         ({"masks": {"video": [0.2] * 10}}, "masks.video: got"),
         ({"generator__channels": 33}, "generator.channels: got 33; a LoRA does not"),
+        ({"generator__fresh": True}, "generator.fresh: got true; a LoRA does not"),
+        (
+            {"lora": None, "generator__quantise": "nf4"},
+            "quantise: got 'nf4'; only frozen",
+        ),
+        ({"lora": None, "generator__memory": "block-offload"}, "memory: got 'block-offload'; only"),
         ({"lora": None, "generator__dtype": "bfloat16"}, "train.autocast=bfloat16"),
         ({"data__tokens": 3328, "data__sides": [2048]}, "above data.tokens = 3328"),
     ],

@@ -1,0 +1,102 @@
+"""What was found in the files of a training set, kept beside the posteriors for the next start.
+
+Counting the frames of a video decodes it, which takes hours for a large set. A file of the same
+path, size and time of change is not looked at again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from reward_tuning.finetune.metadata import ClipKind
+from reward_tuning.finetune.video_files import ClipInfo, look_at
+from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
+
+logger = logging.getLogger(__name__)
+
+FILE = "files.json"
+VERSION = 1
+UNSAVED = 1000  # looks, or a tenth of all, that a killed start may have to repeat
+
+
+class LookCache:
+    """Looks at files, each once as long as it does not change; what cannot be read is not kept.
+
+    Args:
+        folder: For `files.json`, made when first written to; None keeps nothing.
+
+    Attributes:
+        looks: How many files were decoded.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self._path = None if folder is None else Path(folder) / FILE
+        self._found = {} if self._path is None else _read(self._path)
+        self._unsaved = 0
+        self.looks = 0
+
+    def __call__(self, path: Path, kind: ClipKind) -> ClipInfo:
+        """Frames and size of a file; see `look_at`.
+
+        Raises:
+            TuningError: It is missing, damaged, or not of this kind.
+        """
+        key = f"{kind} {path}"
+        state = _state(path)
+        kept = self._found.get(key)
+        if state is not None and kept is not None and kept["state"] == state:
+            return ClipInfo(**kept["info"])
+        self.looks += 1
+        info = look_at(path, kind)
+        self._found[key] = {"state": state, "info": asdict(info)}
+        self._unsaved += 1
+        return info
+
+    def save_now_and_then(self) -> None:
+        """Write where a killed start would otherwise have to repeat many looks.
+
+        Raises:
+            TuningError: The folder cannot be written.
+        """
+        if self._unsaved >= max(UNSAVED, len(self._found) // 10):
+            self.save()
+
+    def save(self) -> None:
+        """Write what is not written yet.
+
+        Raises:
+            TuningError: The folder cannot be written.
+        """
+        if self._path is None or not self._unsaved:
+            return
+        text = json.dumps({"version": VERSION, "files": self._found}, ensure_ascii=False)
+        write_whole(self._path, text.encode(), advice=ANOTHER_PLACE)
+        self._unsaved = 0
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size and time of change in nanoseconds; None where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None  # the look says what is wrong
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s); looking at every file again", path, error)
+        return {}
+    if not isinstance(kept, dict) or kept.get("version") != VERSION:
+        logger.warning("%s is of another version; looking at every file again", path)
+        return {}
+    files: dict[str, Any] = kept["files"]
+    return files

@@ -1,0 +1,114 @@
+"""The frame of a training: alone in its folder, one step after another, rows and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from accelerate import Accelerator
+
+from reward_tuning.errors import TuningError
+from reward_tuning.loop_section import LoopSection
+from reward_tuning.metrics import MetricsLog
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.run_folder import RunFolder
+from reward_tuning.training_state import TrainingState
+
+
+@contextmanager
+def alone_in(
+    folder: RunFolder, accelerator: Accelerator, progress: ProgressFn
+) -> Iterator[ProgressFn]:
+    """Keep every other run out of the folder, and every process but the main one silent.
+
+    Yields:
+        Whom this process tells its progress.
+
+    Raises:
+        TuningError: See `RunFolder.alone`.
+    """
+    main = accelerator.is_main_process
+    progress = progress if main else silent
+    with folder.alone() if main else nullcontext() as warning:
+        if warning:
+            progress(ProgressEvent("loading", note=warning))
+        yield progress
+
+
+def tell_where(state: TrainingState, progress: ProgressFn) -> None:
+    """Say where a resumed run goes on."""
+    where = f"after step {state.step}" if state.step else "from the beginning: no checkpoint"
+    progress(ProgressEvent("loading", note=f"going on {where}"))
+
+
+@contextmanager
+def metrics_log(
+    folder: RunFolder, state: TrainingState, accelerator: Accelerator
+) -> Iterator[MetricsLog | None]:
+    """The run's rows, open on the main process alone; rows after the state's step are dropped.
+
+    Raises:
+        TuningError: They cannot be written.
+    """
+    if not accelerator.is_main_process:
+        yield None
+        return
+    log = MetricsLog(folder.metrics, state.step)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def train_steps(
+    train: LoopSection,
+    state: TrainingState,
+    log: MetricsLog | None,
+    *,
+    step: Callable[[], dict[str, Any]],
+    look: Callable[[], Mapping[str, Any]],
+    save: Callable[[], None],
+) -> None:
+    """Train from the state's step to the last.
+
+    Args:
+        train: Of the recipe.
+        state: Of the run; `step` takes it further.
+        log: Of the main process, which alone looks and saves; None on the others.
+        step: Makes an update and gives its row.
+        look: Draws the sample clips of now; gives what is to stand in the row besides.
+        save: Keeps a checkpoint.
+
+    Raises:
+        TuningError: Too many steps in a row were not finite, or the disk is full.
+    """
+    while state.step < train.steps:
+        row = step()
+        lost = state.bad_in_a_row >= train.max_bad_steps
+        shown = train.sample_every and state.step % train.sample_every == 0
+        seen: Mapping[str, Any] = {}
+        if log and shown and not lost and state.step < train.steps:  # the last clips come later
+            seen = look()
+        if log and (seen or is_due(state.step, train.log_every, train.steps)):
+            log.write({**row, **seen})
+        if lost:
+            raise TuningError(too_many_bad_steps(state, train))
+        if log and is_due(state.step, train.checkpoint_every, train.steps):
+            log.flush()
+            save()
+
+
+def is_due(step: int, every: int, steps: int) -> bool:
+    """Whether something happens after this step: every so many, and after the last."""
+    return step % every == 0 or step == steps
+
+
+def too_many_bad_steps(state: TrainingState, train: LoopSection) -> str:
+    """The text of giving up."""
+    return (
+        f"{state.bad_in_a_row} steps in a row (up to step {state.step}) gave NaN or infinity and "
+        f"were skipped; train.max_bad_steps allows {train.max_bad_steps}. Lower "
+        "train.learning_rate, or take generator.dtype bfloat16 or float32 in place of float16; "
+        "start a new run: this one's last checkpoint may already be on its way there"
+    )
