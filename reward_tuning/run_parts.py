@@ -113,13 +113,7 @@ def load_parts(
     stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
     held_out = held_out_prompts(recipe)
     sigmas = training_sigmas(recipe)
-    draw_plan(recipe, sigmas, step=1, batch=0)
-    draw_restarts(recipe, sigmas, step=1, batch=0)
-    draw_frames(recipe, step=1, batch=0)
-    if recipe.rollout.cache is not None:
-        require_first_block_cache()
-    if recipe.generator.quantise is not None:
-        require_quantisation(recipe.generator.quantise, device)
+    check_before_loading(recipe, sigmas, device)
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
@@ -219,6 +213,22 @@ def load_parts(
         offload=offload.joined(generator.resting.vae),
         start=start,
     )
+
+
+def check_before_loading(recipe: Recipe, sigmas: Tensor, device: torch.device) -> None:
+    """Refuse what needs no weights to be known: draws that fail, libraries that are too old.
+
+    Raises:
+        TuningError: A value does not fit the method, or the installed diffusers has no cache.
+        GeneratorError: The weights cannot be quantised here.
+    """
+    draw_plan(recipe, sigmas, step=1, batch=0)
+    draw_restarts(recipe, sigmas, step=1, batch=0)
+    draw_frames(recipe, step=1, batch=0)
+    if recipe.rollout.cache is not None:
+        require_first_block_cache()
+    if recipe.generator.quantise is not None:
+        require_quantisation(recipe.generator.quantise, device)
 
 
 def cheap_steps(recipe: Recipe, transformer: Any) -> CheapSteps:
