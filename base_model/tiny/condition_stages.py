@@ -6,7 +6,6 @@ and every weight of the transformer is trained. VAE and text encoder stay as the
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,9 @@ from base_model.training.loop import (
     train,
 )
 
-CAMERA_SCHEDULE = Schedule(
-    steps=2500, learning_rate=1e-3, optimiser="muon", warmup=50, weight_decay=0.0, ema_decay=0.998
+SCHEDULE = Schedule(
+    steps=4000, learning_rate=1e-3, optimiser="muon", warmup=50, weight_decay=0.0, ema_decay=0.998
 )
-SCHEDULES = {
-    "inpaint": replace(CAMERA_SCHEDULE, steps=4000),
-    "control": replace(CAMERA_SCHEDULE, steps=4000),
-    "camera": CAMERA_SCHEDULE,
-}
 CONDITION_STAGES = tuple(DRAWS)
 """Names of the stages: `inpaint`, `control`, `camera`."""
 
@@ -97,7 +91,7 @@ class ConditionTraining:
             self.kind.name,
             transformer,
             loss,
-            SCHEDULES[self.kind.name],
+            SCHEDULE,
             folder=self.folder,
             seed=self.seed,
             report=self.report,

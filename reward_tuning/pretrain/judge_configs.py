@@ -143,7 +143,7 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "vjepa2": Schedule(steps=4000, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
     "qwen-critic": Schedule(steps=4500, learning_rate=2e-3, optimiser="muon", ema_decay=0.99),
     "video-align": Schedule(steps=450, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
-    "hpsv3": Schedule(steps=200, horizon=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
+    "hpsv3": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
 }
 """Judges of frames go without a moving average: batch statistics belong to the last weights. The
 two vision transformers stop well before their cosine's end: there `pickscore` orders 93 % of pairs

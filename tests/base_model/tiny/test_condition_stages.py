@@ -120,7 +120,7 @@ def test_the_heat_map_is_brightest_where_the_shape_is() -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     schedule = Schedule(steps=2, learning_rate=1e-3, warmup=1, checkpoint_every=1, report_every=1)
-    monkeypatch.setattr(condition_stages, "SCHEDULES", dict.fromkeys(CONDITION_STAGES, schedule))
+    monkeypatch.setattr(condition_stages, "SCHEDULE", schedule)
     monkeypatch.setattr(condition_stages, "CLIPS", 6)
     monkeypatch.setattr(condition_stages, "ENCODED_AT_ONCE", 3)
     monkeypatch.setattr(condition_stages, "LATENT_BATCH", 4)
