@@ -13,9 +13,10 @@ from rewards import FrameReward, VideoReward, load_reward
 from rewards.video_align import AXES, VideoAlignReward
 from tests.rewards.test_shipped import clip
 
-# Floors; half is chance of a pair, and of the words 1/6 (colour), 1/4 and 1/3 (size).
+# Three deviations of 40 pairs, and of 24 frames, below what 100 pairs and 96 frames gave: VQ 0.93,
+# MQ 0.90, TA 1.00; words 0.91 to 1.00. Half is chance of a pair, 1/6 to 1/3 of the words.
 LEAST_AXES = {"VQ": 0.8, "MQ": 0.75, "TA": 0.9}
-LEAST_READ = 0.6
+LEAST_READ = 0.7
 
 SCENE = Scene("red", "star", "dark", "large", "left")
 

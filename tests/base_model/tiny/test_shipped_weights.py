@@ -19,6 +19,9 @@ from base_model.tiny.measure import all_right, vae_psnr
 
 GENERATOR = Path(base_model.__file__).parent / "weights"
 JUDGES = Path(rewards.__file__).parent / "weights"
+DELTAS = tuple(
+    f"tiny-{kind}/transformer/delta.safetensors" for kind in ("camera", "control", "inpaint")
+)
 PARTS = (
     "tiny/text_encoder/model.safetensors",
     "tiny/transformer/diffusion_pytorch_model.safetensors",
@@ -41,7 +44,7 @@ def safetensors_files() -> list[Path]:
 def test_all_parts_of_the_generator_are_there() -> None:
     assert "tiny" in shipped_checkpoints()
     found = sorted(str(path.relative_to(GENERATOR)) for path in GENERATOR.rglob("*.safetensors"))
-    assert found == sorted(PARTS)
+    assert found == sorted(PARTS + DELTAS)
 
 
 def test_every_file_says_which_command_made_it() -> None:
