@@ -1,4 +1,4 @@
-"""`generate` in every mode: small checkpoints of each kind, real files."""
+"""`generate` in every mode: the shipped and small random checkpoints of each kind, real files."""
 
 import json
 import re
@@ -26,30 +26,39 @@ COMMON = [
     *("--prompt", "a red ball", "--steps", "4", "--guidance-scale", "3", "--device", "cpu"),
     *("--height", str(HEIGHT), "--width", str(WIDTH)),
 ]
-# channels of the checkpoint, options, previews
-MODES: dict[str, tuple[int, str, set[str]]] = {
-    "text to image": (16, "--frames 1", set()),
-    "start image": (33, "--image start.png", set()),
-    "end image": (33, "--end-image end.png", set()),
-    "both images": (33, "--image start.png --end-image end.png", set()),
-    "video to video": (33, "--video video.mp4 --strength 0.5", set()),
-    "video to video without channels": (16, "--video video.mp4 --strength 0.5", set()),
-    "masked edit": (33, "--video video.mp4 --mask mask.png", {"mask"}),
-    "prolongation": (33, "--extend video.mp4 --keep-frames 1", {"mask"}),
-    "prolongation of a short clip": (33, "--extend short.mp4", {"mask"}),
-    "control": (48, "--control video.mp4", {"control"}),
-    "canny": (48, "--control video.mp4 --control-type canny", {"control"}),
-    "two controls": (48, "--control video.mp4 --control other.mp4", {"control"}),
-    "control and reference": (48, "--control video.mp4 --reference reference.png", {"control"}),
-    "trajectory": (48, "--trajectory points.json", {"control", "heat-map"}),
+# shipped checkpoint, options, previews
+MODES: dict[str, tuple[str, str, set[str]]] = {
+    "text to image": ("tiny", "--frames 1", set()),
+    "text to image, inpaint": ("tiny-inpaint", "--frames 1", set()),
+    "start image": ("tiny-inpaint", "--image start.png", set()),
+    "end image": ("tiny-inpaint", "--end-image end.png", set()),
+    "both images": ("tiny-inpaint", "--image start.png --end-image end.png", set()),
+    "video to video": ("tiny-inpaint", "--video video.mp4 --strength 0.5", set()),
+    "video to video without channels": ("tiny", "--video video.mp4 --strength 0.5", set()),
+    "masked edit": ("tiny-inpaint", "--video video.mp4 --mask mask.png", {"mask"}),
+    "prolongation": ("tiny-inpaint", "--extend video.mp4 --keep-frames 1", {"mask"}),
+    "prolongation of a short clip": ("tiny-inpaint", "--extend short.mp4", {"mask"}),
+    "control": ("tiny-control", "--control video.mp4", {"control"}),
+    "canny": ("tiny-control", "--control video.mp4 --control-type canny", {"control"}),
+    "two controls": ("tiny-control", "--control video.mp4 --control other.mp4", {"control"}),
+    "control and reference": (
+        "tiny-control",
+        "--control video.mp4 --reference reference.png",
+        {"control"},
+    ),
+    "trajectory": ("tiny-control", "--trajectory points.json", {"control", "heat-map"}),
     "trajectory and reference": (
-        48,
+        "tiny-control",
         "--trajectory points.json --reference reference.png",
         {"control", "heat-map"},
     ),
-    "pose file": (38, "--camera poses.txt", {"camera"}),
-    "motion": (38, '--camera "pan left" --camera-speed 2', {"camera"}),
-    "motion and reference": (38, '--camera "zoom in" --reference reference.png', {"camera"}),
+    "pose file": ("tiny-camera", "--camera poses.txt", {"camera"}),
+    "motion": ("tiny-camera", '--camera "pan left" --camera-speed 2', {"camera"}),
+    "motion and reference": (
+        "tiny-camera",
+        '--camera "zoom in" --reference reference.png',
+        {"camera"},
+    ),
 }
 
 
@@ -62,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def texts() -> dict[int, Tensor]:
+def texts() -> dict[str, Tensor]:
     """Each checkpoint's clip of the prompt alone, once it is drawn."""
     return {}
 
@@ -79,15 +88,15 @@ def strip(path: Path) -> Tensor:
 def test_a_clip_of_each_mode(
     run: Command,
     folder: Path,
-    texts: dict[int, Tensor],
+    texts: dict[str, Tensor],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    channels, options, previews = MODES[name]
+    checkpoint, options, previews = MODES[name]
     monkeypatch.chdir(folder)
     frames = [] if "--frames" in options else ["--frames", str(FRAMES)]
-    arguments = ["generate", "--checkpoint", folder / str(channels), *COMMON, *frames]
+    arguments = ["generate", "--checkpoint", checkpoint, *COMMON, *frames]
     done = run(*arguments, *words(options), "--previews", "--output", tmp_path / "out.png")
     assert done.code == 0, done.err
     found = strip(tmp_path / "out.png")
@@ -95,21 +104,25 @@ def test_a_clip_of_each_mode(
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"out.png", *(f"out.{preview}.png" for preview in previews)}
     if frames:
-        text = texts.get(channels)
+        text = texts.get(checkpoint)
         if text is None:
             assert run(*arguments, "--output", tmp_path / "text.png").code == 0
-            text = texts[channels] = strip(tmp_path / "text.png")
+            text = texts[checkpoint] = strip(tmp_path / "text.png")
         assert float((text - found).abs().mean()) > 1e-4
 
 
-def test_the_page_of_the_generator_names_these_modes() -> None:
+def test_the_page_of_the_generator_has_a_line_for_each_of_these() -> None:
+    """And no other: mode, checkpoint, options, what was measured."""
     page = (Path(__file__).parents[2] / "docs" / "generator.md").read_text(encoding="utf-8")
-    table = page[
-        page.index("| mode |") : page.index("`tests/reward_tuning/test_generate_modes.py`")
-    ]
-    named = re.findall(r"`(--[^`]*)`", table)
-    assert len(named) > 15
-    assert {option for _, option, _ in MODES.values()} == set(named)
+    table = page[page.index("| mode | checkpoint |") :].split("\n\n")[0].splitlines()[2:]
+    named = []
+    for line in table:
+        _, _, checkpoint, options, measured, _ = re.split(r"(?<!\\)\|", line)
+        assert measured.strip(), line
+        named += [(checkpoint.strip(" `"), one) for one in re.findall(r"`(--[^`]*)`", options)]
+    assert sorted(named) == sorted(
+        (checkpoint, options) for checkpoint, options, _ in MODES.values()
+    )
 
 
 @torch.no_grad()

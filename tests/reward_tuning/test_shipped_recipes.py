@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from base_model.camera_motions import parse_motion
 from reward_tuning.cli.checks import check_run
+from reward_tuning.frame_files import read_picture
 from reward_tuning.loading import dump_recipe, load_recipe
 from reward_tuning.prompts import read_prompts
 from reward_tuning.recipe_files import (
@@ -15,6 +17,7 @@ from reward_tuning.recipe_files import (
     shipped_folder,
     shipped_recipes,
 )
+from reward_tuning.rendered_prompts import MODES, write_rendered_prompts
 from reward_tuning.yaml_text import read_yaml
 
 NAMES = [recipe.name for recipe in shipped_recipes()]
@@ -23,8 +26,12 @@ NAMES = [recipe.name for recipe in shipped_recipes()]
 def test_names() -> None:
     assert NAMES == [
         "easyanimate-v5.1-12b-hps",
+        "easyanimate-v5.1-7b-camera-hps",
+        "easyanimate-v5.1-7b-control-hps",
         "easyanimate-v5.1-7b-hps",
+        "easyanimate-v5.1-7b-image-to-video-hps",
         "tiny-alignprop-hps",
+        "tiny-camera-hps",
         "tiny-direct-align-hps",
         "tiny-draft-aesthetic",
         "tiny-draft-hps",
@@ -33,11 +40,16 @@ def test_names() -> None:
         "tiny-drtune-hps",
         "tiny-drtune-multi",
         "tiny-easyanimate-hps",
+        "tiny-edges-hps",
         "tiny-flowbp-bridge-hps",
         "tiny-flowbp-sparse-hps",
+        "tiny-image-to-video-hps",
         "tiny-leapalign-hps",
+        "tiny-masked-edit-hps",
         "tiny-prfl-latent",
         "tiny-refl-hps",
+        "tiny-trajectory-hps",
+        "tiny-video-to-video-hps",
     ]
 
 
@@ -104,6 +116,30 @@ def test_judges_read_the_reward_prompts_whole() -> None:
     for part in ("train", "held-out"):
         for prompt in read_prompts(prompt_path(f"prompts/scenes-{part}.jsonl")):
             assert len(tokenizer.encode(prompt.reward_text)) + 2 <= 77
+
+
+def test_prompts_of_the_published_camera_recipe_name_motions() -> None:
+    for part in ("train", "held-out"):
+        prompts = read_prompts(prompt_path(f"prompts/scenes-camera-{part}.jsonl"))
+        assert len(prompts) >= 12
+        for prompt in prompts:
+            assert prompt.files.camera is not None
+            parse_motion(prompt.files.camera)
+            assert "camera" not in prompt.text  # it must not say another motion
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_shipped_prompts_of_a_mode_are_what_render_writes(mode: str, tmp_path: Path) -> None:
+    """Texts and points to the byte, pictures to the level; clips depend on their encoder."""
+    written = write_rendered_prompts(tmp_path, mode, 24)
+    shipped = shipped_folder("recipes") / "tiny" / mode / "train"
+    assert {path.name for path in shipped.iterdir()} == {path.name for path in tmp_path.iterdir()}
+    for path in shipped.iterdir():
+        again = written.parent / path.name
+        if path.suffix == ".png":
+            assert read_picture(path).equal(read_picture(again)), path.name
+        elif path.suffix != ".mp4":
+            assert path.read_bytes() == again.read_bytes(), path.name
 
 
 def test_the_two_published_recipes_differ_in_the_model_alone() -> None:

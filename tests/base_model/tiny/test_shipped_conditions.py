@@ -71,7 +71,7 @@ def test_a_pan_goes_to_the_asked_side(camera: Generator) -> None:
     assert measured(camera, "pan")["direction"] >= 0.85
 
 
-@pytest.mark.parametrize("kind", list(MODES))
+@pytest.mark.parametrize("kind", ["inpaint", "control", "camera"])
 def test_a_prompt_alone_still_works(kind: str, request: pytest.FixtureRequest) -> None:
     numbers = measured(request.getfixturevalue(kind), "text")
     for name in ("colour", "background", "size"):
