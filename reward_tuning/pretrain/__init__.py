@@ -31,7 +31,7 @@ def pretrain_tiny(
             order.
         seed: Of every random draw; the same seed gives the same weights on one machine.
         output: Gets `training/` (checkpoints and logs of the stages), `generator/` (the
-            checkpoint) and `judges/`.
+            checkpoint), `tiny-inpaint/` and its like (deltas of the shipped `tiny`) and `judges/`.
         progress: Told every few steps.
 
     Returns:
