@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from base_model.checkpoint import local_folder
+from base_model.delta import OTHER_PARTS, WEIGHT_FILE
 from base_model.shipped import resolve_checkpoint
 from base_model.training.weight_file import save_reproducibly
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.lora_folder import export_lora
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.whole_file import not_written, temporary_beside
-
-OTHER_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
-WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def export_trained(

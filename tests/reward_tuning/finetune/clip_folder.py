@@ -13,6 +13,8 @@ from torch import Tensor
 from reward_tuning.clips import write_clip
 from reward_tuning.finetune.recipe import FinetuneRecipe, load_finetune_recipe
 from reward_tuning.yaml_text import write_yaml
+from tests.goldens import write_checkpoint
+from tests.reward_tuning.tiny_run import write_text_encoder
 
 RECIPE: dict[str, Any] = {
     "seed": 5,
@@ -31,6 +33,14 @@ RECIPE: dict[str, Any] = {
         "checkpoint_every": 2,
     },
 }
+
+
+def write_world_of_clips(folder: Path) -> Path:
+    """A small checkpoint with its text encoder, and the training set; returns the folder."""
+    write_checkpoint(folder / "generator")
+    write_text_encoder(folder / "generator")
+    write_clips(folder)
+    return folder
 
 
 def numbered_clip(frames: int, height: int, width: int) -> Tensor:

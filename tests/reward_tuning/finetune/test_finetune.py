@@ -27,9 +27,8 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.run_parts import load_parts
 from reward_tuning.sections import LoraSection
 from reward_tuning.trainer import run
-from tests.goldens import write_checkpoint
-from tests.reward_tuning.finetune.clip_folder import small_recipe, write_clips
-from tests.reward_tuning.tiny_run import tiny_recipe, write_text_encoder, write_world
+from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 
 class StoppedError(Exception):
@@ -38,11 +37,7 @@ class StoppedError(Exception):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_checkpoint(folder / "generator")
-    write_text_encoder(folder / "generator")
-    write_clips(folder)
-    return folder
+    return write_world_of_clips(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

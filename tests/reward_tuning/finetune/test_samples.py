@@ -21,11 +21,9 @@ from reward_tuning.finetune.trainer import finetune
 from reward_tuning.lora import load_adapter_state, scaled
 from reward_tuning.progress import silent
 from reward_tuning.seeds import derive_seed
-from tests.goldens import write_checkpoint
-from tests.reward_tuning.finetune.clip_folder import RECIPE, small_recipe, write_clips
+from tests.reward_tuning.finetune.clip_folder import RECIPE, small_recipe, write_world_of_clips
 from tests.reward_tuning.finetune.test_encoding import encoder
 from tests.reward_tuning.kinds import write_kind, write_media
-from tests.reward_tuning.tiny_run import write_text_encoder
 
 SAMPLED = (
     "train.sample_every=2",
@@ -39,11 +37,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_checkpoint(folder / "generator")
-    write_text_encoder(folder / "generator")
-    write_clips(folder)
-    return folder
+    return write_world_of_clips(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
