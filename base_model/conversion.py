@@ -23,6 +23,7 @@ from base_model.conversion_weights import PlannedWeights, planned, write_weights
 from base_model.errors import GeneratorError
 from base_model.key_map import Layout, layout_of, to_diffusers, to_original
 from base_model.model_configs import transformer_arguments, vae_arguments
+from base_model.name_prefixes import TRANSFORMER_ANCHOR, VAE_ANCHOR, leading_wrappers, plain_names
 from base_model.weight_files import check_fit, find_weights, shorten
 
 Progress = Callable[[str, int, int], None]
@@ -138,19 +139,25 @@ def _checked(
 
     transformer, vae = find_weights(folder / "transformer"), find_weights(folder / "vae")
     refuse_attention(vae)
-    check_text_encoder(folder / "text_encoder")
+    text = check_text_encoder(folder / "text_encoder")
+    if wrappers := leading_wrappers(text.files):
+        raise GeneratorError(
+            f"{text.folder}: the tensors have the prefix {wrappers!r} of a wrapper in their names, "
+            "and a text encoder is copied as it is. Save it again without the wrapper."
+        )
     arguments = transformer_arguments(folder / "transformer", EasyAnimateTransformer3DModel)
+    plain, vae_plain = plain_names(transformer, TRANSFORMER_ANCHOR), plain_names(vae, VAE_ANCHOR)
     model = empty_model(EasyAnimateTransformer3DModel, arguments)
-    check_fit(model, transformer, rename={name: to_diffusers(name) for name in transformer.files})
+    check_fit(model, transformer, rename={old: to_diffusers(name) for old, name in plain.items()})
     model = empty_model(AutoencoderKLMagvit, vae_arguments(folder / "vae", AutoencoderKLMagvit))
-    check_fit(model, vae, rename={name: name for name in vae.files})
+    check_fit(model, vae, rename=vae_plain)
     rename = to_diffusers if layout == "diffusers" else to_original
-    names = {rename(name): name for name in transformer.files}
+    names = {rename(name): old for old, name in plain.items()}
     weights = [
         planned("transformer", transformer, names, dtype, max_shard_size),
-        planned("vae", vae, {name: name for name in vae.files}, dtype, max_shard_size),
+        planned("vae", vae, {new: old for old, new in vae_plain.items()}, dtype, max_shard_size),
     ]
-    return layout_of(transformer.files), weights, arguments["in_channels"]
+    return layout_of(plain.values()), weights, arguments["in_channels"]
 
 
 class _Done:
