@@ -43,11 +43,11 @@ def beat_on_bytes(beat: Callable[[], None]) -> None:
     The bars are those of hf_xet, whose transfers do not pass Python's sockets. Only for a process
     of its own: the classes are changed for good.
     """
-    from tqdm.std import tqdm
+    from huggingface_hub.utils import tqdm
 
-    def beating(
-        method: Callable[..., Any], received: Callable[[Any, tuple[Any, ...]], bool]
-    ) -> Any:
+    def beating(owner: type, name: str, received: Callable[[Any, tuple[Any, ...]], object]) -> None:
+        method = getattr(owner, name)
+
         @functools.wraps(method)
         def call(self: Any, *args: Any, **options: Any) -> Any:
             result = method(self, *args, **options)
@@ -55,13 +55,12 @@ def beat_on_bytes(beat: Callable[[], None]) -> None:
                 beat()
             return result
 
-        return call
+        setattr(owner, name, call)
 
     for owner in (socket.socket, ssl.SSLSocket):
         for name in ("recv", "recv_into"):
-            method = beating(getattr(owner, name), lambda result, args: bool(result))
-            setattr(owner, name, method)
-    tqdm.update = beating(tqdm.update, lambda result, args: bool(args and args[0]))
+            beating(owner, name, lambda result, args: result)
+    beating(tqdm, "update", lambda result, args: args and args[0])
 
 
 def _told(error: Exception) -> dict[str, Any]:
