@@ -43,7 +43,7 @@ def beat_on_bytes(beat: Callable[[], None]) -> None:
     The bars are those of hf_xet, whose transfers do not pass Python's sockets. Only for a process
     of its own: the classes are changed for good.
     """
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     def beating(owner: type, name: str, received: Callable[[Any, tuple[Any, ...]], object]) -> None:
         method = getattr(owner, name)
