@@ -95,6 +95,29 @@ def load_text_encoder(
     return PromptEncoder(model.requires_grad_(False).eval().to(device), tokenizer)
 
 
+def newer_than_easyanimate(folder: Path) -> tuple[str, ...]:
+    """What transformers 4.46, EasyAnimate's pin, cannot read of a text encoder and tokenizer.
+
+    Args:
+        folder: A checkpoint's.
+
+    Returns:
+        One line each; none for what the published checkpoints hold.
+    """
+    notes = []
+    if "text_config" in read_json(folder / "text_encoder" / "config.json"):
+        notes.append(
+            "text_encoder/ is as a newer transformers writes it: EasyAnimate's own environment "
+            "(transformers 4.46) cannot open it; give it the published Qwen2-VL-7B there"
+        )
+    here = {path.name for path in (folder / "tokenizer").iterdir()}
+    if not {"vocab.json", "merges.txt"} <= here:
+        notes.append(
+            "tokenizer/ has no vocab.json and merges.txt, which EasyAnimate's Qwen2Tokenizer reads"
+        )
+    return tuple(notes)
+
+
 def load_tokenizer(part: Path) -> Any:
     """Loads a tokenizer: of tokenizer.json, or of vocab.json and merges.txt (the slow kind).
 
