@@ -132,7 +132,8 @@ def convert_checkpoint(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    names = {Path(name).parts[0] for name, _ in copies} | {"transformer", "vae", *texts}
+    names = {Path(name).parts[0] for name, _ in copies}
+    names |= {"transformer", "vae", "model_index.json", *texts}
     left_out = tuple(sorted(path.name for path in folder.iterdir() if path.name not in names))
     tensors = sum(len(w.names) for w in weights)
     notes = newer_than_easyanimate(folder) if layout == "original" else ()
