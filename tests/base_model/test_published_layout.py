@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
+from diffusers import AutoencoderKLMagvit, DiffusionPipeline, EasyAnimateTransformer3DModel
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from base_model.checkpoint import check_text_encoder, empty_model, load_text_encoder
+from base_model.config_conversion import PIPELINES
+from base_model.conversion import convert_checkpoint
 from base_model.errors import GeneratorError
 from base_model.generator import load_generator
 from base_model.model_configs import transformer_arguments_of, vae_arguments_of
 from base_model.sampling import euler_sample
 from base_model.sigmas import sigma_table
 from base_model.text_encoder_files import load_tokenizer
-from tests.goldens import load_golden, relative
+from tests.goldens import WEIGHT_FILE, load_golden, relative
 from tests.published_layout import (
     CHANNELS,
     GOLDENS,
@@ -210,3 +212,19 @@ def test_the_fixtures_are_not_of_this_code(tmp_path: Path) -> None:
     config = json.loads((folder / "vae" / "config.json").read_text())
     assert more <= config.keys()
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_converted_it_opens_in_stock_diffusers_and_comes_back_to_the_byte(
+    tmp_path: Path, kind: Kind
+) -> None:
+    source = write_published(tmp_path / "published", kind)
+    convert_checkpoint(source, tmp_path / "diffusers", "diffusers")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "diffusers", torch_dtype=torch.float32)
+    assert type(pipeline).__name__ == PIPELINES[CHANNELS[kind]]  # whatever the index said before
+    assert pipeline.vae.config.cache_mag_vae is True
+    done = convert_checkpoint(tmp_path / "diffusers", tmp_path / "back", "original")
+    assert done.notes == ()
+    for path in sorted(p.relative_to(source) for p in source.rglob("*.*") if p.is_file()):
+        if path.name != WEIGHT_FILE:  # the golden files' own headers have no metadata
+            assert (tmp_path / "back" / path).read_bytes() == (source / path).read_bytes(), path
