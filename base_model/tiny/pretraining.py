@@ -262,7 +262,7 @@ class TinyPretraining:
 
         def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             frames = batch(generator)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_convolutions_learn()):
                 return vae_loss(vae, frames, generator)
 
         with whole_clip(vae):
@@ -396,6 +396,16 @@ class TinyPretraining:
         scheduler = target / "scheduler" / "scheduler_config.json"
         scheduler.parent.mkdir(exist_ok=True)
         scheduler.write_text(json.dumps(configs.SCHEDULER, indent=2) + "\n")
+
+
+def bfloat16_convolutions_learn() -> bool:
+    """Whether the CPU gives bfloat16 weight gradients of 3D convolutions that can be used.
+
+    oneDNN's are NaN or wrong on CPUs with AMX (`findings/conv3d-bfloat16-gradient-amx.sh`): there
+    the VAE is trained in float32.
+    """
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return has_amx is None or not has_amx()
 
 
 def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
