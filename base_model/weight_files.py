@@ -1,6 +1,7 @@
 """Safetensors files of one component: found, checked by their headers, read tensor by tensor."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from base_model.errors import GeneratorError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _NAMED_AT_MOST = 6
+_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -109,7 +111,7 @@ def _unreadable(path: Path, error: Exception) -> GeneratorError:
 
 
 def _paths(folder: Path) -> list[Path]:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
+    indices = sorted(folder.glob("*.safetensors.index*.json"))  # .index.fp16.json of a variant, too
     found = sorted(folder.glob("*.safetensors"))
     if len(indices) == 1:
         names = _shards(indices[0])
@@ -120,6 +122,8 @@ def _paths(folder: Path) -> list[Path]:
                 f"{shorten(missing)}. Download or copy the whole folder again."
             )
         return [folder / name for name in names]
+    if not indices and _are_numbered(found):
+        return found
     if len(found) == 1:
         return found
     if found or indices:
@@ -138,6 +142,28 @@ def _paths(folder: Path) -> list[Path]:
     raise GeneratorError(
         f"{folder} holds no *.safetensors file. Download or copy the whole folder again."
     )
+
+
+def _are_numbered(found: list[Path]) -> bool:
+    """Whether these are all shards of one file, by their names; EasyAnimate needs no index, too.
+
+    Raises:
+        GeneratorError: When some of them are not there.
+    """
+    parts = [_NUMBERED.fullmatch(path.name) for path in found]
+    kinds = {(part[1], part[3]) if part else None for part in parts}
+    if len(kinds) != 1 or None in kinds:
+        return False
+    ((_, count),) = (kind for kind in kinds if kind)
+    here = {int(part[2]) for part in parts if part}
+    missing = sorted(set(range(1, int(count) + 1)) - here)
+    if missing:
+        raise GeneratorError(
+            f"{found[0].parent} holds {len(found)} of {int(count)} shards and no index; "
+            f"{shorten([f'number {number}' for number in missing])} are not there. Download or "
+            "copy the whole folder again."
+        )
+    return True
 
 
 def _shards(index: Path) -> list[str]:

@@ -186,3 +186,30 @@ def test_spoiled_shards(tmp_path: Path, spoil: Callable[[Path], object], message
     spoil(folder / "transformer")
     with pytest.raises(GeneratorError, match=message):
         load_transformer(folder)
+
+
+def test_shards_without_an_index(tmp_path: Path) -> None:
+    """EasyAnimate's loader takes every *.safetensors of the folder."""
+    folder = write_published(tmp_path / "checkpoint", "text")
+    expected = load_transformer(folder).state_dict()
+    part = folder / "transformer"
+    sharded(part)
+    (part / f"{WEIGHT_FILE}.index.json").unlink()
+    with pytest.raises(GeneratorError, match=r"holds 2 safetensors files and 0 index files"):
+        load_transformer(folder)  # nothing says that they belong together
+    for i in range(2):
+        new = f"diffusion_pytorch_model-{i + 1:05d}-of-00002.safetensors"
+        (part / f"shard-{i}.safetensors").rename(part / new)
+    assert same(load_transformer(folder).state_dict(), expected)
+    (part / "diffusion_pytorch_model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(GeneratorError, match=r"holds 1 of 2 shards and no index; number 1 are not"):
+        load_transformer(folder)
+
+
+def test_the_index_of_a_variant(tmp_path: Path) -> None:
+    folder = write_published(tmp_path / "checkpoint", "text")
+    expected = load_transformer(folder).state_dict()
+    part = folder / "transformer"
+    sharded(part)
+    (part / f"{WEIGHT_FILE}.index.json").rename(part / f"{WEIGHT_FILE}.index.fp16.json")
+    assert same(load_transformer(folder).state_dict(), expected)
