@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,20 +57,6 @@ def test_it_opens(tmp_path: Path, name: str) -> None:
         assert state.keys() == ours.keys()
         assert all(torch.equal(state[key], ours[key]) for key in state)
     assert pipeline.vae.config.cache_mag_vae is True  # the port's inpaint pipeline reads it
-
-
-def test_what_converts_a_delta_is_the_command_line(tmp_path: Path) -> None:
-    command = ["convert", "tiny-inpaint", str(tmp_path / "inpaint"), "--layout", "diffusers"]
-    done = subprocess.run(
-        [sys.executable, "-m", "reward_tuning.cli", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    index = json.loads((tmp_path / "inpaint" / "model_index.json").read_text())
-    assert index["_class_name"] == "EasyAnimateInpaintPipeline"
 
 
 def ours(generator: Generator, noise: Tensor, steps: int) -> Tensor:
