@@ -5,8 +5,6 @@ of the transformer's weights is told by their names. Weights go straight to dtyp
 modules built on the meta device, so that a 12B model is never in memory twice.
 """
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,27 @@ from base_model.hub import download, parts_of
 from base_model.key_map import layout_of, to_diffusers
 from base_model.memory import BLOCKS, Memory, block_home
 from base_model.model_configs import check_scheduler, transformer_arguments, vae_arguments
-from base_model.prompt_encoder import PromptEncoder
+from base_model.name_prefixes import TRANSFORMER_ANCHOR, VAE_ANCHOR, plain_names
 from base_model.quantise import Quantise, quantised, require
 from base_model.shipped import resolve_checkpoint
+from base_model.text_encoder_files import check_text_encoder, load_text_encoder
 from base_model.weight_files import (
     WeightFiles,
     check_fit,
     find_weights,
     load_strictly,
-    read_json,
     shorten,
 )
+
+__all__ = [
+    "check_text_encoder",
+    "empty_model",
+    "load_text_encoder",
+    "load_transformer",
+    "load_vae",
+    "local_folder",
+    "refuse_attention",
+]
 
 
 def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
@@ -88,9 +96,9 @@ def load_transformer(
     part = folder / "transformer"
     arguments = transformer_arguments(part, EasyAnimateTransformer3DModel)
     weights = find_weights(part)
-    rename = {name: name for name in weights.files}
-    if layout_of(weights.files) == "original":
-        rename = {name: to_diffusers(name) for name in weights.files}
+    rename = plain_names(weights, TRANSFORMER_ANCHOR)
+    if layout_of(rename.values()) == "original":
+        rename = {name: to_diffusers(plain) for name, plain in rename.items()}
     if quantise is not None:
         require(quantise, device)
     model = empty_model(EasyAnimateTransformer3DModel, arguments)
@@ -125,9 +133,9 @@ def load_vae(
 
     part = folder / "vae"
     weights = find_weights(part)
+    rename = plain_names(weights, VAE_ANCHOR)
     refuse_attention(weights)
     model = empty_model(AutoencoderKLMagvit, vae_arguments(part, AutoencoderKLMagvit))
-    rename = {name: name for name in weights.files}
     load_strictly(model, weights, rename=rename, dtype=dtype, device=device)
     return model.requires_grad_(False).eval()
 
@@ -147,81 +155,17 @@ def refuse_attention(weights: WeightFiles) -> None:
         )
 
 
-def check_text_encoder(part: Path) -> WeightFiles:
-    """Looks at the config and the files' headers of a text encoder; reads no weights.
-
-    Returns:
-        Its files.
-
-    Raises:
-        GeneratorError: When it is no Qwen2-VL, or a file is missing or truncated.
-    """
-    kind = read_json(part / "config.json").get("model_type")
-    if kind != "qwen2_vl":
-        raise GeneratorError(
-            f"{part}: the text encoder is {kind!r}, EasyAnimateV5.1 uses qwen2_vl. "
-            "Use the text_encoder/ of a V5.1 checkpoint."
-        )
-    return find_weights(part)
-
-
-def load_text_encoder(
-    folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-) -> PromptEncoder:
-    """Loads ``folder/text_encoder`` and ``folder/tokenizer``, frozen, in eval mode.
-
-    Raises:
-        GeneratorError: When they are not a Qwen2-VL with its tokenizer, or weights are missing.
-    """
-    from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
-
-    part = folder / "text_encoder"
-    check_text_encoder(part)  # names a truncated file before transformers opens it
-    with _no_progress_bars():
-        model, report = Qwen2VLForConditionalGeneration.from_pretrained(
-            part, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
-    problems = [
-        f"{len(report[key])} {what}: {shorten(sorted(map(str, report[key])))}"
-        for key, what in (
-            ("missing_keys", "missing"),
-            ("unexpected_keys", "unexpected"),
-            ("mismatched_keys", "of another shape"),
-        )
-        if report[key]
-    ]
-    if problems:
-        raise GeneratorError(
-            f"{part}: the weights do not fit config.json. Tensors {'; '.join(problems)}. "
-            "Weights and config.json must be of the same checkpoint."
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise GeneratorError(
-            f"{folder / 'tokenizer'} cannot be loaded: {error}. Download or copy it again."
-        ) from error
-    template = folder / "tokenizer" / "chat_template.json"
-    if not tokenizer.chat_template and template.is_file():
-        tokenizer.chat_template = read_json(template)["chat_template"]
-    return PromptEncoder(model.requires_grad_(False).eval().to(device), tokenizer)
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keeps transformers' bar, which counts tensors, out of a run's own progress display."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def empty_model(model_class: Any, arguments: dict[str, Any]) -> Any:
-    """Builds a model on the meta device: shapes without memory."""
-    with torch.device("meta"):
-        return model_class(**arguments)
+    """Builds a model on the meta device: shapes without memory.
+
+    Raises:
+        GeneratorError: When the arguments, which come from a config.json, fit no network.
+    """
+    try:
+        with torch.device("meta"):
+            return model_class(**arguments)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        raise GeneratorError(
+            f"config.json describes no {model_class.__name__}: {error}. Copy the config.json of "
+            "the checkpoint the weights come from."
+        ) from error

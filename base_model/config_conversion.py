@@ -38,6 +38,9 @@ _ORIGINAL_VAE: Mapping[str, Any] = {
     "slice_mag_vae": False,
 }
 
+# diffusers' inpaint pipeline reads it of the VAE's config, though its VAE class takes no such key.
+_READ_BY_PIPELINES: Mapping[str, Any] = {"cache_mag_vae": True}
+
 # in_channels of the transformer -> diffusers' pipeline for it.
 PIPELINES: Mapping[int, str] = {
     16: "EasyAnimatePipeline",
@@ -80,7 +83,7 @@ def converted_config(part: Part, path: Path, text: str, layout: Layout) -> str:
     config = {**defaults, **reads(path, json_object(path, text), model_class)}
     if layout == "diffusers":
         about = {"_class_name": name, "_diffusers_version": diffusers.__version__}
-        return written({**about, **config})
+        return written({**about, **config, **(_READ_BY_PIPELINES if part == "vae" else {})})
     if part == "transformer":
         return written({"_class_name": name, **config, **_ORIGINAL_TRANSFORMER})
     return written({"_class_name": name, **config, **_ORIGINAL_VAE, **_widths(config)})
@@ -170,9 +173,10 @@ def _index_texts(folder: Path, before: Layout, layout: Layout, in_channels: int)
     """model_index.json: diffusers needs its own; the original reads none, so has what it had."""
     name = "model_index.json"
     here = _read(folder / name)
-    if before == layout:
-        return {} if here is None else {name: here}
     generated = model_index(in_channels)
+    if before == layout:
+        text = generated if here is None and layout == "diffusers" else here
+        return {} if text is None else {name: text}
     restored = _read(folder / kept_name(name, layout))
     new = restored or (generated if layout == "diffusers" else None)
     texts = {} if new is None else {name: new}

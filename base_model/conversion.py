@@ -20,9 +20,12 @@ from base_model.checkpoint import (
 )
 from base_model.config_conversion import converted_texts
 from base_model.conversion_weights import PlannedWeights, planned, write_weights
+from base_model.delta import is_delta
 from base_model.errors import GeneratorError
 from base_model.key_map import Layout, layout_of, to_diffusers, to_original
 from base_model.model_configs import transformer_arguments, vae_arguments
+from base_model.name_prefixes import TRANSFORMER_ANCHOR, VAE_ANCHOR, leading_wrappers, plain_names
+from base_model.text_encoder_files import newer_than_easyanimate
 from base_model.weight_files import check_fit, find_weights, shorten
 
 Progress = Callable[[str, int, int], None]
@@ -45,6 +48,7 @@ class Converted:
         tensors: Tensors of transformer and VAE.
         nbytes: Bytes written.
         left_out: Names in the source that are no part of a checkpoint and were not copied.
+        notes: What the new checkpoint does not open in, one line each.
     """
 
     folder: Path
@@ -53,6 +57,7 @@ class Converted:
     tensors: int
     nbytes: int
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def convert_checkpoint(
@@ -71,7 +76,8 @@ def convert_checkpoint(
     said). Text encoder, tokenizer and scheduler are the same in both layouts and are copied.
 
     Args:
-        source: A whole checkpoint in either layout: a folder, or a hub id ("org/name").
+        source: A whole checkpoint in either layout, or a delta (as the shipped ``tiny-inpaint``),
+            which is put together: a folder, or a hub id ("org/name").
         target: The new folder; must not exist.
         layout: Wanted.
         dtype: Of the floating tensors of transformer and VAE; None keeps theirs.
@@ -96,7 +102,8 @@ def convert_checkpoint(
             "or copy the whole checkpoint again."
         )
     before, weights, in_channels = _checked(folder, layout, dtype, max_shard_size)
-    if before == layout and dtype is None and max_shard_size is None:
+    unchanged = before == layout and dtype is None and max_shard_size is None
+    if unchanged and not (isinstance(source, Path) and is_delta(source)):
         raise GeneratorError(
             f"{folder} is in the {layout} layout already. Copy the folder, or ask for another "
             "dtype or shard size."
@@ -125,9 +132,12 @@ def convert_checkpoint(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    names = {Path(name).parts[0] for name, _ in copies} | {"transformer", "vae", *texts}
+    names = {Path(name).parts[0] for name, _ in copies}
+    names |= {"transformer", "vae", "model_index.json", *texts}
     left_out = tuple(sorted(path.name for path in folder.iterdir() if path.name not in names))
-    return Converted(target, before, layout, sum(len(w.names) for w in weights), total, left_out)
+    tensors = sum(len(w.names) for w in weights)
+    notes = newer_than_easyanimate(folder) if layout == "original" else ()
+    return Converted(target, before, layout, tensors, total, left_out, notes)
 
 
 def _checked(
@@ -138,19 +148,25 @@ def _checked(
 
     transformer, vae = find_weights(folder / "transformer"), find_weights(folder / "vae")
     refuse_attention(vae)
-    check_text_encoder(folder / "text_encoder")
+    text = check_text_encoder(folder / "text_encoder")
+    if wrappers := leading_wrappers(text.files):
+        raise GeneratorError(
+            f"{text.folder}: the tensors have the prefix {wrappers!r} of a wrapper in their names, "
+            "and a text encoder is copied as it is. Save it again without the wrapper."
+        )
     arguments = transformer_arguments(folder / "transformer", EasyAnimateTransformer3DModel)
+    plain, vae_plain = plain_names(transformer, TRANSFORMER_ANCHOR), plain_names(vae, VAE_ANCHOR)
     model = empty_model(EasyAnimateTransformer3DModel, arguments)
-    check_fit(model, transformer, rename={name: to_diffusers(name) for name in transformer.files})
+    check_fit(model, transformer, rename={old: to_diffusers(name) for old, name in plain.items()})
     model = empty_model(AutoencoderKLMagvit, vae_arguments(folder / "vae", AutoencoderKLMagvit))
-    check_fit(model, vae, rename={name: name for name in vae.files})
+    check_fit(model, vae, rename=vae_plain)
     rename = to_diffusers if layout == "diffusers" else to_original
-    names = {rename(name): name for name in transformer.files}
+    names = {rename(name): old for old, name in plain.items()}
     weights = [
         planned("transformer", transformer, names, dtype, max_shard_size),
-        planned("vae", vae, {name: name for name in vae.files}, dtype, max_shard_size),
+        planned("vae", vae, {new: old for old, new in vae_plain.items()}, dtype, max_shard_size),
     ]
-    return layout_of(transformer.files), weights, arguments["in_channels"]
+    return layout_of(plain.values()), weights, arguments["in_channels"]
 
 
 class _Done:

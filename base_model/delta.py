@@ -23,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from base_model.cache_folder import cache_folder
+from base_model.config_conversion import model_index
 from base_model.errors import GeneratorError
 from base_model.training.weight_file import save_reproducibly
-from base_model.weight_files import find_weights
+from base_model.weight_files import find_weights, read_json
 
 DELTA_FILE = "delta.safetensors"
 WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
@@ -104,6 +105,8 @@ def assembled(folder: Path, base: Path) -> Path:
         part = temporary / "transformer"
         part.mkdir()
         shutil.copyfile(folder / "transformer" / "config.json", part / "config.json")
+        channels = read_json(part / "config.json").get("in_channels", 0)
+        (temporary / "model_index.json").write_text(model_index(channels))
         whole = {name: tensor.to(dtype) for name, tensor in state.items()}
         save_reproducibly(part / WEIGHT_FILE, whole, {"format": "pt"})
         for name in OTHER_PARTS:

@@ -1,9 +1,12 @@
 """Checkpoints from the hub: data alone, of one revision, each file's hash compared.
 
 The hub's own library downloads, shows progress, resumes what was cut off and keeps a cache; nothing
-that is downloaded is run. What it does not do is look at the content: a file whose bytes were
-damaged, on the way or on the disk, would be used. Its cache names each file by the hash that the
-hub gave, so the comparison needs no connection.
+that is downloaded is run. Two things it does not do. It does not look at the content: a file whose
+bytes were damaged, on the way or on the disk, would be used. Its cache names each file by the hash
+that the hub gave, so the comparison needs no connection. And it waits without end for the answer to
+its first question (huggingface_hub 2.4.0: no timeout on the API, whatever HF_HUB_ETAG_TIMEOUT and
+HF_HUB_DOWNLOAD_TIMEOUT say). So it works in a process of its own, which is ended when nothing has
+arrived for a minute; a thread could not be ended, nor could Ctrl-C end those that it starts.
 """
 
 from __future__ import annotations
@@ -11,14 +14,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from base_model.errors import GeneratorError
 
 HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
 """``org/name``, or ``org/name@revision``: a branch, a tag or a commit."""
+
+TIMEOUT = "REWARD_TUNING_HUB_TIMEOUT"
+"""Environment variable: seconds without a byte from the hub before the download is given up."""
+
+SILENT_FOR = 60
+_LOOK_EVERY = 0.5
 
 # What a checkpoint's parts may consist of: no code, no pickles.
 _ENDINGS = ("json", "safetensors", "txt", "jinja", "model")
@@ -47,21 +63,96 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
         GeneratorError: When the hub does not give them, or a file's hash differs (it is deleted
             then, so that the next call fetches it again).
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
     found = HUB_ID.fullmatch(hub_id)
     name, revision = (found["name"], found["revision"]) if found else (hub_id, None)
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-    except (HFValidationError, OSError) as error:
-        raise _not_downloaded(hub_id, name, error) from error
-    except Exception as error:
-        if not _from_the_network(error):
-            raise
-        raise _not_downloaded(hub_id, name, error) from error
+    wanted = {"name": name, "revision": revision, "patterns": list(patterns)}
+    limit = _limit()
+    answer = _asked(wanted, limit)
+    if answer is None:
+        answer = _asked(wanted, limit, offline=True) or {}
+        if "folder" not in answer:
+            raise _not_downloaded(hub_id, name, _silence(limit))
+        warnings.warn(
+            f"{_silence(limit)}, so {hub_id!r} is taken as it is in the local cache. "
+            "HF_HUB_OFFLINE=1 does not ask the hub.",
+            stacklevel=2,
+        )
+    if "folder" not in answer:
+        raise _not_downloaded(hub_id, name, answer["error"])
+    folder = Path(answer["folder"])
     verify(folder)
     return folder
+
+
+def _limit() -> float:
+    """Seconds without a byte after which the hub counts as silent."""
+    text = os.environ.get(TIMEOUT, str(SILENT_FOR))
+    with contextlib.suppress(ValueError):
+        if 0 < (limit := float(text)) < float("inf"):
+            return limit
+    raise GeneratorError(
+        f"{TIMEOUT} is {text!r}; wanted are the seconds to wait for the hub, such as {SILENT_FOR}."
+    )
+
+
+def _silence(limit: float) -> str:
+    from huggingface_hub import constants
+
+    return (
+        f"{constants.ENDPOINT} has sent nothing for {limit:g} seconds ({TIMEOUT} sets how long to "
+        "wait)"
+    )
+
+
+def _asked(wanted: dict[str, Any], limit: float, *, offline: bool = False) -> dict[str, Any] | None:
+    """What the downloading process answers; None when it was ended because nothing arrived."""
+    from huggingface_hub import constants
+
+    environment = {
+        **os.environ,
+        "HF_HUB_CACHE": str(constants.HF_HUB_CACHE),
+        "HF_HUB_OFFLINE": str(int(offline or constants.HF_HUB_OFFLINE)),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    with tempfile.NamedTemporaryFile(prefix="reward-tuning-pulse-") as pulse:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "base_model.hub_process",
+                json.dumps(wanted | {"pulse": pulse.name}),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        told = _answer(process, Path(pulse.name), limit)
+    if told is None:
+        return None
+    lines = told.splitlines()
+    if process.returncode != 0 or not lines:
+        return {"error": f"the download ended with exit code {process.returncode}"}
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
+
+
+def _answer(process: subprocess.Popen[str], pulse: Path, limit: float) -> str | None:
+    """What a process writes; None if it was ended after ``limit`` seconds without a pulse."""
+    beat, since = pulse.stat().st_mtime_ns, time.monotonic()
+    try:
+        while True:
+            try:
+                return process.communicate(timeout=_LOOK_EVERY)[0]
+            except subprocess.TimeoutExpired:
+                last = pulse.stat().st_mtime_ns
+                if last != beat:
+                    beat, since = last, time.monotonic()
+                elif time.monotonic() - since > limit:
+                    return None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def verify(folder: Path) -> None:
@@ -121,17 +212,10 @@ def _hash(path: Path, *, like: str) -> str:
     return digest.hexdigest()
 
 
-def _from_the_network(error: Exception) -> bool:
-    """Whether the hub's library or the client it uses raised this: httpx2, httpx or requests."""
-    packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
-    return bool(packages & {"huggingface_hub", "httpx2", "httpx", "requests"})
-
-
-def _not_downloaded(hub_id: str, name: str, error: Exception) -> GeneratorError:
-    reason = (str(error).strip() or "no reason given").splitlines()[0].rstrip(".")
+def _not_downloaded(hub_id: str, name: str, reason: str) -> GeneratorError:
     return GeneratorError(
         f"The checkpoint {hub_id!r} is not in the local cache and could not be downloaded: "
-        f"{type(error).__name__}: {reason}. What has arrived is kept. Check the name and the "
+        f"{reason}. What has arrived is kept. Check the name and the "
         f"connection and start again, or run `hf download {name} --local-dir FOLDER` on a machine "
         "with access (older: `huggingface-cli download`) and give FOLDER as the checkpoint."
     )

@@ -1,57 +1,34 @@
 """A checkpoint's config.json to constructor arguments, or a refusal with its reason.
 
-Original configs hold keys that diffusers' classes do not take. Those that change nothing at the
-values V5.1 uses are left out by name; any other is refused, because ignoring it could mean building
-another model in silence.
+Original configs hold keys that diffusers' classes do not take. Those that change nothing are left
+out by name (:mod:`base_model.harmless_keys`); any other is refused, because ignoring it could mean
+building another model in silence.
 """
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from base_model.errors import GeneratorError
+from base_model.harmless_keys import COMMON, SCHEDULER, TRANSFORMER, VAE, Harmless
 from base_model.weight_files import read_json, shorten
 
 _V5 = "That is an EasyAnimateV5 or older checkpoint; use EasyAnimateV5.1."
-
-# Keys the diffusers classes lack (or implement without a reference) -> the values at which they
-# change nothing in the network. None here: any value, the key only steers the published pipelines.
-_TRANSFORMER_HARMLESS: Mapping[str, tuple[Any, ...] | None] = {
-    "after_norm": (False,),
-    "swa_layers": (None,),
-    "ref_channels": (None,),
-    "clip_channels": (None,),
-    "time_position_encoding_type": ("3d_rope",),
-    "enable_clip_in_inpaint": None,
-    "position_of_clip_embedding": None,
-    "add_ref_latent_in_control_model": None,
-    "enable_zero_in_inpaint": None,
+_DOES_SOMETHING = (
+    "Ignoring it could give another result: use an EasyAnimateV5.1 checkpoint, or remove the key "
+    "from the file if you know that it changes nothing."
+)
+_UNKNOWN: Mapping[str, str] = {
+    "quantization_config": "The weights are quantised, or were: use the checkpoint they were made "
+    "from and generator.quantise, or remove the key if they are plain bfloat16 or float32."
 }
-_VAE_HARMLESS: Mapping[str, tuple[Any, ...] | None] = {
-    "mid_block_use_attention": (False,),
-    "mid_block_type": ("MidBlock3D",),
-    "use_gc_blocks": (None, False),
-    "slice_compression_vae": (False,),
-    "cache_compression_vae": (False,),
-    # How the published decoder cuts a clip; no number depends on it with spatial_group_norm.
-    "slice_mag_vae": None,
-    "cache_mag_vae": None,
-    "mini_batch_encoder": None,
-    "mini_batch_decoder": None,
-    # Only with attention, which is refused above.
-    "mid_block_attention_type": None,
-    "mid_block_num_attention_heads": None,
-    "num_attention_heads": None,
-    "upcast_vae": None,
-    "use_tiling": None,
-    "use_tiling_encoder": None,
-    "use_tiling_decoder": None,
-    "tile_sample_min_size": None,
-    "tile_overlap_factor": None,
-    "ch": None,  # read below
-    "ch_mult": None,
+_SHOWN_AT_MOST = 80
+_FLOW: Mapping[str, Any] = {"num_train_timesteps": 1000, "use_dynamic_shifting": True}
+_BLOCK_TYPES: Mapping[str, tuple[str, ...]] = {
+    "down_block_types": ("SpatialDownBlock3D", "SpatialTemporalDownBlock3D"),
+    "up_block_types": ("SpatialUpBlock3D", "SpatialTemporalUpBlock3D"),
 }
 
 
@@ -75,7 +52,7 @@ def transformer_arguments_of(
             f"encoder. {_V5}"
         )
     needed = ("in_channels", "out_channels", "patch_size", "num_layers", "text_embed_dim")
-    return _arguments(path, config, model_class, _TRANSFORMER_HARMLESS, needed)
+    return _arguments(path, config, model_class, TRANSFORMER, needed)
 
 
 def vae_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
@@ -93,14 +70,40 @@ def vae_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
 def vae_arguments_of(path: Path, config: Mapping[str, Any], model_class: Any) -> dict[str, Any]:
     """As :func:`vae_arguments`, of a config that is read already; path is for errors."""
     config = dict(config)
-    if "block_out_channels" not in config and {"ch", "ch_mult"} <= config.keys():
-        config["block_out_channels"] = [config["ch"] * m for m in config["ch_mult"]]
-    for key in ("down_block_types", "up_block_types"):
-        if isinstance(config.get(key), str):
-            config[key] = list(ast.literal_eval(config[key]))
+    if config.get("block_out_channels") is None and {"ch", "ch_mult"} <= config.keys():
+        config["block_out_channels"] = _widths(path, config["ch"], config["ch_mult"])
+    for key, known in _BLOCK_TYPES.items():
+        if config.get(key) is not None:
+            config[key] = _block_types(path, key, config[key], known)
     # The original class and diffusers' have other defaults for these: they must be written down.
     needed = ("block_out_channels", "latent_channels", "scaling_factor", "spatial_group_norm")
-    return _arguments(path, config, model_class, _VAE_HARMLESS, needed)
+    return _arguments(path, config, model_class, VAE, needed)
+
+
+def _widths(path: Path, first: Any, multiples: Any) -> list[int]:
+    whole = [first, *multiples] if isinstance(multiples, (list, tuple)) else [multiples]
+    if not all(isinstance(number, int) for number in whole):
+        raise GeneratorError(
+            f"{path}: ch is {_shown(first)} and ch_mult {_shown(multiples)}; wanted are a whole "
+            "number and a list of them, such as 128 and [1, 2, 4, 4]."
+        )
+    return [first * multiple for multiple in multiples]
+
+
+def _block_types(path: Path, key: str, value: Any, known: tuple[str, ...]) -> list[str]:
+    """A list of block types, which the original configs may hold as text."""
+    types = value
+    if isinstance(value, str):
+        try:
+            types = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            types = None
+    if not isinstance(types, (list, tuple)) or any(name not in known for name in types):
+        raise GeneratorError(
+            f"{path}: {key} is {_shown(value)}; V5.1's VAE is a list of {' and '.join(known)}. "
+            f"{_V5}"
+        )
+    return list(types)
 
 
 def check_scheduler(folder: Path) -> None:
@@ -110,7 +113,8 @@ def check_scheduler(folder: Path) -> None:
         folder: The checkpoint; without ``scheduler/scheduler_config.json`` nothing is checked.
 
     Raises:
-        GeneratorError: When the scheduler is another, as V5's (which predicts v on a DDIM table).
+        GeneratorError: When the scheduler is another, as V5's (which predicts v on a DDIM table),
+            or its table would not be V5.1's.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     if not path.is_file():
@@ -121,21 +125,28 @@ def check_scheduler(folder: Path) -> None:
         raise GeneratorError(
             f"{path}: the scheduler is {name}, not FlowMatchEulerDiscreteScheduler. {_V5}"
         )
-    for key, value in (("num_train_timesteps", 1000), ("use_dynamic_shifting", True)):
+    for key, value in _FLOW.items():
         if config.get(key) != value:
             raise GeneratorError(
-                f"{path}: {key} is {config.get(key)}, V5.1's flow has {value}. "
+                f"{path}: {key} is {_shown(config.get(key))}, V5.1's flow has {value}. "
                 "Sampling follows V5.1's table, so this checkpoint would be sampled wrongly."
             )
+    refuse_unknown(path, config, {**COMMON, **SCHEDULER}, _FLOW, name)
 
 
 def _arguments(
     path: Path,
     config: Mapping[str, Any],
     model_class: Any,
-    harmless: Mapping[str, tuple[Any, ...] | None],
+    harmless: Mapping[str, Harmless],
     needed: tuple[str, ...],
 ) -> dict[str, Any]:
+    name = model_class.__name__
+    if config.get("_class_name", name) not in (name, None):
+        raise GeneratorError(
+            f"{path}: _class_name is {_shown(config['_class_name'])}, EasyAnimateV5.1's is {name}. "
+            f"{_V5}"
+        )
     taken = inspect.signature(model_class.__init__).parameters.keys() - {"self"}
     missing = [key for key in needed if config.get(key) is None]
     if missing:
@@ -143,18 +154,46 @@ def _arguments(
             f"{path} lacks {shorten(missing)}. Copy the config.json of the checkpoint the weights "
             "come from."
         )
-    for key, value in config.items():
-        if key.startswith("_"):
-            continue
-        if key in harmless:
-            allowed = harmless[key]
-            refused = allowed is not None and value not in allowed
-        else:
-            refused = key not in taken and value not in (None, False)
-        if refused:
-            known = f"only {harmless[key]}" if key in harmless else "no such key"
-            raise GeneratorError(
-                f"{path}: {key} is {value!r}, and {model_class.__name__} supports {known}. "
-                "The network would be another one; use an EasyAnimateV5.1 checkpoint."
-            )
+    refuse_unknown(path, config, {**COMMON, **harmless}, taken, name)
     return {key: value for key, value in config.items() if key in taken}
+
+
+def refuse_unknown(
+    path: Path,
+    config: Mapping[str, Any],
+    harmless: Mapping[str, Harmless],
+    taken: Iterable[str],
+    name: str,
+) -> None:
+    """Refuses keys that neither an argument carries nor a reason declares harmless.
+
+    Args:
+        path: Of the config, for errors.
+        config: Read already.
+        harmless: Of its class (:mod:`base_model.harmless_keys`).
+        taken: Keys that are passed on as they are.
+        name: Of the class.
+
+    Raises:
+        GeneratorError: Names the first key, its value, what it may be and why.
+    """
+    taken = set(taken)
+    for key, value in config.items():
+        if key.startswith("_") or (value is None and key not in taken):
+            continue
+        rule = harmless.get(key)
+        if rule is None and key not in taken:
+            raise GeneratorError(
+                f"{path}: {key} is {_shown(value)}, and {name} supports no such key. "
+                f"{_UNKNOWN.get(key, _DOES_SOMETHING)}"
+            )
+        if rule is not None and not rule.when(config):
+            raise GeneratorError(
+                f"{path}: {key} is {_shown(value)}, and {name} supports only {rule.allowed}: "
+                f"{rule.reason}. {_DOES_SOMETHING}"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_AT_MOST else f"{text[:_SHOWN_AT_MOST]}..."

@@ -1,6 +1,7 @@
 """Safetensors files of one component: found, checked by their headers, read tensor by tensor."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from base_model.errors import GeneratorError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _NAMED_AT_MOST = 6
+_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -80,22 +83,38 @@ def find_weights(folder: Path) -> WeightFiles:
             with safe_open(path, "pt") as file:
                 metadata |= file.metadata() or {}
                 for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    if name in files:
+                        raise GeneratorError(
+                            f"{folder}: the tensor {name} is in {files[name].name} and in "
+                            f"{path.name}. Copy or save the whole folder again."
+                        )
                     files[name] = path
                     about = file.get_slice(name)
                     shapes[name], dtypes[name] = tuple(about.get_shape()), about.get_dtype()
         except (SafetensorError, OSError) as error:
-            raise GeneratorError(
-                f"{path} ({path.stat().st_size:,} bytes) cannot be read as safetensors: {error}. "
-                "It is truncated or damaged: download or copy it again."
-            ) from error
+            raise _unreadable(path, error) from error
     return WeightFiles(folder, files, shapes, dtypes, metadata)
 
 
+def _unreadable(path: Path, error: Exception) -> GeneratorError:
+    with path.open("rb") as file:
+        pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    if pointer:
+        return GeneratorError(
+            f"{path} is a pointer of Git LFS to the weights, not the weights: the repository was "
+            "cloned without them. Run `git lfs pull` in it, or `hf download` the checkpoint."
+        )
+    return GeneratorError(
+        f"{path} ({path.stat().st_size:,} bytes) cannot be read as safetensors: {error}. "
+        "It is truncated or damaged: download or copy it again."
+    )
+
+
 def _paths(folder: Path) -> list[Path]:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
+    indices = sorted(folder.glob("*.safetensors.index*.json"))  # .index.fp16.json of a variant, too
     found = sorted(folder.glob("*.safetensors"))
     if len(indices) == 1:
-        names = sorted(set(read_json(indices[0]).get("weight_map", {}).values()))
+        names = _shards(indices[0])
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
             raise GeneratorError(
@@ -103,6 +122,8 @@ def _paths(folder: Path) -> list[Path]:
                 f"{shorten(missing)}. Download or copy the whole folder again."
             )
         return [folder / name for name in names]
+    if not indices and _are_numbered(found):
+        return found
     if len(found) == 1:
         return found
     if found or indices:
@@ -115,11 +136,47 @@ def _paths(folder: Path) -> list[Path]:
     if pickles:
         raise GeneratorError(
             f"{folder} holds only pickled weights ({shorten(pickles)}), which can run code when "
-            "opened and are not read. Save the model again as safetensors."
+            "opened and are not read. Save the model again as safetensors: "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)."
         )
     raise GeneratorError(
         f"{folder} holds no *.safetensors file. Download or copy the whole folder again."
     )
+
+
+def _are_numbered(found: list[Path]) -> bool:
+    """Whether these are all shards of one file, by their names; EasyAnimate needs no index, too.
+
+    Raises:
+        GeneratorError: When some of them are not there.
+    """
+    parts = [_NUMBERED.fullmatch(path.name) for path in found]
+    kinds = {(part[1], part[3]) if part else None for part in parts}
+    if len(kinds) != 1 or None in kinds:
+        return False
+    ((_, count),) = (kind for kind in kinds if kind)
+    here = {int(part[2]) for part in parts if part}
+    missing = sorted(set(range(1, int(count) + 1)) - here)
+    if missing:
+        raise GeneratorError(
+            f"{found[0].parent} holds {len(found)} of {int(count)} shards and no index; "
+            f"{shorten([f'number {number}' for number in missing])} are not there. Download or "
+            "copy the whole folder again."
+        )
+    return True
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the files that an index names."""
+    names = read_json(index).get("weight_map", {})
+    files = list(names.values()) if isinstance(names, dict) else [names]
+    strange = [repr(name) for name in files if not isinstance(name, str) or Path(name).name != name]
+    if strange:
+        raise GeneratorError(
+            f"{index}: weight_map must name files of this folder, got {shorten(strange)}. Download "
+            "or copy it again."
+        )
+    return sorted(set(files))
 
 
 def load_strictly(
@@ -158,7 +215,8 @@ def check_fit(model: Any, weights: WeightFiles, *, rename: Mapping[str, str]) ->
         rename: Name in the model, by name in the files.
 
     Raises:
-        GeneratorError: When a tensor is missing, unexpected or of another shape; names them.
+        GeneratorError: When a tensor is missing, unexpected, of another shape or of whole numbers;
+            names them.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {rename[name]: shape for name, shape in weights.shapes.items()}
@@ -174,6 +232,11 @@ def check_fit(model: Any, weights: WeightFiles, *, rename: Mapping[str, str]) ->
         for name, shape in sorted(expected.items())
         if name in given and given[name] != shape
     ]
+    packed = [
+        f"{name} {weights.dtypes[name]}"
+        for name in sorted(weights.dtypes)
+        if not weights.dtypes[name].startswith(("F", "BF"))
+    ]
     problems = [
         f"{len(names)} {what}: {shorten(names)}"
         for what, names in (
@@ -181,6 +244,7 @@ def check_fit(model: Any, weights: WeightFiles, *, rename: Mapping[str, str]) ->
             ("unexpected", unexpected),
             ("of another shape", misfit),
             ("there twice, by both layouts' names", twice),
+            ("that hold no floating numbers, so are quantised", packed),
         )
         if names
     ]
@@ -208,7 +272,7 @@ def json_object(path: Path, text: str) -> dict[str, Any]:
     """Parses a JSON object; raises GeneratorError, naming its file, when it is none."""
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_json(path, error) from error
     if not isinstance(content, dict):
         raise GeneratorError(f"{path} must hold a JSON object, got a {type(content).__name__}.")

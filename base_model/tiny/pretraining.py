@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
+from base_model.config_conversion import model_index
 from base_model.generator import Condition, Generator
 from base_model.prompt_encoder import PromptEncoder
 from base_model.sigmas import MU
@@ -48,6 +49,7 @@ from base_model.training.loop import (
     step_generator,
     train,
 )
+from base_model.training.published_text_encoder import write_text_encoder, write_tokenizer
 from base_model.training.text_encoder import (
     build_text_encoder,
     language_model_loss,
@@ -260,7 +262,7 @@ class TinyPretraining:
 
         def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             frames = batch(generator)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_convolutions_learn()):
                 return vae_loss(vae, frames, generator)
 
         with whole_clip(vae):
@@ -362,19 +364,21 @@ class TinyPretraining:
         return transformer.requires_grad_(False).eval()
 
     def write_checkpoint(self, target: Path, *, command: str) -> None:
-        """Write transformer (bf16), VAE (fp16), text encoder (bf16), tokenizer and scheduler.
+        """Write transformer (bf16), VAE (fp16), text encoder (bf16), tokenizer, scheduler, index.
 
         Args:
             target: The checkpoint folder; parts that are there are replaced.
             command: What made the weights, for the files' metadata.
         """
         vae = self.vae()
-        vae.register_to_config(scaling_factor=float(self.latent_cache()["scaling_factor"]))
+        # diffusers' inpaint pipeline reads cache_mag_vae, which its own VAE class does not take.
+        vae.register_to_config(
+            scaling_factor=float(self.latent_cache()["scaling_factor"]), cache_mag_vae=True
+        )
         encoder = self.prompt_encoder()
         parts = (
             ("vae", vae, torch.float16, "diffusion_pytorch_model"),
             ("transformer", self.transformer(), torch.bfloat16, "diffusion_pytorch_model"),
-            ("text_encoder", encoder.text_encoder, torch.bfloat16, "model"),
         )
         for name, module, dtype, file in parts:
             folder = target / name
@@ -383,13 +387,25 @@ class TinyPretraining:
             state = module.state_dict()
             metadata = {"format": "pt", "command": command}
             save_reproducibly(folder / f"{file}.safetensors", state, metadata)
-            module.save_config(folder) if name != "text_encoder" else module.config.save_pretrained(
-                folder
-            )
-        encoder.tokenizer.save_pretrained(target / "tokenizer")
+            module.save_config(folder)
+        write_text_encoder(
+            target / "text_encoder", encoder.text_encoder, torch.bfloat16, {"command": command}
+        )
+        write_tokenizer(target / "tokenizer", encoder.tokenizer)
+        (target / "model_index.json").write_text(model_index(configs.TRANSFORMER["in_channels"]))
         scheduler = target / "scheduler" / "scheduler_config.json"
         scheduler.parent.mkdir(exist_ok=True)
         scheduler.write_text(json.dumps(configs.SCHEDULER, indent=2) + "\n")
+
+
+def bfloat16_convolutions_learn() -> bool:
+    """Whether the CPU gives bfloat16 weight gradients of 3D convolutions that can be used.
+
+    oneDNN's are NaN or wrong on CPUs with AMX (`findings/conv3d-bfloat16-gradient-amx.sh`): there
+    the VAE is trained in float32.
+    """
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return has_amx is None or not has_amx()
 
 
 def save_whole(tensors: dict[str, Tensor], path: Path) -> None:

@@ -64,7 +64,7 @@ def convert(
             max_shard_size=max_shard_size,
             progress=tell,
         )
-        if note := describe_left_out(done):
+        for note in filter(None, (describe_left_out(done), *done.notes)):
             display(ProgressEvent("converted", note=note))
     print(
         f"{done.folder}: {done.before} -> {done.layout}, {done.tensors} tensors, "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from base_model.checkpoint import local_folder
+from base_model.config_conversion import model_index
 from base_model.delta import OTHER_PARTS, WEIGHT_FILE
 from base_model.shipped import resolve_checkpoint
 from base_model.training.weight_file import save_reproducibly
@@ -74,6 +75,7 @@ def write_checkpoint(
     kept = transformer.state_dict().keys()
     state |= {name: tensor for name, tensor in buffers.items() if name in kept}
     save_reproducibly(part / WEIGHT_FILE, state, {"format": "pt"})
+    (target / "model_index.json").write_text(model_index(transformer.config.in_channels))
     for name in OTHER_PARTS:
         if (base / name).is_dir():
             shutil.copytree(base / name, target / name, copy_function=_link_or_copy)

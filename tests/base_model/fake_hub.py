@@ -22,6 +22,9 @@ class FakeHub:
         asked: Path and first byte of every file that was fetched.
         cut: Name of a file whose next transfers break off in the middle, and how many still.
         wrong: Names of files that are sent with one bit flipped.
+        silent: Where it accepts the question and never answers: at the ``revision``, the ``tree``,
+            the ``head`` of a file, or half-way through its ``body``.
+        pause: Seconds between two twelfths of a file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +37,9 @@ class FakeHub:
         self.asked: list[tuple[str, int]] = []
         self.cut: dict[str, int] = {}
         self.wrong: set[str] = set()
+        self.silent = ""
+        self.pause = 0.0
+        self.closing = threading.Event()
         self.address = ""
 
     def hash(self, name: str) -> str:
@@ -70,7 +76,9 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
         def answer(self, *, head: bool) -> None:
             path = self.path.partition("?")[0]
             api = "/api/models/org/name"
-            if path.startswith(f"{api}/revision/"):
+            if hub.silent in ("revision", "tree") and path.startswith(f"{api}/{hub.silent}/"):
+                self.say_nothing()
+            elif path.startswith(f"{api}/revision/"):
                 commit = hub.commits.get(path.removeprefix(f"{api}/revision/"))
                 if commit is None:
                     self.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
@@ -90,19 +98,31 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
                 content = content[:-1] + bytes([content[-1] ^ 1])
             headers = {"ETag": f'"{hub.hash(name)}"', "X-Repo-Commit": commit}
             if head:
-                self.reply(200, content, headers, head=True)
+                if hub.silent == "head":
+                    self.say_nothing()
+                else:
+                    self.reply(200, content, headers, head=True)
                 return
             first = int((self.headers["Range"] or "bytes=0-")[6:].partition("-")[0])
             hub.asked.append((name, first))
             if first:
                 headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
             rest = content[first:]
+            if hub.silent == "body":
+                self.reply(206 if first else 200, rest, headers, most=len(rest) // 2)
+                self.wfile.flush()
+                self.say_nothing()
+                return
             if hub.cut.get(name, 0):
                 hub.cut[name] -= 1
                 self.reply(206 if first else 200, rest, headers, most=len(rest) // 2)
                 self.close_connection = True
                 return
             self.reply(206 if first else 200, rest, headers)
+
+        def say_nothing(self) -> None:
+            hub.closing.wait(60)
+            self.close_connection = True
 
         def reply(
             self,
@@ -118,7 +138,13 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
                 self.send_header(key, value)
             self.end_headers()
             if not head:
-                self.wfile.write(body[:most])
+                body = body[:most]
+                size = max(len(body) // 12, LARGE) if hub.pause else max(len(body), 1)
+                for start in range(0, len(body), size):
+                    self.wfile.write(body[start : start + size])
+                    self.wfile.flush()
+                    if start:
+                        hub.closing.wait(hub.pause)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -127,6 +153,7 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
     try:
         yield hub
     finally:
+        hub.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

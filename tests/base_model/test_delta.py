@@ -102,7 +102,7 @@ def test_it_is_made_once(folder: Path, cache: Path) -> None:
     ).stat().st_mtime_ns == made
     assert [path.name for path in (cache / "checkpoints").iterdir()] == [first.name]
     assert sorted(path.name for path in first.iterdir()) == sorted(
-        ["transformer", "vae", "text_encoder", "tokenizer", "scheduler"]
+        ["model_index.json", "transformer", "vae", "text_encoder", "tokenizer", "scheduler"]
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import pytest
 
 from base_model.errors import GeneratorError
 from base_model.hub import HUB_ID, parts_of, verify
+from base_model.hub import download as fetch
 from tests.base_model.fake_hub import FakeHub, serving
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +182,47 @@ def test_no_connection(hub: FakeHub, download: Download) -> None:
     done = download("org/name", HF_ENDPOINT="http://127.0.0.1:9")  # nobody listens there
     assert done.code == 2
     assert "could not be downloaded" in done.out
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("where", ["revision", "tree", "head", "body"])
+def test_a_hub_that_never_answers(hub: FakeHub, download: Download, where: str) -> None:
+    """It accepts the connection; without a limit the first two wait for ever."""
+    hub.silent = where
+    began = time.monotonic()
+    done = download("org/name", REWARD_TUNING_HUB_TIMEOUT="2")
+    assert time.monotonic() - began < 30
+    assert done.code == 2, done.err
+    assert "Traceback" not in done.err
+    assert len(done.out.splitlines()) == 1
+    assert f"{hub.address} has sent nothing for 2 seconds (REWARD_TUNING_HUB_TIMEOUT" in done.out
+    assert "hf download org/name --local-dir FOLDER" in done.out
+    if where == "body":  # and nothing stands in the way of the next call
+        hub.silent = ""
+        hub.closing.set()
+        assert download("org/name").code == 0
+
+
+def test_a_silent_hub_and_a_full_cache(hub: FakeHub, download: Download) -> None:
+    before = download("org/name")
+    hub.silent = "revision"
+    done = download("org/name", REWARD_TUNING_HUB_TIMEOUT="2")
+    assert (done.code, done.out) == (0, before.out), done.err
+    assert "so 'org/name' is taken as it is in the local cache. HF_HUB_OFFLINE=1" in done.err
+
+
+def test_a_slow_hub_is_not_a_silent_one(hub: FakeHub, download: Download) -> None:
+    """Six seconds for one file, at a limit of two."""
+    hub.files[WEIGHTS] = bytes(range(256)) * 4000 * 12
+    hub.pause = 0.5
+    assert download("org/name", REWARD_TUNING_HUB_TIMEOUT="2").code == 0
+
+
+@pytest.mark.parametrize("limit", ["soon", "0", "-1", "inf", "nan"])
+def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, hub: FakeHub, limit: str) -> None:
+    monkeypatch.setenv("REWARD_TUNING_HUB_TIMEOUT", limit)
+    with pytest.raises(GeneratorError, match=rf"REWARD_TUNING_HUB_TIMEOUT is '{limit}'; wanted"):
+        fetch("org/name", ["*.json"])
     assert not hub.asked
 
 

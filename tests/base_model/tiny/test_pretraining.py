@@ -1,11 +1,13 @@
 """All stages of pre-training with a few steps each, and the checkpoint they end in."""
 
 import importlib.util
+import json
 import random
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from safetensors.torch import load_file
 from base_model import magvit
 from base_model.generator import load_generator
 from base_model.sampling import euler_sample
+from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
+from base_model.text_encoder_files import newer_than_easyanimate
 from base_model.tiny import pretraining
 from base_model.tiny.captions import parse_caption
 from base_model.tiny.key_frames import encode_key_frames
@@ -163,10 +167,24 @@ def test_the_files_hold_the_averaged_weights(ran: Ran) -> None:
         trained: dict[str, torch.Tensor] = {}
         for stage in stages[path.split("/", maxsplit=1)[0]]:
             trained |= torch.load(ran.folder / f"{stage}.ckpt", weights_only=True)["ema"]
+        if path.startswith("text_encoder"):  # the file has the published checkpoints' names
+            trained = {
+                name.replace("model.language_model.", "model."): value
+                for name, value in trained.items()
+            }
         # All is trained but the vision tower, which the generator never runs.
         assert set(trained) == {name for name in written if "visual." not in name}
         for name, value in trained.items():
             assert torch.equal(written[name], value.to(dtype)), name
+
+
+def test_the_checkpoint_is_in_the_published_files(ran: Ran) -> None:
+    assert newer_than_easyanimate(ran.checkpoint) == ()
+    index = json.loads((ran.checkpoint / "model_index.json").read_text())
+    assert index["_class_name"] == "EasyAnimatePipeline"
+    files = {path.relative_to(ran.checkpoint).as_posix() for path in ran.checkpoint.rglob("*.*")}
+    shipped = cast("Path", resolve_checkpoint("tiny"))
+    assert files == {path.relative_to(shipped).as_posix() for path in shipped.rglob("*.*")}
 
 
 def test_every_file_says_what_made_it(ran: Ran) -> None:

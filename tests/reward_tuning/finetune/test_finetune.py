@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from base_model.config_conversion import PIPELINES
 from base_model.generator import load_generator
 from reward_tuning.cli.show import show
 from reward_tuning.cli.summary import print_summary
@@ -171,6 +172,8 @@ def test_full_fine_tuning_learns_and_leaves_a_checkpoint(world: Path, tmp_path: 
     assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
     tuned = load_generator(tmp_path / "run/generator")
     base = load_generator(world / "generator")
+    index = json.loads((tmp_path / "run/generator/model_index.json").read_text())  # diffusers'
+    assert index["_class_name"] == PIPELINES[tuned.kind.channels]
     state = load_file(tmp_path / "run/checkpoints/step-000012/adapter.safetensors")
     for name, p in tuned.transformer.named_parameters():
         assert torch.equal(p, state[name])
