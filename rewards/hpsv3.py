@@ -145,7 +145,7 @@ def load_hpsv3(
     model = build_model(config, state, loaded.path, dtype=dtype, device=device, language_head=False)
     size = pixels or _pixels(said.get("pixels", str(PIXELS)), loaded.path)
     frames = frames_of_folder(below.weights, {"min_pixels": size, "max_pixels": size})
-    tower = QwenTower(model, tokenizer, frames, "image")
+    tower = QwenTower(model, tokenizer, frames, "image", "plain")
     if gradient_checkpointing:
         tower.checkpoint_gradients()
     return HpsV3Reward(tower, head.to(device))

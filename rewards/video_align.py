@@ -279,7 +279,7 @@ def load_video_align(
     head = {HEAD: state.pop(HEAD)} if HEAD in state else {}
     check_keys({HEAD: torch.Size([config.outputs, width])}, head, "the head of VideoAlign", path)
     model = build_model(qwen_config, state, path, dtype=dtype, device=device, language_head=False)
-    tower = QwenTower(model, tokenizer, frames)
+    tower = QwenTower(model, tokenizer, frames, positions="plain")
     if gradient_checkpointing:
         tower.checkpoint_gradients()
     return VideoAlignReward(tower, head[HEAD], config.norms, axis)
