@@ -23,6 +23,7 @@ from rewards.errors import RewardError
 ResizeMode = Literal["letterbox", "crop", "squash"]
 CropRounding = Literal["floor", "round"]
 Kernel = Literal["bicubic", "bilinear"]
+Passes = Literal[1, 2]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -146,8 +147,10 @@ def resized(
     clamped: bool = True,
     quantised: bool = False,
     kernel: Kernel = "bicubic",
+    passes: Passes = 2,
+    antialias: bool = True,
 ) -> Tensor:
-    """Antialiased bicubic (a = -0.5) or bilinear in two 1-D passes, horizontal first, as PIL.
+    """Antialiased bicubic (a = -0.5) or bilinear, by default in two 1-D passes as PIL.
 
     Args:
         images: ``(n, c, H, W)`` in [0, 1], fp32 or fp64 (half types have no antialiased kernel on
@@ -157,14 +160,18 @@ def resized(
         clamped: clamp to [0, 1] after each pass.
         quantised: round to 8 bits after each pass, with a straight-through gradient; clamps too.
         kernel: of the resampling.
+        passes: 2 as PIL, horizontal first; 1 as torchvision resizes a tensor, which clamps and
+            rounds once, at the end.
+        antialias: ``False`` for torch's plain bicubic, whose a is -0.75.
 
     Returns:
         ``(n, c, height, width)``. A pass that would not change the size is left out.
     """
-    for size in ((images.shape[-2], width), (height, width)):
+    sizes = ((images.shape[-2], width), (height, width))
+    for size in sizes[-passes:]:
         if tuple(images.shape[-2:]) == size:
             continue
-        images = F.interpolate(images, size=size, mode=kernel, antialias=True)
+        images = F.interpolate(images, size=size, mode=kernel, antialias=antialias)
         if clamped or quantised:
             images = images.clamp(0, 1)
         if quantised:

@@ -165,7 +165,9 @@ def load_qwen_critic(
     found = find_folder(checkpoint, folder)
     choice = {"count": count, "fps": fps, "clip_fps": clip_fps}
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    frames = frames_of_folder(found.weights, {**choice, **pixels})
+    # In 8 bits as transformers' processors resize, which round after each pass.
+    resize = {"quantised": True, "passes": 2}
+    frames = frames_of_folder(found.weights, {**choice, **pixels, **resize})
     tokenizer = load_tokenizer(found.tokenizer)
     if model is None:
         config, state = read_config(found.weights), read_folder(found.weights)

@@ -3,7 +3,7 @@
 A Qwen2-VL reads the clip and one long text. At three special tokens of that text a linear head
 gives visual quality (VQ), motion quality (MQ) and text alignment (TA), each standardised by
 published constants; the overall score is their sum. The published code goes through video files
-and 8 bits; this path has the same arithmetic and a gradient.
+and 8 bits; this path has the same arithmetic, the rounding of its resize included, and a gradient.
 
 VQ and MQ stand before the prompt in the text and attention is causal: they do not know the prompt.
 """
@@ -42,6 +42,9 @@ AXES = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{axis}_reward|>" for axis in AXES)
 CONFIG = "model_config.json"
 HEAD = "rm_head.weight"
+
+LEAST_PIXELS = 128 * 28 * 28
+"""A frame of fewer is enlarged, whatever the base's processor says: the authors' reader does it."""
 
 NORMS = {"VQ": (3.6757, 2.2476), "MQ": (1.1646, 1.3811), "TA": (2.8105, 2.5121)}
 """Mean and deviation of the published model's raw scores, where its config does not say them."""
@@ -180,7 +183,7 @@ class VideoAlignConfig:
                     "count": data.get("num_frames"),
                     "fps": None if data.get("num_frames") is not None else data["fps"],
                     "max_pixels": data["max_frame_pixels"],
-                    "min_pixels": data.get("min_frame_pixels"),
+                    "min_pixels": data.get("min_frame_pixels") or LEAST_PIXELS,
                 },
             )
         except KeyError as error:
@@ -295,7 +298,8 @@ def _find_root(checkpoint: str | Path, folder: Path | None) -> Path:
 def _frames(weights: Path, config: VideoAlignConfig, given: tuple[Any, ...]) -> QwenFrames:
     names = ("count", "fps", "clip_fps", "min_pixels", "max_pixels")
     options = {name: value for name, value in zip(names, given, strict=True) if value is not None}
-    said = dict(config.frames)
+    # The authors resize the whole clip in bytes by one call of torchvision, which rounds once.
+    said = {**config.frames, "quantised": True, "passes": 1}
     if "count" in options or "fps" in options:  # either one replaces the config's choice
         said |= {"count": None, "fps": None}
     return frames_of_folder(weights, {**said, **options})
