@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from reward_tuning.judge_sections import (
     OF_GENERATOR,
@@ -27,12 +27,14 @@ from reward_tuning.judge_sections import (
     NetworkSection,
     QwenSection,
     RewardSection,
+    SquashSection,
+    TextSection,
     TwoTowerSection,
 )
 from reward_tuning.section_types import Dtype, FileName, Positive, Text
 
 
-class HpsSection(TwoTowerSection):
+class HpsSection(TwoTowerSection, SquashSection):
     """HPSv2 and HPSv2.1: human preference."""
 
     kind: Literal["hps"]
@@ -44,7 +46,7 @@ class ClipSection(TwoTowerSection):
     kind: Literal["clip"]
 
 
-class AestheticSection(ClipTowerSection):
+class AestheticSection(ClipTowerSection, SquashSection):
     """The LAION aesthetic predictor v2."""
 
     kind: Literal["aesthetic"]
@@ -73,7 +75,7 @@ class AestheticV25Section(NetworkSection, EachFrameSection, FileSection):
     )
 
 
-class ImageRewardSection(NetworkSection, EachFrameSection, FileSection):
+class ImageRewardSection(NetworkSection, EachFrameSection, TextSection, FileSection):
     """ImageReward: human preference, by a BLIP whose prompt looks at the frame."""
 
     kind: Literal["image_reward"]
@@ -84,7 +86,7 @@ class ImageRewardSection(NetworkSection, EachFrameSection, FileSection):
     )
 
 
-class MpsSection(NetworkSection, EachFrameSection, FileSection):
+class MpsSection(NetworkSection, EachFrameSection, TextSection, FileSection, SquashSection):
     """MPS: human preference in one respect, by a CLIP whose frame looks at the prompt."""
 
     kind: Literal["mps"]
@@ -147,6 +149,11 @@ class ConsistencySection(NetworkSection, FramesSection, FileSection):
     )
     encoded_at_once: Positive | None = Field(
         default=None, description="Frames encoded at a time, to save memory; null = all of a clip"
+    )
+    preprocess: Literal["own", "vbench"] = Field(
+        default="own",
+        description="own: the CLIP's own resize; vbench: that of VBench's figures, without "
+        "antialiasing",
     )
 
     @property
@@ -239,8 +246,17 @@ class VideoAlignSection(QwenSection, FolderSection):
         default=None, description="The Qwen2-VL below; null = the one that its config names"
     )
 
+    @model_validator(mode="after")
+    def _read_prompt(self) -> "VideoAlignSection":
+        if self.prompt is not None and self.axis in ("VQ", "MQ"):
+            raise ValueError(
+                f"axis {self.axis} is scored before the prompt and does not read it, so `prompt` "
+                "has no effect; remove it, or take axis: TA or overall"
+            )
+        return self
 
-class HpsV3Section(NetworkSection, EachFrameSection, FileSection):
+
+class HpsV3Section(NetworkSection, EachFrameSection, TextSection, FileSection):
     """HPSv3: human preference from a Qwen2-VL-7B, frame by frame."""
 
     folder_keys = ("base",)
@@ -262,7 +278,7 @@ class LatentSection(FileSection):
     dtype: Dtype = Field(default="float32", description="Of its weights; scores stay float32")
 
 
-class PythonSection(EachFrameSection, FileSection):
+class PythonSection(EachFrameSection, TextSection, FileSection):
     """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
 
     kind: Literal["python"]

@@ -24,6 +24,8 @@ ResizeMode = Literal["letterbox", "crop", "squash"]
 CropRounding = Literal["floor", "round"]
 Kernel = Literal["bicubic", "bilinear"]
 Passes = Literal[1, 2]
+Prepared = Literal["own", "squash"]
+"""``own``: as a judge's authors prepare frames; ``squash``: :meth:`Preprocess.squashed`."""
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -48,6 +50,7 @@ class Preprocess:
             through.
         shortest: of ``crop``: the shortest side before the cut; ``size`` if ``None``.
         kernel: of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
+        antialias: ``False`` as VBench resizes for its CLIP; frames are then sampled, not averaged.
     """
 
     mode: ResizeMode
@@ -59,6 +62,7 @@ class Preprocess:
     quantised: bool = False
     shortest: int | None = None
     kernel: Kernel = "bicubic"
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in ("letterbox", "crop", "squash") or self.size < 1:
@@ -89,6 +93,17 @@ class Preprocess:
         except (TypeError, KeyError, ValueError) as error:
             raise RewardError(f"cannot read the preprocess {text!r} of a judge: {error}") from error
 
+    def squashed(self) -> Preprocess:
+        """As the reward scripts of EasyAnimate and VideoX-Fun prepare frames for every judge.
+
+        ``torchvision.transforms.Resize((size, size), BICUBIC)`` on float frames, which squeezes the
+        aspect ratio, antialiases, and neither clamps nor rounds; then the judge's own mean and
+        deviation.
+        """
+        return dataclasses.replace(
+            self, mode="squash", clamped=False, quantised=False, shortest=None, kernel="bicubic"
+        )
+
     def __call__(self, images: Tensor) -> Tensor:
         """``(n, 3, H, W)`` in [0, 1] -> ``(n, 3, size, size)`` normalised, same dtype."""
         match self.mode:
@@ -111,6 +126,7 @@ class Preprocess:
             clamped=self.clamped,
             quantised=self.quantised,
             kernel=self.kernel,
+            antialias=self.antialias,
         )
 
     def _letterbox(self, images: Tensor) -> Tensor:
@@ -137,6 +153,23 @@ class Preprocess:
         if self.rounding == "floor":
             return (length - self.size) // 2
         return round((length - self.size) / 2.0)
+
+
+def prepared(own: Preprocess, wanted: Prepared) -> Preprocess:
+    """What a judge's frames go through.
+
+    Args:
+        own: of the judge's file or kind.
+        wanted: by the recipe.
+
+    Raises:
+        RewardError: another word.
+    """
+    if wanted == "own":
+        return own
+    if wanted == "squash":
+        return own.squashed()
+    raise RewardError(f"preprocess is {wanted!r}; allowed: own, squash.")
 
 
 def resized(
