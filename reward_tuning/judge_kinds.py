@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, create_model, model_validator
 
 from reward_tuning.judge_sections import (
+    CLIP_FPS,
     OF_GENERATOR,
     ClipTowerSection,
     EachFrameSection,
@@ -186,7 +187,17 @@ class DynamicDegreeSection(FramesSection, FileSection):
     evaluation_only: ClassVar[bool] = True
 
     kind: Literal["dynamic_degree"]
-    fps: float = Field(default=8.0, gt=0.0, description="Frames a second of the clips")
+    clip_fps: float | None = CLIP_FPS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, data: Any) -> Any:
+        """Read `fps`, as recipes called it before; 8 was what nobody had to say."""
+        if isinstance(data, dict) and "fps" in data and "clip_fps" not in data:
+            fps = data["fps"]
+            data = {key: value for key, value in data.items() if key != "fps"}
+            data["clip_fps"] = None if fps == 8.0 else fps
+        return data
 
     @property
     def least_frames(self) -> int:

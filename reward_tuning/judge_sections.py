@@ -275,6 +275,13 @@ class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
     )
 
 
+CLIP_FPS: Any = Field(
+    default=None,
+    gt=0.0,
+    description="Frames a second of the clips; null = of a file its own rate, of the generator 8",
+)
+
+
 class QwenSection(NetworkSection, TextSection):
     """A judge that looks at clips through a Qwen2-VL."""
 
@@ -285,9 +292,7 @@ class QwenSection(NetworkSection, TextSection):
     fps: float | None = Field(
         default=None, gt=0.0, description="Frames that the model looks at a second; excludes count"
     )
-    clip_fps: float | None = Field(
-        default=None, gt=0.0, description="Frames a second that clips are played at; null = 8"
-    )
+    clip_fps: float | None = CLIP_FPS
     min_pixels: Positive | None = Field(
         default=None, description="A frame of fewer pixels is enlarged; null = as published"
     )

@@ -34,6 +34,7 @@ from rewards import (
     load_latent_reward,
     load_reward,
 )
+from rewards.base import CLIP_FPS
 from rewards.base import Judge as FrozenJudge
 from rewards.shared_towers import TowerPool, derived
 
@@ -57,6 +58,8 @@ class FramedJudge:
         random_frames: How many of the judged frames a batch in training sees; None for all.
         grayscale: Whether it sees clips in grey.
         prompt: What it reads in place of each clip's prompt; None for the prompt.
+        clip_fps: Frames a second of the clips, of which it may see a few; None for the
+            generator's 8.
     """
 
     reward: Reward
@@ -73,6 +76,7 @@ class FramedJudge:
     random_frames: int | None = None
     grayscale: bool = False
     prompt: str | None = None
+    clip_fps: float | None = None
 
     def scores(self, frames: Tensor, prompts: Sequence[str], *, first: int = 0) -> Tensor:
         """Score clips.
@@ -92,14 +96,31 @@ class FramedJudge:
         if self.grayscale:
             frames = grey(frames)
         prompts = self.texts(prompts)
+        reward = self._at_shown_rate()
         if self.soft_min is None and self.best is None:
-            return self.reward(frames, prompts)
-        assert isinstance(self.reward, FrameReward)  # _loaded refuses others
-        of_frames = self.reward.per_frame(frames, prompts)
+            return reward(frames, prompts)
+        assert isinstance(reward, FrameReward)  # _loaded refuses others
+        of_frames = reward.per_frame(frames, prompts)
         if self.best is not None:
             return best_mean(of_frames, self.best)
         assert self.soft_min is not None
         return soft_min(of_frames, self.soft_min)
+
+    def at_rate(self, clip_fps: float) -> FramedJudge:
+        """The same judge for clips of another rate, unless its recipe says the rate itself.
+
+        Args:
+            clip_fps: Frames a second of the clips that it is handed, such as a file's own rate.
+        """
+        return self if self.clip_fps is not None else replace(self, clip_fps=clip_fps)
+
+    def _at_shown_rate(self) -> Reward:
+        """The judge, for the rate at which the frames that it sees follow each other."""
+        shown = len(self.positions)
+        gap = (self.positions[-1] - self.positions[0]) / (shown - 1) if shown > 1 else 1.0
+        if not isinstance(self.reward, FrozenJudge) or (self.clip_fps is None and gap == 1.0):
+            return self.reward
+        return self.reward.at_rate((self.clip_fps or CLIP_FPS) / gap)
 
     def texts(self, prompts: Sequence[str]) -> list[str]:
         """What it reads of clips with these prompts."""
@@ -272,6 +293,7 @@ def _loaded(
         tuple(section.judged_frames(frames)),
         grayscale=section.grayscale,
         prompt=prompt,
+        clip_fps=getattr(section, "clip_fps", None),
     )
     if isinstance(section, EachFrameSection):
         framed = replace(framed, **_over_frames(section, reward))

@@ -19,6 +19,9 @@ from rewards.shared_towers import derived
 ScoreFn = Callable[[Tensor, slice], Tensor]
 """``(images[rows], rows) -> (n,)`` scores of these rows, or ``(n, d)`` features."""
 
+CLIP_FPS = 8.0
+"""Frames a second of a clip where nobody says: those of EasyAnimateV5.1."""
+
 RANGE_TOLERANCE = 1e-4  # rounding of a decoder's clamp; a real mistake (-1..1, 0..255) is far off
 
 
@@ -177,6 +180,19 @@ class Judge(ABC):
         """Positions of the prompts that are longer than it reads (``context_length``)."""
         del prompts
         return []
+
+    def at_rate(self, clip_fps: float) -> Judge:
+        """The same judge for clips whose frames follow each other at another rate.
+
+        Args:
+            clip_fps: frames a second of the clips it is given, above 0; for every n-th frame of a
+                file, the file's rate over n.
+
+        Returns:
+            A judge on the same networks; itself where no rate matters to it.
+        """
+        del clip_fps
+        return self
 
     @abstractmethod
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:

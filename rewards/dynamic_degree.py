@@ -6,6 +6,7 @@ threshold has no gradient; :class:`rewards.motion.MotionFlow` is the differentia
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewards.base import VideoReward
+from rewards.base import CLIP_FPS, VideoReward
 from rewards.checkpoint import check_keys, load_checkpoint
 from rewards.errors import RewardError
 from rewards.torchvision_import import ensure_torchvision_importable
@@ -55,7 +56,7 @@ class DynamicDegree(VideoReward):
     """1 for a dynamic clip, 0 for any other, without gradient; its mean is VBench's figure.
 
     Attributes:
-        fps: frames a second of the clips; every ``round(fps / 8)``-th is looked at.
+        clip_fps: frames a second of the clips; every ``round(clip_fps / 8)``-th is looked at.
     """
 
     name = "dynamic_degree"
@@ -63,22 +64,30 @@ class DynamicDegree(VideoReward):
     evaluation_only = True
     least_frames = 2
 
-    def __init__(self, model: Any, fps: float = RATE) -> None:
-        if not fps > 0:
-            raise RewardError(f"dynamic_degree has fps {fps}; give the clips' frames a second.")
+    def __init__(self, model: Any, clip_fps: float = CLIP_FPS) -> None:
+        if not clip_fps > 0:
+            raise RewardError(
+                f"dynamic_degree has clip_fps {clip_fps}; give the clips' frames a second."
+            )
         self.model: Any = model.eval().requires_grad_(False)
         self.device = next(model.parameters()).device
-        self.fps = fps
+        self.clip_fps = clip_fps
 
     @property
     def modules(self) -> list[nn.Module]:
         """RAFT."""
         return [self.model]
 
+    def at_rate(self, clip_fps: float) -> DynamicDegree:
+        """The same judge for clips of another rate (:meth:`rewards.base.Judge.at_rate`)."""
+        other = copy.copy(self)
+        other.clip_fps = clip_fps
+        return other
+
     @torch.no_grad()
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``, 0 or 1."""
-        frames = frames[:, :: max(1, round(self.fps / RATE))]
+        frames = frames[:, :: max(1, round(self.clip_fps / RATE))]
         speeds = self.flow(frames).square().sum(dim=2).sqrt()
         return moves(speeds, frames.shape[1], min(frames.shape[-2:]))
 
@@ -110,7 +119,7 @@ def load_dynamic_degree(
     *,
     device: str | torch.device = "cpu",
     folder: Path | None = None,
-    fps: float = RATE,
+    clip_fps: float | None = None,
 ) -> DynamicDegree:
     """Load RAFT from a file of torchvision's layout, small or large.
 
@@ -118,7 +127,7 @@ def load_dynamic_degree(
         checkpoint: such as torchvision's ``raft_large_C_T_SKHT_V2-ff5fadd5.pth``.
         device: where it runs.
         folder: what a relative path is relative to.
-        fps: frames a second of the clips.
+        clip_fps: frames a second of the clips; 8 if not given.
 
     Raises:
         RewardError: a missing, damaged or foreign file, the original ``raft-things.pth`` included.
@@ -138,4 +147,4 @@ def load_dynamic_degree(
     check_keys(expected, loaded.state, variant, loaded.path)
     state = {n: t.float() if t.is_floating_point() else t for n, t in loaded.state.items()}
     model.load_state_dict(state, assign=True)
-    return DynamicDegree(model.to(device), fps)
+    return DynamicDegree(model.to(device), CLIP_FPS if clip_fps is None else clip_fps)

@@ -6,6 +6,7 @@ Both probabilities share a denominator, so this is a difference of two logits.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,12 @@ class QwenCritic(VideoReward):
     def modules(self) -> list[nn.Module]:
         """The one model, which may be shared."""
         return [self.tower.model]
+
+    def at_rate(self, clip_fps: float) -> QwenCritic:
+        """The same judge for clips of another rate (:meth:`rewards.base.Judge.at_rate`)."""
+        other = copy.copy(self)
+        other.tower = self.tower.at_rate(clip_fps)
+        return other
 
     def ask(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Tensor:
         """Put k questions to each clip.
@@ -154,7 +161,7 @@ def load_qwen_critic(
         count: frames that the model looks at, of those it is given; ``None`` for all, or by
             ``fps``.
         fps: frames looked at a second.
-        clip_fps: frames a second that judged clips are played at.
+        clip_fps: frames a second of judged clips; matters beside ``fps`` alone.
         min_pixels: of a frame as the model sees it.
         max_pixels: of a frame as the model sees it.
 

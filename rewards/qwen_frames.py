@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.base import CLIP_FPS
 from rewards.errors import RewardError
 from rewards.json_text import json_file
 from rewards.preprocess import OPENAI_MEAN, OPENAI_STD, Passes, resized
@@ -53,7 +54,8 @@ class QwenFrames:
         count: frames taken of a clip, evenly spaced, rounded to even; ``None`` for all (or by
             ``fps``).
         fps: frames taken a second of the clip, at least 4; excludes ``count``.
-        clip_fps: frames a second that a judged clip is played at; used with ``fps``.
+        clip_fps: frames a second of the clips that are given; used with ``fps`` alone. A file's own
+            rate where clips come from files; 8, EasyAnimate's, where nobody says.
         min_pixels: a frame of fewer is enlarged (the default is that of videos).
         max_pixels: a frame of more is made smaller.
         patch_size: side of a patch, pixels.
@@ -72,7 +74,7 @@ class QwenFrames:
 
     count: int | None = None
     fps: float | None = None
-    clip_fps: float = 8.0
+    clip_fps: float = CLIP_FPS
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
     patch_size: int = 14

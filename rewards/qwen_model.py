@@ -13,9 +13,10 @@ The steps are those of transformers' processor and model, on tensors alone. The 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -97,6 +98,14 @@ class QwenTower:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    def at_rate(self, clip_fps: float) -> QwenTower:
+        """The same model for clips of another rate; itself where frames are taken by number."""
+        if self.frames.fps is None or self.frames.clip_fps == clip_fps:
+            return self
+        other = copy.copy(self)
+        other.frames = replace(self.frames, clip_fps=clip_fps)
+        return other
 
     def checkpoint_gradients(self) -> None:
         """Recompute every block of both towers in the backward pass; changes no number.

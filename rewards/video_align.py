@@ -10,6 +10,7 @@ VQ and MQ stand before the prompt in the text and attention is causal: they do n
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,12 @@ class VideoAlignReward(VideoReward):
     def modules(self) -> list[nn.Module]:
         """The model and its head."""
         return [self.tower.model, self.head]
+
+    def at_rate(self, clip_fps: float) -> VideoAlignReward:
+        """The same judge for clips of another rate (:meth:`rewards.base.Judge.at_rate`)."""
+        other = copy.copy(self)
+        other.tower = self.tower.at_rate(clip_fps)
+        return other
 
     def axes(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
         """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b, 3)`` fp32: VQ, MQ, TA."""
@@ -262,7 +269,7 @@ def load_video_align(
         base: the Qwen2-VL below; the one that the config names if not given.
         count: frames looked at, instead of the config's.
         fps: frames looked at a second, instead of the config's.
-        clip_fps: frames a second that judged clips are played at.
+        clip_fps: frames a second of judged clips; the published model looks at 2 a second.
         min_pixels: of a frame as the model sees it.
         max_pixels: of a frame as the model sees it, instead of the config's.
 

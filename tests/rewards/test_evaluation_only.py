@@ -74,7 +74,7 @@ def test_flow_is_that_of_torchvisions_raft_on_every_pair(raft_file: Path) -> Non
 
 
 def test_small_clips_are_continued_and_fast_ones_thinned(raft_file: Path) -> None:
-    judge = load_dynamic_degree(raft_file.name, folder=raft_file.parent, fps=24)
+    judge = load_dynamic_degree(raft_file.name, folder=raft_file.parent, clip_fps=24)
     with torch.no_grad():
         assert judge.flow(pan(2, 68)[:, :2]).shape == (1, 1, 2, 68, 68)
     seen: list[int] = []
