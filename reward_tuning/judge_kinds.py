@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, create_model, model_validator
 
 from reward_tuning.judge_sections import (
-    CLIP_FPS,
     OF_GENERATOR,
     ClipTowerSection,
     EachFrameSection,
@@ -187,17 +186,17 @@ class DynamicDegreeSection(FramesSection, FileSection):
     evaluation_only: ClassVar[bool] = True
 
     kind: Literal["dynamic_degree"]
-    clip_fps: float | None = CLIP_FPS
+    fps: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Frames a second of the clips; null = those of the file that is scored, 8 of "
+        "clips that are sampled",
+    )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _older_name(cls, data: Any) -> Any:
-        """Read `fps`, as recipes called it before; 8 was what nobody had to say."""
-        if isinstance(data, dict) and "fps" in data and "clip_fps" not in data:
-            fps = data["fps"]
-            data = {key: value for key, value in data.items() if key != "fps"}
-            data["clip_fps"] = None if fps == 8.0 else fps
-        return data
+    @property
+    def told_rate(self) -> float | None:
+        """`fps`."""
+        return self.fps
 
     @property
     def least_frames(self) -> int:

@@ -166,6 +166,11 @@ class FramesSection(JudgeSection):
     )
 
     @property
+    def told_rate(self) -> float | None:
+        """Frames a second of the clips, where it matters and the recipe says it."""
+        return None
+
+    @property
     def least_frames(self) -> int:
         """Frames of a clip that it needs; the judge itself refuses fewer."""
         return 1
@@ -275,13 +280,6 @@ class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
     )
 
 
-CLIP_FPS: Any = Field(
-    default=None,
-    gt=0.0,
-    description="Frames a second of the clips; null = of a file its own rate, of the generator 8",
-)
-
-
 class QwenSection(NetworkSection, TextSection):
     """A judge that looks at clips through a Qwen2-VL."""
 
@@ -292,13 +290,23 @@ class QwenSection(NetworkSection, TextSection):
     fps: float | None = Field(
         default=None, gt=0.0, description="Frames that the model looks at a second; excludes count"
     )
-    clip_fps: float | None = CLIP_FPS
+    clip_fps: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Frames a second that clips are played at; null = those of the file that is "
+        "scored, 8 of clips that are sampled",
+    )
     min_pixels: Positive | None = Field(
         default=None, description="A frame of fewer pixels is enlarged; null = as published"
     )
     max_pixels: Positive | None = Field(
         default=None, description="A frame of more pixels is made smaller; null = as published"
     )
+
+    @property
+    def told_rate(self) -> float | None:
+        """`clip_fps`."""
+        return self.clip_fps
 
 
 class RelativeSection(Section):

@@ -58,8 +58,8 @@ class FramedJudge:
         random_frames: How many of the judged frames a batch in training sees; None for all.
         grayscale: Whether it sees clips in grey.
         prompt: What it reads in place of each clip's prompt; None for the prompt.
-        clip_fps: Frames a second of the clips, of which it may see a few; None for the
-            generator's 8.
+        clip_fps: Frames a second of the clips, of which it may see a few; None for the 8 of the
+            generator.
     """
 
     reward: Reward
@@ -93,34 +93,29 @@ class FramedJudge:
 
     def _of_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """`(b,)` from the judged frames alone."""
-        if self.grayscale:
-            frames = grey(frames)
-        prompts = self.texts(prompts)
         reward = self._at_shown_rate()
         if self.soft_min is None and self.best is None:
-            return reward(frames, prompts)
+            return reward(self.shown(frames), self.texts(prompts))
         assert isinstance(reward, FrameReward)  # _loaded refuses others
-        of_frames = reward.per_frame(frames, prompts)
+        return self.over_frames(reward.per_frame(self.shown(frames), self.texts(prompts)))
+
+    def shown(self, frames: Tensor) -> Tensor:
+        """What it sees of its frames, `(b, n, 3, H, W)`: as they are, or in grey."""
+        return grey(frames) if self.grayscale else frames
+
+    def over_frames(self, scores: Tensor) -> Tensor:
+        """From scores of its frames, `(b, n)`, to the clips', `(b,)`."""
         if self.best is not None:
-            return best_mean(of_frames, self.best)
-        assert self.soft_min is not None
-        return soft_min(of_frames, self.soft_min)
-
-    def at_rate(self, clip_fps: float) -> FramedJudge:
-        """The same judge for clips of another rate, unless its recipe says the rate itself.
-
-        Args:
-            clip_fps: Frames a second of the clips that it is handed, such as a file's own rate.
-        """
-        return self if self.clip_fps is not None else replace(self, clip_fps=clip_fps)
+            return best_mean(scores, self.best)
+        return scores.mean(dim=1) if self.soft_min is None else soft_min(scores, self.soft_min)
 
     def _at_shown_rate(self) -> Reward:
         """The judge, for the rate at which the frames that it sees follow each other."""
-        shown = len(self.positions)
-        gap = (self.positions[-1] - self.positions[0]) / (shown - 1) if shown > 1 else 1.0
-        if not isinstance(self.reward, FrozenJudge) or (self.clip_fps is None and gap == 1.0):
+        gaps = len(self.positions) - 1
+        span = self.positions[-1] - self.positions[0]
+        if span == gaps or not isinstance(self.reward, FrozenJudge):
             return self.reward
-        return self.reward.at_rate((self.clip_fps or CLIP_FPS) / gap)
+        return self.reward.at_rate((self.clip_fps or CLIP_FPS) * gaps / span)
 
     def texts(self, prompts: Sequence[str]) -> list[str]:
         """What it reads of clips with these prompts."""
@@ -293,7 +288,7 @@ def _loaded(
         tuple(section.judged_frames(frames)),
         grayscale=section.grayscale,
         prompt=prompt,
-        clip_fps=getattr(section, "clip_fps", None),
+        clip_fps=section.told_rate,
     )
     if isinstance(section, EachFrameSection):
         framed = replace(framed, **_over_frames(section, reward))

@@ -181,17 +181,9 @@ class Judge(ABC):
         del prompts
         return []
 
-    def at_rate(self, clip_fps: float) -> Judge:
-        """The same judge for clips whose frames follow each other at another rate.
-
-        Args:
-            clip_fps: frames a second of the clips it is given, above 0; for every n-th frame of a
-                file, the file's rate over n.
-
-        Returns:
-            A judge on the same networks; itself where no rate matters to it.
-        """
-        del clip_fps
+    def at_rate(self, fps: float) -> Judge:
+        """The same judge for clips of ``fps`` frames a second; itself where the rate is nothing."""
+        del fps
         return self
 
     @abstractmethod

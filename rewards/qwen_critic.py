@@ -6,8 +6,8 @@ Both probabilities share a denominator, so this is a difference of two logits.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,10 @@ class QwenCritic(VideoReward):
         """The one model, which may be shared."""
         return [self.tower.model]
 
-    def at_rate(self, clip_fps: float) -> QwenCritic:
-        """The same judge for clips of another rate (:meth:`rewards.base.Judge.at_rate`)."""
-        other = copy.copy(self)
-        other.tower = self.tower.at_rate(clip_fps)
+    def at_rate(self, fps: float) -> QwenCritic:
+        """The same judge for clips of ``fps`` frames a second."""
+        other = copy(self)
+        other.tower = self.tower.at_rate(fps)
         return other
 
     def ask(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Tensor:

@@ -13,9 +13,9 @@ The steps are those of transformers' processor and model, on tensors alone. The 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -99,12 +99,10 @@ class QwenTower:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    def at_rate(self, clip_fps: float) -> QwenTower:
-        """The same model for clips of another rate; itself where frames are taken by number."""
-        if self.frames.fps is None or self.frames.clip_fps == clip_fps:
-            return self
-        other = copy.copy(self)
-        other.frames = replace(self.frames, clip_fps=clip_fps)
+    def at_rate(self, fps: float) -> QwenTower:
+        """The same model for clips of ``fps`` frames a second."""
+        other = copy(self)
+        other.frames = replace(self.frames, clip_fps=fps)
         return other
 
     def checkpoint_gradients(self) -> None:

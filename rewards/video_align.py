@@ -10,8 +10,8 @@ VQ and MQ stand before the prompt in the text and attention is causal: they do n
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,10 +86,10 @@ class VideoAlignReward(VideoReward):
         """The model and its head."""
         return [self.tower.model, self.head]
 
-    def at_rate(self, clip_fps: float) -> VideoAlignReward:
-        """The same judge for clips of another rate (:meth:`rewards.base.Judge.at_rate`)."""
-        other = copy.copy(self)
-        other.tower = self.tower.at_rate(clip_fps)
+    def at_rate(self, fps: float) -> VideoAlignReward:
+        """The same judge for clips of ``fps`` frames a second."""
+        other = copy(self)
+        other.tower = self.tower.at_rate(fps)
         return other
 
     def axes(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:

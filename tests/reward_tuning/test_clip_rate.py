@@ -68,17 +68,17 @@ def test_video_align_looks_at_the_frames_its_authors_would(
     clip = bytes_clips(1, 49, 28, 28).float() / 255
     places = authors_frames(49, rate)
     assert len(places) == expected
-    judge = framed(folder, 49).at_rate(rate)
-    torch.testing.assert_close(judge.scores(clip, PROMPTS[:1]), whole(folder, clip, places))
-    assert isinstance(judge.reward, VideoAlignReward)
-    assert judge.reward.tower.frames.clip_fps == 8.0  # the one that others hold is as it was
+    judge = framed(folder, 49).reward
+    assert isinstance(judge, VideoAlignReward)
+    found = judge.at_rate(rate)(clip, PROMPTS[:1])
+    torch.testing.assert_close(found, whole(folder, clip, places))
+    assert judge.tower.frames.clip_fps == 8.0  # the one that others hold is as it was
 
 
 @torch.no_grad()
-def test_the_recipes_rate_wins_over_a_files(folder: Path) -> None:
+def test_a_recipe_may_say_the_rate(folder: Path) -> None:
     clip = bytes_clips(1, 49, 28, 28).float() / 255
     told = framed(folder, 49, clip_fps=16.0)
-    assert told.at_rate(24.0) is told
     expected = whole(folder, clip, authors_frames(49, 16.0))
     torch.testing.assert_close(told.scores(clip, PROMPTS[:1]), expected)
 
@@ -91,15 +91,16 @@ def test_a_few_frames_of_a_clip_are_as_long_as_the_clip(folder: Path) -> None:
     places = [2 * place for place in authors_frames(25, 4.0)]
     assert len(places) == 12  # as many as of all 49 frames at 8 a second
     torch.testing.assert_close(few.scores(clip, PROMPTS[:1]), whole(folder, clip, places))
+    told = framed(folder, 49, frames=25, clip_fps=24.0)  # then 12 a second, of 2 seconds
+    places = [2 * place for place in authors_frames(25, 12.0)]
+    assert len(places) == 4
+    torch.testing.assert_close(told.scores(clip, PROMPTS[:1]), whole(folder, clip, places))
 
 
 def test_dynamic_degree_thins_clips_by_their_rate(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(build_raft("raft_small").state_dict(), tmp_path / "raft.pth")
     data = {"kind": "dynamic_degree", "checkpoint": str(tmp_path / "raft.pth")}
-    section = DynamicDegreeSection.model_validate(data)
-    (judge,) = load_judges([section], 9, CPU)
-    assert isinstance(judge, FramedJudge)
     seen: list[int] = []
 
     def flow(self: DynamicDegree, frames: Tensor) -> Tensor:
@@ -109,18 +110,21 @@ def test_dynamic_degree_thins_clips_by_their_rate(tmp_path: Path) -> None:
     clips = torch.rand(1, 9, 3, 16, 16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DynamicDegree, "flow", flow)
+        (judge,) = load_judges([DynamicDegreeSection.model_validate(data)], 9, CPU)
+        assert isinstance(judge, FramedJudge)
+        assert isinstance(judge.reward, DynamicDegree)
         for rate in (8.0, 24.0, 30.0, 60.0, 5.0):
-            judge.at_rate(rate).scores(clips, ["-"])
+            judge.reward.at_rate(rate)(clips, ["-"])
         judge.scores(clips, ["-"])
-    assert seen == [9, 3, 3, 2, 9, 9]  # every frame, or every 3rd, 4th, 8th
-
-
-def test_recipes_of_before_call_it_fps() -> None:
-    older = {"kind": "dynamic_degree", "checkpoint": "raft.pth", "fps": 24.0}
-    assert DynamicDegreeSection.model_validate(older).clip_fps == 24.0
-    assert DynamicDegreeSection.model_validate(older | {"fps": 8.0}).clip_fps is None
-    with pytest.raises(ValueError, match="Extra inputs"):
-        DynamicDegreeSection.model_validate(older | {"clip_fps": 8.0})
+        (told,) = load_judges([DynamicDegreeSection.model_validate(data | {"fps": 24.0})], 9, CPU)
+        assert isinstance(told, FramedJudge)
+        told.scores(clips, ["-"])
+        few = DynamicDegreeSection.model_validate(data | {"fps": 24.0, "frames": 5})
+        (told,) = load_judges([few], 9, CPU)
+        assert isinstance(told, FramedJudge)
+        told.scores(clips, ["-"])
+    # Every frame, or every 3rd, 4th, 8th; of 5 frames at 12 a second every 2nd.
+    assert seen == [9, 3, 3, 2, 9, 9, 3, 3]
 
 
 def test_no_rate_matters_to_a_judge_of_every_frame() -> None:
@@ -132,5 +136,5 @@ def test_no_rate_matters_to_a_judge_of_every_frame() -> None:
 
     own: Reward = bare  # type: ignore[assignment]
     clips = torch.rand(2, 5, 3, 4, 4)
-    framed = FramedJudge(own, "own", (0, 2, 4)).at_rate(24.0)
+    framed = FramedJudge(own, "own", (0, 2, 4))
     torch.testing.assert_close(framed.scores(clips, ["-"] * 2), bare(clips[:, ::2], []))
