@@ -259,8 +259,9 @@ def locate_judge_folder(value: str, folder: Path) -> str:
 
 
 def shipped_judges() -> list[str]:
-    """List the shipped judges by name: files, and folders with a config.json."""
+    """List the shipped judges by name: files, and folders with a config of their own."""
     weights = shipped_folder("rewards", "weights")
     files = weights.rglob("*.safetensors")
     places = {path.parent if (path.parent / "config.json").is_file() else path for path in files}
+    places |= {path.parent for path in weights.rglob("model_config.json")}
     return sorted(place.relative_to(weights).as_posix() for place in places)
