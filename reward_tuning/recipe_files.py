@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from base_model.errors import GeneratorError
-from base_model.shipped import WEIGHTS, resolve_checkpoint
+from base_model.shipped import WEIGHTS, resolve_checkpoint, resolve_part
 from reward_tuning.errors import TuningError
 
 FINETUNE = "finetune"  # folder of recipes of this verb
@@ -174,6 +174,20 @@ def locate_lora(value: str, folder: Path) -> str:
 def prompt_path(value: str) -> Path:
     """Return the file of a resolved prompt name."""
     return Path(value) if Path(value).is_absolute() else shipped_folder("recipes", value)
+
+
+def locate_part(part: str, value: str, folder: Path) -> str:
+    """Resolve a part of a generator (`base_model.shipped.resolve_part`).
+
+    Raises:
+        TuningError: It is not there.
+    """
+    try:
+        found = resolve_part(part, value, folder)
+    except GeneratorError as error:
+        raise TuningError(str(error)) from error
+    shipped = found == WEIGHTS / value
+    return value if shipped or isinstance(found, str) else str(found.resolve())
 
 
 def locate_generator(value: str, folder: Path) -> str:
