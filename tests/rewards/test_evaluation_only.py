@@ -78,6 +78,11 @@ def test_small_clips_are_continued_and_fast_ones_thinned(raft_file: Path) -> Non
     with torch.no_grad():
         # To the next multiple of 8, which VBench counts; what torchvision needs beyond is cut off.
         assert judge.flow(pan(2, 68)[:, :2]).shape == (1, 1, 2, 72, 72)
+    clip = pan(3, 72)[:, :2]
+    padded = torch.nn.functional.pad(2 * clip[0] - 1, (28, 28, 28, 28), mode="replicate")
+    with torch.no_grad():
+        whole = judge.model(padded[:1], padded[1:], num_flow_updates=20)[-1]
+        torch.testing.assert_close(judge.flow(clip)[0], whole[..., 28:100, 28:100])
     seen: list[int] = []
 
     def flow(frames: Tensor) -> Tensor:
