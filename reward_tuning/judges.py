@@ -12,6 +12,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 from reward_tuning.judge_kinds import LatentSection
 from reward_tuning.judge_sections import (
+    BestOverFrames,
     EachFrameSection,
     FrameRewardSection,
     FramesSection,
@@ -19,10 +20,11 @@ from reward_tuning.judge_sections import (
     RandomFrames,
     RewardSection,
     SoftMinOverFrames,
+    TextSection,
     spread,
 )
-from reward_tuning.losses import reward_loss, soft_min
-from reward_tuning.pixels import Augmentation, worst_nearby
+from reward_tuning.losses import best_mean, reward_loss, soft_min
+from reward_tuning.pixels import Augmentation, grey, worst_nearby
 from reward_tuning.shared_encoder import SharedEncoder
 from rewards import (
     FrameReward,
@@ -32,6 +34,8 @@ from rewards import (
     load_latent_reward,
     load_reward,
 )
+from rewards.base import CLIP_FPS
+from rewards.base import Judge as FrozenJudge
 from rewards.shared_towers import TowerPool, derived
 
 
@@ -50,7 +54,12 @@ class FramedJudge:
         augmentation: Of the frames it sees in training; None for none.
         flatten: Radius in pixels within which the worst score counts in training; 0 for none.
         soft_min: Sharpness of the soft minimum over frames; None for their mean.
+        best: Share of the frames, the best ones, whose mean counts; None for all.
         random_frames: How many of the judged frames a batch in training sees; None for all.
+        grayscale: Whether it sees clips in grey.
+        prompt: What it reads in place of each clip's prompt; None for the prompt.
+        clip_fps: Frames a second of the clips, of which it may see a few; None for the 8 of the
+            generator.
     """
 
     reward: Reward
@@ -63,7 +72,11 @@ class FramedJudge:
     augmentation: Augmentation | None = None
     flatten: float = 0.0
     soft_min: float | None = None
+    best: float | None = None
     random_frames: int | None = None
+    grayscale: bool = False
+    prompt: str | None = None
+    clip_fps: float | None = None
 
     def scores(self, frames: Tensor, prompts: Sequence[str], *, first: int = 0) -> Tensor:
         """Score clips.
@@ -80,10 +93,33 @@ class FramedJudge:
 
     def _of_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """`(b,)` from the judged frames alone."""
-        if self.soft_min is None:
-            return self.reward(frames, prompts)
-        assert isinstance(self.reward, FrameReward)  # _loaded refuses others
-        return soft_min(self.reward.per_frame(frames, prompts), self.soft_min)
+        reward = self._at_shown_rate()
+        if self.soft_min is None and self.best is None:
+            return reward(self.shown(frames), self.texts(prompts))
+        assert isinstance(reward, FrameReward)  # _loaded refuses others
+        return self.over_frames(reward.per_frame(self.shown(frames), self.texts(prompts)))
+
+    def shown(self, frames: Tensor) -> Tensor:
+        """What it sees of its frames, `(b, n, 3, H, W)`: as they are, or in grey."""
+        return grey(frames) if self.grayscale else frames
+
+    def over_frames(self, scores: Tensor) -> Tensor:
+        """From scores of its frames, `(b, n)`, to the clips', `(b,)`."""
+        if self.best is not None:
+            return best_mean(scores, self.best)
+        return scores.mean(dim=1) if self.soft_min is None else soft_min(scores, self.soft_min)
+
+    def _at_shown_rate(self) -> Reward:
+        """The judge, for the rate at which the frames that it sees follow each other."""
+        gaps = len(self.positions) - 1
+        span = self.positions[-1] - self.positions[0]
+        if span == gaps or not isinstance(self.reward, FrozenJudge):
+            return self.reward
+        return self.reward.at_rate((self.clip_fps or CLIP_FPS) * gaps / span)
+
+    def texts(self, prompts: Sequence[str]) -> list[str]:
+        """What it reads of clips with these prompts."""
+        return list(prompts) if self.prompt is None else [self.prompt] * len(prompts)
 
     def loss(
         self,
@@ -243,7 +279,17 @@ def _loaded(
             f"the judge {section.label} has checkpoint: generator, and the text encoder of "
             f"{options['checkpoint']} cannot be it: {error}"
         ) from error
-    framed = FramedJudge(reward, section.label, tuple(section.judged_frames(frames)))
+    prompt = section.prompt if isinstance(section, TextSection) else None
+    if prompt is not None:
+        _read_alone(reward, prompt, section.label)
+    framed = FramedJudge(
+        reward,
+        section.label,
+        tuple(section.judged_frames(frames)),
+        grayscale=section.grayscale,
+        prompt=prompt,
+        clip_fps=section.told_rate,
+    )
     if isinstance(section, EachFrameSection):
         framed = replace(framed, **_over_frames(section, reward))
     if not isinstance(section, FrameRewardSection):
@@ -262,16 +308,37 @@ def _loaded(
     )
 
 
+def _read_alone(reward: FrozenJudge, prompt: str, label: str) -> None:
+    """Let a judge read one text for every clip, so that clips need no prompts for it.
+
+    Raises:
+        TuningError: it reads no text, or not to the end of this one.
+    """
+    if not reward.reads_text:
+        raise TuningError(
+            f"the judge {label} reads no text, so its prompt {prompt!r} has no effect; remove it"
+        )
+    if reward.truncated([prompt]):
+        raise TuningError(
+            f"the judge {label} reads {reward.context_length} tokens, and its prompt is longer: "
+            f"{prompt!r}; shorten it"
+        )
+    reward.reads_text = False
+
+
 def _over_frames(section: EachFrameSection, reward: Reward) -> dict[str, Any]:
     """How the scores of frames become one of the clip."""
-    match section.over_frames:
+    over = section.over_frames
+    if isinstance(over, SoftMinOverFrames | BestOverFrames) and not isinstance(reward, FrameReward):
+        raise TuningError(
+            f"the judge {section.label} scores whole clips, so there are no frames' scores for "
+            f"over_frames: {over.kind}; remove it, or derive the class from FrameReward"
+        )
+    match over:
         case SoftMinOverFrames(sharpness=sharpness):
-            if not isinstance(reward, FrameReward):
-                raise TuningError(
-                    f"the judge {section.label} scores whole clips, so there are no frames' scores "
-                    "for over_frames: soft_min; remove it, or derive the class from FrameReward"
-                )
             return {"soft_min": sharpness}
+        case BestOverFrames(share=share):
+            return {"best": share}
         case RandomFrames(count=count):
             return {"random_frames": count}
     return {}

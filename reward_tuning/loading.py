@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,7 @@ from reward_tuning.recipe_files import (
     locate_judge,
     locate_judge_folder,
     locate_lora,
+    locate_part,
     locate_prompts,
     locate_replay,
 )
@@ -246,6 +248,9 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
 
     if is_name(section("generator").get("checkpoint")):
         yield ("generator", "checkpoint"), locate_generator
+    for part in ("transformer", "vae", "text_encoder"):
+        if is_name(section("generator").get(part)):
+            yield ("generator", part), partial(locate_part, part)
     for key in ("train", "held_out"):
         if is_name(section("prompts").get(key)):
             yield ("prompts", key), locate_prompts

@@ -59,6 +59,22 @@ def soft_min(scores: Tensor, sharpness: float) -> Tensor:
     return -(torch.logsumexp(-sharpness * scores, dim=1) - math.log(frames)) / sharpness
 
 
+def best_mean(scores: Tensor, share: float) -> Tensor:
+    """The mean of each clip's best frames: ``max(1, int(f * share))`` of them.
+
+    GenRL's `hpsv3_percentile` with a share of 0.3. The other frames get no gradient.
+
+    Args:
+        scores: `(b, f)`.
+        share: In (0, 1].
+
+    Returns:
+        `(b,)`.
+    """
+    count = max(1, int(scores.shape[1] * share))
+    return scores.topk(count, dim=1).values.mean(dim=1)
+
+
 def guidance_divisor(guidance_scale: float, negative: str) -> float:
     """What the loss is divided by, so that guidance does not set the size of the gradient.
 

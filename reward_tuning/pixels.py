@@ -61,6 +61,16 @@ class Augmentation:
         return frames
 
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""BT.601, as image libraries and GenRL turn colour into grey."""
+
+
+def grey(frames: Tensor) -> Tensor:
+    """Clips without colour, still of three channels: `(b, f, 3, H, W)` -> the same shape."""
+    weights = frames.new_tensor(LUMINANCE).view(3, 1, 1)
+    return (frames * weights).sum(dim=2, keepdim=True).repeat(1, 1, 3, 1, 1)
+
+
 def worst_nearby(score: Callable[[Tensor], Tensor], frames: Tensor, radius: float) -> Tensor:
     """Step aside to where the score is lower, so that sharp peaks of a judge do not pay.
 

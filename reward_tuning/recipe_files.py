@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from base_model.errors import GeneratorError
-from base_model.shipped import WEIGHTS, resolve_checkpoint
+from base_model.shipped import WEIGHTS, resolve_checkpoint, resolve_part
 from reward_tuning.errors import TuningError
 
 FINETUNE = "finetune"  # folder of recipes of this verb
@@ -176,6 +176,20 @@ def prompt_path(value: str) -> Path:
     return Path(value) if Path(value).is_absolute() else shipped_folder("recipes", value)
 
 
+def locate_part(part: str, value: str, folder: Path) -> str:
+    """Resolve a part of a generator (`base_model.shipped.resolve_part`).
+
+    Raises:
+        TuningError: It is not there.
+    """
+    try:
+        found = resolve_part(part, value, folder)
+    except GeneratorError as error:
+        raise TuningError(str(error)) from error
+    shipped = found == WEIGHTS / value
+    return value if shipped or isinstance(found, str) else str(found.resolve())
+
+
 def locate_generator(value: str, folder: Path) -> str:
     """Resolve a generator: shipped name, then folder relative to the recipe, then hub id.
 
@@ -259,8 +273,9 @@ def locate_judge_folder(value: str, folder: Path) -> str:
 
 
 def shipped_judges() -> list[str]:
-    """List the shipped judges by name: files, and folders with a config.json."""
+    """List the shipped judges by name: files, and folders with a config of their own."""
     weights = shipped_folder("rewards", "weights")
     files = weights.rglob("*.safetensors")
     places = {path.parent if (path.parent / "config.json").is_file() else path for path in files}
+    places |= {path.parent for path in weights.rglob("model_config.json")}
     return sorted(place.relative_to(weights).as_posix() for place in places)

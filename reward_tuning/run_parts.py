@@ -11,19 +11,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from base_model.checkpoint import local_folder
 from base_model.generator import load_generator
 from base_model.kinds import kind_of_checkpoint
 from base_model.offload import Offload
 from base_model.quantise import require as require_quantisation
 from base_model.sampling import start_step
-from base_model.shipped import resolve_checkpoint
 from base_model.sigmas import sigma_table
 from reward_tuning.cheap_steps import CheapSteps
 from reward_tuning.compilation import compiled
 from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
 from reward_tuning.first_block_cache import require_first_block_cache
+from reward_tuning.generator_parts import generator_checkpoint, generator_folder
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora_start import adapter_file, attach_adapter
 from reward_tuning.methods import make_plan
@@ -125,7 +124,7 @@ def load_parts(
         loading("clips of the replay")
         check_sources(Path(recipe.train.replay.source), sources, size)
     asked = [*stream.drawn(prompts), *held_out]
-    root = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
+    root = generator_folder(recipe.generator, text_encoder=False)
     check_conditions(
         asked,
         size,
@@ -152,7 +151,7 @@ def load_parts(
     texts = [prompt.text for prompt in asked] + [sampling.negative_prompt]
     with texts_rest.at_work():
         states = text_states(
-            recipe.generator.checkpoint,
+            generator_checkpoint(recipe.generator),
             texts,
             dtype=dtype,
             device=device,
@@ -162,7 +161,7 @@ def load_parts(
     del shared  # gone from memory, unless a training reward is it
     loading(f"generator {recipe.generator.checkpoint}")
     generator = load_generator(
-        recipe.generator.checkpoint,
+        generator_checkpoint(recipe.generator),
         dtype=dtype,
         device=device,
         text_encoder=False,
@@ -385,7 +384,7 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
 
     Generators by `checkpoint_fingerprint`, judges whole.
     """
-    root = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
+    root = generator_folder(recipe.generator, text_encoder=False)
     loading("checkpoint hashes")
     folders = [root / "transformer", root / "vae"]
     found = {"generator": "sha256:" + checkpoint_fingerprint(folders)}

@@ -42,6 +42,19 @@ class GeneratorSection(Section):
     checkpoint: FileName = Field(
         description="A shipped name (tiny), a folder, or a hub id; original or diffusers layout"
     )
+    transformer: FileName | None = Field(
+        default=None,
+        description="A transformer in place of the checkpoint's: a .safetensors file, its folder, "
+        "or a checkpoint that has one; null = the checkpoint's",
+    )
+    vae: FileName | None = Field(
+        default=None, description="A VAE in place of the checkpoint's, named likewise"
+    )
+    text_encoder: FileName | None = Field(
+        default=None,
+        description="A text encoder in place of the checkpoint's, named likewise; its tokenizer "
+        "comes with it where it has one",
+    )
     dtype: Dtype = Field(
         default="float32", description="Of the frozen weights; the adapter stays float32"
     )

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from base_model.checkpoint import load_text_encoder, local_folder
+from base_model.checkpoint import load_text_encoder
 from base_model.prompt_encoder import PromptEncoder
-from base_model.shipped import resolve_checkpoint
+from reward_tuning.generator_parts import generator_folder
 from reward_tuning.judge_sections import JudgeSection
 
 if TYPE_CHECKING:  # what runs, runs without recipes
@@ -80,4 +80,4 @@ def encoder_folder(recipe: Recipe) -> Path:
     Raises:
         GeneratorError: They are not there.
     """
-    return local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=True)
+    return generator_folder(recipe.generator, text_encoder=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from reward_tuning.judges import Judge
+from reward_tuning.judges import FramedJudge, Judge
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt
 from rewards import LatentClip
@@ -35,6 +35,8 @@ def truncation_notes(judges: Sequence[Judge], texts: Sequence[str], where: str) 
     notes = []
     texts = list(dict.fromkeys(texts))
     for judge in judges:
+        if isinstance(judge, FramedJudge) and judge.prompt is not None:
+            continue  # it reads none of them
         reward = judge.reward
         if not isinstance(reward, FrozenJudge | LatentClip) or reward.context_length is None:
             continue

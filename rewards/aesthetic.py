@@ -21,6 +21,7 @@ from rewards.clip import clip_preprocess
 from rewards.clip_tower import TowerOptions, find_architecture, load_tower
 from rewards.errors import RewardError
 from rewards.open_clip_models import Architecture, image_size
+from rewards.preprocess import Prepared, prepared
 from rewards.shared_towers import TowerPool
 
 WIDTHS = (1024, 128, 64, 16, 1)
@@ -96,6 +97,7 @@ def load_aesthetic(
     gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     tower: str | Path | None = None,
+    preprocess: Prepared = "own",
     pool: TowerPool | None = None,
 ) -> AestheticReward:
     """Load a head and the CLIP it was trained on.
@@ -108,6 +110,8 @@ def load_aesthetic(
         gradient_checkpointing: recompute each block of the tower.
         architecture: of the tower, open_clip's name, for a file that does not say.
         tower: the CLIP's checkpoint, if not the one that the head's file or record names.
+        preprocess: ``own`` as OpenAI's CLIP, ``squash`` as EasyAnimate's reward script
+            (:meth:`rewards.preprocess.Preprocess.squashed`).
         pool: where it shares what is equal with other judges.
 
     Raises:
@@ -119,6 +123,7 @@ def load_aesthetic(
     options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
     own, _ = find_architecture(tower_file, options.architecture)
     clip = load_tower(tower_file, options, clip_preprocess(image_size(own)))
+    clip.preprocess = prepared(clip.preprocess, preprocess)
     return AestheticReward(clip, load_head(head_file, own["embed_dim"], options))
 
 

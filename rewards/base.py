@@ -19,6 +19,9 @@ from rewards.shared_towers import derived
 ScoreFn = Callable[[Tensor, slice], Tensor]
 """``(images[rows], rows) -> (n,)`` scores of these rows, or ``(n, d)`` features."""
 
+CLIP_FPS = 8.0
+"""Frames a second of a clip where nobody says: those of EasyAnimateV5.1."""
+
 RANGE_TOLERANCE = 1e-4  # rounding of a decoder's clamp; a real mistake (-1..1, 0..255) is far off
 
 
@@ -177,6 +180,11 @@ class Judge(ABC):
         """Positions of the prompts that are longer than it reads (``context_length``)."""
         del prompts
         return []
+
+    def at_rate(self, fps: float) -> Judge:
+        """The same judge for clips of ``fps`` frames a second; itself where the rate is nothing."""
+        del fps
+        return self
 
     @abstractmethod
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import pickle
 import re
 import zipfile
@@ -83,7 +84,7 @@ def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:
             if place.is_file():
                 return place
     hub = HubFile.of(text)
-    if hub is None or (found := _in_hub_cache(hub)) is None:
+    if hub is None or (found := _in_package(hub) or _in_hub_cache(hub)) is None:
         raise RewardError(_missing(text, folder, hub))
     return found
 
@@ -282,6 +283,15 @@ def _holds_nan(tensor: Tensor) -> bool:
 def _some(names: Iterable[str], count: int = 3) -> str:
     names = list(names)
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _in_package(hub: HubFile) -> Path | None:
+    """A file that an installed Python package holds; the package is not imported."""
+    module = hub.published.module if hub.published is not None else None
+    spec = importlib.util.find_spec(module) if module is not None else None
+    folders = spec.submodule_search_locations if spec is not None else None
+    places = [Path(folder) / hub.file for folder in folders or ()]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _in_hub_cache(hub: HubFile) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from rewards.base import VideoReward, chunked_score
 from rewards.clip import load_clip
 from rewards.clip_tower import ClipTower
+from rewards.errors import RewardError
 from rewards.open_clip_models import Architecture
+from rewards.preprocess import Preprocess
 
 
 def consistency(features: Tensor) -> Tensor:
@@ -77,6 +80,7 @@ def load_consistency(
     gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     encoded_at_once: int | None = None,
+    preprocess: Literal["own", "vbench"] = "own",
 ) -> Consistency:
     """Load any open_clip checkpoint as a judge of consistency.
 
@@ -88,10 +92,14 @@ def load_consistency(
         gradient_checkpointing: recompute each block of the vision transformer.
         architecture: open_clip's model name or its configuration, for a file that does not say.
         encoded_at_once: frames encoded in one pass, ``None`` for all.
+        preprocess: ``own`` for the CLIP's own resize, ``vbench`` for that of VBench's figures
+            (:func:`vbench_preprocess`).
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
+    if preprocess not in ("own", "vbench"):
+        raise RewardError(f"preprocess is {preprocess!r}; allowed: own, vbench.")
     clip = load_clip(
         checkpoint,
         device=device,
@@ -100,4 +108,18 @@ def load_consistency(
         gradient_checkpointing=gradient_checkpointing,
         architecture=architecture,
     )
+    if preprocess == "vbench":
+        clip.tower.preprocess = vbench_preprocess(clip.tower.preprocess)
     return Consistency(clip.tower, encoded_at_once=encoded_at_once)
+
+
+def vbench_preprocess(own: Preprocess) -> Preprocess:
+    """VBench's ``clip_transform``: plain bicubic of float frames, no antialiasing, no clamp.
+
+    Its loader turns a clip's bytes into floats before the resize, so nothing is rounded either;
+    then the rounded centre crop.
+
+    Args:
+        own: of the CLIP; size, mean and deviation stay.
+    """
+    return Preprocess("crop", own.size, own.mean, own.std, clamped=False, antialias=False)

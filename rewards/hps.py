@@ -12,7 +12,7 @@ from rewards.checkpoint import load_checkpoint
 from rewards.clip import ClipReward, Relative, as_relative
 from rewards.clip_tower import TowerOptions, find_architecture, load_tower
 from rewards.open_clip_models import Architecture, image_size
-from rewards.preprocess import Preprocess
+from rewards.preprocess import Prepared, Preprocess, prepared
 from rewards.shared_towers import TowerPool
 
 
@@ -39,11 +39,14 @@ def load_hps(
     gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
+    preprocess: Prepared = "own",
     pool: TowerPool | None = None,
 ) -> HpsReward:
     """Load an HPS checkpoint (``{"state_dict": ...}`` with open_clip's keys, or safetensors).
 
-    The options are those of :func:`rewards.clip.load_clip`.
+    The options are those of :func:`rewards.clip.load_clip`, and ``preprocess``: ``own`` as
+    ``hpsv2.score``, ``squash`` as EasyAnimate's reward script
+    (:meth:`rewards.preprocess.Preprocess.squashed`).
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
@@ -52,4 +55,5 @@ def load_hps(
     options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
     own, _ = find_architecture(loaded, options.architecture)
     tower = load_tower(loaded, options, hps_preprocess(image_size(own)))
+    tower.preprocess = prepared(tower.preprocess, preprocess)
     return HpsReward(tower, as_relative(relative))

@@ -2,8 +2,9 @@
 
 Each frame is an image with one long text; at the text's special token a small network gives mu and
 sigma of the preference, of which mu is the score. Unbounded; published means of generators lie
-between -0.2 and 10.6. The published differentiable path resizes without a clamp; this one is PIL's
-bicubic, as the published scores are made.
+between -0.2 and 10.6. The published scores are made from images that PIL resized, in 8 bits, and so
+are these, with a straight-through gradient (without the rounding 0.02 to 0.07 off on random
+weights, with it 0.0007). The published differentiable path resizes floats without a clamp.
 """
 
 from __future__ import annotations
@@ -144,8 +145,10 @@ def load_hpsv3(
     head.load_state_dict({name: tensor.float() for name, tensor in head_state.items()})
     model = build_model(config, state, loaded.path, dtype=dtype, device=device, language_head=False)
     size = pixels or _pixels(said.get("pixels", str(PIXELS)), loaded.path)
-    frames = frames_of_folder(below.weights, {"min_pixels": size, "max_pixels": size})
-    tower = QwenTower(model, tokenizer, frames, "image")
+    frames = frames_of_folder(
+        below.weights, {"min_pixels": size, "max_pixels": size, "quantised": True, "passes": 2}
+    )
+    tower = QwenTower(model, tokenizer, frames, "image", "plain")
     if gradient_checkpointing:
         tower.checkpoint_gradients()
     return HpsV3Reward(tower, head.to(device))

@@ -51,6 +51,7 @@ KINDS = (
     "vjepa2",
     "dynamic_degree",
     "sharpness",
+    "no_cuts",
     "python",
 )
 """Kinds of judges of frames; judges of noisy latents are loaded by ``load_latent_reward``."""
@@ -79,7 +80,7 @@ def load_reward(
         kind: one of ``KINDS``.
         checkpoint: a shipped name (``tiny/hps.safetensors``), a path, a published name
             (``hps-v2.1``) or a hub id (``org/repo/file``, ``org/repo/file@revision``); ``None`` for
-            a kind without a file.
+            a kind without a file, or for the one that the kind takes by itself.
         device: where it runs.
         dtype: of the networks; scores are fp32.
         name: in metrics; the kind if not given.
@@ -105,6 +106,8 @@ def load_reward(
     known = inspect.signature(loader).parameters
     common: dict[str, Any] = {"device": torch.device(device)}
     if "checkpoint" in known:
+        if checkpoint is None and known["checkpoint"].default is not inspect.Parameter.empty:
+            checkpoint = known["checkpoint"].default
         if checkpoint is None:
             raise RewardError(f"a judge of kind {kind} is loaded from a file: give its checkpoint.")
         if sha256 is not None:
@@ -229,6 +232,10 @@ def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911, PLR0912  # o
             from rewards.sharpness import Sharpness
 
             return Sharpness
+        case "no_cuts":
+            from rewards.no_cuts import load_no_cuts
+
+            return load_no_cuts
         case "python":
             from rewards.python_file import load_python
 

@@ -26,7 +26,7 @@ from rewards.mps_network import (
     load_network,
 )
 from rewards.pickscore import pickscore_preprocess
-from rewards.preprocess import Preprocess
+from rewards.preprocess import Prepared, Preprocess, prepared
 
 CONDITIONS = {
     "overall": (
@@ -173,6 +173,7 @@ def load_mps(
     architecture: MpsArchitecture | None = None,
     condition: str = "overall",
     threshold: float = THRESHOLD,
+    preprocess: Prepared = "own",
 ) -> MpsReward:
     """Load the re-released state dict, or a small file that says what it is.
 
@@ -186,6 +187,9 @@ def load_mps(
         architecture: for a file of other sizes that does not say them; the published ones else.
         condition: a name of :data:`CONDITIONS`, or words of your own.
         threshold: see :class:`MpsReward`.
+        preprocess: ``own`` as its authors, ``squash`` as EasyAnimate's reward script
+            (:meth:`rewards.preprocess.Preprocess.squashed`), whose score is the cosine without the
+            factor ``exp(logit_scale)``.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
@@ -197,11 +201,12 @@ def load_mps(
     network = load_network(
         loaded, sizes, device=device, dtype=dtype, gradient_checkpointing=gradient_checkpointing
     )
-    preprocess = pickscore_preprocess(sizes["vision"]["image_size"])
+    own = pickscore_preprocess(sizes["vision"]["image_size"])
     if "preprocess" in loaded.metadata:
-        preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
+        own = Preprocess.from_json(loaded.metadata["preprocess"])
+    spec = prepared(own, preprocess)
     about = CONDITIONS.get(condition, condition)
-    return MpsReward(network, tokenizer, preprocess, dtype, about=about, threshold=threshold)
+    return MpsReward(network, tokenizer, spec, dtype, about=about, threshold=threshold)
 
 
 def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokenizer:

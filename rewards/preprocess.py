@@ -23,6 +23,9 @@ from rewards.errors import RewardError
 ResizeMode = Literal["letterbox", "crop", "squash"]
 CropRounding = Literal["floor", "round"]
 Kernel = Literal["bicubic", "bilinear"]
+Passes = Literal[1, 2]
+Prepared = Literal["own", "squash"]
+"""``own``: as a judge's authors prepare frames; ``squash``: :meth:`Preprocess.squashed`."""
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -47,6 +50,7 @@ class Preprocess:
             through.
         shortest: of ``crop``: the shortest side before the cut; ``size`` if ``None``.
         kernel: of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
+        antialias: ``False`` as VBench resizes for its CLIP; frames are then sampled, not averaged.
     """
 
     mode: ResizeMode
@@ -58,6 +62,7 @@ class Preprocess:
     quantised: bool = False
     shortest: int | None = None
     kernel: Kernel = "bicubic"
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in ("letterbox", "crop", "squash") or self.size < 1:
@@ -88,6 +93,17 @@ class Preprocess:
         except (TypeError, KeyError, ValueError) as error:
             raise RewardError(f"cannot read the preprocess {text!r} of a judge: {error}") from error
 
+    def squashed(self) -> Preprocess:
+        """As the reward scripts of EasyAnimate and VideoX-Fun prepare frames for every judge.
+
+        ``torchvision.transforms.Resize((size, size), BICUBIC)`` on float frames, which squeezes the
+        aspect ratio, antialiases, and neither clamps nor rounds; then the judge's own mean and
+        deviation.
+        """
+        return dataclasses.replace(
+            self, mode="squash", clamped=False, quantised=False, shortest=None, kernel="bicubic"
+        )
+
     def __call__(self, images: Tensor) -> Tensor:
         """``(n, 3, H, W)`` in [0, 1] -> ``(n, 3, size, size)`` normalised, same dtype."""
         match self.mode:
@@ -110,6 +126,7 @@ class Preprocess:
             clamped=self.clamped,
             quantised=self.quantised,
             kernel=self.kernel,
+            antialias=self.antialias,
         )
 
     def _letterbox(self, images: Tensor) -> Tensor:
@@ -138,6 +155,23 @@ class Preprocess:
         return round((length - self.size) / 2.0)
 
 
+def prepared(own: Preprocess, wanted: Prepared) -> Preprocess:
+    """What a judge's frames go through.
+
+    Args:
+        own: of the judge's file or kind.
+        wanted: by the recipe.
+
+    Raises:
+        RewardError: another word.
+    """
+    if wanted == "own":
+        return own
+    if wanted == "squash":
+        return own.squashed()
+    raise RewardError(f"preprocess is {wanted!r}; allowed: own, squash.")
+
+
 def resized(
     images: Tensor,
     height: int,
@@ -146,8 +180,10 @@ def resized(
     clamped: bool = True,
     quantised: bool = False,
     kernel: Kernel = "bicubic",
+    passes: Passes = 2,
+    antialias: bool = True,
 ) -> Tensor:
-    """Antialiased bicubic (a = -0.5) or bilinear in two 1-D passes, horizontal first, as PIL.
+    """Antialiased bicubic (a = -0.5) or bilinear, by default in two 1-D passes as PIL.
 
     Args:
         images: ``(n, c, H, W)`` in [0, 1], fp32 or fp64 (half types have no antialiased kernel on
@@ -157,14 +193,18 @@ def resized(
         clamped: clamp to [0, 1] after each pass.
         quantised: round to 8 bits after each pass, with a straight-through gradient; clamps too.
         kernel: of the resampling.
+        passes: 2 as PIL, horizontal first; 1 as torchvision resizes a tensor, which clamps and
+            rounds once, at the end.
+        antialias: ``False`` for torch's plain bicubic, whose a is -0.75.
 
     Returns:
         ``(n, c, height, width)``. A pass that would not change the size is left out.
     """
-    for size in ((images.shape[-2], width), (height, width)):
+    sizes = ((images.shape[-2], width), (height, width))
+    for size in sizes[-passes:]:
         if tuple(images.shape[-2:]) == size:
             continue
-        images = F.interpolate(images, size=size, mode=kernel, antialias=True)
+        images = F.interpolate(images, size=size, mode=kernel, antialias=antialias)
         if clamped or quantised:
             images = images.clamp(0, 1)
         if quantised:

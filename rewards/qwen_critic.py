@@ -7,6 +7,7 @@ Both probabilities share a denominator, so this is a difference of two logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class QwenCritic(VideoReward):
     def modules(self) -> list[nn.Module]:
         """The one model, which may be shared."""
         return [self.tower.model]
+
+    def at_rate(self, fps: float) -> QwenCritic:
+        """The same judge for clips of ``fps`` frames a second."""
+        other = copy(self)
+        other.tower = self.tower.at_rate(fps)
+        return other
 
     def ask(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Tensor:
         """Put k questions to each clip.
@@ -154,7 +161,7 @@ def load_qwen_critic(
         count: frames that the model looks at, of those it is given; ``None`` for all, or by
             ``fps``.
         fps: frames looked at a second.
-        clip_fps: frames a second that judged clips are played at.
+        clip_fps: frames a second of judged clips; matters beside ``fps`` alone.
         min_pixels: of a frame as the model sees it.
         max_pixels: of a frame as the model sees it.
 
@@ -165,7 +172,9 @@ def load_qwen_critic(
     found = find_folder(checkpoint, folder)
     choice = {"count": count, "fps": fps, "clip_fps": clip_fps}
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    frames = frames_of_folder(found.weights, {**choice, **pixels})
+    # In 8 bits as transformers' processors resize, which round after each pass.
+    resize = {"quantised": True, "passes": 2}
+    frames = frames_of_folder(found.weights, {**choice, **pixels, **resize})
     tokenizer = load_tokenizer(found.tokenizer)
     if model is None:
         config, state = read_config(found.weights), read_folder(found.weights)

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.base import CLIP_FPS
 from rewards.errors import RewardError
 from rewards.json_text import json_file
-from rewards.preprocess import OPENAI_MEAN, OPENAI_STD, resized
+from rewards.preprocess import OPENAI_MEAN, OPENAI_STD, Passes, resized
 
 LONGEST_RATIO = 200
 """Of two sides; Qwen2-VL refuses more."""
@@ -53,7 +54,8 @@ class QwenFrames:
         count: frames taken of a clip, evenly spaced, rounded to even; ``None`` for all (or by
             ``fps``).
         fps: frames taken a second of the clip, at least 4; excludes ``count``.
-        clip_fps: frames a second that a judged clip is played at; used with ``fps``.
+        clip_fps: frames a second of the clips that are given; used with ``fps`` alone. A file's own
+            rate where clips come from files; 8, EasyAnimate's, where nobody says.
         min_pixels: a frame of fewer is enlarged (the default is that of videos).
         max_pixels: a frame of more is made smaller.
         patch_size: side of a patch, pixels.
@@ -61,7 +63,10 @@ class QwenFrames:
         temporal_patch_size: frames a patch spans.
         mean: subtracted, per colour.
         std: divided by, per colour.
-        quantised: round to 8 bits in the resize, with a straight-through gradient.
+        quantised: round to 8 bits in the resize, with a straight-through gradient: the loaders say
+            so, for the published processors resize bytes.
+        passes: of the resize: 1 as torchvision resizes videos (``qwen-vl-utils``, VideoAlign), 2 as
+            PIL resizes images (HPSv3).
 
     Raises:
         RewardError: both ``count`` and ``fps``, or a number below 1.
@@ -69,7 +74,7 @@ class QwenFrames:
 
     count: int | None = None
     fps: float | None = None
-    clip_fps: float = 8.0
+    clip_fps: float = CLIP_FPS
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
     patch_size: int = 14
@@ -78,6 +83,7 @@ class QwenFrames:
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     quantised: bool = False
+    passes: Passes = 2
 
     def __post_init__(self) -> None:
         if self.count is not None and self.fps is not None:
@@ -152,7 +158,9 @@ class QwenFrames:
         """
         clips = clips[:, self.chosen(clips.shape[1])]
         height, width = self.size(*clips.shape[-2:])
-        images = resized(clips.flatten(0, 1), height, width, quantised=self.quantised)
+        images = resized(
+            clips.flatten(0, 1), height, width, quantised=self.quantised, passes=self.passes
+        )
         mean = images.new_tensor(self.mean).view(3, 1, 1)
         std = images.new_tensor(self.std).view(3, 1, 1)
         return self._cut(((images - mean) / std).unflatten(0, clips.shape[:2]))

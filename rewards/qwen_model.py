@@ -1,16 +1,22 @@
 """A frozen Qwen2-VL that reads clips with texts: patches in, hidden states out, differentiable.
 
-The steps are those of transformers' processor and model, on tensors alone. The places of tokens
-(M-RoPE) are computed here, by the rule that the published weights were trained with: text after a
-clip goes on behind the largest place of the clip, be it in time, height or width. transformers
-5.23 counts height and width alone, which differs for clips of more patches in time than a side.
+The steps are those of transformers' processor and model, on tensors alone. The positions of tokens
+(M-RoPE) are computed here, by one of two rules (:data:`Positions`):
+
+- ``grid``: Qwen2-VL's own, which its published weights were trained with: text after a clip goes on
+  behind the largest position of the clip, be it in time, height or width. transformers 5.23 counts
+  height and width alone, which differs for clips of more patches in time than a side.
+- ``plain``: 0, 1, 2, ... on all three axes, for clip and text alike. VideoAlign and HPSv3 pass
+  ``inputs_embeds`` without ``position_ids`` to the model of transformers 4.45.2, in training and in
+  scoring, and that is what it then takes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,6 +27,7 @@ from rewards.errors import RewardError
 from rewards.qwen_frames import QwenFrames
 
 Medium = Literal["video", "image"]
+Positions = Literal["grid", "plain"]
 
 START, END = "<|vision_start|>", "<|vision_end|>"
 PAD: dict[Medium, str] = {"video": "<|video_pad|>", "image": "<|image_pad|>"}
@@ -64,15 +71,22 @@ class QwenTower:
         tokenizer: its tokenizer.
         frames: from clips to patches.
         medium: what the clips are to the model.
+        positions: how tokens are numbered; by the weights' training, not a choice.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, frames: QwenFrames, medium: Medium = "video"
+        self,
+        model: Any,
+        tokenizer: Any,
+        frames: QwenFrames,
+        medium: Medium = "video",
+        positions: Positions = "grid",
     ) -> None:
         self.model: Any = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.frames = frames
         self.medium = medium
+        self.positions = positions
         rows = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             raise RewardError(
@@ -84,6 +98,12 @@ class QwenTower:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    def at_rate(self, fps: float) -> QwenTower:
+        """The same model for clips of ``fps`` frames a second."""
+        other = copy(self)
+        other.frames = replace(self.frames, clip_fps=fps)
+        return other
 
     def checkpoint_gradients(self) -> None:
         """Recompute every block of both towers in the backward pass; changes no number.
@@ -167,7 +187,7 @@ class QwenTower:
         """
         features, grid = self.clip_features(clips)
         pad = self.tokenizer.convert_tokens_to_ids(PAD[self.medium])
-        rows = [_pack(those, pad, grid) for those in texts]
+        rows = [_pack(those, pad, grid, self.positions) for those in texts]
         length = max(len(row.tokens) for row in rows)
         most = max(int(row.places.max()) for row in rows) + 1
         known = self.model.config.text_config.max_position_embeddings
@@ -207,19 +227,30 @@ class _Row:
         return values + [value] * (length - len(values))
 
 
-def _pack(pairs: Sequence[tuple[list[int], list[int]]], pad: int, grid: tuple[int, ...]) -> _Row:
+def _pack(
+    pairs: Sequence[tuple[list[int], list[int]]],
+    pad: int,
+    grid: tuple[int, ...],
+    positions: Positions,
+) -> _Row:
     before = pairs[0][0]
     assert all(pair[0] == before for pair in pairs), "the clip is not at one place"
     clip = [pad] * math.prod(grid)
     head = len(before) + len(clip)
     tokens, parts, ends = [*before, *clip], [0] * head, []
-    places = [rope_places(len(before), grid, head)]
+    places = [_places(positions, len(before), grid, head)]
     for part, (_, text) in enumerate(pairs, start=1):
         tokens += text
         parts += [part] * len(text)
         ends.append(len(tokens) - 1)
-        places.append(rope_places(len(before), grid, head + len(text))[:, head:])
+        places.append(_places(positions, len(before), grid, head + len(text))[:, head:])
     return _Row(tokens, parts, torch.cat(places, dim=1), ends)
+
+
+def _places(positions: Positions, start: int, grid: tuple[int, ...], length: int) -> Tensor:
+    if positions == "plain":
+        return torch.arange(length).expand(3, -1)
+    return rope_places(start, grid, length)
 
 
 def _mask(parts: Tensor, dtype: torch.dtype) -> Tensor:
@@ -235,7 +266,7 @@ def _mask(parts: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def rope_places(start: int, grid: tuple[int, ...], length: int) -> Tensor:
-    """Places in time, height and width (M-RoPE, arXiv 2409.12191) of a text with one clip in it.
+    """Grid places in time, height, width (M-RoPE, arXiv 2409.12191) of a text with one clip in it.
 
     Args:
         start: tokens before the clip.

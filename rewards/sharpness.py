@@ -20,14 +20,16 @@ def laplacian_variance(images: Tensor) -> Tensor:
     """Variance of the Laplacian of grey levels, edges mirrored (the usual measure of blur).
 
     Args:
-        images: ``(n, 3, H, W)`` in [0, 1], H and W at least 2.
+        images: ``(n, 3, H, W)`` in [0, 1]. A side of one pixel has no other to be unlike.
 
     Returns:
         ``(n,)`` in squared levels of 255: under 100 is usually called blurred.
     """
     grey = (255 * images * images.new_tensor(LUMINANCE).view(3, 1, 1)).sum(dim=1, keepdim=True)
     kernel = images.new_tensor(LAPLACIAN).view(1, 1, 3, 3)
-    edges = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="reflect"), kernel)
+    for sides, length in (((1, 1, 0, 0), grey.shape[-1]), ((0, 0, 1, 1), grey.shape[-2])):
+        grey = F.pad(grey, sides, mode="reflect" if length > 1 else "replicate")
+    edges = F.conv2d(grey, kernel)
     return edges.flatten(1).var(dim=1, unbiased=False)
 
 

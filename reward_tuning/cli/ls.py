@@ -1,29 +1,39 @@
 """`reward-tuning ls`: what comes with the package."""
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from reward_tuning.cli.output import print_json, print_table
-from reward_tuning.recipe_files import (
-    finetune_recipes,
-    shipped_folder,
-    shipped_judges,
-    shipped_recipes,
+from reward_tuning.judge_list import (
+    other_entries,
+    published_entries,
+    shipped_entries,
+    weightless_entries,
 )
+from reward_tuning.recipe_files import finetune_recipes, shipped_folder, shipped_recipes
+from reward_tuning.safetensors_header import metadata_of
 
-MOST_HEADER = 2**24  # bytes of a safetensors header that are believed
+TITLES = {
+    "recipes": "Recipes",
+    "generators": "Generators",
+    "judges": "Judges in the package",
+    "judges_without_weights": "Judges without weights, by kind",
+    "published_judges": "Published judges, by the name that a recipe may write",
+    "other_judges": "Judges on files that you name, by kind",
+    "prompts": "Prompts",
+}
 
 
 def ls(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """List the shipped recipes, generators, judges and prompt files."""
+    """List the shipped recipes, generators, judges and prompt files, and the published judges."""
     from base_model.shipped import WEIGHTS, shipped_checkpoints
 
-    found = {
+    found: dict[str, Sequence[Mapping[str, str]]] = {
         "recipes": [
             {"name": recipe.name, "about": recipe.summary, "path": str(recipe.path)}
             for recipe in [*shipped_recipes(), *finetune_recipes()]
@@ -32,11 +42,10 @@ def ls(
             {"name": name, "about": _about(WEIGHTS / name), "path": str(WEIGHTS / name)}
             for name in shipped_checkpoints()
         ],
-        "judges": [
-            {"name": name, "about": _about(judges / name), "path": str(judges / name)}
-            for judges in [shipped_folder("rewards", "weights")]
-            for name in shipped_judges()
-        ],
+        "judges": shipped_entries(),
+        "judges_without_weights": weightless_entries(),
+        "published_judges": published_entries(),
+        "other_judges": other_entries(),
         "prompts": [
             {
                 "name": name,
@@ -53,7 +62,7 @@ def ls(
     for title, entries in found.items():
         if entries:
             rows = [(entry["name"], entry["about"]) for entry in entries]
-            print_table(title.capitalize(), ("name", "what it is"), rows)
+            print_table(TITLES[title], ("name", "what it is"), rows)
     print(
         "Read a recipe: reward-tuning show NAME. Run it: reward-tuning run NAME, or reward-tuning "
         "finetune NAME for finetune/..."
@@ -68,17 +77,6 @@ def _about(path: Path) -> str:
     """Size of a checkpoint, and what its safetensors metadata says of it."""
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files) / 1e6
-    metadata = _metadata(files[0]) if files else {}
+    metadata = metadata_of(files[0]) if files else {}
     told = metadata.get("description") or metadata.get("about") or metadata.get("command") or ""
     return f"{size:.1f} MB" + (f"; {told}" if told else "")
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file: 8 bytes of length, then a JSON header."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(MOST_HEADER, path.stat().st_size):
-            return {}  # cut off or no safetensors; whoever loads it says so
-        header = json.loads(file.read(length))
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return metadata

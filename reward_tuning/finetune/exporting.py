@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base_model.checkpoint import local_folder
 from base_model.config_conversion import model_index
 from base_model.delta import OTHER_PARTS, WEIGHT_FILE
-from base_model.shipped import resolve_checkpoint
 from base_model.training.weight_file import save_reproducibly
 from reward_tuning.finetune.recipe import FinetuneRecipe
+from reward_tuning.generator_parts import generator_folder
 from reward_tuning.lora_folder import export_lora
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.whole_file import not_written, temporary_beside
@@ -41,7 +40,7 @@ def export_trained(
         return
     target = folder.root / "generator"
     temporary = temporary_beside(target)
-    base = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
+    base = generator_folder(recipe.generator, text_encoder=False)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         write_checkpoint(temporary, transformer, weights, base)

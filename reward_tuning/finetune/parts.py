@@ -8,11 +8,9 @@ from pathlib import Path
 
 import torch
 
-from base_model.checkpoint import local_folder
 from base_model.generator import Generator, load_generator
 from base_model.kinds import kind_of_checkpoint
 from base_model.quantise import require as require_quantisation
-from base_model.shipped import resolve_checkpoint
 from base_model.training.input_channels import with_input_channels
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.batches import BatchOrder, BatchSizes
@@ -26,6 +24,7 @@ from reward_tuning.finetune.sections import DropoutSection
 from reward_tuning.finetune.survey import Survey, UsableClip, survey
 from reward_tuning.finetune.trained import trained_part
 from reward_tuning.finetune.video_files import ClipInfo
+from reward_tuning.generator_parts import generator_checkpoint, generator_folder
 from reward_tuning.lora_start import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
@@ -78,7 +77,7 @@ def load_finetune_parts(
     data = recipe.data
     if recipe.generator.quantise is not None:
         require_quantisation(recipe.generator.quantise, device)
-    root = local_folder(resolve_checkpoint(recipe.generator.checkpoint), text_encoder=False)
+    root = generator_folder(recipe.generator, text_encoder=False)
     channels = recipe.generator.channels or kind_of_checkpoint(root).channels
     controls = channels in (38, 48)
     rows = read_metadata(data.metadata, data.folder)
@@ -105,11 +104,11 @@ def load_finetune_parts(
     dtype = getattr(torch, recipe.generator.dtype)
     texts = [clip.row.text for clip in found.clips] + [EMPTY]
     states = text_states(
-        recipe.generator.checkpoint, texts, dtype=dtype, device=device, progress=progress
+        generator_checkpoint(recipe.generator), texts, dtype=dtype, device=device, progress=progress
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(
-        recipe.generator.checkpoint,
+        generator_checkpoint(recipe.generator),
         dtype=dtype,
         device=device,
         text_encoder=False,

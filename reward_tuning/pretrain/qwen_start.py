@@ -97,7 +97,7 @@ def start_tower(out_dir: Path, special: Sequence[str], medium: Medium = "video")
         device=torch.device("cpu"),
         language_head=False,
     )
-    tower = QwenTower(model, tokenizer, frames_spec(), medium)
+    tower = QwenTower(model, tokenizer, frames_spec(), medium, "plain")
     model.requires_grad_(True)
     return tower
 

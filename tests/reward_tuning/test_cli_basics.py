@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from reward_tuning import __version__, cli
+from reward_tuning.judge_kinds import KINDS
 from reward_tuning.recipe_files import finetune_recipes, shipped_recipes
 from reward_tuning.yaml_text import read_yaml
+from rewards.checkpoint import shipped_names
+from rewards.published import PUBLISHED
 from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
@@ -75,13 +78,35 @@ def test_ls(run: Command) -> None:
     found = json.loads(run("ls", "--json").out)
     recipes = [*shipped_recipes(), *finetune_recipes()]
     assert [entry["name"] for entry in found["recipes"]] == [r.name for r in recipes]
-    for entries in found.values():
+    for group, entries in found.items():
+        assert entries
         for entry in entries:
             assert entry["about"]
-            assert Path(entry["path"]).exists()
             assert entry["name"] in done.out
+            if group in ("recipes", "generators", "judges", "prompts"):
+                assert Path(entry["path"]).exists()
     prompts = {entry["name"]: entry["about"] for entry in found["prompts"]}
     assert prompts["prompts/scenes-train.jsonl"] == "48 prompts"
+
+
+def test_ls_says_what_each_judge_is(run: Command) -> None:
+    found = json.loads(run("ls", "--json").out)
+    judges = {entry["name"]: entry for entry in found["judges"]}
+    assert set(judges) == set(shipped_names())
+    align = judges["tiny/video-align"]
+    assert align["kind"] == "video_align"
+    assert align["about"].startswith("video_align: VideoReward of VideoAlign")
+    assert align["command"] == "reward-tuning pretrain tiny --only video-align --seed 0"
+    kinds = {*KINDS, "tower"}
+    assert all(entry["kind"] in kinds for entry in judges.values())
+    assert "human preference; 1.9 MB" in judges["tiny/hps.safetensors"]["about"]
+    published = {entry["name"]: entry for entry in found["published_judges"]}
+    assert list(published) == [entry.name for entry in PUBLISHED]
+    assert "1.97 GB, from xswu/HPSv2" in published["hps-v2.1"]["about"]
+    weightless = [entry["name"] for entry in found["judges_without_weights"]]
+    assert weightless == ["motion_energy", "motion_flow", "flicker", "sharpness"]
+    others = [entry["name"] for entry in found["other_judges"]]
+    assert others == ["consistency", "dynamic_degree", "python"]
 
 
 def test_ls_reads_what_a_checkpoint_says_of_itself(

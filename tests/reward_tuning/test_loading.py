@@ -284,13 +284,13 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic, "
             "aesthetic_v2_5; "
             "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, flatten, "
-            "frames, gradient_checkpointing, kind, mean, name, over_frames, relative, sha256, "
-            "target, unit, weight",
+            "frames, gradient_checkpointing, grayscale, kind, mean, name, over_frames, preprocess, "
+            "prompt, relative, sha256, target, unit, weight",
         ),
         (
             "rewards.0.over_frames={kind: softmin, sharpness: 9.0}",
-            "rewards.0.over_frames.kind: got 'softmin'; allowed: mean, soft_min, random; did you "
-            "mean soft_min?",
+            "rewards.0.over_frames.kind: got 'softmin'; allowed: mean, soft_min, best, random; did "
+            "you mean soft_min?",
         ),
         (
             "evaluation.held_out_rewards.0.weight=2",

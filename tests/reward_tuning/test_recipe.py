@@ -292,12 +292,12 @@ def test_conflicts(changes: dict[str, Any], where: tuple[Any, ...], told: str) -
 
 def test_each_kind_takes_its_own_keys_and_no_others() -> None:
     own = {
-        "hps": {"architecture", "relative"},
-        "clip": {"architecture", "relative"},
-        "aesthetic": {"architecture", "tower"},
+        "hps": {"architecture", "relative", "preprocess", "prompt"},
+        "clip": {"architecture", "relative", "prompt"},
+        "aesthetic": {"architecture", "tower", "preprocess"},
         "latent": set(),
     }
-    network = {"checkpoint", "sha256", "frames", "over_frames", "chunk"}
+    network = {"checkpoint", "sha256", "frames", "over_frames", "chunk", "grayscale"}
     network |= {"dtype", "gradient_checkpointing"}
     for kind, section in KINDS.items():
         if kind not in own:
@@ -333,13 +333,14 @@ def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
         "chunk": None,
         "dtype": "float32",
         "gradient_checkpointing": False,
+        "preprocess": "own",
         "sha256": None,
     }
     with pytest.raises(ValidationError, match="weight"):
         type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})
 
 
-NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256"}
+NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256", "grayscale", "prompt"}
 NOT_IN_RECIPES = {kind: {"architecture"} for kind in ("image_reward", "mps")}
 """Sizes without a name: files of other than the published sizes say them themselves."""
 

@@ -46,6 +46,7 @@ def test_mu_is_that_of_the_authors_model_for_every_frame(tmp_path: Path) -> None
     scores = judge.per_frame(clips.float() / 255, PROMPTS)
     assert scores.dtype == torch.float32
     reference = tiny_qwen.tower("image")
+    reference.positions = "plain"
     reference.model, reference.tokenizer = built, judge.tower.tokenizer
     for row, prompt in enumerate(PROMPTS):
         text = template("hpsv3").replace("{text_prompt}", prompt)

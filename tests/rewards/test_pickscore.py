@@ -82,7 +82,7 @@ def test_score_and_pixel_gradient_equal_transformers(
     (a,) = torch.autograd.grad((score * weights).sum(), ours)
     (b,) = torch.autograd.grad((expected * weights).sum(), theirs)
     assert float((a - b).abs().max()) < 1e-6 * float(b.abs().max()) * 5
-    assert float((a - b).norm() / b.norm()) < 1e-6
+    assert float((a - b).norm() / b.norm()) < 2e-6  # 1.1e-6 on a processor with AMX
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 35), (35, 32), (32, 61)])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rewards.errors import RewardError
 from rewards.qwen_critic import ASPECTS
-from rewards.qwen_model import Medium, QwenTower, rope_places
+from rewards.qwen_model import Medium, Positions, QwenTower, rope_places
 from rewards.torchvision_import import ensure_torchvision_importable
 from tests.rewards import tiny_qwen
 from tests.rewards.tiny_qwen import bytes_clips
@@ -18,7 +18,10 @@ TEXTS = ("Is it red? Answer Yes or No.", "What moves? Say it in one word, please
 
 
 def reference_states(tower: QwenTower, clip: Tensor, text: str) -> Tensor:
-    """Last hidden states of transformers' processor and model for one clip or image in bytes."""
+    """Last hidden states of transformers' processor and model for one clip or image in bytes.
+
+    The positions are those that transformers computes, or, of a tower with plain ones, 0, 1, 2, ...
+    """
     ensure_torchvision_importable()
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
@@ -36,20 +39,25 @@ def reference_states(tower: QwenTower, clip: Tensor, text: str) -> Tensor:
         return_mm_token_type_ids=True,
         **media,
     )
+    if tower.positions == "plain":
+        length = batch["input_ids"].shape[1]
+        batch["position_ids"] = torch.arange(length).expand(3, 1, -1)
     with torch.no_grad():
         output = tower.model.model(**batch, use_cache=False)
     states: Tensor = output.last_hidden_state[0]
     return states
 
 
+@pytest.mark.parametrize("positions", ["grid", "plain"])
 @pytest.mark.parametrize(
     ("medium", "frames", "height", "width"),
     [("video", 4, 56, 56), ("video", 5, 84, 112), ("video", 2, 28, 84), ("image", 1, 56, 84)],
 )
 def test_states_are_those_of_transformers(
-    medium: Medium, frames: int, height: int, width: int
+    medium: Medium, frames: int, height: int, width: int, positions: Positions
 ) -> None:
     tower = tiny_qwen.tower(medium)
+    tower.positions = positions
     clips = bytes_clips(2, frames, height, width)
     reading = tower.read(clips.float() / 255, [TEXTS, TEXTS])
     for row, clip in enumerate(clips):

@@ -129,6 +129,7 @@ def test_scores_are_those_of_the_authors_model(layout: str, outputs: int, root: 
     got = judge.per_axis(clips.float() / 255, PROMPTS)
     inner = wrapped.base_model.model
     reference = tiny_qwen.tower()
+    reference.positions = "plain"
     reference.model, reference.tokenizer = inner, judge.tower.tokenizer
     for row, prompt in enumerate(PROMPTS):
         text = template("video_align").replace("{text_prompt}", prompt)

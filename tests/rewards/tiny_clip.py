@@ -21,6 +21,8 @@ def random_state(architecture: dict[str, Any], seed: int = 0) -> dict[str, Tenso
     """Random weights, large enough that features of two images differ clearly."""
     torch.manual_seed(seed)
     state = build_model(architecture, torch.device("cpu")).state_dict()
+    if (left := state.get("text_decoder.text_projection")) is not None:
+        torch.nn.init.normal_(left, std=0.1)  # open_clip's CoCa leaves it as it finds the memory
     return {k: v * 2 if v.ndim > 1 and "embedding" not in k else v for k, v in state.items()}
 
 
