@@ -26,6 +26,9 @@ POSE_RATIO = 1280 / 720
 INTRINSICS = (0.474812461, 0.844111024, 0.5, 0.5)
 """``fx fy cx cy`` of the published camera presets."""
 
+LARGEST = 1e6
+"""Of every number but the timestamp, which may count microseconds; rays of larger ones overflow."""
+
 ROTATION_TOLERANCE = 1e-2
 """Largest entry of ``R R^T - I`` that still passes for rounding: files print 6 to 9 digits."""
 
@@ -50,7 +53,7 @@ def read_pose_file(path: str | Path) -> Poses:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise GeneratorError(
             f"{path}: the pose file cannot be read ({error.strerror or error}). Give the path of a "
@@ -60,6 +63,11 @@ def read_pose_file(path: str | Path) -> Poses:
         raise GeneratorError(
             f"{path}: a pose file is text in UTF-8, this file is not ({error.reason} at byte "
             f"{error.start}). Give a text file with {POSE_COLUMNS} columns."
+        ) from error
+    except ValueError as error:  # a NUL character or half a letter in the name
+        raise GeneratorError(
+            f"{str(path)[:60]!a}: no file has such a name ({error}). Give the path of a text file "
+            f"with {POSE_COLUMNS} columns."
         ) from error
     words = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     if words and not _is_number(words[0][1][0]):
@@ -233,8 +241,13 @@ def _pose(words: list[str], where: str) -> NDArray[np.float64]:
     for column, word in enumerate(words, 1):
         if not _is_number(word) or not np.isfinite(float(word)):
             raise GeneratorError(
-                f"{where}, column {column}: {word!r} is not a finite number. A pose is "
+                f"{where}, column {column}: {word[:60]!r} is not a finite number. A pose is "
                 f"{POSE_COLUMNS} numbers, separated by spaces."
+            )
+        if column > 1 and abs(float(word)) > LARGEST:
+            raise GeneratorError(
+                f"{where}, column {column}: {word[:60]} is no share, rotation or place of a "
+                f"camera; the largest is {LARGEST:g}. Check the order of the columns."
             )
     row = np.array([float(word) for word in words])
     if row[1] <= 0 or row[2] <= 0:
@@ -244,7 +257,7 @@ def _pose(words: list[str], where: str) -> NDArray[np.float64]:
         )
     rotation = row[7:].reshape(3, 4)[:, :3]
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
-    if error > ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
+    if not error <= ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
         raise GeneratorError(
             f"{where}: columns 8-10, 12-14 and 16-18 are the rows of a rotation, and these are not "
             f"(R R^T is {error:.2g} off the identity, det R = {np.linalg.det(rotation):.2g}). "
@@ -254,6 +267,8 @@ def _pose(words: list[str], where: str) -> NDArray[np.float64]:
 
 
 def _is_number(word: str) -> bool:
+    if "_" in word:
+        return False  # Python's own way to write 1_000
     try:
         float(word)
     except ValueError:

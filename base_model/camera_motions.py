@@ -20,6 +20,12 @@ DISTANCE = 1.5
 ANGLE = np.pi / 3
 """How far a roll at speed 1 turns in its time, in radians."""
 
+FASTEST = 1e4
+"""Of every speed: beyond, rounding is all that is left of a roll."""
+
+LONGEST_SHOWN = 80
+"""Letters of a motion in words that an error shows."""
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -93,15 +99,15 @@ def motion_matrices(text: str, frames: int, speed: float = 1.0) -> NDArray[np.fl
             parts than frames.
     """
     parts = parse_motion(text)
-    if not (np.isfinite(speed) and speed > 0):
+    if not 0 < speed <= FASTEST:
         raise GeneratorError(
-            f"The camera motion {text!r} has speed {speed:g}; it must be above 0. "
-            "For the other way name the opposite motion; 1 is the published speed."
+            f"The camera motion {_shown(text)} has speed {speed:g}; it must be above 0, at most "
+            f"{FASTEST:g}. For the other way name the opposite motion; 1 is the published speed."
         )
     if len(parts) > frames:
         raise GeneratorError(
-            f"The camera motion {text!r} has {len(parts)} parts and the clip {frames} frames. "
-            "Give each part at least one frame."
+            f"The camera motion {_shown(text)} has {len(parts)} parts and the clip {frames} "
+            "frames. Give each part at least one frame."
         )
     last = np.eye(4)
     path = []
@@ -140,9 +146,9 @@ def _sum(part: str, text: str) -> Motion:
             words = [verb, *words]
         motion = MOTIONS.get(" ".join(words))
         if motion is None:
-            found = f"{' '.join(words)!r} is" if words else "an empty part is"
+            found = f"{_shown(' '.join(words))} is" if words else "an empty part is"
             raise GeneratorError(
-                f"The camera motion {text!r}: {found} not a motion. Allowed are "
+                f"The camera motion {_shown(text)}: {found} not a motion. Allowed are "
                 f"{', '.join(MOTIONS)}, joined by 'and' (at the same time: 'pan left and up') and "
                 "'then' (one after the other: 'pan left then zoom in')."
             )
@@ -158,3 +164,8 @@ def _matrix(motion: Motion, share: float) -> NDArray[np.float64]:
     matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     matrix[:3, 3] = share * DISTANCE * np.array(motion.move)
     return matrix
+
+
+def _shown(text: str) -> str:
+    """A text in an error, cut."""
+    return f"{text[:LONGEST_SHOWN]!r}" + ("..." if len(text) > LONGEST_SHOWN else "")

@@ -39,6 +39,12 @@ CUTOFF = 99
 RADIUS = 50
 """Half the side of a spot in a clip of 1280 x 720; it goes with the root of the area."""
 
+LARGEST = 2**31
+"""No frame and no coordinate is as large, and what is larger does not fit into 64 bits."""
+
+LONGEST_SHOWN = 60
+"""Letters of a wrong value that an error shows."""
+
 SMALLEST_SIDE = 4
 """A spot of which less than 4 x 4 pixels are inside the frame is not drawn."""
 
@@ -79,14 +85,20 @@ def read_points_file(path: str | Path) -> list[Track]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise GeneratorError(
             f"{path}: the points file cannot be read ({error.strerror or error}). Give the path of "
             "a JSON file."
         ) from error
-    except ValueError as error:  # no UTF-8, or no JSON
-        raise GeneratorError(f"{path}: the points file is no valid JSON: {error}.") from error
+    except RecursionError as error:
+        raise GeneratorError(
+            f"{path}: the points file is nested too deeply. It is a list of points, or of lists of "
+            "points."
+        ) from error
+    except ValueError as error:  # no UTF-8, no JSON, or a number of more than 4,300 digits
+        why = str(error).partition(";")[0]
+        raise GeneratorError(f"{path}: the points file is no valid JSON: {why}.") from error
     coordinates, entries = _entries(content, path)
     return [_track(entry, i, coordinates, path) for i, entry in enumerate(entries)]
 
@@ -203,7 +215,7 @@ def _entries(content: Any, path: Path) -> tuple[Coordinates, list[Any]]:
         unknown = sorted(set(content) - {"coordinates", "objects"})
         if unknown:
             raise GeneratorError(
-                f"{path}: unknown key {unknown[0]!r}; a points file has 'coordinates' and "
+                f"{path}: unknown key {_shown(unknown[0])}; a points file has 'coordinates' and "
                 "'objects'."
             )
         coordinates = content.get("coordinates", "pixel")
@@ -214,7 +226,8 @@ def _entries(content: Any, path: Path) -> tuple[Coordinates, list[Any]]:
         entries = [{"points": content}] if content else content
     if coordinates not in COORDINATES:
         raise GeneratorError(
-            f"{path}: 'coordinates' is {coordinates!r}; allowed are {' and '.join(COORDINATES)}."
+            f"{path}: 'coordinates' is {_shown(coordinates)}; allowed are "
+            f"{' and '.join(COORDINATES)}."
         )
     if not isinstance(entries, list) or not entries:
         raise GeneratorError(
@@ -226,10 +239,16 @@ def _entries(content: Any, path: Path) -> tuple[Coordinates, list[Any]]:
 
 def _track(entry: Any, index: int, coordinates: Coordinates, path: Path) -> Track:
     """One object of a file, checked."""
-    name = str(entry.get("name", index)) if isinstance(entry, dict) else str(index)
-    where = f"{path}, object {name!r}"
+    name = index
+    if isinstance(entry, dict):
+        name = entry.get("name", index)
+    if not isinstance(name, str | int):
+        raise GeneratorError(f"{path}, object {index}: 'name' is {_shown(name)}; give a text.")
+    where = f"{path}, object {_shown(str(name))}"
     if not isinstance(entry, dict) or not set(entry) <= {"name", "points"}:
-        raise GeneratorError(f"{where}: an object has 'points' and may have a 'name', got {entry}.")
+        raise GeneratorError(
+            f"{where}: an object has 'points' and may have a 'name', got {_shown(entry)}."
+        )
     points = entry.get("points")
     if not isinstance(points, list) or not points:
         raise GeneratorError(
@@ -247,18 +266,32 @@ def _track(entry: Any, index: int, coordinates: Coordinates, path: Path) -> Trac
     times = np.array([point["frame"] for point in points]) if all(timed) else None
     if times is not None and (np.diff(times) <= 0).any():
         raise GeneratorError(
-            f"{where}: the frames {times.tolist()} must increase from point to point."
+            f"{where}: the frames {_shown(times.tolist())} must increase from point to point."
         )
     places = np.array([[point["x"], point["y"]] for point in points], dtype=np.float64)
-    return Track(name, places, times, coordinates)
+    return Track(str(name), places, times, coordinates)
 
 
 def _check_point(point: Any, where: str) -> None:
     form = '{"x": ..., "y": ...} and possibly "frame"'
     if not isinstance(point, dict) or not {"x", "y"} <= set(point) <= {"x", "y", "frame"}:
-        raise GeneratorError(f"{where}: got {point!r}; a point is {form}.")
+        raise GeneratorError(f"{where}: got {_shown(point)}; a point is {form}.")
     for key, value in point.items():
         kinds = int if key == "frame" else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not np.isfinite(value):
+        number = isinstance(value, kinds) and not isinstance(value, bool)
+        if not number or not abs(value) < LARGEST:  # NaN and infinity included
             wanted = "a whole number" if key == "frame" else "a finite number"
-            raise GeneratorError(f"{where}: {key!r} is {value!r}, not {wanted}. A point is {form}.")
+            raise GeneratorError(
+                f"{where}: {key!r} is {_shown(value)}, not {wanted} below 2^31. A point is {form}."
+            )
+
+
+def _shown(value: Any) -> str:
+    """A value in an error, cut; half letters and invisible ones as escapes."""
+    try:
+        text = (
+            ascii(value) if not isinstance(value, str) or not value.isprintable() else repr(value)
+        )
+    except (ValueError, RecursionError):  # a whole number of too many digits, or deep nesting
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."

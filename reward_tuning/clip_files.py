@@ -3,20 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import (
-    MOST_TOLD,
-    REWARD_TEXT,
-    TEXT,
-    half_letter,
-    json_row,
-    misspelt,
-    text_fault,
-)
+from reward_tuning.prompts import REWARD_TEXT, TEXT
+from reward_tuning.row_files import RowKind, cleaned, half_letter, named_file, read_rows, text_fault
 
-ENDINGS = (".mp4", ".webm", ".gif", ".png", ".jpg", ".jpeg")  # what `clips.read_clip` reads
+VIDEOS = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi")
+ENDINGS = (*VIDEOS, ".gif", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILE = "file"
+PROMPTED = RowKind(
+    what="prompt file",
+    keys=(FILE, TEXT, REWARD_TEXT),
+    needed=(FILE, TEXT),
+    wanted=f'wanted: {{"{FILE}": "clip.mp4", "{TEXT}": "..."}}',
+    empty="names no clip",
+)
 ABOUT = "clips.jsonl"  # what `reward-tuning generate` writes beside its clips
 
 
@@ -78,9 +80,9 @@ def with_prompts(
     Args:
         paths: Of the clips.
         prompt: For all.
-        prompts_file: `.jsonl` with a `file` and a `prompt` a line, and a `reward_prompt` where the
-            judges shall read another text. A file is named from the prompt file's folder, or by its
-            name alone.
+        prompts_file: With a `file` and a `prompt` a row, and a `reward_prompt` where the judges
+            shall read another text, in any form of `row_files.read_rows` but `.txt`. A file is
+            named from the prompt file's folder, or by its name alone.
 
     Raises:
         TuningError: A prompt file is missing or damaged, each bad line with its number.
@@ -117,27 +119,11 @@ def read_file_prompts(path: Path) -> dict[Path | str, str]:
     Raises:
         TuningError: It cannot be read, or lines are bad, each told with its number.
     """
-    if path.suffix.lower() != ".jsonl":
-        raise TuningError(
-            f"prompt file {path}: a .jsonl file is wanted, with "
-            f'{{"{FILE}": "clip.mp4", "{TEXT}": "..."}} a line'
-        )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TuningError(f"prompt file {path}: cannot be read ({error})") from error
-    rows = [(number, _row(line)) for number, line in enumerate(lines, 1) if line.strip()]
-    bad = [f"  line {number}: {row}" for number, row in rows if isinstance(row, str)]
-    if bad:
-        more = [f"  and {len(bad) - MOST_TOLD} more"] if len(bad) > MOST_TOLD else []
-        raise TuningError("\n".join([f"prompt file {path}:", *bad[:MOST_TOLD], *more]))
     found: dict[Path | str, str] = {}
     names: dict[str, set[str]] = {}
-    for _, row in rows:
-        assert not isinstance(row, str)
-        name, text = row
-        found[(path.parent / Path(name).expanduser()).resolve()] = text
-        names.setdefault(Path(name).name, set()).add(text)
+    for file, text in read_rows(path, PROMPTED, lambda row: _row(row.values, path.parent)):
+        found[file.resolve()] = text
+        names.setdefault(file.name, set()).add(text)
     return found | {name: texts.pop() for name, texts in names.items() if len(texts) == 1}
 
 
@@ -147,26 +133,21 @@ def _of(path: Path, prompts: Mapping[Path | str, str]) -> str | None:
 
 def _note(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8-sig").strip() or None
+        text = cleaned(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise TuningError(f"prompt {path}: cannot be read as UTF-8 text ({error})") from error
+    if text and (wrong := text_fault(TEXT, text)):
+        raise TuningError(f"prompt {path}: {wrong}")
+    return text or None
 
 
-def _row(line: str) -> tuple[str, str] | str:
-    """File and text of a line, or what is wrong with it."""
-    try:
-        row = json_row(line)
-    except TuningError as error:
-        return str(error)
-    if not isinstance(row, dict):
-        return f'got {line.strip()[:60]}; wanted: {{"{FILE}": "clip.mp4", "{TEXT}": "..."}}'
-    wrong = misspelt(row)
-    if wrong is not None:
-        return wrong
-    for key in (FILE, TEXT, *([REWARD_TEXT] if REWARD_TEXT in row else [])):
-        value = row.get(key)
-        if key not in row:
-            return f"the key `{key}` is missing"
-        if wrong := text_fault(key, value):
-            return wrong
-    return str(row[FILE]), str(row.get(REWARD_TEXT, row[TEXT])).strip()
+def _row(row: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
+    """File and text of a row.
+
+    Raises:
+        TuningError: What is wrong with it.
+    """
+    for key in (FILE, TEXT, REWARD_TEXT):
+        if key in row and (wrong := text_fault(key, row[key])):
+            raise TuningError(wrong)
+    return named_file(FILE, row[FILE], folder), cleaned(row.get(REWARD_TEXT, row[TEXT]))

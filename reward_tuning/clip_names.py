@@ -50,8 +50,18 @@ def preview_path(clip: Path, name: str) -> Path:
     return clip.with_name(f"{clip.stem}.{name}{clip.suffix}")
 
 
-def refuse_existing(paths: Iterable[Path]) -> None:
+def refuse_existing(
+    paths: Iterable[Path],
+    *,
+    told: str = "--output: {} exists",
+    advice: str = "give another --output, or --overwrite",
+) -> None:
     """Refuse to write where something is.
+
+    Args:
+        paths: Everything that would be written.
+        told: What the message begins with, and where it names the file.
+        advice: What it ends with.
 
     Raises:
         TuningError: Names the first such file.
@@ -59,7 +69,4 @@ def refuse_existing(paths: Iterable[Path]) -> None:
     there = [path for path in paths if path.exists()]
     if there:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise TuningError(
-            f"--output: {there[0]} exists{more} and is not overwritten; give another --output, or "
-            "--overwrite"
-        )
+        raise TuningError(f"{told.format(there[0])}{more} and is not overwritten; {advice}")

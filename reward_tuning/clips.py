@@ -1,8 +1,8 @@
-"""Clips as files: mp4, gif and pictures, read and written; two clips side by side."""
+"""Clips as files: videos, gifs and pictures, read and written; two clips side by side."""
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reward_tuning.animations import ANIMATED, animation_frames, is_animation, look_at_animation
 from reward_tuning.errors import TuningError
+from reward_tuning.gif_file import gif_bytes
 from reward_tuning.mp4_file import write_mp4
+from reward_tuning.pictures import PICTURES, as_tensor, read_picture
+from reward_tuning.section_types import file_name_fault
+from reward_tuning.video_frames import ClipFacts, look_at_video, video_frames
 
 FPS = 8  # of EasyAnimateV5.1's clips
 ENDINGS = (".mp4", ".gif", ".png")
-VIDEOS = (".mp4", ".webm")  # read through ffmpeg
-UNREADABLE = (OSError, ValueError, RuntimeError, StopIteration, SyntaxError, EOFError)
-"""What ffmpeg and Pillow raise on files that are damaged or something else."""
-
 
 Wanted = Callable[[int], Iterable[int]]
 
 
-def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int = 1) -> None:
+def write_clip(frames: Tensor, path: str | Path, *, fps: float = FPS, enlarge: int = 1) -> None:
     """Write a clip; the file appears whole or not at all.
 
     Args:
         frames: `(f, 3, H, W)` in [0, 1].
         path: Ends in .mp4 (H.264), .gif (endless loop) or .png (the frames in a row).
-        fps: Frames a second; a gif counts in hundredths of a second.
+        fps: Frames a second; a gif plays at most 50, and counts in hundredths of a second.
         enlarge: Whole factor by which each pixel is repeated, to see small clips.
 
     Raises:
@@ -54,39 +55,86 @@ def write_clip(frames: Tensor, path: str | Path, *, fps: int = FPS, enlarge: int
         _atomically(path, lambda part: part.write_bytes(content))
 
 
-def read_clip(path: str | Path, wanted: Wanted | None = None, *, most: int | None = None) -> Tensor:
+def look_at_clip(path: str | Path) -> ClipFacts:
+    """Count a clip's frames, by decoding it once, and read its size and its rate.
+
+    Args:
+        path: A video, an animated gif, webp or png, or a picture, which is a clip of one frame. By
+            its ending; what ends in nothing known is a video.
+
+    Raises:
+        TuningError: The file is missing, is none of these, or is cut short or damaged: with how
+            many frames of it can be decoded.
+    """
+    path = _there(path)
+    if _animated(path):
+        return look_at_animation(path)
+    if path.suffix.lower() in PICTURES:
+        _, height, width = read_picture(path).shape
+        return ClipFacts(1, height, width, None)
+    return look_at_video(path)
+
+
+def clip_frames(path: str | Path, positions: Sequence[int]) -> Iterator[Tensor]:
+    """Decode frames of a clip, one in memory at a time.
+
+    Args:
+        path: A file that `look_at_clip` has found whole.
+        positions: Of the frames, increasing; not empty.
+
+    Yields:
+        `(3, H, W)` float32 in [0, 1], each of them: as stored, whatever their times; of an
+        animation each picture as often as its duration says. Transparency is dropped, and a photo
+        or video is turned as its camera says.
+
+    Raises:
+        TuningError: The file cannot be read, or is not what it was when it was looked at.
+    """
+    path = _there(path)
+    if _animated(path):
+        frames: Iterator[Any] = animation_frames(path, positions)
+    elif path.suffix.lower() in PICTURES:
+        yield read_picture(path)
+        return
+    else:
+        frames = video_frames(path, positions)
+    for frame in frames:
+        yield as_tensor(frame)
+
+
+def clip_windows(
+    path: str | Path, positions: Sequence[int], most: int
+) -> Generator[Tensor, None, None]:
+    """Decode frames of a clip, `most` in memory at a time: `(n, 3, H, W)`, n up to `most`.
+
+    Raises:
+        TuningError: As `clip_frames`.
+    """
+    frames = clip_frames(path, positions)
+    while window := list(islice(frames, most)):
+        yield torch.stack(window)
+
+
+def read_clip(path: str | Path, wanted: Wanted | None = None) -> Tensor:
     """Read a clip.
 
     Args:
-        path: An mp4, webm or gif file; a png or jpg file is a clip of one frame. Transparency is
-            dropped, and a photo is turned as its camera says.
-        wanted: From the number of frames to the positions that are kept; None for all. The file is
-            then decoded twice, so that no others are held in memory.
-        most: Read no more frames than these; None for all.
+        path: As for `look_at_clip`.
+        wanted: From the number of frames to the positions that are kept; None for all. No others
+            are held in memory.
 
     Returns:
-        `(f, 3, H, W)` float32 in [0, 1].
+        `(f, 3, H, W)` float32 in [0, 1]; see `clip_frames`.
 
     Raises:
-        TuningError: The file is missing or is no video.
+        TuningError: As `look_at_clip`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise TuningError(f"clip {path}: no such file")
-    if path.suffix.lower() in VIDEOS:
-        options: dict[str, Any] = {"plugin": "FFMPEG"}
-    else:
-        options = {"plugin": "pillow", "mode": "RGB", "rotate": True}
-    try:
-        kept = None
-        if wanted is not None:
-            kept = set(wanted(sum(1 for _ in iio.imiter(path, **options))))
-        numbered = enumerate(itertools.islice(iio.imiter(path, **options), most))
-        video = np.stack([frame for i, frame in numbered if kept is None or i in kept])
-    except UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TuningError(f"clip {path}: not a video that can be read ({reason})") from error
-    return torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255
+    facts = look_at_clip(path)
+    chosen = range(facts.frames) if wanted is None else sorted(set(wanted(facts.frames)))
+    clip = torch.empty(len(chosen), 3, facts.height, facts.width)
+    for place, frame in enumerate(clip_frames(path, chosen)):
+        clip[place] = frame
+    return clip
 
 
 def side_by_side(before: Tensor, after: Tensor, gap: int = 4) -> Tensor:
@@ -131,16 +179,26 @@ def _bytes(frames: Tensor, enlarge: int) -> "np.ndarray[Any, np.dtype[np.uint8]]
     return video
 
 
-def _picture_bytes(video: "np.ndarray[Any, np.dtype[np.uint8]]", ending: str, fps: int) -> bytes:
+def _picture_bytes(video: "np.ndarray[Any, np.dtype[np.uint8]]", ending: str, fps: float) -> bytes:
     """A gif or png in memory: imageio's writer of files does not end well on a full disk."""
-    content: bytes
-    if ending == ".png":
-        strip = video.transpose(1, 0, 2, 3).reshape(video.shape[1], -1, 3)
-        content = iio.imwrite("<bytes>", strip, extension=".png")
-    else:
-        duration = 1000 / fps
-        content = iio.imwrite("<bytes>", video, extension=".gif", duration=duration, loop=0)
+    if ending == ".gif":
+        return gif_bytes(video, fps)
+    strip = video.transpose(1, 0, 2, 3).reshape(video.shape[1], -1, 3)
+    content: bytes = iio.imwrite("<bytes>", strip, extension=".png")
     return content
+
+
+def _there(path: str | Path) -> Path:
+    if fault := file_name_fault(str(path)):
+        raise TuningError(f"clip {str(path)[:60]!a}: {fault}")
+    path = Path(path)
+    if not path.is_file():
+        raise TuningError(f"clip {path}: no such file")
+    return path
+
+
+def _animated(path: Path) -> bool:
+    return path.suffix.lower() in ANIMATED and is_animation(path)
 
 
 def _atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -139,7 +139,7 @@ def resolved(values: Mapping[str, Any], folder: Path) -> ConditionFiles:
 
     def place(value: str | Path) -> str:
         if fault := file_name_fault(str(value)):
-            raise TuningError(f"{str(value)[:60]!r}: {fault}")
+            raise TuningError(f"{str(value)[:60]!a}: {fault}")
         return str((folder / Path(value).expanduser()).resolve())
 
     found: dict[str, Any] = {}

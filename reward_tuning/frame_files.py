@@ -7,18 +7,18 @@ around the middle. That is how the generator's training clips are made.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from reward_tuning.clips import read_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.pictures import PICTURES, read_alpha, read_picture
 
 GENERATE_FROM = 240 / 255
 """Grey level of a mask file from which a pixel is generated, as in the published script."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def fitted(frames: Tensor, height: int, width: int) -> Tensor:
@@ -40,29 +40,6 @@ def fitted(frames: Tensor, height: int, width: int) -> Tensor:
     scaled = F.interpolate(frames, covering, mode="bicubic", antialias=True, align_corners=False)
     top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
     return scaled[:, :, top : top + height, left : left + width].clamp(0, 1)
-
-
-def read_picture(path: str | Path) -> Tensor:
-    """Read a picture, turned as its camera says: `(3, H, W)` float32 in [0, 1].
-
-    Raises:
-        TuningError: The file is missing or is no picture.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    path = Path(path)
-    if not path.is_file():
-        raise TuningError(f"picture {path}: no such file")
-    try:
-        with Image.open(path) as opened:
-            levels = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise TuningError(
-            f"picture {path}: not a picture that can be read ({error}); give a "
-            f"{', '.join(PICTURES)} file"
-        ) from error
-    return torch.from_numpy(levels).permute(2, 0, 1).float() / 255
 
 
 def read_frames(path: str | Path, frames: int, what: str) -> Tensor:
@@ -89,14 +66,24 @@ def read_frames(path: str | Path, frames: int, what: str) -> Tensor:
     return clip
 
 
-def read_mask(path: str | Path, frames: int, size: tuple[int, int], video: str | Path) -> Tensor:
+def read_mask(
+    path: str | Path,
+    frames: int,
+    size: tuple[int, int],
+    video: str | Path,
+    say: Callable[[str], object] = str,
+) -> Tensor:
     """Read a mask: a picture for every frame, or a clip.
+
+    Of a picture whose colours are all alike and whose alpha channel is not, the alpha channel is
+    the mask: opaque is white.
 
     Args:
         path: White where the video shall be made anew, black where it is kept.
         frames: Of the clip.
         size: Height and width of the video's own frames.
         video: Its file, for the error.
+        say: Called with what a person should know of how the file was read.
 
     Returns:
         `(frames, 1, H, W)`, or `(1, 1, H, W)` for a picture: grey levels in [0, 1]. What
@@ -107,16 +94,47 @@ def read_mask(path: str | Path, frames: int, size: tuple[int, int], video: str |
             video.
     """
     if Path(path).suffix.lower() in PICTURES:
-        levels = read_picture(path)[None]
+        levels = _mask_picture(path, say)
     else:
-        levels = read_frames(path, frames, "mask")
+        levels = read_frames(path, frames, "mask").mean(dim=1, keepdim=True)
     if tuple(levels.shape[2:]) != size:
         (height, width), (h, w) = levels.shape[2:], size
         raise TuningError(
             f"mask {path}: {height} x {width} (height x width), its video {video} {h} x {w}; a "
             "mask must have its video's size, for both are scaled and cut alike"
         )
-    return levels.mean(dim=1, keepdim=True)
+    if not binary_mask(levels).any():
+        say(
+            f"warning: mask {path}: its brightest level is {float(levels.max()) * 255:.0f} of 255 "
+            f"and white begins at {GENERATE_FROM * 255:.0f}, so nothing is made anew"
+        )
+    return levels
+
+
+def _mask_picture(path: str | Path, say: Callable[[str], object]) -> Tensor:
+    """`(1, 1, H, W)`, of the colours or the alpha channel."""
+    colours, alpha = read_picture(path), read_alpha(path)
+    levels = colours.mean(dim=0)[None, None]
+    if alpha is None or _even(alpha):
+        return levels
+    if not _even(colours):
+        say(
+            f"mask {path}: its colours are the mask and its alpha channel is not; for the alpha "
+            "channel, save the picture in one colour"
+        )
+        return levels
+    shown = " ".join(f"{float(level) * 255:.0f}" for level in colours[:, 0, 0])
+    say(
+        f"mask {path}: its colour is {shown} everywhere, so its alpha channel is the mask: opaque "
+        "is white, made anew"
+    )
+    return alpha[None, None]
+
+
+def _even(levels: Tensor) -> bool:
+    """Whether each channel `(..., H, W)` is one level."""
+    low, high = levels.flatten(-2).aminmax(dim=-1)
+    return bool((low == high).all())
 
 
 def binary_mask(levels: Tensor) -> Tensor:

@@ -93,7 +93,10 @@ class FramedJudge:
 
     def _of_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """`(b,)` from the judged frames alone."""
-        reward = self._at_shown_rate()
+        return self.by(self._at_shown_rate(), frames, prompts)
+
+    def by(self, reward: Reward, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score clips of judged frames alone, `(b, n, 3, H, W)`, by its reward at some rate."""
         if self.soft_min is None and self.best is None:
             return reward(self.shown(frames), self.texts(prompts))
         assert isinstance(reward, FrameReward)  # _loaded refuses others

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from reward_tuning.errors import TuningError
 from reward_tuning.judge_kinds import FOLDER_KEYS
 from reward_tuning.judge_sections import FILE_KEYS, OF_GENERATOR
-from reward_tuning.mistakes import Mistake, dotted, mistakes_of, shown
+from reward_tuning.mistakes import Mistake, cut, dotted, mistakes_of, shown
 from reward_tuning.recipe import Conflict, Recipe, conflicts
 from reward_tuning.recipe_files import (
     find_recipe,
@@ -52,6 +52,11 @@ class Schema(Generic[AnyRecipe]):
     mark: str
 
 
+LONGEST_LINE, LONGEST_LIST, LEAST_LINE = 600, 1800, 120
+"""Letters of one mistake that is told, of all of them, and of one among many."""
+LARGEST = 2**63 - 1
+"""Of a whole number: nothing that a recipe counts is larger, and larger ones fit no float."""
+MOST_DIGITS = 9  # of a place in a list
 VERB_OF_MARK = {"rewards": "run", "data": "finetune"}
 
 
@@ -105,6 +110,9 @@ def load_as(
             )
     mistakes: list[Mistake] = []
     overridden = set(_apply(data, overrides, mistakes))
+    if large := list(_too_large(data)):
+        mistakes += large
+        raise TuningError(_told(path, mistakes))  # no section can be compared with such numbers
     named = list(schema.names(data)) if check_files else []
     missing = _resolve(data, named, path.parent.resolve(), overridden) if check_files else []
     recipe, wrong = _validate(schema, data)
@@ -135,11 +143,16 @@ def parse_override(text: str) -> tuple[KeyPath, Any]:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise TuningError(f"override {text!r}: want key.sub=value, such as train.steps=6")
+        raise TuningError(f"override {shown(text)}: want key.sub=value, such as train.steps=6")
     try:
-        return tuple(int(part) if part.isdecimal() else part for part in parts), read_yaml(value)
+        return tuple(map(_part, parts)), read_yaml(value)
     except TuningError as error:
-        raise TuningError(f"override {text!r}: {error}") from error
+        raise TuningError(f"override {shown(text)}: {error}") from error
+
+
+def _part(text: str) -> str | int:
+    """A part of a key: a place in a list where it is a number that a list could have."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else text
 
 
 def _apply(
@@ -180,6 +193,20 @@ def _set(data: Any, path: KeyPath, value: Any) -> str | None:
             return f"{where} is {shown(data)}, which has no keys"
         data = data[part]
     raise AssertionError("a path is never empty")
+
+
+def _too_large(data: dict[str, Any]) -> Iterator[Mistake]:
+    """List the whole numbers of more than 64 bits."""
+    found: list[tuple[KeyPath, Any]] = [((), data)]
+    seen = set()  # an anchor of YAML may hold itself
+    while found:
+        path, value = found.pop(0)
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            found += [((*path, key), part) for key, part in parts]
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            yield Mistake(path, f"got {shown(value)}; a whole number has at most 64 bits")
 
 
 def _validate(
@@ -282,7 +309,12 @@ def is_name(value: Any) -> bool:
 
 def _told(path: Path, mistakes: Sequence[Mistake]) -> str:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return "\n".join([f"{count} in {path}", *(f"  {mistake}" for mistake in mistakes)])
+    lines = [cut(f"  {mistake}", LONGEST_LINE) for mistake in mistakes]
+    if sum(map(len, lines)) > LONGEST_LIST:
+        lines = [cut(line, max(LEAST_LINE, LONGEST_LIST // len(lines))) for line in lines]
+    most = len(lines) if len(lines) * LEAST_LINE <= LONGEST_LIST else LONGEST_LIST // LEAST_LINE
+    more = [f"  and {len(lines) - most} more"] if most < len(lines) else []
+    return "\n".join([f"{count} in {path}", *lines[:most], *more])
 
 
 RUN = Schema(Recipe, conflicts, _names, "run", "rewards")

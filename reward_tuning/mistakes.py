@@ -22,6 +22,7 @@ _WANTED = {
     "model_type": "a section with keys is wanted",
     "model_attributes_type": "a section with keys is wanted",
     "finite_number": "a finite number is wanted",
+    "string_unicode": "half a letter (a lone surrogate) is in it; give the text as UTF-8",
 }
 Path = tuple[str | int, ...]
 
@@ -38,8 +39,13 @@ class Mistake:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """Write a path as the command line takes it: `rewards.0.weight`."""
-    return ".".join(map(str, path)) or "the recipe"
+    """Write a path as the command line takes it: `rewards.0.weight`; a part that is long, cut."""
+    return ".".join(cut(str(part)) for part in path) or "the recipe"
+
+
+def cut(text: str, limit: int = 60) -> str:
+    """A text of at most so many letters."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def shown(value: Any, limit: int = 60) -> str:
@@ -47,8 +53,7 @@ def shown(value: Any, limit: int = 60) -> str:
     text = (
         "null" if value is None else f"{value}".lower() if value is True or value is False else ""
     )
-    text = text or repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return cut(text or repr(value), limit)
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:

@@ -20,7 +20,8 @@ from base_model.trajectory import heat_maps, read_points_file
 from reward_tuning.clips import read_clip
 from reward_tuning.condition_files import ConditionFiles, is_pose_file
 from reward_tuning.errors import TuningError
-from reward_tuning.frame_files import binary_mask, fitted, read_frames, read_mask, read_picture
+from reward_tuning.frame_files import binary_mask, fitted, read_frames, read_mask
+from reward_tuning.pictures import read_picture
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class AskedCondition:
         inputs: Of one clip, on the CPU.
         heat_maps: `(f, H, W)` uint8, of the trajectory.
         poses: `(f, 19)`, of the camera.
+        notes: What a person should know of how files were read.
     """
 
     inputs: ConditionInputs
     heat_maps: NDArray[np.uint8] | None = None
     poses: Poses | None = None
+    notes: tuple[str, ...] = ()
 
 
 def check_kind(files: ConditionFiles, kind: Kind) -> None:
@@ -66,7 +69,7 @@ def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> AskedCo
     def picture(path: str | None) -> Tensor | None:
         return None if path is None else fitted(read_picture(path)[None], height, width)
 
-    video, mask = _video(files, size)
+    video, mask, notes = _video(files, size)
     control, heat_maps = _control(files, size)
     poses, rays = _camera(files, size)
     inputs = ConditionInputs(
@@ -79,13 +82,13 @@ def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> AskedCo
         camera=rays,
         frames=frames,
     )
-    return AskedCondition(inputs, heat_maps, poses)
+    return AskedCondition(inputs, heat_maps, poses, notes)
 
 
 def _video(
     files: ConditionFiles, size: tuple[int, int, int]
-) -> tuple[Tensor | None, Tensor | None]:
-    """`(1, f, 3, H, W)` and its mask."""
+) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
+    """`(1, f, 3, H, W)`, its mask, and what is to be said of them."""
     frames, height, width = size
     if files.extend is not None:
         known = read_clip(files.extend, lambda count: range(min(count, frames)))
@@ -97,15 +100,16 @@ def _video(
                 if frames > 1
                 else f"extend {files.extend}: a clip of 1 frame is no longer than its beginning"
             )
-        return prolonged(fitted(known[:keep], height, width)[None], frames)
+        return *prolonged(fitted(known[:keep], height, width)[None], frames), ()
     if files.video is None:
-        return None, None
+        return None, None, ()
     clip = read_frames(files.video, frames, "video")
     video = fitted(clip, height, width)[None]
     if files.mask is None:
-        return video, None
-    levels = read_mask(files.mask, frames, tuple(clip.shape[2:]), files.video)  # type: ignore[arg-type]
-    return video, binary_mask(fitted(levels, height, width))[None]
+        return video, None, ()
+    said: list[str] = []
+    mask = read_mask(files.mask, frames, (clip.shape[2], clip.shape[3]), files.video, said.append)
+    return video, binary_mask(fitted(mask, height, width))[None], tuple(said)
 
 
 def _control(

@@ -128,14 +128,14 @@ def locate_prompts(value: str, folder: Path) -> str:
             for path in shipped.rglob(f"*.{ending}")
         )
         raise TuningError(
-            f"no such prompt file: neither shipped ({', '.join(names)}) nor at "
-            f"{(folder / Path(value).expanduser()).resolve()}"
+            f"no such prompt file: neither at {(folder / Path(value).expanduser()).resolve()} nor "
+            f"shipped ({', '.join(names)})"
         )
     return place
 
 
 def locate_replay(value: str, folder: Path) -> str:
-    """Resolve the clips of a replay: `base`, or a .jsonl file relative to the recipe.
+    """Resolve the clips of a replay: `base`, or a file of rows relative to the recipe.
 
     Raises:
         TuningError: It is neither.
@@ -143,10 +143,12 @@ def locate_replay(value: str, folder: Path) -> str:
     if value == "base":
         return value
     path = (folder / Path(value).expanduser()).resolve()
-    if path.suffix.lower() != ".jsonl" or not path.is_file():
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".json", ".csv", ".tsv") or (
+        not path.is_file()
+    ):
         raise TuningError(
-            f"allowed: base, or a .jsonl file of clips; there is none at {path}. Write one with "
-            '{"prompt": "...", "video": "clip.mp4"} a line'
+            f"allowed: base, or a .jsonl, .json or .csv file of clips; there is none at {path}. "
+            'Write one with {"prompt": "...", "video": "clip.mp4"} a line'
         )
     return str(path)
 
@@ -232,10 +234,10 @@ def locate_judge(value: str, folder: Path) -> str:
     if published(value.partition("@")[0]) is not None or _HUB_FILE.fullmatch(value):
         return value
     raise TuningError(
-        f"no such judge: neither shipped ({', '.join(shipped_judges()) or 'none'}), nor at "
-        f"{(folder / Path(value).expanduser()).resolve()}, nor published "
-        f"({', '.join(entry.name for entry in PUBLISHED)}), nor a file on the hub "
-        "(owner/name/file, or owner/name/file@revision)"
+        f"no such judge: neither at {(folder / Path(value).expanduser()).resolve()}, nor a file on "
+        "the hub (owner/name/file, or owner/name/file@revision), nor shipped "
+        f"({', '.join(shipped_judges()) or 'none'}), nor published "
+        f"({', '.join(entry.name for entry in PUBLISHED)})"
     )
 
 
@@ -267,8 +269,8 @@ def locate_judge_folder(value: str, folder: Path) -> str:
     if published(value) is not None or _HUB_REPOSITORY.fullmatch(value):
         return value
     raise TuningError(
-        f"no such folder: neither shipped ({', '.join(shipped_judges()) or 'none'}), nor at "
-        f"{(folder / Path(value).expanduser()).resolve()}, nor published, nor a hub id (owner/name)"
+        f"no such folder: neither at {(folder / Path(value).expanduser()).resolve()}, nor a hub id "
+        f"(owner/name), nor published, nor shipped ({', '.join(shipped_judges()) or 'none'})"
     )
 
 

@@ -22,15 +22,23 @@ from base_model.tiny.measure_modes import (
     ask_variation,
 )
 from base_model.tiny.scenes import FPS, Split, scenes
+from reward_tuning.clip_names import refuse_existing
 from reward_tuning.clips import write_clip
 from reward_tuning.errors import TuningError
 from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
 
 PROMPTS = "prompts.jsonl"
+ADVICE = "choose another folder, or give --overwrite"
 
 
 def write_rendered_prompts(
-    folder: Path, mode: str, count: int, *, split: Split = "train", seed: int = 0
+    folder: Path,
+    mode: str,
+    count: int,
+    *,
+    split: Split = "train",
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Path:
     """Render what prompts of one mode ask for.
 
@@ -40,18 +48,20 @@ def write_rendered_prompts(
         count: Prompts; languages alternate.
         split: Of the scenes.
         seed: Of every draw.
+        overwrite: Replace files of these names.
 
     Returns:
         The prompt file.
 
     Raises:
-        TuningError: No such mode, the folder holds such a file already, or it cannot be written.
+        TuningError: No such mode, the folder holds such files already, or it cannot be written.
     """
     if mode not in MODES:
         raise TuningError(f"no mode {mode!r}; allowed: {', '.join(MODES)}")
     target = folder / PROMPTS
-    if target.exists():
-        raise TuningError(f"{target} exists already; choose another folder")
+    if not overwrite:
+        named = [folder / f"{i:03d}{end}" for i in range(count) for end in WRITTEN[mode]]
+        refuse_existing([target, *named], told="{} exists already", advice=ADVICE)
     ask, write = MODES[mode]
     rng = random.Random(f"rendered prompts/{mode}/{split}/{seed}")
     lines = []
@@ -124,6 +134,16 @@ MODES: Mapping[str, tuple[Callable[[Any, random.Random], Asked], Write]] = {
     "camera": (ask_pan, _camera),
 }
 """What is drawn for a prompt, and what is written of it."""
+
+WRITTEN: Mapping[str, tuple[str, ...]] = {
+    "image": (".png",),
+    "edit": (".mp4", "-mask.png"),
+    "video": (".mp4",),
+    "edges": (".mp4",),
+    "trajectory": (".json",),
+    "camera": (),
+}
+"""How the names of these files end, behind the number of the prompt."""
 
 
 def _picture(image: Tensor, folder: Path, name: str) -> str:

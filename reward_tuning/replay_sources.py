@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +13,25 @@ from reward_tuning.condition_files import NOTHING, ConditionFiles
 from reward_tuning.errors import TuningError
 from reward_tuning.prompts import Prompt, PromptStream
 from reward_tuning.recipe import Recipe
+from reward_tuning.row_files import (
+    Row,
+    RowKind,
+    cleaned,
+    named_file,
+    read_rows,
+    text_fault,
+    told_rows,
+)
 
-MOST_TOLD = 10  # bad lines told in one message
+WHAT = "train.replay.source"
+CLIPS = RowKind(
+    what=WHAT,
+    keys=("prompt", "video"),
+    needed=("prompt", "video"),
+    wanted='wanted: {"prompt": "...", "video": "clip.mp4"}',
+    empty='holds no clip; write {"prompt": "...", "video": "clip.mp4"} a line, or take '
+    "train.replay.source=base",
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +42,12 @@ class ReplaySource:
         prompt: What it shows.
         files: What else the base follows when it samples the clip.
         video: Its file; None for a clip that the base samples.
-        line: Where a file of clips names it, counted from 1.
+        place: Where a file of clips names it, such as `line 3`.
     """
 
     prompt: str
     video: Path | None = None
-    line: int = 0
+    place: str = ""
     files: ConditionFiles = NOTHING
 
     @property
@@ -59,26 +74,23 @@ def replay_sources(recipe: Recipe, stream: PromptStream) -> list[ReplaySource]:
 
 
 def read_sources(path: Path) -> list[ReplaySource]:
-    """Read a file of clips: `{"prompt": ..., "video": ...}` a line, other keys ignored.
+    """Read a file of clips: a `prompt` and a `video` a row, other keys ignored.
 
-    A relative `video` starts from the file's folder.
+    Args:
+        path: As `row_files.read_rows`, but no `.txt`. A relative `video` starts from its folder.
 
     Raises:
-        TuningError: It cannot be read, is empty, or lines are bad, each told with its number.
+        TuningError: It cannot be read, is empty, or rows are bad, each told with its line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TuningError(f"train.replay.source: {path} cannot be read ({error})") from error
-    lines = enumerate(io.StringIO(text, newline=None), 1)
-    found = [(line, _source(row, path.parent, line)) for line, row in lines if row.strip()]
-    _tell(path, {line: one for line, one in found if isinstance(one, str)})
-    if not found:
-        raise TuningError(
-            f'train.replay.source: {path} holds no clip; write {{"prompt": "...", "video": '
-            '"clip.mp4"} a line, or take train.replay.source=base'
-        )
-    return [one for _, one in found if isinstance(one, ReplaySource)]
+
+    def make(row: Row) -> ReplaySource:
+        for key in CLIPS.keys:
+            if wrong := text_fault(key, row.values[key]):
+                raise TuningError(wrong)
+        video = named_file("video", row.values["video"], path.parent)
+        return ReplaySource(cleaned(row.values["prompt"]), video, row.place)
+
+    return read_rows(path, CLIPS, make)
 
 
 def check_sources(path: Path, sources: Sequence[ReplaySource], size: tuple[int, int, int]) -> None:
@@ -92,13 +104,14 @@ def check_sources(path: Path, sources: Sequence[ReplaySource], size: tuple[int, 
     Raises:
         TuningError: Clips are missing, no videos, or of another size; each with its line.
     """
-    bad = {}
+    bad = []
     for source in sources:
         try:
             read_fitting(source.video, size)
         except TuningError as error:
-            bad[source.line] = str(error)
-    _tell(path, bad)
+            bad.append(f"{source.place}: {error}")
+    if bad:
+        raise TuningError(told_rows(f"{WHAT} {path}:", bad))
 
 
 def read_fitting(path: Path | None, size: tuple[int, int, int]) -> Tensor:
@@ -116,29 +129,3 @@ def read_fitting(path: Path | None, size: tuple[int, int, int]) -> Tensor:
             f"sampling has {size[0]} of {size[1]} x {size[2]}: cut and scale the clip to that"
         )
     return frames
-
-
-def _source(text: str, folder: Path, line: int) -> ReplaySource | str:
-    """The clip that a line names, or what is wrong with the line."""
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg} at column {error.colno}"
-    if not isinstance(row, dict):
-        return f'got {text.strip()[:60]}; wanted: {{"prompt": "...", "video": "clip.mp4"}}'
-    for key in ("prompt", "video"):
-        value = row.get(key)
-        if key not in row:
-            return f"the key `{key}` is missing"
-        if not (isinstance(value, str) and value.strip()):
-            return f"{key} is {json.dumps(value, ensure_ascii=False)}; a text is wanted"
-    return ReplaySource(row["prompt"].strip(), folder / Path(row["video"]).expanduser(), line)
-
-
-def _tell(path: Path, bad: Mapping[int, str]) -> None:
-    """Raise what is wrong with which lines, if anything is."""
-    if not bad:
-        return
-    told = [f"  line {number}: {text}" for number, text in bad.items()]
-    more = [f"  and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
-    raise TuningError("\n".join([f"train.replay.source {path}:", *told[:MOST_TOLD], *more]))

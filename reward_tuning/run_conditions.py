@@ -58,7 +58,8 @@ def check_conditions(
             files.check(strength)
             if kind is not None:
                 check_kind(files, kind)
-            read_condition(files, size)
+            for note in read_condition(files, size).notes:
+                progress(ProgressEvent(STAGE, number - 1, len(whose), "reading", note=note))
         except (TuningError, GeneratorError) as error:
             bad.append(f"  {prompt.text!r}: {error}")
         progress(ProgressEvent(STAGE, number, len(whose), "reading"))

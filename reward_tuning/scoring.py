@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from reward_tuning.clip_files import ClipFile
-from reward_tuning.clips import read_clip
+from reward_tuning.clips import look_at_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.file_judging import ClipShape, FileJudge, check_memory, scores_of_shape
 from reward_tuning.judge_sections import FramesSection, spread
 from reward_tuning.judges import FramedJudge, load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from rewards import VideoReward
 from rewards.base import Judge as FrozenJudge
-
-NO_TEXT = "(no prompt)"  # given to judges that do not read it
-PENDING = 4  # batches of clips that wait, at most, for others of their shape
 
 
 @dataclass(frozen=True)
@@ -81,33 +75,6 @@ class Scored:
         }
 
 
-@dataclass(frozen=True)
-class FileJudge:
-    """A judge and the section that says which frames of a clip it sees."""
-
-    section: FramesSection
-    judge: FramedJudge
-
-    def scores(self, clips: Tensor, prompts: Sequence[str]) -> list[float | None]:
-        """Score `(b, f, 3, H, W)`; None where f is too few for it.
-
-        Raises:
-            TuningError: A score is not finite, which no table and no JSON can hold.
-        """
-        positions = tuple(self.section.judged_frames(clips.shape[1]))
-        reward = self.judge.reward
-        if isinstance(reward, VideoReward) and len(positions) < reward.least_frames:
-            return [None] * len(clips)
-        framed = replace(self.judge, positions=positions)
-        found: list[float | None] = framed.scores(clips, prompts).tolist()
-        if not all(math.isfinite(score) for score in found if score is not None):
-            raise TuningError(
-                f"the judge {self.judge.label} gave {found}, which are no scores: its weights are "
-                "damaged, or too large for its dtype; load it in float32, or fetch its file again"
-            )
-        return found
-
-
 def file_judges(sections: Sequence[FramesSection], device: torch.device) -> list[FileJudge]:
     """Load judges for clips of any length.
 
@@ -133,8 +100,9 @@ def score_clips(
 ) -> Scored:
     """Score files.
 
-    A file that cannot be read is left out and counted, so that one damaged clip of a thousand does
-    not cost the others.
+    A file that cannot be read, is cut short or does not fit into memory is left out and counted, so
+    that one damaged clip of a thousand does not cost the others. Judges that look at frames at a
+    rate are told the rate of the file, unless their section says one.
 
     Args:
         clips: Each with a prompt, if any judge reads text.
@@ -144,45 +112,44 @@ def score_clips(
         progress: Told after every batch.
 
     Raises:
-        TuningError: Clips without a prompt, for judges that read one.
+        TuningError: Clips without a prompt, for judges that read one, or a score is not finite,
+            which no table and no JSON can hold.
     """
     _check_prompts(clips, judges)
     found: dict[int, ClipScores] = {}
     skipped: dict[Path, str] = {}
-    waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = defaultdict(list)
+    waiting: dict[ClipShape, list[int]] = defaultdict(list)
 
-    def flush(shape: tuple[int, ...]) -> None:
-        part = waiting.pop(shape)
-        texts = [clips[i].prompt or NO_TEXT for i, _ in part]
-        stacked = torch.stack([clip for _, clip in part])
-        by_label = {one.judge.label: one.scores(stacked, texts) for one in judges}
-        for place, (i, _) in enumerate(part):
-            scores = {label: values[place] for label, values in by_label.items()}
-            found[i] = ClipScores(clips[i], (shape[0], shape[2], shape[3]), scores)
+    def tell() -> None:
         progress(ProgressEvent("scoring", len(found) + len(skipped), len(clips)))
 
-    wanted = None if frames is None else partial(_spread, frames)
-    progress(ProgressEvent("scoring", 0, len(clips)))
+    def flush(shape: ClipShape) -> None:
+        places = waiting.pop(shape)
+        scores = scores_of_shape([clips[i] for i in places], shape, judges)
+        size = len(shape.positions), shape.height, shape.width
+        for place, i in enumerate(places):
+            of_clip = {label: values[place] for label, values in scores.items()}
+            found[i] = ClipScores(clips[i], size, of_clip)
+        tell()
+
+    tell()
     for i, file in enumerate(clips):
         try:
-            clip = read_clip(file.path, wanted)
+            facts = look_at_clip(file.path)
+            every = tuple(range(facts.frames))
+            positions = every if frames is None else spread(frames, every)
+            shape = ClipShape(facts.frames, positions, facts.height, facts.width, facts.fps)
+            check_memory(file.path, shape, judges)
         except TuningError as error:
             skipped[file.path] = str(error)
-            progress(ProgressEvent("scoring", len(found) + len(skipped), len(clips)))
+            tell()
             continue
-        shape = tuple(clip.shape)
-        waiting[shape].append((i, clip))
+        waiting[shape].append(i)
         if len(waiting[shape]) == batch_size:
             flush(shape)
-        elif sum(map(len, waiting.values())) >= PENDING * batch_size:
-            flush(max(waiting, key=lambda one: len(waiting[one])))
     for shape in list(waiting):
         flush(shape)
     return Scored([found[i] for i in sorted(found)], skipped)
-
-
-def _spread(frames: int, count: int) -> tuple[int, ...]:
-    return spread(frames, tuple(range(count)))
 
 
 def _check_prompts(clips: Sequence[ClipFile], judges: Sequence[FileJudge]) -> None:

@@ -15,6 +15,7 @@ from base_model.shipped import resolve_checkpoint
 from base_model.weight_files import read_json
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.text_cache import Encode, TextCache, checkpoint_fingerprint
+from reward_tuning.world_notes import world_notes
 
 
 def text_states(
@@ -57,6 +58,8 @@ def text_states(
         dtype=dtype,
     )
     wanted = list(dict.fromkeys(prompts))
+    for note in world_notes(checkpoint, wanted):
+        progress(ProgressEvent("text states", note=note))
 
     def encoding() -> Encode:
         progress(ProgressEvent("text states", phase="loading the text encoder"))

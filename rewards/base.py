@@ -244,9 +244,12 @@ class VideoReward(Judge):
 
     Attributes:
         least_frames: fewer than so many are refused.
+        mean_over_frames: whether the score is the mean of each frame's, so that a long clip can be
+            scored in parts.
     """
 
     least_frames: int = 1
+    mean_over_frames: bool = False
 
     @abstractmethod
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:

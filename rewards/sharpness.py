@@ -39,6 +39,7 @@ class Sharpness(VideoReward):
     name = "sharpness"
     reads_text = False
     evaluation_only = True
+    mean_over_frames = True
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)

@@ -1,13 +1,19 @@
 """`reward-tuning calibrate`: what a recipe's judges give to the base's clips."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
+
+if TYPE_CHECKING:
+    from reward_tuning.calibration import Calibration
+    from reward_tuning.recipe import Recipe
+
+NEXT_STEP = "the result is printed above; free some space or choose another place"
 
 
 def calibrate(
@@ -42,6 +48,10 @@ def calibrate(
     if write is not None and (write.suffix != ".yaml" or write.exists()):
         wrong = "exists already" if write.exists() else "does not end in .yaml"
         raise TuningError(f"--write: {write} {wrong}; give a new .yaml file")
+    if write is not None:
+        from reward_tuning.whole_file import check_place
+
+        check_place(write.parent)  # before minutes of sampling
 
     from reward_tuning.calibration import calibrate as measure
     from reward_tuning.calibration import calibrated
@@ -56,24 +66,30 @@ def calibrate(
         for i, reward in enumerate(filled.rewards)
         for key in ("mean", "unit")
     ]
-    if write is not None:
-        from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
-
-        head = f"mean and unit measured on {count} clips of {loaded.generator.checkpoint}"
-        write_whole(write, dump_recipe(filled, [head]).encode(), advice=ANOTHER_PLACE)
     if as_json:
         judges = [vars(one) for one in found]
         print_json({"prompts": count, "judges": judges, "overrides": lines})
-        return
+    else:
+        _print(loaded, filled, found, lines)
+    if write is not None:  # after the result is printed: a full disk shall not cost it
+        from reward_tuning.whole_file import write_whole
+
+        head = f"mean and unit measured on {count} clips of {loaded.generator.checkpoint}"
+        write_whole(write, dump_recipe(filled, [head]).encode(), advice=NEXT_STEP)
+        if not as_json:
+            print(f"Written: {write}")
+
+
+def _print(
+    loaded: "Recipe", filled: "Recipe", found: "list[Calibration]", lines: list[str]
+) -> None:
     rows = [
         [*(f"{value:.4g}" for value in (one.mean, one.deviation, one.low, one.high)), one.label]
         for one in found
     ]
-    title = f"Scores of {count} clips of the base, {loaded.generator.checkpoint}"
+    title = f"Scores of {found[0].clips} clips of the base, {loaded.generator.checkpoint}"
     print_table(title, ("mean", "deviation", "lowest", "highest", "judge"), rows)
     print("In the recipe:")
     for i, reward in enumerate(filled.rewards):
         print(f"  rewards.{i} ({reward.label}): mean: {reward.mean}, unit: {reward.unit}")
     print(f"On the command line:\n  {' '.join(lines)}")
-    if write is not None:
-        print(f"Written: {write}")

@@ -46,6 +46,7 @@ def draw(request: Request) -> None:
     for folder in dict.fromkeys(path.parent for of_clip in request.paths for path in of_clip):
         check_place(folder)
     from reward_tuning.cli.display import Display
+    from reward_tuning.clip_memory import out_of_memory_told
     from reward_tuning.clips import write_clip
     from reward_tuning.previews import write_previews
 
@@ -55,7 +56,8 @@ def draw(request: Request) -> None:
         with Display() as progress, ExitStack() as stack:
             parts = _loaded(request, stack, progress)
             for i, read in enumerate(parts.asked):
-                clip = _drawn(request, parts, i, progress)
+                with out_of_memory_told(f"a clip of {' x '.join(map(str, parts.size))}"):
+                    clip = _drawn(request, parts, i, progress)
                 for path in request.paths[i]:
                     write_clip(clip, path)
                     print(path)
@@ -83,7 +85,9 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     from base_model.kinds import kind_of_checkpoint
     from base_model.shipped import resolve_checkpoint
     from base_model.tiled_decode import Tiling
+    from reward_tuning.clip_memory import check_clip_fits
     from reward_tuning.read_condition import check_kind, read_condition
+    from reward_tuning.world_notes import world_notes
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
     device = chosen_device(request.device)
@@ -104,6 +108,11 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     asked = [
         None if one.files == NOTHING else read_condition(one.files, size) for one in request.prompts
     ]
+    texts = [one.text for one in request.prompts]
+    for note in world_notes(request.checkpoint, texts):
+        progress(ProgressEvent("loading", note=note))
+    for note in dict.fromkeys(note for read in asked if read is not None for note in read.notes):
+        progress(ProgressEvent("loading", note=note))
     adapter = _adapter(request, folder)
     generator = load_generator(
         folder,
@@ -118,6 +127,7 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         attach_weights(generator.transformer, adapter)
         stack.enter_context(scaled(generator.transformer, request.lora_scale))
     tiling = None if request.tile is None else Tiling(*(side // LATENT for side in request.tile))
+    check_clip_fits(generator, size, tiling)
     return _Parts(generator, size, asked, _cheap(request, generator), tiling)
 
 
@@ -183,10 +193,12 @@ def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Te
 
 def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any]:
     """What clips.jsonl says of a file."""
-    files = request.prompts[i].files
+    prompt = request.prompts[i]
+    files, judged = prompt.files, prompt.reward_text
     return {
         "file": path.name,
-        "prompt": request.prompts[i].text,
+        "prompt": prompt.text,
+        **({} if judged == prompt.text else {"reward_prompt": judged}),
         "seed": request.seed + i,
         "checkpoint": request.checkpoint,
         "lora": None if request.lora is None else str(request.lora),

@@ -31,6 +31,9 @@ def render(
         Split, typer.Option(help="Scenes of --ask: those the generator knows, or the others.")
     ] = "train",
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
 ) -> None:
     """Write rendered clips with captions and the list that `finetune` reads, or a prompt file."""
     from reward_tuning.finetune.rendered import write_rendered_clips
@@ -40,9 +43,15 @@ def render(
 
         if only or style != "plain":
             raise TuningError("--only and --style are for clips; leave them out with --ask")
-        print(write_rendered_prompts(folder, ask, count, split=split, seed=seed))
+        print(
+            write_rendered_prompts(folder, ask, count, split=split, seed=seed, overwrite=overwrite)
+        )
         return
     if split != "train":
         raise TuningError("--split is for --ask; clips to fine-tune on are of training scenes")
     words = [word.strip() for word in only.split(",") if word.strip()]
-    print(write_rendered_clips(folder, count, words=words, style=style, seed=seed))
+    print(
+        write_rendered_clips(
+            folder, count, words=words, style=style, seed=seed, overwrite=overwrite
+        )
+    )

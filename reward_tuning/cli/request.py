@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, get_args
 
 from reward_tuning.condition_files import NOTHING, ConditionFiles
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import Prompt, half_letter, read_prompts
+from reward_tuning.prompts import Prompt, read_prompts
+from reward_tuning.row_files import half_letter
 
 if TYPE_CHECKING:
     from base_model.attention_backend import Attention

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reward_tuning.scoring import Scored
 
 DTYPES = ("float32", "bfloat16", "float16")
+NEXT_STEP = "the scores are printed above; free some space or choose another place"
 
 
 def score(
@@ -60,20 +61,24 @@ def score(
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="A .json file for the result, beside what is printed.")
+        Path | None, typer.Option(help="A new .json file for the result, beside what is printed.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file of --output.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
 ) -> None:
     """Score clips with judges: a row a clip, a column a judge.
 
-    A file that cannot be read is left out, told, and makes the exit code 2; the others are scored.
+    A file that cannot be read, or is cut short, is left out, told, and makes the exit code 2; the
+    others are scored. Judges that look at frames at a rate take the rate of each file.
     """
     from reward_tuning.cli.judges import judges_of_options, judges_of_recipe
 
     if dtype not in DTYPES:
         raise TuningError(f"--dtype: got {dtype!r}; allowed: {', '.join(DTYPES)}")
-    if output is not None and output.suffix != ".json":
-        raise TuningError(f"--output: got {output}; a file that ends in .json is wanted")
+    if output is not None:
+        _check_output(output, overwrite)
     sections = judges_of_options(rewards or [], chunk=chunk, dtype=dtype)
     if recipe is not None:
         sections += judges_of_recipe(recipe)
@@ -99,21 +104,54 @@ def score(
             progress(ProgressEvent("loading", note=note))
         scored = score_clips(files, judges, frames=frames, batch_size=batch_size, progress=progress)
     found = scored.as_json()
-    if output is not None:
-        from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
-
-        text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
-        write_whole(output, text.encode(), advice=ANOTHER_PLACE)
     if as_json:
         print_json(found)
     elif scored.clips:
         _print(scored)
+    problems = [_written(output, found)] if output is not None else []
     if scored.skipped:
         told = "\n".join(f"  {reason}" for reason in scored.skipped.values())
-        raise TuningError(
+        problems.append(
             f"{len(scored.skipped)} of {len(files)} files could not be read and have no score:\n"
             f"{told}"
         )
+    if told := "\n".join(filter(None, problems)):
+        raise TuningError(told)
+
+
+def _written(output: Path, found: dict[str, Any]) -> str:
+    """Write the result that is printed already; what was wrong with that, or nothing."""
+    from reward_tuning.whole_file import write_whole
+
+    text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
+    try:
+        write_whole(output, text.encode(), advice=NEXT_STEP)
+    except TuningError as error:
+        return str(error)
+    return ""
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before hours of scoring.
+
+    Raises:
+        TuningError: It is no .json file, is there already, or nothing can be written there.
+    """
+    from reward_tuning.section_types import file_name_fault
+    from reward_tuning.whole_file import check_place
+
+    if output.suffix != ".json":
+        raise TuningError(f"--output: got {output}; a file that ends in .json is wanted")
+    if fault := file_name_fault(output.name):
+        raise TuningError(f"--output: {output.name[:60]!r}: {fault}")
+    if output.is_dir():
+        raise TuningError(f"--output: {output} is a folder; name a .json file in it")
+    if output.exists() and not overwrite:
+        raise TuningError(
+            f"--output: {output} exists and is not overwritten; give another --output, or "
+            "--overwrite"
+        )
+    check_place(output.parent)
 
 
 def _print(scored: "Scored") -> None:

@@ -19,7 +19,7 @@ from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
 logger = logging.getLogger(__name__)
 
 FILE = "files.json"
-VERSION = 1
+VERSION = 2  # 1 counted the frames of one rate, and took files that are cut short
 UNSAVED = 1000  # looks, or a tenth of all, that a killed start may have to repeat
 
 

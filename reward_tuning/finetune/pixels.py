@@ -14,7 +14,8 @@ from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.metadata import ClipKind
 from reward_tuning.finetune.survey import POSES, UsableClip
 from reward_tuning.finetune.video_files import read_part
-from reward_tuning.frame_files import PICTURES, fitted
+from reward_tuning.frame_files import fitted
+from reward_tuning.pictures import PICTURES
 
 
 class ClipReader:
@@ -71,13 +72,15 @@ class ClipReader:
         file = row.control if control else row.file
         assert file is not None
         part = [batch.starts[index], batch.frames, self.stride, batch.height, batch.width]
-        return [_content(file), *part]
+        return [READING, _content(file), *part]
 
     def _read(self, file: Path, kind: ClipKind, batch: ClipBatch, index: int) -> Tensor:
         found = read_part(file, kind, batch.starts[index], batch.frames, self.stride)
         return fitted(found, batch.height, batch.width)
 
 
+READING = "stored frames"
+"""How frames are counted; posteriors of another count are encoded anew."""
 PIECE = 2**16
 
 

@@ -13,17 +13,25 @@ from typing import Literal
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, FPS, scenes
+from reward_tuning.clip_names import refuse_existing
 from reward_tuning.clips import write_clip
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.metadata import FILE, KIND, TEXT
-from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
+from reward_tuning.whole_file import ANOTHER_PLACE, check_place, write_whole
 
 LIST = "metadata.csv"
+ADVICE = "choose another folder, or give --overwrite"
 Style = Literal["plain", "negative"]
 
 
 def write_rendered_clips(
-    folder: Path, count: int, *, words: Sequence[str] = (), style: Style = "plain", seed: int = 0
+    folder: Path,
+    count: int,
+    *,
+    words: Sequence[str] = (),
+    style: Style = "plain",
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Path:
     """Render clips of training scenes with captions in both languages.
 
@@ -34,13 +42,14 @@ def write_rendered_clips(
         style: `plain`, or `negative`: every colour turned into its opposite, under the same
             captions, which no embedded checkpoint has been trained on.
         seed: Of every draw.
+        overwrite: Replace files of these names.
 
     Returns:
         The list.
 
     Raises:
-        TuningError: A word is none of the world's, no scene has all of them, the folder holds a
-            list already, or it cannot be written.
+        TuningError: A word is none of the world's, no scene has all of them, the folder holds such
+            a list or such clips already, or it cannot be written.
     """
     known = [word for group in ATTRIBUTES.values() for word in group]
     unknown = [word for word in words if word not in known]
@@ -49,17 +58,20 @@ def write_rendered_clips(
     wanted = [s for s in scenes("train") if set(words) <= set(asdict(s).values())]
     if not wanted:
         raise TuningError(f"no scene is {' and '.join(words)}; give one word of a kind")
-    if (folder / LIST).exists():
-        raise TuningError(f"{folder / LIST} exists already; choose another folder")
+    clips = [folder / f"{i:04d}.mp4" for i in range(count)]
+    if not overwrite:
+        refuse_existing([folder / LIST, *clips], told="{} exists already", advice=ADVICE)
+    check_place(folder)
     rng = random.Random(f"rendered/{seed}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([FILE, TEXT, KIND])
-    for i in range(count):
+    for i, clip in enumerate(clips):
         scene = rng.choice(wanted)
-        name = f"{i:04d}.mp4"
         frames = render([scene], rng)[0]
-        write_clip(1 - frames if style == "negative" else frames, folder / name, fps=FPS)
-        writer.writerow([name, draw_caption(scene, rng, LANGUAGES[i % len(LANGUAGES)]), "video"])
+        write_clip(1 - frames if style == "negative" else frames, clip, fps=FPS)
+        writer.writerow(
+            [clip.name, draw_caption(scene, rng, LANGUAGES[i % len(LANGUAGES)]), "video"]
+        )
     write_whole(folder / LIST, text.getvalue().encode(), advice=ANOTHER_PLACE)
     return folder / LIST

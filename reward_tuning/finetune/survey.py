@@ -14,7 +14,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.finetune.look_cache import LookCache
 from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.video_files import ClipInfo
-from reward_tuning.frame_files import PICTURES
+from reward_tuning.pictures import PICTURES
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
 STAGE = "looking at clips"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.whole_file import check_place
 
 BASE = "tiny"
 """The shipped checkpoint that the conditioned ones start from; they are stored as its deltas."""
@@ -38,7 +39,8 @@ def pretrain_tiny(
         The output folder.
 
     Raises:
-        TuningError: An unknown stage, or one whose predecessors have not been run.
+        TuningError: An unknown stage, one whose predecessors have not been run, or an output folder
+            of something else.
     """
     from base_model.tiny.condition_stages import CONDITION_STAGES, ConditionTraining
     from base_model.tiny.pretraining import STAGES, TinyPretraining
@@ -54,6 +56,13 @@ def pretrain_tiny(
         progress(ProgressEvent(stage, done, total, metrics=numbers))
 
     training = output / "training"
+    if output.is_dir() and any(output.iterdir()) and not training.is_dir():
+        raise TuningError(
+            f"pretrain: {output} holds files and no earlier pretraining (no training/), and its "
+            "generator/ and judges/ would be overwritten; choose a new or empty folder"
+        )
+    check_place(output)
+    training.mkdir(parents=True, exist_ok=True)  # the mark of such a folder
     pretraining = TinyPretraining(training, seed=seed, report=report)
     for stage in stages if only is None else (only,):
         try:

@@ -127,6 +127,10 @@ def test_a_header_is_optional(tmp_path: Path, head: str) -> None:
         ([GOOD.replace("0.9", "nan")], r"line 2, column 3: 'nan' is not a finite"),
         ([GOOD.replace("0.9", "-0.9")], r"line 2: focal lengths 0.5 and -0.9 .* above 0"),
         ([GOOD.replace("0 1 0 0 0", "0 2 0 0 0")], r"line 2: columns 8-10, .* a rotation"),
+        ([GOOD.replace("0.9", "1_0")], r"column 3: '1_0' is not a finite number"),
+        ([GOOD.replace("0.9", "1e200")], r"column 3: 1e200 is no share, rotation or place"),
+        ([GOOD.replace("0 1 0 0 0", "0 1e300 0 0 0")], r"column 8: 1e300 is no share, rotation"),
+        ([GOOD.replace("0.9", "9" * 5000)], r"column 3: '9{60}' is not a finite number"),
         ([], r"poses\.txt: the pose file holds no pose"),
     ],
 )
@@ -134,6 +138,17 @@ def test_a_broken_row_is_named(tmp_path: Path, rows: list[str], message: str) ->
     (tmp_path / "poses.txt").write_text("\n".join(["header", *rows]))
     with pytest.raises(GeneratorError, match=message):
         read_pose_file(tmp_path / "poses.txt")
+
+
+@pytest.mark.parametrize("name", ["a\0b.txt", "\ud83d.txt", "x" * 300 + ".txt"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    with pytest.raises(GeneratorError, match=r"(no file has such a name|cannot be read)"):
+        read_pose_file(tmp_path / name)
+
+
+def test_a_timestamp_may_count_microseconds(tmp_path: Path) -> None:
+    (tmp_path / "poses.txt").write_text("52553000000" + GOOD[1:])
+    assert read_pose_file(tmp_path / "poses.txt")[0, 0] == 52553000000
 
 
 def test_a_mirror_is_no_rotation(tmp_path: Path) -> None:

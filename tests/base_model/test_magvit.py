@@ -11,6 +11,10 @@ from base_model.errors import GeneratorError
 from benchmarks.peak_memory import peak_allocated
 from tests.goldens import Golden, load_golden, relative
 
+ROUNDING = 2e-6
+"""Of float32 against a golden from another processor: 0 on an AMD EPYC, 1.5e-6 on a Xeon with AMX,
+whose convolutions add in another order."""
+
 
 @pytest.fixture(scope="module")
 def golden() -> Golden:
@@ -44,7 +48,7 @@ def nothing_stale_at_the_end(vae: Any) -> Iterator[None]:
 def test_decode_golden(vae: Any, golden: Golden) -> None:
     latents = golden.tensors["out.moments"][:, :16]
     video = magvit.decode_video(vae, latents)
-    assert relative(video, golden.tensors["out.decoded"]) < 1e-6
+    assert relative(video, golden.tensors["out.decoded"]) < ROUNDING
     frames = magvit.decode(vae, latents * 0.7125)
     expected = (golden.tensors["out.decoded"] / 2 + 0.5).clamp(0, 1).transpose(1, 2)
     assert frames.shape == (1, 13, 3, 32, 48)
@@ -55,7 +59,7 @@ def test_decode_golden(vae: Any, golden: Golden) -> None:
 
 def test_encode_golden(vae: Any, golden: Golden) -> None:
     video, moments = golden.tensors["in.video"], golden.tensors["out.moments"]
-    assert relative(magvit.encode_moments(vae, video), moments) < 1e-6
+    assert relative(magvit.encode_moments(vae, video), moments) < ROUNDING
     latents = magvit.encode(vae, (video.transpose(1, 2) + 1) / 2)
     assert latents.shape == (1, 16, 4, 4, 6)
     assert relative(latents, moments[:, :16] * 0.7125) < 1e-5

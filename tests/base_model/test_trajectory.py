@@ -167,3 +167,40 @@ def test_no_file_and_no_json(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text('[{"x": 1')
     with pytest.raises(GeneratorError, match=r"broken\.json: the points file is no valid JSON"):
         read_points_file(tmp_path / "broken.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"x": 1, "y": %s}]' % ("9" * 25), "'y' is 9999.*not a finite number below 2"),
+        ('[{"x": 1, "y": 1, "frame": 18446744073709551616}]', "'frame' is 18446744073709551616"),
+        ('[{"x": 1, "y": 1, "frame": -9223372036854775809}]', "not a whole number below 2"),
+        ('[{"x": 1, "y": 1e400}]', "'y' is inf, not a finite number"),
+        ('[{"x": NaN, "y": 1}]', "'x' is nan, not a finite number"),
+        ('[{"x": 1, "y": %s}]' % ("9" * 5000), "no valid JSON: Exceeds the limit"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"objects": %s}' % ('{"a":' * 100_000), "nested too deeply"),
+        ('{"objects": [{"name": "%s", "points": []}]}' % ("a" * 5000), "object 'aaaa"),
+        ('{"objects": [{"name": {"a": 1}, "points": []}]}', "'name' is {'a': 1}; give a text"),
+        ('{"objects": [{"name": "\\ud83d", "points": []}]}', "object '.ud83d': no points"),
+        ('{"coordinates": ["pixel"], "objects": []}', "'coordinates' is .'pixel'.; allowed are"),
+    ],
+)
+def test_values_that_once_ended_in_a_traceback(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "p.json").write_text(content)
+    with pytest.raises(GeneratorError, match=message) as caught:
+        read_points_file(tmp_path / "p.json")
+    assert len(str(caught.value)) < 600
+    str(caught.value).encode()  # a terminal can show it
+
+
+@pytest.mark.parametrize("name", ["a\0b.json", "\ud83d.json", "x" * 300 + ".json"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    with pytest.raises(GeneratorError, match="points file"):
+        read_points_file(tmp_path / name)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('\ufeff[{"x": 1, "y": 2}]', encoding="utf-8")
+    (found,) = read_points_file(tmp_path / "p.json")
+    assert found.points.tolist() == [[1, 2]]

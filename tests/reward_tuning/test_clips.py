@@ -166,6 +166,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, ending: str) -> None:
     assert path.stat().st_size > 5000
 
 
+def test_a_full_disk_is_named_though_ffmpeg_says_it_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ffmpeg 9.0.2 says on a full disk: the reason stands in its first lines."""
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(
+        "#!/bin/sh\ncat > /dev/null\n"
+        "echo '[vost#0:0/libx264 @ 0x5574] Error submitting a packet to the muxer: No space left "
+        "on device' >&2\n"
+        "echo '[out#0/mp4 @ 0x5574] Error muxing a packet' >&2\n"
+        "echo '[out#0/mp4 @ 0x5574] Task finished with error code: -28 (No space left on device)' "
+        ">&2\n"
+        "echo 'Conversion failed!' >&2\nexit 228\n"
+    )
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(ffmpeg))
+    with pytest.raises(TuningError, match=r"cannot be written \(ffmpeg: No space left on device\)"):
+        write_clip(moving_disc(), tmp_path / "c.mp4")
+
+
 def test_what_ffmpeg_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ffmpeg = tmp_path / "ffmpeg"
     ffmpeg.write_text("#!/bin/sh\ncat > /dev/null\necho No space left on device >&2\nexit 228\n")

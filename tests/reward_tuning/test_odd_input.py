@@ -27,6 +27,50 @@ def test_yaml_that_is_not_what_it_says(text: str) -> None:
         read_yaml(text)
 
 
+@pytest.mark.parametrize("number", ["9" * 19, "-" + "9" * 19, "9" * 400, "-" + "9" * 4000])
+@pytest.mark.parametrize("key", ["train.steps", "seed", "rewards.0.weight", "sampling.height"])
+def test_whole_numbers_beyond_64_bits(run: Any, tmp_path: Path, key: str, number: str) -> None:
+    done = run("validate", "tiny-drtune-hps", f"{key}={number}")
+    assert done.code == 2
+    assert f"{key}: got {number[:20]}" in done.err
+    assert "a whole number has at most 64 bits" in done.err
+    assert len(done.err) < 600
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"seed: 1\noutput: {number}\n")
+    done = run("validate", recipe)
+    assert done.code == 2
+    assert f"output: got {number[:20]}" in done.err
+
+
+def test_an_anchor_that_holds_itself(run: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("seed: &a [*a]\nrewards: &b\n  - {kind: hps, checkpoint: *b}\n")
+    done = run("validate", recipe)
+    assert done.code == 2
+    assert "seed: got [[...]]" in done.err
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "output", "generator.checkpoint", "prompts.train", "rewards.0.checkpoint", "lora.init",
+        "evaluation.held_out_rewards.0.checkpoint",
+    ],
+)  # fmt: skip
+def test_half_letters_in_the_names_of_files(run: Any, key: str) -> None:
+    done = run("validate", "tiny-drtune-multi", f'{key}="a\\ud83d"')
+    assert done.code == 2
+    assert f"{key}: got 'a\\ud83d'; half a letter (a lone surrogate) is in it" in done.err
+
+
+def test_long_keys_and_many_mistakes_are_cut(run: Any) -> None:
+    overrides = [f"{'k' * 3000}{i}={'v' * 3000}" for i in range(40)]
+    done = run("validate", "tiny-drtune-hps", *overrides, f"rewards.{'9' * 5000}.weight=1")
+    assert done.code == 2
+    assert len(done.err) < 2500
+    assert "more" in done.err.splitlines()[-1]
+
+
 def test_a_list_too_short(run: Any) -> None:
     done = run("validate", "tiny-drtune-hps", "train.betas=[0.9]")
     assert done.code == 2

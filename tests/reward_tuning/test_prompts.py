@@ -25,12 +25,14 @@ def told(path: Path) -> str:
 
 
 def test_txt(tmp_path: Path) -> None:
-    path = written(tmp_path, "p.txt", "a cat \n\n 一只狗\na cat\r\n# not a comment")
+    path = written(
+        tmp_path, "p.txt", "a cat \n\n 一只狗\na cat\r\n# a comment\n  # another\nno. #1"
+    )
     assert read_prompts(path) == [
         Prompt("a cat", "a cat"),
         Prompt("一只狗", "一只狗"),
         Prompt("a cat", "a cat"),
-        Prompt("# not a comment", "# not a comment"),
+        Prompt("no. #1", "no. #1"),
     ]
 
 
@@ -69,7 +71,9 @@ def test_csv(tmp_path: Path) -> None:
         ("{}", "the key `prompt` is missing"),
         ('{"prompt": ""}', 'prompt is ""; a text is wanted'),
         ('{"prompt": 3}', "prompt is 3; a text is wanted"),
-        ('{"prompt": "a", "reward_prompt": null}', "reward_prompt is null; a text is wanted"),
+        ('{"prompt": null}', "the key `prompt` is null"),
+        ('{"prompt": "a", "prompt": "b"}', "the key `prompt` stands twice"),
+        ('{"prompt": "a", "image_path": "b.png"}', "`image_path`; did you mean `image`?"),
         ('{"prompt": "a", "reward_promt": "b"}', "`reward_promt`; did you mean `reward_prompt`?"),
         ('{"promt": "a"}', "unknown key `promt`; did you mean `prompt`?"),
     ],
@@ -119,7 +123,7 @@ def test_not_utf8(tmp_path: Path) -> None:
 
 def test_missing_and_other_kinds(tmp_path: Path) -> None:
     assert "cannot be read" in told(tmp_path / "gone.txt")
-    assert "allowed: .txt, .jsonl, .csv" in told(written(tmp_path, "p.json", "[]"))
+    assert "allowed: .txt, .jsonl, .csv" in told(written(tmp_path, "p.yaml", "[]"))
 
 
 PROMPTS = [Prompt(f"p{i}", f"r{i}") for i in range(7)]

@@ -1,0 +1,119 @@
+"""A GIF that stores every frame of a clip, also one that repeats the last.
+
+Pillow's writer stores a repeated frame as a longer duration, rounded to hundredths of a second, and
+a still of 9 frames as one. Here each frame is a picture of its own: the part that has changed, with
+its own 256 colours, over what was there. The data of each part are Pillow's.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from reward_tuning.errors import TuningError
+
+FASTEST = 50  # frames a second; browsers play a frame below 2 hundredths for 10
+COLOURS = 255  # of a part; the 256th is for pixels that stay
+STAYS = b"\x02\x02\x44\x01\x00"  # one pixel of colour 0 of 4, compressed
+LOOP = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"  # without end
+
+Video = NDArray[np.uint8]
+
+
+def gif_bytes(video: Video, fps: float) -> bytes:
+    """Encode a clip as an endless GIF of as many pictures as it has frames.
+
+    Args:
+        video: `(f, H, W, 3)`.
+        fps: Frames a second, at most 50; durations are rounded so that the clip keeps its length.
+
+    Raises:
+        TuningError: More frames a second than a GIF plays.
+    """
+    if not 0 < fps <= FASTEST:
+        raise TuningError(f"a gif plays at most {FASTEST} frames a second; got {fps:g}: take mp4")
+    height, width = video.shape[1:3]
+    parts = [b"GIF89a", _short(width), _short(height), b"\x00\x00\x00", LOOP]
+    for i, frame in enumerate(video):
+        start, end = (int(100 * at / fps + 0.5) for at in (i, i + 1))
+        parts.append(_picture(frame, None if i == 0 else video[i - 1], end - start))
+    return b"".join([*parts, b"\x3b"])
+
+
+def _picture(frame: NDArray[Any], before: NDArray[Any] | None, hundredths: int) -> bytes:
+    """What has changed of a frame, with its duration."""
+    if before is None:
+        changed = np.ones(frame.shape[:2], dtype=bool)
+    else:
+        changed = (frame != before).any(axis=2)
+    if not changed.any():
+        return _control(hundredths, clear=0) + _place(0, 0, 1, 1, 1) + bytes(12) + STAYS
+    rows, columns = (np.flatnonzero(changed.any(axis=axis)) for axis in (1, 0))
+    top, left = int(rows[0]), int(columns[0])
+    part = slice(top, int(rows[-1]) + 1), slice(left, int(columns[-1]) + 1)
+    table, data = _indexed(frame[part], changed[part])
+    height, width = changed[part].shape
+    clear = None if changed[part].all() else COLOURS
+    return _control(hundredths, clear) + _place(left, top, width, height, 7) + table + data
+
+
+def _indexed(pixels: NDArray[Any], changed: NDArray[Any]) -> tuple[bytes, bytes]:
+    """Colour table of 256, and compressed places in it; `COLOURS` for what stays."""
+    places, colours = _colours(pixels[changed])
+    index = np.full(changed.shape, COLOURS, dtype=np.uint8)
+    index[changed] = places
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(colours)] = colours
+    return table.tobytes(), _compressed(index)
+
+
+def _colours(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Colours of `(n, 3)` pixels, at most `COLOURS`, and each pixel's place among them.
+
+    Exact where there are no more; else Pillow's median cut.
+    """
+    # As one number each: unique rows take 30 times as long.
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    found, places = np.unique(packed, return_inverse=True)
+    if len(found) <= COLOURS:
+        colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+        return places.reshape(-1).astype(np.uint8), colours.astype(np.uint8)
+    cut = Image.fromarray(pixels[None]).quantize(COLOURS, Image.Quantize.MEDIANCUT)
+    palette = cut.getpalette()
+    assert palette is not None
+    return np.asarray(cut)[0], np.array(palette, dtype=np.uint8).reshape(-1, 3)[:COLOURS]
+
+
+def _compressed(index: NDArray[np.uint8]) -> bytes:
+    """The data of a picture in Pillow's file of it alone."""
+    file = io.BytesIO()
+    Image.fromarray(index).save(file, "GIF", optimize=False, interlace=0)
+    content = file.getvalue()
+    place = 13 + 3 * 2 ** ((content[10] & 7) + 1)  # header and table
+    while content[place] == 0x21:  # extensions
+        place += 2
+        while content[place]:
+            place += content[place] + 1
+        place += 1
+    assert content[place] == 0x2C, content[place]
+    assert not content[place + 9], "a table of its own, or interlaced"
+    return content[place + 10 : -1]
+
+
+def _control(hundredths: int, clear: int | None) -> bytes:
+    """Duration, and the colour that leaves a pixel as it was."""
+    flags = 0x04 | (clear is not None)  # what is drawn stays
+    return b"\x21\xf9\x04" + bytes([flags]) + _short(hundredths) + bytes([clear or 0, 0])
+
+
+def _place(left: int, top: int, width: int, height: int, bits: int) -> bytes:
+    """Where a picture lies, with a table of 2 ** (bits + 1) colours of its own."""
+    return b"\x2c" + b"".join(map(_short, (left, top, width, height))) + bytes([0x80 | bits])
+
+
+def _short(value: int) -> bytes:
+    return value.to_bytes(2, "little")

@@ -1,0 +1,134 @@
+"""Rows of CSV files as Excel, LibreOffice and pandas write them: commas, semicolons or tabs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reward_tuning.row_files import (
+    LONGEST_VALUE,
+    BadRow,
+    Row,
+    RowKind,
+    cleaned,
+    given,
+    misspelt,
+    row_of,
+)
+
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+DIRECTIVE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # Excel's first line
+TYPOGRAPHIC = ("\u201c", "\u201d", "\u201e", "\u00ab", "\u00bb")
+"""Quotes of word processors."""
+NULL = "null"
+
+
+def table_rows(text: str, ending: str, kind: RowKind) -> Iterator[Row | BadRow]:
+    """Read a table with a header.
+
+    A column without a name may be empty, or be the first and number the rows, as pandas writes it.
+
+    Args:
+        text: Of the file.
+        ending: `.csv` or `.tsv`; a header that other separators fit better decides against it.
+        kind: Of the rows.
+    """
+    skipped, separator = 0, None
+    if found := DIRECTIVE.match(text):
+        skipped, separator, text = 1, found[1], text[found.end() :]
+    separator = separator or _separator(text, "\t" if ending == ".tsv" else ",", kind)
+    rows = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+    )
+    header: list[str] | None = None
+    end = skipped
+    try:
+        for cells in rows:
+            start, end = end + 1, skipped + rows.line_num  # a quoted cell may have several lines
+            if not any(map(cleaned, cells)):
+                continue
+            if header is None:
+                header = [cleaned(cell) for cell in cells]
+                if wrong := _header_fault(header, kind):
+                    yield BadRow(f"line {start}", wrong)
+                    return
+                continue
+            yield row_of(f"line {start}", _values(cells, header, separator, kind))
+    except csv.Error as error:
+        yield _broken(error, end + 1, skipped + rows.line_num)
+
+
+def _separator(text: str, usual: str, kind: RowKind) -> str:
+    """The one at which the header has the needed columns, or else the most."""
+
+    def fits(separator: str) -> tuple[bool, int, bool]:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        try:
+            header = next((cells for cells in rows if any(map(cleaned, cells))), [])
+        except csv.Error:
+            header = []
+        names = [cleaned(cell) for cell in header]
+        return all(key in names for key in kind.needed), len(names), separator == usual
+
+    return max(SEPARATORS, key=fits)
+
+
+def _header_fault(header: list[str], kind: RowKind) -> str | None:
+    if wrong := misspelt(header, kind.keys):
+        return wrong
+    twice = [name for name in kind.keys if header.count(name) > 1]
+    if twice:
+        return f"the column `{twice[0]}` stands twice; remove one"
+    missing = [key for key in kind.needed if key not in header]
+    if not missing:
+        return None
+    names = ", ".join(header)
+    told = names if len(names) <= 2 * LONGEST_VALUE else names[: 2 * LONGEST_VALUE] + "..."
+    if len(kind.needed) == 1:
+        return (
+            f"the header is {told}; a column `{missing[0]}` is wanted (cells are separated by a "
+            "comma, a semicolon, a tab or a bar)"
+        )
+    return f"the header is {told}; no column {', '.join(missing)}; known: {', '.join(kind.keys)}"
+
+
+def _values(
+    cells: list[str], header: list[str], separator: str, kind: RowKind
+) -> Mapping[str, Any] | str:
+    """A row's cells by their columns, or what is wrong with them."""
+    if [cleaned(cell) for cell in cells] == header:
+        return "the header stands here again: two files in one; remove the line"
+    name = SEPARATORS.get(separator, repr(separator))
+    if len(cells) != len(header):
+        of = f"{_count(len(cells), 'cell')} for {_count(len(header), 'column')}"
+        hint = f"put a text with a {name} in quotes"
+        if any(quote in cell for cell in cells for quote in TYPOGRAPHIC):
+            hint += ', and these quotes are ", not typographic ones'
+        if len(cells) < len(header):
+            hint = f"add a {name} for each cell that is empty"
+        return f"{of}; {hint} (the separator is the {name})"
+    for place, (column, cell) in enumerate(zip(header, cells, strict=True)):
+        if not column and cleaned(cell) and not (place == 0 and cleaned(cell).isdecimal()):
+            return f"{cell[:LONGEST_VALUE]!r} stands under no column's name; name the column"
+    row: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for key in kind.keys:
+        cell = cleaned(row.get(key, ""))
+        if cell.lower() == NULL or (not cell and key not in kind.needed):
+            row[key] = None
+    return given(row, kind)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _broken(error: csv.Error, start: int, line: int) -> BadRow:
+    """What is wrong where the reader stopped, in a row that begins in line `start`."""
+    doubled = 'a quote inside a text is written twice ("")'
+    if "end of data" in str(error):
+        wrong = f'a quote (") that opens here is never closed; {doubled}'
+        return BadRow(f"line {start}", f"not valid CSV: {wrong}")
+    return BadRow(f"line {max(line, start)}", f"not valid CSV: {error}; {doubled}")
