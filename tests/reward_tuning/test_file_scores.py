@@ -271,4 +271,4 @@ def test_options_of_a_judge_hold_for_files(tmp_path: Path) -> None:
         "whole": load_reward("motion_energy", None)(grey, ["-"]),
     }
     assert found.scores == pytest.approx({k: float(v) for k, v in wanted.items()}, abs=1e-5)
-    assert len({round(value, 4) for value in wanted.values()}) == 4
+    assert len({round(float(value), 4) for value in wanted.values()}) == 4
