@@ -115,6 +115,7 @@ def one_batch(
         parts.sigmas,
         negative=recipe.sampling.negative,
         parameters=parts.parameters,
+        divide_by_guidance=recipe.sampling.divide_by_guidance,
         cheap=cheap,
         phase=phase,
     )

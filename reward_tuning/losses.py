@@ -75,11 +75,13 @@ def best_mean(scores: Tensor, share: float) -> Tensor:
     return scores.topk(count, dim=1).values.mean(dim=1)
 
 
-def guidance_divisor(guidance_scale: float, negative: str) -> float:
-    """What the loss is divided by, so that guidance does not set the size of the gradient.
+def guidance_gain(guidance_scale: float, negative: str) -> float:
+    """How much longer a guided velocity's derivative is than that of the positive branch.
 
     With a detached negative branch d(guided velocity)/d(positive branch) is the guidance scale
-    itself (FlowBP, arXiv 2606.11075). With both branches in the gradient, as the published script
-    has it, and without guidance, nothing is divided.
+    itself. The loss is divided by it, so that guidance does not set the size of the gradient
+    (FlowBP, arXiv 2606.11075), and so is what flows on through the states
+    (`plan.Plan.over_guidance`). With both branches in the gradient, as the published script has it,
+    and without guidance, nothing is divided.
     """
     return guidance_scale if negative == "detached" else 1.0

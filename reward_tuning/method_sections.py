@@ -31,7 +31,16 @@ Nested = Annotated[
     Field(
         ge=0.0,
         le=1.0,
-        description="Share of the gradient that flows on through the states; 1 = exact",
+        description="Share of the gradient that flows on through the states; 1 = the chain rule. "
+        "With sampling.negative: detached the sweep takes nested / guidance_scale",
+    ),
+]
+NestedOfOne = Annotated[
+    float,
+    Field(
+        ge=0.0,
+        description="Share of the gradient that flows on through one step's input. With "
+        "sampling.negative: detached the sweep takes nested / guidance_scale",
     ),
 ]
 
@@ -135,7 +144,7 @@ class FlowBPBridgeMethod(Section):
     active_steps: Annotated[int, Field(ge=2)] = Field(
         default=5, description="K, the bridge and steps on both sides"
     )
-    nested: Nested = 0.1
+    nested: NestedOfOne = 0.1
     lateness: float = Field(
         default=2.0,
         ge=0.0,
@@ -149,7 +158,7 @@ class LeapAlignMethod(Section):
     """LeapAlign (arXiv 2604.15311): two leaps over the chain, some gradient between them."""
 
     kind: Literal["leapalign"]
-    nested: Nested = 0.3
+    nested: NestedOfOne = 0.3
     leap_floor: float | None = Field(
         default=0.1,
         gt=0.0,

@@ -10,8 +10,9 @@ out.
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -76,6 +77,7 @@ class Plan:
             method that leaps over steps gives weights of its own, 0 at the steps left out.
         nested: how much of the gradient flows on through a velocity's input: 1 is the full adjoint
             (DRaFT-K, AlignProp), 0 stops it (DRTune, ReFL), between damps it (LeapAlign, Bridge).
+            Of the velocity that the sweep differentiates; see `over_guidance`.
         rescale: rho in [0, 1]; 0 leaves the plain gradient, 1 multiplies it so that the active
             steps carry the whole chain's weight (algorithm: FlowBP's gradient rescale).
         through: the steps whose input lets the nested gradient through. None is every executed
@@ -134,10 +136,10 @@ class Plan:
             )
         if not all(self.weights[i] != 0.0 for i in self.active):
             raise TuningError("plan: an active step has weight 0; take it out of the active steps")
-        for name in ("nested", "rescale"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise TuningError(f"plan: {name} is {value}; allowed is 0 ... 1")
+        if not 0.0 <= self.nested < math.inf:
+            raise TuningError(f"plan: nested is {self.nested}; allowed is 0 or more")
+        if not 0.0 <= self.rescale <= 1.0:
+            raise TuningError(f"plan: rescale is {self.rescale}; allowed is 0 ... 1")
 
     @property
     def gradient_scale(self) -> float:
@@ -147,6 +149,19 @@ class Plan:
         if carried == 0.0:
             return 1.0
         return 1.0 + self.rescale * (whole / carried - 1.0)
+
+    def over_guidance(self, gain: float) -> Plan:
+        """The plan of a guided velocity whose negative branch has no gradient: nested / gain.
+
+        v = v_neg + g (v_pos - v_neg) has the state Jacobian g J_pos - (g - 1) J_neg, about as long
+        as J_pos, for the branches differ little. With v_neg detached autograd finds g J_pos. What
+        the parameters receive is divided by g once (`losses.guidance_gain`), but every step that
+        the adjoint crosses would multiply it by g again.
+
+        Args:
+            gain: g; 1 where the velocity's own Jacobian is the true one.
+        """
+        return self if gain == 1.0 else replace(self, nested=self.nested / gain)
 
     def look(self, renoised: Renoised) -> Plan:
         """The plan of a fresh look's gradient: one active step, its input detached.

@@ -138,6 +138,12 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
             train.decoded_latents,
             f"a clip of sampling.frames = {sampling.frames} has {latents} latents",
         )
+    if not sampling.divide_by_guidance and sampling.negative != "detached":
+        yield Conflict(
+            ("sampling", "divide_by_guidance"),
+            False,
+            f"sampling.negative is {sampling.negative}, where nothing is divided; leave it out",
+        )
     if sampling.guidance_range is None:
         return
     low, high = sampling.guidance_range

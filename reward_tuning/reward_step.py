@@ -23,7 +23,7 @@ from reward_tuning.engine import StepLossFn, StepReport, adjoint_sweep
 from reward_tuning.judges import FramedJudge, Judge, LatentJudge
 from reward_tuning.judging import Verdicts, on_frames, on_latents
 from reward_tuning.lora import scaled
-from reward_tuning.losses import guidance_divisor
+from reward_tuning.losses import guidance_gain
 from reward_tuning.merging import Merge, conflict_free_gradient, summed_gradient
 from reward_tuning.plan import Plan
 from reward_tuning.prompts import Prompt
@@ -99,6 +99,7 @@ def reward_step(
     *,
     negative: NegativeBranch,
     parameters: Sequence[Tensor],
+    divide_by_guidance: bool = True,
     anchor: float = 0.0,
     share: float = 1.0,
     adjoint_limit: float | None = None,
@@ -118,6 +119,8 @@ def reward_step(
         sigmas: `(N + 1,)`, the sampler's table.
         negative: The negative guidance branch in the gradient.
         parameters: Of the adapter.
+        divide_by_guidance: With a detached negative branch, divide the loss by the guidance scale.
+            What flows on through the states is divided in any case.
         anchor: Weight of the mean square distance of the velocity to the base's, on active steps.
         share: Factor of the gradient: 1 / number of accumulated batches.
         adjoint_limit: Hold what flows through the states to so many times its first length.
@@ -185,7 +188,8 @@ def reward_step(
         return bad
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
     share = share / len(views)
-    divisor = guidance_divisor(sampler.guidance_scale, negative)
+    gain = guidance_gain(sampler.guidance_scale, negative)
+    divisor = gain if divide_by_guidance else 1.0
 
     reports, shares = [], []
     with phase("sweep"):
@@ -198,7 +202,7 @@ def reward_step(
                     view.velocity,
                     view.states,
                     view.sigmas,
-                    plan,
+                    plan.over_guidance(gain),
                     g * (view.share * share * part / divisor),
                     step_loss=pull if anchor else None,
                     parameters=parameters,

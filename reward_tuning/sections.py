@@ -120,9 +120,14 @@ class SamplingSection(Section):
     negative_prompt: str = Field(default="", description="Text of the negative guidance branch")
     negative: Literal["detached", "joint", "none"] = Field(
         default="detached",
-        description="The negative branch in the gradient: detached (no gradient through it, loss "
-        "divided by the scale), joint (gradient through both, as the published script), none "
-        "(training runs without guidance)",
+        description="The negative branch in the gradient: detached (no gradient through it; loss "
+        "and method.nested divided by the scale), joint (gradient through both, as the published "
+        "script), none (training runs without guidance)",
+    )
+    divide_by_guidance: bool = Field(
+        default=True,
+        description="With negative: detached, divide the loss by the guidance scale; false = the "
+        "raw gradient, larger by the scale (FlowBP's cfg_grad_norm_compensate: false)",
     )
 
     @property

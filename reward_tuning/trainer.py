@@ -160,6 +160,7 @@ def optimiser_step(
             parts.sigmas,
             negative=recipe.sampling.negative,
             parameters=parts.parameters,
+            divide_by_guidance=recipe.sampling.divide_by_guidance,
             anchor=train.anchor,
             share=1.0 / train.gradient_accumulation,
             adjoint_limit=train.adjoint_limit,

@@ -37,7 +37,7 @@ def alignprop(
         generator: CPU generator; two draws whichever truncation it is.
         sigmas: `(N + 1,)`, falling from 1 to 0.
         truncation: the distribution of K.
-        nested: 1 is the paper.
+        nested: 1 is the paper, with both guidance branches in the gradient.
         rescale: see `Plan`; 0 is the paper. At 1 short and long tails weigh alike.
         smallest_step: relative to the median |d|; 0 counts every step, as the paper does.
 

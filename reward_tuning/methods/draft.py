@@ -17,7 +17,7 @@ def draft(generator: torch.Generator, sigmas: Tensor, *, nested: float = 1.0) ->
     Args:
         generator: unused; every method has this signature.
         sigmas: `(N + 1,)`, falling from 1 to 0.
-        nested: 1 is the paper.
+        nested: 1 is the paper, with both guidance branches in the gradient.
     """
     del generator
     weights = chain_weights(sigmas)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reward_tuning.losses import guidance_divisor, reward_loss, soft_min
+from reward_tuning.losses import guidance_gain, reward_loss, soft_min
 
 
 def test_without_a_target_the_loss_is_the_negative_mean() -> None:
@@ -74,8 +74,6 @@ def test_soft_min_against_the_formula_in_plain_numbers() -> None:
     assert soft_min(scores, 1e4).tolist() == pytest.approx([0.2, 0.4], abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("negative", "divisor"), [("detached", 6.0), ("joint", 1.0), ("none", 1.0)]
-)
-def test_only_a_detached_branch_divides(negative: str, divisor: float) -> None:
-    assert guidance_divisor(6.0, negative) == divisor
+@pytest.mark.parametrize(("negative", "gain"), [("detached", 6.0), ("joint", 1.0), ("none", 1.0)])
+def test_only_a_detached_branch_divides(negative: str, gain: float) -> None:
+    assert guidance_gain(6.0, negative) == gain

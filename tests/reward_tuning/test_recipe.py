@@ -228,6 +228,11 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             "1 <= lowest <= highest",
         ),
         (
+            {"sampling__divide_by_guidance": False, "sampling__negative": "joint"},
+            ("sampling", "divide_by_guidance"),
+            "sampling.negative is joint, where nothing is divided",
+        ),
+        (
             {"sampling__guidance_range": [1.0, 2.0], "sampling__negative": "none"},
             ("sampling", "guidance_range"),
             "without guidance",
