@@ -27,8 +27,8 @@ def draft_k(
         generator: unused; every method has this signature.
         sigmas: `(N + 1,)`, falling from 1 to 0.
         active_steps: K, at least 1.
-        nested: 1 is the paper, with both guidance branches in the gradient; less damps a chain whose
-            gradient explodes.
+        nested: 1 is the paper, with both guidance branches in the gradient; less damps a chain
+            whose gradient explodes.
         rescale: see `Plan`; 0 is the paper.
         smallest_step: relative to the median |d|; 0 counts every step, as the paper does.
 
