@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from base_model.tiny.captions import parse_caption
 from base_model.tiny.oracle import judge as oracle_judge
 from base_model.tiny.scenes import FRAMES, SIDE
 from reward_tuning.bootstrap import paired_difference
+from reward_tuning.clip_measures import diversity, light_and_colour, motion
 from reward_tuning.judges import Judge, LatentJudge
 from reward_tuning.lora import adapter_state, load_adapter_state, scaled
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
@@ -74,8 +74,7 @@ def evaluate(
         judges: Training rewards and held-out ones.
         sigmas: `(N + 1,)`, the sampler's table.
         seed: Of the run.
-        seeds: Clips a prompt. From 2 on `diversity` is measured: the mean absolute pixel difference
-            of two clips of a prompt, over all pairs.
+        seeds: Clips a prompt. From 2 on `diversity` is measured.
         batch_size: Clips sampled at a time.
         keep_clips: Return the first clip of prompts with an index below this.
         oracle: Ask the embedded world's oracle, too (`oracle_applies`).
@@ -84,8 +83,8 @@ def evaluate(
         progress: Told after every sampling step.
 
     Returns:
-        Per prompt each judge's score, `motion` (mean absolute pixel difference of neighbouring
-        frames), `diversity` and `oracle` with its parts.
+        Per prompt each judge's score, the measures of `reward_tuning.clip_measures`, and `oracle`
+        with its parts and `oracle_tone_off`.
     """
     wanted = [(index, clip) for index in prompts for clip in range(seeds)]
     found: dict[str, dict[int, list[float]]] = {}
@@ -108,7 +107,7 @@ def evaluate(
             )
             with at_work():
                 frames = sampler.generator.decode(latents)
-                scored = _scores(frames, latents, chosen, judges, oracle)
+                scored = clip_scores(frames, latents, chosen, judges, oracle=oracle)
             for name, scores in scored.items():
                 of = found.setdefault(name, {})
                 for (index, _), value in zip(part, scores.tolist(), strict=True):
@@ -194,48 +193,42 @@ def oracle_applies(prompts: Sequence[Prompt], size: tuple[int, int, int]) -> boo
     return True
 
 
-def motion(frames: Tensor) -> Tensor:
-    """Mean absolute pixel difference of neighbouring frames.
+@torch.no_grad()
+def clip_scores(
+    frames: Tensor,
+    latents: Tensor | None,
+    prompts: Sequence[Prompt],
+    judges: Sequence[Judge],
+    *,
+    oracle: bool,
+) -> dict[str, Tensor]:
+    """Score clips by judges and measures.
 
     Args:
         frames: `(b, f, 3, H, W)` in [0, 1].
+        latents: Of the same clips, `(b, 16, t, H/8, W/8)`; None leaves the judges of latents out.
+        prompts: b prompts.
+        judges: Each becomes a metric of its label.
+        oracle: Whether the embedded world's oracle is asked, too.
 
     Returns:
-        `(b,)`; 0 for single frames.
+        Metric to `(b,)`.
     """
-    if frames.shape[1] < 2:
-        return frames.new_zeros(len(frames))
-    return frames.diff(dim=1).abs().flatten(1).mean(dim=1)
-
-
-def diversity(clips: Sequence[Tensor]) -> float:
-    """Mean absolute pixel difference of two clips, over all pairs; 2 clips or more of one shape."""
-    pairs = [float((a - b).abs().mean()) for a, b in itertools.combinations(clips, 2)]
-    return sum(pairs) / len(pairs)
-
-
-@torch.no_grad()
-def _scores(
-    frames: Tensor,
-    latents: Tensor,
-    prompts: Sequence[Prompt],
-    judges: Sequence[Judge],
-    oracle: bool,
-) -> dict[str, Tensor]:
-    """Metric to `(b,)`."""
     texts = [prompt.reward_text for prompt in prompts]
+    found: dict[str, Tensor] = {}
     with seen_by_several(frames):
-        found = {
-            judge.label: judge.scores(latents, 0.0, texts)
-            if isinstance(judge, LatentJudge)
-            else judge.scores(frames, texts)
-            for judge in judges
-        }
+        for judge in judges:
+            if not isinstance(judge, LatentJudge):
+                found[judge.label] = judge.scores(frames, texts)
+            elif latents is not None:
+                found[judge.label] = judge.scores(latents, 0.0, texts)
     found["motion"] = motion(frames)
+    found |= light_and_colour(frames)
     if oracle:
         seen = oracle_judge(frames.cpu(), [prompt.text for prompt in prompts])
         found["oracle"] = seen.all_right
         found |= {f"oracle_{name}": right for name, right in seen.right.items()}
+        found["oracle_tone_off"] = seen.tone_off
     return found
 
 

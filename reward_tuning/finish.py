@@ -23,6 +23,7 @@ from reward_tuning.lora_folder import export_lora
 from reward_tuning.offload import judge_modules
 from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
+from reward_tuning.rendered_reference import rendered_means
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.run_parts import RunParts, evaluation_sigmas
 from reward_tuning.sample_files import write_clips, write_pair, write_prompts
@@ -89,7 +90,8 @@ def finish(
         progress: Told after every sampling step.
 
     Returns:
-        The content of evaluation.json, which is written last.
+        The content of evaluation.json, which is written last: that of `compare`, `start`, and
+        `rendered`, in the embedded world, what renders of the held-out prompts score.
 
     Raises:
         TuningError: The disk is full.
@@ -106,6 +108,8 @@ def finish(
         offload = offload.joined(Offload(judge_modules(held_out), accelerator.device))
     rank, ranks = accelerator.process_index, accelerator.num_processes
     prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
+    batch_size = section.batch_size or recipe.train.batch_size
+    oracle = oracle_applies(parts.held_out, size)
     sides = []
     for name, state in (("base", parts.start), ("tuned", adapter)):
         scores = evaluate(
@@ -116,9 +120,9 @@ def finish(
             evaluation_sigmas(recipe),
             seed=recipe.seed,
             seeds=section.seeds,
-            batch_size=section.batch_size or recipe.train.batch_size,
+            batch_size=batch_size,
             keep_clips=SAMPLES,
-            oracle=oracle_applies(parts.held_out, size),
+            oracle=oracle,
             at_work=offload.at_work,
             stage=f"evaluation of {name}",
             progress=progress,
@@ -126,8 +130,14 @@ def finish(
         sides.append(merged(gather_object([scores])) if ranks > 1 else scores)
     base, tuned = sides
     seed = derive_seed(recipe.seed, "bootstrap") % 2**32
-    found = {"start": "base" if parts.start is None else "base with lora.init"}
+    start = "base" if parts.start is None else "base with lora.init"
+    found: dict[str, Any] = {"start": start}
     found |= compare(base, tuned, seeds=section.seeds, seed=seed)
+    if main and oracle:
+        with offload.at_work():
+            found["rendered"] = rendered_means(
+                parts.held_out, judges, batch_size, accelerator.device
+            )
     if main:
         write_clips(folder, recipe.train.steps, tuned.clips)
         for index, before in base.clips.items():

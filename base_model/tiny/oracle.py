@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from base_model.tiny.captions import parse_caption
-from base_model.tiny.render import HUES, PERIOD, RADII, pixel_grid, shape_coverage
+from base_model.tiny.render import HUES, PERIOD, RADII, TONES, pixel_grid, shape_coverage
 from base_model.tiny.scenes import ATTRIBUTES, SHAPES, SIDE
 
 UNCLEAR = "unclear"
@@ -60,12 +60,14 @@ class Reading:
         overlap: Intersection over union of the mask with the best ideal outline, [0, 1].
         radius: Radius of the circle of equal area, pixels.
         velocity: (x, y) drift of the centre, pixels a frame.
+        tone: Mean grey of the background, [0, 1]; NaN where nothing of it is seen.
     """
 
     words: Mapping[str, str]
     overlap: float
     radius: float
     velocity: tuple[float, float]
+    tone: float
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,13 @@ class OracleScore:
     Attributes:
         all_right: (b,) 1 where every attribute is right.
         right: Attribute name to (b,) 1 where that attribute is right.
+        tone_off: (b,) how far the background's grey lies outside of what the world renders for its
+            word, in [0, 1]; 1 where no background is seen.
     """
 
     all_right: Tensor
     right: Mapping[str, Tensor]
+    tone_off: Tensor
 
     def means(self) -> dict[str, float]:
         """`all_right` and each attribute's mean."""
@@ -193,14 +198,17 @@ def read_shape(mask: Tensor, path: Tensor, radius: float) -> tuple[str, float]:
     return (word if overlaps[word] >= MIN_OVERLAP else UNCLEAR), overlaps[word]
 
 
-def read_background(frames: Tensor, mask: Tensor) -> str:
-    """The background word: fit stripes and checks to the time-mean luminance off the shape."""
+def read_background(frames: Tensor, mask: Tensor) -> tuple[str, float]:
+    """The background word, and the mean grey.
+
+    Stripes and checks are fitted to the time-mean luminance off the shape.
+    """
     keep = (mask < 0.05).float()
     weight = keep.sum(dim=0)
     luminance = (frames.mean(dim=1) * keep).sum(dim=0) / weight.clamp_min(1.0)
     seen = (weight > 0).float()
     if seen.sum() < SIDE * SIDE / 8:
-        return UNCLEAR
+        return UNCLEAR, math.nan
     tone = ((luminance * seen).sum() / seen.sum()).item()
     y, x = pixel_grid()
     wave = 2 * math.pi / PERIOD
@@ -219,10 +227,18 @@ def read_background(frames: Tensor, mask: Tensor) -> str:
         strength[word] = math.sqrt(2 * fitted.square().sum().item() / seen.sum().item())
     word = max(strength, key=strength.__getitem__)
     if strength[word] >= MIN_PATTERN:
-        return word
+        return word, tone
     if tone < 0.3:
-        return "dark"
-    return "bright" if tone > 0.65 else UNCLEAR
+        return "dark", tone
+    return ("bright" if tone > 0.65 else UNCLEAR), tone
+
+
+def tone_off(tone: float, background: str) -> float:
+    """How far a grey lies outside of what the world renders for a background's word, in [0, 1]."""
+    if math.isnan(tone):
+        return 1.0
+    low, high = TONES[background]
+    return max(low - tone, tone - high, 0.0)
 
 
 def read_clip(frames: Tensor) -> Reading:
@@ -237,10 +253,10 @@ def read_clip(frames: Tensor) -> Reading:
     frames = frames.detach().float().clamp(0.0, 1.0)
     mask = soft_mask(frames)
     areas = mask.sum(dim=(1, 2))
-    background = read_background(frames, mask)
+    background, tone = read_background(frames, mask)
     if areas.min() < MIN_AREA:
         words = dict.fromkeys(ATTRIBUTES, UNCLEAR) | {"background": background}
-        return Reading(words, overlap=0.0, radius=0.0, velocity=(0.0, 0.0))
+        return Reading(words, overlap=0.0, radius=0.0, velocity=(0.0, 0.0), tone=tone)
     radius = math.sqrt(areas.median().item() / math.pi)
     path = centres(mask)
     motion, velocity = read_motion(path)
@@ -252,7 +268,7 @@ def read_clip(frames: Tensor) -> Reading:
         "size": read_size(radius),
         "motion": motion,
     }
-    return Reading(words, overlap=overlap, radius=radius, velocity=velocity)
+    return Reading(words, overlap=overlap, radius=radius, velocity=velocity, tone=tone)
 
 
 def judge(frames: Tensor, prompts: Sequence[str]) -> OracleScore:
@@ -268,10 +284,13 @@ def judge(frames: Tensor, prompts: Sequence[str]) -> OracleScore:
     if len(frames) != len(prompts):
         raise ValueError(f"{len(frames)} clips but {len(prompts)} prompts: one prompt a clip")
     right: dict[str, list[float]] = {name: [] for name in ATTRIBUTES}
+    off = []
     for clip, prompt in zip(frames, prompts, strict=True):
         scene, _ = parse_caption(prompt)
-        words = read_clip(clip).words
+        reading = read_clip(clip)
         for name in ATTRIBUTES:
-            right[name].append(float(words[name] == getattr(scene, name)))
+            right[name].append(float(reading.words[name] == getattr(scene, name)))
+        off.append(tone_off(reading.tone, scene.background))
     tensors = {name: torch.tensor(values) for name, values in right.items()}
-    return OracleScore(torch.stack(list(tensors.values())).amin(dim=0), tensors)
+    all_right = torch.stack(list(tensors.values())).amin(dim=0)
+    return OracleScore(all_right, tensors, torch.tensor(off))

@@ -35,6 +35,14 @@ EDGE = 2.5
 PERIOD = 16.0
 """Pixels of one period of stripes or checks."""
 
+TONES = {
+    "dark": (0.08, 0.2),
+    "bright": (0.78, 0.92),
+    "striped": (0.45, 0.55),
+    "checkered": (0.45, 0.55),
+}
+"""Lowest and highest mean grey of each background, in [0, 1]."""
+
 STAR_INNER = 0.5
 """Inner over outer radius of the five-pointed star."""
 
@@ -72,7 +80,6 @@ def draw_staging(scene: Scene, rng: random.Random) -> Staging:
         middle = (low + high) / 2
         low, high = min(low, middle), max(high, middle)
         start.append(rng.uniform(low, high))
-    tones = {"dark": (0.08, 0.2), "bright": (0.78, 0.92)}
     return Staging(
         radius=radius,
         centre=(start[0], start[1]),
@@ -81,7 +88,7 @@ def draw_staging(scene: Scene, rng: random.Random) -> Staging:
         hue_shift=rng.uniform(-8.0, 8.0),
         saturation=rng.uniform(0.8, 0.95),
         brightness=rng.uniform(0.85, 1.0),
-        tone=rng.uniform(*tones.get(scene.background, (0.45, 0.55))),
+        tone=rng.uniform(*TONES[scene.background]),
         contrast=rng.uniform(0.12, 0.18),
         phase=(rng.uniform(-2.0, 2.0), rng.uniform(-2.0, 2.0)),
         pebbles=tuple(

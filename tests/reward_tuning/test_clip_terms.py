@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from reward_tuning.clip_measures import motion
 from reward_tuning.clip_terms import likeness, shortfall, steady_motion
 from reward_tuning.errors import TuningError
-from reward_tuning.evaluation import motion
 
 
 def still(frames: int = 9) -> Tensor:

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,19 +20,19 @@ from base_model.sigmas import sigma_table
 from base_model.tiny.captions import phrasings
 from base_model.tiny.render import render
 from base_model.tiny.scenes import Scene
+from reward_tuning.clip_measures import diversity, light_and_colour, motion
 from reward_tuning.evaluation import (
     SideScores,
     compare,
-    diversity,
     evaluate,
     evaluation_seed,
     merged,
-    motion,
     oracle_applies,
 )
 from reward_tuning.judges import FramedJudge
 from reward_tuning.lora import LoraSpec, adapter_state, attach
 from reward_tuning.prompts import Prompt
+from reward_tuning.rendered_reference import rendered_means
 from reward_tuning.sampler import ClipSampler
 from rewards import load_reward
 from tests.goldens import write_checkpoint
@@ -102,7 +103,8 @@ def test_scores_are_those_of_clips_drawn_one_by_one(
         spread = float((clips[0] - clips[1]).abs().mean())
         assert found.values["diversity"][index] == pytest.approx(spread, rel=1e-4)
         assert torch.allclose(found.clips[index], clips[0][0], atol=1e-5)
-    assert set(found.values) == {"clip", "motion", "diversity"}
+    looks = {"motion", "brightness", "contrast", "saturation", "diversity"}
+    assert set(found.values) == {"clip", *looks}
     assert found.means()["motion"] == pytest.approx(sum(found.values["motion"].values()) / 3)
 
 
@@ -161,6 +163,16 @@ def test_motion() -> None:
     still = torch.full((1, 3, 3, 4, 4), 0.3)
     assert motion(torch.cat([clip, still])).tolist() == pytest.approx([0.375, 0.0])
     assert motion(clip[:, :1]).tolist() == [0.0]
+
+
+def test_light_and_colour() -> None:
+    clip = torch.zeros(2, 2, 3, 2, 4)
+    clip[0, 0, :, :, 2:] = 1.0  # half white, half black; then black
+    clip[1, :, 0] = 0.8  # all red
+    found = light_and_colour(clip)
+    assert found["brightness"].tolist() == pytest.approx([0.25, 0.8 * 0.299])
+    assert found["contrast"].tolist() == pytest.approx([0.25, 0.0], abs=1e-6)
+    assert found["saturation"].tolist() == pytest.approx([0.0, 0.8])
 
 
 def test_diversity() -> None:
@@ -224,6 +236,19 @@ def test_where_the_oracle_applies() -> None:
     assert not oracle_applies(captions, (9, 64, 96))
     assert not oracle_applies(captions, (13, 64, 64))
     assert not oracle_applies([*captions, Prompt("a cat", "a cat")], (9, 64, 64))
+
+
+def test_renders_stand_where_a_perfect_generator_would(judge: FramedJudge) -> None:
+    prompts = [Prompt(phrasings(s, "zh")[0], phrasings(s, "en")[0]) for s in SCENES]
+    judge = replace(judge, positions=tuple(range(9)))
+    found = rendered_means(prompts, [judge], 2, torch.device("cpu"))
+    assert found == rendered_means(prompts, [judge], 3, torch.device("cpu"))
+    assert found["oracle"] == 1.0
+    assert found["oracle_tone_off"] < 0.01
+    clips = [render([s], random.Random(f"reference/{i}")) for i, s in enumerate(SCENES)]
+    with torch.no_grad():
+        scores = judge.reward(torch.cat(clips), [p.reward_text for p in prompts])
+    assert found["clip"] == pytest.approx(float(scores.mean()), abs=1e-5)
 
 
 # --- the comparison

@@ -111,7 +111,8 @@ def test_evaluation(done: tuple[RunResult, Recipe, list[ProgressEvent]]) -> None
     found = json.loads((result.folder / "evaluation.json").read_text())
     assert found == result.evaluation
     assert (found["prompts"], found["seeds"]) == (3, 2)
-    names = {"clip", "clip_held_out", "motion", "diversity"}
+    looks = {"motion", "brightness", "contrast", "saturation", "diversity"}
+    names = {"clip", "clip_held_out", *looks}
     assert set(found["base"]) == set(found["tuned"]) == set(found["difference"]) == names
     for name in names:
         change = found["difference"][name]

@@ -88,6 +88,7 @@ def clean_score(count: int, seed: int) -> OracleScore:
     return OracleScore(
         torch.cat([part.all_right for part in parts]),
         {name: torch.cat([part.right[name] for part in parts]) for name in ATTRIBUTES},
+        torch.cat([part.tone_off for part in parts]),
     )
 
 
@@ -96,6 +97,7 @@ def test_clean_renders_are_read_right(seed: int) -> None:
     score = clean_score(50, seed)
     assert score.all_right.shape == (50,)
     assert score.all_right.sum() >= 49  # 99 % of the 150 allow one; see the slow test for a rate
+    assert score.tone_off.max() < 0.02  # clutter moves a tone at an end of its range a little
     for name, values in score.right.items():
         assert values.mean() >= 0.98, name
 
@@ -117,6 +119,19 @@ def test_the_reading_agrees_with_the_staging() -> None:
         assert reading.radius == pytest.approx(staging.radius, rel=0.06)
         assert reading.velocity == pytest.approx(staging.velocity, abs=0.1)
         assert reading.overlap > 0.88
+        assert reading.tone == pytest.approx(staging.tone, abs=0.02)
+
+
+def test_tones_outside_of_what_the_world_renders() -> None:
+    scene = Scene("red", "circle", "bright", "large", "left")
+    clip = render([scene], random.Random(2))
+    white, black = torch.ones_like(clip), torch.zeros_like(clip)
+    grey = (clip.amax(dim=2) - clip.amin(dim=2) < 0.05)[:, :, None]  # the background
+    shown = torch.cat([clip, torch.where(grey, white, clip), torch.where(grey, black, clip)])
+    caption = draw_caption(scene, random.Random(0))
+    found = judge(torch.cat([shown, white * 0.5]), [caption] * 4).tone_off.tolist()
+    # The caption says bright, 0.78 to 0.92; the shape's soft edge counts as background, too.
+    assert found == pytest.approx([0.0, 0.08, 0.78, 0.28], abs=0.03)
 
 
 def test_centres_and_mask_follow_the_shape() -> None:
