@@ -18,12 +18,11 @@ from reward_tuning.errors import TuningError
 from reward_tuning.pictures import UNREADABLE
 from reward_tuning.video_frames import ClipFacts, Frame
 
-ANIMATED = (".gif", ".webp", ".png", ".apng")
-"""Endings of files that may hold several frames."""
 FORMATS = ("GIF", "WEBP", "PNG")
 
 TOO_SHORT, INSTEAD = 10.0, 100.0
-"""Milliseconds: browsers play a frame of at most 10 for 100, and so did ffmpeg up to 4.2."""
+"""Milliseconds: browsers play a frame of at most 10 for 100, and so did ffmpeg up to 4.2. Not so
+where it is the rounding of a rate above 50: ffmpeg writes 60 a second as 20, 10, 20, 20, ..."""
 TICK = 10.0
 """Milliseconds that a GIF counts in; a duration is rounded by less than this."""
 SHORTEST = 20.0
@@ -53,7 +52,12 @@ def timing(durations: Sequence[float]) -> Timing:
     Args:
         durations: Milliseconds, of each stored picture in their order.
     """
-    played = [INSTEAD if duration <= TOO_SHORT else float(duration) for duration in durations]
+    longest = max(durations)
+    rounded = TOO_SHORT < longest <= TOO_SHORT + TICK and min(durations) > 0
+    played = [
+        INSTEAD if duration <= TOO_SHORT and not rounded else float(duration)
+        for duration in durations
+    ]
     total, least = sum(played), min(played)
     shortest = [duration for duration in played if duration <= least + TICK]
     base = sum(shortest) / len(shortest)
@@ -74,11 +78,19 @@ def _fps(frames: int, total: float, uneven: bool) -> float:
     return float(whole) if uneven and low <= whole <= high else measured
 
 
+def holds_pictures(path: Path) -> bool:
+    """Whether a file is a GIF, PNG or WebP, by its first bytes and whatever its name."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
+    return webp or head.startswith((b"GIF8", b"\x89PNG"))
+
+
 def is_animation(path: Path) -> bool:
-    """Whether a file of one of `ANIMATED`'s endings holds several frames, or is a GIF.
+    """Whether a file that `holds_pictures` has several, or is a GIF.
 
     Raises:
-        TuningError: It is no picture.
+        TuningError: It cannot be read.
     """
     with _opened(path) as image:
         return image.format == "GIF" or _count(image) > 1

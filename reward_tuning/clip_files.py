@@ -9,8 +9,8 @@ from reward_tuning.errors import TuningError
 from reward_tuning.prompts import REWARD_TEXT, TEXT
 from reward_tuning.row_files import RowKind, cleaned, half_letter, named_file, read_rows, text_fault
 
-VIDEOS = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi")
-ENDINGS = (*VIDEOS, ".gif", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ogv")
+ENDINGS = (*VIDEOS, ".gif", ".apng", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILE = "file"
 PROMPTED = RowKind(
     what="prompt file",

@@ -4,14 +4,19 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import imageio.v3 as iio
 import numpy as np
 import torch
 from torch import Tensor
 
-from reward_tuning.animations import ANIMATED, animation_frames, is_animation, look_at_animation
+from reward_tuning.animations import (
+    animation_frames,
+    holds_pictures,
+    is_animation,
+    look_at_animation,
+)
 from reward_tuning.errors import TuningError
 from reward_tuning.gif_file import gif_bytes
 from reward_tuning.mp4_file import write_mp4
@@ -59,17 +64,19 @@ def look_at_clip(path: str | Path) -> ClipFacts:
     """Count a clip's frames, by decoding it once, and read its size and its rate.
 
     Args:
-        path: A video, an animated gif, webp or png, or a picture, which is a clip of one frame. By
-            its ending; what ends in nothing known is a video.
+        path: A video, an animated gif, webp or png, or a picture, which is a clip of one frame. A
+            gif, webp or png is known by its content, other pictures by their ending; anything
+            else is a video.
 
     Raises:
         TuningError: The file is missing, is none of these, or is cut short or damaged: with how
             many frames of it can be decoded.
     """
     path = _there(path)
-    if _animated(path):
+    kind = _kind(path)
+    if kind == "animation":
         return look_at_animation(path)
-    if path.suffix.lower() in PICTURES:
+    if kind == "picture":
         _, height, width = read_picture(path).shape
         return ClipFacts(1, height, width, None)
     return look_at_video(path)
@@ -91,9 +98,10 @@ def clip_frames(path: str | Path, positions: Sequence[int]) -> Iterator[Tensor]:
         TuningError: The file cannot be read, or is not what it was when it was looked at.
     """
     path = _there(path)
-    if _animated(path):
+    kind = _kind(path)
+    if kind == "animation":
         frames: Iterator[Any] = animation_frames(path, positions)
-    elif path.suffix.lower() in PICTURES:
+    elif kind == "picture":
         yield read_picture(path)
         return
     else:
@@ -197,8 +205,10 @@ def _there(path: str | Path) -> Path:
     return path
 
 
-def _animated(path: Path) -> bool:
-    return path.suffix.lower() in ANIMATED and is_animation(path)
+def _kind(path: Path) -> Literal["animation", "picture", "video"]:
+    if holds_pictures(path):
+        return "animation" if is_animation(path) else "picture"
+    return "picture" if path.suffix.lower() in PICTURES else "video"
 
 
 def _atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -10,12 +10,20 @@ from typing import IO
 
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 GIF_TRAILER, GIF_IMAGE, GIF_EXTENSION = 0x3B, 0x2C, 0x21
+ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_LIVE = 1  # a recording that was written as it came says no size
+OGG_FIRST, OGG_LAST = 2, 4  # flags of a page: of its stream
+TS_SYNC, TS_PACKETS = 0x47, ((188, 0), (192, 4))  # with the place of the sync byte
 LARGE = 1  # an MP4 box of this size has a length of 8 bytes behind its name
 OPEN = 0  # and of this one reaches to the end
 
 
 def missing_end(path: Path) -> str | None:
-    """Tell that a file ends too early, by the lengths of MP4, QuickTime, Matroska, WebM, AVI, GIF.
+    """Tell that a file ends too early, by the lengths and ends that its kind has.
+
+    MP4, QuickTime, Matroska, WebM, AVI, ASF (wmv), Ogg and GIF; of FLV and MPEG transport streams
+    the last tag or packet alone.
 
     Args:
         path: Of any file; one of another kind is taken as whole.
@@ -25,7 +33,7 @@ def missing_end(path: Path) -> str | None:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(12)
+        start = file.read(16)
         file.seek(0)
         if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             wanted = _boxes(file, size)
@@ -35,8 +43,14 @@ def missing_end(path: Path) -> str | None:
             wanted = int.from_bytes(start[4:8], "little") + 8
         elif start[:6] in (b"GIF87a", b"GIF89a"):
             return None if _gif_ends(file) else "its end is missing"
+        elif start[:4] == b"OggS":
+            return _ogg_fault(file, size)
+        elif start == ASF_HEADER:
+            wanted = _asf_size(file)
+        elif start[:3] == b"FLV":
+            wanted = _flv_tags(file, size)
         else:
-            return None
+            wanted = _whole_packets(file, size)
     if wanted is None or wanted <= size:
         return None
     return f"it ends after {size} of {wanted} bytes"
@@ -81,6 +95,61 @@ def _ebml_length(file: IO[bytes]) -> int | None:
     more = 8 - first[0].bit_length()
     value = int.from_bytes(bytes([first[0] & ((1 << (7 - more)) - 1)]) + file.read(more), "big")
     return None if value == (1 << 7 * (more + 1)) - 1 else value
+
+
+def _asf_size(file: IO[bytes]) -> int | None:
+    """The size that the header of an ASF file says."""
+    head = file.read(30)
+    end, place = int.from_bytes(head[16:24], "little"), len(head)
+    while place < end:
+        file.seek(place)
+        name, length = file.read(16), int.from_bytes(file.read(8), "little")
+        if name == ASF_PROPERTIES:
+            about = file.read(68)
+            live = int.from_bytes(about[64:68], "little") & ASF_LIVE
+            return None if live else int.from_bytes(about[16:24], "little")
+        if length < 24:
+            return None
+        place += length
+    return None
+
+
+def _ogg_fault(file: IO[bytes], size: int) -> str | None:
+    """What is missing at the end of an Ogg file: a part of a page, or the last page of a stream."""
+    place, open_streams = 0, set()
+    while place < size:
+        file.seek(place)
+        head = file.read(27)
+        if head[:4] != b"OggS" or len(head) < 27:
+            return "its end is missing"
+        place += 27 + head[26] + sum(file.read(head[26]))
+        if head[5] & OGG_FIRST:
+            open_streams.add(head[14:18])
+        if head[5] & OGG_LAST:
+            open_streams.discard(head[14:18])
+    if place > size:
+        return f"it ends after {size} of at least {place} bytes"
+    return "its end is missing" if open_streams else None
+
+
+def _flv_tags(file: IO[bytes], size: int) -> int:
+    """Where the last tag of an FLV ends, with the length that stands behind it."""
+    place = int.from_bytes(file.read(9)[5:9], "big") + 4
+    while place < size:
+        file.seek(place)
+        head = file.read(11)
+        place += 11 + int.from_bytes(head[1:4], "big") + 4
+    return place
+
+
+def _whole_packets(file: IO[bytes], size: int) -> int | None:
+    """Where the last packet of a transport stream ends; None where it is none."""
+    head = file.read(1000)
+    for length, sync in TS_PACKETS:
+        marks = head[sync::length]
+        if len(marks) > 3 and set(marks) == {TS_SYNC}:
+            return -(-size // length) * length
+    return None
 
 
 def _gif_ends(file: IO[bytes]) -> bool:

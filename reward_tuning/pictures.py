@@ -41,6 +41,9 @@ UNREADABLE = (
 BYTE, WORD = 255.0, 65535.0
 STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied -> not
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # TIFF tags
+WHITE_IS_ZERO, SEPARATE = 0, 2  # of the second and the third
+INVERTED = "white is zero"
 SEVERAL = ("GIF", "WEBP", "PNG", "TIFF")  # formats whose further pictures are frames or pages
 
 
@@ -95,6 +98,8 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
                     f"picture {path}: it has {count} {kind}, and a picture is one; save the one "
                     "you mean as a file of its own"
                 )
+            if file.format == "TIFF":
+                _check_tiff(file)
             image = ImageOps.exif_transpose(file)
             image.format = file.format  # a copy has none
             yield image.convert(STRAIGHT[image.mode]) if image.mode in STRAIGHT else image
@@ -105,6 +110,18 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             f"picture {path}: not a picture that can be read ({error}); give a "
             f"{', '.join(PICTURES)} file"
         ) from error
+
+
+def _check_tiff(file: Image.Image) -> None:
+    """Mark what Pillow leaves as it is, and refuse what it reads wrongly in silence.
+
+    Raises:
+        ValueError: Planes of more than 8 bits, which Pillow takes for 8.
+    """
+    tags = file.tag_v2  # type: ignore[attr-defined]  # of Pillow's TIFF files
+    if tags.get(PLANES) == SEPARATE and max(tags.get(BITS, (1,))) > 8:
+        raise ValueError("its colours are planes of more than 8 bits; save it with 8 bits")
+    file.info[INVERTED] = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def levels(image: Image.Image) -> NDArray[np.float32]:
@@ -143,6 +160,8 @@ def _deep(image: Image.Image) -> NDArray[np.float32]:
             f"its levels run from {low:g} to {high:g}, and those of the mode {image.mode} are "
             f"{wanted}; save it with 8 bits"
         )
+    if image.info.get(INVERTED):  # Pillow turns such levels up to 8 bits alone
+        grey = white - grey
     return (grey / white).astype(np.float32)
 
 

@@ -19,6 +19,7 @@ from reward_tuning.animations import timing
 from reward_tuning.clips import look_at_clip, read_clip, write_clip
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.video_files import read_part
+from reward_tuning.pictures import as_tensor
 
 
 def blocks(order: list[int], side: int = 32) -> Tensor:
@@ -134,6 +135,24 @@ def test_a_picture_of_the_same_ending_is_a_clip_of_one_frame(tmp_path: Path) -> 
         assert (found.frames, found.height, found.width, found.fps) == (1, 8, 12, None)
 
 
+@pytest.mark.parametrize("name", ["gif.mp4", "png.mov", "webp.gif", "mp4.gif", "mp4.avi"])
+def test_a_name_that_belongs_to_another_kind(tmp_path: Path, name: str) -> None:
+    """A GIF that is called mp4 is still repeated by its durations, and the other way round."""
+    kind, path = name.partition(".")[0], tmp_path / name
+    pictures = [Image.new("RGB", (32, 32), (level,) * 3) for level in (0, 0, 0, 100, 200)]
+    if kind == "mp4":
+        write_clip(
+            torch.stack([as_tensor(np.asarray(one)) for one in pictures]), tmp_path / "c.mp4"
+        )
+        (tmp_path / "c.mp4").rename(path)
+    else:
+        # Pillow stores the three that are equal as one, of 300 ms
+        options = {"format": kind, "save_all": True, "append_images": pictures[1:], "duration": 100}
+        pictures[0].save(path, **options | ({"lossless": True} if kind == "webp" else {}))
+    found = read_clip(path).mean(dim=(1, 2, 3)) * 255
+    assert [round(float(level) / 100) for level in found] == [0, 0, 0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("durations", "repeats", "fps"),
     [
@@ -147,6 +166,7 @@ def test_a_picture_of_the_same_ending_is_a_clip_of_one_frame(tmp_path: Path) -> 
         ([33, 33, 34], (1, 1, 1), 30.0),
         ([0, 0], (1, 1), 10.0),  # as browsers play it
         ([10, 100], (1, 1), 10.0),
+        ([20, 10, 20, 20, 10, 20], (1,) * 6, 60.0),  # 60 a second, rounded by ffmpeg
         ([70, 110, 5000], (2, 3, 143), 1000 * 148 / 5180),
         ([59, 3995, 901, 1570, 704, 3289], (3, 200, 45, 78, 35, 164), 50.0),  # none fits
     ],

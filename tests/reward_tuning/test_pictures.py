@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -98,6 +99,54 @@ def test_modes_of_eight_bits_keep_their_levels(tmp_path: Path, mode: str, ending
     near = {"P": 0.06, "PA": 0.06, "LAB": 0.15, "YCbCr": 0.02}.get(mode, 1e-6)
     assert float((found - wanted).abs().max()) <= near
     assert float((found - wanted).abs().mean()) <= near / 3 + 1e-7
+
+
+def tiff(path: Path, samples: NDArray[np.uint16], tags: dict[int, int]) -> None:
+    """Write the simplest TIFF, uncompressed and little-endian, of 16 bits a sample.
+
+    Args:
+        path: Where.
+        samples: `(planes, h, w)`, a plane for each colour.
+        tags: Further ones.
+    """
+    planes, height, width = samples.shape
+    data, size = samples.astype("<u2").tobytes(), height * width * 2
+    behind = 8 + len(data)  # where lists of numbers lie
+    bits, places = struct.pack("<3H", 16, 16, 16), [8 + i * size for i in range(planes)]
+    many = planes > 1
+    about = {
+        256: (4, 1, width),
+        257: (4, 1, height),
+        258: (3, planes, behind if many else 16),
+        259: (3, 1, 1),
+        273: (4, planes, behind + 8 if many else 8),
+        277: (3, 1, planes),
+        278: (4, 1, height),
+        279: (4, planes, behind + 20 if many else size),
+    }
+    about |= {tag: (3, 1, value) for tag, value in tags.items()}
+    lists = bits + bytes(2) + struct.pack(f"<{2 * planes}I", *places, *[size] * planes)
+    entries = b"".join(struct.pack("<HHII", tag, *about[tag]) for tag in sorted(about))
+    directory = struct.pack("<H", len(about)) + entries + bytes(4)
+    start = struct.pack("<2sHI", b"II", 42, behind + len(lists))
+    path.write_bytes(start + data + lists + directory)
+
+
+def test_deep_levels_of_a_tiff_that_counts_from_white(tmp_path: Path) -> None:
+    """Pillow turns those of up to 8 bits and leaves those of 16."""
+    samples = (RAMP.astype(np.uint16) * 257)[None]
+    for photometric, wanted in ((1, RAMP), (0, 255 - RAMP)):
+        tiff(tmp_path / "p.tif", samples, {262: photometric})
+        assert torch.allclose(read_picture(tmp_path / "p.tif"), grey(wanted, 255), atol=1e-6)
+
+
+def test_deep_planes_of_a_tiff_are_refused(tmp_path: Path) -> None:
+    """Pillow 13 takes their bytes for levels of 8 bits, and says nothing."""
+    tiff(tmp_path / "p.tif", COLOURS.transpose(2, 0, 1).astype(np.uint16) * 257, {262: 2, 284: 2})
+    with Image.open(tmp_path / "p.tif") as image:
+        assert (image.mode, image.size) == ("RGB", (48, 32))
+    with pytest.raises(TuningError, match="its colours are planes of more than 8 bits"):
+        read_picture(tmp_path / "p.tif")
 
 
 @pytest.mark.parametrize(

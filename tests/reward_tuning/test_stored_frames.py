@@ -210,6 +210,8 @@ MADE: Sequence[tuple[str, tuple[str, ...]]] = (
     ("webm", ("-c:v", "libvpx", "-b:v", "1M")),
     ("mkv", ("-c:v", "libx264", "-g", "5")),
     ("avi", ("-c:v", "mpeg4")),
+    ("wmv", ("-c:v", "wmv2")),
+    ("ogv", ("-c:v", "libtheora", "-q:v", "7")),
     ("gif", ()),
 )
 
@@ -235,6 +237,23 @@ def test_no_cut_file_passes_as_whole(
     (tmp_path / f"cut.{ending}").write_bytes(content[: int(share * len(content))])
     with pytest.raises(TuningError, match=r"cut\.\w+: (cut short or damaged|not a video)"):
         look_at_clip(tmp_path / f"cut.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [("ts", ()), ("m2ts", ("-mpegts_m2ts_mode", "1")), ("flv", ())],
+)
+def test_a_cut_inside_of_a_packet(
+    containers: Path, tmp_path: Path, ending: str, options: tuple[str, ...]
+) -> None:
+    """These do not say how long they are, only how long each packet is."""
+    whole = tmp_path / f"c.{ending}"
+    run_ffmpeg("-i", containers / "c.mp4", "-c", "copy", *options, whole)
+    content = whole.read_bytes()
+    assert missing_end(whole) is None
+    for size in (len(content) - 1, len(content) - 100, len(content) // 2 // 188 * 188 + 5):
+        whole.write_bytes(content[:size])
+        assert f"it ends after {size} of" in str(missing_end(whole))
 
 
 def test_a_cut_between_two_frames(containers: Path, tmp_path: Path) -> None:
