@@ -74,7 +74,8 @@ class DraftLVMethod(Section):
         default=0.05,
         gt=0.0,
         le=1.0,
-        description="The copies are noised at least so far; the table's last sigma is next to none",
+        description="The copies are noised at least so far; a value below the table's last sigma "
+        "(0.0027) noises them that far, which is the paper and next to no gradient",
     )
     rescale: Rescale = 1.0
     smallest_step: SmallestStep = 0.25
@@ -85,8 +86,8 @@ class AlignPropMethod(Section):
 
     kind: Literal["alignprop"]
     truncation: Literal["uniform", "gaussian"] = Field(
-        default="uniform",
-        description="K from 1 to all alike, or a cut-off around 0.84 of the steps",
+        default="gaussian",
+        description="Where the gradient is cut: around 0.84 of the steps, or anywhere alike",
     )
     nested: Nested = 1.0
     rescale: Rescale = 1.0
@@ -107,7 +108,7 @@ class DRTuneMethod(Section):
         default=0.4,
         gt=0.0,
         lt=1.0,
-        description="An early stop lies in this last share of the steps",
+        description="An early stop lies in this last share of the steps, rounded",
     )
     rescale: Rescale = 1.0
     smallest_step: SmallestStep = 0.25
@@ -150,7 +151,7 @@ class FlowBPBridgeMethod(Section):
         ge=0.0,
         description="On each side step m is drawn with weight m ** lateness",
     )
-    rescale: Rescale = 0.0
+    rescale: Rescale = 1.0
     smallest_step: SmallestStep = 0.25
 
 
@@ -172,14 +173,14 @@ class DirectAlignMethod(Section):
 
     kind: Literal["direct_align"]
     stride: float = Field(
-        default=0.1, gt=0.0, le=1.0, description="How far the one call goes, in sigma"
+        default=0.022, gt=0.0, le=1.0, description="How far the one call goes, in sigma"
     )
     sigma_range: Annotated[tuple[float, float], Strict(False)] = Field(
-        default=(0.2, 0.95), description="Where it starts, drawn uniformly; within (0, 1)"
+        default=(0.75, 0.96), description="Where it starts, drawn uniformly; within (0, 1)"
     )
     discount: bool = Field(
-        default=True,
-        description="Late steps, where rewards are hacked, count less: 3 s' / (1 + 2 s')",
+        default=False,
+        description="Looks at little noise count less, by 3 s' / (1 + 2 s'); not of the paper",
     )
 
 
@@ -207,6 +208,10 @@ class EasyAnimateMethod(Section):
     )
     stop_input_gradient: bool = Field(
         default=False, description="Its --stop_latent_model_input_gradient"
+    )
+    steps_list: Annotated[tuple[NotNegative, ...] | None, Strict(False)] = Field(
+        default=None,
+        description="Its --backprop_step_list: these steps every time, in place of the strategy",
     )
 
 

@@ -23,7 +23,7 @@ from reward_tuning.judge_sections import (
     RewardSection,
     TwoTowerSection,
 )
-from reward_tuning.method_sections import Method
+from reward_tuning.method_sections import EasyAnimateMethod, Method
 from reward_tuning.section_types import TIME_STRIDE, FileName, NotNegative, Section
 from reward_tuning.sections import (
     EvaluationSection,
@@ -72,6 +72,8 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             "is prompts.train, so nothing would be held out; give another file",
         )
     asked = getattr(method, "active_steps", 0)  # not every method has a number of its own
+    if isinstance(method, EasyAnimateMethod) and method.steps_list is not None:
+        asked = 0  # the list takes its place
     if sampling is not None and asked > sampling.steps_run:
         share = "" if sampling.strength == 1.0 else f" * sampling.strength {sampling.strength:g}"
         yield Conflict(

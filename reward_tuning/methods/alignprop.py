@@ -1,11 +1,13 @@
 """AlignProp: the full adjoint through a randomly long tail (Prabhudesai et al., arXiv 2310.03739).
 
-The truncation follows the authors' code: uniform, or Gaussian with mean 0.84 N and deviation 0.1 N
-(42 and 5 of 50 steps).
+The truncation follows the authors' code: a cut-off that is Gaussian with mean 0.84 N and deviation
+0.1 N (42 and 5 of 50 steps), floored and drawn again outside 1 ... N - 1, or uniform there.
 """
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import Literal
 
 import torch
@@ -15,6 +17,9 @@ from reward_tuning.errors import TuningError
 from reward_tuning.methods.draft_k import draft_k
 from reward_tuning.plan import Plan, chain_weights, steps_that_matter
 
+_CUTOFF = NormalDist(0.84, 0.1)
+"""Of the cut-off over the number of steps."""
+
 Truncation = Literal["uniform", "gaussian"]
 
 
@@ -22,19 +27,20 @@ def alignprop(
     generator: torch.Generator,
     sigmas: Tensor,
     *,
-    truncation: Truncation = "uniform",
+    truncation: Truncation = "gaussian",
     nested: float = 1.0,
     rescale: float = 1.0,
     smallest_step: float = 0.25,
 ) -> Plan:
     """Plan of AlignProp: DRaFT-K with K drawn anew for each update.
 
-    `uniform` draws K from 1 ... n, n the steps that matter. `gaussian` draws the step from which
-    the gradient is kept from N(0.84 n, (0.1 n)^2), rounded, so that K = n - cutoff, held within
-    1 ... n.
+    K = n - cutoff, n the steps that matter; the cut-off is the step from which the gradient is
+    kept. `gaussian` draws it from N(0.84 n, (0.1 n)^2), floored, again where it lies outside
+    1 ... n - 1 (which is one draw from the normal distribution cut to [1, n)); `uniform` from
+    1 ... n - 1. So the first step is never trained, unless it is the only one.
 
     Args:
-        generator: CPU generator; two draws whichever truncation it is.
+        generator: CPU generator; one draw whichever truncation it is.
         sigmas: `(N + 1,)`, falling from 1 to 0.
         truncation: the distribution of K.
         nested: 1 is the paper, with both guidance branches in the gradient.
@@ -45,16 +51,17 @@ def alignprop(
         TuningError: no such truncation.
     """
     count = len(steps_that_matter(chain_weights(sigmas), smallest_step))
-    uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
-    normal = float(torch.randn((), generator=generator, dtype=torch.float64))
+    place = float(torch.rand((), generator=generator, dtype=torch.float64))
     match truncation:
         case "uniform":
-            active_steps = 1 + int(uniform * count)
+            share = (1.0 + place * (count - 1)) / count
         case "gaussian":
-            cutoff = round((0.84 + 0.1 * normal) * count)
-            active_steps = min(max(count - cutoff, 1), count)
+            low, high = _CUTOFF.cdf(1.0 / count), _CUTOFF.cdf(1.0)
+            share = _CUTOFF.inv_cdf(low + place * (high - low))
         case _:
             raise TuningError(f"method.truncation is {truncation!r}; allowed are uniform, gaussian")
+    cutoff = min(max(math.floor(share * count), 1), count - 1)
+    active_steps = count - cutoff
     return draft_k(
         generator,
         sigmas,

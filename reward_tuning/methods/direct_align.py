@@ -13,9 +13,9 @@ def direct_align(
     generator: torch.Generator,
     sigmas: Tensor,
     *,
-    stride: float = 0.1,
-    sigma_range: tuple[float, float] = (0.2, 0.95),
-    discount: bool = True,
+    stride: float = 0.022,
+    sigma_range: tuple[float, float] = (0.75, 0.96),
+    discount: bool = False,
 ) -> Plan:
     """Plan of Direct-Align (SRPO): one model call anywhere on the path, its noise known.
 
@@ -24,13 +24,17 @@ def direct_align(
     every noise level can be trained at the cost of one call, and only a share of the picture that
     the judge sees is the model's answer at s.
 
+    The defaults are the authors' with HPS; with PickScore they take 0.67 to 0.96 and a stride of
+    0.03. Their "discount" is no factor of the loss: it is the k of their semantic-relative reward,
+    which grows with the noise from 0.1 to 0.25 (a judge's `relative.k` here, one value).
+
     Args:
         generator: CPU generator; one draw.
         sigmas: `(N + 1,)`, falling from 1 to 0; of the rollout.
-        stride: s - s', in (0, 1]; 0.1 in the authors' configuration.
+        stride: s - s', in (0, 1].
         sigma_range: of s; the authors leave out the very beginning, where structure breaks.
-        discount: multiply the loss by 3 s' / (1 + 2 s'): late steps, where rewards are hacked,
-            count less. Needs low > stride.
+        discount: multiply the loss by 3 s' / (1 + 2 s'), so that looks at little noise count less.
+            Not of the paper. Needs low > stride.
 
     Raises:
         TuningError: a stride or a range out of bounds.

@@ -23,14 +23,17 @@ def draft_lv(
 ) -> Plan:
     """Plan of DRaFT-LV: DRaFT-1, and n copies of its end, each noised and denoised by one call.
 
-    The chain and the copies weigh alike, as in FlowBP's re-implementation (arXiv 2606.11075).
+    The chain and the copies weigh alike, as in FlowBP's re-implementation (arXiv 2606.11075). The
+    paper's gradient needs `rescale=0`, `smallest_step=0` and a `smallest_sigma` below the table's
+    last sigma (0.0027 on V5.1's, so 0.001): then the copies are noised to where the last step began.
 
     Args:
         generator: unused; every method has this signature.
         sigmas: `(N + 1,)`, falling from 1 to 0.
         copies: n; 2 in the paper. Each costs one more look of the judges and no rollout.
-        smallest_sigma: the copies are noised to the last sigma of the table, or to this if that is
-            smaller. V5.1's last one is 0.0027: all copies would be one, and without gradient.
+        smallest_sigma: the copies are noised to the last sigma of the table, or to this where that
+            one is smaller. V5.1's last is 0.0027: all copies are nearly one, with next to no
+            gradient; at 0.05 the weight of their velocity is 18 times as large.
         rescale: of the chain's own last step (see `Plan`); 0 is the paper.
         smallest_step: as in `draft_k`.
 

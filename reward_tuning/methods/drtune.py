@@ -25,7 +25,7 @@ def drtune(
 ) -> Plan:
     """Plan of DRTune: K equally spaced steps with a random offset, and an early stop.
 
-    With early stop, s = N - U{1 ... m}, m = stop_range N, and the reward reads x_s - s_s v_s. The
+    With early stop, s = N - U{1 ... m}, m = stop_range N rounded, and the reward reads x_s - s_s v_s. The
     executed steps are 0 ... s; the stop step s is one of them and becomes active when the spacing
     lands on it. Without, the reward reads x_N and all steps are executed. Steps shorter than
     `smallest_step` of the median are left out of the spacing: alone they are no gradient.
@@ -35,7 +35,7 @@ def drtune(
         sigmas: `(N + 1,)`, falling from 1 to 0.
         active_steps: K, at least 1 (the paper 5, FlowBP 3).
         early_stop: off reads the true end (the better reward input by LeapAlign's ablation).
-        stop_range: m / N in (0, 1); 0.4 in FlowBP.
+        stop_range: m / N in (0, 1); 0.4 in FlowBP. m is at least 1.
         rescale: see `Plan`; 0 is the paper.
         smallest_step: relative to the median weight; 0 keeps every step.
 
@@ -45,7 +45,7 @@ def drtune(
     steps = len(sigmas) - 1
     if not 0.0 < stop_range < 1.0:
         raise TuningError(f"method.stop_range is {stop_range}; allowed is above 0 and below 1")
-    m = max(1, int(stop_range * steps))
+    m = max(1, round(stop_range * steps))
     back = int(torch.randint(1, m + 1, (), generator=generator))
     jitter = float(torch.rand((), generator=generator, dtype=torch.float64))
 

@@ -6,6 +6,7 @@ rescale, the short last step counted, a step between two chosen ones a constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -26,6 +27,7 @@ def easyanimate(
     first_step: int = 0,
     last_step: int | None = None,
     stop_input_gradient: bool = False,
+    steps_list: Sequence[int] | None = None,
 ) -> Plan:
     """Plan of the published script's loop; the reward on the true end.
 
@@ -46,13 +48,27 @@ def easyanimate(
         last_step: `--backprop_random_end_step`, included; None is N - 1. (The script's default, 50,
             lies one past the end of its 50 steps.)
         stop_input_gradient: `--stop_latent_model_input_gradient`.
+        steps_list: `--backprop_step_list`: these steps, every time, whatever the strategy and its
+            keys; distinct, in any order. The script lets steps past the end pass unseen.
 
     Raises:
-        TuningError: more steps asked for than there are, a range outside 0 ... N - 1, or no such
-            strategy.
+        TuningError: more steps asked for than there are, a range or a step outside 0 ... N - 1, a
+            step given twice, or no such strategy.
     """
     weights = chain_weights(sigmas)
     steps = len(weights)
+    if steps_list is not None:
+        chosen = sorted(steps_list)
+        if (
+            not chosen
+            or len(set(chosen)) != len(chosen)
+            or not 0 <= chosen[0] <= chosen[-1] < steps
+        ):
+            raise TuningError(
+                f"method.steps_list is {list(steps_list)}; needed are distinct steps of 0 ... "
+                f"{steps - 1}, one at least (with sampling.steps = {steps})"
+            )
+        return _plan(weights, chosen, stop_input_gradient)
     end = steps - 1 if last_step is None else last_step
     if not 0 <= first_step <= end < steps:
         raise TuningError(
@@ -79,9 +95,13 @@ def easyanimate(
                 f"method.strategy is {strategy!r}; allowed are last, tail, uniform, random"
             )
     active = [i for i in active if i < steps] or [steps - 1]
+    return _plan(weights, active, stop_input_gradient)
+
+
+def _plan(weights: tuple[float, ...], active: list[int], stop_input_gradient: bool) -> Plan:
     return Plan(
-        steps=steps,
-        stop=steps,
+        steps=len(weights),
+        stop=len(weights),
         reward_input="end",
         active=tuple(active),
         weights=weights,

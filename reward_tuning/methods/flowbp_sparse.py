@@ -25,12 +25,15 @@ def flowbp_sparse(
     Distinct steps, drawn one after the other without replacement. Each gets its Euler weight d_i;
     its input is detached.
 
+    The authors' active_steps, lateness and rescale: FLUX.1 3, 2, 1; SD3.5 4, 1, 0.5; FLUX.2 4, 2,
+    0.
+
     Args:
         generator: CPU generator.
         sigmas: `(N + 1,)`, falling from 1 to 0.
-        active_steps: K, at least 1 (3 in the authors' configurations).
-        lateness: exponent of the draw; 2 in the authors' code, 0 draws uniformly.
-        rescale: see `Plan`; 1 in the authors' configurations.
+        active_steps: K, at least 1.
+        lateness: exponent of the draw; 0 draws uniformly.
+        rescale: see `Plan`.
         smallest_step: relative to the median |d|; shorter steps are not drawn.
 
     Raises:

@@ -20,6 +20,10 @@ def prfl(
     s is drawn uniformly from a part of the steps 0 ... N - 2; nothing after it is run, and nothing
     is decoded. Needs rewards of kind `latent`.
 
+    The authors roll out with UniPC and without guidance. A multistep solver gives v_s another
+    weight, 1.5 to 2 times that of the Euler step taken here; Adam undoes a constant factor. Their
+    rollout is `sampling.negative: none`.
+
     Args:
         generator: CPU generator; one draw.
         sigmas: `(N + 1,)`, falling from 1 to 0; N at least 2.

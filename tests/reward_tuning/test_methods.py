@@ -77,6 +77,12 @@ def test_drtune_follows_the_published_spacing() -> None:
     assert all(30 <= count <= 90 for count in stops.values())
 
 
+def test_drtunes_stop_range_is_rounded_as_published() -> None:
+    # int(round(0.4 * 9)) = 4 in FlowBP's trainer: stops 5 ... 8
+    assert {plan.stop for plan in draws(300, 9, active_steps=2)} == {5, 6, 7, 8}
+    assert {plan.stop for plan in draws(50, 9, active_steps=2, stop_range=0.05)} == {8}
+
+
 def test_drtune_reaches_every_step_and_the_stop_step() -> None:
     plans = draws(600, 16, active_steps=4)
     touched = {i for plan in plans for i in plan.active}
@@ -178,6 +184,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {"strategy": "last"},
         {"strategy": "uniform", "active_steps": 3},
         {"strategy": "random", "active_steps": 3, "stop_input_gradient": True},
+        {"steps_list": [5, 1, 2]},
     ],
 }
 
@@ -242,21 +249,33 @@ def test_draft_is_plain_backpropagation() -> None:
 
 def test_alignprop_draws_every_tail_alike_or_around_its_cutoff() -> None:
     sigmas, generator = sigma_table(11), seeded()  # ten steps that matter, and the short last one
-    uniform = Counter(len(alignprop(generator, sigmas).active) - 1 for _ in range(2000))
-    assert set(uniform) == set(range(1, 11))
-    # 200 each, standard deviation 13.4
+    uniform = Counter(
+        len(alignprop(generator, sigmas, truncation="uniform").active) - 1 for _ in range(1800)
+    )
+    assert set(uniform) == set(range(1, 10))  # the cut-off is drawn from 1 ... 9 of 10
+    # 200 each, standard deviation 13.3
     assert all(140 <= count <= 260 for count in uniform.values())
-    gaussian = [
-        len(alignprop(generator, sigmas, truncation="gaussian").active) - 1 for _ in range(2000)
-    ]
-    # K = 10 - round(10 N(0.84, 0.1)): mean 1.6 but for the floor of 1, never far out
-    assert set(gaussian) <= {1, 2, 3, 4, 5, 6}
-    share = sum(k == 1 for k in gaussian) / 2000
-    # cutoff 9 or above: N >= 0.85, probability 0.46
-    assert share == pytest.approx(0.46, abs=0.04)
     for plan in (alignprop(generator, sigmas) for _ in range(50)):
         assert plan.active == tuple(range(plan.active[0], 11))
         assert (plan.nested, plan.reward_input) == (1.0, "end")
+
+
+def test_alignprops_cutoff_is_floored_and_drawn_again_as_published() -> None:
+    """`int(Normal(42, 5).sample())` until it lies in 1 ... 49 of 50 steps, drawn here by hand."""
+    sigmas, generator = torch.linspace(1.0, 0.0, 51), seeded(1)
+    ours = Counter(50 - len(alignprop(generator, sigmas).active) for _ in range(4000))
+    theirs: Counter[int] = Counter()
+    normal = torch.randn(200_000, generator=seeded(2), dtype=torch.float64)
+    for cutoff in (42 + 5 * normal).tolist():
+        if 1 <= int(cutoff) < 50:
+            theirs[int(cutoff)] += 1
+    total = sum(theirs.values())
+    assert theirs[49] / total == pytest.approx(0.028, abs=0.002)  # K = 1
+    for cutoff in range(1, 50):
+        expected = 4000 * theirs[cutoff] / total
+        assert abs(ours[cutoff] - expected) < 4.5 * expected**0.5 + 2, cutoff
+    assert alignprop(generator, torch.tensor([1.0, 0.0])).active == (0,)
+    assert alignprop(generator, torch.tensor([1.0, 0.5, 0.0])).active == (1,)
 
 
 def test_refl_trains_one_late_step_on_its_posterior_mean() -> None:
@@ -289,7 +308,7 @@ def test_flowbp_bridge_crosses_one_step_with_steps_on_both_sides() -> None:
     generator, sigmas = seeded(), sigma_table(12)
     bridges: Counter[int] = Counter()
     for _ in range(2000):
-        plan = flowbp_bridge(generator, sigmas)
+        plan = flowbp_bridge(generator, sigmas, rescale=0.0)
         (bridge,) = plan.through or ()
         bridges[bridge] += 1
         assert len(plan.active) == 5
@@ -305,6 +324,11 @@ def test_flowbp_bridge_crosses_one_step_with_steps_on_both_sides() -> None:
     for j in range(1, 11):
         expected = 2000 * j / 55
         assert abs(bridges[j] - expected) < 4.5 * expected**0.5, j
+    for _ in range(50):  # the rescale multiplies what crosses the bridge, too
+        plan = flowbp_bridge(generator, sigmas, nested=1.0, rescale=0.5)
+        carried = sum(abs(plan.weights[i]) for i in plan.active)
+        assert plan.gradient_scale == pytest.approx(0.5 + 0.5 / carried)
+        assert plan.nested == plan.gradient_scale > 1.0
     for k in range(2, 12):  # up to every step there is
         for _ in range(100):
             assert len(flowbp_bridge(generator, sigmas, active_steps=k).active) == k
@@ -349,6 +373,11 @@ def test_easyanimates_strategies_are_the_scripts() -> None:
         assert set(plan.active) <= set(range(20, 30))
         assert (plan.nested, plan.through, plan.gradient_scale) == (1.0, plan.active, 1.0)
     assert easyanimate(generator, sigmas, stop_input_gradient=True).nested == 0.0
+    listed = easyanimate(generator, sigmas, strategy="last", steps_list=[40, 3, 49])
+    assert (listed.active, listed.through, listed.nested) == ((3, 40, 49), (3, 40, 49), 1.0)
+    for wrong in ([], [3, 3], [-1, 2], [50]):
+        with pytest.raises(TuningError, match=r"steps_list is .* distinct steps of 0 \.\.\. 49"):
+            easyanimate(generator, sigmas, steps_list=wrong)
     lonely = {
         easyanimate(seeded(i), sigmas, strategy="uniform", active_steps=1).active
         for i in range(300)

@@ -18,7 +18,7 @@ from reward_tuning.engine import (
     rollout,
 )
 from reward_tuning.errors import TuningError
-from reward_tuning.methods import direct_align, draft_k, draft_lv, leapalign
+from reward_tuning.methods import direct_align, draft_k, draft_lv, flowbp_bridge, leapalign
 from tests.reward_tuning.toy_flow import SHAPE, ToyFlow, relative_error, toy_loss
 
 STEPS = 8
@@ -104,29 +104,37 @@ def test_leapalign_draws_every_pair_alike() -> None:
         leapalign(generator, torch.tensor([1.0, 0.0]))
 
 
-def test_bridge_equals_autograd_with_the_authors_connectors() -> None:
-    """x_j composed of the steps before, the end of x_j and the steps from j on."""
-    from reward_tuning.methods import flowbp_bridge
-
+@pytest.mark.parametrize(("nested", "rescale"), [(0.1, 1.0), (0.5, 0.0), (1.0, 0.5)])
+def test_bridge_equals_autograd_with_the_authors_connectors(nested: float, rescale: float) -> None:
+    """x_j composed of the steps before, the end of x_j and the steps from j on; S on every v."""
     flow = ToyFlow(STEPS, negative="detached")
     generator, s = seeded(4), flow.sigmas
     for _ in range(12):
-        plan = flowbp_bridge(generator, s, active_steps=4, nested=0.5)
+        plan = flowbp_bridge(generator, s, active_steps=4, nested=nested, rescale=rescale)
+        lengths = (s[1:] - s[:-1]).abs()
+        factor = 1 + rescale * (lengths.sum() / lengths[list(plan.active)].sum() - 1)
         (j,) = plan.through or ()
         states = rollout(flow, flow.noise(), s, STEPS)
 
-        def step(x: Tensor, i: int, seen: Tensor, active: tuple[int, ...]) -> Tensor:
+        def step(
+            x: Tensor,
+            i: int,
+            seen: Tensor,
+            active: tuple[int, ...] = plan.active,
+            factor: Tensor = factor,
+        ) -> Tensor:
             v = flow(seen, i)
-            return x + (s[i + 1] - s[i]) * (v if i in active else v.detach())
+            v = v.detach() + factor * (v - v.detach()) if i in active else v.detach()
+            return x + (s[i + 1] - s[i]) * v
 
         x = states[0]
         for i in range(j):
-            x = step(x, i, states[i], plan.active)
+            x = step(x, i, states[i])
         at_j = straight_through(states[j], x)
         x = at_j
         for i in range(j, STEPS):
-            seen = 0.5 * at_j + 0.5 * at_j.detach() if i == j else states[i]
-            x = step(x, i, seen, plan.active)
+            seen = nested * at_j + (1 - nested) * at_j.detach() if i == j else states[i]
+            x = step(x, i, seen)
         expected = autograd(flow, toy_loss(straight_through(states[-1], x)))
         flow.zero_grad()
         _, g = reward_gradient(toy_loss, read_reward_input(flow, states, plan))
@@ -134,13 +142,19 @@ def test_bridge_equals_autograd_with_the_authors_connectors() -> None:
         assert relative_error(collected(flow), expected) <= 1e-11, plan.active
 
 
-@pytest.mark.parametrize("rescale", [0.0, 1.0])
-def test_draft_lv_looks_equal_autograd_of_the_noised_last_step(rescale: float) -> None:
+@pytest.mark.parametrize(
+    ("rescale", "smallest", "sigma"), [(0.0, 0.05, 0.05), (1.0, 0.05, 0.05), (0.0, 0.001, None)]
+)
+def test_draft_lv_looks_equal_autograd_of_the_noised_last_step(
+    rescale: float, smallest: float, sigma: float | None
+) -> None:
+    """Below the table's last sigma the look begins where the last step did, as in the paper."""
     flow = ToyFlow(STEPS, negative="detached")
-    plan = draft_lv(seeded(), flow.sigmas, copies=2, rescale=rescale)
+    plan = draft_lv(seeded(), flow.sigmas, copies=2, rescale=rescale, smallest_sigma=smallest)
+    sigma = float(flow.sigmas[-2]) if sigma is None else sigma
     states = rollout(flow, flow.noise(), flow.sigmas, STEPS)
     for seed, look in enumerate(plan.renoised):
-        assert (look.sigma, look.sigma_to, look.own_noise) == (0.05, 0.0, False)
+        assert (look.sigma, look.sigma_to, look.own_noise) == (sigma, 0.0, False)
         noise = torch.randn(SHAPE, generator=seeded(seed), dtype=torch.float64)
         velocity = AtSigma(flow, look.sigma)
         x = (1 - look.sigma) * states[-1] + look.sigma * noise
@@ -177,7 +191,7 @@ def test_direct_align_recovers_the_end_and_its_gradient() -> None:
     flow = ToyFlow(STEPS, negative="detached")
     generator = seeded(6)
     for _ in range(8):
-        plan = direct_align(generator, flow.sigmas)
+        plan = direct_align(generator, flow.sigmas, sigma_range=(0.2, 0.95), stride=0.1)
         (look,) = plan.renoised
         s, to = look.sigma, look.sigma_to
         states = rollout(flow, flow.noise(), flow.sigmas, STEPS)
@@ -202,13 +216,16 @@ def test_direct_align_draws_its_range_and_discounts_late_steps() -> None:
     generator, sigmas = seeded(), sigma_table(25)
     looks = [direct_align(generator, sigmas).renoised[0] for _ in range(500)]
     starts = torch.tensor([look.sigma for look in looks])
-    assert 0.2 <= float(starts.min()) < 0.22
-    assert 0.93 < float(starts.max()) <= 0.95
-    assert float(starts.mean()) == pytest.approx(0.575, abs=0.04)
+    # the authors' steps 5 to 25 of 50 with a shift of 3, a tenth of that way in one call
+    first, last = (3 * t / (1 + 2 * t) for t in (1 - 5 / 50, 1 - 25 / 50))
+    assert last <= float(starts.min()) < last + 0.01
+    assert first - 0.015 < float(starts.max()) <= first
+    assert float(starts.mean()) == pytest.approx((first + last) / 2, abs=0.015)
     for look in looks:
-        assert look.own_noise
-        assert look.sigma - look.sigma_to == pytest.approx(0.1)
-        assert look.share == pytest.approx(3 * look.sigma_to / (1 + 2 * look.sigma_to))
+        assert (look.own_noise, look.share) == (True, 1.0)
+        assert look.sigma - look.sigma_to == pytest.approx((first - last) / 10, abs=0.001)
+    look = direct_align(generator, sigmas, stride=0.1, discount=True).renoised[0]
+    assert look.share == pytest.approx(3 * look.sigma_to / (1 + 2 * look.sigma_to))
     even = direct_align(generator, sigmas, discount=False, stride=1.0)
     assert (even.active, even.renoised[0].share, even.renoised[0].sigma_to) == ((), 1.0, 0.0)
     with pytest.raises(TuningError, match=r"sigma_range is \[0\.5, 1\.0\]"):
@@ -216,4 +233,4 @@ def test_direct_align_draws_its_range_and_discounts_late_steps() -> None:
     with pytest.raises(TuningError, match="stride is 0"):
         direct_align(generator, sigmas, stride=0.0)
     with pytest.raises(TuningError, match="would take all from a look"):
-        direct_align(generator, sigmas, stride=0.3)
+        direct_align(generator, sigmas, stride=0.8, discount=True)

@@ -129,7 +129,8 @@ def restart_references(
 
     def chained(x: Tensor, first: int, plan: Plan) -> tuple[Tensor, float, list[Tensor]]:
         for i in range(first, 4):
-            seen = x if plan.nested else x.detach()
+            share = plan.nested / divisor  # a detached branch leaves the Jacobian too long
+            seen = share * x + (1.0 - share) * x.detach()
             v = guided_velocity(generator, seen, SIGMAS[i], condition, 3.0, negative)  # type: ignore[arg-type]
             v = v if i - first in plan.active else v.detach()
             x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
