@@ -75,6 +75,11 @@ class LoraWeights:
     alpha: float
     state: Mapping[str, tuple[Tensor, Tensor]]
 
+    @property
+    def strength(self) -> float:
+        """What the product of the factors counts: alpha / rank."""
+        return self.alpha / self.rank
+
 
 def linear_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
     """Every linear layer by its diffusers module path, with or without an adapter on it."""

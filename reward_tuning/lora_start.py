@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
-from reward_tuning.exports import DIFFUSERS_FILE, adapter_format, import_adapter
-from reward_tuning.exports.peft_folder import WEIGHTS
+from reward_tuning.exports import import_adapter
+from reward_tuning.exports.adapter_files import find_adapter
 from reward_tuning.lora import LoraSpec, LoraWeights, adapter_state, attach, load_adapter_state
 from reward_tuning.sections import LoraSection
 
@@ -66,7 +66,4 @@ def adapter_file(path: Path) -> Path:
     Raises:
         TuningError: There is no adapter.
     """
-    found = adapter_format(path)
-    if path.is_dir():
-        return path / (WEIGHTS if found == "peft" else DIFFUSERS_FILE)
-    return path
+    return find_adapter(path).weights

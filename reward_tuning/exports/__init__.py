@@ -1,4 +1,4 @@
-"""Adapters in and out: a peft folder, a diffusers file, the original trainer's file."""
+"""Adapters in, as people have them, and out: peft folder, diffusers file, original file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from torch import nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.exports import diffusers_file, original_file, peft_folder
-from reward_tuning.exports.tensor_file import read_names
+from reward_tuning.exports.adapter_files import DIFFUSERS_FILE, find_adapter, read_adapter
+from reward_tuning.exports.fitting import fitted
 from reward_tuning.lora import LoraWeights
 
 ExportFormat = Literal["peft", "diffusers", "original"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
-# The name diffusers looks for in a folder.
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
 __all__ = [
     "DIFFUSERS_FILE",
     "FORMATS",
     "ExportFormat",
-    "adapter_format",
     "export_adapter",
     "import_adapter",
 ]
@@ -69,10 +67,13 @@ def export_adapter(
 
 
 def import_adapter(path: str | Path, transformer: nn.Module) -> LoraWeights:
-    """Read an adapter of any of the formats, recognised by its content.
+    """Read an adapter in any of the layouts that people have, recognised by its content.
+
+    docs/lora.md lists them. Ranks and strengths that differ by module become one rank and one
+    strength with the same effect (`reward_tuning.exports.fitting.uniform`).
 
     Args:
-        path: a file, or a folder with a peft adapter or a diffusers file in it.
+        path: a file (safetensors or `torch.save`), or a folder with an adapter in it.
         transformer: the model it is for; only module names and sizes are read, so it may be on the
             meta device and may carry an adapter.
 
@@ -80,44 +81,14 @@ def import_adapter(path: str | Path, transformer: nn.Module) -> LoraWeights:
         The adapter, fp32, on the CPU; `attach_weights` puts it on a transformer.
 
     Raises:
-        TuningError: nothing there, a damaged or foreign file, or an adapter for another model.
+        TuningError: nothing there, a damaged or foreign file, an adapter for another model, or one
+            that is no plain LoRA; it is named as what it is.
     """
-    path = Path(path)
-    found = adapter_format(path)
-    if path.is_dir() and found == "diffusers":
-        path = path / DIFFUSERS_FILE
-    match found:
-        case "peft":
-            return peft_folder.read(path, transformer)
-        case "diffusers":
-            return diffusers_file.read(path, transformer)
-        case "original":
-            return original_file.read(path, transformer)
-
-
-def adapter_format(path: str | Path) -> ExportFormat:
-    """Which format a file or folder is in.
-
-    Raises:
-        TuningError: nothing there, or none of the formats.
-    """
-    path = Path(path)
-    if path.is_dir():
-        if (path / peft_folder.CONFIG).is_file():
-            return "peft"
-        if (path / DIFFUSERS_FILE).is_file():
-            return "diffusers"
-        raise TuningError(
-            f"{path}: holds neither {peft_folder.CONFIG} (peft) nor {DIFFUSERS_FILE} (diffusers); "
-            "name the adapter's own folder or file"
-        )
-    names = read_names(path)
-    if any(key.startswith(original_file.PREFIX) for key in names):
-        return "original"
-    if any(key.endswith(".lora_A.weight") for key in names):
-        return "diffusers"
-    first = f"its first key is {min(names)!r}" if names else "it holds no tensors"
-    raise TuningError(
-        f"{path}: no adapter that is known here ({first}); expected are keys "
-        f"{original_file.PREFIX}… (original trainer) or ….lora_A.weight (diffusers)"
-    )
+    file = find_adapter(Path(path))
+    read = read_adapter(file)
+    weights = fitted(read.tensors, read.strength, transformer, str(file.weights))
+    if read.folded is None:
+        return weights
+    factor = weights.alpha / read.folded  # 1 / strength: alpha is the rank in such a file
+    state = {name: (down, up * factor) for name, (down, up) in weights.state.items()}
+    return LoraWeights(weights.rank, read.folded, state)

@@ -1,110 +1,176 @@
-"""From a file's pairs of tensors to `LoraWeights` that fit a given transformer."""
+"""From a file's tensors to `LoraWeights` that fit a given transformer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
+from reward_tuning.exports.adapter_config import Strength, checked_alpha
+from reward_tuning.exports.lora_keys import LoraKey, Part, lora_keys, module_paths
+from reward_tuning.exports.shown import shown
 from reward_tuning.lora import LoraWeights, linear_modules
 
-# Fields of a peft config that change what the two matrices mean, and the value of plain LoRA.
-_PLAIN: dict[str, object] = {
-    "use_rslora": False,
-    "use_dora": False,
-    "fan_in_fan_out": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "bias": "none",
-}
+_FLOATS = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.float64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+_NAMES: Mapping[Part, str] = {"down": "down (lora_A)", "up": "up (lora_B)", "alpha": "alpha"}
 
 
-def plain_config(config: Mapping[str, object], where: str) -> tuple[int, float]:
-    """Rank and alpha of a peft config.
+@dataclass(frozen=True)
+class _Module:
+    """One module's adapter: down (r, in), up (out, r), fp32; the strength is alpha / r."""
 
-    Raises:
-        TuningError: no rank or alpha in it, or another kind of adapter than plain LoRA.
-    """
-    kind = str(config.get("peft_type", "LORA")).rpartition(".")[2]
-    if kind != "LORA":
-        raise TuningError(f"{where}: the adapter is of peft type {kind}; only LORA is supported")
-    for name, plain in _PLAIN.items():
-        value = config.get(name)
-        if value is not None and value != plain:
-            raise TuningError(
-                f"{where}: {name} is {value!r}; only plain LoRA ({name} {plain!r}) is supported"
-            )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float):
-        raise TuningError(f"{where}: r is {rank!r} and lora_alpha {alpha!r}; both must be numbers")
-    return rank, float(alpha)
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
 
 
-def pair_up(tensors: Mapping[str, Tensor], where: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """`<path>.lora_A.weight`, `<path>.lora_B.weight` -> path: (down, up).
-
-    Raises:
-        TuningError: a key of another form, or one of the two missing.
-    """
-    halves: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        path, _, half = key.removesuffix(".weight").rpartition(".")
-        if half not in ("lora_A", "lora_B") or not key.endswith(".weight"):
-            raise TuningError(
-                f"{where}: key {key!r} is none of a LoRA's; expected are "
-                "<module>.lora_A.weight and <module>.lora_B.weight"
-            )
-        halves.setdefault(path, {})[half] = tensor
-    for path, pair in halves.items():
-        if len(pair) != 2:
-            raise TuningError(f"{where}: module {path} has only {next(iter(pair))} of its pair")
-    return {path: (pair["lora_A"], pair["lora_B"]) for path, pair in halves.items()}
-
-
-def fit(
-    pairs: Mapping[str, tuple[Tensor, Tensor]],
-    rank: int,
-    alpha: float,
-    transformer: nn.Module,
-    where: str,
+def fitted(
+    tensors: Mapping[str, Tensor], strength: Strength | None, transformer: nn.Module, where: str
 ) -> LoraWeights:
-    """Check every pair against the transformer's modules and order them as the model does.
+    """Take a file's tensors apart, check each, and put them in the model's order.
 
     Args:
-        pairs: diffusers module path -> (down, up), any float dtype.
-        rank: which every module must have.
-        alpha: of every module.
-        transformer: the model the adapter is for; may be on the meta device.
-        where: the file's name, for errors.
+        tensors: By their keys, any float dtype.
+        strength: Of the config; None where there is none, and a module without an alpha of its own
+            has alpha = rank.
+        transformer: The model that the adapter is for; may be on the meta device.
+        where: The file, for errors.
 
     Returns:
-        The weights in fp32.
+        The adapter, of one rank and one strength (`uniform`).
 
     Raises:
-        TuningError: an empty file, a module the model lacks, or a shape that does not fit.
+        TuningError: It is no plain LoRA, is for another model, or holds values that are none; the
+            first key that is wrong is named.
     """
-    modules = linear_modules(transformer)
-    if not pairs:
-        raise TuningError(f"{where}: holds no LoRA tensors")
-    lacking = [path for path in pairs if path not in modules]
-    if lacking:
-        raise TuningError(
-            f"{where}: {len(lacking)} of {len(pairs)} modules are not in this transformer, first "
-            f"{min(lacking)}; the adapter is for another model (compare the number of blocks)"
-        )
-    state = {}
-    for path, module in modules.items():
-        if path not in pairs:
-            continue
-        down, up = pairs[path]
-        wanted = ((rank, module.in_features), (module.out_features, rank))
-        got = (tuple(down.shape), tuple(up.shape))
-        if got != wanted:
+    keys = lora_keys(tensors, where)
+    for key in keys:
+        _check_tensor(tensors[key.key], key, where)
+    paths = module_paths((key.stem for key in keys), transformer, where)
+    found: dict[str, dict[Part, LoraKey]] = {}
+    for key in keys:
+        parts = found.setdefault(key.stem, {})
+        if key.part in parts:
             raise TuningError(
-                f"{where}: module {path} has down {got[0]} and up {got[1]}; this transformer at "
-                f"rank {rank} needs {wanted[0]} and {wanted[1]}"
+                f"{where}: {shown(parts[key.part].key)} and {shown(key.key)} are the same of one "
+                "module; a file holds one adapter: save them one by one"
             )
-        state[path] = (down.to(torch.float32), up.to(torch.float32))
+        parts[key.part] = key
+    linear = linear_modules(transformer)
+    modules: dict[str, _Module] = {}
+    for stem, parts in found.items():
+        for part in ("down", "up"):
+            if part not in parts:
+                raise TuningError(f"{where}: module {shown(stem)} lacks its {_NAMES[part]}")
+        own = {part: tensors[key.key] for part, key in parts.items()}
+        path = paths[stem]
+        modules[path] = _module(own, strength, stem, path, linear[path], where)
+    return uniform([(path, modules[path]) for path in linear if path in modules])
+
+
+def _check_tensor(tensor: Tensor, key: LoraKey, where: str) -> None:
+    what = f"{where}: {shown(key.key)}"
+    if tensor.layout is not torch.strided:
+        raise TuningError(f"{what} is a sparse tensor; save dense ones")
+    if key.part == "alpha":
+        if tensor.numel() != 1 or tensor.is_complex():
+            raise TuningError(
+                f"{what} has shape {tuple(tensor.shape)} and type {_type(tensor)}; alpha must be "
+                "one number"
+            )
+        checked_alpha(tensor.item() if tensor.dtype != torch.bool else None, what)
+        return
+    if tensor.dtype not in _FLOATS:
+        allowed = ", ".join(str(one).removeprefix("torch.") for one in _FLOATS)
+        raise TuningError(f"{what} is of type {_type(tensor)}; allowed are {allowed}")
+    if tensor.dim() not in (2, 3, 4, 5):
+        raise TuningError(
+            f"{what} has shape {tuple(tensor.shape)}; a factor is a matrix (or a 1x1 convolution)"
+        )
+    if 0 in tensor.shape:
+        raise TuningError(f"{what} has shape {tuple(tensor.shape)}: a rank of 0 or no values")
+    if any(size != 1 for size in tensor.shape[2:]):
+        raise TuningError(
+            f"{what} has shape {tuple(tensor.shape)[:6]}, a convolution's; only linear layers take "
+            "an adapter here"
+        )
+    bad = tensor.numel() - int(torch.isfinite(tensor.float()).sum())
+    if bad:
+        raise TuningError(
+            f"{what}: {bad} of {tensor.numel()} values are NaN or infinite; the training went "
+            "wrong or the file is damaged: take an earlier checkpoint of it"
+        )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _module(
+    own: Mapping[Part, Tensor],
+    strength: Strength | None,
+    stem: str,
+    path: str,
+    linear: nn.Linear,
+    where: str,
+) -> _Module:
+    down, up = (own[part].flatten(1).to(torch.float32) for part in ("down", "up"))
+    name = stem.removeprefix("base_model.model.")
+    asked, alpha = (strength or Strength()).of(name, down.shape[0])
+    wanted = ((asked, linear.in_features), (linear.out_features, asked))
+    got = (tuple(down.shape), tuple(up.shape))
+    if got != wanted:
+        raise TuningError(
+            f"{where}: module {path} has down {got[0]} and up {got[1]}; this transformer at rank "
+            f"{asked} needs {wanted[0]} and {wanted[1]}"
+        )
+    if "alpha" in own:
+        given = checked_alpha(own["alpha"].item(), f"{where}: {shown(stem)}.alpha")
+        if strength is not None and not torch.isclose(
+            torch.tensor(given), torch.tensor(alpha), rtol=1e-3
+        ):
+            raise TuningError(
+                f"{where}: module {path} has alpha {given:g} in its tensors and {alpha:g} in the "
+                "config; remove the one that is wrong"
+            )
+        alpha = given
+    return _Module(down, up, alpha)
+
+
+def uniform(modules: Sequence[tuple[str, _Module]]) -> LoraWeights:
+    """One rank and one strength for modules that have their own, with the same effect.
+
+    The rank is the largest; a smaller module has rows and columns of zeros for the rest. Where
+    strengths differ they are multiplied into the up factors, and alpha is the rank. An adapter of
+    one rank and strength stays as it is, bit for bit.
+    """
+    rank = max(module.rank for _, module in modules)
+    strengths = {module.alpha / module.rank for _, module in modules}
+    same = len(strengths) == 1
+    if same and all(module.rank == rank for _, module in modules):
+        alpha = modules[0][1].alpha
+    else:
+        alpha = strengths.pop() * rank if same else float(rank)
+    state = {}
+    for path, module in modules:
+        more = rank - module.rank
+        up = module.up if same else module.up * (module.alpha / module.rank)
+        state[path] = (
+            nn.functional.pad(module.down, (0, 0, 0, more)) if more else module.down,
+            nn.functional.pad(up, (0, more)) if more else up,
+        )
     return LoraWeights(rank, alpha, state)

@@ -1,4 +1,4 @@
-"""A peft folder (adapter_config.json, adapter_model.safetensors), as PeftModel reads it."""
+"""Writes a peft folder (adapter_config.json, adapter_model.safetensors), as PeftModel reads it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from base_model.training.weight_file import safetensors_bytes
-from reward_tuning.errors import TuningError
-from reward_tuning.exports.fitting import fit, pair_up, plain_config
-from reward_tuning.exports.tensor_file import (
-    read_tensors,
-    write_folder_atomically,
-)
+from reward_tuning.exports.adapter_files import CONFIG, PEFT_FILES
+from reward_tuning.exports.tensor_file import write_folder_atomically
 from reward_tuning.lora import LoraWeights
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 
 
@@ -40,30 +34,10 @@ def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
         tensors[f"{_PREFIX}{path}.lora_B.weight"] = up.to(dtype)
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain_value)
     files = {
-        WEIGHTS: safetensors_bytes(tensors, {"format": "pt"}),
+        PEFT_FILES[0]: safetensors_bytes(tensors, {"format": "pt"}),
         CONFIG: (text + "\n").encode(),
     }
     write_folder_atomically(folder, files, marker=CONFIG)
-
-
-def read(folder: Path, transformer: nn.Module) -> LoraWeights:
-    """Read a plain LoRA from a peft folder, checked against the transformer.
-
-    Raises:
-        TuningError: a damaged or foreign folder, or an adapter for another model.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TuningError(f"{path} cannot be read: {error}; export the adapter again") from error
-    if not isinstance(config, dict):
-        raise TuningError(f"{path}: holds a {type(config).__name__} where a JSON object belongs")
-    rank, alpha = plain_config(config, str(path))
-    tensors, _ = read_tensors(folder / WEIGHTS)
-    where = str(folder / WEIGHTS)
-    pairs = pair_up({k.removeprefix(_PREFIX): t for k, t in tensors.items()}, where)
-    return fit(pairs, rank, alpha, transformer, where)
 
 
 def _number(alpha: float) -> Any:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.exports.shown import shown
 from reward_tuning.whole_file import EXPORT_AGAIN, not_written, temporary_beside, write_whole
 
 
@@ -64,22 +65,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
-def read_names(path: Path) -> list[str]:
-    """Names of the tensors of a safetensors file, without reading them; errors as above."""
-    with _open(path) as file:
-        return list(file.keys())
+def check_is_file(path: Path) -> None:
+    """Refuse a path that is none.
+
+    Raises:
+        TuningError: no such file.
+    """
+    if not path.is_file():
+        raise TuningError(f"{path}: no such file; check the path of the adapter")
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise TuningError(f"{path}: no such file; check the path of the adapter")
+    check_is_file(path)
     try:
         with safe_open(path, "pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise TuningError(
-            f"{path} ({path.stat().st_size:,} bytes) is no whole safetensors file: {error}. It is "
+            f"{path} ({path.stat().st_size:,} bytes) is no whole safetensors file: "
+            f"{shown(str(error))}. It is "
             "truncated or of another kind; export or copy it again"
         ) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from reward_tuning.exports import (
     DIFFUSERS_FILE,
     FORMATS,
     ExportFormat,
-    adapter_format,
     export_adapter,
     import_adapter,
     original_file,
@@ -69,7 +67,6 @@ def test_export_then_import_is_the_identity(
 ) -> None:
     _, weights = tuned(targets)
     path = export_adapter(weights, tmp_path / NAMES[format], format)
-    assert adapter_format(path) == format
     again = import_adapter(path, tiny_transformer())
     assert same(again, weights)
     # and through every other format
@@ -87,9 +84,11 @@ def test_bf16_export_is_the_rounded_adapter_at_half_the_size(
     path = export_adapter(weights, tmp_path / NAMES[format], format, dtype=torch.bfloat16)
     again = import_adapter(path, tiny_transformer())
     assert again.alpha == pytest.approx(3.3, rel=1e-7)
-    for module, pair in weights.state.items():
-        for got, exact in zip(again.state[module], pair, strict=True):
-            assert torch.equal(got, exact.bfloat16().float())
+    folded = 3.3 / 4 if format == "diffusers" else 1.0  # alpha / rank is in the up factors
+    for module, (down, up) in weights.state.items():
+        got = again.state[module]
+        assert torch.equal(got[0], down.bfloat16().float())
+        assert torch.allclose(got[1] * folded, (up * folded).bfloat16().float(), rtol=1e-6)
 
 
 def test_the_same_adapter_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -129,28 +128,24 @@ def test_diffusers_reads_the_file_with_the_right_strength(tmp_path: Path) -> Non
     transformer, weights = tuned()
     expected = velocity(transformer, *inputs())
     path = export_adapter(weights, tmp_path / DIFFUSERS_FILE, "diffusers")
-    outputs = {}
-    for name in ("ours", "without metadata"):
-        folder = tmp_path / name
-        if name == "ours":
-            export_adapter(weights, folder / path.name, "diffusers")
-        else:
-            folder.mkdir()
-            save_file(load_file(path), folder / path.name)
+    # By a path alone the header is dropped, by a name of a .safetensors file it is read, and a copy
+    # without a header is what other programs leave of it.
+    bare = tmp_path / "bare.safetensors"
+    save_file(load_file(path), bare)
+    ways: list[tuple[Path, dict[str, Any]]] = [
+        (path, {}),
+        (path, {"use_safetensors": True}),
+        (path.parent, {"weight_name": path.name}),
+        (bare, {}),
+    ]
+    for place, options in ways:
         model = tiny_transformer()
         model.__class__ = Adaptable
-        model.load_lora_adapter(
-            str(folder),
-            prefix="transformer",
-            weight_name=DIFFUSERS_FILE,
-            use_safetensors=True,
-        )
-        outputs[name] = velocity(model, *inputs())
-    assert torch.equal(outputs["ours"], expected)
-    # the control: without alpha in the metadata the adapter counts double
-    with torch.no_grad():
-        change = (outputs["without metadata"] - expected).norm() / expected.norm()
-    assert float(change) > 1e-2
+        model.load_lora_adapter(str(place), prefix="transformer", **options)
+        assert torch.equal(velocity(model, *inputs()), expected)
+    header = tensor_file.read_tensors(path)[1]
+    assert header["original_alpha"] == "2.0"
+    assert not torch.allclose(velocity(tiny_transformer(), *inputs()), expected, rtol=1e-2)
 
 
 def test_a_diffusers_file_in_a_folder_is_found(tmp_path: Path) -> None:
@@ -229,9 +224,6 @@ def test_foreign_files_are_told(tmp_path: Path) -> None:
     save_file({"transformer.a.lora_A.weight": torch.ones(1), "x": torch.ones(1)}, file)
     with pytest.raises(TuningError, match="key 'x'"):
         import_adapter(file, model)
-    save_file({"lora_unet__a.lora_down.weight": torch.ones(1), "x.alpha": torch.ones(1)}, file)
-    with pytest.raises(TuningError, match=r"key 'x\.alpha'"):
-        import_adapter(file, model)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -258,45 +250,15 @@ def test_shape_mismatches_are_told(tmp_path: Path, format: ExportFormat) -> None
         import_adapter(path, tiny_transformer())
 
 
-def test_half_a_pair_and_mixed_ranks_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", ["down", "up"])
+def test_half_a_pair_is_told(tmp_path: Path, half: str) -> None:
     _, weights = tuned("attention")
     file = export_adapter(weights, tmp_path / "lora.safetensors", "original")
     tensors = load_file(file)
     key = original_file.original_key("transformer_blocks.0.attn1.to_q")
-    save_file({k: t for k, t in tensors.items() if k != f"{key}.lora_up.weight"}, file)
-    with pytest.raises(TuningError, match="lacks its"):
+    save_file({k: t for k, t in tensors.items() if k != f"{key}.lora_{half}.weight"}, file)
+    with pytest.raises(TuningError, match=rf"'{key}' lacks its {half}"):
         import_adapter(file, tiny_transformer())
-    save_file({**tensors, f"{key}.alpha": torch.tensor(4.0)}, file)
-    with pytest.raises(TuningError, match=r"alphas \[2\.0, 4\.0\] differ"):
-        import_adapter(file, tiny_transformer())
-    export_adapter(weights, file, "diffusers")
-    tensors = load_file(file)
-    tensors.pop("transformer.transformer_blocks.0.attn1.to_q.lora_B.weight")
-    save_file(tensors, file)
-    with pytest.raises(TuningError, match="only lora_A"):
-        import_adapter(file, tiny_transformer())
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"use_rslora": True}, "use_rslora is True"),
-        ({"use_dora": True}, "use_dora is True"),
-        ({"alpha_pattern": {"to_q": 8}}, "alpha_pattern"),
-        ({"peft_type": "LOHA"}, "peft type LOHA"),
-        ({"r": None}, "r is None"),
-    ],
-)
-def test_other_kinds_of_adapter_are_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    _, weights = tuned("attention")
-    folder = export_adapter(weights, tmp_path / "lora", "peft")
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(TuningError, match=said):
-        import_adapter(folder, tiny_transformer())
-    (folder / "adapter_config.json").write_text("{")
-    with pytest.raises(TuningError, match="cannot be read"):
-        import_adapter(folder, tiny_transformer())
 
 
 # --- writing
