@@ -31,10 +31,12 @@ MOST_TOLD, LEAST_TOLD = 10, 3  # bad rows told in one message
 MOST_LETTERS = 600  # of these rows, as far as they are more than the least
 LONGEST_ROW, LONGEST_VALUE = 300, 60
 NEAR = 0.75  # of `difflib`: contol_file_path, reward-prompt, promt
-FILE_WORDS = re.compile(r"_(path|file|filename|file_path)$")
-INVISIBLE = str.maketrans("", "", "\ufeff\u200b\u2060\u180e")
-"""Byte-order marks and spaces of no width, which copying from web pages and joining files leave in
-a text: they mean nothing, and a tokenizer reads them."""
+FILE_WORDS = re.compile(r"_(path|file|filename|file_path|video|image|clip|picture|motion)$")
+COPY = re.compile(r"[._ ]\d+$")  # prompt.1 is what pandas makes of a column that stands twice
+INVISIBLE = str.maketrans("\u00a0\u202f\u2028\u2029", "    ", "\ufeff\u200b\u2060\u180e\u00ad")
+"""Byte-order marks, spaces of no width and soft hyphens, which copying from web pages and joining
+files leave in a text: they mean nothing, and a tokenizer reads them. Spaces that do not break look
+like spaces."""
 MORE_OBJECTS = "Extra data"  # what Python's reader says of a second document
 EDGES = re.compile(r"^[\s\u200c-\u200f\u202a-\u202e]+|[\s\u200c-\u200f\u202a-\u202e]+$")
 """Joiners and marks of direction have a meaning between letters, and none around a text."""
@@ -194,15 +196,24 @@ def named_file(key: str, value: Any, folder: Path) -> Path:
 
 
 def misspelt(keys: Iterable[str], known: tuple[str, ...]) -> str | None:
-    """Tell which key looks like a misspelling of ours; it would change the training in silence."""
+    """Tell which key looks like a misspelling of ours; it would change the training in silence.
+
+    Beside the right one a key is wrong where it is the same but for its letters' case or a number.
+    """
     keys = list(keys)
+    stems = {FILE_WORDS.sub("", one): one for one in reversed(known)}
     for key in keys:
+        if key in known:
+            continue
         plain = re.sub(r"[\s-]+", "_", key.strip().lower())
         close = difflib.get_close_matches(plain, known, 1, NEAR)
-        stem = FILE_WORDS.sub("", plain)
-        near = close[0] if close else stem if stem in known and stem != plain else None
-        if near is not None and key != near and near not in keys:
-            return f"unknown key `{key[:LONGEST_VALUE]}`; did you mean `{near}`?"
+        near = close[0] if close else stems.get(FILE_WORDS.sub("", plain))
+        shown_key = key[:LONGEST_VALUE]
+        if near is not None and near not in keys:
+            return f"unknown key `{shown_key}`; did you mean `{near}`?"
+        same = COPY.sub("", plain)
+        if same in known and same in keys:
+            return f"the keys `{same}` and `{shown_key}` mean the same; remove one"
     return None
 
 
@@ -269,8 +280,10 @@ def _json_list(text: str, path: Path, kind: RowKind) -> Iterator[Row | BadRow]:
             yield from _json_lines(text, kind)
             return
         raise TuningError(f"{kind.what} {path}: {error}") from error
+    if isinstance(entries, dict):
+        entries = [entries]  # an object a line, of one line
     if not isinstance(entries, list):
-        raise TuningError(f"{kind.what} {path} must be a list of rows: [{kind.wanted}, ...]")
+        raise TuningError(f"{kind.what} {path} is no list of rows; {kind.wanted}")
     for number, entry in enumerate(entries, 1):
         yield row_of(f"row {number}", _values(entry, kind, texts=True))
 

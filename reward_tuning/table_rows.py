@@ -23,7 +23,13 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 DIRECTIVE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # Excel's first line
 TYPOGRAPHIC = ("\u201c", "\u201d", "\u201e", "\u00ab", "\u00bb")
 """Quotes of word processors."""
+NO_QUOTES = {"'": "'", "`": "`", "\u201c": "\u201d", "\u201e": "\u201c", "\u2018": "\u2019"} | {
+    "\u00ab": "\u00bb"
+}
+"""Quotes around a cell that no program writes, so that they would be read as a part of the text."""
 NULL = "null"
+NOTHING = ("nan", "none", "n/a", "#n/a", "<na>", "nat")
+"""What a program's missing value looks like where it was written as a text."""
 
 
 def table_rows(text: str, ending: str, kind: RowKind) -> Iterator[Row | BadRow]:
@@ -77,7 +83,9 @@ def _separator(text: str, usual: str, kind: RowKind) -> str:
 
 
 def _header_fault(header: list[str], kind: RowKind) -> str | None:
-    if wrong := misspelt(header, kind.keys):
+    words = re.findall(r"\w+", header[0])
+    glued = len(header) == 1 and len(words) > 1 and any(word in kind.keys for word in words)
+    if not glued and (wrong := misspelt(header, kind.keys)):
         return wrong
     twice = [name for name in kind.keys if header.count(name) > 1]
     if twice:
@@ -109,6 +117,11 @@ def _values(
             hint += ', and these quotes are ", not typographic ones'
         if len(cells) < len(header):
             hint = f"add a {name} for each cell that is empty"
+            others = [
+                one for one in SEPARATORS if separator.join(cells).count(one) == len(header) - 1
+            ]
+            if others:
+                hint = f"this row has a {SEPARATORS[others[0]]} where the header has a {name}"
         return f"{of}; {hint} (the separator is the {name})"
     for place, (column, cell) in enumerate(zip(header, cells, strict=True)):
         if not column and cleaned(cell) and not (place == 0 and cleaned(cell).isdecimal()):
@@ -116,9 +129,22 @@ def _values(
     row: dict[str, Any] = dict(zip(header, cells, strict=True))
     for key in kind.keys:
         cell = cleaned(row.get(key, ""))
+        if wrong := _cell_fault(key, cell):
+            return wrong
         if cell.lower() == NULL or (not cell and key not in kind.needed):
             row[key] = None
     return given(row, kind)
+
+
+def _cell_fault(key: str, cell: str) -> str | None:
+    """What looks like a text and was not meant as one."""
+    short = cell[:LONGEST_VALUE]
+    if cell.lower() in NOTHING:
+        return f"{key} is {cell}, as programs write what is not given; leave the cell empty"
+    closing = NO_QUOTES.get(cell[:1])
+    if closing is not None and len(cell) > 2 and cell.find(closing, 1) == len(cell) - 1:
+        return f'{key} is {short}, with these quotes as a part of the text; take " or none'
+    return None
 
 
 def _count(number: int, what: str) -> str:
@@ -128,7 +154,10 @@ def _count(number: int, what: str) -> str:
 def _broken(error: csv.Error, start: int, line: int) -> BadRow:
     """What is wrong where the reader stopped, in a row that begins in line `start`."""
     doubled = 'a quote inside a text is written twice ("")'
-    if "end of data" in str(error):
+    if "end of data" in str(error) or "field larger" in str(error):
         wrong = f'a quote (") that opens here is never closed; {doubled}'
+        if "field larger" in str(error):
+            wrong = f"a text of more than {csv.field_size_limit()} letters: {wrong}"
         return BadRow(f"line {start}", f"not valid CSV: {wrong}")
-    return BadRow(f"line {max(line, start)}", f"not valid CSV: {error}; {doubled}")
+    row = f" (in the row that begins in line {start})" if line > start else ""
+    return BadRow(f"line {max(line, start)}", f"not valid CSV{row}: {error}; {doubled}")

@@ -162,10 +162,48 @@ def test_what_programs_write_is_read(tmp_path: Path, name: str, content: str) ->
         ("prompt,prompt,x\na,b,c\n", "line 1: the column `prompt` stands twice"),
         ("prompt\nnull\n", "line 2: the key `prompt` is null"),
         ("prompt,video_path\na,b.mp4\n", "unknown key `video_path`; did you mean `video`"),
+        ("prompt,control_video\na,b.mp4\n", "unknown key `control_video`; did you mean `control`"),
+        ("prompt,camera_motion\na,up\n", "unknown key `camera_motion`; did you mean `camera`"),
+        ("prompt,prompt.1\na,b\n", "the keys `prompt` and `prompt.1` mean the same"),
+        ("prompt^reward_prompt\na^b\n", "cells are separated by a comma, a semicolon, a tab or"),
+        ("prompt,reward_prompt\na;b\n", "this row has a semicolon where the header has a comma"),
+        ("prompt,reward_prompt\n'a','b'\n", "line 2: prompt is 'a', with these quotes as a part"),
+        ("prompt,x\n\u201ca b\u201d,y\n", "with these quotes as a part of the text"),
+        ("prompt,reward_prompt\na,NaN\n", "line 2: reward_prompt is NaN, as programs write what"),
+        ('prompt\n"a\nb\n' + "c" * 140_000, "line 2: not valid CSV: a text of more than 131072"),
+        ('prompt,x\n"a,b\n"c",d\n', "line 3: not valid CSV (in the row that begins in line 2)"),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, content: str, wanted: str) -> None:
     assert wanted in told(read_prompts, written(tmp_path, "p.csv", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        ("prompt,x\n'tis a cat's 'hat',1\n", "'tis a cat's 'hat'"),  # two words in quotes
+        ('prompt,x\n"""Hello"" says a cat",1\n', '"Hello" says a cat'),
+        ("prompt,prompt_id\na,7\n", "a"),
+        ("prompt,x\nnone of the cats,nan\n", "none of the cats"),
+    ],
+)
+def test_texts_and_columns_that_only_look_odd(tmp_path: Path, content: str, prompt: str) -> None:
+    assert pairs(written(tmp_path, "p.csv", content)) == [(prompt, prompt)]
+
+
+@pytest.mark.parametrize("key", ["control", "control_video", "control_file", "contol_file_path"])
+def test_no_list_trains_without_its_control(tmp_path: Path, key: str) -> None:
+    content = json.dumps([{"file_path": "a.mp4", "text": "a", key: "b.mp4"}])
+    wanted = f"row 1: unknown key `{key}`; did you mean `control_file_path`?"
+    assert wanted in told(read_metadata, written(tmp_path, "m.json", content))
+
+
+def test_one_object_is_a_list_of_one_line(tmp_path: Path) -> None:
+    assert pairs(written(tmp_path, "p.json", '{"prompt": "a"}')) == [("a", "a")]
+    wanted = "row 1: unknown key `prompts`; did you mean `prompt`?"
+    assert wanted in told(read_prompts, written(tmp_path, "p.json", '{"prompts": ["a", "b"]}'))
+    wanted = 'is no list of rows; an object is wanted: {"prompt": "..."}'
+    assert wanted in told(read_prompts, written(tmp_path, "p.json", "3"))
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "ndjson"])
@@ -227,6 +265,7 @@ def test_utf_16_is_named(tmp_path: Path) -> None:
 
 def test_invisible_marks_are_no_part_of_a_text() -> None:
     assert cleaned("\ufeff\u200b a\u200b red\u2060 star\u200e\u00a0") == "a red star"
+    assert cleaned("a\u00a0red so\u00adft\u2028star") == "a red soft star"
     assert cleaned("می\u200cخواهم") == "می\u200cخواهم"  # a joiner between letters has a meaning
 
 

@@ -40,12 +40,12 @@ def test_paths_start_from_the_folder_that_is_given(tmp_path: Path) -> None:
     ("name", "text", "told"),
     [
         ("m.json", "[", "not valid JSON"),
-        ("m.json", '{"file_path": "a"}', "must be a list"),
+        ("m.json", '{"file_path": "a"}', "row 1: the key `text` is missing"),
         ("m.json", "[]", "names no clip"),
         ("m.json", '[{"text": "a"}, 3]', "row 1: the key `file_path` is missing\n  row 2: got 3"),
         ("m.json", '[{"file_path": "a", "text": 3}]', "text must be a text"),
         ("m.json", '[{"file_path": "a", "text": "", "type": "gif"}]', "allowed: video, image"),
-        ("m.csv", "file,text\na,b\n", "no column file_path"),
+        ("m.csv", "path,text\na,b\n", "no column file_path"),
         ("m.txt", "a", "allowed: .json, .csv"),
     ],
 )
