@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
+from reward_tuning.launching import ignored_settings, resume_command
 from reward_tuning.loop_section import LoopSection
 from reward_tuning.metrics import MetricsLog
+from reward_tuning.peers import watched
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.training_state import TrainingState
@@ -22,18 +25,29 @@ def alone_in(
 ) -> Iterator[ProgressFn]:
     """Keep every other run out of the folder, and every process but the main one silent.
 
+    The processes leave together: none before the main one has written everything, and all of them
+    where one has ended early.
+
     Yields:
-        Whom this process tells its progress.
+        Whom this process tells its progress; leaves where another process has ended.
 
     Raises:
-        TuningError: See `RunFolder.alone`.
+        TuningError: See `RunFolder.alone`; or another process of the run has ended.
     """
     main = accelerator.is_main_process
-    progress = progress if main else silent
-    with folder.alone() if main else nullcontext() as warning:
-        if warning:
-            progress(ProgressEvent("loading", note=warning))
-        yield progress
+    show = progress if main else silent
+
+    def told(event: ProgressEvent) -> None:
+        peers.check()
+        show(event)
+
+    with watched(accelerator, lambda: resume_command(folder.root)) as peers:
+        with folder.alone() if main else nullcontext() as warning:
+            for note in (warning, ignored_settings(os.environ)):
+                if note:
+                    told(ProgressEvent("loading", note=note))
+            yield told
+        accelerator.wait_for_everyone()
 
 
 def tell_where(state: TrainingState, progress: ProgressFn) -> None:

@@ -2,7 +2,7 @@
 
 A step draws its prompts, noise and plan by position and step, differentiates the rewards
 (`reward_step`), and updates the adapter. Nothing else decides a run, so a resumed one ends in the
-bytes of an uninterrupted one. Several processes, started by `accelerate launch`, share each step;
+bytes of an uninterrupted one. Several processes, started by a launcher, share each step;
 only the main one writes files.
 """
 
@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from reward_tuning.clip_terms import ClipTerms
 from reward_tuning.finish import finish, write_samples
+from reward_tuning.launching import join_processes
 from reward_tuning.metrics import PhaseClock
 from reward_tuning.offload import working_during
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
@@ -74,10 +75,7 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
         GeneratorError: The generator cannot be loaded.
         RewardError: A judge cannot be loaded.
     """
-    train = recipe.train
-    accelerator = Accelerator(
-        gradient_accumulation_steps=train.gradient_accumulation, mixed_precision="no"
-    )
+    accelerator = join_processes()
     folder = RunFolder(recipe.output)
     with alone_in(folder, accelerator, progress) as told:
         return _run_in(folder, recipe, accelerator, resume, told)

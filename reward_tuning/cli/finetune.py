@@ -40,20 +40,21 @@ def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) 
     from reward_tuning.cli.output import print_json
     from reward_tuning.cli.stopping import Stopped
     from reward_tuning.cli.summary import finetune_places, print_finetune
+    from reward_tuning.cli.training import how_to_go_on
     from reward_tuning.finetune.trainer import finetune as train
+    from reward_tuning.launching import is_main_process, leave_processes
 
     folder = Path(recipe.output)
     try:
         with Display() as progress:
             result = train(recipe, resume=resume, progress=progress)
     except Stopped as stop:
-        kept = (folder / "recipe.yaml").is_file()
-        stop.hint = (
-            f"go on with: reward-tuning resume {folder}" if kept else "nothing was begun yet"
-        )
+        stop.hint = how_to_go_on(folder)
         raise
-    if as_json:
-        places = finetune_places(folder)
-        print_json({"run": str(folder), **result.summary, "places": places})
-        return
-    print_finetune(folder, dict(result.summary))
+    if is_main_process():
+        if as_json:
+            places = finetune_places(folder)
+            print_json({"run": str(folder), **result.summary, "places": places})
+        else:
+            print_finetune(folder, dict(result.summary))
+    leave_processes()

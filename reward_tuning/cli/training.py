@@ -10,6 +10,7 @@ def train_and_tell(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     """Run a recipe under a progress display and print the summary of its run folder."""
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.summary import print_summary
+    from reward_tuning.launching import is_main_process, leave_processes
     from reward_tuning.trainer import run
 
     folder = Path(recipe.output)
@@ -17,9 +18,17 @@ def train_and_tell(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
         with Display() as progress:
             run(recipe, resume=resume, progress=progress)
     except Stopped as stop:
-        kept = (folder / "recipe.yaml").is_file()
-        stop.hint = (
-            f"go on with: reward-tuning resume {folder}" if kept else "nothing was begun yet"
-        )
+        stop.hint = how_to_go_on(folder)
         raise
-    print_summary(folder, as_json=as_json)
+    if is_main_process():
+        print_summary(folder, as_json=as_json)
+    leave_processes()
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to say of a training that was stopped."""
+    from reward_tuning.launching import resume_command
+
+    if not (folder / "recipe.yaml").is_file():
+        return "nothing was begun yet"
+    return f"go on with: {resume_command(folder)}"

@@ -1,7 +1,7 @@
 """A fine-tuning from beginning to end: look at the clips, train, measure, export.
 
 A step draws its batches, noise levels and dropout by its number, so a resumed run ends in the bytes
-of an uninterrupted one. Several processes, started by `accelerate launch`, share each step; only
+of an uninterrupted one. Several processes, started by a launcher, share each step; only
 the main one writes files.
 """
 
@@ -24,6 +24,7 @@ from reward_tuning.finetune.parts import FinetuneParts, load_finetune_parts
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.step import training_loss
 from reward_tuning.finetune.trained import exported_weights
+from reward_tuning.launching import join_processes
 from reward_tuning.metrics import MetricsLog, PhaseClock
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.ranks import mean_of_all
@@ -67,7 +68,7 @@ def finetune(
             clip can be used, the disk is full, or too many steps in a row were not finite.
         GeneratorError: The generator cannot be loaded.
     """
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = join_processes()
     folder = FinetuneFolder(recipe.output)
     with alone_in(folder, accelerator, progress) as told:
         return _finetune_in(folder, recipe, accelerator, resume, told)
@@ -125,7 +126,6 @@ def _finetune_in(
         summary = _finish(folder, recipe, parts, state, log, progress)
     if parts.survey.broken:
         progress(ProgressEvent("finished", note=parts.survey.told()))
-    accelerator.wait_for_everyone()
     return FinetuneResult(folder.root, summary)
 
 
