@@ -46,6 +46,7 @@ RECIPES = (
     "tiny-leapalign-hps",
     "tiny-flowbp-sparse-hps",
     "tiny-flowbp-bridge-hps",
+    "tiny-flowbp-lagrange-hps",
     "tiny-direct-align-hps",
     "tiny-easyanimate-hps",
     "tiny-prfl-latent",

@@ -140,33 +140,6 @@ def read_renoised(
     return x, (x - to * noise) / (1.0 - to) + renoised.weight * v
 
 
-@torch.no_grad()
-def leap_likeness(states: list[Tensor], sigmas: Tensor, plan: Plan) -> Tensor:
-    """How near two leaps come to the rollout: LeapAlign's weight of each clip's loss.
-
-    From step k to step j and from j to the end, each in one stride with the velocity of its start;
-    d_j and d_0 are the mean absolute distances to x_j and x_N. The velocities are those of the
-    rollout, so no model is called.
-
-    Args:
-        states: what `rollout` returned, to the end.
-        sigmas: the rollout's table, `(N + 1,)`.
-        plan: with two active steps k < j and a `leap_floor`.
-
-    Returns:
-        `(b,)`: 1 / (max(d_j, floor) + max(d_0, floor)).
-    """
-    assert plan.leap_floor is not None
-    k, j = plan.active
-    total = torch.zeros(len(states[0]), dtype=states[0].dtype, device=states[0].device)
-    for start, end in ((k, j), (j, plan.steps)):
-        v = (states[start + 1] - states[start]) / float(sigmas[start + 1] - sigmas[start])
-        leapt = states[start] + float(sigmas[end] - sigmas[start]) * v
-        distance = (leapt - states[end]).abs().flatten(1).mean(dim=1)
-        total = total + distance.clamp(min=plan.leap_floor)
-    return 1.0 / total
-
-
 def reward_gradient(loss_fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and its gradient at the reward input; the graph (VAE, rewards) is gone on return.
 

@@ -155,6 +155,50 @@ class FlowBPBridgeMethod(Section):
     smallest_step: SmallestStep = 0.25
 
 
+class FlowBPLagrangeMethod(Section):
+    """FlowBP-Lagrange (arXiv 2606.11075): two leaps, each integrated through a few velocities."""
+
+    kind: Literal["flowbp_lagrange"]
+    order: Positive = Field(default=3, description="Velocities that a leap is integrated with")
+    active_steps: Positive = Field(
+        default=2, description="So many of a leap's velocities, its first ones, receive gradient"
+    )
+    second_share: float = Field(
+        default=0.25,
+        ge=0.0,
+        le=1.0,
+        description="Factor of the gradient of those that do not begin their leap",
+    )
+    nested: NestedOfOne = 0.1
+    rescale: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="0 = the active velocities of a leap keep their own weights; 1 = they carry "
+        "the whole leap's",
+    )
+    leap_floor: float | None = Field(
+        default=0.2,
+        gt=0.0,
+        description="tau: clips whose leaps stay near the rollout weigh more, up to 1 / (2 tau); "
+        "null = all alike",
+    )
+    concentration: Annotated[tuple[float, float, float] | None, Strict(False)] = Field(
+        default=(2.5, 6.0, 2.0),
+        description="Of the Dirichlet draw of the steps behind j, between k and j, and before k; "
+        "null = every pair k < j alike",
+    )
+    longest_last_leap: int | None = Field(
+        default=None, ge=2, description="Most steps from j to the end; null = any number"
+    )
+    tail: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the steps, counted from the end, that are trained",
+    )
+
+
 class LeapAlignMethod(Section):
     """LeapAlign (arXiv 2604.15311): two leaps over the chain, some gradient between them."""
 
@@ -225,6 +269,7 @@ Method = Annotated[
     | LeapAlignMethod
     | FlowBPSparseMethod
     | FlowBPBridgeMethod
+    | FlowBPLagrangeMethod
     | DirectAlignMethod
     | PRFLMethod
     | EasyAnimateMethod,

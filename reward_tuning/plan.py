@@ -18,6 +18,7 @@ from typing import Literal
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.leaps import Leap
 
 RewardInput = Literal["end", "posterior_mean", "state"]
 
@@ -85,8 +86,9 @@ class Plan:
             steps' parameters, at one re-run a step. With `active` itself the velocity of a step
             that is not active is a constant, as in EasyAnimate's published reward script. Without
             effect at nested = 0.
-        leap_floor: multiply each clip's loss by the likeness of its two leaps to the rollout
-            (LeapAlign's 1 / (max(d_j, floor) + max(d_0, floor))); None multiplies nothing.
+        leaps: how the reward input is reached where that is not the chain step by step.
+        leap_floor: multiply each clip's loss by the likeness of its leaps to the rollout
+            (`leaps.leap_likeness`); None multiplies nothing.
         renoised: fresh looks at the end, each of the weight of the chain's own.
         whole: what the rescale brings the active steps to; None = the sum of all |w|.
 
@@ -102,6 +104,7 @@ class Plan:
     nested: float = 0.0
     rescale: float = 0.0
     through: tuple[int, ...] | None = None
+    leaps: tuple[Leap, ...] = ()
     leap_floor: float | None = None
     renoised: tuple[Renoised, ...] = ()
     whole: float | None = None
@@ -129,10 +132,10 @@ class Plan:
                 )
         if self.renoised and self.reward_input != "end":
             raise TuningError("plan: a fresh look is one at the end, so the end must be reached")
-        if self.leap_floor is not None and (self.leap_floor <= 0.0 or len(self.active) != 2):
+        if self.leap_floor is not None and (self.leap_floor <= 0.0 or not self.leaps):
             raise TuningError(
-                f"plan: leap_floor is {self.leap_floor} with {len(self.active)} active steps; "
-                "needed is a floor above 0 and two steps, the starts of the leaps"
+                f"plan: leap_floor is {self.leap_floor} with {len(self.leaps)} leaps; needed is a "
+                "floor above 0 and at least one leap"
             )
         if not all(self.weights[i] != 0.0 for i in self.active):
             raise TuningError("plan: an active step has weight 0; take it out of the active steps")

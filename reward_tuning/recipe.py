@@ -23,7 +23,12 @@ from reward_tuning.judge_sections import (
     RewardSection,
     TwoTowerSection,
 )
-from reward_tuning.method_sections import EasyAnimateMethod, Method
+from reward_tuning.method_sections import (
+    EasyAnimateMethod,
+    FlowBPLagrangeMethod,
+    LeapAlignMethod,
+    Method,
+)
 from reward_tuning.section_types import TIME_STRIDE, FileName, NotNegative, Section
 from reward_tuning.sections import (
     EvaluationSection,
@@ -206,7 +211,8 @@ def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conf
         if reason is not None and getattr(train, name) != unused:
             text = f"only {unused}: {reason}"
             yield Conflict(("train", name), getattr(train, name), text)
-    if train.active_sets > 1 and method.kind == "leapalign" and method.leap_floor is not None:
+    leaping = isinstance(method, LeapAlignMethod | FlowBPLagrangeMethod) and method.leap_floor
+    if train.active_sets > 1 and leaping:
         yield Conflict(
             ("train", "active_sets"),
             train.active_sets,

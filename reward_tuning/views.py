@@ -12,8 +12,9 @@ from base_model.generator import GuidedCondition
 from base_model.guidance import NegativeBranch
 from reward_tuning.active_sets import shares_of
 from reward_tuning.cheap_steps import CheapSteps, Rollout, cheap_rollout
-from reward_tuning.engine import leap_likeness, read_renoised, read_reward_input
+from reward_tuning.engine import read_renoised, read_reward_input
 from reward_tuning.errors import TuningError
+from reward_tuning.leaps import leap_likeness
 from reward_tuning.plan import Plan
 from reward_tuning.restarts import Restart
 from reward_tuning.sampler import ClipSampler, RolloutVelocity, first_state
@@ -115,7 +116,7 @@ def rolled_out(
         x = read_reward_input(velocity, walked.states, plan)
         likeness = None
         if plan.leap_floor is not None:
-            likeness = leap_likeness(walked.states, table, plan)
+            likeness = leap_likeness(walked.states, table, plan.leaps, plan.leap_floor)
         view = View(x, velocity, walked.states, table, shares, first, clip_weights=likeness)
         return walked, [view]
 

@@ -17,6 +17,7 @@ from reward_tuning.methods.draft_lv import draft_lv
 from reward_tuning.methods.drtune import drtune
 from reward_tuning.methods.easyanimate import easyanimate
 from reward_tuning.methods.flowbp_bridge import flowbp_bridge
+from reward_tuning.methods.flowbp_lagrange import flowbp_lagrange
 from reward_tuning.methods.flowbp_sparse import flowbp_sparse
 from reward_tuning.methods.leapalign import leapalign
 from reward_tuning.methods.prfl import prfl
@@ -33,6 +34,7 @@ METHODS: dict[str, Callable[..., Plan]] = {
     "leapalign": leapalign,
     "flowbp_sparse": flowbp_sparse,
     "flowbp_bridge": flowbp_bridge,
+    "flowbp_lagrange": flowbp_lagrange,
     "direct_align": direct_align,
     "prfl": prfl,
     "easyanimate": easyanimate,
@@ -48,6 +50,7 @@ __all__ = [
     "drtune",
     "easyanimate",
     "flowbp_bridge",
+    "flowbp_lagrange",
     "flowbp_sparse",
     "leapalign",
     "make_plan",

@@ -25,7 +25,8 @@ def draft_lv(
 
     The chain and the copies weigh alike, as in FlowBP's re-implementation (arXiv 2606.11075). The
     paper's gradient needs `rescale=0`, `smallest_step=0` and a `smallest_sigma` below the table's
-    last sigma (0.0027 on V5.1's, so 0.001): then the copies are noised to where the last step began.
+    last sigma (0.0027 on V5.1's, so 0.001): then the copies are noised to where the last step
+    began.
 
     Args:
         generator: unused; every method has this signature.

@@ -25,10 +25,11 @@ def drtune(
 ) -> Plan:
     """Plan of DRTune: K equally spaced steps with a random offset, and an early stop.
 
-    With early stop, s = N - U{1 ... m}, m = stop_range N rounded, and the reward reads x_s - s_s v_s. The
-    executed steps are 0 ... s; the stop step s is one of them and becomes active when the spacing
-    lands on it. Without, the reward reads x_N and all steps are executed. Steps shorter than
-    `smallest_step` of the median are left out of the spacing: alone they are no gradient.
+    With early stop, s = N - U{1 ... m}, m = stop_range N rounded, and the reward reads
+    x_s - s_s v_s. The executed steps are 0 ... s; the stop step s is one of them and becomes active
+    when the spacing lands on it. Without, the reward reads x_N and all steps are executed. Steps
+    shorter than `smallest_step` of the median are left out of the spacing: alone they are no
+    gradient.
 
     Args:
         generator: CPU generator; one draw for the stop, one for the offset, always both.

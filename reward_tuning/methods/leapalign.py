@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.leaps import Leap
 from reward_tuning.plan import Plan, chain_weights
 
 
@@ -25,7 +26,7 @@ def leapalign(
     Args:
         generator: CPU generator.
         sigmas: `(N + 1,)`, falling from 1 to 0; N at least 2.
-        nested: 0.3 for HPS, 0.1 for PickScore and HPSv3 in the paper.
+        nested: 0.3 for HPS, 0.1 for PickScore and HPSv3 in the paper; 0 or more.
         leap_floor: tau of the weight of a clip whose leaps stay near the rollout; None = no weight.
 
     Raises:
@@ -36,14 +37,15 @@ def leapalign(
     if steps < 2:
         raise TuningError("sampling.steps is 1; leapalign needs 2 or more, one for each leap")
     k, j = sorted(int(i) for i in torch.randperm(steps, generator=generator)[:2])
-    leaps = {k: float(sigmas[j] - sigmas[k]), j: -float(sigmas[j])}
+    strides = {k: float(sigmas[j] - sigmas[k]), j: -float(sigmas[j])}
     return Plan(
         steps=steps,
         stop=steps,
         reward_input="end",
         active=(k, j),
-        weights=tuple(leaps.get(i, 0.0) for i in range(steps)),
+        weights=tuple(strides.get(i, 0.0) for i in range(steps)),
         nested=nested,
         through=(j,),
+        leaps=(Leap(k, j, (k,), (strides[k],)), Leap(j, steps, (j,), (strides[j],))),
         leap_floor=leap_floor,
     )

@@ -189,7 +189,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 }
 
 
-BEYOND = {"draft_lv", "leapalign", "direct_align"}
+BEYOND = {"draft_lv", "leapalign", "flowbp_lagrange", "direct_align"}
 """Methods with another reward input than the chain's: `test_methods_beyond_the_chain.py`."""
 
 

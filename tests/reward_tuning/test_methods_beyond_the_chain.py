@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,21 @@ from torch import Tensor
 from base_model.sigmas import sigma_table
 from reward_tuning.engine import (
     adjoint_sweep,
-    leap_likeness,
     read_renoised,
     read_reward_input,
     reward_gradient,
     rollout,
 )
 from reward_tuning.errors import TuningError
-from reward_tuning.methods import direct_align, draft_k, draft_lv, flowbp_bridge, leapalign
+from reward_tuning.leaps import Leap, leap_likeness, quadrature_weights, spread_steps
+from reward_tuning.methods import (
+    direct_align,
+    draft_k,
+    draft_lv,
+    flowbp_bridge,
+    flowbp_lagrange,
+    leapalign,
+)
 from tests.reward_tuning.toy_flow import SHAPE, ToyFlow, relative_error, toy_loss
 
 STEPS = 8
@@ -73,7 +81,8 @@ def test_leapalign_equals_autograd_through_its_connectors(nested: float) -> None
         d_j = (leapt - x_j).abs().mean(dim=(1, 2))
         d_0 = (landed - end).abs().mean(dim=(1, 2))
         likeness = (1 / (d_j.clamp(min=0.1) + d_0.clamp(min=0.1))).detach()
-        assert leap_likeness(states, s, plan) == pytest.approx(likeness.numpy(), rel=1e-12)
+        ours = leap_likeness(states, s, plan.leaps, 0.1)
+        assert ours == pytest.approx(likeness.numpy(), rel=1e-12)
 
         def weighted(x: Tensor, likeness: Tensor = likeness) -> Tensor:
             return torch.stack(
@@ -102,6 +111,77 @@ def test_leapalign_draws_every_pair_alike() -> None:
     assert leapalign(generator, sigmas, leap_floor=None).leap_floor is None
     with pytest.raises(TuningError, match=r"sampling\.steps is 1"):
         leapalign(generator, torch.tensor([1.0, 0.0]))
+
+
+def test_lagrange_weights_are_those_of_the_open_newton_cotes_rules() -> None:
+    """Textbook numbers; and a polynomial of the points' degree is integrated exactly."""
+    assert quadrature_weights([0.3], 0.3, 0.1) == pytest.approx([-0.2])
+    assert quadrature_weights([1.0, 2.0], 0.0, 3.0) == pytest.approx([1.5, 1.5])
+    assert quadrature_weights([1.0, 2.0, 3.0], 0.0, 4.0) == pytest.approx([8 / 3, -4 / 3, 8 / 3])
+    assert quadrature_weights([0.0, 1.0, 2.0], 0.0, 3.0) == pytest.approx([0.75, 0.0, 2.25])
+    points = [0.9, 0.55, 0.3]
+    weights = quadrature_weights(points, 0.9, 0.1)
+    for power in range(3):
+        exact = (0.1 ** (power + 1) - 0.9 ** (power + 1)) / (power + 1)
+        assert sum(w * s**power for w, s in zip(weights, points, strict=True)) == (
+            pytest.approx(exact, rel=1e-12)
+        )
+    assert spread_steps(3, 20, 3) == (3, 11, 19)
+    assert spread_steps(3, 5, 3) == (3, 4)
+    assert spread_steps(3, 9, 1) == (3,)
+    with pytest.raises(TuningError, match="from step 2 to 4 takes the velocities of steps"):
+        Leap(2, 4, (2, 4), (-0.1, -0.1))
+
+
+def test_lagrange_draws_three_parts_and_its_leaps_cover_the_way() -> None:
+    generator, sigmas = seeded(), sigma_table(25)
+    parts = []
+    for _ in range(1500):
+        plan = flowbp_lagrange(generator, sigmas)
+        first, second = plan.leaps
+        parts.append((24 - second.start, second.start - first.start, first.start + 1))
+        assert (first.end, second.end) == (second.start, 25)
+        for leap in plan.leaps:
+            assert leap.steps[:1] == (leap.start,)
+            assert leap.steps[-1] == leap.end - 1
+            way = float(sigmas[leap.end]) - float(sigmas[leap.start])
+            assert sum(leap.weights) == pytest.approx(way)
+        assert set(plan.active) <= {*first.steps[:2], *second.steps[:2]}
+        assert (plan.through, plan.nested, plan.gradient_scale) == ((second.start,), 0.1, 1.0)
+    means = torch.tensor(parts, dtype=torch.float64).mean(dim=0) / 25
+    # of a Dirichlet distribution: a / (a + b + c); standard error 0.004
+    expected = torch.tensor([2.5, 6.0, 2.0], dtype=torch.float64) / 10.5
+    torch.testing.assert_close(means, expected, atol=0.015, rtol=0)
+    capped = [flowbp_lagrange(generator, sigmas, longest_last_leap=4) for _ in range(200)]
+    assert {25 - plan.leaps[1].start for plan in capped} == {2, 3, 4}
+    late = [flowbp_lagrange(generator, sigmas, tail=0.7) for _ in range(200)]
+    assert min(plan.active[0] for plan in late) == 7  # the last 18 of 25
+    pairs = Counter(
+        tuple(leap.start for leap in flowbp_lagrange(generator, mu, concentration=None).leaps)
+        for mu in [sigma_table(6)]
+        for _ in range(3000)
+    )
+    assert len(pairs) == 15
+    assert all(140 <= count <= 260 for count in pairs.values())
+    both = flowbp_lagrange(generator, sigmas, concentration=None, longest_last_leap=3, tail=0.2)
+    assert 20 <= both.leaps[0].start < both.leaps[1].start <= 24
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"active_steps": 4}, r"active_steps is 4; allowed is 1 \.\.\. method\.order = 3"),
+        ({"second_share": 1.5}, r"second_share is 1\.5"),
+        ({"concentration": (1.0, 0.0, 1.0)}, r"concentration is \[1\.0, 0\.0, 1\.0\]"),
+        ({"longest_last_leap": 1}, "longest_last_leap is 1"),
+        ({"tail": 0.0}, r"tail is 0\.0"),
+    ],
+)
+def test_lagrange_refuses_what_it_cannot_draw(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(TuningError, match=said):
+        flowbp_lagrange(seeded(), sigma_table(8), **options)
+    with pytest.raises(TuningError, match=r"sampling\.steps is 2; flowbp_lagrange needs 3"):
+        flowbp_lagrange(seeded(), torch.tensor([1.0, 0.5, 0.0]))
 
 
 @pytest.mark.parametrize(("nested", "rescale"), [(0.1, 1.0), (0.5, 0.0), (1.0, 0.5)])

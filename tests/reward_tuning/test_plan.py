@@ -151,8 +151,8 @@ def test_plan_is_frozen() -> None:
         ({"rescale": -0.1}, "rescale is -0.1"),
         ({"through": (2, 1)}, "through steps [2, 1]; they must be distinct and ascending"),
         ({"through": (4,)}, "through steps [4] lie outside"),
-        ({"leap_floor": 0.0}, "leap_floor is 0.0 with 2 active"),
-        ({"leap_floor": 0.1, "active": (1,)}, "with 1 active"),
+        ({"leap_floor": 0.0}, "leap_floor is 0.0 with 0 leaps"),
+        ({"leap_floor": 0.1}, "leap_floor is 0.1 with 0 leaps"),
         ({"steps": 0, "stop": 0, "weights": ()}, "at least 1"),
     ],
 )

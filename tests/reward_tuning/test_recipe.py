@@ -131,7 +131,16 @@ def test_presets_are_those_of_the_adapter() -> None:
     assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
 
 
-NUMBERLESS = ("draft", "draft_lv", "alignprop", "refl", "leapalign", "direct_align", "prfl")
+NUMBERLESS = (
+    "draft",
+    "draft_lv",
+    "alignprop",
+    "refl",
+    "leapalign",
+    "flowbp_lagrange",
+    "direct_align",
+    "prfl",
+)
 METHOD_MODELS = get_args(get_args(method_sections.Method)[0])
 
 
@@ -444,8 +453,9 @@ def test_only_an_end_can_be_used_again(method: dict[str, Any], reason: str, key:
     Recipe.model_validate(recipe_data(method=end, **{f"train__{key}": 2}))
 
 
-def test_leaps_weigh_clips_anew() -> None:
-    where, text = first_error(method={"kind": "leapalign"}, train__active_sets=2)
+@pytest.mark.parametrize("kind", ["leapalign", "flowbp_lagrange"])
+def test_leaps_weigh_clips_anew(kind: str) -> None:
+    where, text = first_error(method={"kind": kind}, train__active_sets=2)
     assert where == ("train", "active_sets")
     assert "leap_floor=null" in text
-    Recipe.model_validate(recipe_data(method={"kind": "leapalign"}, train__restarts=2))
+    Recipe.model_validate(recipe_data(method={"kind": kind}, train__restarts=2))

@@ -17,9 +17,10 @@ from base_model.generator import load_generator
 from base_model.guidance import NegativeBranch, guided_velocity
 from base_model.sigmas import sigma_table
 from reward_tuning.clip_terms import ClipTerms
-from reward_tuning.engine import leap_likeness, rollout
+from reward_tuning.engine import rollout
 from reward_tuning.errors import TuningError
 from reward_tuning.judges import FramedJudge, LatentJudge, judged_window
+from reward_tuning.leaps import leap_likeness
 from reward_tuning.lora import LoraSpec, attach, scaled
 from reward_tuning.methods import make_plan
 from reward_tuning.pixels import Augmentation
@@ -279,7 +280,8 @@ def test_leaps_weigh_clips_by_their_likeness(sampler: ClipSampler, judge: Framed
     even = replace(plan, leap_floor=None)
     condition = sampler.condition([prompt.text for prompt in PROMPTS])
     velocity = sampler.velocity(condition, SIGMAS, "detached")
-    weights = leap_likeness(rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4), SIGMAS, plan)
+    states = rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4)
+    weights = leap_likeness(states, SIGMAS, plan.leaps, 1e-3)
     assert float((weights[0] - weights[1]).abs()) > 1e-3
     clips = [
         step(sampler, [judge], Batch([prompt], [seed], even))

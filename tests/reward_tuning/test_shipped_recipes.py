@@ -42,6 +42,7 @@ def test_names() -> None:
         "tiny-easyanimate-hps",
         "tiny-edges-hps",
         "tiny-flowbp-bridge-hps",
+        "tiny-flowbp-lagrange-hps",
         "tiny-flowbp-sparse-hps",
         "tiny-image-to-video-hps",
         "tiny-leapalign-hps",
