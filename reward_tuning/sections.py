@@ -74,7 +74,7 @@ class GeneratorSection(Section):
 
 
 class PromptsSection(Section):
-    """The prompt files: txt, jsonl or csv (see `reward_tuning.prompts`)."""
+    """The prompt files (see `reward_tuning.prompts`)."""
 
     train: FileName = Field(description="Prompts to train on")
     held_out: FileName = Field(description="Prompts that only the evaluation sees")

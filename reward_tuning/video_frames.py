@@ -89,11 +89,12 @@ def look_at_video(path: Path) -> ClipFacts:
     lines = ffmpeg.said(done.stderr)
     size, times = _times(done.stdout.decode(errors="replace"))
     broken = next((line for line in lines if _damage(line)), None)
+    why = missing_end(path)
     if not times or size is None:
         told = ffmpeg.plain(broken) if broken else _first_error(lines, done.returncode)
-        raise TuningError(f"clip {path}: not a video that can be read ({told})")
+        raise TuningError(f"clip {path}: not a video that can be read ({why or told})")
     header, duration = _header(lines)
-    why = missing_end(path) or (ffmpeg.plain(broken) if broken else None)
+    why = why or (ffmpeg.plain(broken) if broken else None)
     if why is None and done.returncode:
         why = _first_error(lines, done.returncode)
     if why is not None:

@@ -37,7 +37,9 @@ def generate(
     ] = None,
     prompts_file: Annotated[
         Path | None,
-        typer.Option(help="txt, jsonl or csv; the latter two may name what each clip follows."),
+        typer.Option(
+            help="txt, or jsonl, ndjson, json, csv, tsv, which may name what each clip follows."
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = 25,
     guidance_scale: Annotated[float, typer.Option(min=1.0, help="1 = no guidance.")] = 6.0,
