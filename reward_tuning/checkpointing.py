@@ -25,7 +25,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from base_model.training.weight_file import safetensors_bytes
 from reward_tuning.errors import TuningError
+from reward_tuning.lora import METADATA
 from reward_tuning.whole_file import not_written
 
 _NAME = re.compile(r"step-(\d{6,})")
@@ -173,9 +175,10 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    _write_tensors(folder / ADAPTER, checkpoint.adapter)
+    header = _strength(checkpoint.recipe)
+    _write_tensors(folder / ADAPTER, checkpoint.adapter, header)
     if checkpoint.ema is not None:
-        _write_tensors(folder / EMA, checkpoint.ema)
+        _write_tensors(folder / EMA, checkpoint.ema, header)
     for name, value in ((OPTIMISER, checkpoint.optimiser), (RNG, checkpoint.rng)):
         with (folder / name).open("wb") as file:
             torch.save(dict(value), file)
@@ -198,8 +201,19 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     _sync_folder(folder)
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    content = safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in tensors.items()})
+def _strength(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Header of an adapter's file: rank and alpha, without which a copy of it has no strength."""
+    lora = recipe.get("lora")
+    if not isinstance(lora, Mapping):
+        return {}  # every weight is trained
+    config = {"lora_alpha": lora.get("alpha"), "r": lora.get("rank")}
+    return {METADATA: json.dumps(config)}
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    content = safetensors_bytes(
+        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, header
+    )
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from reward_tuning.errors import TuningError
 
 ADAPTER = "default"
+METADATA = "lora_adapter_metadata"
+"""diffusers' name for the config of an adapter in the header of its safetensors file."""
 
 ATTENTION = (
     "attn1.to_q",

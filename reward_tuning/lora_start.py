@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
-from reward_tuning.exports import import_adapter
+from reward_tuning.exports import check_adapter, import_adapter
 from reward_tuning.exports.adapter_files import find_adapter
-from reward_tuning.lora import LoraSpec, LoraWeights, adapter_state, attach, load_adapter_state
+from reward_tuning.lora import (
+    LoraSpec,
+    LoraWeights,
+    adapter_state,
+    attach,
+    load_adapter_state,
+    select_targets,
+)
 from reward_tuning.sections import LoraSection
+from reward_tuning.several_loras import does_nothing, nothing_told
+
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def attach_adapter(transformer: nn.Module, lora: LoraSection, *, seed: int) -> list[nn.Parameter]:
@@ -32,31 +44,66 @@ def attach_adapter(transformer: nn.Module, lora: LoraSection, *, seed: int) -> l
     parameters = attach(transformer, LoraSpec(lora.rank, lora.alpha, lora.targets), seed=seed)
     if lora.init is not None:
         weights = import_adapter(Path(lora.init), transformer)
-        load_adapter_state(transformer, _fitting(weights, lora, adapter_state(transformer)))
+        paths = [name.removesuffix(DOWN) for name in adapter_state(transformer) if DOWN in name]
+        _check_fit(weights, lora, paths)
+        load_adapter_state(transformer, _started(weights, adapter_state(transformer)))
     return parameters
 
 
-def _fitting(
-    weights: LoraWeights, lora: LoraSection, own: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The LoRA's tensors by the adapter's names."""
-    if (weights.rank, weights.alpha) != (lora.rank, lora.alpha):
+def check_start(lora: LoraSection, transformer: nn.Module | None) -> str:
+    """Look whether an adapter can start as the recipe says.
+
+    Args:
+        lora: Of the recipe, resolved.
+        transformer: The base; may be on the meta device. None where it is not known yet: then the
+            file is read, and not held against it.
+
+    Returns:
+        What should be said of it; empty for nothing.
+
+    Raises:
+        TuningError: As `attach_adapter`.
+    """
+    if lora.init is None:
+        return ""
+    if transformer is None:
+        check_adapter(Path(lora.init))
+        return ""
+    weights = import_adapter(Path(lora.init), transformer)
+    _check_fit(weights, lora, select_targets(transformer, lora.targets))
+    return nothing_told(lora.init) if does_nothing(weights) else ""
+
+
+def _check_fit(weights: LoraWeights, lora: LoraSection, paths: Sequence[str]) -> None:
+    """Hold the LoRA's rank, strength and modules against the recipe's."""
+    same = math.isclose(weights.alpha, lora.alpha, rel_tol=1e-6)
+    if weights.rank != lora.rank or not same:
         raise TuningError(
             f"lora.init: {lora.init} has rank {weights.rank} and alpha {weights.alpha:g}, the "
             f"recipe {lora.rank} and {lora.alpha:g}; set lora.rank={weights.rank} "
             f"lora.alpha={weights.alpha:g}"
         )
-    state = {}
-    for path, (down, up) in weights.state.items():
-        state[f"{path}.lora_A.weight"] = down
-        state[f"{path}.lora_B.weight"] = up
-    if state.keys() != own.keys():
-        missing = sorted(own.keys() - state.keys()) or sorted(state.keys() - own.keys())
+    if weights.state.keys() != set(paths):
+        others = sorted(set(paths) ^ weights.state.keys())
         raise TuningError(
             f"lora.init: {lora.init} adapts {len(weights.state)} modules, lora.targets mean "
-            f"{len(own) // 2} (the first that differs: {missing[0]}); name the same targets as the "
+            f"{len(paths)} (the first that differs: {others[0]}); name the same targets as the "
             "LoRA was trained with"
         )
+
+
+def _started(weights: LoraWeights, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The LoRA's tensors by the adapter's names.
+
+    A row of down that is 0 with its column of up, which the reader gives a module of a smaller
+    rank, would never have a gradient; it keeps the random start of down, which adds nothing.
+    """
+    state = {}
+    for path, (down, up) in weights.state.items():
+        dead = (down == 0).all(dim=1) & (up == 0).all(dim=0)
+        start = own[path + DOWN].to(down.device)
+        state[path + DOWN] = torch.where(dead[:, None], start, down)
+        state[path + UP] = up
     return state
 
 

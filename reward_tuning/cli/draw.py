@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from base_model.generator import Generator
     from base_model.tiled_decode import Tiling
     from reward_tuning.cheap_steps import CheapSteps
+    from reward_tuning.lora import LoraWeights
     from reward_tuning.read_condition import AskedCondition
 
 
@@ -113,7 +114,7 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         progress(ProgressEvent("loading", note=note))
     for note in dict.fromkeys(note for read in asked if read is not None for note in read.notes):
         progress(ProgressEvent("loading", note=note))
-    adapter = _adapter(request, folder)
+    adapter, scale = _adapter(request, folder, progress)
     generator = load_generator(
         folder,
         dtype=getattr(torch, request.dtype),
@@ -125,20 +126,28 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         from reward_tuning.lora import attach_weights, scaled
 
         attach_weights(generator.transformer, adapter)
-        stack.enter_context(scaled(generator.transformer, request.lora_scale))
+        stack.enter_context(scaled(generator.transformer, scale))
     tiling = None if request.tile is None else Tiling(*(side // LATENT for side in request.tile))
     check_clip_fits(generator, size, tiling)
     return _Parts(generator, size, asked, _cheap(request, generator), tiling)
 
 
-def _adapter(request: Request, folder: Path) -> Any:
-    """The LoRA's weights, held against the transformer's shapes."""
-    if request.lora is None:
-        return None
-    from reward_tuning.cli.adapters import transformer_shapes
+def _adapter(
+    request: Request, folder: Path, progress: ProgressFn
+) -> "tuple[LoraWeights | None, float]":
+    """The LoRAs as one, held against the transformer's shapes, and the scale that it counts at."""
+    if not request.loras:
+        return None, 1.0
     from reward_tuning.exports import import_adapter
+    from reward_tuning.several_loras import combined, does_nothing, nothing_told
+    from reward_tuning.transformer_shapes import transformer_shapes
 
-    return import_adapter(request.lora, transformer_shapes(str(folder)))
+    shapes = transformer_shapes(folder)
+    read = [(import_adapter(path, shapes), scale) for path, scale in request.loras]
+    for (path, _), (weights, _) in zip(request.loras, read, strict=True):
+        if does_nothing(weights):
+            progress(ProgressEvent("loading", note=nothing_told(path)))
+    return read[0] if len(read) == 1 else (combined(read), 1.0)
 
 
 def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
@@ -191,6 +200,10 @@ def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Te
     return decoded(parts.generator, sampled.latents, parts.tiling)[0]
 
 
+def _one_or_list(values: list[Any]) -> Any:
+    return None if not values else values[0] if len(values) == 1 else values
+
+
 def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any]:
     """What clips.jsonl says of a file."""
     prompt = request.prompts[i]
@@ -201,8 +214,8 @@ def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any
         **({} if judged == prompt.text else {"reward_prompt": judged}),
         "seed": request.seed + i,
         "checkpoint": request.checkpoint,
-        "lora": None if request.lora is None else str(request.lora),
-        "lora_scale": None if request.lora is None else request.lora_scale,
+        "lora": _one_or_list([str(path) for path, _ in request.loras]),
+        "lora_scale": _one_or_list([scale for _, scale in request.loras]),
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
         "guidance_rescale": request.guidance_rescale,

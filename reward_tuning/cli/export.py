@@ -46,8 +46,9 @@ def export(
         )
     if output.exists() and not overwrite:
         raise TuningError(f"{output} exists already; choose another place, or give --overwrite")
-    from reward_tuning.cli.adapters import adapter_path, checkpoint_of, transformer_shapes
+    from reward_tuning.cli.adapters import adapter_path, checkpoint_of
     from reward_tuning.section_types import Dtype
+    from reward_tuning.transformer_shapes import transformer_shapes
 
     if dtype not in get_args(Dtype):
         raise TuningError(f"--dtype: got {dtype!r}; allowed: {', '.join(get_args(Dtype))}")

@@ -145,9 +145,18 @@ def generate(
         ),
     ] = False,
     lora: Annotated[
-        Path | None, typer.Option(help="An adapter in any of the three export formats, or a run.")
+        list[Path] | None,
+        typer.Option(
+            "--lora",
+            help="An adapter in any layout of docs/lora.md, or a run; several count together.",
+        ),
     ] = None,
-    lora_scale: Annotated[float, typer.Option(help="0 = as without.")] = 1.0,
+    lora_scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lora-scale", help="0 = as without; 1. With several --lora one each, in their order."
+        ),
+    ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", help="Into a folder: mp4, gif, png; may be given several times."),
@@ -228,10 +237,7 @@ def generate(
     Pictures and clips are scaled until they cover the size, and cut to it around the middle. Of
     videos the first frames are taken, frame by frame.
     """
-    if lora is not None:
-        from reward_tuning.cli.adapters import adapter_path
-
-        lora = adapter_path(lora)  # refused before anything is loaded
+    loras = _loras(lora or [], lora_scale or [])
     files = resolved(
         {
             "image": image,
@@ -269,8 +275,7 @@ def generate(
             guidance_rescale=guidance_rescale,
             negative_prompt=negative_prompt,
             seed=seed,
-            lora=lora,
-            lora_scale=lora_scale,
+            loras=loras,
             previews=previews,
             dtype=dtype,
             device=device,
@@ -283,6 +288,23 @@ def generate(
             quantise=cast("Quantise | None", quantise),
         )
     )
+
+
+def _loras(paths: Sequence[Path], scales: Sequence[float]) -> tuple[tuple[Path, float], ...]:
+    """Each adapter with its scale; what cannot be paired is refused before anything is loaded."""
+    if scales and not paths:
+        raise TuningError(f"--lora-scale {scales[0]:g} is for --lora, which is not given")
+    if scales and len(scales) != len(paths):
+        raise TuningError(
+            f"--lora is given {len(paths)} times and --lora-scale {len(scales)} times; give one "
+            "scale for each LoRA, in their order. (A call draws every clip at the same scales: for "
+            "another scale call again.)"
+        )
+    if not paths:
+        return ()
+    from reward_tuning.cli.adapters import adapter_path
+
+    return tuple(zip(map(adapter_path, paths), scales or [1.0] * len(paths), strict=True))
 
 
 def _tile(tiled: bool, side: int | None, overlap: int | None) -> tuple[int, int] | None:

@@ -36,8 +36,7 @@ class Request:
         guidance_rescale: 0 = off.
         negative_prompt: Of the negative guidance branch.
         seed: Of the first clip's noise.
-        lora: An adapter.
-        lora_scale: 0 = as without.
+        loras: Adapters that count together, each with its scale; 0 = as without.
         previews: Write what was asked beside each clip.
         dtype: Of the weights.
         device: None takes the GPU where there is one.
@@ -60,8 +59,7 @@ class Request:
     guidance_rescale: float
     negative_prompt: str
     seed: int
-    lora: Path | None
-    lora_scale: float
+    loras: Sequence[tuple[Path, float]]
     previews: bool
     dtype: str
     device: str | None
@@ -105,13 +103,11 @@ class Request:
         for option, value in (
             ("--guidance-scale", self.guidance_scale),
             ("--guidance-rescale", self.guidance_rescale),
-            ("--lora-scale", self.lora_scale),
+            *(("--lora-scale", scale) for _, scale in self.loras),
             *(("--camera-speed", one.files.camera_speed or 0.0) for one in self.prompts),
         ):
             if not math.isfinite(value):
                 raise TuningError(f"{option}: got {value}; wanted a finite number")
-        if self.lora is None and self.lora_scale != 1.0:
-            raise TuningError(f"--lora-scale {self.lora_scale:g} is for --lora, which is not given")
         if self.cache is not None and not 0.0 < self.cache < math.inf:
             raise TuningError(
                 f"--cache: got {self.cache:g}; allowed: above 0 (0.05 to 0.2 are usual), or leave "

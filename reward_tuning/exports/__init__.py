@@ -11,7 +11,7 @@ from torch import nn
 from reward_tuning.errors import TuningError
 from reward_tuning.exports import diffusers_file, original_file, peft_folder
 from reward_tuning.exports.adapter_files import DIFFUSERS_FILE, find_adapter, read_adapter
-from reward_tuning.exports.fitting import fitted
+from reward_tuning.exports.fitting import checked_keys, fitted
 from reward_tuning.lora import LoraWeights
 
 ExportFormat = Literal["peft", "diffusers", "original"]
@@ -21,6 +21,7 @@ __all__ = [
     "DIFFUSERS_FILE",
     "FORMATS",
     "ExportFormat",
+    "check_adapter",
     "export_adapter",
     "import_adapter",
 ]
@@ -64,6 +65,16 @@ def export_adapter(
         case "original":
             original_file.write(weights, path, dtype)
     return path
+
+
+def check_adapter(path: str | Path) -> None:
+    """Read an adapter without a model to hold it against.
+
+    Raises:
+        TuningError: as `import_adapter`, but for what only the model tells.
+    """
+    file = find_adapter(Path(path))
+    checked_keys(read_adapter(file).tensors, str(file.weights))
 
 
 def import_adapter(path: str | Path, transformer: nn.Module) -> LoraWeights:

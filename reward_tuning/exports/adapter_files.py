@@ -18,13 +18,13 @@ from reward_tuning.errors import TuningError
 from reward_tuning.exports.adapter_config import Strength, checked_alpha, read_config
 from reward_tuning.exports.shown import shown
 from reward_tuning.exports.tensor_file import check_is_file, read_tensors
+from reward_tuning.lora import METADATA
 
 CONFIG = "adapter_config.json"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # The name diffusers looks for in a folder.
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-METADATA = "lora_adapter_metadata"  # diffusers' own name for the config in a file's header
 ORIGINAL_ALPHA = "original_alpha"  # ours: of a file whose up factors have alpha / rank in them
 PREFIX = "transformer."
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from base_model.training.weight_file import safetensors_bytes
-from reward_tuning.exports.adapter_files import METADATA, ORIGINAL_ALPHA, PREFIX
-from reward_tuning.lora import LoraWeights
+from reward_tuning.exports.adapter_files import ORIGINAL_ALPHA, PREFIX
+from reward_tuning.lora import METADATA, LoraWeights
 from reward_tuning.whole_file import EXPORT_AGAIN, write_whole
 
 

@@ -57,9 +57,7 @@ def fitted(
         TuningError: It is no plain LoRA, is for another model, or holds values that are none; the
             first key that is wrong is named.
     """
-    keys = lora_keys(tensors, where)
-    for key in keys:
-        _check_tensor(tensors[key.key], key, where)
+    keys = checked_keys(tensors, where)
     paths = module_paths((key.stem for key in keys), transformer, where)
     found: dict[str, dict[Part, LoraKey]] = {}
     for key in keys:
@@ -80,6 +78,18 @@ def fitted(
         path = paths[stem]
         modules[path] = _module(own, strength, stem, path, linear[path], where)
     return uniform([(path, modules[path]) for path in linear if path in modules])
+
+
+def checked_keys(tensors: Mapping[str, Tensor], where: str) -> list[LoraKey]:
+    """Take a file's keys apart, and look at each tensor.
+
+    Raises:
+        TuningError: It is no plain LoRA, or a tensor holds what no factor and no alpha can be.
+    """
+    keys = lora_keys(tensors, where)
+    for key in keys:
+        _check_tensor(tensors[key.key], key, where)
+    return keys
 
 
 def _check_tensor(tensor: Tensor, key: LoraKey, where: str) -> None:

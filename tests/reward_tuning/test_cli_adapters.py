@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from base_model.generator import load_generator
 from base_model.sigmas import sigma_table
@@ -130,6 +131,44 @@ def test_generate_with_a_lora(run: Command, model: Path, tmp_path: Path) -> None
     read = {path.stem: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert read["zero"] == read["base"]
     assert len({read["base"], read["half"], read["full"]}) == 3
+
+
+def test_generate_with_several_loras(run: Command, model: Path, tmp_path: Path) -> None:
+    """Each counts, at its own scale: half and half of one is the whole, and plus minus the base."""
+    arguments = ["--checkpoint", model, "--prompt", "a", *SIZE, "--format", "png", "--output"]
+    two = ["--lora", GOLDEN_LORA, "--lora", GOLDEN_LORA]
+    clips = {}
+    for name, more in (
+        ("base", []),
+        ("full", ["--lora", GOLDEN_LORA]),
+        ("halves", [*two, "--lora-scale", 0.25, "--lora-scale", 0.75]),
+        ("twice", two),
+        ("double", ["--lora", GOLDEN_LORA, "--lora-scale", 2]),
+        ("against", [*two, "--lora-scale", 1, "--lora-scale", -1]),
+    ):
+        done = run("generate", *arguments, tmp_path / name, *more)
+        assert done.code == 0, done.err
+        clips[name] = np.asarray(Image.open(next((tmp_path / name).glob("*.png"))), float)
+
+    def differ(a: str, b: str) -> float:
+        return float(abs(clips[a] - clips[b]).max())
+
+    assert max(differ("halves", "full"), differ("twice", "double")) <= 1  # of 255, by rounding
+    assert differ("against", "base") <= 1
+    assert min(differ("base", "full"), differ("full", "double")) > 3
+    about = json.loads((tmp_path / "halves" / "clips.jsonl").read_text(encoding="utf-8"))
+    assert about["lora"] == [str(GOLDEN_LORA)] * 2
+    assert about["lora_scale"] == [0.25, 0.75]
+
+
+def test_generate_says_that_a_lora_does_nothing(run: Command, model: Path, tmp_path: Path) -> None:
+    tensors = load_file(GOLDEN_LORA)
+    zero = {k: v * 0 if "lora_up" in k else v for k, v in tensors.items()}
+    save_file(zero, tmp_path / "zero.safetensors")
+    arguments = ["--checkpoint", model, "--prompt", "a", *SIZE, "--output", tmp_path / "a.png"]
+    done = run("generate", *arguments, "--lora", tmp_path / "zero.safetensors")
+    assert done.code == 0
+    assert done.err.count("zero.safetensors changes nothing") == 1
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,15 @@ REFUSED: dict[str, tuple[str, str]] = {
         "--guidance-scale: got inf; wanted a finite number",
     ),
     "rescale": ("--guidance-rescale nan", "Invalid value for '--guidance-rescale'"),
-    "scale": ("--lora-scale nan", "--lora-scale: got nan"),
+    "scale": ("--lora LORA --lora-scale nan", "--lora-scale: got nan"),
+    "two scales": (
+        "--lora LORA --lora-scale 0.5 --lora-scale 1",
+        "--lora is given 1 times and --lora-scale 2 times; give one scale for each LoRA",
+    ),
+    "one scale": (
+        "--lora LORA --lora LORA --lora-scale 0.5",
+        "--lora is given 2 times and --lora-scale 1 times",
+    ),
     "scale alone": ("--lora-scale 0.5", "--lora-scale 0.5 is for --lora, which is not given"),
     "speed": ("--camera zoom --camera-speed nan", "--camera-speed: got nan"),
     "strength": ("--strength nan", "strength nan; allowed: above 0, up to 1"),
