@@ -10,7 +10,7 @@
 # make test TESTS=tests/rewards      some of the tests
 
 VENV ?= .venv
-RUN ?= runs/tiny-drtune-hps
+RUN ?= runs/tiny-demo
 TESTS ?= tests
 JOBS ?= 2
 

@@ -2,7 +2,9 @@
 
 Pillow's writer stores a repeated frame as a longer duration, rounded to hundredths of a second, and
 a still of 9 frames as one. Here each frame is a picture of its own: the part that has changed, with
-its own 256 colours, over what was there. The data of each part are Pillow's.
+its own colours, over what was there. A clip with a frame of more than 255 colours is reduced first,
+to 255 for all of it: with a palette a frame, what rests would flicker, and what moves would leave
+ghosts. The data of each part are Pillow's.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from reward_tuning.errors import TuningError
 
 FASTEST = 50  # frames a second; browsers play a frame below 2 hundredths for 10
 COLOURS = 255  # of a part; the 256th is for pixels that stay
+LOOKED_AT = 2**20  # pixels of a clip that its reduced colours are chosen from
 STAYS = b"\x02\x02\x44\x01\x00"  # one pixel of colour 0 of 4, compressed
 LOOP = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"  # without end
 
@@ -37,6 +40,8 @@ def gif_bytes(video: Video, fps: float) -> bytes:
     if not 0 < fps <= FASTEST:
         raise TuningError(f"a gif plays at most {FASTEST} frames a second; got {fps:g}: take mp4")
     height, width = video.shape[1:3]
+    if any(len(np.unique(_packed(frame))) > COLOURS for frame in video):
+        video = _reduced(video)
     parts = [b"GIF89a", _short(width), _short(height), b"\x00\x00\x00", LOOP]
     for i, frame in enumerate(video):
         start, end = (int(100 * at / fps + 0.5) for at in (i, i + 1))
@@ -72,20 +77,32 @@ def _indexed(pixels: NDArray[Any], changed: NDArray[Any]) -> tuple[bytes, bytes]
 
 
 def _colours(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Colours of `(n, 3)` pixels, at most `COLOURS`, and each pixel's place among them.
+    """Colours of `(n, 3)` pixels, at most `COLOURS`, and each pixel's place among them."""
+    found, places = np.unique(_packed(pixels), return_inverse=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+    return places.reshape(-1).astype(np.uint8), colours.astype(np.uint8)
 
-    Exact where there are no more; else Pillow's median cut.
+
+def _packed(pixels: NDArray[Any]) -> NDArray[np.uint32]:
+    """Each colour of `(..., 3)` as one number: unique rows take 30 times as long."""
+    packed: NDArray[np.uint32] = pixels.astype(np.uint32) @ np.array(
+        [1 << 16, 1 << 8, 1], dtype=np.uint32
+    )
+    return packed
+
+
+def _reduced(video: Video) -> Video:
+    """The clip in `COLOURS` colours, not dithered.
+
+    Mean error of the README's clips: Pillow's maximum coverage and k-means 0.0055, k-means after
+    its median cut 0.0086, its median cut alone 0.011, which also greys what is small and coloured.
     """
-    # As one number each: unique rows take 30 times as long.
-    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-    found, places = np.unique(packed, return_inverse=True)
-    if len(found) <= COLOURS:
-        colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
-        return places.reshape(-1).astype(np.uint8), colours.astype(np.uint8)
-    cut = Image.fromarray(pixels[None]).quantize(COLOURS, Image.Quantize.MEDIANCUT)
-    palette = cut.getpalette()
-    assert palette is not None
-    return np.asarray(cut)[0], np.array(palette, dtype=np.uint8).reshape(-1, 3)[:COLOURS]
+    pixels = video.reshape(-1, 3)
+    pixels = np.ascontiguousarray(pixels[:: -(-len(pixels) // LOOKED_AT)])
+    chosen = Image.fromarray(pixels[None]).quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=2)
+    none = Image.Dither.NONE
+    frames = [Image.fromarray(frame).quantize(palette=chosen, dither=none) for frame in video]
+    return np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
 
 
 def _compressed(index: NDArray[np.uint8]) -> bytes:

@@ -22,4 +22,4 @@ if [ -f "$folder/recipe.yaml" ]; then
     exec "$command" resume "$folder"
 fi
 echo "== a new run in $folder"
-exec "$command" run tiny-drtune-hps "output=$folder"
+exec "$command" run tiny-demo "output=$folder"

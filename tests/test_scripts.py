@@ -54,7 +54,7 @@ def demo(tmp_path: Path) -> Demo:
 
 
 def test_demo_starts_a_run(demo: Demo) -> None:
-    assert demo.started() == f"run tiny-drtune-hps output={demo.first}"
+    assert demo.started() == f"run tiny-demo output={demo.first}"
 
 
 def test_demo_goes_on_with_an_unfinished_run(demo: Demo) -> None:
@@ -65,11 +65,11 @@ def test_demo_goes_on_with_an_unfinished_run(demo: Demo) -> None:
 def test_demo_leaves_a_finished_run_and_takes_the_next_folder(demo: Demo) -> None:
     demo.holds(demo.first, "recipe.yaml", "evaluation.json")
     second = Path(f"{demo.first}-2")
-    assert demo.started() == f"run tiny-drtune-hps output={second}"
+    assert demo.started() == f"run tiny-demo output={second}"
     demo.holds(second, "recipe.yaml")
     assert demo.started() == f"resume {second}"
     demo.holds(second, "evaluation.json")
-    assert demo.started() == f"run tiny-drtune-hps output={demo.first}-3"
+    assert demo.started() == f"run tiny-demo output={demo.first}-3"
 
 
 def test_demo_passes_the_exit_code_on(demo: Demo) -> None:

@@ -87,6 +87,23 @@ def test_a_still_part_does_not_change_between_frames(tmp_path: Path) -> None:
     assert float((found - clip).abs().mean()) < 0.05
 
 
+def test_what_is_small_keeps_its_colour_and_leaves_no_ghost(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(2)
+    clip = 0.4 + 0.2 * torch.rand(1, 1, 96, 96, generator=draw).expand(1, 3, 96, 96)
+    clip = (clip + 0.02 * torch.rand(1, 3, 96, 96, generator=draw)).repeat(4, 1, 1, 1)
+    yellow = torch.tensor([0.9, 0.85, 0.1])[:, None, None]
+    for i in range(4):
+        clip[i, :, 40:46, 20 + 2 * i : 26 + 2 * i] = yellow
+    assert len(clip[0].flatten(1).mul(255).byte().T.unique(dim=0)) > 255
+    write_clip(clip, tmp_path / "c.gif")
+    found = read_clip(tmp_path / "c.gif")
+    for i in range(4):
+        square = found[i, :, 40:46, 20 + 2 * i : 26 + 2 * i].flatten(1)
+        assert float((square - square[:, :1]).abs().max()) == 0.0
+        assert float((square - yellow[:, :, 0]).abs().max()) < 0.05
+    assert float((found - clip).abs().mean()) < 0.02
+
+
 def test_fifty_frames_a_second_are_the_most(tmp_path: Path) -> None:
     with pytest.raises(TuningError, match="a gif plays at most 50 frames a second; got 60"):
         write_clip(blocks([0]), tmp_path / "c.gif", fps=60)

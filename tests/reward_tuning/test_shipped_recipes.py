@@ -32,6 +32,7 @@ def test_names() -> None:
         "easyanimate-v5.1-7b-image-to-video-hps",
         "tiny-alignprop-hps",
         "tiny-camera-hps",
+        "tiny-demo",
         "tiny-direct-align-hps",
         "tiny-draft-aesthetic",
         "tiny-draft-hps",
