@@ -12,6 +12,7 @@ from base_model.generator import load_generator
 from reward_tuning.errors import TuningError
 from reward_tuning.evaluation import evaluate
 from reward_tuning.generator_parts import generator_checkpoint
+from reward_tuning.judge_files import require_judges
 from reward_tuning.judges import load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import PromptStream, read_prompts
@@ -89,6 +90,8 @@ def calibrate(
             f"prompts: got {prompts}; from 2 to {len(stream)}, as many as prompts.train has"
         )
     chosen = dict(enumerate(stream.batch_at(0, prompts)))
+    sigmas = evaluation_sigmas(recipe)
+    require_judges(recipe.rewards)
     sampling = recipe.sampling
     progress(ProgressEvent("loading", phase="judges"))
     shared = shared_encoder(recipe, recipe.rewards, device)
@@ -121,7 +124,7 @@ def calibrate(
         None,
         chosen,
         judges,
-        evaluation_sigmas(recipe),
+        sigmas,
         seed=recipe.seed,
         batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
         stage="base clips",

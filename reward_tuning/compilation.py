@@ -20,11 +20,19 @@ def compiled(transformer: Any) -> Any:
     Raises:
         TuningError: torch.compile does not work here.
     """
-    device = next(transformer.parameters()).device
+    require_compilation(next(transformer.parameters()).device)
+    return torch.compile(transformer)
+
+
+def require_compilation(device: torch.device) -> None:
+    """Compile a small function, so that what cannot work is told before anything is loaded.
+
+    Raises:
+        TuningError: torch.compile does not work on this device.
+    """
     x = torch.linspace(0.0, 1.0, 64, device=device)
     with compilation_told(), torch.no_grad():
         torch.compile(lambda x: (x * 2.0).sin().sum())(x)
-    return torch.compile(transformer)
 
 
 @contextmanager

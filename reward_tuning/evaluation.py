@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from base_model.tiny.captions import parse_caption
 from base_model.tiny.oracle import judge as oracle_judge
 from base_model.tiny.scenes import FRAMES, SIDE
-from reward_tuning.bootstrap import paired_difference
+from reward_tuning.bootstrap import changed, paired_difference
 from reward_tuning.clip_measures import diversity, light_and_colour, motion
 from reward_tuning.judges import Judge, LatentJudge
 from reward_tuning.lora import adapter_state, load_adapter_state, scaled
@@ -139,7 +139,8 @@ def compare(base: SideScores, tuned: SideScores, *, seeds: int, seed: int) -> di
 
     Returns:
         `{"prompts", "seeds", "base": {metric: mean}, "tuned": ..., "difference": {metric: {"mean",
-        "low", "high"}}}`, low and high a paired 95 % bootstrap interval over prompts.
+        "low", "high", "up", "down"}}}`: low and high are the 95 % interval over prompts
+        (`paired_difference`), up and down how many prompts went there.
 
     Raises:
         TuningError: Fewer than two prompts.
@@ -149,13 +150,11 @@ def compare(base: SideScores, tuned: SideScores, *, seeds: int, seed: int) -> di
     for name, of in base.values.items():
         assert of.keys() == tuned.values[name].keys()
         order = sorted(of)
-        difference[name] = asdict(
-            paired_difference(
-                [of[index] for index in order],
-                [tuned.values[name][index] for index in order],
-                seed=seed,
-            )
-        )
+        before = [of[index] for index in order]
+        after = [tuned.values[name][index] for index in order]
+        up, down = changed(before, after)
+        found = asdict(paired_difference(before, after, seed=seed))
+        difference[name] = found | {"up": up, "down": down}
     return {
         "prompts": len(next(iter(base.values.values()))),
         "seeds": seeds,

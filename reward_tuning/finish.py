@@ -130,8 +130,11 @@ def finish(
         sides.append(merged(gather_object([scores])) if ranks > 1 else scores)
     base, tuned = sides
     seed = derive_seed(recipe.seed, "bootstrap") % 2**32
-    start = "base" if parts.start is None else "base with lora.init"
-    found: dict[str, Any] = {"start": start}
+    found: dict[str, Any] = {
+        "start": "base" if parts.start is None else "base with lora.init",
+        "trained_on": [judge.label for judge in parts.judges],
+        "never_trained_on": [judge.label for judge in held_out],
+    }
     found |= compare(base, tuned, seeds=section.seeds, seed=seed)
     if main and oracle:
         with offload.at_work():

@@ -1,9 +1,16 @@
 """The generator that a recipe means: one checkpoint, or one with parts from elsewhere."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from base_model.hub import download
 from base_model.shipped import PARTS, resolve_checkpoint, resolve_part
 from reward_tuning.sections import GeneratorSection
+
+if TYPE_CHECKING:
+    from base_model.kinds import Kind
+
+CONFIG = "transformer/config.json"
 
 
 def generator_checkpoint(generator: GeneratorSection) -> str:
@@ -38,3 +45,42 @@ def generator_folder(generator: GeneratorSection, *, text_encoder: bool) -> Path
 
     checkpoint = resolve_checkpoint(generator_checkpoint(generator))
     return local_folder(checkpoint, text_encoder=text_encoder)
+
+
+def is_here(generator: GeneratorSection) -> bool:
+    """Whether checkpoint and parts are shipped or on the disk, so that nothing is downloaded.
+
+    Raises:
+        GeneratorError: One of them is nowhere.
+    """
+    named = {part: getattr(generator, part) for part in PARTS}
+    places = [resolve_part(part, name) for part, name in named.items() if name is not None]
+    return all(map(_on_disk, (resolve_checkpoint(generator.checkpoint), *places)))
+
+
+def _on_disk(place: Path | str) -> bool:
+    """Whether a checkpoint or part is, with the one that it is a change of."""
+    from base_model.delta import base_of, is_delta  # imports torch
+
+    if isinstance(place, str):
+        return False
+    return not is_delta(place) or _on_disk(resolve_checkpoint(base_of(place)))
+
+
+def generator_kind(generator: GeneratorSection) -> "Kind":
+    """What the transformer takes, from its config; of a hub id no weights are downloaded for that.
+
+    Args:
+        generator: Resolved, as `load_recipe` leaves it.
+
+    Raises:
+        GeneratorError: There is no config, the hub does not give it, or no such kind is known.
+    """
+    from base_model.kinds import kind_of_checkpoint  # imports torch
+
+    checkpoint = resolve_checkpoint(generator.checkpoint)
+    if isinstance(checkpoint, str) and not any(getattr(generator, part) for part in PARTS):
+        folder = download(checkpoint, [CONFIG])
+        if (folder / CONFIG).is_file():
+            return kind_of_checkpoint(folder)
+    return kind_of_checkpoint(generator_folder(generator, text_encoder=False))

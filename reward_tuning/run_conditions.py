@@ -63,6 +63,25 @@ def check_conditions(
         except (TuningError, GeneratorError) as error:
             bad.append(f"  {prompt.text!r}: {error}")
         progress(ProgressEvent(STAGE, number, len(whose), "reading"))
+    _refuse(bad)
+
+
+def check_kinds(prompts: Sequence[Prompt], kind: Kind) -> None:
+    """Check that a checkpoint of this kind takes what the prompts follow; no file is read.
+
+    Raises:
+        TuningError: With every prompt whose condition it does not take.
+    """
+    bad: dict[ConditionFiles, str] = {}
+    for prompt in prompts:
+        try:
+            check_kind(prompt.files, kind)
+        except (TuningError, GeneratorError) as error:
+            bad.setdefault(prompt.files, f"  {prompt.text!r}: {error}")
+    _refuse(list(bad.values()))
+
+
+def _refuse(bad: Sequence[str]) -> None:
     if bad:
         more = [f"  and {len(bad) - MOST_TOLD} more"] if len(bad) > MOST_TOLD else []
         raise TuningError("\n".join(["conditions of prompts:", *bad[:MOST_TOLD], *more]))

@@ -12,17 +12,22 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from base_model.generator import load_generator
-from base_model.kinds import kind_of_checkpoint
 from base_model.offload import Offload
 from base_model.quantise import require as require_quantisation
 from base_model.sampling import start_step
 from base_model.sigmas import sigma_table
 from reward_tuning.cheap_steps import CheapSteps
-from reward_tuning.compilation import compiled
+from reward_tuning.compilation import compiled, require_compilation
 from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
 from reward_tuning.first_block_cache import require_first_block_cache
-from reward_tuning.generator_parts import generator_checkpoint, generator_folder
+from reward_tuning.generator_parts import (
+    generator_checkpoint,
+    generator_folder,
+    generator_kind,
+    is_here,
+)
+from reward_tuning.judge_files import require_judges
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora_start import adapter_file, attach_adapter
 from reward_tuning.methods import make_plan
@@ -38,6 +43,7 @@ from reward_tuning.replay_sources import ReplaySource, check_sources, replay_sou
 from reward_tuning.restarts import Restart, restart_index
 from reward_tuning.run_conditions import (
     check_conditions,
+    check_kinds,
     content_hash,
     distinct,
     encode_conditions,
@@ -112,7 +118,10 @@ def load_parts(
     stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
     held_out = held_out_prompts(recipe)
     sigmas = training_sigmas(recipe)
-    check_before_loading(recipe, sigmas, device)
+    for check in checks_before_loading(recipe, sigmas, device):
+        check()
+    measured_by = recipe.evaluation.held_out_rewards
+    require_judges([*recipe.rewards, *measured_by])
 
     def loading(what: str) -> None:
         progress(ProgressEvent("loading", phase=what))
@@ -124,17 +133,9 @@ def load_parts(
         loading("clips of the replay")
         check_sources(Path(recipe.train.replay.source), sources, size)
     asked = [*stream.drawn(prompts), *held_out]
-    root = generator_folder(recipe.generator, text_encoder=False)
-    check_conditions(
-        asked,
-        size,
-        strength=sampling.strength,
-        kind=kind_of_checkpoint(root),
-        progress=progress,
-    )
-    asked += [Prompt(source.prompt, source.prompt, source.files) for source in sources]
-    loading("judges")
-    measured_by = recipe.evaluation.held_out_rewards
+    kind = generator_kind(recipe.generator) if is_here(recipe.generator) else None
+    check_conditions(asked, size, strength=sampling.strength, kind=kind, progress=progress)
+    loading("judges")  # all of them before the generator, which may be tens of GB to fetch
     shared = shared_encoder(recipe, [*recipe.rewards, *measured_by], device)
     judges = load_judges(recipe.rewards, sampling.frames, device, shared)
     resting = judge_modules(judges) if recipe.generator.memory != "resident" else []
@@ -145,6 +146,9 @@ def load_parts(
     sets = {"prompts.train": stream.prompts, "prompts.held_out": held_out}
     tell_truncation([*judges, *measured], sets, progress)
     del measured
+    if kind is None:
+        check_kinds(asked, generator_kind(recipe.generator))
+    asked += [Prompt(source.prompt, source.prompt, source.files) for source in sources]
     fingerprints = fingerprints_of(recipe, loading)
 
     dtype = getattr(torch, recipe.generator.dtype)
@@ -214,20 +218,29 @@ def load_parts(
     )
 
 
-def check_before_loading(recipe: Recipe, sigmas: Tensor, device: torch.device) -> None:
-    """Refuse what needs no weights to be known: draws that fail, libraries that are too old.
+def checks_before_loading(
+    recipe: Recipe, sigmas: Tensor, device: torch.device
+) -> list[Callable[[], object]]:
+    """What needs no weights to be known, each to be called: draws that fail, missing libraries.
 
-    Raises:
-        TuningError: A value does not fit the method, or the installed diffusers has no cache.
-        GeneratorError: The weights cannot be quantised here.
+    One raises `TuningError` where a value does not fit the method, the installed diffusers has no
+    cache or torch.compile does not work here, and `GeneratorError` where the weights cannot be
+    quantised here or the evaluation has no step.
     """
-    draw_plan(recipe, sigmas, step=1, batch=0)
-    draw_restarts(recipe, sigmas, step=1, batch=0)
-    draw_frames(recipe, step=1, batch=0)
+    checks: list[Callable[[], object]] = [
+        lambda: evaluation_sigmas(recipe),
+        lambda: draw_plan(recipe, sigmas, step=1, batch=0),
+        lambda: draw_restarts(recipe, sigmas, step=1, batch=0),
+        lambda: draw_frames(recipe, step=1, batch=0),
+    ]
+    quantise = recipe.generator.quantise
     if recipe.rollout.cache is not None:
-        require_first_block_cache()
-    if recipe.generator.quantise is not None:
-        require_quantisation(recipe.generator.quantise, device)
+        checks.append(require_first_block_cache)
+    if recipe.rollout.compile:
+        checks.append(lambda: require_compilation(device))
+    if quantise is not None:
+        checks.append(lambda: require_quantisation(quantise, device))
+    return checks
 
 
 def cheap_steps(recipe: Recipe, transformer: Any) -> CheapSteps:
@@ -298,13 +311,21 @@ def held_out_prompts(recipe: Recipe) -> list[Prompt]:
     Raises:
         TuningError: The file has fewer than are wanted, or one only is wanted.
     """
+    return first_held_out(read_prompts(prompt_path(recipe.prompts.held_out)), recipe)
+
+
+def first_held_out(prompts: list[Prompt], recipe: Recipe) -> list[Prompt]:
+    """So many of them as the evaluation wants.
+
+    Raises:
+        TuningError: There are fewer, or one only is wanted.
+    """
     wanted = recipe.evaluation.prompts
     if wanted < 2:
         raise TuningError(
             f"evaluation.prompts: got {wanted}; at least 2, for an interval over one prompt says "
             "nothing (32 is the default)"
         )
-    prompts = read_prompts(prompt_path(recipe.prompts.held_out))
     if len(prompts) < wanted:
         raise TuningError(
             f"evaluation.prompts: {wanted} are wanted and prompts.held_out has {len(prompts)}; set "

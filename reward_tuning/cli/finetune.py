@@ -37,9 +37,8 @@ def finetune(
 def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) -> None:
     """Run a recipe under a progress display and print what came of it."""
     from reward_tuning.cli.display import Display
-    from reward_tuning.cli.output import print_json
     from reward_tuning.cli.stopping import Stopped
-    from reward_tuning.cli.summary import finetune_places, print_finetune
+    from reward_tuning.cli.summary import print_finetune
     from reward_tuning.cli.training import how_to_go_on
     from reward_tuning.finetune.trainer import finetune as train
     from reward_tuning.launching import is_main_process, leave_processes
@@ -52,9 +51,5 @@ def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) 
         stop.hint = how_to_go_on(folder)
         raise
     if is_main_process():
-        if as_json:
-            places = finetune_places(folder)
-            print_json({"run": str(folder), **result.summary, "places": places})
-        else:
-            print_finetune(folder, dict(result.summary))
+        print_finetune(folder, dict(result.summary), as_json=as_json)
     leave_processes()

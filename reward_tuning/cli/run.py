@@ -16,7 +16,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
 ) -> None:
     """Tune a generator as a recipe says; the run folder holds everything it made."""
-    from reward_tuning.cli.checks import check_run
+    from reward_tuning.cli.devices import chosen_device
     from reward_tuning.loading import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -26,7 +26,10 @@ def run(
             f"output: {folder} holds a run already; go on with it by `reward-tuning resume "
             f"{folder}`, or choose another folder with output=DIR"
         )
-    check_run(loaded)
+
+    from reward_tuning.preflight import check_run
+
+    check_run(loaded, chosen_device(None)).refuse()
 
     from reward_tuning.cli.training import train_and_tell
 

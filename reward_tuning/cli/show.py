@@ -5,17 +5,27 @@ from typing import Annotated
 
 import typer
 
+from reward_tuning.cli.output import print_json
 from reward_tuning.recipe_files import find_recipe
+from reward_tuning.yaml_text import read_yaml
 
 
 def show(
     recipe: Annotated[str, typer.Argument(help="A shipped name, a path, or a run folder.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A recipe's values as written, or the run's result.")
+    ] = False,
 ) -> None:
     """Print a recipe as it is written, comments included; of a run folder, what came of the run."""
     folder = Path(recipe).expanduser()
     if (folder / "recipe.yaml").is_file():
         from reward_tuning.cli.summary import print_run
 
-        print_run(folder)
+        print_run(folder, as_json=as_json)
         return
-    print(find_recipe(recipe).read_text(encoding="utf-8"), end="")
+    path = find_recipe(recipe)
+    text = path.read_text(encoding="utf-8")
+    if as_json:
+        print_json({"name": recipe, "path": str(path), "recipe": read_yaml(text)})
+    else:
+        print(text, end="")

@@ -1,9 +1,12 @@
 """The last words of a run: what improved, how much, how surely, and where everything is."""
 
+import contextlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
+from reward_tuning.cli.end_table import COLUMNS, lines_below, table_rows, verdicts
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
 from reward_tuning.yaml_text import read_yaml
@@ -21,7 +24,8 @@ def summary(folder: Path) -> dict[str, Any]:
     """Read what a finished run folder says of itself.
 
     Returns:
-        `{"run": folder, "evaluation": evaluation.json, "places": {what: path}}`.
+        `{"run": folder, "evaluation": evaluation.json, "verdicts": {metric: word}, "places": {what:
+        path}, "next": commands}`.
 
     Raises:
         TuningError: There is no evaluation in it, or it is damaged.
@@ -39,22 +43,31 @@ def summary(folder: Path) -> dict[str, Any]:
     if not isinstance(evaluation, dict) or not {"base", "tuned", "difference"} <= evaluation.keys():
         raise TuningError(f"{path} is damaged (no sides in it); delete it and resume the run")
     places = {what: str(folder / name) for what, name in PLACES.items() if (folder / name).exists()}
-    return {"run": str(folder), "evaluation": evaluation, "places": places}
+    return {
+        "run": str(folder),
+        "evaluation": evaluation,
+        "verdicts": verdicts(evaluation),
+        "places": places,
+        "next": next_commands(folder),
+    }
 
 
-FEWEST_PROMPTS = 8
-"""A bootstrap over fewer finds an interval too narrow to say anything of."""
-
-
-def verdict(low: float, high: float, prompts: int) -> str:
-    """Say what a 95 % interval of a difference over so many prompts shows."""
-    if low == high == 0:
-        return "same"
-    if prompts < FEWEST_PROMPTS:
-        return "too few prompts"
-    if low > 0:
-        return "up"
-    return "down" if high < 0 else "unclear"
+def next_commands(folder: Path) -> list[str]:
+    """What people do next with a finished run: look, draw, take the LoRA elsewhere."""
+    run, prompt = shlex.quote(str(folder)), "..."
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # samples may be deleted
+        told = json.loads((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
+        prompt = str(told[0]["prompt"])
+    checkpoint = ""
+    with contextlib.suppress(OSError, TuningError, LookupError, TypeError):
+        recipe = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        checkpoint = str(recipe["generator"]["checkpoint"])
+    of = f"--checkpoint {shlex.quote(checkpoint)} " if checkpoint not in ("", "tiny") else ""
+    return [
+        f"reward-tuning show {run}",
+        f"reward-tuning generate {of}--lora {run} --prompt {shlex.quote(prompt)} --output clips",
+        f"reward-tuning export {run} --format original --output lora.safetensors",
+    ]
 
 
 def print_summary(folder: Path, *, as_json: bool) -> None:
@@ -64,51 +77,50 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         print_json(found)
         return
     evaluation = found["evaluation"]
-    base, tuned = evaluation["base"], evaluation["tuned"]
-    rows = []
-    for metric, change in evaluation["difference"].items():
-        rows.append(
-            (
-                metric,
-                f"{base[metric]:.4f}",
-                f"{tuned[metric]:.4f}",
-                f"{change['mean']:+.4f}",
-                f"{change['low']:+.4f} to {change['high']:+.4f}",
-                verdict(change["low"], change["high"], evaluation["prompts"]),
-            )
-        )
     seeds = evaluation["seeds"]
     start = str(evaluation.get("start", "base"))
     title = (
         f"{start[0].upper()}{start[1:]} against tuned on {evaluation['prompts']} held-out prompts, "
         f"{seeds} clip{'' if seeds == 1 else 's'} each, same noise"
     )
-    print_table(title, ("", "base", "tuned", "change", "95 % interval", "verdict"), rows)
+    print_table(title, COLUMNS, table_rows(evaluation))
+    for line in lines_below(evaluation):
+        print(line)
     for what, place in found["places"].items():
         print(f"{what + ':':12}{place}")
+    print("next:")
+    for command in found["next"]:
+        print(f"  {command}")
 
 
 FINETUNE_PLACES = ("lora", "generator", "samples", "metrics.jsonl", "clips.json", "finetune.json")
 
 
-def print_run(folder: Path) -> None:
+def print_run(folder: Path, *, as_json: bool = False) -> None:
     """Print what came of a run, a reward tuning or a fine-tuning, or how far it is.
 
     Raises:
         TuningError: A file of it is damaged.
     """
     if (folder / "finetune.json").is_file():
-        print_finetune(folder, _read(folder / "finetune.json"))
+        print_finetune(folder, _read(folder / "finetune.json"), as_json=as_json)
     elif (folder / "evaluation.json").is_file():
-        print_summary(folder, as_json=False)
+        print_summary(folder, as_json=as_json)
+    elif as_json:
+        steps, row = _last_row(folder)
+        print_json({"run": str(folder), "finished": False, "steps": steps, "last": row})
     else:
         print(f"{how_far(folder)}\ngo on with: reward-tuning resume {folder}")
 
 
-def print_finetune(folder: Path, found: dict[str, Any]) -> None:
+def print_finetune(folder: Path, found: dict[str, Any], *, as_json: bool = False) -> None:
     """Print what a fine-tuning did, and where everything is."""
+    places = finetune_places(folder)
+    if as_json:
+        print_json({"run": str(folder), **found, "places": places})
+        return
     print(finetune_told(found))
-    for name, place in finetune_places(folder).items():
+    for name, place in places.items():
         print(f"{name + ':':15}{place}")
 
 
@@ -138,16 +150,21 @@ def finetune_told(found: dict[str, Any]) -> str:
 
 def how_far(folder: Path) -> str:
     """The last row of a run that is not finished, in a line."""
+    steps, row = _last_row(folder)
+    if row is None:
+        return f"{folder}: no step of {steps} is done"
+    loss = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
+    return f"{folder}: not finished, step {row['step']} of {steps}, loss {loss}"
+
+
+def _last_row(folder: Path) -> tuple[int, dict[str, Any] | None]:
+    """How many steps a run has in all, and the row of its last; None before the first."""
     rows = []
     if (folder / "metrics.jsonl").is_file():
         text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
         rows = [line for line in text.splitlines() if line.endswith("}")]
     steps = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))["train"]["steps"]
-    if not rows:
-        return f"{folder}: no step of {steps} is done"
-    row = json.loads(rows[-1])
-    loss = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
-    return f"{folder}: not finished, step {row['step']} of {steps}, loss {loss}"
+    return steps, json.loads(rows[-1]) if rows else None
 
 
 def _read(path: Path) -> dict[str, Any]:

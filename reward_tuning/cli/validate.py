@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reward_tuning.cli.output import print_json
+from reward_tuning.errors import TuningError
 
 
 def validate(
@@ -17,26 +18,30 @@ def validate(
 ) -> None:
     """Check a recipe and print it fully resolved, every value explicit.
 
-    Mistakes are told all at once; exit code 2. Among them: a judge under rewards that is for the
-    evaluation only, as it has no gradient to train on. Judges that must be fetched first are no
-    mistakes; they are told on stderr.
+    Everything that run or finetune refuses before it loads is found here, with the prompts' files,
+    clips and libraries; mistakes are told all at once, exit code 2. No mistakes of the recipe are
+    judges that must be fetched first and a run that is in its output already: they are told on
+    stderr.
     """
-    from reward_tuning.cli.checks import check_run, missing_judges
+    from reward_tuning.cli.devices import chosen_device
+    from reward_tuning.cli.display import Display
     from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
     from reward_tuning.loading import dump_recipe
 
     loaded = load_any_recipe(recipe, overrides or [])
-    notes = []
-    if isinstance(loaded, FinetuneRecipe):
-        from reward_tuning.finetune.metadata import read_metadata
 
-        read_metadata(loaded.data.metadata, loaded.data.folder)
-    else:
-        check_run(loaded)
-        notes = missing_judges(loaded)
+    from reward_tuning.preflight import check_finetune, check_output, check_run
+
+    with Display() as progress:
+        if isinstance(loaded, FinetuneRecipe):
+            found = check_finetune(loaded, chosen_device(None), progress)
+        else:
+            found = check_run(loaded, chosen_device(None), progress)
+    if found.mistakes:
+        raise TuningError("\n".join(found.mistakes))
     if as_json:
         print_json(loaded.model_dump(mode="json"))
     else:
         print(dump_recipe(loaded), end="")
-    for line in notes:
+    for line in [*found.missing, *check_output(loaded.output)]:
         print(f"note: {line}", file=sys.stderr)

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from base_model.generator import Generator, load_generator
-from base_model.kinds import kind_of_checkpoint
 from base_model.quantise import require as require_quantisation
 from base_model.training.input_channels import with_input_channels
 from reward_tuning.errors import TuningError
@@ -24,7 +23,11 @@ from reward_tuning.finetune.sections import DropoutSection
 from reward_tuning.finetune.survey import Survey, UsableClip, survey
 from reward_tuning.finetune.trained import trained_part
 from reward_tuning.finetune.video_files import ClipInfo
-from reward_tuning.generator_parts import generator_checkpoint, generator_folder
+from reward_tuning.generator_parts import (
+    generator_checkpoint,
+    generator_folder,
+    generator_kind,
+)
 from reward_tuning.lora_start import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
@@ -77,22 +80,13 @@ def load_finetune_parts(
     data = recipe.data
     if recipe.generator.quantise is not None:
         require_quantisation(recipe.generator.quantise, device)
-    root = generator_folder(recipe.generator, text_encoder=False)
-    channels = recipe.generator.channels or kind_of_checkpoint(root).channels
-    controls = channels in (38, 48)
-    rows = read_metadata(data.metadata, data.folder)
-    found = survey(rows, controls=controls, cache=data.cache, progress=progress)
-    if found.broken:
-        progress(ProgressEvent("loading", note=found.told()))
-    clips, held_out = split(found.clips, data.held_out, recipe.seed)
-    order = BatchOrder(
-        _kinds(clips),
-        recipe.train.batch_size,
-        batch_sizes(recipe),
-        derive_seed(recipe.seed, "clips"),
-    )
-    order(0)  # refuses a budget that one frame exceeds
+    if recipe.lora is not None and recipe.lora.init is not None:
+        adapter_file(Path(recipe.lora.init))
+    channels = recipe.generator.channels or generator_kind(recipe.generator).channels
+    looked = look_at_clips(recipe, channels, progress)
+    found, clips, held_out, order = looked.survey, looked.clips, looked.held_out, looked.order
 
+    root = generator_folder(recipe.generator, text_encoder=False)
     progress(ProgressEvent("loading", phase="checkpoint hashes"))
     fingerprints = {
         "generator": "sha256:" + checkpoint_fingerprint([root / "transformer", root / "vae"]),
@@ -149,6 +143,52 @@ def load_finetune_parts(
         found,
         fingerprints,
     )
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """A training set, before anything is loaded.
+
+    Attributes:
+        survey: Of all of it.
+        clips: That are trained on.
+        held_out: That are not.
+        order: Batches of training.
+    """
+
+    survey: Survey
+    clips: tuple[UsableClip, ...]
+    held_out: tuple[UsableClip, ...]
+    order: BatchOrder
+
+
+def look_at_clips(recipe: FinetuneRecipe, channels: int | None, progress: ProgressFn) -> LookedAt:
+    """Look at every clip, and plan the first batch.
+
+    Args:
+        recipe: Resolved.
+        channels: Input channels of the transformer that is trained, which decide whether control
+            files are used; None where they are not known yet: they are not looked at then.
+        progress: Told after each clip, and which are left out.
+
+    Raises:
+        TuningError: The list is wrong, no clip can be used, nothing is left to train on, or one
+            frame exceeds the budget.
+    """
+    data = recipe.data
+    rows = read_metadata(data.metadata, data.folder)
+    found = survey(rows, controls=channels in (38, 48), cache=data.cache, progress=progress)
+    if found.broken:
+        progress(ProgressEvent("loading", note=found.told()))
+    clips, held_out = split(found.clips, data.held_out, recipe.seed)
+    order = BatchOrder(
+        _kinds(clips),
+        recipe.train.batch_size,
+        batch_sizes(recipe),
+        derive_seed(recipe.seed, "clips"),
+    )
+    order(0)  # refuses a budget that one frame exceeds
+    return LookedAt(found, clips, held_out, order)
 
 
 def split(

@@ -20,6 +20,7 @@ from base_model.sigmas import sigma_table
 from base_model.tiny.captions import phrasings
 from base_model.tiny.render import render
 from base_model.tiny.scenes import Scene
+from reward_tuning.bootstrap import tail
 from reward_tuning.clip_measures import diversity, light_and_colour, motion
 from reward_tuning.evaluation import (
     SideScores,
@@ -255,27 +256,27 @@ def test_renders_stand_where_a_perfect_generator_would(judge: FramedJudge) -> No
 
 
 def test_compare_is_what_the_contract_says() -> None:
-    base = SideScores(
-        {"hps": {0: 0.2, 1: 0.3, 2: 0.1, 3: 0.4}, "motion": dict.fromkeys(range(4), 1.0)}
-    )
-    gains = {0: 0.1, 1: 0.2, 2: 0.15, 3: 0.05}
+    gains = {0: 0.1, 1: 0.2, 2: 0.15, 3: 0.05, 4: -0.05, 5: 0.15}
+    base = SideScores({"hps": {i: 0.1 * i for i in gains}, "motion": dict.fromkeys(gains, 1.0)})
     better = SideScores(
         {
-            "hps": {i: base.values["hps"][i] + gains[i] for i in (3, 2, 1, 0)},
-            "motion": dict.fromkeys(range(4), 0.9),
+            "hps": {i: base.values["hps"][i] + gains[i] for i in reversed(gains)},
+            "motion": dict.fromkeys(gains, 0.9),
         }
     )
     found = compare(base, better, seeds=2, seed=0)
     assert set(found) == {"prompts", "seeds", "base", "tuned", "difference"}
-    assert (found["prompts"], found["seeds"]) == (4, 2)
+    assert (found["prompts"], found["seeds"]) == (6, 2)
     assert found["base"] == pytest.approx({"hps": 0.25, "motion": 1.0})
-    assert found["tuned"] == pytest.approx({"hps": 0.375, "motion": 0.9})
+    assert found["tuned"] == pytest.approx({"hps": 0.35, "motion": 0.9})
     hps = found["difference"]["hps"]
-    assert hps["mean"] == pytest.approx(0.125)
-    draws = sorted(sum(d) / 4 for d in itertools.product(gains.values(), repeat=4))
-    assert hps["low"] == pytest.approx(draws[int(0.025 * len(draws))], abs=0.005)
-    assert hps["high"] == pytest.approx(draws[int(0.975 * len(draws))], abs=0.005)
-    assert found["difference"]["motion"] == pytest.approx({"mean": -0.1, "low": -0.1, "high": -0.1})
+    assert hps["mean"] == pytest.approx(0.1)
+    assert (hps["up"], hps["down"]) == (5, 1)
+    draws = sorted(sum(d) / 6 for d in itertools.product(gains.values(), repeat=6))
+    assert hps["low"] == pytest.approx(draws[int(tail(6) * len(draws))], abs=0.01)
+    assert hps["high"] == pytest.approx(draws[int((1 - tail(6)) * len(draws))], abs=0.01)
+    motion = {"mean": -0.1, "low": -0.1, "high": -0.1, "up": 0, "down": 6}
+    assert found["difference"]["motion"] == pytest.approx(motion)
     json.dumps(found, allow_nan=False)
 
 

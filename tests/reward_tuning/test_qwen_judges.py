@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reward_tuning.cli.checks import missing_judges
 from reward_tuning.errors import TuningError
+from reward_tuning.judge_files import missing_judges
 from reward_tuning.judge_kinds import FOLDER_KEYS, QwenCriticSection
 from reward_tuning.judges import FramedJudge, load_judges
 from reward_tuning.loading import load_recipe
@@ -86,7 +86,7 @@ def test_a_missing_folder_is_told_with_the_command_that_fetches_it(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     section = {"kind": "video_align", "checkpoint": "video-reward", "base": "qwen2-vl-2b"}
-    notes = missing_judges(Recipe.model_validate(recipe_data(rewards=[section])))
+    notes = missing_judges(Recipe.model_validate(recipe_data(rewards=[section])).rewards)
     told = "\n".join(notes)
     assert "hf download KwaiVGI/VideoReward" in told
     assert "hf download Qwen/Qwen2-VL-2B-Instruct" in told

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from base_model.camera_motions import parse_motion
-from reward_tuning.cli.checks import check_run
 from reward_tuning.frame_files import read_picture
 from reward_tuning.loading import dump_recipe, load_recipe
+from reward_tuning.preflight import check_run
 from reward_tuning.prompts import read_prompts
 from reward_tuning.recipe_files import (
     find_recipe,
@@ -57,7 +58,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_loads_with_every_file_in_place(name: str) -> None:
-    check_run(load_recipe(name))
+    assert check_run(load_recipe(name), torch.device("cpu")).mistakes == []
 
 
 @pytest.mark.parametrize("name", NAMES)

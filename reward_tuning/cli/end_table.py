@@ -1,0 +1,133 @@
+"""The end table of a run: what was measured, in groups, and in which words its changes are told."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HIGHER, LOWER, UNSEEN, TOO_FEW = "higher", "lower", "no change seen", "too few prompts"
+COLUMNS = ("", "base", "tuned", "change", "95 % interval", "verdict")
+
+FEWEST_PROMPTS = 8
+"""An interval over fewer is too narrow for skewed scores (benchmarks/intervals.py)."""
+
+ORACLE = "oracle"  # and oracle_colour, ..., shares of clips
+TONE_OFF = "oracle_tone_off"  # a distance
+ABOUT_ORACLE = (
+    "oracle: functions that read the pixels and compare them with the prompt's words, nothing "
+    "learned: the share of clips that are right"
+)
+ABOUT_TONE = "background off: how far its grey lies outside of what the world renders for its word, in [0, 1]"
+
+
+def verdict(low: float, high: float, prompts: int) -> str:
+    """Say what a 95 % interval of a difference over so many prompts shows."""
+    if low <= 0 <= high:
+        return UNSEEN
+    if prompts < FEWEST_PROMPTS:
+        return TOO_FEW
+    return HIGHER if low > 0 else LOWER
+
+
+def verdicts(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Each metric's word.
+
+    Args:
+        evaluation: The content of evaluation.json.
+    """
+    return {
+        metric: verdict(change["low"], change["high"], evaluation["prompts"])
+        for metric, change in evaluation["difference"].items()
+    }
+
+
+def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of `COLUMNS`, under the head of their group where the file knows the groups.
+
+    Rows in which no prompt changed are left out: see `constant_rows`.
+    """
+    rows: list[tuple[str, ...]] = []
+    constant = constant_rows(evaluation)
+    words = verdicts(evaluation)
+    for head, metrics in _groups(evaluation):
+        shown = [metric for metric in metrics if metric not in constant]
+        if shown and head:
+            rows.append((head, *[""] * (len(COLUMNS) - 1)))
+        for metric in shown:
+            change = evaluation["difference"][metric]
+            numbers = _numbers(metric, evaluation, change)
+            rows.append((("  " if head else "") + _label(metric, head), *numbers, words[metric]))
+    return rows
+
+
+def constant_rows(evaluation: Mapping[str, Any]) -> list[str]:
+    """The metrics in which not one prompt changed."""
+    return [
+        metric
+        for metric, change in evaluation["difference"].items()
+        if change.get("up", 0) == change.get("down", 0) == 0 == change["mean"]
+        and ("up" in change or change["low"] == change["high"] == 0)
+    ]
+
+
+def lines_below(evaluation: Mapping[str, Any]) -> list[str]:
+    """What is said under the table: constant rows in one line, and what the oracle is."""
+    lines = []
+    if constant := constant_rows(evaluation):
+        told = ", ".join(f"{one} {_value(one, evaluation['base'][one])}" for one in constant)
+        lines.append(f"no change seen on any of the {evaluation['prompts']} prompts: {told}")
+    if ORACLE in evaluation["difference"]:
+        lines.append(ABOUT_ORACLE)
+    if TONE_OFF in evaluation["difference"] and TONE_OFF not in constant:
+        lines.append(ABOUT_TONE)
+    rendered = {k: v for k, v in evaluation.get("rendered", {}).items() if not _of_oracle(k)}
+    if rendered:
+        told = ", ".join(f"{one} {_value(one, value)}" for one, value in rendered.items())
+        lines.append(f"renders of the same prompts score: {told}")
+    return lines
+
+
+def _groups(evaluation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Head of each group to its metrics; one without a head where the file names no roles."""
+    metrics = list(evaluation["difference"])
+    if "trained_on" not in evaluation:
+        return [("", metrics)]
+    trained: Sequence[str] = evaluation["trained_on"]
+    never: Sequence[str] = evaluation["never_trained_on"]
+    judges = {*trained, *never}
+    oracle = [one for one in metrics if one not in judges and _of_oracle(one)]
+    rest = [one for one in metrics if one not in judges and one not in oracle]
+    return [
+        ("trained on", [one for one in metrics if one in trained]),
+        ("never trained on", [one for one in metrics if one in never]),
+        (ORACLE, oracle),
+        ("measures", rest),
+    ]
+
+
+def _label(metric: str, head: str) -> str:
+    if head != ORACLE:
+        return metric
+    if metric == TONE_OFF:
+        return "background off"
+    return "all right" if metric == ORACLE else f"{metric.removeprefix(ORACLE + '_')} right"
+
+
+def _of_oracle(metric: str) -> bool:
+    return metric == ORACLE or metric.startswith(f"{ORACLE}_")
+
+
+def _is_share(metric: str) -> bool:
+    return _of_oracle(metric) and metric != TONE_OFF
+
+
+def _value(metric: str, value: float) -> str:
+    return f"{100 * value:.1f} %" if _is_share(metric) else f"{value:.4f}"
+
+
+def _numbers(
+    metric: str, evaluation: Mapping[str, Any], change: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Base, tuned, change and interval; of the oracle in per cent."""
+    scale, digits = (100, 1) if _is_share(metric) else (1, 4)
+    mean, low, high = (f"{scale * change[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    sides = (_value(metric, evaluation[side][metric]) for side in ("base", "tuned"))
+    return (*sides, mean, f"{low} to {high}")
