@@ -8,6 +8,7 @@ generators is kept besides, for what a judge or a library may draw.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ import random
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from base_model.training.weight_file import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.lora import METADATA
 from reward_tuning.whole_file import not_written
+from rewards.checkpoint import file_sha256
 
 _NAME = re.compile(r"step-(\d{6,})")
 ADAPTER, EMA, OPTIMISER, RNG, STATE = (
@@ -38,6 +40,10 @@ ADAPTER, EMA, OPTIMISER, RNG, STATE = (
     "rng.pt",
     "state.json",
 )
+
+
+class DamagedCheckpointError(TuningError):
+    """A checkpoint that is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,9 @@ class Checkpoint:
         optimiser: Its state dict.
         rng: Of `rng_state`.
         recipe: What the run was begun with, without its place.
-        fingerprints: Hashes of the checkpoints that were loaded.
+        fingerprints: Hashes of the checkpoints that were loaded, and of the prompts.
+        versions: Of the libraries that decide a run's numbers.
+        idle_steps: Steps so far whose gradient was zero.
         ema: The moving average, where it is on.
         ema_updates: How often it was updated.
     """
@@ -68,6 +76,8 @@ class Checkpoint:
     rng: Mapping[str, Any]
     recipe: Mapping[str, Any]
     fingerprints: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    idle_steps: int = 0
     ema: Mapping[str, Tensor] | None = None
     ema_updates: int = 0
 
@@ -117,10 +127,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint, on the CPU.
 
     Raises:
-        TuningError: It is damaged.
+        DamagedCheckpointError: A file is not what was written, to the bit.
+        TuningError: It was written before checkpoints had checksums.
     """
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        if "step" in state and "sha256" not in state:
+            raise TuningError(
+                f"the checkpoint {path} has no checksums: an older reward-tuning wrote it. Finish "
+                "the run with that version, or start a new run with another output"
+            )
+        _check(path, state)
         has_ema = state.pop("has_ema")
         return Checkpoint(
             **state,
@@ -139,10 +156,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         pickle.UnpicklingError,
         SafetensorError,
     ) as error:
-        raise TuningError(
-            f"the checkpoint {path} is damaged ({error}). Delete this folder and resume again: the "
-            "run goes on from the checkpoint before it, or from its start"
-        ) from error
+        if isinstance(error, TuningError):
+            raise
+        raise DamagedCheckpointError(f"the checkpoint {path} is damaged ({error})") from error
 
 
 def rng_state() -> dict[str, Any]:
@@ -193,12 +209,33 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         "has_ema": checkpoint.ema is not None,
         "recipe": dict(checkpoint.recipe),
         "fingerprints": dict(checkpoint.fingerprints),
+        "versions": dict(checkpoint.versions),
+        "idle_steps": checkpoint.idle_steps,
+        "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
     }
+    state["sha256"] = _state_sha256(state)
     with (folder / STATE).open("w", encoding="utf-8") as file:
         json.dump(state, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(folder)
+
+
+def _state_sha256(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _check(path: Path, state: dict[str, Any]) -> None:
+    """Compare with the checksums, which are taken out of the state.
+
+    Raises:
+        ValueError: A file is not what was written.
+    """
+    if state.pop("sha256") != _state_sha256(state):
+        raise ValueError(f"{STATE}: its content does not fit its checksum")
+    for name, expected in state.pop("files").items():
+        if file_sha256(path / name) != expected:
+            raise ValueError(f"{name}: its content does not fit its checksum")
 
 
 def _strength(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from base_model.errors import GeneratorError
@@ -136,6 +136,43 @@ def content_hash(conditions: Iterable[ConditionFiles]) -> str:
             for path in paths:
                 digest.update(f"{name} {_file_hash(path)}".encode())
     return "sha256:" + digest.hexdigest()
+
+
+WHOLE = 4 * 2**20  # files up to so many bytes are hashed whole
+PIECES, PIECE_BYTES = 16, 2**16  # of a larger file, evenly spread, head and tail included
+
+
+def conditions_fingerprint(prompts: Iterable[Prompt]) -> str:
+    """A hash of the conditions of all prompts of a run, however many: of large files, in pieces.
+
+    Raises:
+        TuningError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for files in distinct(prompts):
+        words = {key: value for key, value in files.given.items() if key not in files.paths}
+        digest.update(json.dumps(words, sort_keys=True).encode())
+        for name, paths in files.paths.items():
+            for path in paths:
+                digest.update(f"\n{name} ".encode())
+                for piece in _pieces(path):
+                    digest.update(piece)
+    return "sha256:" + digest.hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            yield f"{size} ".encode()
+            if size <= WHOLE:
+                yield file.read()
+                return
+            for i in range(PIECES):
+                file.seek((size - PIECE_BYTES) * i // (PIECES - 1))
+                yield file.read(PIECE_BYTES)
+    except OSError as error:
+        raise TuningError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _file_hash(path: Path) -> str:

@@ -20,6 +20,15 @@ from reward_tuning.loading import dump_recipe, load_recipe
 from reward_tuning.section_types import Section
 from reward_tuning.whole_file import not_written, write_whole
 
+MAY_CHANGE = (
+    "steps",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "sample_every",
+    "max_bad_steps",
+)
+"""Keys of train that a resumed run may have otherwise: no step of either is another for them."""
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 
 
@@ -73,7 +82,8 @@ class RunFolder:
         """Check that a run may begin here, or go on.
 
         Returns:
-            evaluation.json where the run to resume is finished, else None.
+            evaluation.json where the run to resume is finished, and no more steps are wanted; else
+            None.
 
         Raises:
             TuningError: See `refuse_a_second_run` and `check_recipe`.
@@ -82,7 +92,7 @@ class RunFolder:
             self.refuse_a_second_run()
             return None
         self.check_recipe(recipe)
-        return self.read_evaluation()
+        return self.read_evaluation() if self._steps() == _steps(recipe) else None
 
     @contextmanager
     def alone(self) -> Iterator[str | None]:
@@ -149,6 +159,36 @@ class RunFolder:
         head += [f"{name} {digest}" for name, digest in fingerprints.items()]
         write_whole(self.recipe, dump_recipe(recipe, head).encode())
 
+    def go_on(self, recipe: Section, fingerprints: Mapping[str, str]) -> None:
+        """Keep the recipe that a run is resumed with, where it is another than it began with.
+
+        The evaluation of fewer steps is kept beside the one to come, such as
+        `evaluation-step-000100.json`.
+
+        Raises:
+            TuningError: The folder cannot be written.
+        """
+        kept = self._load(self.recipe).model_dump(mode="json", exclude={"output"})
+        if kept == recipe.model_dump(mode="json", exclude={"output"}):
+            return
+        # First, so that a run that is killed in between is an unfinished one of fewer steps.
+        if self._steps() != _steps(recipe) and self.evaluation.exists():
+            old = self.evaluation
+            try:
+                old.replace(old.with_stem(f"{old.stem}-step-{self._steps():06d}"))
+            except OSError as error:
+                raise not_written(old, error) from error
+        self.begin(recipe, fingerprints)
+
+    def _steps(self) -> int:
+        return _steps(self._load(self.recipe))
+
+    def versions_begun_with(self) -> dict[str, str]:
+        """The versions in the head of recipe.yaml, by package."""
+        lines = self.recipe.read_text(encoding="utf-8").splitlines()
+        heads = [line[2:].split(" ") for line in lines if line.startswith("# ")]
+        return {head[0]: head[1] for head in heads if len(head) == 2 and head[0] in PACKAGES}
+
     def begun_with(self) -> dict[str, str]:
         """The checkpoint hashes in the head of recipe.yaml, by name."""
         found = {}
@@ -194,10 +234,16 @@ class RunFolder:
 
 
 def comparable(recipe: Section) -> dict[str, Any]:
-    """What must not change between run and resume: everything but the place."""
+    """What must not change between run and resume: all but the place and `MAY_CHANGE`."""
     data = recipe.model_dump(mode="json")
     del data["output"]
+    data["train"] = {k: v for k, v in data["train"].items() if k not in MAY_CHANGE}
     return data
+
+
+def _steps(recipe: Section) -> int:
+    steps: int = recipe.model_dump(include={"train": {"steps"}})["train"]["steps"]
+    return steps
 
 
 def recipe_differences(kept: Any, given: Any, path: str = "") -> list[str]:

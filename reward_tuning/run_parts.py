@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,8 +46,7 @@ from reward_tuning.restarts import Restart, restart_index
 from reward_tuning.run_conditions import (
     check_conditions,
     check_kinds,
-    content_hash,
-    distinct,
+    conditions_fingerprint,
     encode_conditions,
 )
 from reward_tuning.sampler import ClipSampler
@@ -202,7 +203,8 @@ def load_parts(
         ),
     )
     if sampler.conditions:
-        fingerprints["conditions"] = content_hash(distinct(asked))
+        # of all prompts, whichever are drawn: a run may go on to more steps
+        fingerprints["conditions"] = conditions_fingerprint([*stream.prompts, *held_out])
     return RunParts(
         sampler,
         trained,
@@ -401,14 +403,22 @@ def draw_frames(recipe: Recipe, *, step: int, batch: int) -> tuple[int, ...] | N
 
 
 def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str, str]:
-    """Hash every checkpoint that a recipe names: `sha256:` and 64 digits each.
+    """Hash every checkpoint that a recipe names, and the prompts: `sha256:` and 64 digits each.
 
-    Generators by `checkpoint_fingerprint`, judges whole.
+    Generators by `checkpoint_fingerprint`, judges whole, prompts by their texts.
     """
     root = generator_folder(recipe.generator, text_encoder=False)
     loading("checkpoint hashes")
     folders = [root / "transformer", root / "vae"]
     found = {"generator": "sha256:" + checkpoint_fingerprint(folders)}
+    parts = [encoder_folder(recipe) / name for name in ("text_encoder", "tokenizer")]
+    found["text encoder"] = "sha256:" + checkpoint_fingerprint(parts)
+    for name, prompts in (
+        ("prompts.train", read_prompts(prompt_path(recipe.prompts.train))),
+        ("prompts.held_out", held_out_prompts(recipe)),
+    ):
+        texts = json.dumps([[prompt.text, prompt.reward_text] for prompt in prompts])
+        found[name] = "sha256:" + hashlib.sha256(texts.encode()).hexdigest()
     if recipe.lora.init is not None:
         found["lora.init"] = "sha256:" + file_sha256(adapter_file(Path(recipe.lora.init)))
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
@@ -419,7 +429,5 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
             label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
             found[label] = "sha256:" + checkpoint_fingerprint([resolve_folder(name)])
         if judge.of_generator:
-            root = encoder_folder(recipe)
-            parts = [root / "text_encoder", root / "tokenizer"]
-            found[judge.label] = "sha256:" + checkpoint_fingerprint(parts)
+            found[judge.label] = found["text encoder"]
     return found

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from reward_tuning.progress import ProgressFn, silent
 from reward_tuning.recipe import Recipe
+from reward_tuning.resuming import restore_state
 from reward_tuning.run_folder import RunFolder
 from reward_tuning.run_parts import RunParts
 from reward_tuning.step_rows import GradientWatch
-from reward_tuning.training_state import TrainingState, begin, restore_state, save_state
+from reward_tuning.training_state import TrainingState, begin, save_state
 
 
 @dataclass(kw_only=True)
@@ -44,14 +46,24 @@ def save(state: State, recipe: Recipe, parts: RunParts, folder: RunFolder) -> No
 
 
 def restore(
-    state: State, recipe: Recipe, parts: RunParts, folder: RunFolder, clips_a_step: int
+    state: State,
+    recipe: Recipe,
+    parts: RunParts,
+    folder: RunFolder,
+    clips_a_step: int,
+    tell: ProgressFn = silent,
 ) -> None:
-    """Go to the newest checkpoint, or leave the start where there is none.
+    """Go to the newest whole checkpoint, or leave the start where there is none.
 
     Raises:
-        TuningError: The checkpoint is damaged, or recipe, weights or number of processes have
-            changed since; weights also where there is none yet.
+        TuningError: See `reward_tuning.resuming.restore_state`.
     """
+
+    def called(name: str) -> str:
+        if name in ("prompts.train", "prompts.held_out"):
+            return f"{name} ({getattr(recipe.prompts, name.removeprefix('prompts.'))})"
+        return f"weights of {name}"
+
     restore_state(
         state,
         parts.trained,
@@ -59,5 +71,6 @@ def restore(
         parts.fingerprints,
         folder,
         draws_a_step=(clips_a_step, "clips"),
-        content="weights of",
+        called=called,
+        tell=tell,
     )

@@ -66,7 +66,7 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
     Args:
         recipe: Resolved (`load_recipe`).
         resume: Go on with the run in the folder from its newest checkpoint. A finished run is
-            returned as it is.
+            returned as it is, unless the recipe has more steps.
         progress: Told what happens, many times a step.
 
     Raises:
@@ -102,7 +102,9 @@ def _run_in(
     parts = with_replay(recipe, parts, folder.replay, accelerator, progress)
     state = start(recipe, parts)
     if resume:
-        restore(state, recipe, parts, folder, clips_a_step(train, accelerator))
+        restore(state, recipe, parts, folder, clips_a_step(train, accelerator), progress)
+        if main:
+            folder.go_on(recipe, parts.fingerprints)
         tell_where(state, progress)
     table = plan_table(parts.sigmas, draw_plan(recipe, parts.sigmas, step=1, batch=0))
     progress(ProgressEvent("training", state.step, train.steps, note=table))

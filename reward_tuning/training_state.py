@@ -13,20 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from reward_tuning.checkpointing import (
-    Checkpoint,
-    complete_checkpoints,
-    load_checkpoint,
-    rng_state,
-    save_checkpoint,
-    set_rng_state,
-)
+from reward_tuning.checkpointing import Checkpoint, rng_state, save_checkpoint
 from reward_tuning.ema import Ema
-from reward_tuning.errors import TuningError
 from reward_tuning.loop_section import LoopSection
 from reward_tuning.lora import adapter_state, load_adapter_state
 from reward_tuning.ranks import mean_gradient
-from reward_tuning.run_folder import RunFolder, changed_recipe, comparable, recipe_differences
+from reward_tuning.run_folder import RunFolder, comparable, versions
 from reward_tuning.section_types import Section
 
 
@@ -173,58 +165,8 @@ def save_state(
         rng=rng_state(),
         recipe=comparable(recipe),
         fingerprints=fingerprints,
+        versions=versions(),
         ema=state.ema.state if state.ema else None,
         ema_updates=state.ema.updates if state.ema else 0,
     )
     save_checkpoint(folder.checkpoints, checkpoint, keep=train.keep_checkpoints)
-
-
-def restore_state(
-    state: TrainingState,
-    trained: Trained,
-    recipe: Section,
-    fingerprints: Mapping[str, str],
-    folder: RunFolder,
-    *,
-    draws_a_step: tuple[int, str],
-    content: str,
-) -> None:
-    """Go to the newest checkpoint, or leave the start where there is none.
-
-    Args:
-        state: As begun; changed.
-        trained: Changed.
-        recipe: Of the run.
-        fingerprints: Of what was loaded.
-        folder: Of the run.
-        draws_a_step: On all processes, and what they are called.
-        content: What the fingerprints are of, for the error.
-
-    Raises:
-        TuningError: The checkpoint is damaged, or recipe, content or number of processes have
-            changed since; content also where there is no checkpoint yet.
-    """
-    found = complete_checkpoints(folder.checkpoints)
-    if not found:
-        begun = folder.begun_with()
-        now = {name: fingerprints.get(name) for name in begun}
-        if changed := recipe_differences(begun, now, content):
-            raise TuningError(changed_recipe(folder.recipe, changed))
-        return
-    kept = load_checkpoint(found[-1])
-    changed = recipe_differences(kept.recipe, comparable(recipe))
-    changed += recipe_differences(dict(kept.fingerprints), dict(fingerprints), content)
-    draws, name = draws_a_step
-    if kept.position != kept.step * draws:
-        was = kept.position // kept.step
-        changed.append(f"{name} a step on all processes: was {was}, is {draws}")
-    if changed:
-        raise TuningError(changed_recipe(folder.recipe, changed))
-    trained.load(kept.adapter)
-    state.optimiser.load_state_dict(dict(kept.optimiser))
-    if state.ema is not None:
-        assert kept.ema is not None
-        state.ema.load(kept.ema, kept.ema_updates)
-    set_rng_state(kept.rng)
-    state.step, state.position = kept.step, kept.position
-    state.bad_steps, state.bad_in_a_row = kept.bad_steps, kept.bad_in_a_row

@@ -246,9 +246,10 @@ def _kinds(clips: tuple[UsableClip, ...]) -> list[tuple[ClipKind, ClipInfo]]:
 
 
 def _list_hash(found: Survey) -> str:
-    """Of names, texts and sizes: a resumed run must find what it began with."""
+    """Of names, texts, frames and bytes: a resumed run must find what it began with."""
     lines = [
-        f"{clip.row.file.name}\t{clip.row.text}\t{clip.row.control}\t{clip.info}"
+        f"{clip.row.file.name}\t{clip.row.text}\t{clip.row.control}\t{clip.info}\t"
+        f"{clip.row.file.stat().st_size}"
         for clip in found.clips
     ]
     return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -28,11 +28,11 @@ from reward_tuning.launching import join_processes
 from reward_tuning.metrics import MetricsLog, PhaseClock
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.ranks import mean_of_all
+from reward_tuning.resuming import restore_state
 from reward_tuning.run_loop import alone_in, metrics_log, tell_where, train_steps
 from reward_tuning.training_state import (
     TrainingState,
     begin,
-    restore_state,
     save_state,
     update,
 )
@@ -60,7 +60,7 @@ def finetune(
     Args:
         recipe: Resolved (`load_finetune_recipe`).
         resume: Go on with the run in the folder from its newest checkpoint. A finished run is
-            returned as it is.
+            returned as it is, unless the recipe has more steps.
         progress: Told what happens, many times a step.
 
     Raises:
@@ -99,8 +99,11 @@ def _finetune_in(
             parts.fingerprints,
             folder,
             draws_a_step=(batches_a_step(recipe, accelerator), "batches"),
-            content="content of",
+            called=lambda name: f"content of {name}",
+            tell=progress,
         )
+        if main:
+            folder.go_on(recipe, parts.fingerprints)
         tell_where(state, progress)
     if main:
         _look_before(folder, recipe, parts, state, progress)

@@ -1,5 +1,6 @@
 """Checkpoints: exact, whole or absent, pruned only when replaced."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from reward_tuning import checkpointing
 from reward_tuning.checkpointing import (
     Checkpoint,
+    DamagedCheckpointError,
     complete_checkpoints,
     load_checkpoint,
     rng_state,
@@ -147,11 +149,35 @@ def test_a_truncated_checkpoint_is_told(tmp_path: Path, name: str, share: float)
     path = save_checkpoint(tmp_path, checkpoint(5), keep=1)
     data = (path / name).read_bytes()
     (path / name).write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(TuningError, match=r"step-000005 is damaged.*resume again"):
+    with pytest.raises(TuningError, match=r"step-000005 is damaged"):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"step": 5}', "[1]"])
+@pytest.mark.parametrize(
+    "name", ["adapter.safetensors", "ema.safetensors", "optimiser.pt", "rng.pt", "state.json"]
+)
+def test_one_flipped_bit_is_told(tmp_path: Path, name: str) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(5), keep=1)
+    data = bytearray((path / name).read_bytes())
+    # of state.json a digit of the position, 40, which makes it 50
+    place = data.index(b'"position": 4') + 12 if name == "state.json" else len(data) * 3 // 4
+    data[place] ^= 1
+    (path / name).write_bytes(data)
+    with pytest.raises(DamagedCheckpointError, match=f"{name}: .* checksum"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_without_checksums_is_no_damaged_one(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(5), keep=1)
+    state = json.loads((path / "state.json").read_text())
+    del state["sha256"], state["files"]
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(TuningError, match="an older reward-tuning wrote it") as found:
+        load_checkpoint(path)
+    assert not isinstance(found.value, DamagedCheckpointError)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"step": 5, "sha256": ""}', "[1]"])
 def test_a_damaged_state_is_told(tmp_path: Path, text: str) -> None:
     path = save_checkpoint(tmp_path, checkpoint(5), keep=1)
     (path / "state.json").write_text(text)

@@ -22,9 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from reward_tuning.errors import TuningError
+from reward_tuning.loading import load_recipe
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.replay_clips import keep
-from reward_tuning.run_folder import RunFolder
+from reward_tuning.run_folder import RunFolder, versions
 from reward_tuning.run_parts import fingerprints_of
 from reward_tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
@@ -272,21 +273,83 @@ def test_a_judge_that_changed_before_the_first_checkpoint_is_refused(
     folder.begin(recipe, fingerprints_of(recipe, lambda what: None))
     begun = folder.begun_with()
     assert begun["my own"] == f"sha256:{hashlib.sha256(mine.read_bytes()).hexdigest()}"
-    assert set(begun) == {"generator", "my own", "clip_held_out"}
+    prompts = {"text encoder", "prompts.train", "prompts.held_out"}
+    assert set(begun) == {"generator", "my own", "clip_held_out", *prompts}
     mine.write_text(text.format(".amax((1, 2, 3, 4))"))
     with pytest.raises(TuningError, match=r"weights of.my own: was sha256:\w+, is sha256:"):
         run(recipe, resume=True)
 
 
+def notes_of(world: Path, output: Path, *overrides: str) -> list[str]:
+    """Resume in this process; the lines that were left standing."""
+    notes: list[str] = []
+    run(
+        tiny_recipe(world, output, *OVERRIDES, *overrides),
+        resume=True,
+        progress=lambda event: notes.append(event.note),
+    )
+    return [note for note in notes if note]
+
+
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(
     world: Path, interrupted: Path, uninterrupted: Path
 ) -> None:
-    newest = interrupted / "checkpoints" / "step-000004"
-    (newest / "optimiser.pt").write_bytes(b"")
-    with pytest.raises(TuningError, match=r"step-000004 is damaged.*Delete this folder"):
-        run(tiny_recipe(world, interrupted, *OVERRIDES), resume=True)
-    for path in newest.iterdir():
-        path.unlink()
-    newest.rmdir()
-    finish(world, interrupted, resume=True)
+    file = interrupted / "checkpoints" / "step-000004" / "optimiser.pt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    notes = notes_of(world, interrupted)
+    assert "step-000004 is damaged (optimiser.pt:" in notes[0]
+    assert notes[0].endswith("the one before it is taken")
+    assert "going on after step 2" in notes
     assert_same(interrupted, uninterrupted)
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_guessed(
+    world: Path, interrupted: Path
+) -> None:
+    for folder in (interrupted / "checkpoints").iterdir():
+        (folder / "rng.pt").write_bytes(b"")
+    with pytest.raises(TuningError, match=r"no other that is whole.*delete .*checkpoints and"):
+        run(tiny_recipe(world, interrupted, *OVERRIDES), resume=True)
+
+
+@pytest.mark.parametrize("key", ["train", "held_out"])
+def test_changed_prompts_are_refused_by_the_file(world: Path, interrupted: Path, key: str) -> None:
+    file = world / {"train": "train.txt", "held_out": "held.txt"}[key]
+    before = file.read_text(encoding="utf-8")
+    try:
+        file.write_text(before.replace("ball", "bell"), encoding="utf-8")
+        with pytest.raises(TuningError) as refused:
+            run(tiny_recipe(world, interrupted, *OVERRIDES), resume=True)
+    finally:
+        file.write_text(before, encoding="utf-8")
+    assert f"prompts.{key} ({file}): was sha256:" in str(refused.value)
+    assert str(refused.value).count(": was ") == 1
+
+
+def test_another_version_of_a_library_is_told(
+    world: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {**versions(), "torch": "99.0"}
+    monkeypatch.setattr("reward_tuning.resuming.versions", lambda: others)
+    notes = notes_of(world, interrupted)
+    assert f"torch {versions()['torch']} -> 99.0" in notes[0]
+    assert sum("other versions" in note for note in notes) == 1
+
+
+def test_a_finished_run_goes_on_to_more_steps(
+    world: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    """Four steps and then two more end in the bytes of six."""
+    output = tmp_path / "run"
+    finish(world, output, overrides=("train.steps=4",))
+    before = (output / "evaluation.json").read_bytes()
+    assert notes_of(world, output, "train.steps=4", "train.log_every=3") == []  # finished
+    with pytest.raises(TuningError, match=r"train\.steps: got 3, and the run has made 4"):
+        run(tiny_recipe(world, output, *OVERRIDES, "train.steps=3"), resume=True)
+    assert (output / "evaluation.json").read_bytes() == before
+    finish(world, output, resume=True)
+    assert_same(output, uninterrupted)
+    assert (output / "evaluation-step-000004.json").read_bytes() == before
+    assert load_recipe(output / "recipe.yaml").train.steps == 6

@@ -52,13 +52,13 @@ def test_resume_refuses_another_recipe_and_says_what_differs(recipe: Recipe) -> 
     folder = RunFolder(recipe.output)
     folder.begin(recipe, {})
     judge = recipe.rewards[0].model_copy(update={"weight": 5.0})
-    train = recipe.train.model_copy(update={"steps": 99})
+    train = recipe.train.model_copy(update={"learning_rate": 1.0, "steps": 99})
     other = recipe.model_copy(update={"rewards": [judge], "train": train})
     with pytest.raises(TuningError) as caught:
         folder.open(other, resume=True)
     text = str(caught.value)
     assert "rewards.0.weight: was 2.0, is 5.0" in text
-    assert "train.steps: was 10, is 99" in text
+    assert "train.learning_rate: was 0.0003, is 1.0" in text
     assert text.count(": was ") == 2
 
 
