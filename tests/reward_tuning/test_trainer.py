@@ -286,6 +286,14 @@ def test_clips_of_one_prompt_lie_side_by_side(world: Path, tmp_path: Path) -> No
     assert -1.0 <= row["reward"]["likeness"] <= 1.0
 
 
+def test_the_raw_gradient_is_longer_by_the_guidance_scale(world: Path, tmp_path: Path) -> None:
+    norms = []
+    for override in ("seed=3", "sampling.divide_by_guidance=false"):
+        recipe, parts, state = prepared(world, tmp_path, override)
+        norms.append(optimiser_step(recipe, parts, state, Accelerator())["grad_norm"])
+    assert norms[1] == pytest.approx(3.0 * norms[0], rel=1e-5)
+
+
 def test_guidance_is_drawn_for_each_batch(world: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(world, tmp_path, "sampling.guidance_range=[2, 4]")
     drawn = [draw_guidance(recipe, step=step, batch=0) for step in range(200)]
