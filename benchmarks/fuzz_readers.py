@@ -6,8 +6,9 @@
 A case is a file that is right, changed by one to four slips: bytes turned, parts cut, doubled or
 moved, numbers of 400 or 5,000 digits, NaN, nesting a thousand deep, halves of letters, NUL, names
 that no file has. A reader may read it, or say what is wrong in one of the project's errors, in at
-most 2,000 characters. Anything else, a Python warning included, is counted as a fault and printed
-with the seed that repeats it. The exit code is the number of targets with faults.
+most 2,000 characters (500 for LoRA files). Anything else, a Python warning included, is counted as
+a fault and printed with the seed that repeats it. The exit code is the number of targets with
+faults.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from reward_tuning.yaml_text import read_yaml, write_yaml
 from rewards import RewardError
 
 LONGEST_MESSAGE = 2000
+LONGEST_OF = {"lora": 500}
 SLOWEST = 60.0  # seconds of one case: a turned byte makes a BMP of 139 million pixels
 CASES = 20_000
 SHOWN = 5  # faults of a target that are printed whole
@@ -289,49 +291,100 @@ def yaml(case: Case) -> None:
     assert repr(again) == repr(data), "what is written does not read back equal"
 
 
-HEADER = {
-    "transformer_blocks.0.attn1.to_q.lora_A.weight": ("F32", [2, 8]),
-    "transformer_blocks.0.attn1.to_q.lora_B.weight": ("F32", [8, 2]),
-}
+MODULE = "transformer_blocks.0.attn1.to_q"
+PREFIXES = ("", "transformer.", "base_model.model._orig_mod.", "diffusion_model.", "text_encoder.")
+FACTORS = (("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight"))
 ADAPTER_CONFIG = (
     '{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["to_q"], "bias": "none", '
-    '"use_rslora": false, "rank_pattern": {}, "alpha_pattern": {}, "task_type": null}'
+    '"use_rslora": false, "rank_pattern": {"to_q": 2}, "alpha_pattern": {}, "task_type": null, '
+    '"init_lora_weights": true, "modules_to_save": null}'
 )
+STATE = '{"step": 3, "recipe": {"lora": {"rank": 2, "alpha": 4.0}}}'
+ODD_SHAPES = ((), (0,), (1,), (2,), (8, 2), (2, 8), (0, 8), (2, 8, 1, 1), (2, 8, 3, 3), (4, 8))
+ODD_TYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I32": 4, "BOOL": 1, "U8": 1, "F8_E4M3": 1}
+BESIDE = ("adapter_config.json", "state.json", "adapter_model.safetensors", "adapter.safetensors",
+          "adapter_model.bin", "lora.pt")  # fmt: skip
 
 
 def lora(case: Case) -> None:
-    """LoRA files: the header of a safetensors file, and the config beside it."""
+    """LoRA files: header and values of a safetensors file, pickles, and the config beside them."""
     from reward_tuning.exports import import_adapter
 
-    prefix = case.draw.choice(("", "transformer.", "base_model.model.", "lora_unet__"))
-    header: dict[str, Any] = {"__metadata__": {"lora_alpha": "4", "rank": "2"}}
+    draw = case.draw
+    names = ["adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "lora.pt"]
+    name = draw.choice(names)
+    if name.endswith((".bin", ".pt")):
+        content = _pickle()
+        if draw.random() < 0.3:
+            content = content[: draw.randrange(len(content))]
+        path = case.file(name, case.turned(content) if draw.random() < 0.9 else content)
+    else:
+        path = case.file(name, _tensor_file(case))
+    if draw.random() < 0.5:
+        config = case.damaged(ADAPTER_CONFIG) if draw.random() < 0.8 else ADAPTER_CONFIG.encode()
+        case.file("adapter_config.json", config)
+    if draw.random() < 0.5:
+        case.file("state.json", case.damaged(STATE))
+    found = import_adapter(case.folder if draw.random() < 0.3 else path, _transformer())
+    for down, up in found.state.values():
+        assert down.isfinite().all(), "factors that are not finite"
+        assert (up * found.strength).isfinite().all(), "a strength that is not finite"
+
+
+def _tensor_file(case: Case) -> bytes:
+    """A safetensors file: slips in its header, or a right header of tensors that are not."""
+    draw = case.draw
+    stem = draw.choice(PREFIXES) + MODULE
+    if draw.random() < 0.3:
+        stem = "lora_unet__" + MODULE.replace(".", "_")
+    down, up = draw.choice(FACTORS)
+    tensors = {f"{stem}.{down}": ("F32", (2, 8)), f"{stem}.{up}": ("F32", (8, 2))}
+    if draw.random() < 0.5:
+        tensors[f"{stem}.alpha"] = ("F32", ())
+    odd = draw.random() < 0.6
+    for key in [key for key in tensors if odd and draw.random() < 0.4]:
+        kind, shape = tensors.pop(key)
+        if draw.random() < 0.5:
+            kind = draw.choice(list(ODD_TYPES))
+        if draw.random() < 0.5:
+            shape = draw.choice(ODD_SHAPES)
+        other = case.text(key).encode("utf-8", "replace").decode()
+        tensors[other if draw.random() < 0.4 else key] = (kind, shape)
+    config = case.text(ADAPTER_CONFIG).encode("utf-8", "replace").decode()
+    about = {"lora_adapter_metadata": config, "original_alpha": draw.choice(NUMBERS)}
+    header: dict[str, Any] = {}
+    if draw.random() < 0.5:
+        header["__metadata__"] = {key: about[key] for key in about if draw.random() < 0.7}
     place = 0
-    for name, (dtype, shape) in HEADER.items():
-        size = 4 * shape[0] * shape[1]
-        header[prefix + name] = {
-            "dtype": dtype,
-            "shape": shape,
-            "data_offsets": [place, place + size],
-        }
+    for key, (kind, shape) in tensors.items():
+        size = ODD_TYPES[kind] * int(np.prod(shape, dtype=int))
+        header[key] = {"dtype": kind, "shape": shape, "data_offsets": [place, place + size]}
         place += size
     text = json.dumps(header)
-    head = case.damaged(text) if case.draw.random() < 0.7 else text.encode()
-    content = struct.pack("<Q", len(head)) + head + bytes(place)
-    if case.draw.random() < 0.1:
-        content = content[: case.draw.randrange(len(content))]
-    path = case.file("adapter_model.safetensors", content)
-    if case.draw.random() < 0.5:
-        config = ADAPTER_CONFIG
-        case.file("adapter_config.json", case.damaged(config))
-        path = case.folder
-    import_adapter(path, _transformer())
+    head = text.encode() if odd else case.damaged(text)
+    values = np.ones(place // 4 + 1, dtype=np.float32).tobytes()[:place]
+    if draw.random() < 0.3:
+        values = draw.randbytes(place)  # not numbers, some of them
+    content = struct.pack("<Q", len(head)) + head + values
+    return content[: draw.randrange(len(content))] if draw.random() < 0.1 else content
+
+
+@cache
+def _pickle() -> bytes:
+    import torch
+
+    file, stem = io.BytesIO(), f"transformer.{MODULE}"
+    torch.save(
+        {f"{stem}.lora_A.weight": torch.ones(2, 8), f"{stem}.lora_B.weight": torch.ones(8, 2)}, file
+    )
+    return file.getvalue()
 
 
 _made: list[Any] = []
 
 
 def _transformer() -> Any:
-    """One attention layer by the name that `HEADER` has."""
+    """One attention layer, of `MODULE`'s name."""
     from torch import nn
 
     if not _made:
@@ -420,9 +473,10 @@ def fuzz(target: str, cases: int, seed: int, *, told: Callable[[int], None] = id
             (folder / f"a.{ending}").touch()
         for number in range(seed, seed + cases):
             case = Case(random.Random(f"{target}/{number}"), folder)
-            for left in ("adapter_config.json", "adapter_model.safetensors"):
+            for left in BESIDE:
                 (folder / left).unlink(missing_ok=True)
-            kind = _outcome(TARGETS[target], case, outcome)
+            longest = LONGEST_OF.get(target, LONGEST_MESSAGE)
+            kind = _outcome(TARGETS[target], case, outcome, longest)
             if kind:
                 outcome.faults[kind] += 1
                 if kind not in outcome.first:
@@ -431,7 +485,7 @@ def fuzz(target: str, cases: int, seed: int, *, told: Callable[[int], None] = id
     return outcome
 
 
-def _outcome(run: Callable[[Case], None], case: Case, outcome: Outcome) -> str:
+def _outcome(run: Callable[[Case], None], case: Case, outcome: Outcome, longest: int) -> str:
     """Run a case; the kind of fault, or nothing."""
     began = time.monotonic()
     try:
@@ -441,7 +495,7 @@ def _outcome(run: Callable[[Case], None], case: Case, outcome: Outcome) -> str:
     except (TuningError, GeneratorError, RewardError) as error:
         outcome.refused += 1
         length = len(str(error))
-        kind = f"a message of more than {LONGEST_MESSAGE} letters" * (length > LONGEST_MESSAGE)
+        kind = f"a message of more than {longest} letters" * (length > longest)
         if kind:
             outcome.examples.setdefault(kind, f"{length}: {str(error)[:500]}")
     except Exception as error:

@@ -158,6 +158,11 @@ def _module(
                 "config; remove the one that is wrong"
             )
         alpha = given
+    if not torch.isfinite(up * (alpha / asked)).all():
+        raise TuningError(
+            f"{where}: module {path}: its up factor times alpha / rank ({alpha:g} / {asked}) is "
+            "beyond float32; the file is damaged, or alpha is wrong"
+        )
     return _Module(down, up, alpha)
 
 

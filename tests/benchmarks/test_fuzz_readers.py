@@ -11,7 +11,7 @@ from benchmarks.fuzz_readers import TARGETS, Case, fuzz, main
 from reward_tuning.errors import TuningError
 
 CASES = {"prompts": 300, "metadata": 300, "cameras": 300, "trajectories": 300, "yaml": 150,
-         "recipes": 60, "pictures": 150}  # fmt: skip
+         "recipes": 60, "pictures": 150, "lora": 300}  # fmt: skip
 
 
 @pytest.mark.parametrize("target", CASES)
