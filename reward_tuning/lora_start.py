@@ -20,19 +20,23 @@ from reward_tuning.lora import (
     load_adapter_state,
     select_targets,
 )
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sections import LoraSection
 from reward_tuning.several_loras import does_nothing, nothing_told
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
-def attach_adapter(transformer: nn.Module, lora: LoraSection, *, seed: int) -> list[nn.Parameter]:
+def attach_adapter(
+    transformer: nn.Module, lora: LoraSection, *, seed: int, progress: ProgressFn = silent
+) -> list[nn.Parameter]:
     """Attach the adapter that a recipe describes, started where it says.
 
     Args:
         transformer: The base, without an adapter.
         lora: Of the recipe, resolved.
         seed: Of the start where `init` is null.
+        progress: Told where the LoRA does nothing.
 
     Returns:
         The adapter's parameters, in model order.
@@ -46,6 +50,8 @@ def attach_adapter(transformer: nn.Module, lora: LoraSection, *, seed: int) -> l
         weights = import_adapter(Path(lora.init), transformer)
         paths = [name.removesuffix(DOWN) for name in adapter_state(transformer) if DOWN in name]
         _check_fit(weights, lora, paths)
+        if does_nothing(weights):
+            progress(ProgressEvent("loading", note=nothing_told(lora.init)))
         load_adapter_state(transformer, _started(weights, adapter_state(transformer)))
     return parameters
 

@@ -20,8 +20,8 @@ from reward_tuning.finetune.parts import look_at_clips
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.generator_parts import generator_folder, generator_kind, is_here
 from reward_tuning.judge_files import missing_judges
-from reward_tuning.lora_start import adapter_file
-from reward_tuning.progress import ProgressFn, silent
+from reward_tuning.lora_start import check_start
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.recipe import Recipe
 from reward_tuning.recipe_files import prompt_path
@@ -31,6 +31,7 @@ from reward_tuning.run_folder import RunFolder
 from reward_tuning.run_parts import checks_before_loading, first_held_out, training_sigmas
 from reward_tuning.sections import LoraSection
 from reward_tuning.shared_encoder import encoder_folder
+from reward_tuning.transformer_shapes import transformer_shapes
 from reward_tuning.whole_file import check_place
 from rewards.errors import RewardError
 
@@ -92,10 +93,10 @@ def check_run(recipe: Recipe, device: torch.device, progress: ProgressFn = silen
         with found.told():
             prompts["prompts.held_out"] = first_held_out(prompts["prompts.held_out"], recipe)
     here = is_here(recipe.generator)
-    kind = None
+    kind = root = None
     with found.told("generator.checkpoint"):
         if here:
-            generator_folder(recipe.generator, text_encoder=False)
+            root = generator_folder(recipe.generator, text_encoder=False)
             kind = generator_kind(recipe.generator)
     for key, asked in prompts.items():
         with found.told(key):
@@ -109,7 +110,7 @@ def check_run(recipe: Recipe, device: torch.device, progress: ProgressFn = silen
             sources = replay_sources(recipe, PromptStream(prompts["prompts.train"], recipe.seed))
             if recipe.train.replay is not None and recipe.train.replay.source != "base":
                 check_sources(Path(recipe.train.replay.source), sources, size)
-    _check_lora(found, recipe.lora)
+    _check_lora(found, recipe.lora, root, progress)
     judges = [*recipe.rewards, *recipe.evaluation.held_out_rewards]
     if here and any(judge.of_generator for judge in judges):
         with found.told("generator.checkpoint"):
@@ -126,12 +127,13 @@ def check_finetune(
     with found.told():
         if recipe.generator.quantise is not None:
             require_quantisation(recipe.generator.quantise, device)
-    _check_lora(found, recipe.lora)
     channels: int | None = recipe.generator.channels
+    root = None
     with found.told("generator.checkpoint"):
         if is_here(recipe.generator):
-            generator_folder(recipe.generator, text_encoder=False)
+            root = generator_folder(recipe.generator, text_encoder=False)
             channels = channels or generator_kind(recipe.generator).channels
+    _check_lora(found, recipe.lora, root, progress)
     with found.told():
         look_at_clips(recipe, channels, progress)
     return found
@@ -147,7 +149,12 @@ def check_output(folder: str) -> list[str]:
     return found.mistakes
 
 
-def _check_lora(found: Findings, lora: LoraSection | None) -> None:
+def _check_lora(
+    found: Findings, lora: LoraSection | None, root: Path | None, progress: ProgressFn
+) -> None:
+    """Read the LoRA that a run starts from; held against the generator where that is here."""
     if lora is not None and lora.init is not None:
         with found.told("lora.init"):
-            adapter_file(Path(lora.init))
+            note = check_start(lora, None if root is None else transformer_shapes(root))
+            if note:
+                progress(ProgressEvent("loading", note=note))

@@ -177,7 +177,10 @@ def load_parts(
     trained = trained_adapter(
         generator.transformer,
         attach_adapter(
-            generator.transformer, recipe.lora, seed=derive_seed(recipe.seed, "adapter")
+            generator.transformer,
+            recipe.lora,
+            seed=derive_seed(recipe.seed, "adapter"),
+            progress=progress,
         ),
     )
     start = None

@@ -113,7 +113,10 @@ def load_finetune_parts(
         fresh_weights(generator.transformer, seed=derive_seed(recipe.seed, "fresh"))
     with_input_channels(generator.transformer, channels)
     trained = trained_part(
-        generator.transformer, recipe.lora, seed=derive_seed(recipe.seed, "adapter")
+        generator.transformer,
+        recipe.lora,
+        seed=derive_seed(recipe.seed, "adapter"),
+        progress=progress,
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()

@@ -11,23 +11,28 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.lora_start import attach_adapter
+from reward_tuning.progress import ProgressFn
 from reward_tuning.sections import LoraSection
 from reward_tuning.training_state import Trained, TrainingState, trained_adapter
 
 
-def trained_part(transformer: Any, lora: LoraSection | None, *, seed: int) -> Trained:
+def trained_part(
+    transformer: Any, lora: LoraSection | None, *, seed: int, progress: ProgressFn
+) -> Trained:
     """Attach the adapter, or thaw every weight.
 
     Args:
         transformer: Frozen; changed in place.
         lora: None trains everything.
         seed: Of the adapter's start.
+        progress: Told where the adapter starts from a LoRA that does nothing.
 
     Raises:
         TuningError: See `reward_tuning.lora_start.attach_adapter`.
     """
     if lora is not None:
-        return trained_adapter(transformer, attach_adapter(transformer, lora, seed=seed))
+        parameters = attach_adapter(transformer, lora, seed=seed, progress=progress)
+        return trained_adapter(transformer, parameters)
     transformer.requires_grad_(True)
 
     def weights() -> dict[str, Tensor]:

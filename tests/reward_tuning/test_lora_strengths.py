@@ -28,6 +28,7 @@ from reward_tuning.lora import (
 from reward_tuning.lora_start import attach_adapter, check_start
 from reward_tuning.sections import LoraSection
 from reward_tuning.several_loras import combined, does_nothing
+from tests.reward_tuning.command_line import command
 from tests.reward_tuning.lora_layouts import FIRST, cut, dotted, flat, peft_folder, save
 from tests.reward_tuning.tiny_transformer import inputs, tiny_transformer, velocity
 
@@ -145,6 +146,30 @@ def test_a_start_is_looked_into_before_anything_is_loaded(tmp_path: Path) -> Non
     zero = {k: v * ("lora_A" in k) for k, v in dotted("").items()}
     untrained = save(tmp_path / "zero.safetensors", zero)
     assert "changes nothing" in check_start(section(untrained, alpha=4.0), meta)
+    notes: list[str] = []
+    attach_adapter(
+        tiny_transformer(),
+        section(untrained, alpha=4.0),
+        seed=0,
+        progress=lambda event: notes.append(event.note),
+    )
+    assert [note for note in notes if "changes nothing" in note] == notes
+
+
+def test_validate_looks_into_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = command(capsys)
+    foreign, pissa = tmp_path / "a", tmp_path / "b"
+    peft_folder(foreign)
+    peft_folder(pissa, init_lora_weights="pissa")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("file_path,text\na.mp4,a\n", encoding="utf-8")
+    finetune = ("finetune/tiny-lora", f"data.metadata={rows}")
+    for recipe in (("tiny-drtune-hps",), finetune):
+        for folder, said in ((foreign, "this transformer"), (pissa, "is 'pissa', a start that")):
+            done = run("validate", *recipe, f"lora.init={folder}")
+            assert done.code == 2
+            assert "lora.init: " in done.err
+            assert said in done.err
 
 
 def test_a_module_of_a_smaller_rank_can_learn_with_the_whole_rank(tmp_path: Path) -> None:
