@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ _HARMLESS = frozenset(
 _STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "true", "True")
 _MOVING_STARTS = re.compile(r"pissa(?:_niter_\d+)?|olora|corda|loftq|lora_ga", re.IGNORECASE)
 _OFF: tuple[Any, ...] = (None, False, {}, [], "")
-DEEPEST_PATTERN = 200  # letters of a key of rank_pattern: it is a regular expression
+LONGEST_PATTERN = 200  # letters of a key of rank_pattern: it is a regular expression
 
 
 @dataclass(frozen=True)
@@ -182,17 +183,19 @@ def _patterns(config: Mapping[str, Any], name: str, where: str) -> list[tuple[st
             f"{where}: {name}_pattern is {shown(found)}; it must be an object of module names"
         )
     for key in found:
+        if len(key) > LONGEST_PATTERN or _NESTED_REPEAT.search(key):
+            raise TuningError(
+                f"{where}: {name}_pattern: {shown(key)} is no name of a module; at most "
+                f"{LONGEST_PATTERN} letters without nested repeats"
+            )
         try:
-            re.compile(_expression(key))
-        except (re.error, RecursionError, OverflowError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of brackets that mean something else one day
+                re.compile(_expression(key))
+        except (re.error, RecursionError, OverflowError, Warning) as error:
             raise TuningError(
                 f"{where}: {name}_pattern: {shown(key)} is no regular expression"
             ) from error
-        if len(key) > DEEPEST_PATTERN or _NESTED_REPEAT.search(key):
-            raise TuningError(
-                f"{where}: {name}_pattern: {shown(key)} is no name of a module; at most "
-                f"{DEEPEST_PATTERN} letters without nested repeats"
-            )
     return list(found.items())
 
 
