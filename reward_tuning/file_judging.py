@@ -1,7 +1,7 @@
 """What judges say of clips of one shape that are read side by side from their files.
 
-Judges of single frames see a clip window by window, so that its length costs no memory. Judges of
-whole clips get all the frames they look at.
+Judges of single frames, or of a few neighbouring ones, see a clip window by window, so that its
+length costs no memory. Judges of whole clips get all the frames they look at.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rewards.base import Judge as FrozenJudge
 NO_TEXT = "(no prompt)"  # given to judges that do not read it
 WINDOW = 2**26
 """Bytes of frames in float32 that are held for judges of single frames: 6 frames of 720p. Measured
-with hps on clips of 720p: 1.6 GB for 60 frames, 1.7 GB for 300."""
+with hps on clips of 720p: 1.31 GB for 60 frames, 1.34 GB for 300."""
 WHOLE = 2**29
 """Bytes of clips that are judged together by judges of whole clips; a larger clip goes alone."""
 COPIES = 3
@@ -76,12 +76,9 @@ class FileJudge:
     judge: FramedJudge
 
     @property
-    def frame_by_frame(self) -> bool:
+    def in_parts(self) -> bool:
         """Whether it may see a clip in parts; a user's own class does as it likes."""
-        reward = self.judge.reward
-        if isinstance(reward, VideoReward):
-            return reward.mean_over_frames
-        return isinstance(reward, FrameReward) and self.section.kind != "python"
+        return self.section.kind != "python" and _reach(self.judge) is not None
 
     def of(self, clip: ClipShape) -> FramedJudge | None:
         """The judge for clips of a shape and rate; None where they have too few frames for it."""
@@ -99,9 +96,9 @@ def scores_of_shape(
     clips: Sequence[ClipFile], shape: ClipShape, judges: Sequence[FileJudge]
 ) -> dict[str, list[float | None]]:
     """Label of each judge to the scores of clips of one shape."""
-    framed = {one.judge.label: (one.frame_by_frame, one.of(shape)) for one in judges}
-    parts = {label: judge for label, (by_frame, judge) in framed.items() if by_frame and judge}
-    whole = {label: judge for label, (by_frame, judge) in framed.items() if judge and not by_frame}
+    framed = {one.judge.label: (one.in_parts, one.of(shape)) for one in judges}
+    parts = {label: judge for label, (in_parts, judge) in framed.items() if in_parts and judge}
+    whole = {label: judge for label, (in_parts, judge) in framed.items() if judge and not in_parts}
     found: dict[str, list[float | None]] = {label: [] for label in framed}
     held = shape.bytes(len(_union(list(whole.values()))))
     together = max(1, WHOLE // held) if held else len(clips)
@@ -127,20 +124,29 @@ def _of_batch(
     kept = _union(list(whole.values()))
     places = {position: place for place, position in enumerate(kept)}
     held = torch.empty(len(clips), len(kept), 3, shape.height, shape.width)
-    of_frames: dict[str, list[Tensor]] = {label: [] for label in parts}
+    of_parts: dict[str, list[Tensor]] = {label: [] for label in parts}
+    waiting: dict[str, Tensor] = {}
     for positions, window in _windows(clips, shape, wanted):
         for label, judge in parts.items():
             seen = set(judge.positions)
             mine = [i for i, position in enumerate(positions) if position in seen]
-            if mine:
-                shown = window if len(mine) == window.shape[1] else window[:, mine]
-                of_frames[label].append(_of_window(judge, shown, texts))
+            if not mine:
+                continue
+            shown = window if len(mine) == window.shape[1] else window[:, mine]
+            reach = _reach(judge)
+            assert reach is not None, label
+            if label in waiting:
+                shown = torch.cat([waiting[label], shown], dim=1)
+            if shown.shape[1] >= reach:
+                of_parts[label].append(_of_window(judge, shown, texts, reach))
+            if reach > 1:
+                waiting[label] = shown[:, -(reach - 1) :].clone()
         for i, position in enumerate(positions):
             if position in places:
                 held[:, places[position]] = window[:, i]
     found = {
         label: parts[label].over_frames(torch.cat(scores, dim=1))
-        for label, scores in of_frames.items()
+        for label, scores in of_parts.items()
     }
     for label, judge in whole.items():
         mine = [places[position] for position in judge.positions]
@@ -166,12 +172,19 @@ def _windows(
             one.close()
 
 
-def _of_window(judge: FramedJudge, window: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Scores of `(b, n, 3, H, W)` whose mean over n is that of the clips: `(b, n)`."""
+def _reach(judge: FramedJudge) -> int | None:
+    """Neighbouring frames that it needs at once; None for all."""
+    if isinstance(judge.reward, VideoReward):
+        return judge.reward.reach
+    return 1 if isinstance(judge.reward, FrameReward) else None
+
+
+def _of_window(judge: FramedJudge, window: Tensor, prompts: Sequence[str], reach: int) -> Tensor:
+    """Scores of `(b, n, 3, H, W)` by each `reach` neighbours: `(b, n - reach + 1)`."""
     shown, texts = judge.shown(window), judge.texts(prompts)
     if isinstance(judge.reward, FrameReward):
         return judge.reward.per_frame(shown, texts)
-    return judge.reward(shown, texts)[:, None].expand(-1, shown.shape[1])
+    return judge.reward(shown, texts)[:, None].expand(-1, shown.shape[1] - reach + 1)
 
 
 def _union(judges: Sequence[FramedJudge]) -> list[int]:
@@ -194,7 +207,7 @@ def check_memory(path: Path, shape: ClipShape, judges: Sequence[FileJudge]) -> N
     Raises:
         TuningError: With what it needs, what is free, and the judges.
     """
-    whole = [(one, one.of(shape)) for one in judges if not one.frame_by_frame]
+    whole = [(one, one.of(shape)) for one in judges if not one.in_parts]
     frames = len(_union([judge for _, judge in whole if judge is not None]))
     needed = COPIES * shape.bytes(frames)
     if needed <= WHOLE:

@@ -244,12 +244,17 @@ class VideoReward(Judge):
 
     Attributes:
         least_frames: fewer than so many are refused.
-        mean_over_frames: whether the score is the mean of each frame's, so that a long clip can be
-            scored in parts.
     """
 
     least_frames: int = 1
-    mean_over_frames: bool = False
+
+    @property
+    def reach(self) -> int | None:
+        """Neighbouring frames whose scores' mean is the clip's, so that it can be scored in parts.
+
+        ``None`` where the score is no such mean.
+        """
+        return None
 
     @abstractmethod
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -119,6 +119,11 @@ class MotionEnergy(_Weightless):
     name = "motion_energy"
     least_frames = FEWEST_FRAMES
 
+    @property
+    def reach(self) -> int | None:
+        """The least frames; a cap is on the mean."""
+        return self.least_frames if self.cap is None else None
+
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
         return self.capped(motion_energy(frames))
@@ -161,6 +166,11 @@ class Flicker(_Weightless):
 
     name = "flicker"
     least_frames = 3
+
+    @property
+    def reach(self) -> int | None:
+        """The least frames; a cap is on the mean."""
+        return self.least_frames if self.cap is None else None
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""

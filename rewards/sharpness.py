@@ -39,10 +39,14 @@ class Sharpness(VideoReward):
     name = "sharpness"
     reads_text = False
     evaluation_only = True
-    mean_over_frames = True
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
+
+    @property
+    def reach(self) -> int:
+        """Each frame on its own."""
+        return 1
 
     @property
     def modules(self) -> list[nn.Module]:

@@ -51,6 +51,8 @@ def test_a_clip_is_read_in_windows_and_scores_as_a_whole(
         "sharpness: 20.0}}",
         "sharpness",
         "motion_energy",
+        "{kind: flicker, frames: 7}",
+        "{kind: motion_flow}",
     ]
     judges = file_judges(judges_of_options(options), CPU)
     clips = [ClipFile(path, PROMPT) for path in find_clips([tmp_path])]
@@ -81,13 +83,13 @@ def test_a_clip_that_does_not_fit_is_refused_with_numbers(
     monkeypatch.setattr(file_judging, "WHOLE", 1)
     monkeypatch.setattr(file_judging, "free_memory", lambda device: 3 * 4 * 3 * 48 * 64 * 4)
     clips = [ClipFile(path) for path in find_clips([tmp_path])]
-    found = score_clips(clips, file_judges(judges_of_options(["motion_energy"]), CPU))
+    found = score_clips(clips, file_judges(judges_of_options(["motion_flow"]), CPU))
     assert [one.clip.path.name for one in found.clips] == ["b.mp4"]
     (why,) = found.skipped.values()
-    assert "a.mp4: 9 frames of 48 x 64 need about 1.0 MB at once for motion_energy, and" in why
+    assert "a.mp4: 9 frames of 48 x 64 need about 1.0 MB at once for motion_flow, and" in why
     assert "0.4 MB are free; take --frames 4 or fewer" in why
-    # judges of single frames need no more than a window
-    frame_judges = file_judges(judges_of_options(["sharpness"]), CPU)
+    # judges of single frames or a few neighbours need no more than a window
+    frame_judges = file_judges(judges_of_options(["sharpness", "motion_energy"]), CPU)
     assert not score_clips(clips, frame_judges).skipped
 
 
