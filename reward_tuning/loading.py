@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, shortened
 from reward_tuning.judge_kinds import FOLDER_KEYS
 from reward_tuning.judge_sections import FILE_KEYS, OF_GENERATOR
-from reward_tuning.mistakes import Mistake, cut, dotted, mistakes_of, shown
+from reward_tuning.mistakes import Mistake, dotted, mistakes_of, shown
 from reward_tuning.recipe import Conflict, Recipe, conflicts
 from reward_tuning.recipe_files import (
     find_recipe,
@@ -52,7 +52,7 @@ class Schema(Generic[AnyRecipe]):
     mark: str
 
 
-LONGEST_LINE, LONGEST_LIST, LEAST_LINE = 600, 1800, 120
+LONGEST_LINE, LONGEST_LIST, LEAST_LINE = 400, 1800, 120
 """Letters of one mistake that is told, of all of them, and of one among many."""
 LARGEST = 2**63 - 1
 """Of a whole number: nothing that a recipe counts is larger, and larger ones fit no float."""
@@ -309,9 +309,10 @@ def is_name(value: Any) -> bool:
 
 def _told(path: Path, mistakes: Sequence[Mistake]) -> str:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    lines = [cut(f"  {mistake}", LONGEST_LINE) for mistake in mistakes]
+    lines = [shortened(f"  {mistake}", LONGEST_LINE) for mistake in mistakes]
     if sum(map(len, lines)) > LONGEST_LIST:
-        lines = [cut(line, max(LEAST_LINE, LONGEST_LIST // len(lines))) for line in lines]
+        each = max(LEAST_LINE, LONGEST_LIST // len(lines))
+        lines = [shortened(line, each) for line in lines]
     most = len(lines) if len(lines) * LEAST_LINE <= LONGEST_LIST else LONGEST_LIST // LEAST_LINE
     more = [f"  and {len(lines) - most} more"] if most < len(lines) else []
     return "\n".join([f"{count} in {path}", *lines[:most], *more])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reward_tuning.errors import TuningError
 from reward_tuning.exports import check_adapter, import_adapter
 from reward_tuning.exports.adapter_files import find_adapter
+from reward_tuning.generator_parts import generator_checkpoint, is_here
 from reward_tuning.lora import (
     LoraSpec,
     LoraWeights,
@@ -21,8 +22,9 @@ from reward_tuning.lora import (
     select_targets,
 )
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.sections import LoraSection
+from reward_tuning.sections import GeneratorSection, LoraSection
 from reward_tuning.several_loras import does_nothing, nothing_told
+from reward_tuning.transformer_shapes import transformer_shapes
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
@@ -78,6 +80,19 @@ def check_start(lora: LoraSection, transformer: nn.Module | None) -> str:
     weights = import_adapter(Path(lora.init), transformer)
     _check_fit(weights, lora, select_targets(transformer, lora.targets))
     return nothing_told(lora.init) if does_nothing(weights) else ""
+
+
+def check_start_of(lora: LoraSection | None, generator: GeneratorSection) -> None:
+    """The same for a recipe's generator; one that must be downloaded first is not asked.
+
+    Raises:
+        TuningError: As `attach_adapter`.
+        GeneratorError: The generator is no EasyAnimateV5.1.
+    """
+    if lora is not None and lora.init is not None:
+        here = is_here(generator)
+        shapes = transformer_shapes(generator_checkpoint(generator)) if here else None
+        check_start(lora, shapes)
 
 
 def _check_fit(weights: LoraWeights, lora: LoraSection, paths: Sequence[str]) -> None:

@@ -216,5 +216,6 @@ def intended(
             elsewhere.setdefault(alias, []).append(dotted(known))
     close = [key] if key in elsewhere else difflib.get_close_matches(key, elsewhere, 1, 0.8)
     if close:
-        return f"did you mean {' or '.join(elsewhere[close[0]][:most])}?"
+        meant = list(dict.fromkeys(elsewhere[close[0]]))  # kinds of one list share their places
+        return f"did you mean {' or '.join(meant[:most])}?"
     return f"allowed in {dotted(section)}: {', '.join(here)}" if here else "it takes no keys"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from base_model.generator import load_generator
+from base_model.kinds import Kind
 from base_model.offload import Offload
 from base_model.quantise import require as require_quantisation
 from base_model.sampling import start_step
@@ -31,7 +32,7 @@ from reward_tuning.generator_parts import (
 )
 from reward_tuning.judge_files import require_judges
 from reward_tuning.judges import Judge, load_judges
-from reward_tuning.lora_start import adapter_file, attach_adapter
+from reward_tuning.lora_start import adapter_file, attach_adapter, check_start_of
 from reward_tuning.methods import make_plan
 from reward_tuning.offload import judge_modules, split_offload
 from reward_tuning.plan import Plan
@@ -130,12 +131,8 @@ def load_parts(
     sampling = recipe.sampling
     size = (sampling.frames, sampling.height, sampling.width)
     sources = replay_sources(recipe, stream)
-    if recipe.train.replay is not None and recipe.train.replay.source != "base":
-        loading("clips of the replay")
-        check_sources(Path(recipe.train.replay.source), sources, size)
     asked = [*stream.drawn(prompts), *held_out]
-    kind = generator_kind(recipe.generator) if is_here(recipe.generator) else None
-    check_conditions(asked, size, strength=sampling.strength, kind=kind, progress=progress)
+    kind = _check_files(recipe, asked, sources, progress)
     loading("judges")  # all of them before the generator, which may be tens of GB to fetch
     shared = shared_encoder(recipe, [*recipe.rewards, *measured_by], device)
     judges = load_judges(recipe.rewards, sampling.frames, device, shared)
@@ -221,6 +218,25 @@ def load_parts(
         offload=offload.joined(generator.resting.vae),
         start=start,
     )
+
+
+def _check_files(
+    recipe: Recipe, asked: Sequence[Prompt], sources: Sequence[ReplaySource], progress: ProgressFn
+) -> Kind | None:
+    """Read what replay, prompts and the adapter's start name; the generator's kind, if it is here.
+
+    Raises:
+        TuningError: Something of it does not fit.
+    """
+    sampling = recipe.sampling
+    size = (sampling.frames, sampling.height, sampling.width)
+    if recipe.train.replay is not None and recipe.train.replay.source != "base":
+        progress(ProgressEvent("loading", phase="clips of the replay"))
+        check_sources(Path(recipe.train.replay.source), sources, size)
+    kind = generator_kind(recipe.generator) if is_here(recipe.generator) else None
+    check_conditions(asked, size, strength=sampling.strength, kind=kind, progress=progress)
+    check_start_of(recipe.lora, recipe.generator)
+    return kind
 
 
 def checks_before_loading(

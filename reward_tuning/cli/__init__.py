@@ -22,6 +22,7 @@ from reward_tuning.cli.export import export
 from reward_tuning.cli.finetune import finetune
 from reward_tuning.cli.generate import generate
 from reward_tuning.cli.ls import ls
+from reward_tuning.cli.output import error_text
 from reward_tuning.cli.pretrain import pretrain
 from reward_tuning.cli.render import render
 from reward_tuning.cli.resume import resume
@@ -30,6 +31,7 @@ from reward_tuning.cli.score import score
 from reward_tuning.cli.show import show
 from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
+from reward_tuning.errors import shortened
 
 VERBS = (
     ls,
@@ -98,12 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except ValueError as error:
             if not isinstance(error, _families()):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error_text(error)}", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            print(f"error: no file has so long a name: {error.filename}", file=sys.stderr)
+            name = shortened(str(error.filename), 420)
+            print(f"error: no file has so long a name: {name}", file=sys.stderr)
             sys.exit(2)
 
 

@@ -1,6 +1,9 @@
 """`reward-tuning cp`: a recipe of one's own, to start from."""
 
 import contextlib
+import json
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,9 @@ from reward_tuning.errors import TuningError
 from reward_tuning.recipe_files import find_recipe, verb_of
 from reward_tuning.yaml_text import read_yaml
 
+OUTPUT = re.compile(r"^output:[^\n#]*?(?P<comment>[ \t]+#[^\n]*)?$", re.MULTILINE)
+PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")  # needs no quotes in YAML
+
 
 def cp(
     recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
@@ -18,7 +24,7 @@ def cp(
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
 ) -> None:
-    """Copy a recipe, comments included, to change it there.
+    """Copy a recipe, comments included, to change it there; its output becomes runs/NAME.
 
     A relative path inside the recipe then starts from the new place; shipped names stay valid.
     """
@@ -31,6 +37,7 @@ def cp(
         )
     text = source.read_text(encoding="utf-8")
     verb = verb_of(read_yaml(text))
+    text, output = own_output(text, destination.stem)
     part = destination.with_name(f".{destination.name}.part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -40,4 +47,22 @@ def cp(
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise TuningError(f"{destination} cannot be written ({error.strerror})") from error
-    print(f"{destination}\nRun it: reward-tuning {verb} {destination}")
+    print(f"{destination}{output and f', its output is {output}'}")
+    print(f"Run it: reward-tuning {verb} {shlex.quote(str(destination))}")
+
+
+def own_output(text: str, name: str) -> tuple[str, str]:
+    """Give a recipe's text a run folder of its own, so that its runs do not meet the original's.
+
+    Args:
+        text: The YAML, which stays as it is but for one value.
+        name: Of the recipe.
+
+    Returns:
+        The text and `runs/NAME`; both unchanged and empty where it has no `output` at its left
+        edge.
+    """
+    output = f"runs/{name}"
+    written = output if PLAIN.fullmatch(output) else json.dumps(output)
+    changed, count = OUTPUT.subn(lambda line: f"output: {written}{line['comment'] or ''}", text, 1)
+    return changed, output if count else ""

@@ -15,7 +15,7 @@ ABOUT_ORACLE = (
     "oracle: functions that read the pixels and compare them with the prompt's words, nothing "
     "learned: the share of clips that are right"
 )
-ABOUT_TONE = "background off: how far its grey lies outside of what the world renders for its word, in [0, 1]"
+ABOUT_TONE = "background off: how far its grey is, from 0 to 1, outside of what its word renders"
 
 
 def verdict(low: float, high: float, prompts: int) -> str:

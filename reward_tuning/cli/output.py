@@ -4,6 +4,26 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from reward_tuning.errors import shortened
+
+LONGEST, LONGEST_OF_MANY, MOST_LINES = 490, 1900, 20
+"""Letters of an error of one or two lines, of a longer list, and the lines of that."""
+
+
+def error_text(error: BaseException) -> str:
+    """An error as it is told: so short that it is read, with what is left out counted."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} more lines"]
+    limit = LONGEST if len(lines) <= 2 else LONGEST_OF_MANY
+    room = limit - len(lines)
+    for count, length in enumerate(sorted(map(len, lines)), 1):  # short ones leave room to others
+        share = room // (len(lines) - count + 1)
+        if length > share:
+            return "\n".join(shortened(line, share) for line in lines)
+        room -= length
+    return "\n".join(lines)
+
 
 def print_json(data: Any) -> None:
     """Print data as one JSON document."""

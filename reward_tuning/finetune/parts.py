@@ -28,7 +28,7 @@ from reward_tuning.generator_parts import (
     generator_folder,
     generator_kind,
 )
-from reward_tuning.lora_start import adapter_file
+from reward_tuning.lora_start import adapter_file, check_start_of
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
@@ -80,8 +80,7 @@ def load_finetune_parts(
     data = recipe.data
     if recipe.generator.quantise is not None:
         require_quantisation(recipe.generator.quantise, device)
-    if recipe.lora is not None and recipe.lora.init is not None:
-        adapter_file(Path(recipe.lora.init))
+    check_start_of(recipe.lora, recipe.generator)
     channels = recipe.generator.channels or generator_kind(recipe.generator).channels
     looked = look_at_clips(recipe, channels, progress)
     found, clips, held_out, order = looked.survey, looked.clips, looked.held_out, looked.order

@@ -1,6 +1,7 @@
 """ls, show, cp, validate, help: what they print, what they refuse, what they do not import."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from reward_tuning import __version__, cli
+from reward_tuning.cli.cp import own_output
 from reward_tuning.judge_kinds import KINDS
-from reward_tuning.recipe_files import finetune_recipes, shipped_recipes
+from reward_tuning.recipe_files import find_recipe, finetune_recipes, shipped_recipes
 from reward_tuning.yaml_text import read_yaml
 from rewards.checkpoint import shipped_names
 from rewards.published import PUBLISHED
@@ -146,12 +148,27 @@ def test_show_unknown(run: Command) -> None:
     assert "Traceback" not in done.err
 
 
-def test_cp(run: Command, tmp_path: Path) -> None:
-    source = next(r.path for r in shipped_recipes() if r.name == "tiny-drtune-hps")
-    target = tmp_path / "new" / "mine.yaml"
-    assert run("cp", "tiny-drtune-hps", target).code == 0
-    assert target.read_bytes() == source.read_bytes()
-    assert [path.name for path in target.parent.iterdir()] == ["mine.yaml"]
+@pytest.mark.parametrize("name", [r.name for r in (*shipped_recipes(), *finetune_recipes())])
+def test_cp(run: Command, tmp_path: Path, name: str) -> None:
+    """Letter for letter, but for the run folder, which is the copy's own."""
+    source = find_recipe(name).read_text(encoding="utf-8")
+    target = tmp_path / "new" / "my: one.yaml"
+    done = run("cp", name, target)
+    assert done.out.startswith(f"{target}, its output is runs/my: one\n")
+    assert [path.name for path in target.parent.iterdir()] == ["my: one.yaml"]
+    copied = target.read_text(encoding="utf-8")
+    changed = [
+        (a, b) for a, b in zip(source.splitlines(), copied.splitlines(), strict=True) if a != b
+    ]
+    assert len(changed) == 1
+    assert changed[0][0].startswith("output: runs/")
+    assert read_yaml(copied) == read_yaml(source) | {"output": "runs/my: one"}
+
+
+def test_cp_keeps_comments_and_recipes_without_output() -> None:
+    text = "seed: 1\noutput: 'a b'  # mine\nother: {output: x}\n  output: y\n"
+    assert own_output(text, "b")[0] == text.replace("'a b'", "runs/b")
+    assert own_output("seed: 1\n", "b") == ("seed: 1\n", "")
 
 
 def test_cp_into_a_folder(run: Command, tmp_path: Path) -> None:
@@ -197,6 +214,26 @@ def test_validate_tells_all_mistakes(run: Command, tmp_path: Path) -> None:
     assert "did you mean train.steps?" in done.err
     assert "nearest: 5 or 9" in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_key_of_several_kinds_is_suggested_once(run: Command) -> None:
+    done = run("validate", "tiny-draft-hps", "method.negative=detached")
+    meant = done.err.partition("did you mean ")[2].partition("?")[0].split(" or ")
+    assert "sampling.negative" in meant
+    assert len(meant) == len(set(meant)) > 1
+
+
+def test_long_errors_are_cut_and_what_is_left_out_is_counted(run: Command, tmp_path: Path) -> None:
+    name = "".join(f"{i} " for i in range(2000))
+    for arguments in (["show", name], ["validate", write_recipe(tmp_path), f"{name}=1"]):
+        done = run(*arguments)
+        assert done.code == 2
+        assert len(done.err) < 500
+    assert re.search(r"\d letters left out", run("show", name).err)
+    assert run("show", "gone").err.endswith("`reward-tuning ls` lists the shipped ones\n")
+    done = run("validate", write_recipe(tmp_path), *(f"{i}x{name}={i}" for i in range(40)))
+    assert len(done.err) < 2000
+    assert re.search(r"and \d+ more", done.err)
 
 
 def test_validate_reads_prompts_and_makes_a_plan(run: Command, tmp_path: Path) -> None:
