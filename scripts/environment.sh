@@ -72,8 +72,67 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
 
+log=$folder/install.log
+every=${INSTALL_TELLS_EVERY:-15} # seconds between two signs of life
+
+# Lines of pip's log from number $1 on: a line for each large package and for what is slow.
+tell() {
+    awk -v first="$1" '
+        NR < first { next }
+        match($0, /(Downloading|Using cached) .*\.(whl|tar\.gz) \([0-9.]+ [MG]B\)/) {
+            size = $NF; number = $(NF - 1); sub(/^\(/, "", number)
+            name = $(NF - 2); sub(/.*\//, "", name)
+            verb = /Using cached/ ? "from the cache:" : "fetching"
+            if (size ~ /^G/ || number + 0 >= 20) print "   " verb " " name " " $(NF - 1) " " size
+        }
+        /^Installing collected packages:/ { print "   installing " NF - 3 " packages" }
+        /^ *(ERROR|error):/ { print "   " $0 }
+    ' "$log"
+}
+
+# pip says what it does in $log; here is said what is large or slow, and every now and then that it
+# still works, with the seconds and the disk taken so far: on a terminal and in a log alike.
 install() {
-    "$python" -m pip install --disable-pip-version-check -c constraints.txt "$@"
+    : >"$log"
+    "$python" -m pip install --disable-pip-version-check -c constraints.txt "$@" >>"$log" 2>&1 &
+    pip=$!
+    # Without job control a child in the background does not hear Ctrl-C.
+    trap 'kill "$pip" 2>/dev/null; wait "$pip" || :; exit 130' INT
+    trap 'kill "$pip" 2>/dev/null; wait "$pip" || :; exit 143' TERM
+    began=$(date +%s)
+    told=$began
+    line=1
+    while :; do
+        alive=0
+        kill -0 "$pip" 2>/dev/null && alive=1
+        now=$(date +%s)
+        lines=$(wc -l <"$log")
+        if [ "$lines" -ge "$line" ]; then
+            news=$(tell "$line")
+            line=$((lines + 1))
+            if [ -n "$news" ]; then
+                echo "$news"
+                told=$now
+            fi
+        fi
+        [ "$alive" = 1 ] || break
+        if [ $((now - told)) -ge "$every" ]; then
+            size=$(du -sm "$folder" 2>/dev/null | cut -f1)
+            echo "   ... $((now - began)) seconds, $size MB in $folder"
+            told=$now
+        fi
+        sleep 0.2 2>/dev/null || sleep 1
+    done
+    code=0
+    wait "$pip" || code=$?
+    trap - INT TERM
+    if [ "$code" != 0 ]; then
+        tail -n 20 "$log" >&2
+        echo "error: the install ended with exit code $code; the whole log is $log. Mend what its" \
+            "last lines name (no connection and a full disk are the usual ones) and start again:" \
+            "what is fetched is kept" >&2
+    fi
+    return "$code"
 }
 
 echo "== installing into $folder; on Linux the first time fetches about 3 GB, most of it CUDA" \

@@ -1,8 +1,11 @@
 """The shell scripts behind the Makefile, with stand-ins for the interpreter and the command."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -81,7 +84,12 @@ FAKE_PYTHON = """#!/bin/sh
 case "$*" in
 "-m pip install"*)
     echo "$@" >>"{log}"
-    [ ! -f "{log}.full-disk" ]
+    [ ! -f "{log}.says" ] || cat "{log}.says"
+    [ ! -f "{log}.slow" ] || exec sleep "$(cat "{log}.slow")"
+    if [ -f "{log}.full-disk" ]; then
+        echo "ERROR: No space left on device"
+        exit 1
+    fi
     ;;
 "-m venv --clear "*)
     echo "$@" >>"{log}"
@@ -166,6 +174,73 @@ def test_failed_install_is_not_taken_for_done(environment: Environment) -> None:
     environment.calls()
     assert environment.make("run")[0] == 0
     assert f"{PINNED} --no-build-isolation -e ." in environment.calls()
+
+
+PIP_SAYS = """\
+Collecting torch==2.9.1
+  Downloading torch-2.9.1-cp312-cp312-manylinux_2_28_x86_64.whl.metadata (30 kB)
+Requirement already satisfied: pip in ./.venv
+Downloading torch-2.9.1-cp312-cp312-manylinux_2_28_x86_64.whl (899.8 MB)
+  Downloading triton-3.5.1-cp312-cp312-manylinux_2_28_x86_64.whl (1.2 GB)
+Downloading numpy-2.3.5-cp312-cp312-manylinux_2_28_x86_64.whl (16.6 MB)
+Using cached scipy-1.16.3-cp312-cp312-manylinux_2_28_x86_64.whl (35.7 MB)
+Installing collected packages: numpy, triton, torch
+Successfully installed numpy-2.3.5 torch-2.9.1 triton-3.5.1
+"""
+
+
+def test_the_install_names_what_is_large_and_nothing_else(environment: Environment) -> None:
+    Path(f"{environment.log}.says").write_text(PIP_SAYS)
+    code, told = environment.make("run")
+    assert code == 0
+    lines = [line for line in told.splitlines() if line.startswith("   ")]
+    assert lines[:4] == [
+        "   fetching torch-2.9.1-cp312-cp312-manylinux_2_28_x86_64.whl (899.8 MB)",
+        "   fetching triton-3.5.1-cp312-cp312-manylinux_2_28_x86_64.whl (1.2 GB)",
+        "   from the cache: scipy-1.16.3-cp312-cp312-manylinux_2_28_x86_64.whl (35.7 MB)",
+        "   installing 3 packages",
+    ]
+    assert lines[4:] == lines[:4]  # the second of the two calls of pip
+    assert (environment.root / ".venv" / "install.log").read_text() == PIP_SAYS
+
+
+def test_the_install_gives_signs_of_life(environment: Environment) -> None:
+    Path(f"{environment.log}.slow").write_text("1.5")
+    code, told = environment.make("run", INSTALL_TELLS_EVERY="1")
+    assert code == 0
+    assert re.search(r"^   \.\.\. [12] seconds, \d+ MB in \.venv$", told, re.MULTILINE)
+
+
+def test_a_failed_install_shows_why(environment: Environment) -> None:
+    Path(f"{environment.log}.full-disk").touch()
+    code, told = environment.make("run")
+    assert code == 1
+    assert "ERROR: No space left on device" in told
+    assert "the install ended with exit code 1; the whole log is .venv/install.log" in told
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_the_install_stops_pip(
+    environment: Environment, number: signal.Signals, code: int
+) -> None:
+    Path(f"{environment.log}.slow").write_text("30")
+    process = subprocess.Popen(
+        ["sh", str(environment.root / "scripts/environment.sh"), ".venv", "run"],
+        env={"PATH": os.environ["PATH"], "PYTHON": str(environment.python)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            if environment.log.exists() and "pip install" in environment.log.read_text():
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(number)
+        assert process.wait(timeout=10) == code
+    finally:
+        process.kill()
 
 
 def test_missing_interpreter(environment: Environment) -> None:
