@@ -74,6 +74,13 @@ class RunFolder:
         """Base against tuned; written last, so it is the mark of a finished run."""
         return self.root / "evaluation.json"
 
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """What a run writes into it, beside its recipe."""
+        samples = self.root / "samples"
+        named = (self.checkpoints, self.lora, self.replay, self.evaluation, self.metrics)
+        return (*named, samples)
+
     def samples(self, step: int) -> Path:
         """Clips of the fixed prompts after so many steps."""
         return self.root / "samples" / f"step-{step:06d}"
@@ -142,7 +149,7 @@ class RunFolder:
                 f"output: {self.root} holds a run already; go on with it by `reward-tuning resume "
                 f"{self.root}`, or choose another folder with output=DIR"
             )
-        for path in (self.checkpoints, self.lora, self.replay, self.evaluation):
+        for path in self.written:
             if path.exists():
                 raise TuningError(
                     f"output: {self.root} holds {path.name} of something else and no recipe.yaml; "

@@ -20,6 +20,11 @@ class FinetuneFolder(RunFolder):
         super().__init__(root, lambda path: load_finetune_recipe(path, check_files=False))
 
     @property
+    def written(self) -> tuple[Path, ...]:
+        """What a run writes into it, beside its recipe."""
+        return (*super().written, self.clips, self.base, self.generator)
+
+    @property
     def evaluation(self) -> Path:
         """Loss of the held-out clips before and after, and how many clips were used."""
         return self.root / "finetune.json"

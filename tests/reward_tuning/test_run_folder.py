@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.errors import TuningError
+from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.loading import load_recipe
 from reward_tuning.recipe import Recipe
 from reward_tuning.run_folder import RunFolder
@@ -36,11 +37,29 @@ def test_a_folder_with_a_run_is_refused(recipe: Recipe) -> None:
         folder.open(recipe, resume=False)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "lora", "replay.safetensors", "evaluation.json"])
+REMAINS = (
+    "checkpoints",
+    "lora",
+    "replay.safetensors",
+    "evaluation.json",
+    "metrics.jsonl",
+    "samples",
+)
+
+
+@pytest.mark.parametrize("name", REMAINS)
 def test_remains_of_something_else_are_refused(recipe: Recipe, name: str) -> None:
     (Path(recipe.output) / name).mkdir(parents=True)
     with pytest.raises(TuningError, match=f"holds {name} of something else"):
         RunFolder(recipe.output).open(recipe, resume=False)
+
+
+@pytest.mark.parametrize("name", ["finetune.json", "clips.json", "base.json", "generator", "lora"])
+def test_a_fine_tuning_leaves_other_files_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(TuningError, match=f"holds {name} of something else"):
+        FinetuneFolder(tmp_path).refuse_a_second_run()
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_resume_wants_a_run(recipe: Recipe) -> None:
