@@ -102,4 +102,9 @@ def import_adapter(path: str | Path, transformer: nn.Module) -> LoraWeights:
         return weights
     factor = weights.alpha / read.folded  # 1 / strength: alpha is the rank in such a file
     state = {name: (down, up * factor) for name, (down, up) in weights.state.items()}
+    if not all(up.isfinite().all() for _, up in state.values()):
+        raise TuningError(
+            f"{file.weights}: its up factors without alpha / rank ({read.folded:g} / "
+            f"{weights.rank}) are beyond float32; original_alpha in its header is wrong"
+        )
     return LoraWeights(weights.rank, read.folded, state)

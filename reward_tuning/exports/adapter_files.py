@@ -87,6 +87,9 @@ def find_adapter(path: Path) -> AdapterFile:
         )
     if (path / STATE).is_file() and (path / ADAPTER).is_file():
         return _beside(path / ADAPTER)
+    inside = [one.parent for one in path.glob(f"*/{CONFIG}")]
+    if len(inside) == 1:  # peft saves an adapter that has a name in a folder of that name
+        return find_adapter(inside[0])
     endings = (".safetensors", *PICKLES)
     found = sorted(one for one in path.iterdir() if one.suffix in endings and one.is_file())
     if len(found) == 1:

@@ -167,6 +167,8 @@ def module_paths(stems: Iterable[str], transformer: nn.Module, where: str) -> di
     table: dict[str, str] = {}
     for path in linear_modules(transformer):
         table |= {path: path, to_original(path): path}
+    for name, path in list(table.items()):  # of diffusers' attention processors: to_out_lora
+        table.setdefault(name.removesuffix(".0"), path)
     flat = {name.replace(".", "_"): path for name, path in table.items()}
     found: dict[str, tuple[str, str]] = {}  # stem -> what stands before the name, path
     lacking: list[str] = []

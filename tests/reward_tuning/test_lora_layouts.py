@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def by_formula(strength: float) -> dict[str, Tensor]:
     return {path: strength * factors.product for path, factors in ADAPTER.items()}
 
 
+def processor(key: str) -> str:
+    """As diffusers once named what it attached to an attention: to_out_lora, for to_out.0."""
+    words = {"A": "down", "B": "up"}
+    return re.sub(
+        r"\.(to_\w+|add_\w_proj)(?:\.0)?\.lora_([AB])",
+        lambda found: f".processor.{found[1]}_lora.{words[found[2]]}",
+        key,
+    )
+
+
 DEFAULT = ("lora_A.default.weight", "lora_B.default.weight")
 LAYOUTS: dict[str, tuple[Make, float]] = {
     "diffusers": (lambda: dotted("transformer."), 1.0),
@@ -72,6 +83,10 @@ LAYOUTS: dict[str, tuple[Make, float]] = {
     "adapter's name": (lambda: dotted("transformer.", *DEFAULT), 1.0),
     "original names": (lambda: dotted("diffusion_model.", rename=to_original), 1.0),
     "old diffusers": (lambda: dotted("transformer.", "lora.down.weight", "lora.up.weight"), 1.0),
+    "attention processors": (
+        lambda: {processor(key): tensor for key, tensor in dotted("transformer.").items()},
+        1.0,
+    ),
     "down and up": (lambda: dotted("", "lora_down.weight", "lora_up.weight"), 1.0),
     "alphas": (lambda: dotted("transformer.", alpha=2.0), 0.5),
     "down, up, alphas": (
@@ -156,9 +171,14 @@ def test_peft_with_a_rank_pattern_and_in_a_pickle(tmp_path: Path) -> None:
     tensors = cut(dotted("base_model.model."), 2)
     for name in ("adapter_model.safetensors", "adapter_model.bin"):
         folder = peft_folder(
-            tmp_path / name, tensors, name, rank_pattern={FIRST: 2}, alpha_pattern={FIRST: 3}
+            tmp_path / name / "mine",
+            tensors,
+            name,
+            rank_pattern={FIRST: 2},
+            alpha_pattern={FIRST: 3},
         )
         assert_same(change(folder), peft_change(folder), 1e-4)
+        assert_same(change(folder.parent), change(folder), 1e-9)  # peft's own folder of a name
         assert_same(change(folder / name), change(folder), 1e-9)  # alpha from the config beside it
     folder = peft_folder(tmp_path / "wrong", tensors)
     with pytest.raises(TuningError, match=r"down \(2, 32\).* at rank 4"):
