@@ -1,7 +1,7 @@
 """The FlowBP family, LeapAlign, DRTune, ReFL and DRaFT-LV against runs of FlowBP's own trainers.
 
 `cases/flowbp_gradients.safetensors` holds what their code (93b220a) gave on the toy flow, in
-float64; `scripts/official_gradients.py` made it and says how.
+float64; `official_gradients.py` made it and says how.
 """
 
 from __future__ import annotations

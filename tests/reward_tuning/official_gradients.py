@@ -1,13 +1,12 @@
-r"""Gradients of FlowBP's own trainers on the toy flow of the tests, written down as a golden file.
+"""Gradients of FlowBP's own trainers on the toy flow of the tests, written down as a golden file.
 
-    git clone https://github.com/RuoyuWang-2077/FlowBP && git -C FlowBP checkout 93b220a
-    python scripts/official_gradients.py FlowBP \
-        tests/reward_tuning/cases/flowbp_gradients.safetensors
+    python -m tests.reward_tuning.official_gradients FLOWBP
 
-Their SD3.5 trainers run as they are, but for four things: the tensors are float64 where they are
-bfloat16 or float32, the model is `tests/reward_tuning/toy_flow.py`, the table is V5.1's of eight
-steps in place of a scheduler's own, and what samples and logging need (wandb, data sets, FSDP) is a
-stand-in. Runs on a CPU in seconds. Nothing of their code is copied into this repository.
+FLOWBP is a checkout of RuoyuWang-2077/FlowBP at 93b220a. Their SD3.5 trainers run as they are, but
+for four things: the tensors are float64 where they are bfloat16 or float32, the model is
+`toy_flow.py`, the table is V5.1's of eight steps in place of a scheduler's own, and what samples
+and logging need (wandb, data sets, FSDP) is a stand-in. Runs on a CPU in seconds. Nothing of their
+code is copied into this repository.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.reward_tuning.toy_flow import ToyFlow, toy_loss
+
+OUTPUT = Path(__file__).parent / "cases" / "flowbp_gradients.safetensors"
 
 STEPS = 8
 OWN = ("flowbp.trainers.common.", "flowbp.trainers.sd35.", "flowbp.schedulers.")
@@ -159,16 +160,15 @@ def drawn(payload: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Write the golden file."""
-    checkout, output = Path(sys.argv[1]), Path(sys.argv[2])
-    sys.meta_path.insert(0, Finder(checkout))
+    sys.meta_path.insert(0, Finder(Path(sys.argv[1])))
     tensors, notes = {}, {}
     for case, (trainer, arguments) in CASES.items():
         for seed in range(DRAWS):
             grads, payload, loss = run(trainer, arguments, seed)
             tensors |= {f"{case}.{seed}.{name}": grad for name, grad in grads.items()}
             notes[f"{case}.{seed}"] = json.dumps(drawn(payload) | {"loss": loss})
-    save_file(tensors, output, metadata=notes)
-    print(f"{len(notes)} gradients of {len(CASES)} configurations: {output}")
+    save_file(tensors, OUTPUT, metadata=notes)
+    print(f"{len(notes)} gradients of {len(CASES)} configurations: {OUTPUT}")
 
 
 if __name__ == "__main__":
