@@ -6,6 +6,7 @@ hold at least one of the four, though chance alone gives such a result one time 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -54,6 +55,7 @@ def shares_interval(gained: int, lost: int, prompts: int) -> tuple[float, float]
     return max(low, -1.0), min(high, 1.0)
 
 
+@functools.cache
 def _share_interval(count: int, of: int) -> tuple[float, float]:
     """Clopper's and Pearson's exact 95 % interval of a share."""
     low = 0.0 if count == 0 else _solved(lambda p: _at_least(count, of, p))
