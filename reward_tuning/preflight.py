@@ -19,6 +19,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.finetune.parts import look_at_clips
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.generator_parts import generator_folder, generator_kind, is_here
+from reward_tuning.held_out import shared_prompts
 from reward_tuning.judge_files import missing_judges
 from reward_tuning.lora_start import check_start
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
@@ -92,6 +93,9 @@ def check_run(recipe: Recipe, device: torch.device, progress: ProgressFn = silen
     if "prompts.held_out" in prompts:
         with found.told():
             prompts["prompts.held_out"] = first_held_out(prompts["prompts.held_out"], recipe)
+    if len(prompts) == 2:
+        with found.told():
+            shared_prompts(prompts["prompts.train"], prompts["prompts.held_out"])
     here = is_here(recipe.generator)
     kind = root = None
     with found.told("generator.checkpoint"):

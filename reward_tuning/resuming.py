@@ -80,6 +80,7 @@ def restore_state(
     set_rng_state(kept.rng)
     state.step, state.position = kept.step, kept.position
     state.bad_steps, state.bad_in_a_row = kept.bad_steps, kept.bad_in_a_row
+    state.idle_steps = kept.idle_steps
 
 
 def newest_whole(folder: RunFolder, tell: ProgressFn = silent) -> Checkpoint | None:

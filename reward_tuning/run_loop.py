@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
+from reward_tuning.idle import nothing_trained
 from reward_tuning.launching import ignored_settings, resume_command
 from reward_tuning.loop_section import LoopSection
 from reward_tuning.metrics import MetricsLog
@@ -95,7 +96,8 @@ def train_steps(
         save: Keeps a checkpoint.
 
     Raises:
-        TuningError: Too many steps in a row were not finite, or the disk is full.
+        TuningError: Too many steps in a row were not finite, no step of the run trained anything,
+            or the disk is full.
     """
     while state.step < train.steps:
         row = step()
@@ -111,6 +113,8 @@ def train_steps(
         if log and is_due(state.step, train.checkpoint_every, train.steps):
             log.flush()
             save()
+    if state.step == state.bad_steps + state.idle_steps:
+        raise TuningError(nothing_trained(state.step, state.bad_steps, state.idle.cause))
 
 
 def is_due(step: int, every: int, steps: int) -> bool:

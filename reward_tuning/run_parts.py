@@ -30,6 +30,7 @@ from reward_tuning.generator_parts import (
     generator_kind,
     is_here,
 )
+from reward_tuning.held_out import shared_prompts
 from reward_tuning.judge_files import require_judges
 from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora_start import adapter_file, attach_adapter, check_start_of
@@ -117,8 +118,7 @@ def load_parts(
         GeneratorError: A generator that cannot be loaded or does not take these sizes.
         RewardError: A judge that cannot be loaded, held-out ones included.
     """
-    stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
-    held_out = held_out_prompts(recipe)
+    stream, held_out = read_both(recipe, progress)
     sigmas = training_sigmas(recipe)
     for check in checks_before_loading(recipe, sigmas, device):
         check()
@@ -324,6 +324,19 @@ def evaluation_sigmas(recipe: Recipe) -> Tensor:
     """
     steps = recipe.evaluation.steps or recipe.sampling.steps
     return sigma_table(steps)[start_step(steps, recipe.sampling.strength) :]
+
+
+def read_both(recipe: Recipe, progress: ProgressFn) -> tuple[PromptStream, list[Prompt]]:
+    """The prompts to train on and those of the evaluation.
+
+    Raises:
+        TuningError: A file is wrong, or all prompts of the evaluation are trained on.
+    """
+    stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
+    held_out = held_out_prompts(recipe)
+    if warning := shared_prompts(stream.prompts, held_out):
+        progress(ProgressEvent("loading", note=warning))
+    return stream, held_out
 
 
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:

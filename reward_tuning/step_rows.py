@@ -32,7 +32,8 @@ class GradientWatch:
 
     def see(self, grad_norm: float) -> str | None:
         """Take in a step's gradient norm before clipping; return a warning where one is due."""
-        self._small = self._small + 1 if grad_norm < VANISHING else 0
+        # one of zero is told by `reward_tuning.idle`
+        self._small = self._small + 1 if 0 < grad_norm < VANISHING else 0
         self._clipped.append(self._limit is not None and grad_norm > self._limit)
         if self._small == VANISHING_STEPS and self._once("vanishing"):
             return (

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from reward_tuning.clip_terms import ClipTerms
 from reward_tuning.finish import finish, write_samples
+from reward_tuning.idle import why_idle
 from reward_tuning.launching import join_processes
 from reward_tuning.metrics import PhaseClock
 from reward_tuning.offload import working_during
@@ -201,9 +202,10 @@ def optimiser_step(
         )
     norm = made.grad_norm
     skipped = f"step {step} skipped: {what_is_bad(means, norm)}"
-    warning = state.watch.see(norm) if made.good else skipped
-    if warning:
-        progress(ProgressEvent("training", step, train.steps, note=warning))
+    idle = state.idle.see(made.idle, lambda: why_idle(parts.judges, means))
+    for warning in (state.watch.see(norm) if made.good else skipped, idle):
+        if warning:
+            progress(ProgressEvent("training", step, train.steps, note=warning))
     shown = {"loss": means["loss"], **{k: v for k, v in means.items() if "reward/" in k}}
     if replay is not None:
         shown["replay"] = replay

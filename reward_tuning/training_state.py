@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reward_tuning.checkpointing import Checkpoint, rng_state, save_checkpoint
 from reward_tuning.ema import Ema
+from reward_tuning.idle import IdleWatch
 from reward_tuning.loop_section import LoopSection
 from reward_tuning.lora import adapter_state, load_adapter_state
 from reward_tuning.ranks import mean_gradient
@@ -57,6 +58,8 @@ class TrainingState:
         position: Draws so far (clips or batches, as the loop counts), on all processes.
         bad_steps: Steps skipped so far.
         bad_in_a_row: Since the last good one.
+        idle_steps: Steps so far whose gradient was zero.
+        idle: Watches over them; begins anew on a resume.
     """
 
     optimiser: torch.optim.Optimizer
@@ -65,6 +68,8 @@ class TrainingState:
     position: int = 0
     bad_steps: int = 0
     bad_in_a_row: int = 0
+    idle_steps: int = 0
+    idle: IdleWatch = field(default_factory=IdleWatch)
 
     def exported(self, trained: Trained) -> Mapping[str, Tensor]:
         """What is sampled and exported: the moving average where it is on."""
@@ -92,11 +97,13 @@ class Update:
         grad_norm: Of the whole gradient, before clipping.
         learning_rate: Of the step.
         good: Whether loss and gradient were finite; else the step was skipped.
+        idle: Whether the gradient was zero.
     """
 
     grad_norm: float
     learning_rate: float
     good: bool
+    idle: bool
 
 
 def update(
@@ -134,7 +141,9 @@ def update(
     state.position += draws
     state.bad_steps += not good
     state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
-    return Update(norm, rate, good)
+    idle = good and norm == 0
+    state.idle_steps += idle
+    return Update(norm, rate, good, idle)
 
 
 def learning_rate(train: LoopSection, step: int) -> float:
@@ -166,6 +175,7 @@ def save_state(
         recipe=comparable(recipe),
         fingerprints=fingerprints,
         versions=versions(),
+        idle_steps=state.idle_steps,
         ema=state.ema.state if state.ema else None,
         ema_updates=state.ema.updates if state.ema else 0,
     )

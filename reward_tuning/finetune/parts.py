@@ -28,6 +28,7 @@ from reward_tuning.generator_parts import (
     generator_folder,
     generator_kind,
 )
+from reward_tuning.held_out import shared_files
 from reward_tuning.lora_start import adapter_file, check_start_of
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
@@ -174,8 +175,8 @@ def look_at_clips(recipe: FinetuneRecipe, channels: int | None, progress: Progre
         progress: Told after each clip, and which are left out.
 
     Raises:
-        TuningError: The list is wrong, no clip can be used, nothing is left to train on, or one
-            frame exceeds the budget.
+        TuningError: The list is wrong, no clip can be used, nothing is left to train on, every
+            held-out clip is trained on, too, or one frame exceeds the budget.
     """
     data = recipe.data
     rows = read_metadata(data.metadata, data.folder)
@@ -183,6 +184,9 @@ def look_at_clips(recipe: FinetuneRecipe, channels: int | None, progress: Progre
     if found.broken:
         progress(ProgressEvent("loading", note=found.told()))
     clips, held_out = split(found.clips, data.held_out, recipe.seed)
+    files = [clip.row.file for clip in held_out]
+    if warning := shared_files((clip.row.file for clip in clips), files):
+        progress(ProgressEvent("loading", note=warning))
     order = BatchOrder(
         _kinds(clips),
         recipe.train.batch_size,

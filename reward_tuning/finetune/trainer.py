@@ -38,6 +38,8 @@ from reward_tuning.training_state import (
 )
 from reward_tuning.whole_file import write_whole
 
+FLAT = "The loss does not change with what is trained: look at lora.targets, and at flow.most_error"
+
 
 @dataclass(frozen=True)
 class FinetuneResult:
@@ -189,6 +191,9 @@ def optimiser_step(
     if not made.good:
         note = f"step {step} skipped: loss {loss_mean}, gradient norm {made.grad_norm}"
         progress(ProgressEvent("training", step, train.steps, note=note))
+    idle = state.idle.see(made.idle, lambda: FLAT)
+    if idle:
+        progress(ProgressEvent("training", step, train.steps, note=idle))
     progress(ProgressEvent("training", step, train.steps, "", {"loss": loss_mean}))
     return {
         "step": step,

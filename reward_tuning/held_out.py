@@ -1,0 +1,92 @@
+"""What is held out is not trained on: equal prompts and equal clips are counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from reward_tuning.errors import TuningError
+from reward_tuning.prompts import Prompt
+
+
+def shared_prompts(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> str:
+    """Look for held-out prompts that are trained on.
+
+    Prompts are equal by their texts, whatever the case and the spaces, and by what their clips
+    follow: the same words and the same names of files.
+
+    Args:
+        train: Prompts to train on.
+        held_out: Prompts of the evaluation.
+
+    Returns:
+        A warning where some are; empty for none.
+
+    Raises:
+        TuningError: All are.
+    """
+    seen = {_asked(prompt) for prompt in train}
+    count = sum(_asked(prompt) in seen for prompt in held_out)
+    if count == len(held_out):
+        raise TuningError(
+            f"prompts.held_out: all {count} prompts of the evaluation are prompts.train's, too, so "
+            "nothing is held out; give a file of other prompts"
+        )
+    return _warning(count, len(held_out), "prompts of the evaluation", "prompts.held_out")
+
+
+def shared_files(train: Iterable[Path], held_out: Sequence[Path]) -> str:
+    """Look for held-out clips that are trained on: files of equal content, under any name.
+
+    Args:
+        train: Files to train on.
+        held_out: Files of the held-out clips.
+
+    Returns:
+        A warning where some are; empty for none.
+
+    Raises:
+        TuningError: All are.
+    """
+    of_size: dict[int, set[Path]] = defaultdict(set)
+    for path in train:
+        of_size[path.stat().st_size].add(path)
+    content = cache(_content)
+    count = 0
+    for path in held_out:
+        alike = of_size.get(path.stat().st_size, set())  # only these can be equal
+        count += path in alike or any(content(path) == content(other) for other in alike)
+    if held_out and count == len(held_out):
+        raise TuningError(
+            f"data.held_out: all {count} held-out clips are among those to train on, too (the list "
+            "names them more than once); take repeated rows out"
+        )
+    return _warning(count, len(held_out), "held-out clips", "data.metadata")
+
+
+def _warning(count: int, whole: int, what: str, key: str) -> str:
+    if not count:
+        return ""
+    are = "is" if count == 1 else "are"
+    return (
+        f"{count} of {whole} {what} {are} trained on, too, so the evaluation flatters; take "
+        f"{'it' if count == 1 else 'them'} out of {key}"
+    )
+
+
+def _asked(prompt: Prompt) -> Hashable:
+    files = prompt.files
+    words = [(key, str(value)) for key, value in files.given.items() if key not in files.paths]
+    names = [(key, tuple(path.name for path in paths)) for key, paths in files.paths.items()]
+    return " ".join(prompt.text.casefold().split()), tuple(words), tuple(names)
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
