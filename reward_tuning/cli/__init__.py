@@ -6,6 +6,7 @@ and keeps its traceback.
 """
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -91,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Of the command, without its name; None takes those of the process.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # names that are not UTF-8 are shown as \udcff; JSON reads that back
+            stream.reconfigure(errors="backslashreplace")
     with stop_signals():
         try:
             app(args=None if arguments is None else list(arguments), prog_name="reward-tuning")

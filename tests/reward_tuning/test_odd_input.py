@@ -106,6 +106,26 @@ def test_arguments_that_no_file_is_called(run: Any, words: list[str]) -> None:
     assert LONG in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["score", "{}.mp4", "--reward", "motion_energy"], 2),
+        (["render", "{}", "--count", 1], 0),
+        (["cp", "tiny-draft-hps", "{}.yaml"], 0),
+        (["resume", "{}"], 2),
+        (["generate", "--prompt", "a", "--checkpoint", "{}", "--output", "o"], 2),
+    ],
+)
+def test_a_name_that_is_not_utf_8_is_shown(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    """Linux takes any byte in a name, and Python hands it on as half a letter."""
+    monkeypatch.chdir(tmp_path)
+    done = run(*(str(word).format("a\udcff") for word in words))
+    assert done.code == code, done.err
+    assert "a\\udcff" in (done.err if code else done.out)
+
+
 @pytest.mark.parametrize("content", [{}, [], "text", {"base": {}}])
 def test_an_evaluation_without_sides(tmp_path: Path, content: Any) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps(content))
