@@ -256,7 +256,10 @@ REFUSED: dict[str, tuple[Make, str]] = {
         "are not in this transformer, first 'refiner",
     ),
     "a single block's last name": (
-        with_key("transformer.single_transformer_blocks.3.proj_out.lora_A.weight", ONE[None]),
+        lambda: {
+            f"transformer.single_transformer_blocks.3.proj_out.lora_{half}.weight": ONE[None]
+            for half in "AB"
+        },
         "are not in this transformer, first 'transformer.single",
     ),
 }
