@@ -16,12 +16,23 @@ def test_equals_the_enumeration_of_all_resamples() -> None:
     base = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     tuned = [0.5, 0.9, 2.6, 3.1, 5.3, 5.2]
     difference = np.array(tuned) - np.array(base)
-    means = difference[np.array(list(itertools.product(range(6), repeat=6)))].mean(axis=1)
-    low, high = np.percentile(means, [100 * tail(6), 100 - 100 * tail(6)])
+    mean, low, high = ends_of_all_resamples(difference)
     found = paired_difference(base, tuned, seed=1)
-    assert found.mean == pytest.approx(np.mean(difference))
+    assert found.mean == pytest.approx(mean)
     assert found.low == pytest.approx(low, abs=0.02)
     assert found.high == pytest.approx(high, abs=0.02)
+    assert paired_difference(tuned, base, seed=1).low == pytest.approx(-high, abs=0.02)
+
+
+def ends_of_all_resamples(difference: np.ndarray) -> tuple[float, float, float]:
+    """Mean, and the further of percentile and studentised ends."""
+    n, mean = len(difference), float(difference.mean())
+    draws = difference[np.array(list(itertools.product(range(n), repeat=n)))]
+    means, errors = draws.mean(axis=1), draws.std(axis=1, ddof=1) / np.sqrt(n)
+    low, high = np.percentile(means, [100 * tail(n), 100 - 100 * tail(n)])
+    t = np.percentile((means - mean)[errors > 0] / errors[errors > 0], [2.5, 97.5])
+    ends = mean - t[::-1] * difference.std(ddof=1) / np.sqrt(n)
+    return mean, min(low, ends[0]), max(high, ends[1])
 
 
 def test_approaches_normal_theory() -> None:

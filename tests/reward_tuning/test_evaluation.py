@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from base_model.sigmas import sigma_table
 from base_model.tiny.captions import phrasings
 from base_model.tiny.render import render
 from base_model.tiny.scenes import Scene
-from reward_tuning.bootstrap import tail
 from reward_tuning.clip_measures import diversity, light_and_colour, motion
 from reward_tuning.evaluation import (
     SideScores,
@@ -37,6 +36,7 @@ from reward_tuning.rendered_reference import rendered_means
 from reward_tuning.sampler import ClipSampler
 from rewards import load_reward
 from tests.goldens import write_checkpoint
+from tests.reward_tuning.test_bootstrap import ends_of_all_resamples
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
 
 TEXTS = ["a red ball", "a cat", "a blue cube"]
@@ -272,9 +272,8 @@ def test_compare_is_what_the_contract_says() -> None:
     hps = found["difference"]["hps"]
     assert hps["mean"] == pytest.approx(0.1)
     assert (hps["up"], hps["down"]) == (5, 1)
-    draws = sorted(sum(d) / 6 for d in itertools.product(gains.values(), repeat=6))
-    assert hps["low"] == pytest.approx(draws[int(tail(6) * len(draws))], abs=0.01)
-    assert hps["high"] == pytest.approx(draws[int((1 - tail(6)) * len(draws))], abs=0.01)
+    _, low, high = ends_of_all_resamples(np.array(list(gains.values())))
+    assert (hps["low"], hps["high"]) == pytest.approx((low, high), abs=0.01)
     motion = {"mean": -0.1, "low": -0.1, "high": -0.1, "up": 0, "down": 6}
     assert found["difference"]["motion"] == pytest.approx(motion)
     json.dumps(found, allow_nan=False)
