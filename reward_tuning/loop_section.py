@@ -1,6 +1,6 @@
 """The keys that every training loop has: optimiser, warm-up, checkpoints, rows, samples."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
@@ -15,10 +15,17 @@ class LoopSection(Section):
     steps: Positive = Field(description="Optimiser steps")
     batch_size: Positive = Field(description="Clips of a batch, on one device")
     gradient_accumulation: Positive = Field(default=1, description="Batches an optimiser step")
-    learning_rate: float = Field(
-        default=1e-4, gt=0.0, description="AdamW, constant after the warm-up"
+    learning_rate: float = Field(default=1e-4, gt=0.0, description="Of AdamW, after the warm-up")
+    lr_schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="constant",
+        description="The learning rate after the warm-up: as it is, or down to 0 at the end of "
+        "`steps`, along half a cosine or in a straight line",
     )
     warmup_steps: NotNegative = Field(default=0, description="Steps of linear warm-up from 0")
+    optimiser: Literal["adamw", "adamw-8bit"] = Field(
+        default="adamw",
+        description="adamw-8bit keeps the two moments in 8 bits a number (bitsandbytes)",
+    )
     weight_decay: float = Field(default=0.0, ge=0.0, description="AdamW's decoupled weight decay")
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = Field(
         default=(0.9, 0.999), description="AdamW's decay rates of the two moments"

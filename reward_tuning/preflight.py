@@ -22,6 +22,7 @@ from reward_tuning.generator_parts import generator_folder, generator_kind, is_h
 from reward_tuning.held_out import shared_prompts
 from reward_tuning.judge_files import missing_judges
 from reward_tuning.lora_start import check_start
+from reward_tuning.optimisers import require_optimiser
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.recipe import Recipe
@@ -131,6 +132,8 @@ def check_finetune(
     with found.told():
         if recipe.generator.quantise is not None:
             require_quantisation(recipe.generator.quantise, device)
+    with found.told():
+        require_optimiser(recipe.train, device)
     channels: int | None = recipe.generator.channels
     root = None
     with found.told("generator.checkpoint"):

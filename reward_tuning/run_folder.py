@@ -28,7 +28,9 @@ MAY_CHANGE = (
     "sample_every",
     "max_bad_steps",
 )
-"""Keys of train that a resumed run may have otherwise: no step of either is another for them."""
+"""Keys of train that a resumed run may have otherwise: no step of either is another for them.
+
+`steps` only where the learning rate does not depend on it."""
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 
 
@@ -244,7 +246,10 @@ def comparable(recipe: Section) -> dict[str, Any]:
     """What must not change between run and resume: all but the place and `MAY_CHANGE`."""
     data = recipe.model_dump(mode="json")
     del data["output"]
-    data["train"] = {k: v for k, v in data["train"].items() if k not in MAY_CHANGE}
+    free: tuple[str, ...] = MAY_CHANGE
+    if data["train"]["lr_schedule"] != "constant":
+        free = tuple(key for key in free if key != "steps")
+    data["train"] = {k: v for k, v in data["train"].items() if k not in free}
     return data
 
 

@@ -36,6 +36,7 @@ from reward_tuning.judges import Judge, load_judges
 from reward_tuning.lora_start import adapter_file, attach_adapter, check_start_of
 from reward_tuning.methods import make_plan
 from reward_tuning.offload import judge_modules, split_offload
+from reward_tuning.optimisers import require_optimiser
 from reward_tuning.plan import Plan
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
@@ -249,6 +250,7 @@ def checks_before_loading(
     quantised here or the evaluation has no step.
     """
     checks: list[Callable[[], object]] = [
+        lambda: require_optimiser(recipe.train, device),
         lambda: evaluation_sigmas(recipe),
         lambda: draw_plan(recipe, sigmas, step=1, batch=0),
         lambda: draw_restarts(recipe, sigmas, step=1, batch=0),

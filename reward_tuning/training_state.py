@@ -18,6 +18,7 @@ from reward_tuning.ema import Ema
 from reward_tuning.idle import IdleWatch
 from reward_tuning.loop_section import LoopSection
 from reward_tuning.lora import adapter_state, load_adapter_state
+from reward_tuning.optimisers import learning_rate, make_optimiser
 from reward_tuning.ranks import mean_gradient
 from reward_tuning.run_folder import RunFolder, comparable, versions
 from reward_tuning.section_types import Section
@@ -52,7 +53,7 @@ class TrainingState:
     """What a checkpoint keeps.
 
     Attributes:
-        optimiser: AdamW.
+        optimiser: AdamW of either kind.
         ema: The moving average, where it is on.
         step: Optimiser steps done.
         position: Draws so far (clips or batches, as the loop counts), on all processes.
@@ -78,13 +79,7 @@ class TrainingState:
 
 def begin(train: LoopSection, trained: Trained) -> TrainingState:
     """The state before the first step."""
-    optimiser = torch.optim.AdamW(
-        trained.parameters,
-        lr=train.learning_rate,
-        betas=train.betas,
-        eps=train.adam_eps,
-        weight_decay=train.weight_decay,
-    )
+    optimiser = make_optimiser(train, trained.parameters)
     ema = None if train.ema_decay is None else Ema(trained.state(), train.ema_decay)
     return TrainingState(optimiser=optimiser, ema=ema)
 
@@ -144,11 +139,6 @@ def update(
     idle = good and norm == 0
     state.idle_steps += idle
     return Update(norm, rate, good, idle)
-
-
-def learning_rate(train: LoopSection, step: int) -> float:
-    """Linear warm-up to the recipe's rate, then constant; `step` counts from 1."""
-    return train.learning_rate * min(1.0, step / max(1, train.warmup_steps))
 
 
 def save_state(

@@ -30,6 +30,7 @@ from reward_tuning.generator_parts import (
 )
 from reward_tuning.held_out import shared_files
 from reward_tuning.lora_start import adapter_file, check_start_of
+from reward_tuning.optimisers import require_optimiser
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.text_cache import checkpoint_fingerprint
@@ -81,6 +82,7 @@ def load_finetune_parts(
     data = recipe.data
     if recipe.generator.quantise is not None:
         require_quantisation(recipe.generator.quantise, device)
+    require_optimiser(recipe.train, device)
     check_start_of(recipe.lora, recipe.generator)
     channels = recipe.generator.channels or generator_kind(recipe.generator).channels
     looked = look_at_clips(recipe, channels, progress)

@@ -26,7 +26,6 @@ from reward_tuning.reward_step import BatchReport, reward_step
 from reward_tuning.run_parts import draw_guidance, load_parts
 from reward_tuning.run_state import start
 from reward_tuning.trainer import RunResult, draw_batch, optimiser_step, run
-from reward_tuning.training_state import learning_rate
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN, tiny_recipe, write_world
 
 DEVICE = torch.device("cpu")
@@ -313,14 +312,6 @@ def test_only_the_prompts_of_the_run_are_encoded(world: Path, tmp_path: Path) ->
     parts = load_parts(recipe, DEVICE, 2, silent)
     assert len(parts.sampler.states) == 2 + len(HELD_OUT) + 1
     assert parts.sampler.generator.prompt_encoder is None
-
-
-def test_learning_rate(world: Path, tmp_path: Path) -> None:
-    train = tiny_recipe(world, tmp_path, "train.warmup_steps=4").train
-    rates = [learning_rate(train, step) / train.learning_rate for step in (1, 2, 4, 5, 500)]
-    assert rates == pytest.approx([0.25, 0.5, 1.0, 1.0, 1.0])
-    none = tiny_recipe(world, tmp_path, "train.warmup_steps=0").train
-    assert learning_rate(none, 1) == none.learning_rate
 
 
 def test_a_run_with_cheap_steps(world: Path, tmp_path: Path) -> None:
