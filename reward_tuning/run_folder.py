@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from reward_tuning.errors import TuningError
 from reward_tuning.loading import dump_recipe, load_recipe
 from reward_tuning.section_types import Section
-from reward_tuning.whole_file import not_written, write_whole
+from reward_tuning.whole_file import ANOTHER_OUTPUT, GO_ON, not_written, write_whole
 
 MAY_CHANGE = (
     "steps",
@@ -44,6 +44,7 @@ class RunFolder:
 
     def __init__(self, root: str | Path, load: Callable[[Path], Section] | None = None) -> None:
         self.root = Path(root)
+        self._seen: tuple[int, int] | None = None
         self._load = load or (lambda path: load_recipe(path, check_files=False))
 
     @property
@@ -121,6 +122,7 @@ class RunFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
+            self._seen = self._identity()
         except Timeout as error:
             raise TuningError(
                 f"{self.root} is in use: another process runs or resumes there. Wait for it or "
@@ -131,14 +133,41 @@ class RunFolder:
                 f"{self.root} lies on a file system without locks: start no second `resume` there"
             )
         except OSError as error:
-            raise not_written(self.root, error) from error
+            raise not_written(self.root, error, advice=self._advice()) from error
         try:
             yield warning
         finally:
             lock.release()
-            if [path.name for path in self.root.iterdir()] in ([], [file.name]):
+            there = self.root.iterdir() if self.root.is_dir() else iter([self.root])
+            if [path.name for path in there] in ([], [file.name]):
                 file.unlink(missing_ok=True)
                 self.root.rmdir()
+
+    def check_there(self) -> None:
+        """Look whether this is still the folder that `alone` keeps.
+
+        Whatever is written makes the folders that it needs, so a run whose folder is gone would
+        begin another in its place.
+
+        Raises:
+            TuningError: It was moved or removed.
+        """
+        if self._identity() != self._seen:
+            raise TuningError(
+                f"{self.root} was moved or removed while the run worked in it, so the run has "
+                "stopped and writes nothing more. If it was moved, go on with `reward-tuning "
+                "resume` on it where it is now"
+            )
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.root.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
+
+    def _advice(self) -> str:
+        return GO_ON if self.recipe.is_file() else ANOTHER_OUTPUT
 
     def refuse_a_second_run(self) -> None:
         """Check that no run has begun here.
@@ -166,7 +195,7 @@ class RunFolder:
         """
         head = [f"{name} {found}" for name, found in versions().items()]
         head += [f"{name} {digest}" for name, digest in fingerprints.items()]
-        write_whole(self.recipe, dump_recipe(recipe, head).encode())
+        write_whole(self.recipe, dump_recipe(recipe, head).encode(), advice=self._advice())
 
     def go_on(self, recipe: Section, fingerprints: Mapping[str, str]) -> None:
         """Keep the recipe that a run is resumed with, where it is another than it began with.

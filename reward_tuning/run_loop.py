@@ -30,16 +30,20 @@ def alone_in(
     where one has ended early.
 
     Yields:
-        Whom this process tells its progress; leaves where another process has ended.
+        Whom this process tells its progress; leaves where another process has ended or the folder
+        is gone.
 
     Raises:
-        TuningError: See `RunFolder.alone`; or another process of the run has ended.
+        TuningError: See `RunFolder.alone`; or the folder was moved or removed, or another process
+            of the run has ended.
     """
     main = accelerator.is_main_process
     show = progress if main else silent
 
     def told(event: ProgressEvent) -> None:
         peers.check()
+        if main:
+            folder.check_there()
         show(event)
 
     with watched(accelerator, lambda: resume_command(folder.root)) as peers:
@@ -48,6 +52,8 @@ def alone_in(
                 if note:
                     told(ProgressEvent("loading", note=note))
             yield told
+            if main:
+                folder.check_there()
         accelerator.wait_for_everyone()
 
 

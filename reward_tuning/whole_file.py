@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
 
-GO_ON = "free some space, then go on with `reward-tuning resume` on the run folder"
-ANOTHER_PLACE = "free some space or choose another place"
-EXPORT_AGAIN = "free some space or choose another place, and export again"
+SPACE = "free some space"
+GO_ON = f"{SPACE}, then go on with `reward-tuning resume` on the run folder"
+ANOTHER_PLACE = f"{SPACE} or choose another place"
+ANOTHER_OUTPUT = f"{ANOTHER_PLACE} with output=DIR"
+EXPORT_AGAIN = f"{ANOTHER_PLACE}, and export again"
+REMEDIES = {
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EROFS: "make it writable",
+    errno.ENOENT: "look where its folder has gone",
+    errno.ENOTDIR: "look what stands in the place of its folder",
+    errno.EIO: "look at the disk",
+}
+"""What helps against other faults than a full disk."""
 
 
 def write_whole(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
@@ -46,8 +58,10 @@ def temporary_beside(path: Path, kind: str = "tmp") -> Path:
 
 
 def not_written(path: Path, error: Exception, *, advice: str = GO_ON) -> TuningError:
-    """The error of a full disk or a folder without permission."""
+    """The error of a full disk, or of another fault, with the advice that fits it."""
     reason = getattr(error, "strerror", None) or str(error)
+    number = getattr(error, "errno", None)
+    advice = advice.replace(SPACE, REMEDIES.get(number or 0, SPACE), 1)
     return TuningError(
         f"{path} could not be written: {reason}. What was there before is unchanged; {advice}"
     )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -353,3 +354,22 @@ def test_a_finished_run_goes_on_to_more_steps(
     assert_same(output, uninterrupted)
     assert (output / "evaluation-step-000004.json").read_bytes() == before
     assert load_recipe(output / "recipe.yaml").train.steps == 6
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_folder_that_goes_away_ends_the_run(world: Path, tmp_path: Path, removed: bool) -> None:
+    """And no half one is left in its place; one that was moved goes on where it is."""
+    output, moved = tmp_path / "run", tmp_path / "moved"
+
+    def progress(event: ProgressEvent) -> None:
+        if (event.stage, event.done, event.phase) == ("training", 2, "sweep"):
+            if removed:
+                shutil.rmtree(output)
+            else:
+                output.rename(moved)
+
+    with pytest.raises(TuningError, match=f"{output} was moved or removed while the run"):
+        run(tiny_recipe(world, output, *OVERRIDES), progress=progress)
+    assert not output.exists()
+    if not removed:
+        assert "going on after step 2" in notes_of(world, moved)

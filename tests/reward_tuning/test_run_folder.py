@@ -1,5 +1,6 @@
 """The run folder: begun once, resumed only with its own recipe."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.loading import load_recipe
 from reward_tuning.recipe import Recipe
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.whole_file import write_whole
+from reward_tuning.whole_file import ANOTHER_PLACE, not_written, write_whole
+from tests.reward_tuning.full_disk import largest_file
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 
@@ -159,3 +161,39 @@ def test_a_file_system_without_locks_is_told(
     with RunFolder(tmp_path / "run").alone() as warning:
         assert warning is not None
         assert "without locks" in warning
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, removed: bool) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.alone():
+        write_whole(folder.metrics, b"")
+        folder.check_there()
+        if removed:
+            shutil.rmtree(folder.root)
+        else:
+            folder.root.rename(tmp_path / "elsewhere")
+        with pytest.raises(TuningError, match=r"was moved or removed.*where it is now"):
+            folder.check_there()
+        folder.root.mkdir()  # another of the name is not it
+        with pytest.raises(TuningError, match="was moved or removed"):
+            folder.check_there()
+
+
+def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
+    """Where nothing was begun there is nothing to resume; permissions are no want of space."""
+    folder = RunFolder(recipe.output)
+    with (
+        largest_file(16),
+        pytest.raises(TuningError, match=r"free some space or choose .* output=DIR$"),
+    ):
+        folder.begin(recipe, {})
+    folder.begin(recipe, {})
+    with largest_file(16), pytest.raises(TuningError, match=r"free some space, then .*resume"):
+        write_whole(folder.evaluation, b"0" * 100)
+    found = str(not_written(tmp_path, PermissionError(13, "Permission denied")))
+    assert found.endswith(
+        "make it writable, then go on with `reward-tuning resume` on the run folder"
+    )
+    found = str(not_written(tmp_path, FileNotFoundError(2, "No such file"), advice=ANOTHER_PLACE))
+    assert found.endswith("look where its folder has gone or choose another place")
