@@ -17,6 +17,7 @@ def run(
 ) -> None:
     """Tune a generator as a recipe says; the run folder holds everything it made."""
     from reward_tuning.cli.devices import chosen_device
+    from reward_tuning.cli.display import Display
     from reward_tuning.loading import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -29,7 +30,9 @@ def run(
 
     from reward_tuning.preflight import check_run
 
-    check_run(loaded, chosen_device(None)).refuse()
+    with Display() as progress:
+        found = check_run(loaded, chosen_device(None), progress)
+    found.refuse()
 
     from reward_tuning.cli.training import train_and_tell
 
