@@ -99,9 +99,9 @@ def read_config(text: str, where: str, *, prefix: str = "") -> Strength:
             f"{shown(config.get('lora_alpha'))}; both must be numbers"
         )
     return Strength(
-        _rank(config["r"], f"{where}: r"),
+        checked_rank(config["r"], f"{where}: r"),
         checked_alpha(config["lora_alpha"], f"{where}: lora_alpha"),
-        {k: _rank(v, f"{where}: rank_pattern") for k, v in _patterns(config, "rank", where)},
+        {k: checked_rank(v, f"{where}: rank_pattern") for k, v in _patterns(config, "rank", where)},
         {
             k: checked_alpha(v, f"{where}: alpha_pattern")
             for k, v in _patterns(config, "alpha", where)
@@ -136,7 +136,16 @@ def checked_alpha(value: object, what: str) -> float:
     return alpha
 
 
-def _rank(value: object, what: str) -> int:
+def checked_rank(value: object, what: str) -> int:
+    """A whole number, 1 or more, that can be a rank.
+
+    Args:
+        value: Of a config.
+        what: Its place and name, for errors.
+
+    Raises:
+        TuningError: It is none.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
         raise TuningError(f"{what} is {shown(value)}; it must be a whole number, 1 or more")
     return value

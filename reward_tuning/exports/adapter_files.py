@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reward_tuning.checkpointing import ADAPTER, EMA, STATE
 from reward_tuning.errors import TuningError
-from reward_tuning.exports.adapter_config import Strength, checked_alpha, read_config
+from reward_tuning.exports.adapter_config import Strength, checked_alpha, checked_rank, read_config
 from reward_tuning.exports.shown import shown
 from reward_tuning.exports.tensor_file import check_is_file, read_tensors
 from reward_tuning.lora import METADATA
@@ -150,15 +150,15 @@ def _checkpoint_strength(path: Path) -> Strength:
     """Rank and alpha of a run, from its checkpoint's state."""
     try:
         lora = json.loads(_text(path))["recipe"]["lora"]
-        rank, alpha = int(lora["rank"]), checked_alpha(lora["alpha"], f"{path}: lora.alpha")
-    except TuningError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        rank, alpha = lora["rank"], lora["alpha"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TuningError(
             f"{path}: says no lora.rank and lora.alpha of the run, so the adapter's strength is "
             "not known; name the run's folder"
         ) from error
-    return Strength(rank, alpha)
+    return Strength(
+        checked_rank(rank, f"{path}: lora.rank"), checked_alpha(alpha, f"{path}: lora.alpha")
+    )
 
 
 def _text(path: Path) -> str:
