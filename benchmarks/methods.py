@@ -55,6 +55,7 @@ OTHER_REWARDS = ("tiny-prfl-latent",)
 """Trained on something else than a score of HPS."""
 
 METRICS = ("hps", "clip_held_out", "oracle", "motion", "diversity")
+"""`diversity` is missing where each prompt has one clip."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def differences(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "peak_bytes": max(run["peak_bytes"] for run in runs),
             "spread": {},
         }
-        for metric in METRICS:
+        for metric in measured(lines):
             before = averaged([base[seed][metric] for seed in seeds])
             after = averaged([run["values"][metric] for run in runs])
             row[metric] = paired_difference(before, after)
@@ -178,6 +179,11 @@ def differences(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             row["spread"][metric] = max(means) - min(means)
         found[name] = row
     return found
+
+
+def measured(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The metrics that these runs have."""
+    return tuple(name for name in METRICS if all(name in line["values"] for line in lines))
 
 
 def averaged(values: Sequence[Sequence[float]]) -> list[float]:
@@ -194,8 +200,11 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     )
     base = [line["values"] for line in lines if line["recipe"] == BASE]
 
-    def mean_of_base(metric: str) -> float:
-        return sum(sum(of[metric]) / len(of[metric]) for of in base) / len(base)
+    def share_of_base(metric: str) -> float:
+        """Factor that makes a difference a percentage of the base's mean; 0 where it is missing."""
+        if not all(metric in of for of in base):
+            return 0.0
+        return 100.0 / (sum(sum(of[metric]) / len(of[metric]) for of in base) / len(base))
 
     text = [head, "|" + "---|" * 9]
     for name, row in rows:
@@ -204,9 +213,12 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             ("clip_held_out", 1.0, 4),
             ("oracle", 100.0, 0),
             ("hps", 1.0, 4),
-            ("motion", 100.0 / mean_of_base("motion"), 0),
-            ("diversity", 100.0 / mean_of_base("diversity"), 0),
+            ("motion", share_of_base("motion"), 0),
+            ("diversity", share_of_base("diversity"), 0),
         ):
+            if metric not in row:
+                cells.append("")
+                continue
             of = row[metric]
             low, mean, high = (f"{factor * v:+.{digits}f}" for v in (of.low, of.mean, of.high))
             cells.append(f"{mean} [{low}, {high}]")

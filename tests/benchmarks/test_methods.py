@@ -70,6 +70,17 @@ def test_the_table_has_the_best_held_out_judge_first() -> None:
     assert all(row.count("|") == rows[0].count("|") for row in rows)
 
 
+def test_one_clip_a_prompt_has_no_diversity() -> None:
+    lines = [line(BASE, 0), line("good", 0, hps=[0.6, 0.6, 0.7, 0.7])]
+    for one in lines:
+        del one["values"]["diversity"]
+    assert "diversity" not in differences(lines)["good"]
+    head, _, row = table(lines).splitlines()
+    cells = dict(zip(head.split("|"), row.split("|"), strict=True))
+    assert cells[" diversity, % "].strip() == ""
+    assert cells[" HPS "].startswith(" +0.1500 [")
+
+
 def test_the_picture_is_of_what_was_gained(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the picture needs the extra `pictures`")
     still = line("still", 0)
