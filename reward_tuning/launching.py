@@ -35,7 +35,7 @@ def join_processes() -> Accelerator:
             than it was asked for.
     """
     check_launcher(os.environ)
-    several = max(_number(os.environ, name) for name in SIZES) > 1
+    several = (_size(os.environ) or 1) > 1
     if several and torch.cuda.is_available():
         here, devices = _number(os.environ, "LOCAL_WORLD_SIZE"), torch.cuda.device_count()
         if here > devices and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true":
@@ -100,7 +100,8 @@ def asked_processes(environment: Mapping[str, str]) -> int | None:
     """How many processes the launcher was asked for.
 
     `accelerate launch --cpu --num_processes 2` starts one process, says nothing, and sets no
-    WORLD_SIZE; but it sets the address that two would meet at.
+    WORLD_SIZE; but it sets the address that two would meet at
+    (`findings/accelerate-launch-cpu-one-process.sh`).
 
     Args:
         environment: Of the process.
@@ -108,9 +109,8 @@ def asked_processes(environment: Mapping[str, str]) -> int | None:
     Returns:
         The number; 0 for several where it is not known; None where nothing says.
     """
-    sizes = [_number(environment, name) for name in SIZES if name in environment]
-    if sizes:
-        return max(sizes)
+    if size := _size(environment):
+        return size
     if "ACCELERATE_DYNAMO_BACKEND" not in environment or "MASTER_PORT" not in environment:
         return None
     try:
@@ -130,6 +130,14 @@ def _asked_in(command: list[str]) -> int:
             value = value or "".join(command[i + 1 : i + 2])
             return int(value) if value.isdecimal() else 0
     return 0
+
+
+def _size(environment: Mapping[str, str]) -> int | None:
+    """The launcher's number of processes; a batch system may say its own beside it."""
+    for name in SIZES:
+        if name in environment:
+            return _number(environment, name)
+    return None
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
@@ -154,7 +162,7 @@ def leave_processes() -> None:
 def resume_command(folder: Path) -> str:
     """The command that goes on with a run, in as many processes as this one's."""
     place = shlex.quote(str(folder))
-    processes = max(_number(os.environ, name) for name in SIZES)
+    processes = _size(os.environ) or 1
     if processes == 1:
         return f"reward-tuning resume {place}"
     if _number(os.environ, "LOCAL_WORLD_SIZE") == processes:

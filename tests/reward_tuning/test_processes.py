@@ -159,6 +159,7 @@ def test_processes_asked_for() -> None:
     assert asked_processes({}) is None
     assert asked_processes({"WORLD_SIZE": "4", "RANK": "0"}) == 4
     assert asked_processes({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
+    assert asked_processes({"WORLD_SIZE": "2", "PMI_SIZE": "8"}) == 2
     # an address that the shell set, as batch systems do, is no sign of several processes
     assert asked_processes({"MASTER_PORT": "29500"}) is None
 
