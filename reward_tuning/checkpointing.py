@@ -29,8 +29,7 @@ from torch import Tensor
 from base_model.training.weight_file import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.lora import METADATA
-from reward_tuning.whole_file import not_written
-from rewards.checkpoint import file_sha256
+from reward_tuning.whole_file import file_sha256, not_written
 
 _NAME = re.compile(r"step-(\d{6,})")
 ADAPTER, EMA, OPTIMISER, RNG, STATE = (
@@ -213,7 +212,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         "idle_steps": checkpoint.idle_steps,
         "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
     }
-    state["sha256"] = _state_sha256(state)
+    state["sha256"] = state_sha256(state)
     with (folder / STATE).open("w", encoding="utf-8") as file:
         json.dump(state, file, indent=1)
         file.flush()
@@ -221,7 +220,8 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     _sync_folder(folder)
 
 
-def _state_sha256(state: Mapping[str, Any]) -> str:
+def state_sha256(state: Mapping[str, Any]) -> str:
+    """Of a checkpoint's state.json, as read, without its own checksum."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -231,7 +231,7 @@ def _check(path: Path, state: dict[str, Any]) -> None:
     Raises:
         ValueError: A file is not what was written.
     """
-    if state.pop("sha256") != _state_sha256(state):
+    if state.pop("sha256") != state_sha256(state):
         raise ValueError(f"{STATE}: its content does not fit its checksum")
     for name, expected in state.pop("files").items():
         if file_sha256(path / name) != expected:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from reward_tuning.errors import TuningError
 from reward_tuning.prompts import Prompt
+from reward_tuning.whole_file import file_sha256
 
 
 def shared_prompts(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> str:
@@ -54,7 +54,7 @@ def shared_files(train: Iterable[Path], held_out: Sequence[Path]) -> str:
     of_size: dict[int, set[Path]] = defaultdict(set)
     for path in train:
         of_size[path.stat().st_size].add(path)
-    content = cache(_content)
+    content = cache(file_sha256)
     count = 0
     for path in held_out:
         alike = of_size.get(path.stat().st_size, set())  # only these can be equal
@@ -82,11 +82,3 @@ def _asked(prompt: Prompt) -> Hashable:
     words = [(key, str(value)) for key, value in files.given.items() if key not in files.paths]
     names = [(key, tuple(path.name for path in paths)) for key, paths in files.paths.items()]
     return " ".join(prompt.text.casefold().split()), tuple(words), tuple(names)
-
-
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from base_model.config_conversion import PIPELINES
 from base_model.generator import load_generator
+from reward_tuning.checkpointing import state_sha256
 from reward_tuning.cli.show import show
 from reward_tuning.cli.summary import print_summary
 from reward_tuning.clips import read_clip
@@ -286,7 +287,9 @@ def test_a_run_on_more_processes_is_not_resumed_on_fewer(world: Path, tmp_path: 
         finetune(recipe, progress=stop_after(3, "update"))
     kept = tmp_path / "run/checkpoints/step-000002/state.json"
     state = json.loads(kept.read_text())
-    kept.write_text(json.dumps({**state, "position": 2 * state["position"]}))  # as of two processes
+    del state["sha256"]
+    state["position"] *= 2  # as of two processes
+    kept.write_text(json.dumps({**state, "sha256": state_sha256(state)}))
     with pytest.raises(TuningError, match="batches a step on all processes: was 4, is 2"):
         finetune(recipe, resume=True)
 
