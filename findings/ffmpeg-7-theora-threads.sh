@@ -1,14 +1,13 @@
 #!/bin/sh
-# Two faults of the ffmpeg 7.0.2 that imageio-ffmpeg 0.6.0 brings, on valid files.
+# The ffmpeg 7.0.2 that imageio-ffmpeg 0.6.0 brings decodes Theora wrongly, other pictures from run to
+# run, with exit code 0 and no message.
 #
 # imageio-ffmpeg 0.6.0 (ffmpeg 7.0.2, static), imageio-ffmpeg 0.8.1 (ffmpeg 9.0.2). Linux, x86-64.
 #
-# 1. It dies of SIGSEGV on every MPEG transport stream that names its service, as ffmpeg's own muxer
-#    does by default. So does the 4.2.2 of imageio-ffmpeg 0.5.1. 9.0.2 reads the same file.
-# 2. Its Theora decoder gives wrong pictures, other ones from run to run, with exit code 0 and no
-#    message: frames of a grey that rises from picture to picture come with the levels of earlier ones.
-#    Seen where the decoder works in several threads and what reads it is slower: on 2 cores in half of
-#    the runs that Python reads, in few of those below. With -threads 1 before -i, or in 9.0.2, every run gives the same, right levels.
+# Frames of a grey that rises from picture to picture come with the levels of earlier ones. Seen where
+# the decoder works in several threads and what reads it is slower: on 2 cores in half of the runs that
+# Python reads, in few of those below. With -threads 1 before -i, or in 9.0.2, every run gives the same,
+# right levels.
 #
 # Exits with 1 if that changes.
 set -eu
@@ -26,17 +25,6 @@ new=$(echo new/imageio_ffmpeg/binaries/ffmpeg-*)
 chmod +x "$old" "$new"
 source="color=black:s=96x64:r=25,trim=end_frame=17,format=yuv444p,geq=lum='24+N*12':cb=128:cr=128"
 "$new" -v error -f lavfi -i "$source" -pix_fmt yuv420p -c:v libtheora -q:v 9 rising.ogv
-"$new" -v error -f lavfi -i "$source" -pix_fmt yuv420p -c:v libx264 rising.ts
-
-failed=0
-check() { # PROGRAM WANTED
-    code=0
-    "$1" -v error -i rising.ts -f null - 2>/dev/null || code=$?
-    echo "$1, rising.ts: exit code $code"
-    [ "$code" = "$2" ] || { echo "  differs; it was $2" && failed=1; }
-}
-check "$old" 139
-check "$new" 0
 
 results() { # PROGRAM OPTIONS...: different results of 100 runs
     program=$1
@@ -49,5 +37,4 @@ results() { # PROGRAM OPTIONS...: different results of 100 runs
 many=$(results "$old")
 one=$(results "$old" -threads 1)
 echo "rising.ogv, different results of 100 runs: $many; with -threads 1: $one"
-[ "$many" -gt 1 ] && [ "$one" = 1 ] || { echo "  differs; it was 2 to 6, and 1" && failed=1; }
-exit $failed
+[ "$many" -gt 1 ] && [ "$one" = 1 ] || { echo "differs; it was 2 to 10, and 1" && exit 1; }
