@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+from base_model.errors import GeneratorError
 
 
 def cache_folder(part: str) -> Path:
@@ -19,3 +24,36 @@ def cache_folder(part: str) -> Path:
         return Path(given).expanduser() / part
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "reward-tuning" / part
+
+
+def made_once(name: str, fill: Callable[[Path], None], *, advice: str) -> Path:
+    """A checkpoint's folder in the cache, filled the first time and found there afterwards.
+
+    Args:
+        name: Of the folder; holds a hash of what decides its content.
+        fill: Writes the content into an empty folder, which then moves to its place whole.
+        advice: Why it is written and what to do where it cannot be, as sentences.
+
+    Raises:
+        GeneratorError: The cache cannot be written.
+    """
+    home = cache_folder("checkpoints")
+    target = home / name
+    if target.is_dir():
+        return target
+    temporary: Path | None = None
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))
+        fill(temporary)
+        temporary.rename(target)
+    except OSError as error:
+        if target.is_dir():  # another process was faster
+            return target
+        raise GeneratorError(
+            f"{target} could not be written: {error.strerror or error}. {advice}"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target

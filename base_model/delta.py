@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from base_model.cache_folder import cache_folder
+from base_model.cache_folder import made_once
 from base_model.config_conversion import model_index
 from base_model.errors import GeneratorError
 from base_model.training.weight_file import save_reproducibly
@@ -93,37 +92,25 @@ def assembled(folder: Path, base: Path) -> Path:
             written.
     """
     path = folder / "transformer" / DELTA_FILE
-    home = cache_folder("checkpoints")
-    target = home / f"{folder.name}-{_content(folder, base)[:16]}"
-    if target.is_dir():
-        return target
-    state, dtype = _applied(path, base)
-    temporary: Path | None = None
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=home))
-        part = temporary / "transformer"
+
+    def fill(target: Path) -> None:
+        state, dtype = _applied(path, base)
+        part = target / "transformer"
         part.mkdir()
         shutil.copyfile(folder / "transformer" / "config.json", part / "config.json")
         channels = read_json(part / "config.json").get("in_channels", 0)
-        (temporary / "model_index.json").write_text(model_index(channels))
+        (target / "model_index.json").write_text(model_index(channels))
         whole = {name: tensor.to(dtype) for name, tensor in state.items()}
         save_reproducibly(part / WEIGHT_FILE, whole, {"format": "pt"})
         for name in OTHER_PARTS:
-            shutil.copytree(base / name, temporary / name)
-        temporary.rename(target)
-    except OSError as error:
-        if target.is_dir():  # another process was faster
-            return target
-        raise GeneratorError(
-            f"{target} could not be written: {error.strerror or error}. The checkpoint "
-            f"{folder.name} is put together there from what the package carries; free some space, "
-            "or name another folder by the environment variable REWARD_TUNING_CACHE."
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return target
+            shutil.copytree(base / name, target / name)
+
+    return made_once(
+        f"{folder.name}-{_content(folder, base)[:16]}",
+        fill,
+        advice=f"The checkpoint {folder.name} is put together there from what the package carries; "
+        "free some space, or name another folder by the environment variable REWARD_TUNING_CACHE.",
+    )
 
 
 def base_of(folder: Path) -> str:

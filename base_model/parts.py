@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from base_model.cache_folder import cache_folder
+from base_model.cache_folder import made_once
 from base_model.checkpoint import local_folder
 from base_model.delta import is_delta
 from base_model.errors import GeneratorError
@@ -109,27 +107,15 @@ def _base_folder(checkpoint: Path | str, parts: list[str]) -> Path:
 def _linked(links: Mapping[str, Path]) -> Path:
     """A folder with these links, made once."""
     content = json.dumps({name: str(place) for name, place in sorted(links.items())})
-    home = cache_folder("checkpoints")
-    target = home / f"parts-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    if target.is_dir():
-        return target
-    temporary: Path | None = None
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=home))
+
+    def fill(target: Path) -> None:
         for name, place in links.items():
-            (temporary / name).parent.mkdir(exist_ok=True)
-            (temporary / name).symlink_to(place)
-        temporary.rename(target)
-    except OSError as error:
-        if target.is_dir():  # another process was faster
-            return target
-        raise GeneratorError(
-            f"{target} could not be written: {error.strerror or error}. A checkpoint with parts "
-            "from elsewhere is put together there; name another folder by the environment "
-            "variable REWARD_TUNING_CACHE."
-        ) from error
-    finally:
-        if temporary is not None and temporary.is_dir():
-            shutil.rmtree(temporary)
-    return target
+            (target / name).parent.mkdir(exist_ok=True)
+            (target / name).symlink_to(place)
+
+    return made_once(
+        f"parts-{hashlib.sha256(content.encode()).hexdigest()[:16]}",
+        fill,
+        advice="A checkpoint with parts from elsewhere is put together there; name another folder "
+        "by the environment variable REWARD_TUNING_CACHE.",
+    )

@@ -27,7 +27,8 @@ from reward_tuning.clips import write_clip
 from reward_tuning.evaluation import evaluate
 from reward_tuning.loading import load_recipe
 from reward_tuning.progress import silent
-from reward_tuning.run_parts import evaluation_sigmas, load_parts
+from reward_tuning.run_draws import evaluation_sigmas
+from reward_tuning.run_parts import load_parts
 
 SIDES = ("base", "tuned", "rendered")
 ENLARGE = 2

@@ -18,7 +18,8 @@ from reward_tuning.evaluation import SideScores, evaluate
 from reward_tuning.judges import load_judges
 from reward_tuning.loading import load_recipe
 from reward_tuning.progress import silent
-from reward_tuning.run_parts import evaluation_sigmas, load_parts, with_replay
+from reward_tuning.run_draws import evaluation_sigmas
+from reward_tuning.run_parts import load_parts, with_replay
 from reward_tuning.run_state import exported_state, start
 from reward_tuning.trainer import optimiser_step
 

@@ -18,7 +18,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import PromptStream, read_prompts
 from reward_tuning.recipe import Recipe
 from reward_tuning.recipe_files import prompt_path
-from reward_tuning.run_parts import evaluation_sigmas
+from reward_tuning.run_draws import evaluation_sigmas
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.shared_encoder import shared_encoder
 from reward_tuning.text_limits import tell_truncation

@@ -168,16 +168,6 @@ def side_by_side(before: Tensor, after: Tensor, gap: int = 4) -> Tensor:
     return torch.cat([before, bar, after], dim=3)
 
 
-def stacked(clips: list[Tensor], gap: int = 4) -> Tensor:
-    """Put clips of one shape `(f, 3, H, W)` below each other, with white bars between."""
-    rows: list[Tensor] = []
-    for clip in clips:
-        if rows:
-            rows.append(clip.new_ones((*clip.shape[:2], gap, clip.shape[3])))
-        rows.append(clip)
-    return torch.cat(rows, dim=2)
-
-
 def _bytes(frames: Tensor, enlarge: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     frames = frames.detach().float().cpu().clamp(0, 1)
     frames = frames.repeat_interleave(enlarge, dim=2).repeat_interleave(enlarge, dim=3)

@@ -24,8 +24,9 @@ from reward_tuning.offload import judge_modules
 from reward_tuning.progress import ProgressFn
 from reward_tuning.recipe import Recipe
 from reward_tuning.rendered_reference import rendered_means
+from reward_tuning.run_draws import evaluation_sigmas
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_parts import RunParts, evaluation_sigmas
+from reward_tuning.run_parts import RunParts
 from reward_tuning.sample_files import write_clips, write_pair, write_prompts
 from reward_tuning.seeds import derive_seed
 from reward_tuning.shared_encoder import standing_alone

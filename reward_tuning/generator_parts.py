@@ -58,6 +58,15 @@ def is_here(generator: GeneratorSection) -> bool:
     return all(map(_on_disk, (resolve_checkpoint(generator.checkpoint), *places)))
 
 
+def folder_if_here(generator: GeneratorSection) -> Path | None:
+    """The generator's folder without its text encoder; None where it must be downloaded first.
+
+    Raises:
+        GeneratorError: As `is_here` and `generator_folder`.
+    """
+    return generator_folder(generator, text_encoder=False) if is_here(generator) else None
+
+
 def _on_disk(place: Path | str) -> bool:
     """Whether a checkpoint or part is, with the one that it is a change of."""
     from base_model.delta import base_of, is_delta  # imports torch

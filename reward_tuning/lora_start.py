@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from reward_tuning.errors import TuningError
 from reward_tuning.exports import check_adapter, import_adapter
 from reward_tuning.exports.adapter_files import find_adapter
-from reward_tuning.generator_parts import generator_checkpoint, is_here
 from reward_tuning.lora import (
     LoraSpec,
     LoraWeights,
@@ -22,7 +21,7 @@ from reward_tuning.lora import (
     select_targets,
 )
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.sections import GeneratorSection, LoraSection
+from reward_tuning.sections import LoraSection
 from reward_tuning.several_loras import does_nothing, nothing_told
 from reward_tuning.transformer_shapes import transformer_shapes
 
@@ -59,15 +58,15 @@ def attach_adapter(
 
 
 def check_start(lora: LoraSection, transformer: nn.Module | None) -> str:
-    """Look whether an adapter can start as the recipe says.
+    """Check that an adapter can start as the recipe says.
 
     Args:
         lora: Of the recipe, resolved.
-        transformer: The base; may be on the meta device. None where it is not known yet: then the
-            file is read, and not held against it.
+        transformer: The base; may be on the meta device. None where it is not known yet: the file
+            is read all the same, but not checked against the base.
 
     Returns:
-        What should be said of it; empty for nothing.
+        A note for the user; empty for none.
 
     Raises:
         TuningError: As `attach_adapter`.
@@ -82,17 +81,23 @@ def check_start(lora: LoraSection, transformer: nn.Module | None) -> str:
     return nothing_told(lora.init) if does_nothing(weights) else ""
 
 
-def check_start_of(lora: LoraSection | None, generator: GeneratorSection) -> None:
-    """The same for a recipe's generator; one that must be downloaded first is not asked.
+def check_start_in(lora: LoraSection | None, folder: Path | None) -> str:
+    """Check a recipe's start against the generator in a folder (`folder_if_here`).
+
+    Args:
+        lora: Of the recipe, resolved; None where every weight is trained.
+        folder: Of the generator; None where it must be downloaded first.
+
+    Returns:
+        As `check_start`.
 
     Raises:
         TuningError: As `attach_adapter`.
         GeneratorError: The generator is no EasyAnimateV5.1.
     """
-    if lora is not None and lora.init is not None:
-        here = is_here(generator)
-        shapes = transformer_shapes(generator_checkpoint(generator)) if here else None
-        check_start(lora, shapes)
+    if lora is None or lora.init is None:
+        return ""
+    return check_start(lora, None if folder is None else transformer_shapes(folder))
 
 
 def _check_fit(weights: LoraWeights, lora: LoraSection, paths: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
-"""What is refused of a recipe before anything large is loaded or fetched, all of it at once.
+"""Everything wrong with a recipe that can be found before anything large is loaded or fetched.
 
-The one place for it: `validate` tells what is found here, `run`, `calibrate` and `finetune` begin
-with it. Nothing is downloaded; of a generator that is not on the disk yet, nothing is asked.
+`validate` prints these findings, and `run` refuses to begin while there are any. Nothing is
+downloaded, so a generator that is not on the disk yet is not checked.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from base_model.quantise import require as require_quantisation
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.parts import look_at_clips
 from reward_tuning.finetune.recipe import FinetuneRecipe
-from reward_tuning.generator_parts import generator_folder, generator_kind, is_here
+from reward_tuning.generator_parts import (
+    folder_if_here,
+    generator_folder,
+    generator_kind,
+    is_here,
+)
 from reward_tuning.held_out import shared_prompts
 from reward_tuning.judge_files import missing_judges
-from reward_tuning.lora_start import check_start
+from reward_tuning.lora_start import check_start_in
 from reward_tuning.optimisers import require_optimiser
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
@@ -29,11 +34,11 @@ from reward_tuning.recipe import Recipe
 from reward_tuning.recipe_files import prompt_path
 from reward_tuning.replay_sources import check_sources, replay_sources
 from reward_tuning.run_conditions import check_conditions
+from reward_tuning.run_draws import training_sigmas
 from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_parts import checks_before_loading, first_held_out, training_sigmas
+from reward_tuning.run_parts import checks_before_loading, first_held_out
 from reward_tuning.sections import LoraSection
 from reward_tuning.shared_encoder import encoder_folder
-from reward_tuning.transformer_shapes import transformer_shapes
 from reward_tuning.whole_file import check_place
 from rewards.errors import RewardError
 
@@ -137,8 +142,8 @@ def check_finetune(
     channels: int | None = recipe.generator.channels
     root = None
     with found.told("generator.checkpoint"):
-        if is_here(recipe.generator):
-            root = generator_folder(recipe.generator, text_encoder=False)
+        root = folder_if_here(recipe.generator)
+        if root is not None:
             channels = channels or generator_kind(recipe.generator).channels
     _check_lora(found, recipe.lora, root, progress)
     with found.told():
@@ -160,8 +165,6 @@ def _check_lora(
     found: Findings, lora: LoraSection | None, root: Path | None, progress: ProgressFn
 ) -> None:
     """Read the LoRA that a run starts from; held against the generator where that is here."""
-    if lora is not None and lora.init is not None:
-        with found.told("lora.init"):
-            note = check_start(lora, None if root is None else transformer_shapes(root))
-            if note:
-                progress(ProgressEvent("loading", note=note))
+    with found.told("lora.init"):
+        if note := check_start_in(lora, root):
+            progress(ProgressEvent("loading", note=note))

@@ -17,14 +17,12 @@ from base_model.generator import load_generator
 from base_model.kinds import Kind
 from base_model.offload import Offload
 from base_model.quantise import require as require_quantisation
-from base_model.sampling import start_step
-from base_model.sigmas import sigma_table
 from reward_tuning.cheap_steps import CheapSteps
 from reward_tuning.compilation import compiled, require_compilation
-from reward_tuning.decoding import decoded_frames
 from reward_tuning.errors import TuningError
 from reward_tuning.first_block_cache import require_first_block_cache
 from reward_tuning.generator_parts import (
+    folder_if_here,
     generator_checkpoint,
     generator_folder,
     generator_kind,
@@ -33,11 +31,9 @@ from reward_tuning.generator_parts import (
 from reward_tuning.held_out import shared_prompts
 from reward_tuning.judge_files import require_judges
 from reward_tuning.judges import Judge, load_judges
-from reward_tuning.lora_start import adapter_file, attach_adapter, check_start_of
-from reward_tuning.methods import make_plan
+from reward_tuning.lora_start import adapter_file, attach_adapter, check_start_in
 from reward_tuning.offload import judge_modules, split_offload
 from reward_tuning.optimisers import require_optimiser
-from reward_tuning.plan import Plan
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.recipe import Recipe
@@ -45,15 +41,21 @@ from reward_tuning.recipe_files import prompt_path
 from reward_tuning.replay import ReplayClips
 from reward_tuning.replay_clips import replay_clips
 from reward_tuning.replay_sources import ReplaySource, check_sources, replay_sources
-from reward_tuning.restarts import Restart, restart_index
 from reward_tuning.run_conditions import (
     check_conditions,
     check_kinds,
     conditions_fingerprint,
     encode_conditions,
 )
+from reward_tuning.run_draws import (
+    draw_frames,
+    draw_plan,
+    draw_restarts,
+    evaluation_sigmas,
+    training_sigmas,
+)
 from reward_tuning.sampler import ClipSampler
-from reward_tuning.seeds import derive_generator, derive_seed
+from reward_tuning.seeds import derive_seed
 from reward_tuning.shared_encoder import encoder_folder, shared_encoder
 from reward_tuning.text_cache import checkpoint_fingerprint
 from reward_tuning.text_limits import tell_truncation
@@ -236,7 +238,7 @@ def _check_files(
         check_sources(Path(recipe.train.replay.source), sources, size)
     kind = generator_kind(recipe.generator) if is_here(recipe.generator) else None
     check_conditions(asked, size, strength=sampling.strength, kind=kind, progress=progress)
-    check_start_of(recipe.lora, recipe.generator)
+    check_start_in(recipe.lora, folder_if_here(recipe.generator))
     return kind
 
 
@@ -311,23 +313,6 @@ def with_replay(
     return replace(parts, replay=clips, fingerprints=parts.fingerprints | {"replay clips": content})
 
 
-def training_sigmas(recipe: Recipe) -> Tensor:
-    """The table of the training rollouts, from the level on where they start."""
-    sampling = recipe.sampling
-    first = start_step(sampling.steps, sampling.strength)
-    return sigma_table(sampling.steps, sampling.shift)[first:]
-
-
-def evaluation_sigmas(recipe: Recipe) -> Tensor:
-    """The table that clips to be looked at, scored or replayed are drawn with.
-
-    Raises:
-        GeneratorError: The strength leaves no step of `evaluation.steps`.
-    """
-    steps = recipe.evaluation.steps or recipe.sampling.steps
-    return sigma_table(steps)[start_step(steps, recipe.sampling.strength) :]
-
-
 def read_both(recipe: Recipe, progress: ProgressFn) -> tuple[PromptStream, list[Prompt]]:
     """The prompts to train on and those of the evaluation.
 
@@ -369,71 +354,6 @@ def first_held_out(prompts: list[Prompt], recipe: Recipe) -> list[Prompt]:
             "now)"
         )
     return prompts[:wanted]
-
-
-def draw_plan(
-    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
-) -> Plan:
-    """The plan of one batch: from the seed and the step alone, so the same on every rank.
-
-    `name` tells a further plan of the batch from the first.
-    """
-    options = recipe.method.model_dump(exclude={"kind"})
-    draw = derive_generator(recipe.seed, "plan", step, batch, *name)
-    return make_plan(recipe.method.kind, draw, sigmas, **options)
-
-
-def draw_more_plans(
-    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
-) -> tuple[Plan, ...]:
-    """The plans of a batch's rollout beside the first: `train.active_sets` less one."""
-    return tuple(
-        draw_plan(recipe, sigmas, step=step, batch=batch, name=(*name, "set", number))
-        for number in range(1, recipe.train.active_sets)
-    )
-
-
-def draw_restarts(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> tuple[Restart, ...]:
-    """The further chains of a batch.
-
-    Raises:
-        TuningError: The method has no plan on the part of the table that a restart runs.
-    """
-    if not recipe.train.restarts:
-        return ()
-    first = restart_index(sigmas, recipe.train.restart_sigma)
-    table, found = sigmas[first:], []
-    try:
-        for number in range(recipe.train.restarts):
-            name = ("restart", number)
-            plan = draw_plan(recipe, table, step=step, batch=batch, name=name)
-            more = draw_more_plans(recipe, table, step=step, batch=batch, name=name)
-            found.append(Restart(first, (plan, *more)))
-    except TuningError as error:
-        raise TuningError(
-            f"train.restart_sigma is {recipe.train.restart_sigma:g}: a restart runs "
-            f"{len(table) - 1} steps from sigma {float(table[0]):.3f} on, and {error}"
-        ) from error
-    return tuple(found)
-
-
-def draw_guidance(recipe: Recipe, *, step: int, batch: int) -> float:
-    """The guidance scale of one batch, the same on every rank."""
-    sampling = recipe.sampling
-    if sampling.guidance_range is None:
-        return sampling.guidance_scale
-    low, high = sampling.guidance_range
-    draw = derive_generator(recipe.seed, "guidance", step, batch)
-    return low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
-
-
-def draw_frames(recipe: Recipe, *, step: int, batch: int) -> tuple[int, ...] | None:
-    """Frames of one batch that are judged, the same on every rank; None for all."""
-    train = recipe.train
-    if train.decoded == "all":
-        return None
-    draw = derive_generator(recipe.seed, "decoded", step, batch)
-    return decoded_frames(train.decoded, train.decoded_latents, recipe.sampling.frames, draw)
 
 
 def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str, str]:

@@ -27,18 +27,16 @@ from reward_tuning.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.recipe import Recipe
 from reward_tuning.replay import ReplayClips, ReplayDraw, draw_replay, replay_step
 from reward_tuning.reward_step import Batch, reward_step
-from reward_tuning.run_folder import RunFolder
-from reward_tuning.run_loop import alone_in, metrics_log, tell_where, train_steps
-from reward_tuning.run_parts import (
-    RunParts,
+from reward_tuning.run_draws import (
     draw_frames,
     draw_guidance,
     draw_more_plans,
     draw_plan,
     draw_restarts,
-    load_parts,
-    with_replay,
 )
+from reward_tuning.run_folder import RunFolder
+from reward_tuning.run_loop import alone_in, metrics_log, tell_where, train_steps
+from reward_tuning.run_parts import RunParts, load_parts, with_replay
 from reward_tuning.run_state import State, exported_state, restore, save, start
 from reward_tuning.sections import TrainSection
 from reward_tuning.seeds import derive_seed

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reward_tuning.errors import TuningError
-
 if TYPE_CHECKING:
     from reward_tuning.finetune.recipe import FinetuneRecipe
 
@@ -23,14 +21,10 @@ def finetune(
     A reward tuning goes on from its LoRA with lora.init=RUN_FOLDER.
     """
     from reward_tuning.finetune.recipe import load_finetune_recipe
+    from reward_tuning.run_folder import RunFolder
 
     loaded = load_finetune_recipe(recipe, overrides or [])
-    folder = Path(loaded.output)
-    if (folder / "recipe.yaml").exists():
-        raise TuningError(
-            f"output: {folder} holds a run already; go on with it by `reward-tuning resume "
-            f"{folder}`, or choose another folder with output=DIR"
-        )
+    RunFolder(loaded.output).refuse_a_second_run()
     finetune_and_tell(loaded, resume=False, as_json=as_json)
 
 

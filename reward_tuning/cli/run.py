@@ -1,11 +1,8 @@
 """`reward-tuning run`: train what a recipe says, evaluate it, export it."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from reward_tuning.errors import TuningError
 
 
 def run(
@@ -19,14 +16,10 @@ def run(
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
     from reward_tuning.loading import load_recipe
+    from reward_tuning.run_folder import RunFolder
 
     loaded = load_recipe(recipe, overrides or [])
-    folder = Path(loaded.output)
-    if (folder / "recipe.yaml").exists():
-        raise TuningError(
-            f"output: {folder} holds a run already; go on with it by `reward-tuning resume "
-            f"{folder}`, or choose another folder with output=DIR"
-        )
+    RunFolder(loaded.output).refuse_a_second_run()
 
     from reward_tuning.preflight import check_run
 

@@ -24,12 +24,13 @@ from reward_tuning.finetune.survey import Survey, UsableClip, survey
 from reward_tuning.finetune.trained import trained_part
 from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.generator_parts import (
+    folder_if_here,
     generator_checkpoint,
     generator_folder,
     generator_kind,
 )
 from reward_tuning.held_out import shared_files
-from reward_tuning.lora_start import adapter_file, check_start_of
+from reward_tuning.lora_start import adapter_file, check_start_in
 from reward_tuning.optimisers import require_optimiser
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
@@ -83,7 +84,7 @@ def load_finetune_parts(
     if recipe.generator.quantise is not None:
         require_quantisation(recipe.generator.quantise, device)
     require_optimiser(recipe.train, device)
-    check_start_of(recipe.lora, recipe.generator)
+    check_start_in(recipe.lora, folder_if_here(recipe.generator))
     channels = recipe.generator.channels or generator_kind(recipe.generator).channels
     looked = look_at_clips(recipe, channels, progress)
     found, clips, held_out, order = looked.survey, looked.clips, looked.held_out, looked.order

@@ -16,7 +16,7 @@ from benchmarks.score_race import ARMS, Run, best_run
 from benchmarks.time_to_score import Point
 from reward_tuning.loading import load_recipe
 from reward_tuning.recipe import Recipe
-from reward_tuning.run_parts import draw_frames, draw_plan
+from reward_tuning.run_draws import draw_frames, draw_plan
 
 
 def recipe_of(arm: Arm) -> Recipe:

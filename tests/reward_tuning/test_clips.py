@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reward_tuning.clips import read_clip, side_by_side, stacked, write_clip
+from reward_tuning.clips import read_clip, side_by_side, write_clip
 from reward_tuning.errors import TuningError
 from tests.reward_tuning.full_disk import largest_file
 
@@ -107,17 +107,13 @@ def test_values_outside_are_cut(tmp_path: Path) -> None:
         assert image.getpixel((1, 0)) == (255, 255, 255)
 
 
-def test_side_by_side_and_stacked() -> None:
+def test_side_by_side() -> None:
     before, after = torch.zeros(5, 3, 16, 24), torch.full((5, 3, 16, 24), 0.5)
     both = side_by_side(before, after, gap=4)
     assert both.shape == (5, 3, 16, 52)
     assert torch.equal(both[..., :24], before)
     assert bool((both[..., 24:28] == 1).all())
     assert torch.equal(both[..., 28:], after)
-    rows = stacked([before, after, before], gap=2)
-    assert rows.shape == (5, 3, 52, 24)
-    assert torch.equal(rows[:, :, 18:34], after)
-    assert bool((rows[:, :, 16:18] == 1).all())
 
 
 def test_side_by_side_needs_one_shape() -> None:

@@ -21,7 +21,8 @@ from reward_tuning.progress import ProgressEvent, silent
 from reward_tuning.recipe import Recipe
 from reward_tuning.replay_clips import content_hash, keep, read_kept
 from reward_tuning.replay_sources import check_sources, read_sources
-from reward_tuning.run_parts import RunParts, evaluation_sigmas, load_parts, with_replay
+from reward_tuning.run_draws import evaluation_sigmas
+from reward_tuning.run_parts import RunParts, load_parts, with_replay
 from reward_tuning.run_state import start
 from reward_tuning.seeds import derive_seed
 from reward_tuning.trainer import optimiser_step, run

@@ -21,7 +21,7 @@ from reward_tuning.methods import make_plan
 from reward_tuning.plan import Plan
 from reward_tuning.restarts import Restart, restart_index
 from reward_tuning.reward_step import Batch
-from reward_tuning.run_parts import draw_more_plans, draw_plan, draw_restarts
+from reward_tuning.run_draws import draw_more_plans, draw_plan, draw_restarts
 from reward_tuning.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.trainer import draw_batch, optimiser_step

@@ -23,7 +23,8 @@ from reward_tuning.progress import silent
 from reward_tuning.prompts import Prompt, read_prompts
 from reward_tuning.recipe import Recipe
 from reward_tuning.run_conditions import content_hash
-from reward_tuning.run_parts import RunParts, draw_plan, evaluation_sigmas, load_parts
+from reward_tuning.run_draws import draw_plan, evaluation_sigmas
+from reward_tuning.run_parts import RunParts, load_parts
 from reward_tuning.run_state import start
 from reward_tuning.seeds import derive_seed
 from reward_tuning.trainer import draw_batch, optimiser_step, run

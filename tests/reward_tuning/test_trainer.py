@@ -23,7 +23,8 @@ from reward_tuning.lora import adapter_state
 from reward_tuning.progress import ProgressEvent, silent
 from reward_tuning.recipe import Recipe
 from reward_tuning.reward_step import BatchReport, reward_step
-from reward_tuning.run_parts import draw_guidance, load_parts
+from reward_tuning.run_draws import draw_guidance
+from reward_tuning.run_parts import load_parts
 from reward_tuning.run_state import start
 from reward_tuning.trainer import RunResult, draw_batch, optimiser_step, run
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN, tiny_recipe, write_world
