@@ -226,7 +226,7 @@ def test_recipes_named_in_the_readme_exist() -> None:
     named = set(re.findall(r"(?<![\w/])(?:tiny|easyanimate-v5\.1)-[\w-]+-[\w-]+", text))
     recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     assert named <= recipes
-    assert recipes <= set(re.findall(r"`([\w.-]+)`", text))  # tiny-demo, which looks like a generator
+    assert recipes <= set(re.findall(r"`([\w.-]+)`", text))  # tiny-demo too
     finetune = set(re.findall(r"`finetune/([\w.-]+)`", text))
     assert finetune == {path.stem for path in (ROOT / "recipes" / "finetune").glob("*.yaml")}
 
