@@ -25,7 +25,7 @@ from reward_tuning.recipe_files import (
     locate_replay,
 )
 from reward_tuning.section_types import Section, file_name_fault
-from reward_tuning.yaml_text import read_yaml, write_yaml
+from reward_tuning.yaml_text import read_yaml, read_yaml_file, write_yaml
 
 KeyPath = tuple[str | int, ...]
 Locate = Callable[[str, Path], str]
@@ -92,14 +92,7 @@ def load_as(
             intended key.
     """
     path = find_recipe(source)
-    try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
-    except TuningError as error:
-        raise TuningError(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise TuningError(
-            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
+    data = read_yaml_file(path)
     if not isinstance(data, dict):
         raise TuningError(f"{path}: a recipe has sections with keys; got {shown(data)}")
     for mark, verb in VERB_OF_MARK.items():
@@ -180,7 +173,8 @@ def _set(data: Any, path: KeyPath, value: Any) -> str | None:
             if not isinstance(part, int):
                 return f"{where} is a list; give a position from 0 to {len(data) - 1}, not {part}"
             if part > len(data) - (0 if last else 1):
-                return f"{where} has {len(data)} entries, so there is no {part}"
+                counted = "1 entry" if len(data) == 1 else f"{len(data)} entries"
+                return f"{where} has {counted}, counted from 0, so there is no {part}"
             if last:
                 data[part : part + 1] = [value]
                 return None

@@ -1,6 +1,8 @@
 """Where recipes and the files they name are found: shipped name first, then path, then hub id."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,11 +64,15 @@ def finetune_recipes() -> list[ShippedRecipe]:
     ]
 
 
-def find_recipe(name: str | Path) -> Path:
+def find_recipe(name: str | Path, besides: str = "") -> Path:
     """Find a recipe by shipped name, else by path.
 
+    Args:
+        name: As given.
+        besides: What else the caller would have taken, for the message (" nor a run folder").
+
     Raises:
-        TuningError: There is none; the message lists the shipped ones.
+        TuningError: There is none; the message names the likely shipped one.
     """
     shipped = {recipe.name: recipe.path for recipe in [*shipped_recipes(), *finetune_recipes()]}
     text = str(name)
@@ -80,10 +86,16 @@ def find_recipe(name: str | Path) -> Path:
         )
     if not path.is_file():
         raise TuningError(
-            f"no recipe {text!r}: neither a shipped one ({', '.join(shipped)}) nor a file; "
-            "`reward-tuning ls` lists the shipped ones"
+            f"no recipe {text!r}: neither a shipped one nor a file{besides}; "
+            f"{_likely(text, shipped)}`reward-tuning ls` lists the shipped ones"
         )
     return path
+
+
+def _likely(text: str, names: Iterable[str]) -> str:
+    """The name that is meant, as a question; nothing where none is near."""
+    close = difflib.get_close_matches(text, names, 1, 0.75)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def verb_of(data: Any) -> Literal["run", "finetune"]:
@@ -129,7 +141,7 @@ def locate_prompts(value: str, folder: Path) -> str:
         )
         raise TuningError(
             f"no such prompt file: neither at {(folder / Path(value).expanduser()).resolve()} nor "
-            f"shipped ({', '.join(names)})"
+            f"shipped; {_likely(value, names)}`reward-tuning ls` lists the shipped ones"
         )
     return place
 
@@ -233,11 +245,11 @@ def locate_judge(value: str, folder: Path) -> str:
 
     if published(value.partition("@")[0]) is not None or _HUB_FILE.fullmatch(value):
         return value
+    names = [*shipped_judges(), *(entry.name for entry in PUBLISHED)]
     raise TuningError(
         f"no such judge: neither at {(folder / Path(value).expanduser()).resolve()}, nor a file on "
-        "the hub (owner/name/file, or owner/name/file@revision), nor shipped "
-        f"({', '.join(shipped_judges()) or 'none'}), nor published "
-        f"({', '.join(entry.name for entry in PUBLISHED)})"
+        "the hub (owner/name/file, or owner/name/file@revision), nor shipped, nor published (as "
+        f"hps-v2.1 is); {_likely(value, names)}`reward-tuning ls` lists both"
     )
 
 

@@ -7,6 +7,7 @@ core schema of YAML 1.2, so that what is written reads back equal.
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -96,6 +97,22 @@ def read_yaml(text: str) -> Any:
     except (ValueError, LookupError, AttributeError) as error:
         # PyYAML's constructors take a tag such as !!int at its word.
         raise TuningError(f"not valid YAML: a value is not what its tag says ({error})") from error
+
+
+def read_yaml_file(path: Path) -> Any:
+    """Read a file of one YAML document.
+
+    Raises:
+        TuningError: It is no UTF-8 text or no YAML, or a key stands twice; with the path.
+    """
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except TuningError as error:
+        raise TuningError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TuningError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
 
 
 def write_yaml(data: Any) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from reward_tuning.errors import TuningError
 from reward_tuning.recipe_files import find_recipe, verb_of
-from reward_tuning.yaml_text import read_yaml
+from reward_tuning.yaml_text import read_yaml_file
 
 OUTPUT = re.compile(r"^output:[^\n#]*?(?P<comment>[ \t]+#[^\n]*)?$", re.MULTILINE)
 PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")  # needs no quotes in YAML
@@ -35,9 +35,8 @@ def cp(
         raise TuningError(
             f"{destination} exists already; choose another name, or replace it with --overwrite"
         )
-    text = source.read_text(encoding="utf-8")
-    verb = verb_of(read_yaml(text))
-    text, output = own_output(text, destination.stem)
+    verb = verb_of(read_yaml_file(source))
+    text, output = own_output(source.read_text(encoding="utf-8"), destination.stem)
     part = destination.with_name(f".{destination.name}.part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)

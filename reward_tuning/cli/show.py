@@ -7,7 +7,7 @@ import typer
 
 from reward_tuning.cli.output import print_json
 from reward_tuning.recipe_files import find_recipe
-from reward_tuning.yaml_text import read_yaml
+from reward_tuning.yaml_text import read_yaml_file
 
 
 def show(
@@ -23,9 +23,8 @@ def show(
 
         print_run(folder, as_json=as_json)
         return
-    path = find_recipe(recipe)
-    text = path.read_text(encoding="utf-8")
+    path = find_recipe(recipe, besides=" nor a run folder")
     if as_json:
-        print_json({"name": recipe, "path": str(path), "recipe": read_yaml(text)})
+        print_json({"name": recipe, "path": str(path), "recipe": read_yaml_file(path)})
     else:
-        print(text, end="")
+        print(path.read_text(encoding="utf-8"), end="")

@@ -25,7 +25,7 @@ from reward_tuning.recipe import Conflict, Recipe
 from reward_tuning.recipe_files import find_recipe, locate_generator, locate_lora, verb_of
 from reward_tuning.section_types import FileName, NotNegative, Section
 from reward_tuning.sections import LoraSection
-from reward_tuning.yaml_text import read_yaml
+from reward_tuning.yaml_text import read_yaml_file
 
 
 class FinetuneRecipe(Section):
@@ -166,7 +166,7 @@ def load_any_recipe(
     source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
 ) -> Recipe | FinetuneRecipe:
     """Read a recipe of whichever verb; see `reward_tuning.loading.load_as`."""
-    data = read_yaml(find_recipe(source).read_text(encoding="utf-8", errors="replace"))
+    data = read_yaml_file(find_recipe(source))
     if verb_of(data) == "finetune":
         return load_finetune_recipe(source, overrides, check_files=check_files)
     return load_recipe(source, overrides, check_files=check_files)

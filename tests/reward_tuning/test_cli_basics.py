@@ -247,7 +247,7 @@ def test_validate_reads_prompts_and_makes_a_plan(run: Command, tmp_path: Path) -
 
 
 def test_unexpected_exceptions_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str) -> Path:
+    def broken(name: str, besides: str = "") -> Path:
         raise ValueError("a defect")
 
     monkeypatch.setattr(sys.modules["reward_tuning.cli.show"], "find_recipe", broken)
@@ -270,7 +270,7 @@ def test_the_three_families_end_in_one_line(
 
     family = getattr(importlib.import_module(module), name)
 
-    def refuse(_: str) -> Path:
+    def refuse(_: str, besides: str = "") -> Path:
         raise family("what is wrong, and the next step")
 
     monkeypatch.setattr(sys.modules["reward_tuning.cli.show"], "find_recipe", refuse)
@@ -286,3 +286,25 @@ def test_module_runs() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: no recipe 'gone'")
+
+
+def test_a_name_that_is_none_is_told_with_the_likely_one(run: Command, tmp_path: Path) -> None:
+    assert "no recipe 'tiny-dmeo'" in run("validate", "tiny-dmeo").err
+    assert "did you mean tiny-demo? " in run("validate", "tiny-dmeo").err
+    assert "did you mean" not in run("validate", "whale").err
+    assert "nor a file nor a run folder; " in run("show", "runs/gone").err
+    recipe = write_recipe(tmp_path)
+    prompts = run("validate", recipe, "prompts.train=tiny/trian.jsonl").err
+    assert "did you mean tiny/train.jsonl? " in prompts
+    judge = run("validate", recipe, "rewards.0.checkpoint=tiny/hpsv.safetensors").err
+    assert "did you mean tiny/hps" in judge
+
+
+@pytest.mark.parametrize("verb", [["validate"], ["show", "--json"], ["run"], ["cp", "to.yaml"]])
+def test_what_is_no_yaml_is_told_with_its_file(
+    run: Command, tmp_path: Path, verb: list[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("seed: 1\nseed: 2\n", encoding="utf-8")
+    err = run(verb[0], str(path), *verb[1:]).err
+    assert f"{path}: line 2: the key `seed` stands in line 1 already" in err

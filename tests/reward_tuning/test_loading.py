@@ -314,7 +314,10 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ("train=5", "train: got 5; a section with keys is wanted"),
         ("rewards=[]", "rewards: got []; must not be empty"),
         ('output=""', "output: got ''; must not be empty"),
-        ("rewards.2.weight=1", "rewards.2.weight: rewards has 1 entries, so there is no 2"),
+        (
+            "rewards.2.weight=1",
+            "rewards.2.weight: rewards has 1 entry, counted from 0, so there is no 2",
+        ),
         ("rewards.x=1", "rewards.x: rewards is a list; give a position from 0 to 0, not x"),
         ("seed.x=1", "seed.x: seed is 3, which has no keys"),
         (
