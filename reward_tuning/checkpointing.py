@@ -131,7 +131,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        if "step" in state and "sha256" not in state:
+        if "step" in state and not {"sha256", "files"} & set(state):
             raise TuningError(
                 f"the checkpoint {path} has no checksums: an older reward-tuning wrote it. Finish "
                 "the run with that version, or start a new run with another output"

@@ -33,6 +33,7 @@ _STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "true", "
 _MOVING_STARTS = re.compile(r"pissa(?:_niter_\d+)?|olora|corda|loftq|lora_ga", re.IGNORECASE)
 _OFF: tuple[Any, ...] = (None, False, {}, [], "")
 LONGEST_PATTERN = 200  # letters of a key of rank_pattern: it is a regular expression
+MOST_REPEATS = 4  # in it: of n letters, k repeats may try n^k ways
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,11 @@ def _patterns(config: Mapping[str, Any], name: str, where: str) -> list[tuple[st
             f"{where}: {name}_pattern is {shown(found)}; it must be an object of module names"
         )
     for key in found:
-        if len(key) > LONGEST_PATTERN or _NESTED_REPEAT.search(key):
+        if len(key) > LONGEST_PATTERN or _is_slow(key):
             raise TuningError(
                 f"{where}: {name}_pattern: {shown(key)} is no name of a module; at most "
-                f"{LONGEST_PATTERN} letters without nested repeats"
+                f"{LONGEST_PATTERN} letters, {MOST_REPEATS} repeats and as many groups, no group "
+                "repeated"
             )
         try:
             with warnings.catch_warnings():
@@ -208,8 +210,15 @@ def _patterns(config: Mapping[str, Any], name: str, where: str) -> list[tuple[st
     return list(found.items())
 
 
-# (a+)+ and its like take ages on a name that does not match.
-_NESTED_REPEAT = re.compile(r"[*+}]\)+[*+{]")
+# (a+)+, (a|a)* and .*.*.*.*.* take ages on a name that does not match.
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_REPEAT = re.compile(r"(?<![(\\])[*+?{]")
+
+
+def _is_slow(key: str) -> bool:
+    """Whether a regular expression may try more ways than can be waited for."""
+    repeats = len(_REPEAT.findall(key))
+    return bool(_REPEATED_GROUP.search(key)) or max(repeats, key.count("(")) > MOST_REPEATS
 
 
 def _expression(key: str) -> str:

@@ -311,6 +311,11 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"alpha_pattern": ["to_q"]}, "alpha_pattern is .* an object"),
     ({"rank_pattern": {"to_q(": 2}}, "no regular expression"),
     ({"rank_pattern": {"(a+)+": 2}}, "no name of a module"),
+    # each of these would be tried for hours
+    ({"alpha_pattern": {"(.|.)*X": 2}}, "no name of a module"),
+    ({"alpha_pattern": {".*.*.*.*.*.*.*.*.*X": 2}}, "no name of a module"),
+    ({"alpha_pattern": {".?" * 60 + "X": 2}}, "no name of a module"),
+    ({"alpha_pattern": {"(.|.)" * 39 + "X": 2}}, "no name of a module"),
 ]
 
 
