@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
@@ -15,8 +16,8 @@ from reward_tuning.whole_file import file_sha256
 def shared_prompts(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> str:
     """Look for held-out prompts that are trained on.
 
-    Prompts are equal by their texts, whatever the case and the spaces, and by what their clips
-    follow: the same words and the same names of files.
+    Prompts are equal by their texts, whatever the case, the spaces, the punctuation and the Unicode
+    form, and by what their clips follow: the same words and the same names of files.
 
     Args:
         train: Prompts to train on.
@@ -81,4 +82,11 @@ def _asked(prompt: Prompt) -> Hashable:
     files = prompt.files
     words = [(key, str(value)) for key, value in files.given.items() if key not in files.paths]
     names = [(key, tuple(path.name for path in paths)) for key, paths in files.paths.items()]
-    return " ".join(prompt.text.casefold().split()), tuple(words), tuple(names)
+    return _words(prompt.text), tuple(words), tuple(names)
+
+
+def _words(text: str) -> str:
+    """A text in one of the forms that it may be typed in; emoji and other signs stay."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    marks = (" " if unicodedata.category(letter)[0] == "P" else letter for letter in text)
+    return " ".join("".join(marks).split()) or text

@@ -163,7 +163,7 @@ def _checkpoint_strength(path: Path) -> Strength:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise TuningError(
             f"{path} cannot be read: {shown(str(error))}; export the adapter again"

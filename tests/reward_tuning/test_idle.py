@@ -111,6 +111,25 @@ def test_held_out_prompts_that_are_trained_on(world: Path, tmp_path: Path) -> No
     assert shared_prompts(train, read_prompts(world / "held.txt")) == ""
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("caf\u00e9", "CAFE\u0301", True),
+        ("a red ball, rolling.", "A red ball \u2013 rolling", True),
+        ("don't", "don\u2019t", True),
+        ("\u7ea2\u7403\uff0c\u6eda\u52a8\u3002", "\u7ea2\u7403 \u6eda\u52a8", True),
+        ("\uff52\uff45\uff44", "red", True),
+        ("a \U0001f431", "a \U0001f436", False),
+        ("!", "?", False),
+        ("a red ball", "a redball", False),
+    ],
+)
+def test_prompts_in_another_spelling_are_equal(one: str, other: str, same: bool) -> None:
+    spare = Prompt("something else", "something else")
+    found = shared_prompts([Prompt(one, one)], [Prompt(other, other), spare])
+    assert bool(found) == same
+
+
 def test_prompts_that_differ_in_what_they_follow_are_others(tmp_path: Path) -> None:
     rows = '{{"prompt": "it moves", "camera": "{}"}}\n'
     for name, camera in (("train", "pan left"), ("held", "zoom in")):
