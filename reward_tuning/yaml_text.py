@@ -35,6 +35,10 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     return table
 
 
+MOST_VALUES = 100_000
+"""Of a document. Aliases of aliases may mean billions, and whoever walks over them never ends."""
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers()
 
@@ -79,10 +83,12 @@ def read_yaml(text: str) -> Any:
     """Read one YAML document.
 
     Raises:
-        TuningError: The text is no YAML, or a key stands twice; with the line.
+        TuningError: The text is no YAML, or a key stands twice; with the line. Or its aliases mean
+            more than `MOST_VALUES`.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        found = yaml.load(text, Loader=_Loader)
+        values = _written_out(found, {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -97,6 +103,23 @@ def read_yaml(text: str) -> Any:
     except (ValueError, LookupError, AttributeError) as error:
         # PyYAML's constructors take a tag such as !!int at its word.
         raise TuningError(f"not valid YAML: a value is not what its tag says ({error})") from error
+    if values > MOST_VALUES:
+        raise TuningError(
+            f"its aliases (*name) written out are more than {MOST_VALUES:,} values; leave out "
+            "those of aliases"
+        )
+    return found
+
+
+def _written_out(value: Any, known: dict[int, int]) -> int:
+    """Count the values of a document whose aliases are written out; one that holds itself once."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(value)]
 
 
 def read_yaml_file(path: Path) -> Any:

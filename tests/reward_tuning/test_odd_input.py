@@ -223,3 +223,15 @@ def test_an_image_by_its_path(run: Any, clip: Path) -> None:
     done = run(*words)
     assert done.code == 2
     assert "inpaint" in done.err  # the embedded checkpoint follows text alone
+
+
+def test_aliases_of_aliases_are_told(run: Any, tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 13)]
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("\n".join(lines), encoding="utf-8")
+    found = run("validate", recipe)
+    assert found.code == 2
+    assert "aliases (*name) written out are more than 100,000 values" in found.err
+    shared = "a: &a {x: [1, 2]}\nb: [*a, *a]\n"
+    assert read_yaml(shared) == {"a": {"x": [1, 2]}, "b": [{"x": [1, 2]}, {"x": [1, 2]}]}
