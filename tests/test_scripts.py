@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -225,8 +226,13 @@ def test_stopping_the_install_stops_pip(
     environment: Environment, number: signal.Signals, code: int
 ) -> None:
     Path(f"{environment.log}.slow").write_text("30")
+    # A shell's background jobs ignore SIGINT, their children inherit that, and sh cannot trap it.
+    heeding = f"import os, signal, sys; signal.signal({int(number)}, signal.SIG_DFL); "
     process = subprocess.Popen(
-        ["sh", str(environment.root / "scripts/environment.sh"), ".venv", "run"],
+        [
+            *(sys.executable, "-c", heeding + "os.execvp(sys.argv[1], sys.argv[1:])"),
+            *("sh", str(environment.root / "scripts/environment.sh"), ".venv", "run"),
+        ],
         env={"PATH": os.environ["PATH"], "PYTHON": str(environment.python)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
