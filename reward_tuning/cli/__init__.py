@@ -121,6 +121,7 @@ def script() -> None:
     A signal may leave the middle of a backward pass. Its graph then outlives the interpreter, and
     tearing it down crashes; everything of ours is closed by then.
     """
+    _let_threads_sleep()
     try:
         main()
     except SystemExit as left:
@@ -129,6 +130,16 @@ def script() -> None:
             sys.stderr.flush()
             os._exit(int(left.code))
         raise
+
+
+def _let_threads_sleep() -> None:
+    """Let torch's threads sleep where they wait for each other; read as torch is imported.
+
+    By default they spin, and on cores that other programs use, too, a spinning thread keeps the one
+    that it waits for from running: a demo beside other work then takes ten times as long.
+    """
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _families() -> tuple[type[Exception], ...]:

@@ -286,25 +286,3 @@ def test_module_runs() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: no recipe 'gone'")
-
-
-def test_a_name_that_is_none_is_told_with_the_likely_one(run: Command, tmp_path: Path) -> None:
-    assert "no recipe 'tiny-dmeo'" in run("validate", "tiny-dmeo").err
-    assert "did you mean tiny-demo? " in run("validate", "tiny-dmeo").err
-    assert "did you mean" not in run("validate", "whale").err
-    assert "nor a file nor a run folder; " in run("show", "runs/gone").err
-    recipe = write_recipe(tmp_path)
-    prompts = run("validate", recipe, "prompts.train=tiny/trian.jsonl").err
-    assert "did you mean tiny/train.jsonl? " in prompts
-    judge = run("validate", recipe, "rewards.0.checkpoint=tiny/hpsv.safetensors").err
-    assert "did you mean tiny/hps" in judge
-
-
-@pytest.mark.parametrize("verb", [["validate"], ["show", "--json"], ["run"], ["cp", "to.yaml"]])
-def test_what_is_no_yaml_is_told_with_its_file(
-    run: Command, tmp_path: Path, verb: list[str]
-) -> None:
-    path = tmp_path / "bad.yaml"
-    path.write_text("seed: 1\nseed: 2\n", encoding="utf-8")
-    err = run(verb[0], str(path), *verb[1:]).err
-    assert f"{path}: line 2: the key `seed` stands in line 1 already" in err
