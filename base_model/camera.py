@@ -66,7 +66,7 @@ def read_pose_file(path: str | Path) -> Poses:
         ) from error
     except ValueError as error:  # a NUL character or half a letter in the name
         raise GeneratorError(
-            f"{str(path)[:60]!a}: no file has such a name ({error}). Give the path of a text file "
+            f"{str(path)[:60]!a}: not a valid file name ({error}). Give the path of a text file "
             f"with {POSE_COLUMNS} columns."
         ) from error
     words = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
@@ -246,8 +246,8 @@ def _pose(words: list[str], where: str) -> NDArray[np.float64]:
             )
         if column > 1 and abs(float(word)) > LARGEST:
             raise GeneratorError(
-                f"{where}, column {column}: {word[:60]} is no share, rotation or place of a "
-                f"camera; the largest is {LARGEST:g}. Check the order of the columns."
+                f"{where}, column {column}: {word[:60]} cannot be a share, rotation or position of "
+                f"a camera; the largest is {LARGEST:g}. Check the order of the columns."
             )
     row = np.array([float(word) for word in words])
     if row[1] <= 0 or row[2] <= 0:

@@ -73,8 +73,8 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
         if "folder" not in answer:
             raise _not_downloaded(hub_id, name, _silence(limit))
         warnings.warn(
-            f"{_silence(limit)}, so {hub_id!r} is taken as it is in the local cache. "
-            "HF_HUB_OFFLINE=1 does not ask the hub.",
+            f"{_silence(limit)}, so {hub_id!r} is used as it is in the local cache. "
+            "Set HF_HUB_OFFLINE=1 to skip the hub.",
             stacklevel=2,
         )
     if "folder" not in answer:
@@ -91,7 +91,7 @@ def _limit() -> float:
         if 0 < (limit := float(text)) < float("inf"):
             return limit
     raise GeneratorError(
-        f"{TIMEOUT} is {text!r}; wanted are the seconds to wait for the hub, such as {SILENT_FOR}."
+        f"{TIMEOUT} is {text!r}; give the seconds to wait for the hub, such as {SILENT_FOR}."
     )
 
 

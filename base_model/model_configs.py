@@ -17,7 +17,7 @@ from base_model.weight_files import read_json, shorten
 
 _V5 = "That is an EasyAnimateV5 or older checkpoint; use EasyAnimateV5.1."
 _DOES_SOMETHING = (
-    "Ignoring it could give another result: use an EasyAnimateV5.1 checkpoint, or remove the key "
+    "Ignoring it could change the result: use an EasyAnimateV5.1 checkpoint, or remove the key "
     "from the file if you know that it changes nothing."
 )
 _UNKNOWN: Mapping[str, str] = {
@@ -84,8 +84,8 @@ def _widths(path: Path, first: Any, multiples: Any) -> list[int]:
     whole = [first, *multiples] if isinstance(multiples, (list, tuple)) else [multiples]
     if not all(isinstance(number, int) for number in whole):
         raise GeneratorError(
-            f"{path}: ch is {_shown(first)} and ch_mult {_shown(multiples)}; wanted are a whole "
-            "number and a list of them, such as 128 and [1, 2, 4, 4]."
+            f"{path}: ch is {_shown(first)} and ch_mult {_shown(multiples)}; expected are an "
+            "integer and a list of integers, such as 128 and [1, 2, 4, 4]."
         )
     return [first * multiple for multiple in multiples]
 

@@ -59,9 +59,8 @@ def plain_names(weights: WeightFiles, anchor: str) -> dict[str, str]:
         ]
         rest = f" and {len(others)} without: {shorten(sorted(others))}" if others else ""
         raise GeneratorError(
-            f"{weights.folder}: of {len(names)} tensors there are some with the prefix {found}"
-            f"{rest}. Keep the tensors of one network in the files, and its prefix before all of "
-            "them or none."
+            f"{weights.folder}: {len(names)} tensors do not share one prefix: {found}{rest}. "
+            "The files must hold one network's tensors, with its prefix on all of them or on none."
         )
     return {name: plain.removeprefix(prefix) for name, plain in names.items()}
 
@@ -81,7 +80,7 @@ def _refuse_twice(weights: WeightFiles, names: Mapping[str, str]) -> None:
     ]
     if twice:
         raise GeneratorError(
-            f"{weights.folder}: {len(twice)} tensors are there twice, with and without what a "
-            f"wrapper puts into their names ({', '.join(WRAPPERS)}): {shorten(twice)}. Keep one of "
-            "each."
+            f"{weights.folder}: {len(twice)} tensors appear twice, with and without the "
+            f"words that a wrapper adds ({', '.join(WRAPPERS)}): {shorten(twice)}. "
+            "Keep one of each."
         )

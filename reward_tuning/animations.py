@@ -141,8 +141,8 @@ def animation_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
                 yield shown
     if came < len(wanted):
         raise TuningError(
-            f"clip {path}: {came} frames came, {len(wanted)} were there when it was looked at; put "
-            "the file back, or take its row out"
+            f"clip {path}: {came} frames decoded, but it had {len(wanted)} when it was checked; "
+            "restore the file, or remove its row"
         )
 
 

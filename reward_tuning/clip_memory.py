@@ -54,8 +54,8 @@ def check_clip_fits(generator: Generator, size: ClipSize, tiling: Tiling | None)
         tiles = ", or --tiled-decode" if what == "decoded" and tiling is None else ""
         raise TuningError(
             f"a clip of {frames} frames of {height} x {width} needs at least {gigabytes(needed)} "
-            f"to be {what}, and {gigabytes(free)} of {generator.device} are free; take fewer "
-            f"frames or smaller ones{tiles}"
+            f"to be {what}, and {gigabytes(free)} of {generator.device} are free; use fewer "
+            f"or smaller frames{tiles}"
         )
 
 
@@ -73,6 +73,6 @@ def out_of_memory_told(what: str) -> Iterator[None]:
         if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in first):
             raise
         raise TuningError(
-            f"{what} does not fit into memory ({first[:200]}); take fewer frames or smaller ones, "
+            f"{what} does not fit into memory ({first[:200]}); use fewer or smaller frames, "
             "--memory offload or block-offload, or --tiled-decode"
         ) from error

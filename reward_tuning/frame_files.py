@@ -106,7 +106,7 @@ def read_mask(
     if not binary_mask(levels).any():
         say(
             f"warning: mask {path}: its brightest level is {float(levels.max()) * 255:.0f} of 255 "
-            f"and white begins at {GENERATE_FROM * 255:.0f}, so nothing is made anew"
+            f"and white begins at {GENERATE_FROM * 255:.0f}, so nothing is regenerated"
         )
     return levels
 
@@ -126,7 +126,7 @@ def _mask_picture(path: str | Path, say: Callable[[str], object]) -> Tensor:
     shown = " ".join(f"{float(level) * 255:.0f}" for level in colours[:, 0, 0])
     say(
         f"mask {path}: its colour is {shown} everywhere, so its alpha channel is the mask: opaque "
-        "is white, made anew"
+        "is white, regenerated"
     )
     return alpha[None, None]
 

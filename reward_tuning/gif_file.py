@@ -38,7 +38,7 @@ def gif_bytes(video: Video, fps: float) -> bytes:
         TuningError: More frames a second than a GIF plays.
     """
     if not 0 < fps <= FASTEST:
-        raise TuningError(f"a gif plays at most {FASTEST} frames a second; got {fps:g}: take mp4")
+        raise TuningError(f"a gif plays at most {FASTEST} frames a second; got {fps:g}: use mp4")
     height, width = video.shape[1:3]
     if any(len(np.unique(_packed(frame))) > COLOURS for frame in video):
         video = _reduced(video)

@@ -33,8 +33,8 @@ def shared_prompts(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> str:
     count = sum(_asked(prompt) in seen for prompt in held_out)
     if count == len(held_out):
         raise TuningError(
-            f"prompts.held_out: all {count} prompts of the evaluation are prompts.train's, too, so "
-            "nothing is held out; give a file of other prompts"
+            f"prompts.held_out: all {count} prompts of the evaluation are in prompts.train, too, "
+            "so nothing is held out; give a file of other prompts"
         )
     return _warning(count, len(held_out), "prompts of the evaluation", "prompts.held_out")
 
@@ -63,7 +63,7 @@ def shared_files(train: Iterable[Path], held_out: Sequence[Path]) -> str:
     if held_out and count == len(held_out):
         raise TuningError(
             f"data.held_out: all {count} held-out clips are among those to train on, too (the list "
-            "names them more than once); take repeated rows out"
+            "names them more than once); remove the repeated rows"
         )
     return _warning(count, len(held_out), "held-out clips", "data.metadata")
 
@@ -73,8 +73,8 @@ def _warning(count: int, whole: int, what: str, key: str) -> str:
         return ""
     are = "is" if count == 1 else "are"
     return (
-        f"{count} of {whole} {what} {are} trained on, too, so the evaluation flatters; take "
-        f"{'it' if count == 1 else 'them'} out of {key}"
+        f"{count} of {whole} {what} {are} trained on, too, so the evaluation is too favourable; "
+        f"remove {'it' if count == 1 else 'them'} from {key}"
     )
 
 

@@ -152,8 +152,7 @@ class ConsistencySection(NetworkSection, FramesSection, FileSection):
     )
     preprocess: Literal["own", "vbench"] = Field(
         default="own",
-        description="own: the CLIP's own resize; vbench: that of VBench's figures, without "
-        "antialiasing",
+        description="own: the CLIP's own resize; vbench: VBench's resize, without antialiasing",
     )
 
     @property
@@ -189,8 +188,8 @@ class DynamicDegreeSection(FramesSection, FileSection):
     fps: float | None = Field(
         default=None,
         gt=0.0,
-        description="Frames a second of the clips; null = those of the file that is scored, 8 of "
-        "clips that are sampled",
+        description="Frame rate of the clips; null = the rate of each scored file, and 8 for "
+        "generated clips",
     )
 
     @property

@@ -162,7 +162,8 @@ class FramesSection(JudgeSection):
 
     grayscale: bool = Field(
         default=False,
-        description="Show it clips in grey (0.299 R + 0.587 G + 0.114 B), so that no colour pays",
+        description="Convert its clips to grey (0.299 R + 0.587 G + 0.114 B), so that colour earns "
+        "nothing",
     )
 
     @property
@@ -213,7 +214,8 @@ class BestOverFrames(Section):
     share: float = Field(
         gt=0.0,
         le=1.0,
-        description="Of the judged frames, rounded down, one at least; 0.3 is usual with HPSv3",
+        description="Share of the judged frames, rounded down, at least one; 0.3 is usual with "
+        "HPSv3",
     )
 
 
@@ -266,8 +268,8 @@ class SquashSection(JudgeSection):
 
     preprocess: Literal["own", "squash"] = Field(
         default="own",
-        description="own: as the judge's authors prepare frames; squash: to the judge's square "
-        "whatever the aspect ratio, as the reward scripts of EasyAnimate and VideoX-Fun do",
+        description="own: as the judge's authors prepare frames; squash: resize to the judge's "
+        "square, ignoring the aspect ratio, as the reward scripts of EasyAnimate and VideoX-Fun do",
     )
 
 
@@ -293,8 +295,8 @@ class QwenSection(NetworkSection, TextSection):
     clip_fps: float | None = Field(
         default=None,
         gt=0.0,
-        description="Frames a second that clips are played at; null = those of the file that is "
-        "scored, 8 of clips that are sampled",
+        description="Frame rate of the clips; null = the rate of each scored file, and 8 for "
+        "generated clips",
     )
     min_pixels: Positive | None = Field(
         default=None, description="A frame of fewer pixels is enlarged; null = as published"

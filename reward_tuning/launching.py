@@ -55,14 +55,14 @@ def join_processes() -> Accelerator:
         again = f"torchrun --nproc_per_node {asked or 'N'} -m reward_tuning.cli ..."
         raise TuningError(
             f"the launcher was asked for {told} processes and {accelerator.num_processes} runs, so "
-            f"a step would draw fewer clips than meant. Start it with `{again}`, which works on "
+            f"a step would draw fewer clips than intended. Start with `{again}`, which works on "
             "CPUs, too, or ask for one process"
         )
     return accelerator
 
 
 def check_launcher(environment: Mapping[str, str]) -> None:
-    """Refuse settings of `accelerate launch` that nothing here heeds.
+    """Refuse settings of `accelerate launch` that have no effect here.
 
     Args:
         environment: Of the process.
@@ -91,7 +91,7 @@ def ignored_settings(environment: Mapping[str, str]) -> str:
     if precision == "no":
         return ""
     return (
-        f"mixed_precision {precision} of the launcher is not used: generator.dtype of the recipe "
+        f"mixed_precision {precision} of the launcher is ignored: the recipe's generator.dtype "
         "decides"
     )
 

@@ -18,8 +18,8 @@ class LoopSection(Section):
     learning_rate: float = Field(default=1e-4, gt=0.0, description="Of AdamW, after the warm-up")
     lr_schedule: Literal["constant", "cosine", "linear"] = Field(
         default="constant",
-        description="The learning rate after the warm-up: as it is, or down to 0 at the end of "
-        "`steps`, along half a cosine or in a straight line",
+        description="The learning rate after the warm-up: constant, or decaying to 0 at the end "
+        "of `steps`, along half a cosine or linearly",
     )
     warmup_steps: NotNegative = Field(default=0, description="Steps of linear warm-up from 0")
     optimiser: Literal["adamw", "adamw-8bit"] = Field(

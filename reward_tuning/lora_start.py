@@ -112,9 +112,9 @@ def _check_fit(weights: LoraWeights, lora: LoraSection, paths: Sequence[str]) ->
     if weights.state.keys() != set(paths):
         others = sorted(set(paths) ^ weights.state.keys())
         raise TuningError(
-            f"lora.init: {lora.init} adapts {len(weights.state)} modules, lora.targets mean "
-            f"{len(paths)} (the first that differs: {others[0]}); name the same targets as the "
-            "LoRA was trained with"
+            f"lora.init: {lora.init} adapts {len(weights.state)} modules, lora.targets selects "
+            f"{len(paths)} (the first that differs: {others[0]}); set the targets that the LoRA "
+            "was trained with"
         )
 
 

@@ -74,8 +74,8 @@ class DraftLVMethod(Section):
         default=0.05,
         gt=0.0,
         le=1.0,
-        description="The copies are noised at least so far; a value below the table's last sigma "
-        "(0.0027) noises them that far, which is the paper and next to no gradient",
+        description="Lowest sigma that the copies are noised to, at least the table's last "
+        "(0.0027), which is the paper's choice and gives next to no gradient",
     )
     rescale: Rescale = 1.0
     smallest_step: SmallestStep = 0.25
@@ -87,7 +87,7 @@ class AlignPropMethod(Section):
     kind: Literal["alignprop"]
     truncation: Literal["uniform", "gaussian"] = Field(
         default="gaussian",
-        description="Where the gradient is cut: around 0.84 of the steps, or anywhere alike",
+        description="Where the gradient is cut: gaussian around 0.84 of the steps, or uniform",
     )
     nested: Nested = 1.0
     rescale: Rescale = 1.0
@@ -161,13 +161,13 @@ class FlowBPLagrangeMethod(Section):
     kind: Literal["flowbp_lagrange"]
     order: Positive = Field(default=3, description="Velocities that a leap is integrated with")
     active_steps: Positive = Field(
-        default=2, description="So many of a leap's velocities, its first ones, receive gradient"
+        default=2, description="How many of a leap's velocities receive gradient, the first ones"
     )
     second_share: float = Field(
         default=0.25,
         ge=0.0,
         le=1.0,
-        description="Factor of the gradient of those that do not begin their leap",
+        description="Gradient factor of the active velocities after a leap's first",
     )
     nested: NestedOfOne = 0.1
     rescale: float = Field(
@@ -181,12 +181,12 @@ class FlowBPLagrangeMethod(Section):
         default=0.2,
         gt=0.0,
         description="tau: clips whose leaps stay near the rollout weigh more, up to 1 / (2 tau); "
-        "null = all alike",
+        "null = equal weights",
     )
     concentration: Annotated[tuple[float, float, float] | None, Strict(False)] = Field(
         default=(2.5, 6.0, 2.0),
-        description="Of the Dirichlet draw of the steps behind j, between k and j, and before k; "
-        "null = every pair k < j alike",
+        description="Dirichlet concentration of the steps behind j, between k and j, and before "
+        "k; null = every pair k < j equally likely",
     )
     longest_last_leap: int | None = Field(
         default=None, ge=2, description="Most steps from j to the end; null = any number"
@@ -208,7 +208,7 @@ class LeapAlignMethod(Section):
         default=0.1,
         gt=0.0,
         description="tau: clips whose leaps stay near the rollout weigh more, up to 1 / (2 tau); "
-        "null = all alike",
+        "null = equal weights",
     )
 
 
@@ -224,7 +224,7 @@ class DirectAlignMethod(Section):
     )
     discount: bool = Field(
         default=False,
-        description="Looks at little noise count less, by 3 s' / (1 + 2 s'); not of the paper",
+        description="Weight looks by 3 s' / (1 + 2 s'), less at low noise; not in the paper",
     )
 
 

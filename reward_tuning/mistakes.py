@@ -22,7 +22,7 @@ _WANTED = {
     "model_type": "a section with keys is wanted",
     "model_attributes_type": "a section with keys is wanted",
     "finite_number": "a finite number is wanted",
-    "string_unicode": "half a letter (a lone surrogate) is in it; give the text as UTF-8",
+    "string_unicode": "it holds a lone surrogate; give the text as UTF-8",
 }
 Path = tuple[str | int, ...]
 
@@ -44,7 +44,7 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def cut(text: str, limit: int = 60) -> str:
-    """A text of at most so many letters."""
+    """A text cut to this number of characters."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

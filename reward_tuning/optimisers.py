@@ -52,8 +52,8 @@ def require_optimiser(train: LoopSection, device: torch.device) -> None:
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise TuningError(
-            f"train.optimiser=adamw-8bit: the installed bitsandbytes cannot do it on {device} "
-            f"({lines[0][:200]}); take adamw"
+            f"train.optimiser=adamw-8bit: the installed bitsandbytes does not support {device} "
+            f"({lines[0][:200]}); use adamw"
         ) from error
 
 
@@ -78,5 +78,5 @@ def _bitsandbytes() -> Any:
     except ImportError as error:
         raise TuningError(
             f"train.optimiser=adamw-8bit needs bitsandbytes, which cannot be imported ({error}). "
-            'Install it with `pip install "reward-tuning[quantise]"`, or take adamw'
+            'Install it with `pip install "reward-tuning[quantise]"`, or use adamw'
         ) from error

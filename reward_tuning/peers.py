@@ -73,9 +73,9 @@ class Peers:
     def told(self) -> str:
         """The line for the person who started the run."""
         return (
-            f"process {self.lost} of {self._processes} has ended, and the others with it: its own "
-            "message says why; without one the system killed it, as a rule for want of memory. "
-            f"Go on with: {self._resume()}"
+            f"process {self.lost} of {self._processes} has ended, so the others stopped: its own "
+            "message says why; if there is none, the system killed it, usually because memory ran "
+            f"out. Resume with: {self._resume()}"
         )
 
     def close(self, *, done: bool) -> None:
@@ -197,8 +197,8 @@ def connect(accelerator: Accelerator) -> dict[int, socket.socket]:
             found[0].sendall(f"{agreed} {rank}\n".encode())
     except OSError as error:
         raise TuningError(
-            f"process {rank} of {accelerator.num_processes} does not reach the others at "
-            f"{address}: {error}; look for a firewall between the machines, and at MASTER_ADDR"
+            f"process {rank} of {accelerator.num_processes} cannot reach the others at "
+            f"{address}: {error}; check MASTER_ADDR and any firewall between the machines"
         ) from error
     for connection in found.values():
         connection.settimeout(None)

@@ -95,8 +95,8 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             if count > 1:
                 kind = "pages" if file.format == "TIFF" else "frames"
                 raise TuningError(
-                    f"picture {path}: it has {count} {kind}, and a picture is one; save the one "
-                    "you mean as a file of its own"
+                    f"picture {path}: it has {count} {kind}, but a picture has one; save the one "
+                    "you want as its own file"
                 )
             if file.format == "TIFF":
                 _check_tiff(file)

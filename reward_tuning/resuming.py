@@ -69,7 +69,8 @@ def restore_state(
     steps = recipe.model_dump(include={"train": {"steps"}})["train"]["steps"]
     if kept.step > steps:
         raise TuningError(
-            f"train.steps: got {steps}, and the run has made {kept.step}; at least that many"
+            f"train.steps: got {steps}, but the run has made {kept.step} steps; give at least that "
+            "many"
         )
     tell_versions(kept.versions, tell)
     trained.load(kept.adapter)
@@ -99,10 +100,10 @@ def newest_whole(folder: RunFolder, tell: ProgressFn = silent) -> Checkpoint | N
             return load_checkpoint(path)
         except DamagedCheckpointError as error:
             damaged.append(str(error))
-            tell(ProgressEvent("loading", note=f"{error}; the one before it is taken"))
+            tell(ProgressEvent("loading", note=f"{error}; the one before it is used"))
     if damaged:
         raise TuningError(
-            f"{damaged[-1]}, and there is no other that is whole. To train again from the first "
+            f"{damaged[-1]}, and no other checkpoint is intact. To train again from the first "
             f"step, delete {folder.checkpoints} and resume"
         )
     return None
@@ -120,12 +121,12 @@ def content_differences(
 
 
 def tell_versions(kept: Mapping[str, str], tell: ProgressFn) -> None:
-    """Say which libraries are others than those that the run was begun with."""
+    """Report libraries whose version has changed since the run began."""
     now = versions()
     changed = [f"{name} {was} -> {now.get(name)}" for name, was in kept.items() if was != now[name]]
     if changed:
         note = (
-            f"other versions than the run's so far: {', '.join(changed)}. It goes on, and may not "
-            "end in the same numbers"
+            f"library versions changed since the run began: {', '.join(changed)}. It continues, "
+            "but its numbers may differ"
         )
         tell(ProgressEvent("loading", note=note))

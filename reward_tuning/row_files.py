@@ -166,13 +166,13 @@ def text_fault(key: str, value: Any) -> str | None:
 
 
 def half_letter(text: str) -> str | None:
-    """Tell of half a letter (a lone surrogate), which no tokenizer reads and no file takes.
+    """Report a lone surrogate, which no tokenizer reads and no file can hold.
 
     JSON may hold one as an escape, and the command line where it is not UTF-8.
     """
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         said = f"{text[:LONGEST_VALUE]!a}"
-        return f"{said} holds half a letter (a lone surrogate); give the text as UTF-8"
+        return f"{said} holds a lone surrogate; give the text as UTF-8"
     return None
 
 
@@ -283,7 +283,7 @@ def _json_list(text: str, path: Path, kind: RowKind) -> Iterator[Row | BadRow]:
     if isinstance(entries, dict):
         entries = [entries]  # an object a line, of one line
     if not isinstance(entries, list):
-        raise TuningError(f"{kind.what} {path} is no list of rows; {kind.wanted}")
+        raise TuningError(f"{kind.what} {path} is not a list of rows; {kind.wanted}")
     for number, entry in enumerate(entries, 1):
         yield row_of(f"row {number}", _values(entry, kind, texts=True))
 
@@ -333,7 +333,7 @@ def _values(entry: Any, kind: RowKind, *, texts: bool) -> Mapping[str, Any] | st
     if not isinstance(entry, dict):
         return f"got {shown(entry)}; {kind.wanted}"
     if isinstance(entry, _Twice) and entry.twice in kind.keys:
-        return f"the key `{entry.twice}` stands twice; remove one"
+        return f"the key `{entry.twice}` appears twice; remove one"
     return given(entry, kind)
 
 

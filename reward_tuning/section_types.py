@@ -41,7 +41,7 @@ def file_name_fault(text: str) -> str | None:
     if "\0" in text:
         return "no name of a file holds a NUL character"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        return "it holds half a letter (a lone surrogate), so it is not UTF-8; rename the file"
+        return "it holds a lone surrogate, so it is not UTF-8; rename the file"
     longest = max(len(part.encode()) for part in text.split("/"))
     if longest > MOST_NAME_BYTES or len(text.encode()) > MOST_PATH_BYTES:
         return (

@@ -42,5 +42,5 @@ def nothing_told(name: object) -> str:
     """What is said, once, of an adapter that does nothing."""
     return (
         f"warning: the LoRA {name} changes nothing: all its up factors are 0, as before the first "
-        "step of a training; look whether the right file was saved"
+        "training step; check that the right file was saved"
     )

@@ -89,7 +89,7 @@ def _header_fault(header: list[str], kind: RowKind) -> str | None:
         return wrong
     twice = [name for name in kind.keys if header.count(name) > 1]
     if twice:
-        return f"the column `{twice[0]}` stands twice; remove one"
+        return f"the column `{twice[0]}` appears twice; remove one"
     missing = [key for key in kind.needed if key not in header]
     if not missing:
         return None
@@ -97,7 +97,7 @@ def _header_fault(header: list[str], kind: RowKind) -> str | None:
     told = names if len(names) <= 2 * LONGEST_VALUE else names[: 2 * LONGEST_VALUE] + "..."
     if len(kind.needed) == 1:
         return (
-            f"the header is {told}; a column `{missing[0]}` is wanted (cells are separated by a "
+            f"the header is {told}; a column `{missing[0]}` is required (cells are separated by a "
             "comma, a semicolon, a tab or a bar)"
         )
     return f"the header is {told}; no column {', '.join(missing)}; known: {', '.join(kind.keys)}"
@@ -108,7 +108,7 @@ def _values(
 ) -> Mapping[str, Any] | str:
     """A row's cells by their columns, or what is wrong with them."""
     if [cleaned(cell) for cell in cells] == header:
-        return "the header stands here again: two files in one; remove the line"
+        return "the header is repeated here, as in two joined files; remove the line"
     name = SEPARATORS.get(separator, repr(separator))
     if len(cells) != len(header):
         of = f"{_count(len(cells), 'cell')} for {_count(len(header), 'column')}"
@@ -125,7 +125,7 @@ def _values(
         return f"{of}; {hint} (the separator is the {name})"
     for place, (column, cell) in enumerate(zip(header, cells, strict=True)):
         if not column and cleaned(cell) and not (place == 0 and cleaned(cell).isdecimal()):
-            return f"{cell[:LONGEST_VALUE]!r} stands under no column's name; name the column"
+            return f"{cell[:LONGEST_VALUE]!r} is in a column without a name; name the column"
     row: dict[str, Any] = dict(zip(header, cells, strict=True))
     for key in kind.keys:
         cell = cleaned(row.get(key, ""))
@@ -140,10 +140,10 @@ def _cell_fault(key: str, cell: str) -> str | None:
     """What looks like a text and was not meant as one."""
     short = cell[:LONGEST_VALUE]
     if cell.lower() in NOTHING:
-        return f"{key} is {cell}, as programs write what is not given; leave the cell empty"
+        return f"{key} is {cell}, a placeholder for a missing value; leave the cell empty"
     closing = NO_QUOTES.get(cell[:1])
     if closing is not None and len(cell) > 2 and cell.find(closing, 1) == len(cell) - 1:
-        return f'{key} is {short}, with these quotes as a part of the text; take " or none'
+        return f'{key} is {short}, with these quotes as part of the text; use " or none'
     return None
 
 
@@ -157,7 +157,7 @@ def _broken(error: csv.Error, start: int, line: int) -> BadRow:
     if "end of data" in str(error) or "field larger" in str(error):
         wrong = f'a quote (") that opens here is never closed; {doubled}'
         if "field larger" in str(error):
-            wrong = f"a text of more than {csv.field_size_limit()} letters: {wrong}"
+            wrong = f"a text of more than {csv.field_size_limit()} characters: {wrong}"
         return BadRow(f"line {start}", f"not valid CSV: {wrong}")
     row = f" (in the row that begins in line {start})" if line > start else ""
     return BadRow(f"line {max(line, start)}", f"not valid CSV{row}: {error}; {doubled}")

@@ -151,9 +151,9 @@ def video_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
             if code and not came:
                 raise TuningError(f"clip {path}: not a video that can be read{why}")
             raise TuningError(
-                f"clip {path}: {came} frames from {first} on at a stride of {stride}, "
-                f"{len(positions)} were there when it was looked at{why}; put the file back, or "
-                "take its row out"
+                f"clip {path}: {came} frames decoded from {first} on at a stride of "
+                f"{stride}, but it had {len(positions)} when it was checked{why}; "
+                "restore the file, or remove its row"
             )
 
 

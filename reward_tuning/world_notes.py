@@ -40,9 +40,9 @@ def _outside(checkpoint: str, asked: list[str]) -> list[str]:
     text, words = next(iter(outside.items()))
     world = "; ".join(" ".join(values) for values in ATTRIBUTES.values())
     return [
-        f"note: {checkpoint} knows moving shapes alone, and {len(outside)} of {len(asked)} prompts "
-        f"have other words, which it cannot draw: {_short(text)} has "
-        f"{', '.join(words[:MOST_WORDS])}. Its world: {world}. Such as: a small red star moves "
+        f"note: {checkpoint} knows only moving shapes; {len(outside)} of {len(asked)} prompts "
+        f"contain other words, which it cannot draw: {_short(text)} has "
+        f"{', '.join(words[:MOST_WORDS])}. Its world: {world}. Example: a small red star moves "
         "left on a dark background"
     ]
 

@@ -162,9 +162,9 @@ def load_dynamic_degree(
     variant = VARIANTS.get(len(kernel)) if kernel is not None and kernel.ndim else None
     if variant is None:
         raise RewardError(
-            f"{loaded.path} is no RAFT of torchvision, nor the original: it has no {FIRST_KERNEL} "
-            "of 32 or 64 kernels. Give raft-things.pth of the original's models.zip, or raft_small "
-            "or raft_large as torchvision publishes them (download.pytorch.org/models)."
+            f"{loaded.path} is neither torchvision's RAFT nor the original: it has no "
+            f"{FIRST_KERNEL} of 32 or 64 kernels. Give raft-things.pth of the original's "
+            "models.zip, or torchvision's raft_small or raft_large (download.pytorch.org/models)."
         )
     with torch.device("meta"):
         model = build_raft(variant)

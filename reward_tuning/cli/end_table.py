@@ -1,4 +1,4 @@
-"""The end table of a run: what was measured, in groups, and in which words its changes are told."""
+"""The end table of a run: what was measured, in groups, and the words for its changes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ FEWEST_PROMPTS = 8
 ORACLE = "oracle"  # and oracle_colour, ..., shares of clips
 TONE_OFF = "oracle_tone_off"  # a distance
 ABOUT_ORACLE = (
-    "oracle: functions that read the pixels and compare them with the prompt's words, nothing "
-    "learned: the share of clips that are right"
+    "oracle: share of clips that are right, by functions that compare the pixels with the prompt's "
+    "words; nothing is learned"
 )
-ABOUT_TONE = "background off: how far its grey is, from 0 to 1, outside of what its word renders"
+ABOUT_TONE = "background off: how far its grey lies, from 0 to 1, outside what its word renders"
 
 
 def verdict(low: float, high: float, prompts: int) -> str:
-    """Say what a 95 % interval of a difference over so many prompts shows."""
+    """The word for a difference with this 95 % interval over this number of prompts."""
     if low <= 0 <= high:
         return UNSEEN
     if prompts < FEWEST_PROMPTS:

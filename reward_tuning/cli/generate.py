@@ -38,7 +38,7 @@ def generate(
     prompts_file: Annotated[
         Path | None,
         typer.Option(
-            help="txt, or jsonl, ndjson, json, csv, tsv, which may name what each clip follows."
+            help="txt, or jsonl, ndjson, json, csv, tsv, which may name inputs that clips follow."
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = 25,
@@ -148,13 +148,13 @@ def generate(
         list[Path] | None,
         typer.Option(
             "--lora",
-            help="An adapter in any layout of docs/lora.md, or a run; several count together.",
+            help="An adapter in any layout of docs/lora.md, or a run folder; repeat for several.",
         ),
     ] = None,
     lora_scale: Annotated[
         list[float] | None,
         typer.Option(
-            "--lora-scale", help="0 = as without; 1. With several --lora one each, in their order."
+            "--lora-scale", help="0 = no effect, 1 = as trained; one for each --lora, in order."
         ),
     ] = None,
     formats: Annotated[
@@ -297,8 +297,8 @@ def _loras(paths: Sequence[Path], scales: Sequence[float]) -> tuple[tuple[Path, 
     if scales and len(scales) != len(paths):
         raise TuningError(
             f"--lora is given {len(paths)} times and --lora-scale {len(scales)} times; give one "
-            "scale for each LoRA, in their order. (A call draws every clip at the same scales: for "
-            "another scale call again.)"
+            "scale for each LoRA, in the same order. (All clips of a call use the same scales; for "
+            "others, call again.)"
         )
     if not paths:
         return ()

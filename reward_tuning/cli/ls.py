@@ -21,7 +21,7 @@ TITLES = {
     "generators": "Generators",
     "judges": "Judges in the package",
     "judges_without_weights": "Judges without weights, by kind",
-    "published_judges": "Published judges, by the name that a recipe may write",
+    "published_judges": "Published judges, by the name that recipes use",
     "other_judges": "Judges on files that you name, by kind",
     "prompts": "Prompts",
 }

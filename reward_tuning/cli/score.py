@@ -38,7 +38,7 @@ def score(
     recipe: Annotated[
         str | None, typer.Option(help="The judges of a recipe, held-out ones included.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What all clips shall show.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="One prompt for all clips.")] = None,
     prompts_file: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +61,7 @@ def score(
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="A new .json file for the result, beside what is printed.")
+        Path | None, typer.Option(help="Also write the result to this new .json file.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file of --output.")
@@ -70,8 +70,8 @@ def score(
 ) -> None:
     """Score clips with judges: a row a clip, a column a judge.
 
-    A file that cannot be read, or is cut short, is left out, told, and makes the exit code 2; the
-    others are scored. Judges that look at frames at a rate take the rate of each file.
+    Files that cannot be read or are cut short are skipped and named, and the exit code is 2; the
+    others are scored. Judges that sample frames at a rate use the rate of each file.
     """
     from reward_tuning.cli.judges import judges_of_options, judges_of_recipe
 
@@ -141,7 +141,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
     from reward_tuning.whole_file import check_place
 
     if output.suffix != ".json":
-        raise TuningError(f"--output: got {output}; a file that ends in .json is wanted")
+        raise TuningError(f"--output: got {output}; the name must end in .json")
     if fault := file_name_fault(output.name):
         raise TuningError(f"--output: {output.name[:60]!r}: {fault}")
     if output.is_dir():

@@ -16,7 +16,7 @@ def show(
         bool, typer.Option("--json", help="A recipe's values as written, or the run's result.")
     ] = False,
 ) -> None:
-    """Print a recipe as it is written, comments included; of a run folder, what came of the run."""
+    """Print a recipe as it is written, comments included, or the results of a run folder."""
     folder = Path(recipe).expanduser()
     if (folder / "recipe.yaml").is_file():
         from reward_tuning.cli.summary import print_run

@@ -1,4 +1,4 @@
-"""`reward-tuning validate`: is this recipe right, and what does it say in full."""
+"""`reward-tuning validate`: check a recipe and print every value of it."""
 
 import sys
 from typing import Annotated
@@ -18,10 +18,9 @@ def validate(
 ) -> None:
     """Check a recipe and print it fully resolved, every value explicit.
 
-    Everything that run or finetune refuses before it loads is found here, with the prompts' files,
-    clips and libraries; mistakes are told all at once, exit code 2. No mistakes of the recipe are
-    judges that must be fetched first and a run that is in its output already: they are told on
-    stderr.
+    Finds everything that run or finetune refuses before loading: in the recipe, the prompt files,
+    the clips and the libraries. All mistakes are listed at once, with exit code 2. Judges that are
+    not downloaded yet and an output that holds a run already only give a note on stderr.
     """
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display

@@ -86,7 +86,7 @@ def read_config(text: str, where: str, *, prefix: str = "") -> Strength:
             f"{where} cannot be read as JSON ({what}); export the adapter again"
         ) from error
     if not isinstance(config, dict):
-        raise TuningError(f"{where}: holds a {type(config).__name__} where a JSON object belongs")
+        raise TuningError(f"{where}: holds a {type(config).__name__}, not a JSON object")
     config = {key.removeprefix(prefix): value for key, value in config.items()}
     kind = config.pop("peft_type", None) or "LORA"
     if str(kind).rpartition(".")[2].upper() != "LORA":
@@ -162,7 +162,7 @@ def _refuse_fields(config: Mapping[str, Any], where: str) -> None:
         )
     if not any(start is one or (one == start and isinstance(one, str)) for one in _STARTS):
         raise TuningError(
-            f"{where}: init_lora_weights is {shown(start)}, a start that is not known here; "
+            f"{where}: init_lora_weights is {shown(start)}, which is not known here; "
             f"allowed are {', '.join(str(one).lower() for one in _STARTS[:6])} and mica"
         )
     if config.get("use_rslora") not in (None, True, False):
@@ -178,8 +178,8 @@ def _refuse_fields(config: Mapping[str, Any], where: str) -> None:
         known = name in _HARMLESS or name in ("init_lora_weights", "bias")
         if not known and not any(value == off and type(value) is type(off) for off in _OFF):
             raise TuningError(
-                f"{where}: {shown(name)} is {shown(value)}, which is not known to leave a plain "
-                "LoRA as it is; merge the adapter, or train it without"
+                f"{where}: {shown(name)} is {shown(value)}, which may change what a plain "
+                "LoRA does; merge the adapter, or train it without"
             )
 
 
@@ -195,8 +195,8 @@ def _patterns(config: Mapping[str, Any], name: str, where: str) -> list[tuple[st
     for key in found:
         if len(key) > LONGEST_PATTERN or _is_slow(key):
             raise TuningError(
-                f"{where}: {name}_pattern: {shown(key)} is no name of a module; at most "
-                f"{LONGEST_PATTERN} letters, {MOST_REPEATS} repeats and as many groups, no group "
+                f"{where}: {name}_pattern: {shown(key)} is not a module name: at most "
+                f"{LONGEST_PATTERN} characters, {MOST_REPEATS} repeats and as many groups, no group "
                 "repeated"
             )
         try:
@@ -205,7 +205,7 @@ def _patterns(config: Mapping[str, Any], name: str, where: str) -> list[tuple[st
                 re.compile(_expression(key))
         except (re.error, RecursionError, OverflowError, Warning) as error:
             raise TuningError(
-                f"{where}: {name}_pattern: {shown(key)} is no regular expression"
+                f"{where}: {name}_pattern: {shown(key)} is not a regular expression"
             ) from error
     return list(found.items())
 

@@ -95,9 +95,9 @@ def find_adapter(path: Path) -> AdapterFile:
     if len(found) == 1:
         return _beside(found[0])
     what = (
-        f"{len(found)} files that may be meant ({', '.join(one.name for one in found[:3])}…)"
+        f"{len(found)} candidate files ({', '.join(one.name for one in found[:3])}…)"
         if found
-        else f"neither {CONFIG} (peft) nor {DIFFUSERS_FILE} (diffusers), and no LoRA's file"
+        else f"neither {CONFIG} (peft) nor {DIFFUSERS_FILE} (diffusers), and no LoRA file"
     )
     raise TuningError(f"{path}: holds {what}; name the adapter's own folder or file")
 
@@ -140,8 +140,8 @@ def read_adapter(file: AdapterFile) -> ReadAdapter:
         )
     elif file.config is not None and not any(key.endswith(".alpha") for key in tensors):
         raise TuningError(
-            f"{where}: its alpha stands in {file.config.name}, which is not beside it; copy it "
-            "there, too. (By another name the file is read as one with alpha = rank.)"
+            f"{where}: its alpha is in {file.config.name}, which is missing; copy that file to "
+            "the same folder. (Under another name this file is read with alpha = rank.)"
         )
     return ReadAdapter(tensors, strength, folded)
 
@@ -153,8 +153,8 @@ def _checkpoint_strength(path: Path) -> Strength:
         rank, alpha = lora["rank"], lora["alpha"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TuningError(
-            f"{path}: says no lora.rank and lora.alpha of the run, so the adapter's strength is "
-            "not known; name the run's folder"
+            f"{path}: does not give the run's lora.rank and lora.alpha, so the adapter's strength "
+            "is unknown; name the run's folder"
         ) from error
     return Strength(
         checked_rank(rank, f"{path}: lora.rank"), checked_alpha(alpha, f"{path}: lora.alpha")
@@ -202,14 +202,14 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 def _only_tensors(found: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping):
-        raise TuningError(f"{path}: holds a {type(found).__name__} where tensors by name belong")
+        raise TuningError(f"{path}: holds a {type(found).__name__}, not tensors by name")
     inner = [one for one in found.values() if isinstance(one, Mapping) and one]
     if len(inner) == 1 and not any(isinstance(one, Tensor) for one in found.values()):
         found = inner[0]  # such as a trainer's {"state_dict": {...}, "epoch": 3}
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise TuningError(
-                f"{path}: {shown(key)} is a {type(value).__name__} where a tensor belongs; save "
-                "the LoRA's tensors alone"
+                f"{path}: {shown(key)} is a {type(value).__name__}, not a tensor; save only "
+                "the LoRA's tensors"
             )
     return {key: value.detach() for key, value in found.items()}

@@ -64,8 +64,8 @@ def fitted(
         parts = found.setdefault(key.stem, {})
         if key.part in parts:
             raise TuningError(
-                f"{where}: {shown(parts[key.part].key)} and {shown(key.key)} are the same of one "
-                "module; a file holds one adapter: save them one by one"
+                f"{where}: {shown(parts[key.part].key)} and {shown(key.key)} are the same factor "
+                "of one module; a file holds one adapter: save them one by one"
             )
         parts[key.part] = key
     linear = linear_modules(transformer)
@@ -122,7 +122,7 @@ def _check_tensor(tensor: Tensor, key: LoraKey, where: str) -> None:
     if bad:
         raise TuningError(
             f"{what}: {bad} of {tensor.numel()} values are NaN or infinite; the training went "
-            "wrong or the file is damaged: take an earlier checkpoint of it"
+            "wrong or the file is damaged: use an earlier checkpoint"
         )
 
 

@@ -119,20 +119,20 @@ def lora_keys(keys: Iterable[str], where: str) -> list[LoraKey]:
     for pattern, what, advice in _FOREIGN:
         if found := [key for key in every if pattern.search(key)]:
             raise TuningError(
-                f"{where}: {len(found)} of {len(every)} keys are of {what}, the first "
+                f"{where}: {len(found)} of {len(every)} keys belong to {what}, the first "
                 f"{shown(found[0])}; {advice}"
             )
     parsed = [_parsed(key) for key in every]
     if not any(one and one.part != "alpha" for one in parsed):
         first = f"its first key is {shown(min(every))}" if every else "it holds no tensors"
         raise TuningError(
-            f"{where}: no adapter that is known here ({first}); expected are keys such as "
+            f"{where}: no known adapter layout ({first}); expected are keys such as "
             "<module>.lora_A.weight, <module>.lora_down.weight"
         )
     for key, one in zip(every, parsed, strict=True):
         if one is None:
             raise TuningError(
-                f"{where}: key {shown(key)} is none of a LoRA's; expected are "
+                f"{where}: key {shown(key)} does not belong to a LoRA; expected are "
                 "<module>.lora_A.weight and .lora_B.weight, <module>.lora_down.weight and "
                 ".lora_up.weight, <module>.alpha; "
                 f"{_PLAIN}"

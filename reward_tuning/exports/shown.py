@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LONGEST = 90
-"""Letters of a value; with a path and what is wrong a message stays below 500."""
+"""Characters of a value, so that a message with a path and the fault stays below 500."""
 
 
 def shown(value: object, longest: int = LONGEST) -> str:
@@ -11,7 +11,7 @@ def shown(value: object, longest: int = LONGEST) -> str:
 
     Args:
         value: From JSON, or a key: nested however deep, numbers of however many digits.
-        longest: Letters.
+        longest: Characters.
     """
     try:
         text = repr(value)

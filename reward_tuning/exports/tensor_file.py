@@ -83,7 +83,7 @@ def _open(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError) as error:
         raise TuningError(
-            f"{path} ({path.stat().st_size:,} bytes) is no whole safetensors file: "
+            f"{path} ({path.stat().st_size:,} bytes) is not a complete safetensors file: "
             f"{shown(str(error))}. It is "
             "truncated or of another kind; export or copy it again"
         ) from error

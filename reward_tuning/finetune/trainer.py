@@ -38,7 +38,7 @@ from reward_tuning.training_state import (
 )
 from reward_tuning.whole_file import write_whole
 
-FLAT = "The loss does not change with what is trained: look at lora.targets, and at flow.most_error"
+FLAT = "The loss does not depend on the trained weights: check lora.targets and flow.most_error"
 
 
 @dataclass(frozen=True)

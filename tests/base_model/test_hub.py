@@ -208,7 +208,7 @@ def test_a_silent_hub_and_a_full_cache(hub: FakeHub, download: Download) -> None
     hub.silent = "revision"
     done = download("org/name", REWARD_TUNING_HUB_TIMEOUT="2")
     assert (done.code, done.out) == (0, before.out), done.err
-    assert "so 'org/name' is taken as it is in the local cache. HF_HUB_OFFLINE=1" in done.err
+    assert "so 'org/name' is used as it is in the local cache. Set HF_HUB_OFFLINE=1" in done.err
 
 
 def test_a_slow_hub_is_not_a_silent_one(hub: FakeHub, download: Download) -> None:
@@ -221,7 +221,9 @@ def test_a_slow_hub_is_not_a_silent_one(hub: FakeHub, download: Download) -> Non
 @pytest.mark.parametrize("limit", ["soon", "0", "-1", "inf", "nan"])
 def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, hub: FakeHub, limit: str) -> None:
     monkeypatch.setenv("REWARD_TUNING_HUB_TIMEOUT", limit)
-    with pytest.raises(GeneratorError, match=rf"REWARD_TUNING_HUB_TIMEOUT is '{limit}'; wanted"):
+    with pytest.raises(
+        GeneratorError, match=rf"REWARD_TUNING_HUB_TIMEOUT is '{limit}'; give the seconds"
+    ):
         fetch("org/name", ["*.json"])
     assert not hub.asked
 

@@ -108,15 +108,15 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]]
         lambda w: (
             {f"model.{n}": t for n, t in w.items()} | {f"ema.{n}": t + 0 for n, t in w.items()}
         ),
-        r"with the prefix 'ema\.' \(\d+\), 'model\.' \(\d+\)\. Keep the tensors of one network",
+        r"do not share one prefix: 'ema\.' \(\d+\), 'model\.' \(\d+\)\. The files must hold one",
     ),
     "some without": (
         lambda w: {n if n.startswith("norm") else f"net.{n}": t for n, t in w.items()},
-        r"with the prefix 'net\.' \(\d+\) and 6 without: norm_",
+        r"do not share one prefix: 'net\.' \(\d+\) and 6 without: norm_",
     ),
     "with and without": (
         lambda w: w | {"module.proj.bias": w["proj.bias"].clone()},
-        r"1 tensors are there twice, .*: module\.proj\.bias and proj\.bias\. Keep one",
+        r"1 tensors appear twice, .*: module\.proj\.bias and proj\.bias\. Keep one",
     ),
     "another network beside it": (
         lambda w: w | {"ema.proj.bias": w["proj.bias"].clone()},

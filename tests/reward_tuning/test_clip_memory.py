@@ -27,7 +27,7 @@ def test_generate_refuses_before_the_first_step(run: Command, tmp_path: Path) ->
     ran = run("generate", "--prompt", "a red star", "--output", output, *size)
     assert (ran.code, ran.out) == (2, "")
     assert "error: a clip of 49 frames of 16384 x 16384 needs at least 1346.5 GB" in ran.err
-    assert "GB of cpu are free; take fewer frames or smaller ones, or --tiled-decode" in ran.err
+    assert "GB of cpu are free; use fewer or smaller frames, or --tiled-decode" in ran.err
     assert "clips" not in ran.err  # nothing was sampled
     assert not output.exists()
 

@@ -84,7 +84,9 @@ def test_table(run: Command, folder: Path) -> None:
     assert lines[lines.index("measures") + 1].endswith("lower")
     assert "no change seen on any of the 128 prompts: oracle_colour 100.0 %" in lines
     assert not any(line.startswith("colour right") for line in lines)
-    assert any(line.startswith("oracle: functions that read the pixels") for line in lines)
+    assert any(
+        line.startswith("oracle: share of clips that are right, by functions") for line in lines
+    )
     table = out.partition("\nno change")[0]
     assert max(map(len, table.splitlines())) <= 80
 

@@ -187,7 +187,7 @@ def test_peft_with_a_rank_pattern_and_in_a_pickle(tmp_path: Path) -> None:
 
 def test_a_peft_file_without_its_config_has_no_strength(tmp_path: Path) -> None:
     path = save(tmp_path / "adapter_model.safetensors", dotted("base_model.model."))
-    with pytest.raises(TuningError, match=r"alpha stands in adapter_config\.json.*not beside it"):
+    with pytest.raises(TuningError, match=r"alpha is in adapter_config\.json, which is missing"):
         change(path)
 
 
@@ -211,7 +211,7 @@ A, B = f"{KEY}.lora_A.weight", f"{KEY}.lora_B.weight"
 REFUSED: dict[str, tuple[Make, str]] = {
     "text encoder": (
         with_key("text_encoder.layers.0.q.lora_A.weight"),
-        r"1 of \d+ keys are of a text encoder.*'text_encoder\.layers",
+        r"1 of \d+ keys belong to a text encoder.*'text_encoder\.layers",
     ),
     "kohya's text encoder": (with_key("lora_te1_text_model_q.lora_up.weight"), "text encoder"),
     "diff_b": (with_key(f"{KEY}.diff_b"), rf"changed bias \(diff_b\).*{FIRST}"),
@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
         },
         "module proj is a Conv2d",
     ),
-    "two adapters": (with_key(f"{KEY}.lora_A.other.weight", torch.ones(RANK, 32)), "same of one"),
+    "two adapters": (with_key(f"{KEY}.lora_A.other.weight", torch.ones(RANK, 32)), "same factor"),
     "one module twice": (
         with_key(f"{FIRST}.lora_A.weight", torch.ones(RANK, 32)),
         "are one module",
@@ -281,7 +281,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
         ({"init_lora_weights": start}, START.format(start))
         for start in ("pissa", "pissa_niter_16", "olora", "loftq", "corda", "lora_ga")
     ),
-    ({"init_lora_weights": "novel"}, "'novel', a start that is not known"),
+    ({"init_lora_weights": "novel"}, "'novel', which is not known"),
     ({"use_dora": True}, "'use_dora' is True"),
     ({"use_qalora": True}, "'use_qalora' is True"),
     ({"modules_to_save": ["proj_out"]}, r"'modules_to_save' is \['proj_out'\]"),
@@ -294,7 +294,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"megatron_config": {"a": 1}}, "'megatron_config'"),
     ({"kasa_config": {"a": 1}}, "'kasa_config'"),
     ({"a_field_of_tomorrow": 3}, "'a_field_of_tomorrow' is 3"),
-    ({"x" * 5000: "y" * 5000}, "which is not known"),
+    ({"x" * 5000: "y" * 5000}, "which may change what a plain LoRA does"),
     ({"peft_type": "LOHA"}, "peft type 'LOHA'"),
     ({"r": None}, "r is None"),
     ({"r": 0}, "r is 0"),
@@ -309,13 +309,13 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"lora_alpha": 10**400}, "lora_alpha is 1000"),
     ({"alpha_pattern": {"to_q": 0}}, "alpha_pattern is 0"),
     ({"alpha_pattern": ["to_q"]}, "alpha_pattern is .* an object"),
-    ({"rank_pattern": {"to_q(": 2}}, "no regular expression"),
-    ({"rank_pattern": {"(a+)+": 2}}, "no name of a module"),
+    ({"rank_pattern": {"to_q(": 2}}, "not a regular expression"),
+    ({"rank_pattern": {"(a+)+": 2}}, "is not a module name"),
     # each of these would be tried for hours
-    ({"alpha_pattern": {"(.|.)*X": 2}}, "no name of a module"),
-    ({"alpha_pattern": {".*.*.*.*.*.*.*.*.*X": 2}}, "no name of a module"),
-    ({"alpha_pattern": {".?" * 60 + "X": 2}}, "no name of a module"),
-    ({"alpha_pattern": {"(.|.)" * 39 + "X": 2}}, "no name of a module"),
+    ({"alpha_pattern": {"(.|.)*X": 2}}, "is not a module name"),
+    ({"alpha_pattern": {".*.*.*.*.*.*.*.*.*X": 2}}, "is not a module name"),
+    ({"alpha_pattern": {".?" * 60 + "X": 2}}, "is not a module name"),
+    ({"alpha_pattern": {"(.|.)" * 39 + "X": 2}}, "is not a module name"),
 ]
 
 
@@ -366,7 +366,7 @@ def test_pickles_that_hold_more_than_tensors_are_not_run(tmp_path: Path) -> None
 def test_folders_that_say_too_little_are_told(tmp_path: Path) -> None:
     save(tmp_path / "a.safetensors", flat("lora_unet__"))
     save(tmp_path / "b.safetensors", flat("lora_unet__"))
-    with pytest.raises(TuningError, match=r"2 files that may be meant \(a\.safetensors, b"):
+    with pytest.raises(TuningError, match=r"2 candidate files \(a\.safetensors, b"):
         change(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(TuningError, match=r"neither adapter_model\.safetensors nor"):

@@ -106,10 +106,10 @@ def test_a_checkpoint_without_a_header_takes_alpha_from_its_state(step: Path) ->
     state = step / "state.json"
     content = json.loads(state.read_text(encoding="utf-8"))
     state.write_text(json.dumps({**content, "recipe": {"lora": None}}), encoding="utf-8")
-    with pytest.raises(TuningError, match=r"no lora\.rank and lora\.alpha"):
+    with pytest.raises(TuningError, match=r"not give the run's lora\.rank and lora\.alpha"):
         import_adapter(path, tiny_transformer())
     state.unlink()
-    with pytest.raises(TuningError, match=r"alpha stands in state\.json, which is not beside it"):
+    with pytest.raises(TuningError, match=r"alpha is in state\.json, which is missing"):
         import_adapter(path, tiny_transformer())
 
 
@@ -134,7 +134,7 @@ def test_a_start_is_looked_into_before_anything_is_loaded(tmp_path: Path) -> Non
     assert check_start(section(folder), meta) == ""
     assert check_start(section(folder), None) == ""
     refused(section(folder, rank=8), meta, r"has rank 4 and alpha 8, the recipe 8 and 8; set lora")
-    refused(section(folder, targets="attention"), meta, r"adapts \d+ modules, lora.targets mean")
+    refused(section(folder, targets="attention"), meta, r"adapts \d+ modules, lora.targets selects")
     pissa = section(peft_folder(tmp_path / "b", init_lora_weights="pissa"))
     refused(pissa, meta, "pissa")
     broken = save(

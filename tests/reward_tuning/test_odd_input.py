@@ -60,7 +60,7 @@ def test_an_anchor_that_holds_itself(run: Any, tmp_path: Path) -> None:
 def test_half_letters_in_the_names_of_files(run: Any, key: str) -> None:
     done = run("validate", "tiny-drtune-multi", f'{key}="a\\ud83d"')
     assert done.code == 2
-    assert f"{key}: got 'a\\ud83d'; half a letter (a lone surrogate) is in it" in done.err
+    assert f"{key}: got 'a\\ud83d'; it holds a lone surrogate" in done.err
 
 
 def test_long_keys_and_many_mistakes_are_cut(run: Any) -> None:
@@ -119,7 +119,7 @@ def test_arguments_that_no_file_is_called(run: Any, words: list[str]) -> None:
 def test_a_name_that_is_not_utf_8_is_shown(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
 ) -> None:
-    """Linux takes any byte in a name, and Python hands it on as half a letter."""
+    """Linux takes any byte in a name, and Python hands it on as a lone surrogate."""
     monkeypatch.chdir(tmp_path)
     done = run(*(str(word).format("a\udcff") for word in words))
     assert done.code == code, done.err
@@ -196,7 +196,7 @@ def test_half_a_letter_on_the_command_line(run: Any, clip: Path, tmp_path: Path)
     ):
         done = run(*words)
         assert done.code == 2
-        assert "half a letter" in done.err
+        assert "a lone surrogate" in done.err
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -172,7 +172,7 @@ def test_pages_and_animations_are_no_picture(tmp_path: Path) -> None:
     pages = [Image.new("L", (8, 8), level) for level in (0, 99)]
     for name, kind in (("p.tif", "pages"), ("p.png", "frames"), ("p.webp", "frames")):
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
-        with pytest.raises(TuningError, match=f"it has 2 {kind}, and a picture is one"):
+        with pytest.raises(TuningError, match=f"it has 2 {kind}, but a picture has one"):
             read_picture(tmp_path / name)
 
 
@@ -241,7 +241,10 @@ def test_a_mask_without_white_is_said(tmp_path: Path) -> None:
     Image.new("L", (48, 32), 1).save(tmp_path / "m.png")  # 0 and 1 in place of 0 and 255
     said: list[str] = []
     read_mask(tmp_path / "m.png", 9, (32, 48), "v.mp4", said.append)
-    assert "its brightest level is 1 of 255 and white begins at 240, so nothing is made" in said[0]
+    assert (
+        "its brightest level is 1 of 255 and white begins at 240, so nothing is regenerated"
+        in said[0]
+    )
 
 
 def test_it_is_said_where_a_condition_is_read_and_where_a_run_checks_it(tmp_path: Path) -> None:

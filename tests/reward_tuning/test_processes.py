@@ -126,7 +126,7 @@ def test_a_killed_process_ends_the_others_and_resume_goes_on(
     last = err.splitlines()[-1]
     assert last.startswith(f"error: process {victim} of 2 has ended")
     command = f"torchrun --nproc_per_node 2 -m reward_tuning.cli resume {output}"
-    assert last.endswith(f"Go on with: {command}")
+    assert last.endswith(f"Resume with: {command}")
     assert "Traceback" not in err
 
     done = launched(*TOGETHER, *CLI, "resume", str(output))

@@ -72,7 +72,7 @@ def test_csv(tmp_path: Path) -> None:
         ('{"prompt": ""}', 'prompt is ""; a text is wanted'),
         ('{"prompt": 3}', "prompt is 3; a text is wanted"),
         ('{"prompt": null}', "the key `prompt` is null"),
-        ('{"prompt": "a", "prompt": "b"}', "the key `prompt` stands twice"),
+        ('{"prompt": "a", "prompt": "b"}', "the key `prompt` appears twice"),
         ('{"prompt": "a", "image_path": "b.png"}', "`image_path`; did you mean `image`?"),
         ('{"prompt": "a", "reward_promt": "b"}', "`reward_promt`; did you mean `reward_prompt`?"),
         ('{"promt": "a"}', "unknown key `promt`; did you mean `prompt`?"),
@@ -94,7 +94,7 @@ def test_many_bad_lines_are_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("text,b\na,b\n", "line 1: the header is text, b; a column `prompt` is wanted"),
+        ("text,b\na,b\n", "line 1: the header is text, b; a column `prompt` is required"),
         ("prompt,reward prompt\na,b\n", "did you mean `reward_prompt`?"),
         ('prompt,x\n"two\nlines",1\na,b,c\n', "line 4: 3 cells for 2 columns"),
         ('prompt,x\n"two\nlines",1,9\n', "line 2: 3 cells for 2 columns"),

@@ -301,7 +301,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(
     file.write_bytes(data)
     notes = notes_of(world, interrupted)
     assert "step-000004 is damaged (optimiser.pt:" in notes[0]
-    assert notes[0].endswith("the one before it is taken")
+    assert notes[0].endswith("the one before it is used")
     assert "going on after step 2" in notes
     assert_same(interrupted, uninterrupted)
 
@@ -311,7 +311,9 @@ def test_where_every_checkpoint_is_damaged_nothing_is_guessed(
 ) -> None:
     for folder in (interrupted / "checkpoints").iterdir():
         (folder / "rng.pt").write_bytes(b"")
-    with pytest.raises(TuningError, match=r"no other that is whole.*delete .*checkpoints and"):
+    with pytest.raises(
+        TuningError, match=r"no other checkpoint is intact.*delete .*checkpoints and"
+    ):
         run(tiny_recipe(world, interrupted, *OVERRIDES), resume=True)
 
 
@@ -336,7 +338,7 @@ def test_another_version_of_a_library_is_told(
     monkeypatch.setattr("reward_tuning.resuming.versions", lambda: others)
     notes = notes_of(world, interrupted)
     assert f"torch {versions()['torch']} -> 99.0" in notes[0]
-    assert sum("other versions" in note for note in notes) == 1
+    assert sum("library versions changed" in note for note in notes) == 1
 
 
 def test_a_finished_run_goes_on_to_more_steps(
@@ -347,7 +349,7 @@ def test_a_finished_run_goes_on_to_more_steps(
     finish(world, output, overrides=("train.steps=4",))
     before = (output / "evaluation.json").read_bytes()
     assert notes_of(world, output, "train.steps=4", "train.log_every=3") == []  # finished
-    with pytest.raises(TuningError, match=r"train\.steps: got 3, and the run has made 4"):
+    with pytest.raises(TuningError, match=r"train\.steps: got 3, but the run has made 4"):
         run(tiny_recipe(world, output, *OVERRIDES, "train.steps=3"), resume=True)
     assert (output / "evaluation.json").read_bytes() == before
     finish(world, output, resume=True)

@@ -60,7 +60,7 @@ def test_prompts_that_are_read_as_they_were_meant(
     ("name", "wanted"),
     [
         ("49_short_rows.csv", "line 2: 1 cell for 2 columns; add a comma for each cell that is"),
-        ("53_dup_header.csv", "line 1: the column `prompt` stands twice"),
+        ("53_dup_header.csv", "line 1: the column `prompt` appears twice"),
         ("69_curly_quote_csv.csv", "line 2: 3 cells for 2 columns; put a text with a comma in qu"),
         ("69_curly_quote_csv.csv", 'these quotes are ", not typographic ones'),
         ("70_semicolon_one_column.csv", "line 3: 2 cells for 1 column; put a text with a comma"),
@@ -89,9 +89,9 @@ def test_lists_of_clips_that_are_read(name: str, text: str) -> None:
     ("name", "wanted"),
     [
         ("22b_comma_unquoted_text_last.csv", "line 2: 5 cells for 3 columns"),
-        ("32_dup_header.csv", "line 1: the column `text` stands twice"),
+        ("32_dup_header.csv", "line 1: the column `text` appears twice"),
         ("47_misspelt.json", "row 1: unknown key `contol_file_path`; did you mean `control_file"),
-        ("51_half_letter.json", "row 1: text 'a \\ud83d square' holds half a letter"),
+        ("51_half_letter.json", "row 1: text 'a \\ud83d square' holds a lone surrogate"),
         ("54_backslash_quote.csv", "line 2: not valid CSV"),
         ("54_backslash_quote.csv", 'a quote inside a text is written twice ("")'),
         ("58_nul_in_path.json", "row 1: file_path 'a\\x00b.mp4': no name of a file holds a NUL"),
@@ -154,12 +154,15 @@ def test_what_programs_write_is_read(tmp_path: Path, name: str, content: str) ->
             "unknown key `reward prompt`; did you mean `reward_prompt`",
         ),
         ("Prompt,x\na,b\n", "unknown key `Prompt`; did you mean `prompt`"),
-        ("prompt,\na,cut at its comma\n", "line 2: 'cut at its comma' stands under no column's"),
+        (
+            "prompt,\na,cut at its comma\n",
+            "line 2: 'cut at its comma' is in a column without a name",
+        ),
         (
             "prompt,reward_prompt\na,b\nprompt,reward_prompt\nc,d\n",
-            "line 3: the header stands here",
+            "line 3: the header is repeated here",
         ),
-        ("prompt,prompt,x\na,b,c\n", "line 1: the column `prompt` stands twice"),
+        ("prompt,prompt,x\na,b,c\n", "line 1: the column `prompt` appears twice"),
         ("prompt\nnull\n", "line 2: the key `prompt` is null"),
         ("prompt,video_path\na,b.mp4\n", "unknown key `video_path`; did you mean `video`"),
         ("prompt,control_video\na,b.mp4\n", "unknown key `control_video`; did you mean `control`"),
@@ -167,9 +170,9 @@ def test_what_programs_write_is_read(tmp_path: Path, name: str, content: str) ->
         ("prompt,prompt.1\na,b\n", "the keys `prompt` and `prompt.1` mean the same"),
         ("prompt^reward_prompt\na^b\n", "cells are separated by a comma, a semicolon, a tab or"),
         ("prompt,reward_prompt\na;b\n", "this row has a semicolon where the header has a comma"),
-        ("prompt,reward_prompt\n'a','b'\n", "line 2: prompt is 'a', with these quotes as a part"),
-        ("prompt,x\n\u201ca b\u201d,y\n", "with these quotes as a part of the text"),
-        ("prompt,reward_prompt\na,NaN\n", "line 2: reward_prompt is NaN, as programs write what"),
+        ("prompt,reward_prompt\n'a','b'\n", "line 2: prompt is 'a', with these quotes as part"),
+        ("prompt,x\n\u201ca b\u201d,y\n", "with these quotes as part of the text"),
+        ("prompt,reward_prompt\na,NaN\n", "line 2: reward_prompt is NaN, a placeholder"),
         ('prompt\n"a\nb\n' + "c" * 140_000, "line 2: not valid CSV: a text of more than 131072"),
         ('prompt,x\n"a,b\n"c",d\n', "line 3: not valid CSV (in the row that begins in line 2)"),
     ],
@@ -202,7 +205,7 @@ def test_one_object_is_a_list_of_one_line(tmp_path: Path) -> None:
     assert pairs(written(tmp_path, "p.json", '{"prompt": "a"}')) == [("a", "a")]
     wanted = "row 1: unknown key `prompts`; did you mean `prompt`?"
     assert wanted in told(read_prompts, written(tmp_path, "p.json", '{"prompts": ["a", "b"]}'))
-    wanted = 'is no list of rows; an object is wanted: {"prompt": "..."}'
+    wanted = 'is not a list of rows; an object is wanted: {"prompt": "..."}'
     assert wanted in told(read_prompts, written(tmp_path, "p.json", "3"))
 
 
@@ -238,10 +241,10 @@ def test_lines_of_text_alone_name_no_clip(tmp_path: Path, read: Any) -> None:
         ('{"prompt": "a", "seed": %s}' % ("9" * 5000), "a number has too many digits"),
         ('{"prompt": %s}' % ("[" * 100_000), "too deeply nested"),
         ('{"prompt": "a\\u0000b"}', "holds a NUL character"),
-        ('{"prompt": "\\ud83d"}', "holds half a letter"),
+        ('{"prompt": "\\ud83d"}', "holds a lone surrogate"),
         ('{"prompt": "\\u200b\\ufeff"}', "a text is wanted"),
         ('{"prompt": "a", "image": "%s"}' % ("b" * 300), "too long for a file"),
-        ('{"prompt": "a", "image": "\\ud83d.png"}', "half a letter"),
+        ('{"prompt": "a", "image": "\\ud83d.png"}', "a lone surrogate"),
         ('{"prompt": "a", "camera": "pan left", "camera_speed": 1e400}', "a number above 0"),
         ('{"prompt": "a", "extend": "b.mp4", "keep_frames": 1%s}' % ("0" * 400), "whole number"),
     ],
@@ -254,7 +257,7 @@ def test_values_that_once_ended_in_a_traceback(tmp_path: Path, line: str, wanted
 
 @pytest.mark.parametrize("name", ["a\0b.txt", "\ud83d.txt", "x" * 300 + ".txt"])
 def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TuningError, match=r"^prompt file '.*: (no name|it holds half|too long)"):
+    with pytest.raises(TuningError, match=r"^prompt file '.*: (no name|it holds a lone|too long)"):
         read_prompts(tmp_path / name)
 
 

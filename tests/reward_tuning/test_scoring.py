@@ -247,7 +247,7 @@ def test_damaged_files_are_left_out_and_told(command: Command, folder: Path) -> 
         (["--reward", HPS, "--reward", HPS], "is given twice; name them apart"),
         (["--reward", "latent:tiny/latent-clip.safetensors"], "judges noisy latents"),
         (["--reward", HPS, "--dtype", "half"], "--dtype: got 'half'; allowed: float32"),
-        (["--reward", HPS, "--output", "x.csv"], "a file that ends in .json is wanted"),
+        (["--reward", HPS, "--output", "x.csv"], "the name must end in .json"),
         (["--reward", HPS, "--prompts", "gone.jsonl"], "prompt file gone.jsonl: cannot be read"),
     ],
 )

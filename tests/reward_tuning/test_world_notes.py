@@ -42,7 +42,7 @@ def test_words_that_no_caption_has(prompt: str, words: list[str]) -> None:
 
 def test_a_note_names_the_words_and_the_world() -> None:
     (note,) = world_notes("tiny-camera", [INSIDE, "a cat", "a dog", "a cat"])
-    assert "tiny-camera knows moving shapes alone, and 2 of 3 prompts have other words" in note
+    assert "tiny-camera knows only moving shapes; 2 of 3 prompts contain other words" in note
     assert "'a cat' has cat" in note
     assert "red yellow green cyan blue purple; circle square triangle star; dark bright" in note
     assert len(note) < 600
@@ -66,7 +66,7 @@ def test_it_is_said_by_generate_and_where_a_run_encodes_its_prompts(
     size = ("--frames", 1, "--height", 16, "--width", 16, "--steps", 1, "--guidance-scale", 1)
     ran = run("generate", "--prompt", "a cat", "--output", tmp_path / "a.png", *size)
     assert ran.code == 0
-    assert ran.err.count("note: tiny knows moving shapes alone") == 1
+    assert ran.err.count("note: tiny knows only moving shapes") == 1
     events: list[ProgressEvent] = []
     text_states(
         "tiny",
@@ -77,4 +77,4 @@ def test_it_is_said_by_generate_and_where_a_run_encodes_its_prompts(
         progress=events.append,
     )
     (note,) = [event.note for event in events if event.note]
-    assert "1 of 2 prompts have other words" in note
+    assert "1 of 2 prompts contain other words" in note

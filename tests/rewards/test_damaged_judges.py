@@ -115,7 +115,7 @@ def test_rafts_that_are_none(tmp_path: Path) -> None:
         torch.save(state | change, tmp_path / "raft.pth")
         return tmp_path / "raft.pth"
 
-    with pytest.raises(RewardError, match="is no RAFT of torchvision"):
+    with pytest.raises(RewardError, match="is neither torchvision's RAFT"):
         load_reward("dynamic_degree", written({KERNEL: torch.tensor(3.0)}))
     with pytest.raises(RewardError, match="1 quantised"):
         load_reward("dynamic_degree", written({KERNEL: state[KERNEL].to(torch.int8)}))

@@ -108,7 +108,7 @@ def test_both_sizes_are_known_by_their_keys_and_others_refused(
     assert sum(p.numel() for p in load_dynamic_degree(raft_file).model.parameters()) == 990_162
     wrong = tmp_path / "wrong.pth"
     torch.save({f"module.{name}": tensor for name, tensor in small.items()}, wrong)
-    with pytest.raises(RewardError, match="no RAFT of torchvision"):
+    with pytest.raises(RewardError, match="is neither torchvision's RAFT"):
         load_dynamic_degree(wrong)
     small.pop("mask_predictor.x", None)
     name = sorted(small)[-1]
