@@ -196,8 +196,8 @@ def _patterns(config: Mapping[str, Any], name: str, where: str) -> list[tuple[st
         if len(key) > LONGEST_PATTERN or _is_slow(key):
             raise TuningError(
                 f"{where}: {name}_pattern: {shown(key)} is not a module name: at most "
-                f"{LONGEST_PATTERN} characters, {MOST_REPEATS} repeats and as many groups, no group "
-                "repeated"
+                f"{LONGEST_PATTERN} characters, {MOST_REPEATS} repeats and as many groups, no "
+                "group repeated"
             )
         try:
             with warnings.catch_warnings():
