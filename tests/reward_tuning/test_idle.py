@@ -103,7 +103,7 @@ def test_held_out_prompts_that_are_trained_on(world: Path, tmp_path: Path) -> No
     train = read_prompts(world / "train.txt")
     copied = tmp_path / "copied.txt"
     copied.write_text("A  red ball\na blue cube\n", encoding="utf-8")  # case and spaces aside
-    with pytest.raises(TuningError, match=r"all 2 prompts of the evaluation are prompts\.train"):
+    with pytest.raises(TuningError, match=r"all 2 prompts of the evaluation are in prompts\.train"):
         run(tiny_recipe(world, tmp_path / "run", f"prompts.held_out={copied}", *SHORT))
     assert not (tmp_path / "run").exists()
     some = [*train[:2], Prompt("something else", "something else")]
