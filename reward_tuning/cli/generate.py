@@ -98,7 +98,9 @@ def generate(
     keep_frames: Annotated[
         int | None,
         typer.Option(
-            min=1, help="First frames of --extend that are kept; all.", rich_help_panel=FOLLOWED
+            min=1,
+            help="First frames of --extend that are kept. Default: all.",
+            rich_help_panel=FOLLOWED,
         ),
     ] = None,
     control: Annotated[
