@@ -25,6 +25,8 @@ _UNKNOWN: Mapping[str, str] = {
     "from and generator.quantise, or remove the key if they are plain bfloat16 or float32."
 }
 _SHOWN_AT_MOST = 80
+MOST_LAYERS = 1000  # each is built, even without weights; the 12B has 48
+_COUNTS = ("num_layers", "layers_per_block")
 _FLOW: Mapping[str, Any] = {"num_train_timesteps": 1000, "use_dynamic_shifting": True}
 _BLOCK_TYPES: Mapping[str, tuple[str, ...]] = {
     "down_block_types": ("SpatialDownBlock3D", "SpatialTemporalDownBlock3D"),
@@ -75,9 +77,21 @@ def vae_arguments_of(path: Path, config: Mapping[str, Any], model_class: Any) ->
     for key, known in _BLOCK_TYPES.items():
         if config.get(key) is not None:
             config[key] = _block_types(path, key, config[key], known)
+    scale = config.get("scaling_factor")
+    if scale is not None and not _is_scale(scale):
+        raise GeneratorError(
+            f"{path}: scaling_factor is {_shown(scale)}; wanted is a finite number above 0, V5.1's "
+            "is 0.7125."
+        )
     # The original class and diffusers' have other defaults for these: they must be written down.
     needed = ("block_out_channels", "latent_channels", "scaling_factor", "spatial_group_norm")
     return _arguments(path, config, model_class, VAE, needed)
+
+
+def _is_scale(value: Any) -> bool:
+    """Whether latents can be multiplied and divided by it."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 1e-30 < value < 1e30
 
 
 def _widths(path: Path, first: Any, multiples: Any) -> list[int]:
@@ -147,6 +161,12 @@ def _arguments(
             f"{path}: _class_name is {_shown(config['_class_name'])}, EasyAnimateV5.1's is {name}. "
             f"{_V5}"
         )
+    for key in _COUNTS:
+        if isinstance(config.get(key), int) and config[key] > MOST_LAYERS:
+            raise GeneratorError(
+                f"{path}: {key} is {_shown(config[key])}; at most {MOST_LAYERS} can be built. Copy "
+                "the config.json of the checkpoint the weights come from."
+            )
     taken = inspect.signature(model_class.__init__).parameters.keys() - {"self"}
     missing = [key for key in needed if config.get(key) is None]
     if missing:

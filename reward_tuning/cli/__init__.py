@@ -5,6 +5,7 @@ Mistakes a person can mend (the three error families) end in `error: ...` on std
 and keeps its traceback.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -50,6 +51,7 @@ VERBS = (
     render,
     pretrain,
 )
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a file that stdout goes to
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 FAMILIES = {
     "reward_tuning.errors": "TuningError",
@@ -98,7 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     with stop_signals():
         try:
-            app(args=None if arguments is None else list(arguments), prog_name="reward-tuning")
+            try:
+                app(args=None if arguments is None else list(arguments), prog_name="reward-tuning")
+            except SystemExit:
+                sys.stdout.flush()  # else it fails at the interpreter's end, with another code
+                raise
         except Stopped as stop:
             print(f"\n{stop.told()}", file=sys.stderr)
             sys.exit(stop.exit_code)
@@ -108,11 +114,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"error: {error_text(error)}", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
+            if error.errno in FULL and error.filename is None:
+                _let_go_of_stdout()
+                print(
+                    f"error: what is printed cannot be written: {error.strerror}; free some space, "
+                    "or send it elsewhere",
+                    file=sys.stderr,
+                )
+                sys.exit(2)
             if error.errno != errno.ENAMETOOLONG:
                 raise
             name = shortened(str(error.filename), 420)
             print(f"error: no file has so long a name: {name}", file=sys.stderr)
             sys.exit(2)
+
+
+def _let_go_of_stdout() -> None:
+    """Drop what could not be printed; the interpreter tries again when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # not a file, as in tests
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def script() -> None:

@@ -179,3 +179,16 @@ def test_every_published_key_is_taken_or_has_a_reason() -> None:
         keys = {key for key in transformer_config("7b", kind) if not key.startswith("_")}
         assert keys <= taken | TRANSFORMER.keys()
     assert {key for key in published("vae") if not key.startswith("_")} <= vae().keys() | VAE.keys()
+
+
+@pytest.mark.parametrize("scale", ["x", 0, -1.0, float("nan"), float("inf"), 10**400, True, [0.7]])
+def test_a_scaling_factor_that_is_none_is_refused(scale: Any) -> None:
+    with pytest.raises(GeneratorError, match=r"scaling_factor is .*a finite number above 0"):
+        vae(scaling_factor=scale)
+
+
+def test_more_layers_than_can_be_built_are_refused() -> None:
+    with pytest.raises(GeneratorError, match="layers_per_block is 1000000000; at most 1000"):
+        vae(layers_per_block=10**9)
+    with pytest.raises(GeneratorError, match="num_layers is 1000000000; at most 1000"):
+        transformer(num_layers=10**9)

@@ -286,3 +286,19 @@ def test_module_runs() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: no recipe 'gone'")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+@pytest.mark.parametrize("words", [["ls"], ["ls", "--json"]])
+def test_a_full_place_that_is_printed_to_is_told(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "reward_tuning.cli", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: what is printed cannot be written: No space left")
+    assert done.stderr.count("\n") == 1
