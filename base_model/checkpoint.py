@@ -164,7 +164,14 @@ def empty_model(model_class: Any, arguments: dict[str, Any]) -> Any:
     try:
         with torch.device("meta"):
             return model_class(**arguments)
-    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+    except (
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        UnboundLocalError,  # of diffusers, for an activation_fn that it has not got
+    ) as error:
         raise GeneratorError(
             f"config.json describes no {model_class.__name__}: {error}. Copy the config.json of "
             "the checkpoint the weights come from."

@@ -19,7 +19,9 @@ from base_model.name_prefixes import leading_wrappers
 from base_model.prompt_encoder import PromptEncoder
 from base_model.weight_files import WeightFiles, find_weights, read_json, shorten
 
-_TOKENIZER_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_TOKENIZER_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+# What transformers' constructors raise for sizes that describe no network.
+_CONFIG_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
 
 def check_text_encoder(part: Path) -> WeightFiles:
@@ -55,6 +57,7 @@ def load_text_encoder(
     Raises:
         GeneratorError: When they are not a Qwen2-VL with its tokenizer, or weights are missing.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import Qwen2VLForConditionalGeneration
 
     part = folder / "text_encoder"
@@ -62,15 +65,22 @@ def load_text_encoder(
     options: dict[str, Any] = {}
     if wrappers := leading_wrappers(weights.files):
         options["key_mapping"] = {f"^{re.escape(wrappers)}": ""}
-    with _quiet():
-        model, report = Qwen2VLForConditionalGeneration.from_pretrained(
-            part,
-            dtype=dtype,
-            output_loading_info=True,
-            local_files_only=True,
-            use_safetensors=True,
-            **options,
-        )
+    try:
+        with _quiet():
+            model, report = Qwen2VLForConditionalGeneration.from_pretrained(
+                part,
+                dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+                use_safetensors=True,
+                **options,
+            )
+    except (*_CONFIG_ERRORS, StrictDataclassError) as error:
+        raise GeneratorError(
+            f"{part / 'config.json'} describes no Qwen2-VL that can be built: "
+            f"{_first_line(error)[:200]}. Copy the config.json of the checkpoint the weights come "
+            "from."
+        ) from error
     problems = [
         f"{len(report[key])} {what}: {shorten(sorted(map(str, report[key])))}"
         for key, what in (

@@ -13,6 +13,7 @@ from base_model.checkpoint import empty_model, load_text_encoder, load_transform
 from base_model.errors import GeneratorError
 from base_model.generator import Condition, load_generator
 from base_model.model_configs import transformer_arguments
+from base_model.shipped import resolve_checkpoint
 from tests.goldens import FLOW, WEIGHT_FILE, load_golden, write_checkpoint, write_part
 
 
@@ -357,6 +358,32 @@ def test_spoiled_text_encoders_are_told(tmp_path: Path, text_folder: Path) -> No
     (folder / "tokenizer").mkdir()
     with pytest.raises(GeneratorError, match="tokenizer cannot be loaded"):
         load_text_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_size": 7}, {"num_hidden_layers": "2"}, {"num_attention_heads": 0}], ids=str
+)
+def test_sizes_that_describe_no_text_encoder_are_told(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder = shutil.copytree(resolve_checkpoint("tiny"), tmp_path / "tiny")
+    edit_config(folder / "text_encoder", **changes)
+    with pytest.raises(GeneratorError, match=r"describes no Qwen2-VL that can be built") as told:
+        load_text_encoder(folder)
+    assert len(str(told.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_tokenizers_that_are_nested_too_deep_are_told(tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(resolve_checkpoint("tiny"), tmp_path / "tiny")
+    (folder / "tokenizer" / name).write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(GeneratorError, match="tokenizer cannot be loaded"):
+        load_text_encoder(folder)
+
+
+def test_an_activation_that_there_is_not_is_told() -> None:
+    with pytest.raises(GeneratorError, match="describes no EasyAnimateTransformer3DModel"):
+        empty_model(EasyAnimateTransformer3DModel, {"activation_fn": "zz", "num_layers": 1})
 
 
 def test_a_chat_template_beside_the_tokenizer_is_found(tmp_path: Path, text_folder: Path) -> None:
