@@ -16,7 +16,7 @@ def finetune(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
 ) -> None:
-    """Train a generator on clips, by flow matching: what people do before a reward tuning.
+    """Train a generator on clips, by flow matching, as a start for reward tuning.
 
     A reward tuning goes on from its LoRA with lora.init=RUN_FOLDER.
     """

@@ -1,4 +1,4 @@
-"""`reward-tuning generate`: clips from prompts, and from what they shall follow."""
+"""`reward-tuning generate`: clips from prompts, and from inputs that they follow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,7 +142,7 @@ def generate(
         bool,
         typer.Option(
             "--previews",
-            help="Write beside each clip what was asked: heat map, control, mask, camera path.",
+            help="Also write the inputs of each clip: heat map, control, mask, camera path.",
             rich_help_panel=FOLLOWED,
         ),
     ] = False,
@@ -234,7 +234,7 @@ def generate(
         ),
     ] = None,
 ) -> None:
-    """Draw clips from prompts, and from what they shall follow; write them as mp4, gif or png.
+    """Generate clips from prompts and from inputs that they follow; write mp4, gif or png files.
 
     Pictures and clips are scaled until they cover the size, and cut to it around the middle. Of
     videos the first frames are taken, frame by frame.
