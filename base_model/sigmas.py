@@ -13,6 +13,9 @@ from base_model.errors import GeneratorError
 MU = 1.0
 """The dynamic-shift exponent the published pipelines pass for every size and length."""
 
+MOST_STEPS = 10_000
+"""Ten times the training's; a slip of zeros would fill the memory before the first step."""
+
 SMALLEST_TIME = 0.001
 """The last visited time before 0: one of 1000 training steps."""
 
@@ -40,19 +43,23 @@ def sigma_table(steps: int, mu: float = MU) -> Tensor:
     ``mu = 1`` the last interval is therefore 0.0027 wide whatever ``steps`` is.
 
     Args:
-        steps: Number of Euler steps, at least 1.
+        steps: Number of Euler steps, 1 to ``MOST_STEPS``.
         mu: See :func:`shift_time`.
 
     Returns:
         ``(steps + 1,)`` float32 on the CPU, strictly decreasing, first 1, last 0.
 
     Raises:
-        GeneratorError: When ``steps`` is not a positive integer.
+        GeneratorError: When ``steps`` is no integer from 1 to ``MOST_STEPS``.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise GeneratorError(
             f"The number of sampling steps must be an integer of at least 1, got {steps!r}. "
             "Set sampling.steps, for example to 25."
+        )
+    if steps > MOST_STEPS:
+        raise GeneratorError(
+            f"The number of sampling steps is {steps}; at most {MOST_STEPS}. 25 to 50 are usual."
         )
     times = torch.linspace(1.0, SMALLEST_TIME, steps, dtype=torch.float64)
     sigmas = shift_time(times, mu)

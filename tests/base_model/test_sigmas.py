@@ -56,3 +56,9 @@ def test_another_shift_is_diffusers_with_that_mu() -> None:
         torch.testing.assert_close(sigma_table(12, mu), scheduler.sigmas, rtol=1e-6, atol=1e-7)
     assert torch.equal(sigma_table(12, 1.0), sigma_table(12))
     assert bool((sigma_table(12, 2.0)[1:-1] > sigma_table(12)[1:-1]).all())
+
+
+def test_more_steps_than_memory_are_refused() -> None:
+    assert len(sigma_table(10_000)) == 10_001
+    with pytest.raises(GeneratorError, match="sampling steps is 1000000000; at most 10000"):
+        sigma_table(10**9)
