@@ -3,6 +3,8 @@
 import contextlib
 import json
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,21 @@ def next_commands(folder: Path) -> list[str]:
         recipe = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
         checkpoint = str(recipe["generator"]["checkpoint"])
     of = f"--checkpoint {shlex.quote(checkpoint)} " if checkpoint not in ("", "tiny") else ""
+    program = _program()
     return [
-        f"reward-tuning show {run}",
-        f"reward-tuning generate {of}--lora {run} --prompt {shlex.quote(prompt)} --output clips",
-        f"reward-tuning export {run} --format original --output lora.safetensors",
+        f"{program} show {run}",
+        f"{program} generate {of}--lora {run} --prompt {shlex.quote(prompt)} --output clips",
+        f"{program} export {run} --format original --output lora.safetensors",
     ]
+
+
+def _program() -> str:
+    """The command as this shell finds it: after `make demo` it is not on the PATH."""
+    name = "reward-tuning"
+    started = Path(sys.argv[0])
+    if shutil.which(name) is None and started.name == name and started.is_file():
+        return shlex.quote(str(started))
+    return name
 
 
 def print_summary(folder: Path, *, as_json: bool) -> None:

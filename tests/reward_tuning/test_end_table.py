@@ -105,6 +105,22 @@ def test_next_commands(run: Command, folder: Path) -> None:
     assert "\n".join(f"  {line}" for line in found["next"]) in run("show", folder).out
 
 
+def test_next_commands_name_a_program_that_is_not_on_the_path(
+    run: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "a venv" / "bin" / "reward-tuning"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(program)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    commands = json.loads(run("show", folder, "--json").out)["next"]
+    assert {shlex.split(line)[0] for line in commands} == {str(program)}
+    monkeypatch.setenv("PATH", str(program.parent))
+    commands = json.loads(run("show", folder, "--json").out)["next"]
+    assert {shlex.split(line)[0] for line in commands} == {"reward-tuning"}
+
+
 def test_show_json_of_a_recipe_and_of_a_run_under_way(run: Command, folder: Path) -> None:
     found = json.loads(run("show", "tiny-drtune-hps", "--json").out)
     assert found["recipe"]["rewards"][0]["kind"] == "hps"
