@@ -11,19 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base_model import magvit
-from base_model.checkpoint import load_text_encoder, load_transformer, load_vae, local_folder
-from base_model.clip_size import check_clip_size
-from base_model.condition_latents import condition_latents
-from base_model.conditions import Condition, ConditionInputs, GuidedCondition, TextCondition
-from base_model.corrections import correct
+from base_model.conditions.condition_latents import condition_latents
+from base_model.conditions.conditions import (
+    Condition,
+    ConditionInputs,
+    GuidedCondition,
+    TextCondition,
+)
+from base_model.conditions.inpainting import KEPT_NOISE
 from base_model.errors import GeneratorError
-from base_model.inpainting import KEPT_NOISE
-from base_model.kinds import Kind, kind_of
-from base_model.memory import Memory, Resting
-from base_model.prompt_encoder import PromptEncoder
-from base_model.quantise import Quantise
-from base_model.shipped import resolve_checkpoint
+from base_model.files.shipped import resolve_checkpoint
+from base_model.loading.checkpoint import (
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+    local_folder,
+)
+from base_model.loading.clip_size import check_clip_size
+from base_model.loading.kinds import Kind, kind_of
+from base_model.memory.modes import Memory, Resting
+from base_model.memory.quantise import Quantise
+from base_model.networks import magvit
+from base_model.networks.corrections import correct
+from base_model.networks.prompt_encoder import PromptEncoder
 
 __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_generator"]
 
@@ -31,8 +41,8 @@ __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_g
 class Generator:
     """EasyAnimateV5.1: a transformer, a VAE and, where prompts are encoded, a text encoder.
 
-    Building one corrects the transformer in place (:func:`base_model.corrections.correct`) and
-    changes nothing else: gradients, dtype, device and training mode stay as they are.
+    Building one corrects the transformer in place (:func:`base_model.networks.corrections.correct`)
+    and changes nothing else: gradients, dtype, device and training mode stay as they are.
 
     Attributes:
         transformer: ``EasyAnimateTransformer3DModel``.
@@ -40,7 +50,7 @@ class Generator:
         prompt_encoder: None where text states come from a cache.
         fp32_timesteps: Feed the time embedding 1000 * sigma in float32. The published code rounds
             it to the weights' dtype first (up to 1.9 of 1000 in bfloat16), which is the default.
-        resting: What lies on the CPU while it is not used (:mod:`base_model.memory`).
+        resting: What lies on the CPU while it is not used (:mod:`base_model.memory.modes`).
     """
 
     def __init__(
@@ -132,8 +142,8 @@ class Generator:
 
         Args:
             text: Of b samples.
-            image: See :class:`base_model.conditions.ConditionInputs`, here and below. A batch of 1
-                serves all samples.
+            image: See :class:`base_model.conditions.conditions.ConditionInputs`, here and below. A
+                batch of 1 serves all samples.
             end_image: Kept last frame.
             video: With a mask, what is kept of it; without, where sampling starts, and no
                 condition.
@@ -395,9 +405,9 @@ def load_generator(
         device: Where they go.
         text_encoder: False leaves the text encoder out (and does not download it).
         fp32_timesteps: See :class:`Generator`.
-        memory: Where weights are while they are not used (:mod:`base_model.memory`).
+        memory: Where weights are while they are not used (:mod:`base_model.memory.modes`).
         quantise: How the linear layers of the transformer's blocks are stored
-            (:mod:`base_model.quantise`); None is in ``dtype``.
+            (:mod:`base_model.memory.quantise`); None is in ``dtype``.
 
     Returns:
         The generator, its transformer corrected.

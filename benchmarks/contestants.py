@@ -9,12 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.published_loop import SETTINGS, published_step
-from reward_tuning.loading import load_recipe
 from reward_tuning.progress import silent
-from reward_tuning.recipe import Recipe
-from reward_tuning.run_parts import RunParts, load_parts
-from reward_tuning.run_state import State, start
-from reward_tuning.trainer import optimiser_step
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.parts import RunParts, load_parts
+from reward_tuning.tuning.state import State, start
+from reward_tuning.tuning.trainer import optimiser_step
 
 RECIPE = "tiny-drtune-hps"
 SAMPLING_STEPS = 25

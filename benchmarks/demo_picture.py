@@ -23,12 +23,12 @@ from torch import Tensor
 from base_model.tiny.captions import parse_caption, phrasings
 from base_model.tiny.oracle import judge
 from base_model.tiny.render import render
-from reward_tuning.clips import write_clip
-from reward_tuning.evaluation import evaluate
-from reward_tuning.loading import load_recipe
+from reward_tuning.files.clips import write_clip
 from reward_tuning.progress import silent
-from reward_tuning.run_draws import evaluation_sigmas
-from reward_tuning.run_parts import load_parts
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.tuning.draws import evaluation_sigmas
+from reward_tuning.tuning.evaluation import evaluate
+from reward_tuning.tuning.parts import load_parts
 
 SIDES = ("base", "tuned", "rendered")
 ENLARGE = 2

@@ -34,21 +34,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from base_model.camera import clip_poses, plucker_rays, pose_table, read_pose_file
-from base_model.camera_motions import motion_matrices, motion_poses
+from base_model.conditions.camera import clip_poses, plucker_rays, pose_table, read_pose_file
+from base_model.conditions.camera_motions import motion_matrices, motion_poses
+from base_model.conditions.trajectory import heat_maps, read_points_file
 from base_model.errors import GeneratorError
-from base_model.trajectory import heat_maps, read_points_file
-from reward_tuning.clip_files import read_file_prompts
-from reward_tuning.clips import clip_frames, look_at_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import clip_frames, look_at_clip
+from reward_tuning.files.gif_file import gif_bytes
+from reward_tuning.files.yaml_text import read_yaml, write_yaml
 from reward_tuning.finetune.metadata import read_metadata
 from reward_tuning.finetune.recipe import load_any_recipe
-from reward_tuning.gif_file import gif_bytes
-from reward_tuning.loading import dump_recipe
-from reward_tuning.prompts import read_prompts
-from reward_tuning.recipe_files import shipped_folder
-from reward_tuning.replay_sources import read_sources
-from reward_tuning.yaml_text import read_yaml, write_yaml
+from reward_tuning.inputs.prompts import read_prompts
+from reward_tuning.judges.clip_files import read_file_prompts
+from reward_tuning.schema.loading import dump_recipe
+from reward_tuning.schema.locate import shipped_folder
+from reward_tuning.tuning.replay_sources import read_sources
 from rewards import RewardError
 
 LONGEST_MESSAGE = 2000
@@ -308,7 +308,7 @@ BESIDE = ("adapter_config.json", "state.json", "adapter_model.safetensors", "ada
 
 def lora(case: Case) -> None:
     """LoRA files: header and values of a safetensors file, pickles, and the config beside them."""
-    from reward_tuning.exports import import_adapter
+    from reward_tuning.lora.export import import_adapter
 
     draw = case.draw
     names = ["adapter_model.safetensors", "adapter.safetensors", "adapter_model.bin", "lora.pt"]
@@ -463,7 +463,7 @@ def fuzz(target: str, cases: int, seed: int, *, told: Callable[[int], None] = id
     outcome = Outcome()
     if target == "lora":
         _transformer()  # torch and its neighbours take seconds, of no case
-        import reward_tuning.exports  # noqa: F401
+        import reward_tuning.lora.export  # noqa: F401
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         for told_by_pillow in (UserWarning, Image.DecompressionBombWarning):

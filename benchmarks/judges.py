@@ -37,11 +37,11 @@ from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, draw_scenes
 from benchmarks.machine import machine
 from rewards import load_latent_reward, load_reward
-from rewards.clip import clip_preprocess
-from rewards.clip_tokenizers import build_tokenizer
-from rewards.clip_tower import ClipTower
-from rewards.hps import hps_preprocess
-from rewards.open_clip_models import build_model, open_clip_config
+from rewards.clip_towers.open_clip_models import build_model, open_clip_config
+from rewards.clip_towers.tokenizers import build_tokenizer
+from rewards.clip_towers.tower import ClipTower
+from rewards.kinds.clip import clip_preprocess
+from rewards.kinds.hps import hps_preprocess
 
 ScoreFn = Callable[[Tensor, Sequence[str]], Tensor]
 PROMPT = "a large blue square moves right on a dark background"

@@ -13,7 +13,7 @@ import argparse
 
 from reward_tuning.pretrain.clip_accuracy import VIOLATIONS, ordering_accuracy, speed_agreement
 from rewards import VideoReward, load_reward
-from rewards.base import Judge
+from rewards.core.base import Judge
 
 KINDS = ("motion_energy", "motion_flow", "flicker", "sharpness")
 

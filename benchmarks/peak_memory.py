@@ -13,8 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.contestants import Contestant
-from reward_tuning.judges import FramedJudge
-from rewards.hps import HpsReward
+from reward_tuning.judges.judge import FramedJudge
+from rewards.kinds.hps import HpsReward
 from tests.reward_tuning.live_bytes import LiveBytes
 
 

@@ -19,15 +19,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from base_model.generator import Generator
-from base_model.magvit import clear_caches
-from reward_tuning.engine import VelocityFn
-from reward_tuning.judges import FramedJudge
-from reward_tuning.recipe import Recipe
-from reward_tuning.reward_step import Batch
-from reward_tuning.run_parts import RunParts
-from reward_tuning.run_state import State
-from reward_tuning.sampler import ClipSampler
-from reward_tuning.trainer import clips_a_step, draw_batch
+from base_model.networks.magvit import clear_caches
+from reward_tuning.gradient.engine import VelocityFn
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.parts import RunParts
+from reward_tuning.tuning.state import State
+from reward_tuning.tuning.step import Batch
+from reward_tuning.tuning.trainer import clips_a_step, draw_batch
 
 SETTINGS = (
     "sampling.negative=joint",

@@ -28,14 +28,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks.machine import machine
-from reward_tuning.loading import load_recipe
 from reward_tuning.progress import silent
-from reward_tuning.recipe import Recipe
-from reward_tuning.reward_step import Batch, BatchReport, reward_step
-from reward_tuning.run_parts import RunParts, cheap_steps, load_parts
-from reward_tuning.run_state import start
-from reward_tuning.trainer import clips_a_step, draw_batch
-from reward_tuning.views import rolled_out
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.parts import RunParts, cheap_steps, load_parts
+from reward_tuning.tuning.state import start
+from reward_tuning.tuning.step import Batch, BatchReport, reward_step
+from reward_tuning.tuning.trainer import clips_a_step, draw_batch
+from reward_tuning.tuning.views import rolled_out
 
 EXACT = "exact"
 WHOLE = ("sampling.steps=16", "method.early_stop=false", "train.decoded=all")

@@ -30,9 +30,9 @@ from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.oracle import judge
 from base_model.tiny.scenes import FRAMES, SIDE, scenes
 from benchmarks.machine import machine
-from reward_tuning.cheap_steps import CheapSteps
-from reward_tuning.compilation import compiled
-from reward_tuning.drawing import decoded, sample_clip
+from reward_tuning.sampling.cheap_steps import CheapSteps
+from reward_tuning.sampling.compilation import compiled
+from reward_tuning.sampling.draw import decoded, sample_clip
 
 PLAIN = "plain"
 SIZE = (FRAMES, SIDE, SIDE)

@@ -16,7 +16,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from base_model.sigmas import sigma_table
+from base_model.sampling.sigmas import sigma_table
 from benchmarks.contestants import (
     COMMON,
     RECIPE,
@@ -27,10 +27,10 @@ from benchmarks.contestants import (
 )
 from benchmarks.time_to_score import Curve, Point, best, compare_curves, train_curve
 from benchmarks.trainee import CLOCKS
-from reward_tuning.evaluation import evaluate
-from reward_tuning.judges import load_judges
-from reward_tuning.loading import load_recipe
-from reward_tuning.lora import adapter_state
+from reward_tuning.judges.judge import load_judges
+from reward_tuning.lora.adapter import adapter_state
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.tuning.evaluation import evaluate
 
 ARMS = (
     published_arm("tail", 10),

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rewards import load_reward
-from rewards.base import Judge
-from rewards.open_clip_models import build_model, open_clip_config
-from rewards.shared_towers import TowerPool, seen_by_several, unique_bytes
+from rewards.clip_towers.open_clip_models import build_model, open_clip_config
+from rewards.core.base import Judge
+from rewards.core.shared_towers import TowerPool, seen_by_several, unique_bytes
 
 RELATIVE = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {prompt}"}
 PROMPT = ["a large blue square moves right on a dark background"]

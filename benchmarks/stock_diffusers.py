@@ -3,15 +3,15 @@
     python -m benchmarks.stock_diffusers [--checkpoint tiny] [--prompts 16] [--steps 25]
                                          [--guidance-scale 5] [--sizes 64x64 64x96 ...]
 
-diffusers' transformer differs from the published one in two places (`base_model.corrections`): the
-rotary grid of every shape but 3:2, and the text stream of blocks beyond `mmdit_layers`. Each arm
-draws the same clips (held-out scenes of the embedded world, the same noise): `stock` with both
-differences, `text stream mended` with the first alone, `corrected` with neither; `padded to 256`
-is corrected and gets its text at the 256 tokens that the pipelines pad to, which a checkpoint with
-a shorter text, as the embedded one, was not trained on. Prints JSON: for each size and arm the
-relative error of one model call (the prompt's branch) and of the guided velocity on the states of
-the right sampling, means over steps and prompts, the relative error of the latents in the end, and
-mean and lowest PSNR of the frames in dB.
+diffusers' transformer differs from the published one in two places
+(`base_model.networks.corrections`): the rotary grid of every shape but 3:2, and the text stream of
+blocks beyond `mmdit_layers`. Each arm draws the same clips (held-out scenes of the embedded world,
+the same noise): `stock` with both differences, `text stream mended` with the first alone,
+`corrected` with neither; `padded to 256` is corrected and gets its text at the 256 tokens that the
+pipelines pad to, which a checkpoint with a shorter text, as the embedded one, was not trained on.
+Prints JSON: for each size and arm the relative error of one model call (the prompt's branch) and of
+the guided velocity on the states of the right sampling, means over steps and prompts, the relative
+error of the latents in the end, and mean and lowest PSNR of the frames in dB.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base_model.checkpoint import load_transformer, local_folder
-from base_model.corrections import TextStreamProjection
+from base_model.files.shipped import resolve_checkpoint
 from base_model.generator import Generator, GuidedCondition, load_generator
-from base_model.guidance import guided_velocity
-from base_model.prompt_encoder import MAX_TOKENS
-from base_model.sampling import euler_sample
-from base_model.shipped import resolve_checkpoint
-from base_model.sigmas import sigma_table
+from base_model.loading.checkpoint import load_transformer, local_folder
+from base_model.networks.corrections import TextStreamProjection
+from base_model.networks.prompt_encoder import MAX_TOKENS
+from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.sample import euler_sample
+from base_model.sampling.sigmas import sigma_table
 from base_model.tiny.scenes import FRAMES
 from benchmarks.machine import machine
 from benchmarks.sampling import held_out_prompts, psnr

@@ -14,14 +14,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from reward_tuning.evaluation import SideScores, evaluate
-from reward_tuning.judges import load_judges
-from reward_tuning.loading import load_recipe
+from reward_tuning.judges.judge import load_judges
 from reward_tuning.progress import silent
-from reward_tuning.run_draws import evaluation_sigmas
-from reward_tuning.run_parts import load_parts, with_replay
-from reward_tuning.run_state import exported_state, start
-from reward_tuning.trainer import optimiser_step
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.tuning.draws import evaluation_sigmas
+from reward_tuning.tuning.evaluation import SideScores, evaluate
+from reward_tuning.tuning.parts import load_parts, with_replay
+from reward_tuning.tuning.state import exported_state, start
+from reward_tuning.tuning.trainer import optimiser_step
 
 JUDGES = "tiny-drtune-hps"
 """The recipe whose judges and sampler measure every run, whatever it was trained on."""

@@ -1,9 +1,9 @@
 """Differentiable judges: frames or noisy latents, and prompts, to one score a clip."""
 
-from rewards.base import FrameReward, Reward, VideoReward
-from rewards.clip import ClipReward, Relative
+from rewards.core.base import FrameReward, Reward, VideoReward
 from rewards.errors import RewardError
-from rewards.latent import LatentClip, LatentReward, load_latent_reward
+from rewards.kinds.clip import ClipReward, Relative
+from rewards.kinds.latent import LatentClip, LatentReward, load_latent_reward
 from rewards.loading import load_reward
 
 __all__ = [

@@ -2,14 +2,14 @@
 
 To add a kind ``my``:
 
-1. ``rewards/my.py``: its class (a :class:`rewards.base.FrameReward` or ``VideoReward``) and its
-   loader, ``load_my(checkpoint, *, device, ...) -> MyReward``. The loader takes, by keyword, what
-   the kind has and nothing else: of the common ones ``device`` always, ``checkpoint`` unless it
-   has no file, ``folder`` with it, ``dtype`` and ``gradient_checkpointing`` where there is a
+1. ``rewards/my.py``: its class (a :class:`rewards.core.base.FrameReward` or ``VideoReward``) and
+   its loader, ``load_my(checkpoint, *, device, ...) -> MyReward``. The loader takes, by keyword,
+   what the kind has and nothing else: of the common ones ``device`` always, ``checkpoint`` unless
+   it has no file, ``folder`` with it, ``dtype`` and ``gradient_checkpointing`` where there is a
    network, ``pool`` where other judges may have the same one; after them the kind's own options,
    each with a default.
 2. A case in :func:`loader_of`, which imports lazily, and the kind's name in ``KINDS``.
-3. Its section in ``reward_tuning.judge_kinds``, with the same own options as keys.
+3. Its section in ``reward_tuning.schema.judges``, with the same own options as keys.
 4. For published files their records in :mod:`rewards.published`; for a shipped one its line in
    ``benchmarks/judges.py``; in ``docs/rewards.md`` a row in both tables.
 
@@ -28,10 +28,10 @@ from typing import Any
 
 import torch
 
-from rewards.base import Judge
-from rewards.checkpoint import resolve, verify_sha256
+from rewards.core.base import Judge
+from rewards.core.checkpoint import resolve, verify_sha256
+from rewards.core.shared_towers import TowerPool
 from rewards.errors import RewardError
-from rewards.shared_towers import TowerPool
 
 KINDS = (
     "hps",
@@ -165,79 +165,79 @@ def loader_of(kind: str) -> Callable[..., Judge]:  # noqa: PLR0911, PLR0912  # o
     """
     match kind:
         case "hps":
-            from rewards.hps import load_hps
+            from rewards.kinds.hps import load_hps
 
             return load_hps
         case "clip":
-            from rewards.clip import load_clip
+            from rewards.kinds.clip import load_clip
 
             return load_clip
         case "aesthetic":
-            from rewards.aesthetic import load_aesthetic
+            from rewards.kinds.aesthetic import load_aesthetic
 
             return load_aesthetic
         case "pickscore":
-            from rewards.pickscore import load_pickscore
+            from rewards.kinds.pickscore import load_pickscore
 
             return load_pickscore
         case "aesthetic_v2_5":
-            from rewards.aesthetic_v2_5 import load_aesthetic_v2_5
+            from rewards.kinds.aesthetic_v2_5 import load_aesthetic_v2_5
 
             return load_aesthetic_v2_5
         case "image_reward":
-            from rewards.image_reward import load_image_reward
+            from rewards.kinds.image_reward import load_image_reward
 
             return load_image_reward
         case "mps":
-            from rewards.mps import load_mps
+            from rewards.kinds.mps import load_mps
 
             return load_mps
         case "qwen_critic":
-            from rewards.qwen_critic import load_qwen_critic
+            from rewards.kinds.qwen_critic import load_qwen_critic
 
             return load_qwen_critic
         case "video_align":
-            from rewards.video_align import load_video_align
+            from rewards.kinds.video_align import load_video_align
 
             return load_video_align
         case "hpsv3":
-            from rewards.hpsv3 import load_hpsv3
+            from rewards.kinds.hpsv3 import load_hpsv3
 
             return load_hpsv3
         case "motion_energy":
-            from rewards.motion import MotionEnergy
+            from rewards.kinds.motion import MotionEnergy
 
             return MotionEnergy
         case "motion_flow":
-            from rewards.motion import MotionFlow
+            from rewards.kinds.motion import MotionFlow
 
             return MotionFlow
         case "flicker":
-            from rewards.motion import Flicker
+            from rewards.kinds.motion import Flicker
 
             return Flicker
         case "consistency":
-            from rewards.consistency import load_consistency
+            from rewards.kinds.consistency import load_consistency
 
             return load_consistency
         case "vjepa2":
-            from rewards.vjepa2 import load_vjepa2
+            from rewards.kinds.vjepa2 import load_vjepa2
 
             return load_vjepa2
         case "dynamic_degree":
-            from rewards.dynamic_degree import load_dynamic_degree
+            from rewards.kinds.dynamic_degree import load_dynamic_degree
 
             return load_dynamic_degree
         case "sharpness":
-            from rewards.sharpness import Sharpness
+            from rewards.kinds.sharpness import Sharpness
 
             return Sharpness
         case "no_cuts":
-            from rewards.no_cuts import load_no_cuts
+            from rewards.kinds.no_cuts import load_no_cuts
 
             return load_no_cuts
         case "python":
-            from rewards.python_file import load_python
+            from rewards.kinds.python_file import load_python
 
             return load_python
         case "latent":

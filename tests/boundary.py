@@ -10,7 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 
 class Boundary:
-    """Copies real weights for `base_model.offload`, and spoils what rests.
+    """Copies real weights for `base_model.memory.offload`, and spoils what rests.
 
     What rests is NaN (0 for integers) once `close` was called, so that a pass which touches it
     cannot end in the right numbers: on a GPU it would have met a tensor of the wrong device.

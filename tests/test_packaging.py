@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,41 @@ ALLOWED_IMPORTS = {
     "rewards": {"rewards"},
     "recipes": {"recipes"},
     "reward_tuning": {"base_model", "rewards", "reward_tuning"},
+}
+# Lower rooms first: a module imports from its own room and from lower ones alone.
+ROOMS = {
+    "base_model": (
+        "errors",
+        "core",
+        "files",
+        "networks",
+        "memory",
+        "loading",
+        "convert",
+        "conditions",
+        "generator",
+        "sampling",
+        "training",
+        "tiny",
+    ),
+    "rewards": ("errors", "core", "clip_towers", "qwen", "networks", "kinds", "loading"),
+    "reward_tuning": (
+        "errors",
+        "progress",
+        "seeds",
+        "files",
+        "gradient",
+        "schema",
+        "inputs",
+        "lora",
+        "sampling",
+        "judges",
+        "runs",
+        "tuning",
+        "finetune",
+        "pretrain",
+        "cli",
+    ),
 }
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -144,6 +179,51 @@ def test_arrows_point_one_way(package: str) -> None:
     for path in files:
         ours = set(imported_packages(path)) & {*PACKAGES, "tests"}
         assert ours <= ALLOWED_IMPORTS[package], f"{path.relative_to(ROOT)} imports {ours}"
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Full names of all that a file imports; a name may end in what the module defines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.relative_to(ROOT)}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def climbing(package: str, room: str, imported: Iterable[str]) -> list[str]:
+    """Those of the imported names that lie in a higher room of the package."""
+    order = ROOMS[package]
+    found = []
+    for name in imported:
+        top, _, rest = name.partition(".")
+        there = rest.partition(".")[0]
+        if top == package and there in order and order.index(there) > order.index(room):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_module_has_a_room(package: str) -> None:
+    there = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    there |= {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert there == set(ROOMS[package])
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_lead_to_the_same_room_or_a_lower_one(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        inside = path.relative_to(ROOT / package)
+        if inside.parts == ("__init__.py",):  # what the package offers, from all of its rooms
+            continue
+        up = climbing(package, inside.with_suffix("").parts[0], imported_modules(path))
+        assert not up, f"{path.relative_to(ROOT)} imports {up} from a higher room"
+
+
+def test_an_import_from_a_higher_room_is_found() -> None:
+    names = ["torch.Tensor", "reward_tuning.runs.loop.run_loop", "reward_tuning.lora.adapter"]
+    assert climbing("reward_tuning", "judges", names) == ["reward_tuning.runs.loop.run_loop"]
+    assert climbing("reward_tuning", "tuning", names) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

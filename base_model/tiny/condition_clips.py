@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base_model.control_latents import RAY_SCALE
-from base_model.inpainting import inpaint_channels, masked_video
-from base_model.latent_grid import to_latent_grid
-from base_model.preprocessors import control_clip
+from base_model.conditions.control_latents import RAY_SCALE
+from base_model.conditions.inpainting import inpaint_channels, masked_video
+from base_model.conditions.preprocessors import control_clip
+from base_model.conditions.trajectory import Track, heat_maps
+from base_model.core.latent_grid import to_latent_grid
 from base_model.tiny.key_frames import encode_key_frames
 from base_model.tiny.moving_camera import draw_camera_clip
 from base_model.tiny.paths import draw_path
@@ -25,7 +26,6 @@ from base_model.tiny.scenes import FRAMES, SIDE, Scene, draw_scenes
 from base_model.training.dropout import draw_dropped
 from base_model.training.loop import python_random
 from base_model.training.mask_sampling import TEXT_ONLY_SHARE, draw_kept_noise, draw_masks
-from base_model.trajectory import Track, heat_maps
 
 EDGES_SHARE, SCRIBBLE_SHARE = 0.45, 0.1
 """Share of the control clips that are edges, and strokes; the rest are heat maps of paths."""

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from base_model.delta import write_delta
+from base_model.files.shipped import resolve_checkpoint
 from base_model.generator import Condition, Generator, load_generator
-from base_model.kinds import KINDS
-from base_model.shipped import resolve_checkpoint
-from base_model.sigmas import MU
+from base_model.loading.delta import write_delta
+from base_model.loading.kinds import KINDS
+from base_model.sampling.sigmas import MU
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.condition_clips import DRAWS
 from base_model.tiny.pretraining import ENCODED_AT_ONCE, LATENT_BATCH, save_whole
@@ -131,7 +131,7 @@ class ConditionTraining:
         }
 
     def write_checkpoint(self, target: Path, *, command: str) -> None:
-        """Write what is trained as a delta from a shipped checkpoint (`base_model.delta`).
+        """Write what is trained as a delta from a shipped checkpoint (`base_model.loading.delta`).
 
         Args:
             target: The checkpoint's folder.

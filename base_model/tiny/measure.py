@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from base_model.generator import Generator
-from base_model.sampling import euler_sample
-from base_model.sigmas import sigma_table
+from base_model.sampling.sample import euler_sample
+from base_model.sampling.sigmas import sigma_table
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.oracle import judge
 from base_model.tiny.render import render

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from base_model.conditions.inpainting import prolonged
+from base_model.conditions.preprocessors import combine_controls, control_clip
 from base_model.generator import Generator
-from base_model.inpainting import prolonged
-from base_model.preprocessors import combine_controls, control_clip
-from base_model.sampling import euler_sample, start_state, start_step
-from base_model.sigmas import sigma_table
+from base_model.sampling.sample import euler_sample, start_state, start_step
+from base_model.sampling.sigmas import sigma_table
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.condition_clips import path_heat_map
 from base_model.tiny.measure import BATCH, GUIDANCE_SCALE

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from base_model.camera import Poses, pixel_intrinsics, plucker_rays
-from base_model.camera_motions import motion_poses
+from base_model.conditions.camera import Poses, pixel_intrinsics, plucker_rays
+from base_model.conditions.camera_motions import motion_poses
 from base_model.tiny.render import ShapePath, Staging, draw_staging, render_staged
 from base_model.tiny.scenes import FRAMES, SIDE, Scene
 
@@ -36,7 +36,7 @@ class CameraClip:
 
     Attributes:
         frames: (FRAMES, 3, SIDE, SIDE) in [0, 1].
-        motion: As `base_model.camera_motions.parse_motion` reads it.
+        motion: As `base_model.conditions.camera_motions.parse_motion` reads it.
         speed: Of the motion.
         rays: (6, FRAMES, SIDE, SIDE), Pluecker coordinates.
     """

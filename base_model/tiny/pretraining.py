@@ -31,10 +31,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
-from base_model.config_conversion import model_index
+from base_model.files.reproducible import save_reproducibly
 from base_model.generator import Condition, Generator
-from base_model.prompt_encoder import PromptEncoder
-from base_model.sigmas import MU
+from base_model.loading.config_conversion import model_index
+from base_model.networks.prompt_encoder import PromptEncoder
+from base_model.sampling.sigmas import MU
 from base_model.tiny import configs
 from base_model.tiny.captions import LANGUAGES, draw_caption, every_caption
 from base_model.tiny.key_frames import encode_key_frames
@@ -62,7 +63,6 @@ from base_model.training.vae import (
     vae_loss,
     whole_clip,
 )
-from base_model.training.weight_file import save_reproducibly
 
 SCHEDULES = {
     "text": Schedule(steps=300, learning_rate=1e-3, ema_decay=0.99),

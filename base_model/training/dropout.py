@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from base_model.kinds import Kind
+from base_model.loading.kinds import Kind
 
 CONTROL_DROPOUT = 0.2
 REFERENCE_DROPOUT = 0.2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition, Generator
-from base_model.sigmas import shift_time
+from base_model.sampling.sigmas import shift_time
 
 TEXT_DROPOUT = 0.1
 """Share of samples trained on the empty prompt, for guidance; the published value."""
@@ -26,7 +26,7 @@ def draw_sigmas(count: int, generator: torch.Generator, *, mu: float) -> Tensor:
     Args:
         count: Samples.
         generator: Of the draw.
-        mu: The shift of `base_model.sigmas.shift_time`; 0 is uniform.
+        mu: The shift of `base_model.sampling.sigmas.shift_time`; 0 is uniform.
     """
     strata = torch.arange(count, dtype=torch.float32)
     time = (strata + torch.rand(count, generator=generator)) / count

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from base_model.training.weight_file import save_reproducibly
+from base_model.files.reproducible import save_reproducibly
 
 # Today's name of a part -> that of the published files; the head's is the same.
 _PREFIXES = (("model.language_model.", "model."), ("model.visual.", "visual."))

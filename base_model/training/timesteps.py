@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from base_model.sigmas import shift_time
+from base_model.sampling.sigmas import shift_time
 
 LEVELS = 1000
 """Noise levels of the table."""
@@ -32,8 +32,8 @@ class TimestepDensity:
         logit_mean: Of `logit_normal`'s normal variable; below 0 favours high noise.
         logit_std: Its deviation.
         mode_scale: s of `mode`; above 0 favours the middle of the table.
-        shift: mu of `base_model.sigmas.shift_time`, applied to the level that was drawn. The
-            published trainer has 0; the sampler's own is 1.
+        shift: mu of `base_model.sampling.sigmas.shift_time`, applied to the level that was drawn.
+            The published trainer has 0; the sampler's own is 1.
     """
 
     scheme: Scheme = "none"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.recipe import load_any_recipe
-from reward_tuning.generator_parts import generator_checkpoint
+from reward_tuning.sampling.generator_parts import generator_checkpoint
 
 
 def adapter_path(source: Path) -> Path:

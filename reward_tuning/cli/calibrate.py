@@ -10,8 +10,8 @@ from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
 
 if TYPE_CHECKING:
-    from reward_tuning.calibration import Calibration
-    from reward_tuning.recipe import Recipe
+    from reward_tuning.schema.recipe import Recipe
+    from reward_tuning.tuning.calibration import Calibration
 
 NEXT_STEP = "the result is printed above; free some space or choose another place"
 
@@ -42,20 +42,20 @@ def calibrate(
     The loss then counts (score - mean) / unit. Paste the printed lines into the recipe, give them
     on the command line, or take the file of --write.
     """
-    from reward_tuning.loading import dump_recipe, load_recipe
+    from reward_tuning.schema.loading import dump_recipe, load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     if write is not None and (write.suffix != ".yaml" or write.exists()):
         wrong = "exists already" if write.exists() else "does not end in .yaml"
         raise TuningError(f"--write: {write} {wrong}; give a new .yaml file")
     if write is not None:
-        from reward_tuning.whole_file import check_place
+        from reward_tuning.files.atomic_write import check_place
 
         check_place(write.parent)  # before minutes of sampling
 
-    from reward_tuning.calibration import calibrate as measure
-    from reward_tuning.calibration import calibrated
     from reward_tuning.cli.display import Display
+    from reward_tuning.tuning.calibration import calibrate as measure
+    from reward_tuning.tuning.calibration import calibrated
 
     place = chosen_device(device)
     with Display() as progress:
@@ -72,7 +72,7 @@ def calibrate(
     else:
         _print(loaded, filled, found, lines)
     if write is not None:  # after the result is printed: a full disk shall not cost it
-        from reward_tuning.whole_file import write_whole
+        from reward_tuning.files.atomic_write import write_whole
 
         head = f"mean and unit measured on {count} clips of {loaded.generator.checkpoint}"
         write_whole(write, dump_recipe(filled, [head]).encode(), advice=NEXT_STEP)

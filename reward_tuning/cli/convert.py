@@ -33,8 +33,8 @@ def convert(
     ] = None,
 ) -> None:
     """Write a checkpoint in the original or the diffusers layout; converting back is exact."""
-    from base_model.key_map import Layout
-    from reward_tuning.section_types import Dtype
+    from base_model.loading.key_map import Layout
+    from reward_tuning.schema.values import Dtype
 
     if layout not in get_args(Layout):
         raise TuningError(f"--layout: got {layout!r}; allowed: {', '.join(get_args(Layout))}")
@@ -43,8 +43,8 @@ def convert(
 
     import torch
 
-    from base_model.conversion import convert_checkpoint, describe_left_out
-    from base_model.shipped import resolve_checkpoint
+    from base_model.convert.conversion import convert_checkpoint, describe_left_out
+    from base_model.files.shipped import resolve_checkpoint
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.stopping import hint_when_stopped
     from reward_tuning.progress import ProgressEvent

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from reward_tuning.errors import TuningError
-from reward_tuning.recipe_files import find_recipe, verb_of
-from reward_tuning.yaml_text import read_yaml_file
+from reward_tuning.files.yaml_text import read_yaml_file
+from reward_tuning.schema.locate import find_recipe, verb_of
 
 OUTPUT = re.compile(r"^output:[^\n#]*?(?P<comment>[ \t]+#[^\n]*)?$", re.MULTILINE)
 PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")  # needs no quotes in YAML

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.request import LATENT, Request
 from reward_tuning.cli.stopping import Stopped
-from reward_tuning.condition_files import NOTHING
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, check_place, write_whole
+from reward_tuning.inputs.condition_files import NOTHING
 from reward_tuning.progress import ProgressEvent, ProgressFn
-from reward_tuning.whole_file import ANOTHER_PLACE, check_place, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from base_model.clip_size import ClipSize
     from base_model.generator import Generator
-    from base_model.tiled_decode import Tiling
-    from reward_tuning.cheap_steps import CheapSteps
-    from reward_tuning.lora import LoraWeights
-    from reward_tuning.read_condition import AskedCondition
+    from base_model.loading.clip_size import ClipSize
+    from base_model.networks.tiled_decode import Tiling
+    from reward_tuning.inputs.read_condition import AskedCondition
+    from reward_tuning.lora.adapter import LoraWeights
+    from reward_tuning.sampling.cheap_steps import CheapSteps
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def draw(request: Request) -> None:
     for folder in dict.fromkeys(path.parent for of_clip in request.paths for path in of_clip):
         check_place(folder)
     from reward_tuning.cli.display import Display
-    from reward_tuning.clip_memory import out_of_memory_told
-    from reward_tuning.clips import write_clip
-    from reward_tuning.previews import write_previews
+    from reward_tuning.files.clips import write_clip
+    from reward_tuning.inputs.previews import write_previews
+    from reward_tuning.sampling.clip_memory import out_of_memory_told
 
     about: list[dict[str, Any]] = []
     clips = 0
@@ -80,15 +80,15 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     """Everything that can be refused is, by configs and headers alone, before weights are read."""
     import torch
 
-    from base_model.checkpoint import local_folder
-    from base_model.clip_size import ClipSize, check_clip_size, own_clip_size
+    from base_model.files.shipped import resolve_checkpoint
     from base_model.generator import load_generator
-    from base_model.kinds import kind_of_checkpoint
-    from base_model.shipped import resolve_checkpoint
-    from base_model.tiled_decode import Tiling
-    from reward_tuning.clip_memory import check_clip_fits
-    from reward_tuning.read_condition import check_kind, read_condition
-    from reward_tuning.world_notes import world_notes
+    from base_model.loading.checkpoint import local_folder
+    from base_model.loading.clip_size import ClipSize, check_clip_size, own_clip_size
+    from base_model.loading.kinds import kind_of_checkpoint
+    from base_model.networks.tiled_decode import Tiling
+    from reward_tuning.inputs.read_condition import check_kind, read_condition
+    from reward_tuning.inputs.world_notes import world_notes
+    from reward_tuning.sampling.clip_memory import check_clip_fits
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
     device = chosen_device(request.device)
@@ -123,7 +123,7 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         quantise=request.quantise,
     )
     if adapter is not None:
-        from reward_tuning.lora import attach_weights, scaled
+        from reward_tuning.lora.adapter import attach_weights, scaled
 
         attach_weights(generator.transformer, adapter)
         stack.enter_context(scaled(generator.transformer, scale))
@@ -138,9 +138,9 @@ def _adapter(
     """The LoRAs as one, held against the transformer's shapes, and the scale that it counts at."""
     if not request.loras:
         return None, 1.0
-    from reward_tuning.exports import import_adapter
-    from reward_tuning.several_loras import combined, does_nothing, nothing_told
-    from reward_tuning.transformer_shapes import transformer_shapes
+    from reward_tuning.lora.export import import_adapter
+    from reward_tuning.lora.module_shapes import transformer_shapes
+    from reward_tuning.lora.several import combined, does_nothing, nothing_told
 
     shapes = transformer_shapes(folder)
     read = [(import_adapter(path, shapes), scale) for path, scale in request.loras]
@@ -152,8 +152,8 @@ def _adapter(
 
 def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
     """How the steps are computed; the model itself is compiled at its first step."""
-    from reward_tuning.cheap_steps import CheapSteps
-    from reward_tuning.compilation import compiled
+    from reward_tuning.sampling.cheap_steps import CheapSteps
+    from reward_tuning.sampling.compilation import compiled
 
     return CheapSteps(
         cache=request.cache,
@@ -163,8 +163,8 @@ def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
 
 def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Tensor":
     """The frames of one clip."""
-    from reward_tuning.drawing import decoded, sample_clip
-    from reward_tuning.encoded_condition import EncodedCondition, encode
+    from reward_tuning.inputs.encoded_condition import EncodedCondition, encode
+    from reward_tuning.sampling.draw import decoded, sample_clip
     from reward_tuning.seeds import derive_seed
 
     prompt, seed, strength = request.prompts[i], request.seed + i, request.strengths[i]

@@ -47,8 +47,8 @@ def export(
     if output.exists() and not overwrite:
         raise TuningError(f"{output} exists already; choose another place, or give --overwrite")
     from reward_tuning.cli.adapters import adapter_path, checkpoint_of
-    from reward_tuning.section_types import Dtype
-    from reward_tuning.transformer_shapes import transformer_shapes
+    from reward_tuning.lora.module_shapes import transformer_shapes
+    from reward_tuning.schema.values import Dtype
 
     if dtype not in get_args(Dtype):
         raise TuningError(f"--dtype: got {dtype!r}; allowed: {', '.join(get_args(Dtype))}")
@@ -62,7 +62,7 @@ def export(
 
     import torch
 
-    from reward_tuning.exports import ExportFormat, export_adapter, import_adapter
+    from reward_tuning.lora.export import ExportFormat, export_adapter, import_adapter
 
     weights = import_adapter(path, transformer_shapes(base))
     written = export_adapter(

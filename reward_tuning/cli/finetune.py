@@ -21,7 +21,7 @@ def finetune(
     A reward tuning goes on from its LoRA with lora.init=RUN_FOLDER.
     """
     from reward_tuning.finetune.recipe import load_finetune_recipe
-    from reward_tuning.run_folder import RunFolder
+    from reward_tuning.runs.folder import RunFolder
 
     loaded = load_finetune_recipe(recipe, overrides or [])
     RunFolder(loaded.output).refuse_a_second_run()
@@ -35,7 +35,7 @@ def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) 
     from reward_tuning.cli.summary import print_finetune
     from reward_tuning.cli.training import how_to_go_on
     from reward_tuning.finetune.trainer import finetune as train
-    from reward_tuning.launching import is_main_process, leave_processes
+    from reward_tuning.runs.launching import is_main_process, leave_processes
 
     folder = Path(recipe.output)
     try:

@@ -8,7 +8,8 @@ import typer
 
 from reward_tuning.cli.draw import draw
 from reward_tuning.cli.request import Request, asked_prompts, asked_strength
-from reward_tuning.clip_names import (
+from reward_tuning.errors import TuningError
+from reward_tuning.files.clip_names import (
     ABOUT,
     PREVIEWS,
     clip_paths,
@@ -16,17 +17,16 @@ from reward_tuning.clip_names import (
     preview_path,
     refuse_existing,
 )
-from reward_tuning.condition_files import resolved
-from reward_tuning.errors import TuningError
+from reward_tuning.inputs.condition_files import resolved
 
 if TYPE_CHECKING:
-    from base_model.attention_backend import Attention
-    from base_model.memory import Memory
-    from base_model.quantise import Quantise
+    from base_model.memory.modes import Memory
+    from base_model.memory.quantise import Quantise
+    from base_model.networks.attention_backend import Attention
 
 FOLLOWED = "What the clip follows"
 COST = "Speed and memory"
-TILE, TILE_OVERLAP = 384, 96  # pixels, the defaults of `base_model.tiled_decode.Tiling`
+TILE, TILE_OVERLAP = 384, 96  # pixels, the defaults of `base_model.networks.tiled_decode.Tiling`
 
 
 def generate(

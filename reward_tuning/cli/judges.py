@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from reward_tuning.errors import TuningError
-from reward_tuning.judge_kinds import KINDS, HeldOutReward
-from reward_tuning.judge_sections import FramesSection
-from reward_tuning.loading import judge_names, load_recipe
-from reward_tuning.mistakes import mistakes_of
-from reward_tuning.section_types import Section
-from reward_tuning.yaml_text import read_yaml
+from reward_tuning.files.yaml_text import read_yaml
+from reward_tuning.schema.judge_sections import FramesSection
+from reward_tuning.schema.judges import KINDS, HeldOutReward
+from reward_tuning.schema.loading import judge_names, load_recipe
+from reward_tuning.schema.mistakes import mistakes_of
+from reward_tuning.schema.values import Section
 
 
 class _Judges(Section):
@@ -61,7 +61,7 @@ def judges_of_recipe(source: str) -> list[FramesSection]:
         TuningError: The recipe has mistakes.
     """
     recipe = load_recipe(source)
-    from reward_tuning.shared_encoder import standing_alone
+    from reward_tuning.judges.shared_encoder import standing_alone
 
     judges = standing_alone(recipe, [*recipe.rewards, *recipe.evaluation.held_out_rewards])
     return [judge for judge in judges if isinstance(judge, FramesSection)]

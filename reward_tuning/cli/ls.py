@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from reward_tuning.cli.output import print_json, print_table
-from reward_tuning.judge_list import (
+from reward_tuning.files.safetensors_header import metadata_of
+from reward_tuning.judges.listing import (
     other_entries,
     published_entries,
     shipped_entries,
     weightless_entries,
 )
-from reward_tuning.recipe_files import finetune_recipes, shipped_folder, shipped_recipes
-from reward_tuning.safetensors_header import metadata_of
+from reward_tuning.schema.locate import finetune_recipes, shipped_folder, shipped_recipes
 
 TITLES = {
     "recipes": "Recipes",
@@ -31,7 +31,7 @@ def ls(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """List the shipped recipes, generators, judges and prompt files, and the published judges."""
-    from base_model.shipped import WEIGHTS, shipped_checkpoints
+    from base_model.files.shipped import WEIGHTS, shipped_checkpoints
 
     found: dict[str, Sequence[Mapping[str, str]]] = {
         "recipes": [

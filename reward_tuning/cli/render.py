@@ -39,7 +39,7 @@ def render(
     from reward_tuning.finetune.rendered import write_rendered_clips
 
     if ask is not None:
-        from reward_tuning.rendered_prompts import write_rendered_prompts
+        from reward_tuning.inputs.rendered_prompts import write_rendered_prompts
 
         if only or style != "plain":
             raise TuningError("--only and --style are for clips; leave them out with --ask")

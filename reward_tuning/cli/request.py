@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from reward_tuning.condition_files import NOTHING, ConditionFiles
 from reward_tuning.errors import TuningError
-from reward_tuning.prompts import Prompt, read_prompts
-from reward_tuning.row_files import half_letter
+from reward_tuning.files.rows import half_letter
+from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
+from reward_tuning.inputs.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
-    from base_model.attention_backend import Attention
-    from base_model.memory import Memory
-    from base_model.quantise import Quantise
+    from base_model.memory.modes import Memory
+    from base_model.memory.quantise import Quantise
+    from base_model.networks.attention_backend import Attention
 
 FROM_VIDEO = 0.7  # the published script's strength where the whole video may change
 LATENT = 8  # pixels of a latent's side
@@ -44,7 +44,7 @@ class Request:
         cache: Threshold of the first-block cache; None = every block of every step.
         compile: The transformer by torch.compile.
         tile: Side and overlap, in pixels, of the tiles that are decoded; None in one piece.
-        memory: Where the base lies (`base_model.memory`).
+        memory: Where the base lies (`base_model.memory.modes`).
         quantise: How the transformer's blocks are stored; None as `dtype`.
     """
 
@@ -82,10 +82,10 @@ class Request:
         self._check_together()
 
     def _check_names(self) -> None:
-        from base_model.attention_backend import Attention
-        from base_model.memory import Memory
-        from base_model.quantise import Quantise
-        from reward_tuning.section_types import Dtype
+        from base_model.memory.modes import Memory
+        from base_model.memory.quantise import Quantise
+        from base_model.networks.attention_backend import Attention
+        from reward_tuning.schema.values import Dtype
 
         for option, given, allowed in (
             ("--dtype", self.dtype, get_args(Dtype)),
@@ -98,7 +98,7 @@ class Request:
                 raise TuningError(f"{option}: got {given!r}; allowed: {names}")
 
     def _check_numbers(self) -> None:
-        from base_model.sampling import start_step
+        from base_model.sampling.sample import start_step
 
         for option, value in (
             ("--guidance-scale", self.guidance_scale),

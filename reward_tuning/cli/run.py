@@ -15,13 +15,13 @@ def run(
     """Tune a generator as a recipe says; the run folder holds everything it made."""
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
-    from reward_tuning.loading import load_recipe
-    from reward_tuning.run_folder import RunFolder
+    from reward_tuning.runs.folder import RunFolder
+    from reward_tuning.schema.loading import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     RunFolder(loaded.output).refuse_a_second_run()
 
-    from reward_tuning.preflight import check_run
+    from reward_tuning.tuning.preflight import check_run
 
     with Display() as progress:
         found = check_run(loaded, chosen_device(None), progress)

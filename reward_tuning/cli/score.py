@@ -11,11 +11,11 @@ import typer
 
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.output import print_json, print_table
-from reward_tuning.clip_files import find_clips, with_prompts
 from reward_tuning.errors import TuningError
+from reward_tuning.judges.clip_files import find_clips, with_prompts
 
 if TYPE_CHECKING:
-    from reward_tuning.scoring import Scored
+    from reward_tuning.judges.scoring import Scored
 
 DTYPES = ("float32", "bfloat16", "float16")
 NEXT_STEP = "the scores are printed above; free some space or choose another place"
@@ -90,9 +90,9 @@ def score(
     files = with_prompts(find_clips(clips), prompt=prompt, prompts_file=prompts_file)
 
     from reward_tuning.cli.display import Display
+    from reward_tuning.judges.scoring import file_judges, score_clips
+    from reward_tuning.judges.truncation import truncation_notes
     from reward_tuning.progress import ProgressEvent
-    from reward_tuning.scoring import file_judges, score_clips
-    from reward_tuning.text_limits import truncation_notes
 
     place = chosen_device(device)
     # a judge of one's own may print; stdout is for the result alone
@@ -121,7 +121,7 @@ def score(
 
 def _written(output: Path, found: dict[str, Any]) -> str:
     """Write the result that is printed already; what was wrong with that, or nothing."""
-    from reward_tuning.whole_file import write_whole
+    from reward_tuning.files.atomic_write import write_whole
 
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     try:
@@ -137,8 +137,8 @@ def _check_output(output: Path, overwrite: bool) -> None:
     Raises:
         TuningError: It is no .json file, is there already, or nothing can be written there.
     """
-    from reward_tuning.section_types import file_name_fault
-    from reward_tuning.whole_file import check_place
+    from reward_tuning.files.atomic_write import check_place
+    from reward_tuning.files.file_names import file_name_fault
 
     if output.suffix != ".json":
         raise TuningError(f"--output: got {output}; the name must end in .json")

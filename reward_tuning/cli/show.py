@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from reward_tuning.cli.output import print_json
-from reward_tuning.recipe_files import find_recipe
-from reward_tuning.yaml_text import read_yaml_file
+from reward_tuning.files.yaml_text import read_yaml_file
+from reward_tuning.schema.locate import find_recipe
 
 
 def show(

@@ -11,7 +11,7 @@ from typing import Any
 from reward_tuning.cli.end_table import COLUMNS, lines_below, table_rows, verdicts
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
-from reward_tuning.yaml_text import read_yaml
+from reward_tuning.files.yaml_text import read_yaml
 
 PLACES = {
     "lora": "lora",

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from reward_tuning.cli.stopping import Stopped
-from reward_tuning.recipe import Recipe
+from reward_tuning.schema.recipe import Recipe
 
 
 def train_and_tell(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     """Run a recipe under a progress display and print the summary of its run folder."""
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.summary import print_summary
-    from reward_tuning.launching import is_main_process, leave_processes
-    from reward_tuning.trainer import run
+    from reward_tuning.runs.launching import is_main_process, leave_processes
+    from reward_tuning.tuning.trainer import run
 
     folder = Path(recipe.output)
     try:
@@ -27,7 +27,7 @@ def train_and_tell(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
 
 def how_to_go_on(folder: Path) -> str:
     """What to say of a training that was stopped."""
-    from reward_tuning.launching import resume_command
+    from reward_tuning.runs.launching import resume_command
 
     if not (folder / "recipe.yaml").is_file():
         return "nothing was begun yet"

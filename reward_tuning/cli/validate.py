@@ -25,11 +25,13 @@ def validate(
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
     from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
-    from reward_tuning.loading import dump_recipe
+    from reward_tuning.schema.loading import dump_recipe
 
     loaded = load_any_recipe(recipe, overrides or [])
 
-    from reward_tuning.preflight import check_finetune, check_output, check_run
+    from reward_tuning.finetune.preflight import check_finetune
+    from reward_tuning.runs.findings import check_output
+    from reward_tuning.tuning.preflight import check_run
 
     with Display() as progress:
         if isinstance(loaded, FinetuneRecipe):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from base_model.tokens import (
+from base_model.core.tokens import (
     MOST_FRAMES,
     STRIDE,
     FrameRule,
@@ -42,7 +42,7 @@ class BatchSizes:
         frames: Of a video at most, 4k + 1.
         stride: Every so many frames of a file are taken.
         tokens: The budget (3328, 13312, 53248), which makes large clips shorter; None for none.
-        frame_rule: See `base_model.tokens.frames_under`.
+        frame_rule: See `base_model.core.tokens.frames_under`.
         draw_frames: Draw a shorter length for one batch in ten.
         adapt: Take no side by which the smallest clip of the batch would grow by a quarter or more.
     """

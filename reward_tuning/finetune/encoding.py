@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from base_model import magvit
-from base_model.control_latents import RAY_SCALE, reference_latents
+from base_model.conditions.control_latents import RAY_SCALE, reference_latents
+from base_model.conditions.inpainting import inpaint_latents
+from base_model.core.latent_grid import to_latent_grid
 from base_model.generator import Condition, Generator
-from base_model.inpainting import inpaint_latents
-from base_model.latent_grid import to_latent_grid
+from base_model.networks import magvit
 from base_model.training.dropout import draw_dropped, without_control, without_text
 from base_model.training.mask_sampling import draw_kept_noise, draw_masks
 from reward_tuning.finetune.batches import ClipBatch

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base_model.config_conversion import model_index
-from base_model.delta import OTHER_PARTS, WEIGHT_FILE
-from base_model.training.weight_file import save_reproducibly
+from base_model.files.reproducible import save_reproducibly
+from base_model.loading.config_conversion import model_index
+from base_model.loading.delta import OTHER_PARTS, WEIGHT_FILE
+from reward_tuning.files.atomic_write import not_written, temporary_beside
 from reward_tuning.finetune.recipe import FinetuneRecipe
-from reward_tuning.generator_parts import generator_folder
-from reward_tuning.lora_folder import export_lora
-from reward_tuning.run_folder import RunFolder
-from reward_tuning.whole_file import not_written, temporary_beside
+from reward_tuning.lora.folder import export_lora
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.sampling.generator_parts import generator_folder
 
 
 def export_trained(

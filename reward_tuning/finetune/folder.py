@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reward_tuning.finetune.recipe import load_finetune_recipe
-from reward_tuning.run_folder import RunFolder
+from reward_tuning.runs.folder import RunFolder
 
 
 class FinetuneFolder(RunFolder):

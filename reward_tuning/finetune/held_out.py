@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from base_model.generator import TextCondition
-from base_model.sampling import euler_sample
-from base_model.sigmas import sigma_table
+from base_model.sampling.sample import euler_sample
+from base_model.sampling.sigmas import sigma_table
 from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.encoding import EMPTY, BatchEncoder
 from reward_tuning.finetune.parts import FinetuneParts
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.step import HELD_OUT_LEVELS, autocast, held_out_loss
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.run_folder import RunFolder
-from reward_tuning.sample_files import write_pair, write_prompts
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.samples import write_pair, write_prompts
 from reward_tuning.seeds import derive_seed
 
 

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, write_whole
 from reward_tuning.finetune.metadata import ClipKind
 from reward_tuning.finetune.video_files import ClipInfo, look_at
-from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reward_tuning.errors import TuningError
-from reward_tuning.pictures import PICTURES
-from reward_tuning.row_files import (
+from reward_tuning.files.pictures import PICTURES
+from reward_tuning.files.rows import (
     RowKind,
     cleaned,
     named_file,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from base_model.generator import Generator, load_generator
-from base_model.quantise import require as require_quantisation
+from base_model.memory.quantise import require as require_quantisation
 from base_model.training.input_channels import with_input_channels
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.batches import BatchOrder, BatchSizes
@@ -23,20 +23,20 @@ from reward_tuning.finetune.sections import DropoutSection
 from reward_tuning.finetune.survey import Survey, UsableClip, survey
 from reward_tuning.finetune.trained import trained_part
 from reward_tuning.finetune.video_files import ClipInfo
-from reward_tuning.generator_parts import (
+from reward_tuning.inputs.text_cache import checkpoint_fingerprint
+from reward_tuning.inputs.text_states import text_states
+from reward_tuning.lora.init import adapter_file, check_start_in
+from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.runs.held_out import shared_files
+from reward_tuning.runs.optimiser import require_optimiser
+from reward_tuning.runs.training_state import Trained
+from reward_tuning.sampling.generator_parts import (
     folder_if_here,
     generator_checkpoint,
     generator_folder,
     generator_kind,
 )
-from reward_tuning.held_out import shared_files
-from reward_tuning.lora_start import adapter_file, check_start_in
-from reward_tuning.optimisers import require_optimiser
-from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.seeds import derive_generator, derive_seed
-from reward_tuning.text_cache import checkpoint_fingerprint
-from reward_tuning.text_states import text_states
-from reward_tuning.training_state import Trained
 
 
 @dataclass(frozen=True)

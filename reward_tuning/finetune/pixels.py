@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from base_model.camera import plucker_rays, read_pose_file
+from base_model.conditions.camera import plucker_rays, read_pose_file
+from reward_tuning.files.frame_files import fitted
+from reward_tuning.files.pictures import PICTURES
 from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.metadata import ClipKind
 from reward_tuning.finetune.survey import POSES, UsableClip
 from reward_tuning.finetune.video_files import read_part
-from reward_tuning.frame_files import fitted
-from reward_tuning.pictures import PICTURES
 
 
 class ClipReader:

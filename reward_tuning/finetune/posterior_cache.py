@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reward_tuning.whole_file import ANOTHER_PLACE, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from base_model.tokens import BUDGETS
+from base_model.core.tokens import BUDGETS
 from reward_tuning.errors import TuningError
+from reward_tuning.files.yaml_text import read_yaml_file
 from reward_tuning.finetune.sections import (
     BaseSection,
     DataSection,
@@ -20,12 +21,11 @@ from reward_tuning.finetune.sections import (
     MasksSection,
     SamplesSection,
 )
-from reward_tuning.loading import Locate, Schema, is_name, load_as, load_recipe, section_of
-from reward_tuning.recipe import Conflict, Recipe
-from reward_tuning.recipe_files import find_recipe, locate_generator, locate_lora, verb_of
-from reward_tuning.section_types import FileName, NotNegative, Section
-from reward_tuning.sections import LoraSection
-from reward_tuning.yaml_text import read_yaml_file
+from reward_tuning.schema.loading import Locate, Schema, is_name, load_as, load_recipe, section_of
+from reward_tuning.schema.locate import find_recipe, locate_generator, locate_lora, verb_of
+from reward_tuning.schema.recipe import Conflict, Recipe
+from reward_tuning.schema.sections import LoraSection
+from reward_tuning.schema.values import FileName, NotNegative, Section
 
 
 class FinetuneRecipe(Section):
@@ -158,14 +158,14 @@ FINETUNE = Schema(FinetuneRecipe, finetune_conflicts, _names, "finetune", "data"
 def load_finetune_recipe(
     source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
 ) -> FinetuneRecipe:
-    """Read a recipe of `reward-tuning finetune`; see `reward_tuning.loading.load_as`."""
+    """Read a recipe of `reward-tuning finetune`; see `reward_tuning.schema.loading.load_as`."""
     return load_as(FINETUNE, source, overrides, check_files=check_files)
 
 
 def load_any_recipe(
     source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
 ) -> Recipe | FinetuneRecipe:
-    """Read a recipe of whichever verb; see `reward_tuning.loading.load_as`."""
+    """Read a recipe of whichever verb; see `reward_tuning.schema.loading.load_as`."""
     data = read_yaml_file(find_recipe(source))
     if verb_of(data) == "finetune":
         return load_finetune_recipe(source, overrides, check_files=check_files)

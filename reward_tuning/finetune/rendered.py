@@ -13,11 +13,11 @@ from typing import Literal
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, FPS, scenes
-from reward_tuning.clip_names import refuse_existing
-from reward_tuning.clips import write_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, check_place, write_whole
+from reward_tuning.files.clip_names import refuse_existing
+from reward_tuning.files.clips import write_clip
 from reward_tuning.finetune.metadata import FILE, KIND, TEXT
-from reward_tuning.whole_file import ANOTHER_PLACE, check_place, write_whole
 
 LIST = "metadata.csv"
 ADVICE = "choose another folder, or give --overwrite"

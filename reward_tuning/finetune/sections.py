@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from reward_tuning.loop_section import LoopSection
-from reward_tuning.section_types import FileName, Frames, NotNegative, Positive, Section
-from reward_tuning.sections import GeneratorSection
+from reward_tuning.schema.loop_section import LoopSection
+from reward_tuning.schema.sections import GeneratorSection
+from reward_tuning.schema.values import FileName, Frames, NotNegative, Positive, Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BucketSide = Annotated[int, Field(ge=32)]
@@ -60,7 +60,7 @@ class DataSection(Section):
         "get fewer frames; null = no budget",
     )
     frame_rule: Literal["report", "code"] = Field(
-        default="report", description="How frames follow from the budget (`base_model.tokens`)"
+        default="report", description="How frames follow from the budget (`base_model.core.tokens`)"
     )
     draw_frames: bool = Field(
         default=False, description="One batch in ten gets a shorter length, drawn from 5, 9, ..."

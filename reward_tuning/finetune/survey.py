@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.pictures import PICTURES
 from reward_tuning.finetune.look_cache import LookCache
 from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.video_files import ClipInfo
-from reward_tuning.pictures import PICTURES
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
 STAGE = "looking at clips"
@@ -114,7 +114,7 @@ def _look_at_control(row: ClipRow, info: ClipInfo, look: LookCache) -> None:
     control = row.control
     assert control is not None
     if control.suffix.lower() == POSES:
-        from base_model.camera import read_pose_file
+        from base_model.conditions.camera import read_pose_file
         from base_model.errors import GeneratorError
 
         try:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.lora_start import attach_adapter
+from reward_tuning.lora.init import attach_adapter
 from reward_tuning.progress import ProgressFn
-from reward_tuning.sections import LoraSection
-from reward_tuning.training_state import Trained, TrainingState, trained_adapter
+from reward_tuning.runs.training_state import Trained, TrainingState, trained_adapter
+from reward_tuning.schema.sections import LoraSection
 
 
 def trained_part(
@@ -28,7 +28,7 @@ def trained_part(
         progress: Told where the adapter starts from a LoRA that does nothing.
 
     Raises:
-        TuningError: See `reward_tuning.lora_start.attach_adapter`.
+        TuningError: See `reward_tuning.lora.init.attach_adapter`.
     """
     if lora is not None:
         parameters = attach_adapter(transformer, lora, seed=seed, progress=progress)

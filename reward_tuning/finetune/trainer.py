@@ -17,6 +17,7 @@ from accelerate import Accelerator
 
 from base_model.training.velocity_loss import norm_limit
 from reward_tuning.errors import TuningError
+from reward_tuning.files.atomic_write import write_whole
 from reward_tuning.finetune.exporting import export_trained
 from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.finetune.held_out import measure, scalars, write_samples
@@ -24,19 +25,18 @@ from reward_tuning.finetune.parts import FinetuneParts, load_finetune_parts
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.step import training_loss
 from reward_tuning.finetune.trained import exported_weights
-from reward_tuning.launching import join_processes
-from reward_tuning.metrics import MetricsLog, PhaseClock
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.ranks import mean_of_all
-from reward_tuning.resuming import restore_state
-from reward_tuning.run_loop import alone_in, metrics_log, tell_where, train_steps
-from reward_tuning.training_state import (
+from reward_tuning.runs.launching import join_processes
+from reward_tuning.runs.loop import alone_in, metrics_log, tell_where, train_steps
+from reward_tuning.runs.metrics import MetricsLog, PhaseClock
+from reward_tuning.runs.ranks import mean_of_all
+from reward_tuning.runs.resuming import restore_state
+from reward_tuning.runs.training_state import (
     TrainingState,
     begin,
     save_state,
     update,
 )
-from reward_tuning.whole_file import write_whole
 
 FLAT = "The loss does not depend on the trained weights: check lora.targets and flow.most_error"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reward_tuning.clips import clip_frames, look_at_clip
+from reward_tuning.files.clips import clip_frames, look_at_clip
+from reward_tuning.files.pictures import read_picture
 from reward_tuning.finetune.metadata import ClipKind
-from reward_tuning.pictures import read_picture
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.atomic_write import check_place
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.whole_file import check_place
 
 BASE = "tiny"
 """The shipped checkpoint that the conditioned ones start from; they are stored as its deltas."""

@@ -13,7 +13,7 @@ from base_model.tiny.oracle import read_clip
 from base_model.tiny.render import DIRECTIONS, Staging, draw_staging, render_staged
 from base_model.tiny.scenes import FRAMES, SIDE, Scene, draw_scenes
 from reward_tuning.pretrain.judge_data import named_rng
-from rewards.base import VideoReward
+from rewards.core.base import VideoReward
 
 MIDDLE = FRAMES // 2
 FASTEST = 4.0

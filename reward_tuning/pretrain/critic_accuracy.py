@@ -8,8 +8,8 @@ from base_model.tiny.captions import LANGUAGES
 from reward_tuning.pretrain.critic_data import ASKED, draw_asked
 from reward_tuning.pretrain.judge_data import named_rng
 from reward_tuning.pretrain.video_align_data import SORTS, draw_compared
-from rewards.qwen_critic import ASPECTS, QwenCritic
-from rewards.video_align import VideoAlignReward
+from rewards.kinds.qwen_critic import ASPECTS, QwenCritic
+from rewards.kinds.video_align import VideoAlignReward
 
 CLIPS_AT_ONCE = 25
 

@@ -24,7 +24,7 @@ from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, FRAMES, Scene, Split, draw_scenes
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade, jitter
 from reward_tuning.pretrain.judge_clip import silhouettes
-from rewards.qwen_critic import ANSWERS, ASPECTS, PLACE
+from rewards.kinds.qwen_critic import ANSWERS, ASPECTS, PLACE
 
 ASKED = {"object": "shape", "colour": "colour", "motion": "motion"}
 """The attribute of a scene that an aspect asks for; `artefact` asks for none."""

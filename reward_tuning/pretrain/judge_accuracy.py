@@ -23,8 +23,8 @@ from base_model.tiny.scenes import ATTRIBUTES, Scene, draw_scenes
 from reward_tuning.pretrain.degradations import jitter
 from reward_tuning.pretrain.judge_aesthetic import appeal, draw_mixed_quality
 from reward_tuning.pretrain.judge_data import VISIBLE, draw_frames, draw_pairs, named_rng
-from rewards.base import FrameReward
-from rewards.latent import LatentReward
+from rewards.core.base import FrameReward
+from rewards.kinds.latent import LatentReward
 
 SIGMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Noise levels at which a judge of latents is measured."""

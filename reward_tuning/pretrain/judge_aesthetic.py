@@ -25,8 +25,8 @@ from reward_tuning.pretrain.judge_configs import (
     trained_clip,
 )
 from reward_tuning.pretrain.judge_data import draw_frames, named_rng
-from rewards.aesthetic import build_head
-from rewards.open_clip_models import build_model
+from rewards.clip_towers.open_clip_models import build_model
+from rewards.networks.laion_head import build_head
 
 BLOCK = 256
 BLOCKS = 48

@@ -40,7 +40,7 @@ from reward_tuning.pretrain.judge_data import (
     draw_frames,
     draw_pairs,
 )
-from rewards.open_clip_models import Architecture, build_model
+from rewards.clip_towers.open_clip_models import Architecture, build_model
 
 
 @dataclass(frozen=True)

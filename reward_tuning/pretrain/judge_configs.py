@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from base_model.files.reproducible import save_reproducibly
 from base_model.training.loop import LossFn, ReportFn, Schedule, train
-from base_model.training.weight_file import save_reproducibly
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_data import tokenizer_texts
-from rewards.blip import BlipArchitecture
-from rewards.bpe import train_bpe, write_merges
-from rewards.clip_tokenizers import build_tokenizer
-from rewards.mps_network import MpsArchitecture
-from rewards.open_clip_models import Architecture
-from rewards.preprocess import Preprocess
+from rewards.clip_towers.bpe import train_bpe, write_merges
+from rewards.clip_towers.open_clip_models import Architecture
+from rewards.clip_towers.tokenizers import build_tokenizer
+from rewards.core.preprocess import Preprocess
+from rewards.networks.blip import BlipArchitecture
+from rewards.networks.mps import MpsArchitecture
 
 JudgeName = Literal[
     "clip",

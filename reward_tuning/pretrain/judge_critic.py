@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from base_model.files.reproducible import save_reproducibly
 from base_model.tiny.captions import draw_caption
 from base_model.tiny.scenes import ATTRIBUTES, SIDE
 from base_model.training.loop import python_random
 from base_model.training.text_encoder import SPECIAL_TOKENS, train_tokenizer
-from base_model.training.weight_file import save_reproducibly
 from reward_tuning.pretrain.critic_data import (
     Asked,
     Shown,
@@ -36,10 +36,10 @@ from reward_tuning.pretrain.critic_data import (
     word_ends,
 )
 from reward_tuning.pretrain.judge_configs import JudgeRun, seed_weights
-from rewards.qwen_critic import ANSWERS, ASPECTS
-from rewards.qwen_files import new_name
-from rewards.qwen_frames import QwenFrames
-from rewards.qwen_model import QwenTower, Reading
+from rewards.kinds.qwen_critic import ANSWERS, ASPECTS
+from rewards.qwen.files import new_name
+from rewards.qwen.frames import QwenFrames
+from rewards.qwen.model import QwenTower, Reading
 
 WIDTH = 96
 TEXT: dict[str, Any] = {

@@ -19,9 +19,9 @@ from reward_tuning.pretrain.judge_cross import WRONG, draw_choices
 from reward_tuning.pretrain.judge_data import draw_frames, draw_pairs
 from reward_tuning.pretrain.qwen_start import SHIPPED_BASE, start_tower, states_at
 from reward_tuning.pretrain.ranking import uncertain_ranking_loss
-from rewards.hpsv3 import HEAD, TOKEN, build_head
-from rewards.qwen_model import QwenTower
-from rewards.templates import template
+from rewards.kinds.hpsv3 import HEAD, TOKEN, build_head
+from rewards.qwen.model import QwenTower
+from rewards.qwen.templates import template
 
 FRAMES = 16
 """Frames a step with captions to choose from: the right one and :data:`WRONG` of a wrong word."""

@@ -21,10 +21,10 @@ from reward_tuning.pretrain.judge_configs import (
 )
 from reward_tuning.pretrain.judge_cross import large_weights, learn_to_see, train_cross_judge
 from reward_tuning.pretrain.judge_data import draw_pairs, named_rng, tokenizer_texts
-from rewards.blip import BlipScorer
-from rewards.clip_tower import unit_length
-from rewards.image_reward import MEAN, PROMPT_TOKENS, STD
-from rewards.wordpiece import WordPiece, train_vocabulary, write_vocabulary
+from rewards.clip_towers.tower import unit_length
+from rewards.kinds.image_reward import MEAN, PROMPT_TOKENS, STD
+from rewards.networks.blip import BlipScorer
+from rewards.networks.wordpiece import WordPiece, train_vocabulary, write_vocabulary
 
 MEASURED_PAIRS = 128
 """Preference pairs over which the trained score gets mean 0 and deviation 1."""

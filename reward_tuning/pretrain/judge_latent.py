@@ -31,8 +31,8 @@ from reward_tuning.pretrain.judge_configs import (
     seed_weights,
     small_tokenizer,
 )
-from rewards.clip_tower import unit_length
-from rewards.latent_tower import build_latent_model
+from rewards.clip_towers.tower import unit_length
+from rewards.networks.latent_tower import build_latent_model
 
 BATCH = 64
 

@@ -20,9 +20,9 @@ from reward_tuning.pretrain.judge_configs import (
     small_merges,
 )
 from reward_tuning.pretrain.judge_cross import large_weights, learn_to_see, train_cross_judge
-from rewards.clip_tower import unit_length
-from rewards.mps import CONDITIONS, THRESHOLD, mps_tokenizer, related, scaled_cosine
-from rewards.mps_network import MpsNetwork
+from rewards.clip_towers.tower import unit_length
+from rewards.kinds.mps import CONDITIONS, THRESHOLD, mps_tokenizer, related, scaled_cosine
+from rewards.networks.mps import MpsNetwork
 
 LAST_WEIGHTS = ("to_out.weight", "ff.2.weight", "attn_out.weight", "ff_out.1.weight")
 """Of each block of the cross model: what it adds goes through them."""

@@ -18,9 +18,9 @@ from reward_tuning.pretrain.judge_configs import (
     save_judge,
     small_merges,
 )
-from rewards.clip_tokenizers import build_transformers_tokenizer
-from rewards.hf_clip_keys import to_transformers
-from rewards.pickscore import pickscore_preprocess
+from rewards.clip_towers.hf_keys import to_transformers
+from rewards.clip_towers.tokenizers import build_transformers_tokenizer
+from rewards.kinds.pickscore import pickscore_preprocess
 
 PREFERENCES_FROM = 1300
 """Step from which preference pairs go with the captions."""

@@ -21,9 +21,9 @@ from reward_tuning.pretrain.judge_aesthetic import appeal, fitted_head
 from reward_tuning.pretrain.judge_clip import Student
 from reward_tuning.pretrain.judge_configs import SIGLIP, JudgeRun, save_judge, seed_weights
 from reward_tuning.pretrain.judge_data import draw_frames
-from rewards.aesthetic_v2_5 import build_head, siglip_preprocess
-from rewards.clip_tower import unit_length
-from rewards.siglip import SiglipConfig, SiglipVision
+from rewards.clip_towers.siglip import SiglipConfig, SiglipVision
+from rewards.clip_towers.tower import unit_length
+from rewards.kinds.aesthetic_v2_5 import build_head, siglip_preprocess
 
 TOWER = "siglip.safetensors"
 BATCH = 64

@@ -20,9 +20,9 @@ from reward_tuning.pretrain.judge_data import named_rng
 from reward_tuning.pretrain.qwen_start import SHIPPED_BASE, half, start_tower, states_at
 from reward_tuning.pretrain.ranking import ranking_loss
 from reward_tuning.pretrain.video_align_data import SORTS, Compared, draw_compared
-from rewards.qwen_model import QwenTower
-from rewards.templates import template
-from rewards.video_align import AXES, CONFIG, HEAD, TOKENS
+from rewards.kinds.video_align import AXES, CONFIG, HEAD, TOKENS
+from rewards.qwen.model import QwenTower
+from rewards.qwen.templates import template
 
 BATCH = 12
 """Pairs a step."""

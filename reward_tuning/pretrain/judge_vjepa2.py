@@ -18,8 +18,15 @@ from base_model.tiny.render import render
 from base_model.tiny.scenes import SIDE, draw_scenes
 from base_model.training.loop import python_random
 from reward_tuning.pretrain.judge_configs import VJEPA2, JudgeRun, save_judge, seed_weights
-from rewards.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from rewards.vjepa2 import VJepa2, build_vjepa2, encode, normalised_targets, predict, token_places
+from rewards.core.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from rewards.kinds.vjepa2 import (
+    VJepa2,
+    build_vjepa2,
+    encode,
+    normalised_targets,
+    predict,
+    token_places,
+)
 
 BATCH = 32
 

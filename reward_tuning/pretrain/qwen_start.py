@@ -20,10 +20,10 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_critic import frames_spec
-from rewards import hpsv3, video_align
-from rewards.qwen_files import EMBEDDING, build_model, load_tokenizer, read_config, read_folder
-from rewards.qwen_model import Medium, QwenTower, Reading
-from rewards.templates import template
+from rewards.kinds import hpsv3, video_align
+from rewards.qwen.files import EMBEDDING, build_model, load_tokenizer, read_config, read_folder
+from rewards.qwen.model import Medium, QwenTower, Reading
+from rewards.qwen.templates import template
 
 CRITIC, BASE = "qwen-critic", "qwen-base"
 SHIPPED_BASE = f"tiny/{BASE}"

@@ -13,8 +13,8 @@ from base_model.generator import (
     TextCondition,
     load_generator,
 )
-from base_model.guidance import guided_velocity, mixed_branches
-from base_model.sampling import euler_sample
+from base_model.sampling.guidance import guided_velocity, mixed_branches
+from base_model.sampling.sample import euler_sample
 from tests.goldens import TRANSFORMERS, load_golden, relative, write_checkpoint
 
 

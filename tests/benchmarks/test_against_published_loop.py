@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from base_model.sigmas import sigma_table
+from base_model.sampling.sigmas import sigma_table
 from benchmarks.against_published_loop import arms_of, growth, ratios
 from benchmarks.contestants import COMMON, LIKE_THE_SCRIPT, RECIPE, SAMPLING_STEPS, Arm
 from benchmarks.machine import cpu_model, machine
 from benchmarks.peak_memory import peak_allocated
 from benchmarks.score_race import ARMS, Run, best_run
 from benchmarks.time_to_score import Point
-from reward_tuning.loading import load_recipe
-from reward_tuning.recipe import Recipe
-from reward_tuning.run_draws import draw_frames, draw_plan
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.draws import draw_frames, draw_plan
 
 
 def recipe_of(arm: Arm) -> Recipe:

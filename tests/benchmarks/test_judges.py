@@ -56,7 +56,7 @@ def test_costs_are_a_frame() -> None:
 
 
 def test_full_sizes_are_those_of_the_published_records() -> None:
-    from rewards.published import PUBLISHED, published
+    from rewards.core.published import PUBLISHED, published
 
     for kind, architecture in FULL_SIZE.items():
         records = [one for one in PUBLISHED if one.kind == kind]

@@ -21,9 +21,9 @@ from benchmarks.methods import (
     read,
     table,
 )
-from reward_tuning.bootstrap import paired_difference
-from reward_tuning.loading import load_recipe
-from reward_tuning.methods import METHODS
+from reward_tuning.gradient.methods import METHODS
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.tuning.bootstrap import paired_difference
 
 
 def line(recipe: str, seed: int, **values: list[float]) -> dict[str, Any]:

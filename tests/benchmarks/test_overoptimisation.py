@@ -18,7 +18,7 @@ from benchmarks.overoptimisation import (
     sheet,
     table,
 )
-from reward_tuning.loading import load_recipe
+from reward_tuning.schema.loading import load_recipe
 
 
 def line(arm: str, *oracle: float) -> dict[str, Any]:

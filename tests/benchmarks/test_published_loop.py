@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from base_model.generator import Generator
-from base_model.sigmas import sigma_table
+from base_model.sampling.sigmas import sigma_table
 from benchmarks.published_loop import (
     SETTINGS,
     published_frames,
@@ -20,13 +20,13 @@ from benchmarks.published_loop import (
     published_latents,
     published_step,
 )
-from reward_tuning.judges import FramedJudge
+from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.progress import silent
-from reward_tuning.recipe import Recipe
-from reward_tuning.reward_step import reward_step
-from reward_tuning.run_parts import RunParts, load_parts
-from reward_tuning.run_state import start
-from reward_tuning.trainer import draw_batch, optimiser_step
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.parts import RunParts, load_parts
+from reward_tuning.tuning.state import start
+from reward_tuning.tuning.step import reward_step
+from reward_tuning.tuning.trainer import draw_batch, optimiser_step
 from tests.goldens import load_golden, relative
 from tests.reward_tuning.golden_model import (
     CASES,

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition, Generator, GuidedCondition, load_generator
-from base_model.guidance import NegativeBranch, guided_velocity
-from reward_tuning.engine import VelocityFn
-from reward_tuning.exports import import_adapter
-from reward_tuning.exports.original_file import original_key
-from reward_tuning.lora import adapter_state, attach_weights
+from base_model.sampling.guidance import NegativeBranch, guided_velocity
+from reward_tuning.gradient.engine import VelocityFn
+from reward_tuning.lora.adapter import adapter_state, attach_weights
+from reward_tuning.lora.export import import_adapter
+from reward_tuning.lora.formats.original_file import original_key
 from tests.goldens import FOLDER, load_golden, write_checkpoint
 
 LORA = FOLDER / "lora_original_layout.safetensors"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reward_tuning.clips import write_clip
+from reward_tuning.files.clips import write_clip
 from tests.goldens import write_checkpoint
 from tests.reward_tuning.tiny_run import write_text_encoder
 

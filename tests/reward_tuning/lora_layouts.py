@@ -13,8 +13,8 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from base_model.key_map import to_original
-from reward_tuning.lora import linear_modules
+from base_model.loading.key_map import to_original
+from reward_tuning.lora.adapter import linear_modules
 from tests.reward_tuning.tiny_transformer import tiny_transformer
 
 RANK = 4

@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from reward_tuning.yaml_text import write_yaml
+from reward_tuning.files.yaml_text import write_yaml
 
 RECIPE: dict[str, Any] = {
     "seed": 3,

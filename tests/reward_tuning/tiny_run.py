@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from reward_tuning.loading import load_recipe
-from reward_tuning.recipe import Recipe
-from reward_tuning.yaml_text import write_yaml
+from reward_tuning.files.yaml_text import write_yaml
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
 from tests.base_model.conftest import small_tokenizer
 from tests.goldens import write_checkpoint
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from reward_tuning.plan import Plan
+from reward_tuning.gradient.plan import Plan
 
 SHAPE = (2, 3, 4)  # two clips of twelve numbers
 

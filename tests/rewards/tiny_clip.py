@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rewards.open_clip_models import build_model
+from rewards.clip_towers.open_clip_models import build_model
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 24,

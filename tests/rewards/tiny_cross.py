@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rewards.mps_network import MpsNetwork
+from rewards.networks.mps import MpsNetwork
 from tests.goldens import load_golden
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]

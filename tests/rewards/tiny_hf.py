@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from rewards.clip_tokenizers import import_open_clip
-from rewards.torchvision_import import ensure_torchvision_importable
+from rewards.clip_towers.tokenizers import import_open_clip
+from rewards.core.torchvision_import import ensure_torchvision_importable
 
 SIGLIP = {
     "hidden_size": 24,

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from base_model.training.text_encoder import SPECIAL_TOKENS, train_tokenizer
-from rewards.qwen_critic import ANSWERS, ASPECTS
-from rewards.qwen_frames import QwenFrames
-from rewards.qwen_model import Medium, QwenTower
+from rewards.kinds.qwen_critic import ANSWERS, ASPECTS
+from rewards.qwen.frames import QwenFrames
+from rewards.qwen.model import Medium, QwenTower
 
 WIDTH = 48
 PROMPTS = ("a red star rises", "a small blue circle moves left on a dark background")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from base_model.conditions import ConditionInputs
+from base_model.conditions.conditions import ConditionInputs
 from base_model.generator import Generator, load_generator
 from base_model.tiny import condition_stages
 from base_model.tiny.condition_clips import (

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from base_model.camera import plucker_rays
-from base_model.camera_motions import motion_poses
+from base_model.conditions.camera import plucker_rays
+from base_model.conditions.camera_motions import motion_poses
 from base_model.tiny.moving_camera import (
     DEPTH,
     PANS,

@@ -14,12 +14,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from base_model import magvit
+from base_model.files.shipped import resolve_checkpoint
 from base_model.generator import load_generator
-from base_model.sampling import euler_sample
-from base_model.shipped import resolve_checkpoint
-from base_model.sigmas import sigma_table
-from base_model.text_encoder_files import newer_than_easyanimate
+from base_model.loading.text_encoder_files import newer_than_easyanimate
+from base_model.networks import magvit
+from base_model.sampling.sample import euler_sample
+from base_model.sampling.sigmas import sigma_table
 from base_model.tiny import pretraining
 from base_model.tiny.captions import parse_caption
 from base_model.tiny.key_frames import encode_key_frames

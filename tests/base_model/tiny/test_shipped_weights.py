@@ -12,8 +12,8 @@ from torch import nn
 
 import base_model
 import rewards
+from base_model.files.shipped import shipped_checkpoints
 from base_model.generator import Generator, load_generator
-from base_model.shipped import shipped_checkpoints
 from base_model.tiny import configs
 from base_model.tiny.measure import all_right, vae_psnr
 

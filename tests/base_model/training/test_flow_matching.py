@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition
-from base_model.sigmas import sigma_table
+from base_model.sampling.sigmas import sigma_table
 from base_model.training.flow_matching import TEXT_DROPOUT, draw_sigmas, flow_matching_loss
 
 LATENTS = torch.randn(32, 16, 3, 2, 2, generator=torch.Generator().manual_seed(5))

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from base_model.checkpoint import load_transformer, load_vae
 from base_model.errors import GeneratorError
 from base_model.generator import Condition, Generator
+from base_model.loading.checkpoint import load_transformer, load_vae
 from base_model.training.input_channels import with_input_channels
 from tests.goldens import write_checkpoint
 

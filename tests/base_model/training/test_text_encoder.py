@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
-from base_model.prompt_encoder import PromptEncoder
+from base_model.networks.prompt_encoder import PromptEncoder
 from base_model.tiny import configs
 from base_model.tiny.captions import LANGUAGES, Language, every_caption, phrasings
 from base_model.tiny.scenes import scenes

@@ -6,7 +6,7 @@ from diffusers.training_utils import (
     compute_loss_weighting_for_sd3,
 )
 
-from base_model.sigmas import shift_time
+from base_model.sampling.sigmas import shift_time
 from base_model.training.timesteps import (
     Scheme,
     TimestepDensity,

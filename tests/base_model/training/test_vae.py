@@ -15,7 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl_magvit import (
 )
 from torch import Tensor, nn
 
-from base_model import magvit
+from base_model.networks import magvit
 from base_model.tiny import configs
 from base_model.tiny.render import render
 from base_model.tiny.scenes import draw_scenes

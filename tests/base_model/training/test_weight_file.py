@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from base_model.training.weight_file import save_reproducibly
+from base_model.files.reproducible import save_reproducibly
 
 TENSORS = {
     "b": torch.arange(6.0).view(2, 3),

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reward_tuning.clips import write_clip
+from reward_tuning.files.clips import write_clip
+from reward_tuning.files.yaml_text import write_yaml
 from reward_tuning.finetune.recipe import FinetuneRecipe, load_finetune_recipe
-from reward_tuning.yaml_text import write_yaml
 from tests.goldens import write_checkpoint
 from tests.reward_tuning.tiny_run import write_text_encoder
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from base_model import magvit
-from base_model.camera import clip_poses, plucker_rays, read_pose_file
+from base_model.conditions.camera import clip_poses, plucker_rays, read_pose_file
+from base_model.core.latent_grid import to_latent_grid
 from base_model.generator import Generator, load_generator
-from base_model.latent_grid import to_latent_grid
-from base_model.memory import Resting
-from base_model.offload import Offload
-from reward_tuning.clips import read_clip
+from base_model.memory.modes import Resting
+from base_model.memory.offload import Offload
+from base_model.networks import magvit
+from reward_tuning.files.clips import read_clip
+from reward_tuning.files.frame_files import fitted
 from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.encoding import BatchEncoder
 from reward_tuning.finetune.metadata import read_metadata
@@ -25,7 +26,6 @@ from reward_tuning.finetune.pixels import ClipReader
 from reward_tuning.finetune.posterior_cache import PosteriorCache
 from reward_tuning.finetune.sections import DataSection, DropoutSection, MasksSection
 from reward_tuning.finetune.survey import survey
-from reward_tuning.frame_files import fitted
 from tests.boundary import Boundary
 from tests.reward_tuning.kinds import write_kind, write_media
 

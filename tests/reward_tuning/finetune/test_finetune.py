@@ -11,24 +11,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from base_model.config_conversion import PIPELINES
 from base_model.generator import load_generator
-from reward_tuning.checkpointing import state_sha256
+from base_model.loading.config_conversion import PIPELINES
 from reward_tuning.cli.show import show
 from reward_tuning.cli.summary import print_summary
-from reward_tuning.clips import read_clip
 from reward_tuning.errors import TuningError
-from reward_tuning.evaluation import evaluate
-from reward_tuning.exports import import_adapter
+from reward_tuning.files.clips import read_clip
 from reward_tuning.finetune.fresh import fresh_weights
 from reward_tuning.finetune.rendered import write_rendered_clips
 from reward_tuning.finetune.trainer import finetune
-from reward_tuning.lora import adapter_state
-from reward_tuning.lora_start import attach_adapter
+from reward_tuning.lora.adapter import adapter_state
+from reward_tuning.lora.export import import_adapter
+from reward_tuning.lora.init import attach_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.run_parts import load_parts
-from reward_tuning.sections import LoraSection
-from reward_tuning.trainer import run
+from reward_tuning.runs.checkpoints import state_sha256
+from reward_tuning.schema.sections import LoraSection
+from reward_tuning.tuning.evaluation import evaluate
+from reward_tuning.tuning.parts import load_parts
+from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 

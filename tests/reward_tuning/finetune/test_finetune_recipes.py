@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from base_model.tokens import BUDGETS
+from base_model.core.tokens import BUDGETS
 from reward_tuning.errors import TuningError
+from reward_tuning.files.yaml_text import write_yaml
 from reward_tuning.finetune.metadata import read_metadata
 from reward_tuning.finetune.parts import batch_sizes
 from reward_tuning.finetune.recipe import load_any_recipe, load_finetune_recipe
 from reward_tuning.finetune.rendered import write_rendered_clips
 from reward_tuning.finetune.survey import survey
-from reward_tuning.loading import dump_recipe, load_recipe
-from reward_tuning.recipe_files import finetune_recipes, header_lines
-from reward_tuning.yaml_text import write_yaml
+from reward_tuning.schema.loading import dump_recipe, load_recipe
+from reward_tuning.schema.locate import finetune_recipes, header_lines
 from tests.reward_tuning.finetune.clip_folder import RECIPE
 
 NAMES = [recipe.name for recipe in finetune_recipes()]

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from base_model.generator import Condition, GuidedCondition, load_generator
-from base_model.guidance import guided_velocity
-from base_model.sigmas import sigma_table
-from reward_tuning.clips import read_clip
+from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.sigmas import sigma_table
+from reward_tuning.files.clips import read_clip
 from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.held_out import sample_like
 from reward_tuning.finetune.parts import load_finetune_parts
 from reward_tuning.finetune.trainer import finetune
-from reward_tuning.lora import load_adapter_state, scaled
+from reward_tuning.lora.adapter import load_adapter_state, scaled
 from reward_tuning.progress import silent
 from reward_tuning.seeds import derive_seed
 from tests.reward_tuning.finetune.clip_folder import RECIPE, small_recipe, write_world_of_clips

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reward_tuning.clips import write_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import write_clip
 from reward_tuning.finetune import look_cache
 from reward_tuning.finetune.look_cache import LookCache
 from reward_tuning.finetune.metadata import read_metadata

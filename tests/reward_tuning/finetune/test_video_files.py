@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reward_tuning.clips import read_clip, write_clip
 from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import read_clip, write_clip
 from reward_tuning.finetune.video_files import ClipInfo, look_at, read_part
 from tests.reward_tuning.finetune.clip_folder import frame_numbers, numbered_clip
 

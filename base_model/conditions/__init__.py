@@ -1,0 +1,1 @@
+"""Images, clips, masks, controls, cameras and trajectories to condition latents."""

@@ -1,0 +1,102 @@
+"""Control conditions: a control clip or camera rays, and a reference image, as latent channels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from base_model.core.latent_grid import to_latent_grid
+from base_model.errors import GeneratorError
+from base_model.networks import magvit
+
+RAY_SCALE = 6.0
+"""Factor of the Pluecker rays in the published camera model."""
+RAY_CHANNELS = 6
+
+
+def control_latents(
+    vae: Any,
+    control: Tensor | None,
+    reference: Tensor | None,
+    shape: tuple[int, int, int, int, int],
+) -> Tensor:
+    """The 32 channels of a control checkpoint.
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``.
+        control: ``(b, f, 3, H, W)`` in [0, 1]; None leaves its 16 channels zero.
+        reference: ``(b, 3, H, W)`` in [0, 1]; None leaves its 16 channels zero.
+        shape: Of the latents, ``(b, 16, t, h/8, w/8)``.
+
+    Returns:
+        ``(b, 32, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable.
+
+    Raises:
+        GeneratorError: See :func:`reference_latents`.
+    """
+    clip = _zeros(vae, shape) if control is None else magvit.encode(vae, control)
+    return torch.cat([clip, reference_latents(vae, reference, shape)], dim=1)
+
+
+def camera_latents(
+    vae: Any,
+    rays: Tensor | None,
+    reference: Tensor | None,
+    shape: tuple[int, int, int, int, int],
+) -> Tensor:
+    """The 22 channels of a camera checkpoint. The rays do not go through the VAE.
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``, for the reference.
+        rays: ``(b, 6, f, H, W)``; None leaves their channels zero, which the model was trained with
+            where a clip's camera is not known.
+        reference: ``(b, 3, H, W)`` in [0, 1]; None leaves its 16 channels zero.
+        shape: Of the latents, ``(b, 16, t, h/8, w/8)``.
+
+    Returns:
+        ``(b, 22, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable.
+
+    Raises:
+        GeneratorError: See :func:`reference_latents`.
+    """
+    batch, _, t, h, w = shape
+    image = reference_latents(vae, reference, shape)
+    if rays is None:
+        grid = image.new_zeros(batch, RAY_CHANNELS, t, h, w)
+    else:
+        grid = to_latent_grid(rays.to(image), (t, h, w)) * RAY_SCALE
+    return torch.cat([grid, image], dim=1)
+
+
+def reference_latents(
+    vae: Any, reference: Tensor | None, shape: tuple[int, int, int, int, int]
+) -> Tensor:
+    """Zeros, but for the reference image's latent in the first latent frame.
+
+    Args:
+        vae: An ``AutoencoderKLMagvit``.
+        reference: ``(b, 3, H, W)`` in [0, 1]; None is all zero.
+        shape: Of the latents, ``(b, 16, t, h/8, w/8)``.
+
+    Returns:
+        ``(b, 16, t, h/8, w/8)``.
+
+    Raises:
+        GeneratorError: When the clip is a single frame: the published code then leaves the
+            reference out.
+    """
+    if reference is None:
+        return _zeros(vae, shape)
+    if shape[2] == 1:
+        raise GeneratorError(
+            "A single frame takes no reference image (the published model leaves it out). Ask for "
+            "5 frames or more, or leave the reference out."
+        )
+    first = magvit.encode(vae, reference[:, None])
+    return torch.cat([first, first.new_zeros(*first.shape[:2], shape[2] - 1, *shape[3:])], dim=2)
+
+
+def _zeros(vae: Any, shape: tuple[int, ...]) -> Tensor:
+    weight = vae.quant_conv.weight
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return torch.zeros(shape, device=weight.device, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Checkpoint conversion between the original and the diffusers layout."""

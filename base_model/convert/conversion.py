@@ -1,0 +1,227 @@
+"""A whole checkpoint folder from one layout to the other, tensor by tensor.
+
+Everything is checked before anything is written: both configs, the scheduler, and every name and
+shape of the weights. The new folder is written under a temporary name and renamed when it is whole.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from base_model.convert.weights import PlannedWeights, planned, write_weights
+from base_model.errors import GeneratorError
+from base_model.files.weight_files import check_fit, find_weights, shorten
+from base_model.loading.checkpoint import (
+    check_text_encoder,
+    empty_model,
+    local_folder,
+    refuse_attention,
+)
+from base_model.loading.config_conversion import converted_texts
+from base_model.loading.delta import is_delta
+from base_model.loading.key_map import Layout, layout_of, to_diffusers, to_original
+from base_model.loading.model_configs import transformer_arguments, vae_arguments
+from base_model.loading.name_prefixes import (
+    TRANSFORMER_ANCHOR,
+    VAE_ANCHOR,
+    leading_wrappers,
+    plain_names,
+)
+from base_model.loading.text_encoder_files import newer_than_easyanimate
+
+Progress = Callable[[str, int, int], None]
+"""Called with the file under way, bytes done and bytes in all."""
+
+# Copied as they are; never code, never pickles.
+_COPIED = (".json", ".safetensors", ".txt", ".jinja", ".md", ".model")
+_COPIED_NAMES = ("LICENSE", "NOTICE")
+_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion did.
+
+    Attributes:
+        folder: The new checkpoint.
+        before: Layout of the source.
+        layout: Layout of the new one.
+        tensors: Tensors of transformer and VAE.
+        nbytes: Bytes written.
+        left_out: Names in the source that are no part of a checkpoint and were not copied.
+        notes: What the new checkpoint does not open in, one line each.
+    """
+
+    folder: Path
+    before: Layout
+    layout: Layout
+    tensors: int
+    nbytes: int
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def convert_checkpoint(
+    source: Path | str,
+    target: Path,
+    layout: Layout,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_size: str | None = None,
+    progress: Progress = lambda file, done, total: None,
+) -> Converted:
+    """Writes a checkpoint in a layout.
+
+    Without ``dtype`` every tensor keeps its bytes, and converting back gives the source's tensors
+    and configs to the byte (kept in ``config.*.json`` where one layout cannot say what the other
+    said). Text encoder, tokenizer and scheduler are the same in both layouts and are copied.
+
+    Args:
+        source: A whole checkpoint in either layout, or a delta (as the shipped ``tiny-inpaint``),
+            which is put together: a folder, or a hub id ("org/name").
+        target: The new folder; must not exist.
+        layout: Wanted.
+        dtype: Of the floating tensors of transformer and VAE; None keeps theirs.
+        max_shard_size: Most bytes of one weight file, such as "5GB"; None writes single files, as
+            the published checkpoints have them.
+        progress: Told while it works.
+
+    Returns:
+        What was done.
+
+    Raises:
+        GeneratorError: When the source is no whole EasyAnimateV5.1 checkpoint (with the names of
+            what is missing, unexpected or of V5), the target exists, the source is in this layout
+            already, or the disk is full; nothing is left behind then.
+    """
+    if target.exists() or target.is_symlink():
+        raise GeneratorError(f"{target} exists already. Choose another folder, or remove it first.")
+    folder = local_folder(source)
+    if not (folder / "scheduler" / "scheduler_config.json").is_file():
+        raise GeneratorError(
+            f"{folder} has no scheduler/scheduler_config.json, which tells V5.1 from V5. Download "
+            "or copy the whole checkpoint again."
+        )
+    before, weights, in_channels = _checked(folder, layout, dtype, max_shard_size)
+    unchanged = before == layout and dtype is None and max_shard_size is None
+    if unchanged and not (isinstance(source, Path) and is_delta(source)):
+        raise GeneratorError(
+            f"{folder} is in the {layout} layout already. Copy the folder, or ask for another "
+            "dtype or shard size."
+        )
+    copies = _copies(folder)
+    total = sum(w.nbytes for w in weights) + sum(size for _, size in copies)
+    texts = converted_texts(folder, before, layout, in_channels)
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(target.parent, total)
+        temporary.mkdir()
+        done = _Done(total, progress)
+        for component in weights:
+            write_weights(component, temporary / component.part, done)
+        for name, _ in copies:
+            _copy(folder / name, temporary / name, done)
+        for name, text in texts.items():
+            (temporary / name).write_bytes(text.encode())
+        temporary.rename(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise GeneratorError(
+            f"{target} could not be written: {reason}. Nothing is left of it; free some space or "
+            "choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    names = {Path(name).parts[0] for name, _ in copies}
+    names |= {"transformer", "vae", "model_index.json", *texts}
+    left_out = tuple(sorted(path.name for path in folder.iterdir() if path.name not in names))
+    tensors = sum(len(w.names) for w in weights)
+    notes = newer_than_easyanimate(folder) if layout == "original" else ()
+    return Converted(target, before, layout, tensors, total, left_out, notes)
+
+
+def _checked(
+    folder: Path, layout: Layout, dtype: torch.dtype | None, max_shard_size: str | None
+) -> tuple[Layout, list[PlannedWeights], int]:
+    """The source's layout, its weights as they will be, and the transformer's input channels."""
+    from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
+
+    transformer, vae = find_weights(folder / "transformer"), find_weights(folder / "vae")
+    refuse_attention(vae)
+    text = check_text_encoder(folder / "text_encoder")
+    if wrappers := leading_wrappers(text.files):
+        raise GeneratorError(
+            f"{text.folder}: the tensors have the prefix {wrappers!r} of a wrapper in their names, "
+            "and a text encoder is copied as it is. Save it again without the wrapper."
+        )
+    arguments = transformer_arguments(folder / "transformer", EasyAnimateTransformer3DModel)
+    plain, vae_plain = plain_names(transformer, TRANSFORMER_ANCHOR), plain_names(vae, VAE_ANCHOR)
+    model = empty_model(EasyAnimateTransformer3DModel, arguments)
+    check_fit(model, transformer, rename={old: to_diffusers(name) for old, name in plain.items()})
+    model = empty_model(AutoencoderKLMagvit, vae_arguments(folder / "vae", AutoencoderKLMagvit))
+    check_fit(model, vae, rename=vae_plain)
+    rename = to_diffusers if layout == "diffusers" else to_original
+    names = {rename(name): old for old, name in plain.items()}
+    weights = [
+        planned("transformer", transformer, names, dtype, max_shard_size),
+        planned("vae", vae, {new: old for old, new in vae_plain.items()}, dtype, max_shard_size),
+    ]
+    return layout_of(plain.values()), weights, arguments["in_channels"]
+
+
+class _Done:
+    """Counts bytes and tells them."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.bytes, self.total, self._progress = 0, total, progress
+
+    def __call__(self, file: str, count: int) -> None:
+        self.bytes += count
+        self._progress(file, self.bytes, self.total)
+
+
+def _copies(folder: Path) -> list[tuple[str, int]]:
+    """Files that are copied as they are, with their sizes: text encoder, tokenizer, scheduler."""
+    found: list[Path] = []
+    for part in ("text_encoder", "tokenizer", "scheduler"):
+        found += sorted(path for path in (folder / part).rglob("*") if path.is_file())
+    found += sorted(path for path in folder.iterdir() if path.is_file())
+    names = [path.relative_to(folder) for path in found]
+    return [
+        (str(name), (folder / name).stat().st_size)
+        for name in names
+        if (name.suffix in _COPIED or name.name in _COPIED_NAMES)
+        and not (len(name.parts) == 1 and name.name.startswith("model_index."))
+    ]
+
+
+def _copy(source: Path, target: Path, done: _Done) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shown = f"{target.parent.name}/{target.name}"
+    with source.open("rb") as reading, target.open("xb") as writing:
+        while block := reading.read(_BLOCK):
+            writing.write(block)
+            done(shown, len(block))
+        writing.flush()
+        os.fsync(writing.fileno())
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise GeneratorError(
+            f"The new checkpoint needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB "
+            "free. Free some space or choose another place."
+        )
+
+
+def describe_left_out(converted: Converted) -> str:
+    """One line for a person on what was not copied; empty when everything was."""
+    if not converted.left_out:
+        return ""
+    return f"not copied, no part of a checkpoint: {shorten(list(converted.left_out))}"

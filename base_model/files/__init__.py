@@ -1,0 +1,1 @@
+"""Weight files on disk and on the hub, shipped checkpoints, the cache folder."""

@@ -1,0 +1,1 @@
+"""Checkpoints of every layout to modules: configs, key names, deltas, parts."""

@@ -1,0 +1,203 @@
+"""The config.json of a transformer or VAE in the other layout's words, and back to the byte.
+
+The two classes have different arguments and, for the same arguments, different defaults. So every
+value is written out. What cannot be told from the other layout (a key that only one class knows,
+the order of lines) is kept in a file beside it, ``config.original.json`` or
+``config.diffusers.json``, from which converting back restores the text itself.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from base_model.errors import GeneratorError
+from base_model.files.weight_files import json_object
+from base_model.loading.key_map import Layout
+from base_model.loading.model_configs import transformer_arguments_of, vae_arguments_of
+
+Part = Literal["transformer", "vae"]
+
+_OTHER: Mapping[Layout, Layout] = {"original": "diffusers", "diffusers": "original"}
+
+# What only the original classes take, at V5.1's values.
+_ORIGINAL_TRANSFORMER: Mapping[str, Any] = {
+    "add_ref_latent_in_control_model": True,
+    "clip_channels": None,
+    "enable_clip_in_inpaint": False,
+    "ref_channels": None,
+    "swa_layers": None,
+}
+_ORIGINAL_VAE: Mapping[str, Any] = {
+    "cache_mag_vae": True,
+    "mid_block_type": "MidBlock3D",
+    "mid_block_use_attention": False,
+    "mini_batch_decoder": 1,
+    "mini_batch_encoder": 4,
+    "slice_mag_vae": False,
+}
+
+# diffusers' inpaint pipeline reads it of the VAE's config, though its VAE class takes no such key.
+_READ_BY_PIPELINES: Mapping[str, Any] = {"cache_mag_vae": True}
+
+# in_channels of the transformer -> diffusers' pipeline for it.
+PIPELINES: Mapping[int, str] = {
+    16: "EasyAnimatePipeline",
+    33: "EasyAnimateInpaintPipeline",
+    38: "EasyAnimateControlPipeline",
+    48: "EasyAnimateControlPipeline",
+}
+
+
+def kept_name(name: str, layout: Layout) -> str:
+    """File that keeps the text of ``name`` in a layout: config.json -> config.original.json."""
+    return f"{name.removesuffix('.json')}.{layout}.json"
+
+
+def converted_config(part: Part, path: Path, text: str, layout: Layout) -> str:
+    """A component's config in a layout, every value written out.
+
+    Args:
+        part: Which component.
+        path: Of the text, for errors.
+        text: JSON in either layout.
+        layout: The wanted one.
+
+    Returns:
+        JSON as diffusers writes it (sorted, indented by 2).
+
+    Raises:
+        GeneratorError: When it is not V5.1's, or is no JSON object.
+    """
+    import diffusers
+
+    reads: Callable[[Path, Mapping[str, Any], Any], dict[str, Any]]
+    if part == "transformer":
+        name, reads = "EasyAnimateTransformer3DModel", transformer_arguments_of
+    else:
+        name, reads = "AutoencoderKLMagvit", vae_arguments_of
+    model_class = getattr(diffusers, name)
+    parameters = inspect.signature(model_class.__init__).parameters
+    defaults: dict[str, Any] = {key: p.default for key, p in parameters.items() if key != "self"}
+    config = {**defaults, **reads(path, json_object(path, text), model_class)}
+    if layout == "diffusers":
+        about = {"_class_name": name, "_diffusers_version": diffusers.__version__}
+        return written({**about, **config, **(_READ_BY_PIPELINES if part == "vae" else {})})
+    if part == "transformer":
+        return written({"_class_name": name, **config, **_ORIGINAL_TRANSFORMER})
+    return written({"_class_name": name, **config, **_ORIGINAL_VAE, **_widths(config)})
+
+
+def translated(
+    text: str, kept: str | None, layout: Layout, convert: Callable[[str, Layout], str]
+) -> tuple[str, str | None]:
+    """A text in the wanted layout, and what must be kept so that it can be undone to the byte.
+
+    Args:
+        text: In the layout that is not wanted.
+        kept: What an earlier conversion kept of the wanted layout; it is taken only if it still
+            says the same as ``text``, which somebody may have changed since.
+        layout: The wanted one.
+        convert: Text in any layout -> text in a layout.
+
+    Returns:
+        The new text, and the old one where converting the new one back would give another.
+    """
+    before = _OTHER[layout]
+    restored = kept is not None and (
+        convert(kept, before) == text or convert(text, layout) == convert(kept, layout)
+    )
+    new = kept if restored and kept is not None else convert(text, layout)
+    return new, None if convert(new, before) == text else text
+
+
+def model_index(in_channels: int) -> str:
+    """model_index.json of diffusers' pipeline for a transformer.
+
+    Raises:
+        GeneratorError: When no V5.1 checkpoint has so many input channels.
+    """
+    if in_channels not in PIPELINES:
+        raise GeneratorError(
+            f"The transformer takes {in_channels} input channels; V5.1's take "
+            f"{', '.join(map(str, PIPELINES))}. Use an EasyAnimateV5.1 checkpoint."
+        )
+    import diffusers
+
+    return written(
+        {
+            "_class_name": PIPELINES[in_channels],
+            "_diffusers_version": diffusers.__version__,
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "Qwen2VLForConditionalGeneration"],
+            "tokenizer": ["transformers", "Qwen2Tokenizer"],
+            "transformer": ["diffusers", "EasyAnimateTransformer3DModel"],
+            "vae": ["diffusers", "AutoencoderKLMagvit"],
+        }
+    )
+
+
+def converted_texts(
+    folder: Path, before: Layout, layout: Layout, in_channels: int
+) -> dict[str, str]:
+    """Name to content of a checkpoint's configs in a layout, and of what is kept beside them.
+
+    Args:
+        folder: The checkpoint.
+        before: Its layout.
+        layout: The wanted one.
+        in_channels: Of its transformer, which tells diffusers' pipeline.
+
+    Raises:
+        GeneratorError: When a config is not V5.1's.
+    """
+    texts: dict[str, str] = {}
+    for part in cast("tuple[Part, ...]", ("transformer", "vae")):
+        path = folder / part / "config.json"
+        new, kept = path.read_bytes().decode(), None
+        if before != layout:
+
+            def convert(text: str, wanted: Layout, part: Part = part, path: Path = path) -> str:
+                return converted_config(part, path, text, wanted)
+
+            new, kept = translated(new, _read(path.with_name(kept_name(path.name, layout))),
+                                   layout, convert)  # fmt: skip
+        texts[f"{part}/config.json"] = new
+        if kept is not None:
+            texts[f"{part}/{kept_name('config.json', before)}"] = kept
+    return texts | _index_texts(folder, before, layout, in_channels)
+
+
+def _index_texts(folder: Path, before: Layout, layout: Layout, in_channels: int) -> dict[str, str]:
+    """model_index.json: diffusers needs its own; the original reads none, so has what it had."""
+    name = "model_index.json"
+    here = _read(folder / name)
+    generated = model_index(in_channels)
+    if before == layout:
+        text = generated if here is None and layout == "diffusers" else here
+        return {} if text is None else {name: text}
+    restored = _read(folder / kept_name(name, layout))
+    new = restored or (generated if layout == "diffusers" else None)
+    texts = {} if new is None else {name: new}
+    regained = generated if before == "diffusers" else None
+    if here is not None and here != regained:
+        texts[kept_name(name, before)] = here
+    return texts
+
+
+def _read(path: Path) -> str | None:
+    return path.read_bytes().decode() if path.is_file() else None
+
+
+def written(content: Mapping[str, Any]) -> str:
+    """JSON as diffusers writes its files."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _widths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The original VAE's ``ch`` and ``ch_mult``, where the widths are multiples of the first."""
+    first, *_ = widths = config["block_out_channels"]
+    if any(width % first for width in widths):
+        return {}
+    return {"ch": first, "ch_mult": [width // first for width in widths]}

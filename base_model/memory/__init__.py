@@ -1,0 +1,1 @@
+"""Memory modes: offloading and quantised weights."""

@@ -1,0 +1,1 @@
+"""Networks and their parts: the Magvit VAE, rotary tables, attention backends, text encoding."""

@@ -1,0 +1,1 @@
+"""Noise levels, guidance and the Euler sampler."""

@@ -1,0 +1,1 @@
+"""Bytes on disk: atomic writes, YAML, clips, pictures and tables. Knows no model."""

@@ -1,0 +1,217 @@
+"""Clips as files: videos, gifs and pictures, read and written; two clips side by side."""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+from reward_tuning.files.animations import (
+    animation_frames,
+    holds_pictures,
+    is_animation,
+    look_at_animation,
+)
+from reward_tuning.files.file_names import file_name_fault
+from reward_tuning.files.gif_file import gif_bytes
+from reward_tuning.files.mp4_file import write_mp4
+from reward_tuning.files.pictures import PICTURES, as_tensor, read_picture
+from reward_tuning.files.video_frames import ClipFacts, look_at_video, video_frames
+
+FPS = 8  # of EasyAnimateV5.1's clips
+ENDINGS = (".mp4", ".gif", ".png")
+
+Wanted = Callable[[int], Iterable[int]]
+
+
+def write_clip(frames: Tensor, path: str | Path, *, fps: float = FPS, enlarge: int = 1) -> None:
+    """Write a clip; the file appears whole or not at all.
+
+    Args:
+        frames: `(f, 3, H, W)` in [0, 1].
+        path: Ends in .mp4 (H.264), .gif (endless loop) or .png (the frames in a row).
+        fps: Frames a second; a gif plays at most 50, and counts in hundredths of a second.
+        enlarge: Whole factor by which each pixel is repeated, to see small clips.
+
+    Raises:
+        TuningError: Another ending, another shape, frames that are not finite, or the disk is full.
+    """
+    path = Path(path)
+    if path.suffix not in ENDINGS:
+        raise TuningError(f"clip {path}: ending {path.suffix!r}; allowed: {', '.join(ENDINGS)}")
+    if frames.ndim != 4 or frames.shape[1] != 3:
+        raise TuningError(f"clip {path}: got {tuple(frames.shape)}; wanted (frames, 3, H, W)")
+    if not bool(frames.isfinite().all()):
+        raise TuningError(
+            f"clip {path}: its frames hold NaN or infinity, so there is no picture to write; "
+            "sample in float32, with a smaller guidance scale"
+        )
+    video = _bytes(frames, enlarge)
+    if path.suffix == ".mp4":
+        _atomically(path, lambda part: write_mp4(part, video, fps))
+    else:
+        content = _picture_bytes(video, path.suffix, fps)
+        _atomically(path, lambda part: part.write_bytes(content))
+
+
+def look_at_clip(path: str | Path) -> ClipFacts:
+    """Count a clip's frames, by decoding it once, and read its size and its rate.
+
+    Args:
+        path: A video, an animated gif, webp or png, or a picture, which is a clip of one frame. A
+            gif, webp or png is known by its content, other pictures by their ending; anything
+            else is a video.
+
+    Raises:
+        TuningError: The file is missing, is none of these, or is cut short or damaged: with how
+            many frames of it can be decoded.
+    """
+    path = _there(path)
+    kind = _kind(path)
+    if kind == "animation":
+        return look_at_animation(path)
+    if kind == "picture":
+        _, height, width = read_picture(path).shape
+        return ClipFacts(1, height, width, None)
+    return look_at_video(path)
+
+
+def clip_frames(path: str | Path, positions: Sequence[int]) -> Iterator[Tensor]:
+    """Decode frames of a clip, one in memory at a time.
+
+    Args:
+        path: A file that `look_at_clip` has found whole.
+        positions: Of the frames, increasing; not empty.
+
+    Yields:
+        `(3, H, W)` float32 in [0, 1], each of them: as stored, whatever their times; of an
+        animation each picture as often as its duration says. Transparency is dropped, and a photo
+        or video is turned as its camera says.
+
+    Raises:
+        TuningError: The file cannot be read, or is not what it was when it was looked at.
+    """
+    path = _there(path)
+    kind = _kind(path)
+    if kind == "animation":
+        frames: Iterator[Any] = animation_frames(path, positions)
+    elif kind == "picture":
+        yield read_picture(path)
+        return
+    else:
+        frames = video_frames(path, positions)
+    for frame in frames:
+        yield as_tensor(frame)
+
+
+def clip_windows(
+    path: str | Path, positions: Sequence[int], most: int
+) -> Generator[Tensor, None, None]:
+    """Decode frames of a clip, `most` in memory at a time: `(n, 3, H, W)`, n up to `most`.
+
+    Raises:
+        TuningError: As `clip_frames`.
+    """
+    frames = clip_frames(path, positions)
+    while window := list(islice(frames, most)):
+        yield torch.stack(window)
+
+
+def read_clip(path: str | Path, wanted: Wanted | None = None) -> Tensor:
+    """Read a clip.
+
+    Args:
+        path: As for `look_at_clip`.
+        wanted: From the number of frames to the positions that are kept; None for all. No others
+            are held in memory.
+
+    Returns:
+        `(f, 3, H, W)` float32 in [0, 1]; see `clip_frames`.
+
+    Raises:
+        TuningError: As `look_at_clip`.
+    """
+    facts = look_at_clip(path)
+    chosen = range(facts.frames) if wanted is None else sorted(set(wanted(facts.frames)))
+    clip = torch.empty(len(chosen), 3, facts.height, facts.width)
+    for place, frame in enumerate(clip_frames(path, chosen)):
+        clip[place] = frame
+    return clip
+
+
+def side_by_side(before: Tensor, after: Tensor, gap: int = 4) -> Tensor:
+    """Put two clips next to each other, with a white bar between.
+
+    Args:
+        before: `(f, 3, H, W)` in [0, 1], on the left.
+        after: The same shape, on the right.
+        gap: Pixels of the bar.
+
+    Returns:
+        `(f, 3, H, 2 W + gap)`.
+
+    Raises:
+        TuningError: The shapes differ.
+    """
+    if before.shape != after.shape:
+        raise TuningError(
+            f"clips side by side: got {tuple(before.shape)} and {tuple(after.shape)}; "
+            "they must have the same frames and size"
+        )
+    bar = before.new_ones((*before.shape[:3], gap))
+    return torch.cat([before, bar, after], dim=3)
+
+
+def _bytes(frames: Tensor, enlarge: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    frames = frames.detach().float().cpu().clamp(0, 1)
+    frames = frames.repeat_interleave(enlarge, dim=2).repeat_interleave(enlarge, dim=3)
+    video: np.ndarray[Any, np.dtype[np.uint8]] = (
+        (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    )
+    return video
+
+
+def _picture_bytes(video: "np.ndarray[Any, np.dtype[np.uint8]]", ending: str, fps: float) -> bytes:
+    """A gif or png in memory: imageio's writer of files does not end well on a full disk."""
+    if ending == ".gif":
+        return gif_bytes(video, fps)
+    strip = video.transpose(1, 0, 2, 3).reshape(video.shape[1], -1, 3)
+    content: bytes = iio.imwrite("<bytes>", strip, extension=".png")
+    return content
+
+
+def _there(path: str | Path) -> Path:
+    if fault := file_name_fault(str(path)):
+        raise TuningError(f"clip {str(path)[:60]!a}: {fault}")
+    path = Path(path)
+    if not path.is_file():
+        raise TuningError(f"clip {path}: no such file")
+    return path
+
+
+def _kind(path: Path) -> Literal["animation", "picture", "video"]:
+    if holds_pictures(path):
+        return "animation" if is_animation(path) else "picture"
+    return "picture" if path.suffix.lower() in PICTURES else "video"
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        part.replace(path)
+    except OSError as error:
+        raise TuningError(
+            f"clip {path}: cannot be written ({error.strerror or error}); free some space or "
+            "choose another place"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

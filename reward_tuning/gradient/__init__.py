@@ -1,0 +1,1 @@
+"""Tensors in, gradient out: plans, methods, rollout and adjoint sweep. Knows no recipe."""

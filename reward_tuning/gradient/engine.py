@@ -1,0 +1,384 @@
+"""The gradient engine: rollout, reward gradient, adjoint sweep.
+
+Three phases, of which no two hold a graph at the same time, as pure functions on tensors. The sweep
+re-runs one step at a time, so its peak memory is that of one denoiser step however many steps are
+active, and each backward is that of an ordinary scalar loss. With nested = 1 the result equals
+autograd through the whole chain to rounding; `tests/reward_tuning/gradient/test_engine.py` holds it
+to that.
+
+The engine knows no model, no adapter and no configuration: `velocity(x, i)` is all it calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+from reward_tuning.gradient.plan import Plan, Renoised
+
+VelocityFn = Callable[[Tensor, int], Tensor]
+"""`(x_i, i) -> v_i`: the guided velocity at step i, `(b, ...)` like x_i, differentiable."""
+
+ManyStepsFn = Callable[[Sequence[Tensor], Sequence[int]], list[Tensor]]
+"""`([x_i, ...], [i, ...]) -> [v_i, ...]`: the velocities of several steps from one model call."""
+
+StepLossFn = Callable[[int, Tensor, Tensor], Tensor]
+"""`(i, x_i, v_i) -> scalar`: a regulariser of one active step, added to its backward."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the sweep saw at one re-run step.
+
+    Attributes:
+        step: its index i.
+        active: whether its parameters received gradient.
+        weight: |w_i|, the size of d(reward input)/d v_i.
+        adjoint_norm: ||g|| that reached the step's output (before the weight and the rescale).
+        gradient_norm: norm of this step's own contribution to `parameters`; None if they were not
+            given, the step is not active, or other steps were swept in the same call.
+        step_loss: value of the step's regulariser; 0 without one.
+        rerun_error: ||x_i + d_i v_i - x_{i+1}|| / ||d_i v_i||, how far the re-run is from the
+            rollout; 0 at a posterior-mean step, which has no next state.
+    """
+
+    step: int
+    active: bool
+    weight: float
+    adjoint_norm: float
+    gradient_norm: float | None
+    step_loss: float
+    rerun_error: float
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """The re-run steps in the order of the sweep (last to first), and the factor S it applied."""
+
+    steps: tuple[StepReport, ...]
+    gradient_scale: float
+
+    @property
+    def adjoint_growth(self) -> float:
+        """Largest adjoint norm over the first one: far above 1 means an exploding chain."""
+        first = self.steps[0].adjoint_norm
+        largest = max(s.adjoint_norm for s in self.steps)
+        return largest / first if first > 0 else float(largest > 0)
+
+    @property
+    def step_loss(self) -> float:
+        """Sum of the regularisers of the active steps."""
+        return sum(s.step_loss for s in self.steps)
+
+
+@torch.no_grad()
+def rollout(velocity: VelocityFn, noise: Tensor, sigmas: Tensor, stop: int) -> list[Tensor]:
+    """Run the Euler sampler to step `stop` and keep every visited state; no gradient.
+
+    Args:
+        velocity: guided velocity at (x_i, i).
+        noise: x_0, `(b, ...)`, float32 or float64. bf16 states lose the small steps.
+        sigmas: `(N + 1,)`, falling from 1 to 0.
+        stop: number of steps to take, 0 ... N.
+
+    Returns:
+        x_0 ... x_stop, each like `noise`.
+
+    Raises:
+        TuningError: a half-precision state or a stop out of range.
+    """
+    if noise.dtype not in (torch.float32, torch.float64):
+        raise TuningError(
+            f"the sampler's state is {noise.dtype}; keep it in float32 (the model may be smaller)"
+        )
+    if not 0 <= stop < len(sigmas):
+        raise TuningError(f"rollout: stop is {stop}; allowed is 0 ... {len(sigmas) - 1}")
+    states = [noise.detach()]
+    for i in range(stop):
+        x = states[-1]
+        d = float(sigmas[i + 1] - sigmas[i])
+        states.append(x + d * velocity(x, i).to(x.dtype))
+    return states
+
+
+@torch.no_grad()
+def read_reward_input(velocity: VelocityFn, states: list[Tensor], plan: Plan) -> Tensor:
+    """The tensor the reward is computed on: x_N, a noisy x_s, or the posterior mean x_s - s_s v_s.
+
+    The posterior mean costs one more velocity. No gradient; shape and dtype of the states.
+    """
+    _check_states(states, plan)
+    x = states[plan.stop]
+    if plan.reward_input != "posterior_mean":
+        return x
+    return x + plan.weights[plan.stop] * velocity(x, plan.stop).to(x.dtype)
+
+
+@torch.no_grad()
+def read_renoised(
+    velocity: VelocityFn, states: list[Tensor], noise: Tensor, renoised: Renoised
+) -> tuple[Tensor, Tensor]:
+    """Look at the end afresh; no gradient.
+
+    Args:
+        velocity: at `renoised.sigma`; called once, as step 0.
+        states: what `rollout` returned, to the end.
+        noise: e, like a state; without effect where the clip's own noise is taken.
+        renoised: how far.
+
+    Returns:
+        The noised state, and the reward input x̂. Its gradient is that of
+        `plan.look(renoised)` on this state alone.
+    """
+    noise = states[0] if renoised.own_noise else noise
+    to = renoised.sigma_to
+    x = (1.0 - renoised.sigma) * states[-1] + renoised.sigma * noise
+    v = velocity(x, 0).to(x.dtype)
+    return x, (x - to * noise) / (1.0 - to) + renoised.weight * v
+
+
+def reward_gradient(loss_fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and its gradient at the reward input; the graph (VAE, rewards) is gone on return.
+
+    Args:
+        loss_fn: maps a leaf like `x` to a scalar loss, differentiably.
+        x: the reward input, `(b, ...)`.
+
+    Returns:
+        The loss (detached scalar) and g = d(loss)/dx, shape and dtype of `x`.
+
+    Raises:
+        TuningError: the loss is no scalar, or does not depend on `x`.
+    """
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = loss_fn(leaf)
+    return loss.detach(), loss_gradient(loss, leaf)
+
+
+def loss_gradient(loss: Tensor, leaf: Tensor, *, retain_graph: bool = False) -> Tensor:
+    """d(loss)/d(leaf), and a clear word where there is none.
+
+    Raises:
+        TuningError: as `reward_gradient`.
+    """
+    if loss.dim() != 0:
+        raise TuningError(
+            f"the loss has shape {tuple(loss.shape)}; reduce it to a scalar (a mean over clips)"
+        )
+    if not loss.requires_grad:
+        raise TuningError(
+            "the loss carries no gradient; the reward or the decoder detaches its input "
+            "(no_grad, numpy or integer pixels on the way)"
+        )
+    (g,) = torch.autograd.grad(loss, leaf, allow_unused=True, retain_graph=retain_graph)
+    if g is None:
+        raise TuningError("the loss does not depend on the sampled latents")
+    return g
+
+
+def adjoint_sweep(
+    velocity: VelocityFn,
+    states: list[Tensor],
+    sigmas: Tensor,
+    plan: Plan,
+    g: Tensor,
+    *,
+    step_loss: StepLossFn | None = None,
+    parameters: Iterable[Tensor] = (),
+    rerun_tolerance: float = 0.1,
+    adjoint_limit: float | None = None,
+    step_norm: float | None = None,
+    many: ManyStepsFn | None = None,
+    at_once: int = 1,
+) -> SweepReport:
+    r"""Accumulate the gradient of the active steps' parameters, one step's graph at a time.
+
+    With w_i the plan's weights, S its gradient scale and a its `nested`, from the last step to the
+    first: active steps backpropagate `S w_i <g, v_i> + step_loss`, and g <- g + a w_i J_i^T g with
+    J_i = dv_i/dx_i. The posterior mean needs no case of its own: its step s has weight -s_s.
+
+    A step loss is not multiplied by S; with nested > 0 its gradient flows on through the states
+    like the reward's (divided by S here, multiplied again below), so that nested = 1 gives exactly
+    the gradient of `S * loss + sum of step losses`, and nested = 0 keeps it local to its step.
+
+    Args:
+        velocity: the function of the rollout; its re-run must be deterministic (dropout 0).
+        states: what `rollout` returned, x_0 ... x_stop.
+        sigmas: the rollout's table, `(N + 1,)`.
+        plan: which steps, with which weights.
+        g: d(loss)/d(reward input), shape of a state.
+        step_loss: optional regulariser (index, x_i, v_i) -> scalar, on active steps only, such as
+            beta |v_i - base velocity|^2; it uses the same re-run.
+        parameters: trainable tensors whose per-step gradient norm is wanted. Costs one copy of
+            their gradients; the accumulated result is the same bit for bit.
+        rerun_tolerance: largest allowed `StepReport.rerun_error`.
+        adjoint_limit: c >= 1: what flows on through a state is shortened, clip by clip, to c times
+            the length that its adjoint began with. Holds an exploding chain; None = exact.
+        step_norm: give each active step's contribution to `parameters` this norm, whatever it was
+            (a contribution of 0 stays 0), so that no step drowns the others. None = as it is.
+        many: `velocity` for several steps in one call.
+        at_once: so many active steps are swept in one call of `many`, where there is one and no
+            gradient flows on through their states. The memory is that of so many steps; the
+            gradient is the same to rounding.
+
+    Returns:
+        A report of each re-run step. Gradients are added to `.grad` of the velocity's leaves.
+
+    Raises:
+        TuningError: shapes that do not fit, a velocity without gradient, or a re-run that differs
+            from the rollout.
+    """
+    _check_states(states, plan)
+    if g.shape != states[0].shape:
+        raise TuningError(
+            f"the reward gradient has shape {tuple(g.shape)}, the states {tuple(states[0].shape)}; "
+            "differentiate with respect to what read_reward_input returned"
+        )
+    parameters = list(parameters)
+    if adjoint_limit is not None and not adjoint_limit >= 1.0:
+        raise TuningError(f"the adjoint's limit is {adjoint_limit}; allowed is 1 or more")
+    if step_norm is not None and (not parameters or at_once > 1):
+        raise TuningError(
+            "to give every step one norm, the sweep must be given the parameters and sweep the "
+            "steps one at a time"
+        )
+    scale = plan.gradient_scale
+    active = set(plan.active)
+    g = g.detach()
+    longest = None if adjoint_limit is None else adjoint_limit * _lengths(g)
+    reports = []
+    for group in _groups(plan, 1 if many is None else at_once):
+        is_active = group[0] in active
+        flows_on = plan.flows_through(group[0])
+        xs = [states[i].detach().requires_grad_(flows_on) for i in group]
+        alone = len(group) == 1
+        with torch.enable_grad():
+            vs = [velocity(xs[0], group[0])] if alone or many is None else many(xs, group)
+            vs = [v.to(g.dtype) for v in vs]
+            rerun_errors = [
+                _checked_rerun(states, sigmas, i, v, rerun_tolerance)
+                for i, v in zip(group, vs, strict=True)
+            ]
+            product = sum((plan.weights[i] * g * v).sum() for i, v in zip(group, vs, strict=True))
+            assert isinstance(product, Tensor)
+            regularisers = []
+            if not is_active:
+                (x_grad,) = torch.autograd.grad(product, xs[0])
+            else:
+                scalar = scale * product
+                if step_loss is not None:
+                    of_steps = zip(group, xs, vs, strict=True)
+                    regularisers = [step_loss(i, x, v) for i, x, v in of_steps]
+                    scalar = scalar + sum(regularisers)
+        gradient_norm = None
+        if is_active:
+            gradient_norm = _backward(scalar, parameters if alone else [], step_norm)
+        for place, i in enumerate(group):
+            reports.append(
+                StepReport(
+                    step=i,
+                    active=is_active,
+                    weight=abs(plan.weights[i]),
+                    adjoint_norm=float(g.norm()),
+                    gradient_norm=gradient_norm,
+                    step_loss=float(regularisers[place].detach()) if regularisers else 0.0,
+                    rerun_error=rerun_errors[place],
+                )
+            )
+        if flows_on:
+            (x,) = xs
+            if is_active:
+                assert x.grad is not None
+                x_grad = x.grad / scale
+            g = g + plan.nested * x_grad
+            if longest is not None:
+                g = g * (longest / _lengths(g)).clamp(max=1.0).nan_to_num(1.0)
+    return SweepReport(steps=tuple(reports), gradient_scale=scale)
+
+
+def _groups(plan: Plan, at_once: int) -> list[list[int]]:
+    """The steps of each call of the sweep: one, or several neighbours that know of no other."""
+    active = set(plan.active)
+    groups: list[list[int]] = []
+    room = 0
+    for i in plan.visited:
+        independent = i in active and not plan.flows_through(i)
+        if independent and room > 0:
+            groups[-1].append(i)
+            room -= 1
+        else:
+            groups.append([i])
+            room = at_once - 1 if independent else 0
+    return groups
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Euclidean length of each clip, `(b, 1, ...)`."""
+    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+
+
+def _backward(
+    scalar: Tensor, parameters: list[Tensor], wanted: float | None = None
+) -> float | None:
+    """Backpropagate; with `parameters`, return the norm of what this call alone gave.
+
+    With a `wanted` norm that is what is added.
+    """
+    if not parameters:
+        scalar.backward()
+        return None
+    before = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    scalar.backward()
+    norms = [p.grad.norm() for p in parameters if p.grad is not None]
+    norm = float(torch.stack(norms).norm()) if norms else 0.0
+    if wanted is not None and norm > 0.0:
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.mul_(wanted / norm)
+    for p, old in zip(parameters, before):  # noqa: B905
+        if old is not None:
+            p.grad = old if p.grad is None else old.add_(p.grad)
+    return norm
+
+
+def _checked_rerun(
+    states: list[Tensor], sigmas: Tensor, i: int, v: Tensor, tolerance: float
+) -> float:
+    """How far a step's re-run is from the rollout; refused where its gradient would be wrong."""
+    if not v.requires_grad:
+        raise TuningError(
+            f"the velocity of step {i} carries no gradient; attach an adapter and leave "
+            "its parameters trainable while the sweep runs"
+        )
+    error = _rerun_error(states, sigmas, i, v)
+    if not error <= tolerance and bool(v.isfinite().all()):
+        raise TuningError(
+            f"the re-run of step {i} differs from the rollout by {error:.2g} of its "
+            f"length (allowed {tolerance:.2g}), so its gradient would be wrong; set "
+            "dropout to 0 and keep guidance and adapter scale as in the rollout"
+        )
+    return error
+
+
+def _rerun_error(states: list[Tensor], sigmas: Tensor, i: int, v: Tensor) -> float:
+    if i + 1 >= len(states):
+        return 0.0
+    moved = float(sigmas[i + 1] - sigmas[i]) * v.detach()
+    length = moved.norm()
+    gap = (states[i] + moved - states[i + 1]).norm()
+    return float(gap / length.clamp_min(torch.finfo(length.dtype).tiny))
+
+
+def _check_states(states: list[Tensor], plan: Plan) -> None:
+    if len(states) != plan.stop + 1:
+        raise TuningError(
+            f"{len(states)} states for a plan that stops at {plan.stop}; roll out with stop="
+            f"{plan.stop} (states x_0 ... x_{plan.stop})"
+        )

@@ -1,0 +1,1 @@
+"""From prompt and condition files to what the generator reads."""

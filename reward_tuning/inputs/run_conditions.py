@@ -1,0 +1,182 @@
+"""What the clips of a run follow beside their prompts: checked early, encoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from base_model.errors import GeneratorError
+from base_model.generator import Generator
+from base_model.loading.kinds import Kind
+from reward_tuning.errors import TuningError
+from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
+from reward_tuning.inputs.encoded_condition import EncodedCondition, encode
+from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.inputs.read_condition import check_kind, read_condition
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.seeds import derive_seed
+
+STAGE = "conditions"
+MOST_TOLD = 10  # prompts told in one message
+
+
+def distinct(prompts: Iterable[Prompt]) -> list[ConditionFiles]:
+    """The conditions of prompts, each once, in their order."""
+    return [files for files in dict.fromkeys(one.files for one in prompts) if files != NOTHING]
+
+
+def check_conditions(
+    prompts: Sequence[Prompt],
+    size: tuple[int, int, int],
+    *,
+    strength: float,
+    kind: Kind | None,
+    progress: ProgressFn = silent,
+) -> None:
+    """Read every file of the prompts' conditions once, before anything heavy is loaded.
+
+    Args:
+        prompts: That a run will draw.
+        size: Frames, height and width of a clip.
+        strength: Of the recipe.
+        kind: Of the checkpoint; None where that is not known.
+        progress: Told after every condition.
+
+    Raises:
+        TuningError: With every prompt whose condition does not fit.
+    """
+    bad: list[str] = []
+    whose: dict[ConditionFiles, Prompt] = {}
+    for prompt in prompts:
+        whose.setdefault(prompt.files, prompt)
+    if strength == 1.0:  # below, a prompt must have something
+        whose.pop(NOTHING, None)
+    for number, (files, prompt) in enumerate(whose.items(), 1):
+        try:
+            files.check(strength)
+            if kind is not None:
+                check_kind(files, kind)
+            for note in read_condition(files, size).notes:
+                progress(ProgressEvent(STAGE, number - 1, len(whose), "reading", note=note))
+        except (TuningError, GeneratorError) as error:
+            bad.append(f"  {prompt.text!r}: {error}")
+        progress(ProgressEvent(STAGE, number, len(whose), "reading"))
+    _refuse(bad)
+
+
+def check_kinds(prompts: Sequence[Prompt], kind: Kind) -> None:
+    """Check that a checkpoint of this kind takes what the prompts follow; no file is read.
+
+    Raises:
+        TuningError: With every prompt whose condition it does not take.
+    """
+    bad: dict[ConditionFiles, str] = {}
+    for prompt in prompts:
+        try:
+            check_kind(prompt.files, kind)
+        except (TuningError, GeneratorError) as error:
+            bad.setdefault(prompt.files, f"  {prompt.text!r}: {error}")
+    _refuse(list(bad.values()))
+
+
+def _refuse(bad: Sequence[str]) -> None:
+    if bad:
+        more = [f"  and {len(bad) - MOST_TOLD} more"] if len(bad) > MOST_TOLD else []
+        raise TuningError("\n".join(["conditions of prompts:", *bad[:MOST_TOLD], *more]))
+
+
+def encode_conditions(
+    generator: Generator,
+    prompts: Sequence[Prompt],
+    size: tuple[int, int, int],
+    *,
+    strength: float,
+    seed: int,
+    progress: ProgressFn = silent,
+) -> dict[ConditionFiles, EncodedCondition]:
+    """Encode the conditions of a run's prompts, each once; kept on the CPU.
+
+    The noise on kept pixels is drawn once, from the run's seed and the content of the files.
+
+    Args:
+        generator: Its VAE encodes.
+        prompts: That the run will draw, checked.
+        size: Frames, height and width of a clip.
+        strength: Of the recipe.
+        seed: Of the run.
+        progress: Told after every condition.
+    """
+    wanted = distinct(prompts)
+    found = {}
+    for number, files in enumerate(wanted, 1):
+        found[files] = encode(
+            generator,
+            files,
+            read_condition(files, size),
+            strength=strength,
+            noise_seed=derive_seed(seed, "kept pixels", content_hash([files])),
+        )
+        progress(ProgressEvent(STAGE, number, len(wanted), "encoding"))
+    return found
+
+
+def content_hash(conditions: Iterable[ConditionFiles]) -> str:
+    """A hash of conditions by what is in their files and their words, not by where they lie.
+
+    Raises:
+        TuningError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for files in conditions:
+        words = {key: value for key, value in files.given.items() if key not in files.paths}
+        digest.update(json.dumps(words, sort_keys=True).encode())
+        for name, paths in files.paths.items():
+            for path in paths:
+                digest.update(f"{name} {_file_hash(path)}".encode())
+    return "sha256:" + digest.hexdigest()
+
+
+WHOLE = 4 * 2**20  # files up to so many bytes are hashed whole
+PIECES, PIECE_BYTES = 16, 2**16  # of a larger file, evenly spread, head and tail included
+
+
+def conditions_fingerprint(prompts: Iterable[Prompt]) -> str:
+    """A hash of the conditions of all prompts of a run, however many: of large files, in pieces.
+
+    Raises:
+        TuningError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for files in distinct(prompts):
+        words = {key: value for key, value in files.given.items() if key not in files.paths}
+        digest.update(json.dumps(words, sort_keys=True).encode())
+        for name, paths in files.paths.items():
+            for path in paths:
+                digest.update(f"\n{name} ".encode())
+                for piece in _pieces(path):
+                    digest.update(piece)
+    return "sha256:" + digest.hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            yield f"{size} ".encode()
+            if size <= WHOLE:
+                yield file.read()
+                return
+            for i in range(PIECES):
+                file.seek((size - PIECE_BYTES) * i // (PIECES - 1))
+                yield file.read(PIECE_BYTES)
+    except OSError as error:
+        raise TuningError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise TuningError(f"{path}: cannot be read ({error.strerror})") from error

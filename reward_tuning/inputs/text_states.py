@@ -1,0 +1,79 @@
+"""Text states of a run's prompts: computed once, cached on disk, encoder gone before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from base_model.files.cache_folder import cache_folder
+from base_model.files.shipped import resolve_checkpoint
+from base_model.files.weight_files import read_json
+from base_model.loading.checkpoint import load_text_encoder, local_folder
+from base_model.networks.prompt_encoder import MAX_TOKENS, PromptEncoder
+from reward_tuning.inputs.text_cache import Encode, TextCache, checkpoint_fingerprint
+from reward_tuning.inputs.world_notes import world_notes
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+
+
+def text_states(
+    checkpoint: str,
+    prompts: Iterable[str],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    folder: Path | None = None,
+    encoder: PromptEncoder | None = None,
+    progress: ProgressFn = silent,
+) -> dict[str, Tensor]:
+    """States of prompts under a checkpoint's text encoder.
+
+    An encoder is loaded only if a state is missing from the cache, and is gone on return.
+
+    Args:
+        checkpoint: As a resolved recipe names it.
+        prompts: Repetitions cost nothing.
+        dtype: Of the encoder and of the states.
+        device: Where missing ones are computed.
+        folder: The cache; None is the user's.
+        encoder: This checkpoint's, where it is in memory already; None loads it.
+        progress: Told while prompts are encoded.
+
+    Returns:
+        Prompt to `(l, d)` on the CPU.
+
+    Raises:
+        GeneratorError: The checkpoint has no whole text encoder.
+        TuningError: The cache cannot be written.
+    """
+    root = local_folder(resolve_checkpoint(checkpoint), text_encoder=True)
+    fingerprint = checkpoint_fingerprint([root / "text_encoder", root / "tokenizer"])
+    limit = read_json(root / "tokenizer" / "tokenizer_config.json").get("model_max_length")
+    cache = TextCache(
+        folder or cache_folder("text_states"),
+        fingerprint,
+        max_length=min(MAX_TOKENS, int(limit)) if limit else MAX_TOKENS,
+        dtype=dtype,
+    )
+    wanted = list(dict.fromkeys(prompts))
+    for note in world_notes(checkpoint, wanted):
+        progress(ProgressEvent("text states", note=note))
+
+    def encoding() -> Encode:
+        progress(ProgressEvent("text states", phase="loading the text encoder"))
+        load = encoder or load_text_encoder(root, dtype=dtype, device=device)
+        done = 0
+
+        def encode(batch: object) -> Tensor:
+            nonlocal done
+            states = load(batch)  # type: ignore[arg-type]
+            done += len(states)
+            progress(ProgressEvent("text states", done, max(done, missing)))
+            return states
+
+        return encode
+
+    missing = sum(not cache.path(prompt).exists() for prompt in wanted)
+    return cache.encode(wanted, encoding)

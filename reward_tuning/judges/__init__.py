@@ -1,0 +1,1 @@
+"""A recipe's judges at work on clips, generated or from files."""

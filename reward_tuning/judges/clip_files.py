@@ -1,0 +1,160 @@
+"""Which clips a person means, and which prompt belongs to each: files, folders, prompt files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reward_tuning.errors import TuningError
+from reward_tuning.files.rows import (
+    RowKind,
+    cleaned,
+    half_letter,
+    named_file,
+    read_rows,
+    text_fault,
+)
+from reward_tuning.inputs.prompts import REWARD_TEXT, TEXT
+
+VIDEOS = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ogv")
+ENDINGS = (*VIDEOS, ".gif", ".apng", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FILE = "file"
+PROMPTED = RowKind(
+    what="prompt file",
+    keys=(FILE, TEXT, REWARD_TEXT),
+    needed=(FILE, TEXT),
+    wanted=f'wanted: {{"{FILE}": "clip.mp4", "{TEXT}": "..."}}',
+    empty="names no clip",
+)
+ABOUT = "clips.jsonl"  # what `reward-tuning generate` writes beside its clips
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """A clip on the disk.
+
+    Attributes:
+        path: Of the file.
+        prompt: What the judges read; None where nobody says.
+    """
+
+    path: Path
+    prompt: str | None = None
+
+
+def find_clips(sources: Sequence[Path]) -> list[Path]:
+    """List the clips of files and folders.
+
+    Args:
+        sources: Files, and folders that are searched with all that is in them, by name.
+
+    Returns:
+        Each file once, in the order of the sources.
+
+    Raises:
+        TuningError: A source is missing, is no clip by its ending, or a folder without clips.
+    """
+    found: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            inside = [
+                path
+                for path in sorted(source.rglob("*"))
+                if path.suffix.lower() in ENDINGS and path.is_file() and path.name[0] != "."
+            ]
+            if not inside:
+                raise TuningError(f"{source} holds no clip; a clip ends in {', '.join(ENDINGS)}")
+            found += inside
+        elif not source.is_file():
+            raise TuningError(f"{source}: no such file or folder")
+        elif source.suffix.lower() not in ENDINGS:
+            raise TuningError(
+                f"{source}: ending {source.suffix or '(none)'}; allowed: {', '.join(ENDINGS)}"
+            )
+        else:
+            found.append(source)
+    return list(dict.fromkeys(found))
+
+
+def with_prompts(
+    paths: Sequence[Path], *, prompt: str | None = None, prompts_file: Path | None = None
+) -> list[ClipFile]:
+    """Give each clip its prompt.
+
+    The one prompt for all; else what the prompt file says of it; else the text of the `.txt` beside
+    it; else what a `clips.jsonl` in its folder says, as `reward-tuning generate` writes one.
+
+    Args:
+        paths: Of the clips.
+        prompt: For all.
+        prompts_file: With a `file` and a `prompt` a row, and a `reward_prompt` where the judges
+            shall read another text, in any form of `row_files.read_rows` but `.txt`. A file is
+            named from the prompt file's folder, or by its name alone.
+
+    Raises:
+        TuningError: A prompt file is missing or damaged, each bad line with its number.
+    """
+    if prompt is not None and (wrong := half_letter(prompt)):
+        raise TuningError(f"--prompt: {wrong}")
+    if prompt is not None:
+        return [ClipFile(path, prompt) for path in paths]
+    given = {} if prompts_file is None else read_file_prompts(prompts_file)
+    beside: dict[Path, Mapping[Path | str, str]] = {}
+    clips = []
+    for path in paths:
+        text = _of(path, given)
+        note = path.with_suffix(".txt")
+        if text is None and note.is_file():
+            text = _note(note)
+        if text is None and path.parent not in beside:
+            about = path.parent / ABOUT
+            beside[path.parent] = read_file_prompts(about) if about.is_file() else {}
+        clips.append(ClipFile(path, text if text is not None else _of(path, beside[path.parent])))
+    return clips
+
+
+def read_file_prompts(path: Path) -> dict[Path | str, str]:
+    """Read a file of clips and prompts.
+
+    Args:
+        path: See `with_prompts`.
+
+    Returns:
+        Absolute path of a clip, and its bare name, to what the judges read. A bare name that
+        belongs to clips of different prompts is left out.
+
+    Raises:
+        TuningError: It cannot be read, or lines are bad, each told with its number.
+    """
+    found: dict[Path | str, str] = {}
+    names: dict[str, set[str]] = {}
+    for file, text in read_rows(path, PROMPTED, lambda row: _row(row.values, path.parent)):
+        found[file.resolve()] = text
+        names.setdefault(file.name, set()).add(text)
+    return found | {name: texts.pop() for name, texts in names.items() if len(texts) == 1}
+
+
+def _of(path: Path, prompts: Mapping[Path | str, str]) -> str | None:
+    return prompts.get(path.resolve(), prompts.get(path.name))
+
+
+def _note(path: Path) -> str | None:
+    try:
+        text = cleaned(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TuningError(f"prompt {path}: cannot be read as UTF-8 text ({error})") from error
+    if text and (wrong := text_fault(TEXT, text)):
+        raise TuningError(f"prompt {path}: {wrong}")
+    return text or None
+
+
+def _row(row: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
+    """File and text of a row.
+
+    Raises:
+        TuningError: What is wrong with it.
+    """
+    for key in (FILE, TEXT, REWARD_TEXT):
+        if key in row and (wrong := text_fault(key, row[key])):
+            raise TuningError(wrong)
+    return named_file(FILE, row[FILE], folder), cleaned(row.get(REWARD_TEXT, row[TEXT]))

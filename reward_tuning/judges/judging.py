@@ -1,0 +1,99 @@
+"""What the judges of a batch say of its latents, as losses: on decoded frames, or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+from reward_tuning.judges.clip_terms import ClipTerms, likeness, shortfall, steady_motion
+from reward_tuning.judges.judge import FramedJudge, LatentJudge, judged_window
+from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.seeds import derive_generator
+from rewards import FrameReward
+from rewards.core.shared_towers import seen_by_several
+
+Verdicts = dict[str, tuple[Tensor, Tensor]]
+"""Label of a judge or a term -> its loss, a scalar with gradient, and its scores `(b,)` without."""
+
+
+def on_frames(
+    sampler: ClipSampler,
+    judges: Sequence[FramedJudge],
+    latents: Tensor,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    frames: tuple[int, ...] | None = None,
+    terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
+    clip_weights: Tensor | None = None,
+) -> Verdicts | None:
+    """Decode what the judges look at, and ask them.
+
+    Args:
+        sampler: Its generator decodes.
+        judges: At least one.
+        latents: `(b, 16, t, h, w)`.
+        prompts: b texts.
+        seed: Of the augmentation and of the frames that judges draw.
+        frames: Positions that may be judged, and latents before the first one needed are decoded
+            without gradient; None for every frame.
+        terms: What joins the judges.
+        clip_weights: `(b,)`, a factor of each clip's loss by a judge; None for 1.
+
+    Returns:
+        The verdicts; None where a frame is not finite, which judges refuse.
+    """
+    if frames is not None:
+        judges = [judge.within(frames) for judge in judges]
+    judges = [judge.drawn(derive_generator(seed, "frames", judge.label)) for judge in judges]
+    window = judged_window(judges)
+    shown = sampler.generator.decode(
+        latents,
+        window,
+        detach_context=frames is not None,
+        checkpointing=sampler.decoder_checkpointing,
+    )
+    if not bool(shown.isfinite().all()):
+        return None
+    with seen_by_several(shown):
+        verdicts = {
+            judge.label: judge.loss(
+                shown,
+                prompts,
+                derive_generator(seed, "augmentation", judge.label),
+                first=window.start,
+                clip_weights=clip_weights,
+            )
+            for judge in judges
+        }
+        if terms.motion:
+            moved = steady_motion(shown)
+            loss = terms.motion * shortfall(moved, terms.motion_target)
+            verdicts["motion_term"] = loss, moved.detach()
+        if terms.repulsion:
+            alike = likeness(seen_by(judges[0], shown, window.start), terms.clips_per_prompt)
+            verdicts["likeness"] = terms.repulsion * alike.mean(), alike.detach()
+    return verdicts
+
+
+def seen_by(judge: FramedJudge, frames: Tensor, first: int) -> Tensor:
+    """Image features of each clip as a judge sees it, `(b, d)`: the mean over its frames.
+
+    Raises:
+        TuningError: a judge without an image tower.
+    """
+    if not isinstance(judge.reward, FrameReward):
+        raise TuningError(
+            f"train.repulsion: the first judge, {judge.label}, has no image features; put one of "
+            "kind hps, clip or aesthetic first"
+        )
+    return judge.reward.clip_features(judge.judged(frames, first))
+
+
+def on_latents(
+    judges: Sequence[LatentJudge], latents: Tensor, sigma: float, prompts: Sequence[str]
+) -> Verdicts:
+    """Ask judges of noisy latents at one noise level."""
+    return {judge.label: judge.loss(latents, sigma, prompts) for judge in judges}

@@ -1,0 +1,91 @@
+"""Which judges there are, in words: shipped ones, kinds without a file, published names.
+
+Nothing here imports torch, nor the package of the judges: kinds are told by their sections, shipped
+files by their own metadata, published ones by the records that package keeps as data.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reward_tuning.files.safetensors_header import metadata_of
+from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.locate import shipped_folder, shipped_judges
+
+PARTS = {"tower": "a network under the head of a judge", "tokenizer": "words of a judge"}
+"""What else a record or a file may be than a judge."""
+
+Entry = dict[str, str]
+
+
+def shipped_entries() -> list[Entry]:
+    """The embedded judges: name, kind, what it is and its size, path, and the command."""
+    root = shipped_folder("rewards", "weights")
+    found = []
+    for name in shipped_judges():
+        path = root / name
+        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files)
+        kind, command = _said(path)
+        about = f"{_kind(kind)}; {_size(size)}"
+        found.append(
+            {"name": name, "kind": kind, "about": about, "path": str(path), "command": command}
+        )
+    return found
+
+
+def weightless_entries() -> list[Entry]:
+    """Kinds that are a formula, and so need no file."""
+    kinds = [kind for kind, section in KINDS.items() if "checkpoint" not in section.model_fields]
+    return [{"name": kind, "about": _about(kind)} for kind in kinds]
+
+
+def other_entries() -> list[Entry]:
+    """Kinds on files that are neither shipped nor published under a name: yours, or a CLIP's."""
+    known = {entry["kind"] for entry in [*shipped_entries(), *published_entries()]}
+    known |= {entry["name"] for entry in weightless_entries()}
+    return [{"name": kind, "about": _about(kind)} for kind in KINDS if kind not in known]
+
+
+def published_entries() -> list[Entry]:
+    """Names of published files: kind, what it is with its size, and where it comes from."""
+    text = (shipped_folder("rewards", "core") / "published.json").read_text(encoding="utf-8")
+    return [
+        {
+            "name": record["name"],
+            "kind": record["kind"],
+            "about": f"{_kind(record['kind'])}; {_record_size(record)}, from {record['repo']}",
+        }
+        for record in json.loads(text)
+    ]
+
+
+def _said(path: Path) -> tuple[str, str]:
+    """Kind and command of a shipped judge."""
+    told = path / "model_config.json"
+    if told.is_file():
+        return "video_align", str(json.loads(told.read_text(encoding="utf-8")).get("command", ""))
+    if path.is_dir():
+        return "qwen_critic", metadata_of(path / "model.safetensors").get("command", "")
+    metadata = metadata_of(path)
+    return metadata.get("kind", ""), metadata.get("command", "")
+
+
+def _kind(kind: str) -> str:
+    return PARTS.get(kind) or f"{kind}: {_about(kind)}"
+
+
+def _about(kind: str) -> str:
+    """The first line of what its section says of a kind, without the full stop."""
+    section = KINDS.get(kind)
+    text = (section.__doc__ or "") if section is not None else ""
+    return text.partition("\n")[0].rstrip(".")
+
+
+def _record_size(record: dict[str, Any]) -> str:
+    size = record.get("size") or record.get("tensors")
+    return "size not recorded" if size is None else _size(size)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

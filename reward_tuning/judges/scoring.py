@@ -1,0 +1,168 @@
+"""Judges on clips from files: batches of one shape, one row a clip."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import look_at_clip
+from reward_tuning.judges.clip_files import ClipFile
+from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory, scores_of_shape
+from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.schema.judge_sections import FramesSection, spread
+from rewards.core.base import Judge as FrozenJudge
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """What one clip scored.
+
+    Attributes:
+        clip: The file and its prompt.
+        shape: Frames judged from, height and width.
+        scores: Label of a judge to its score; None where the clip has too few frames for it.
+    """
+
+    clip: ClipFile
+    shape: tuple[int, int, int]
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a set of clips scored.
+
+    Attributes:
+        clips: In the order of the files.
+        skipped: Files that could not be read, with the reason.
+    """
+
+    clips: list[ClipScores]
+    skipped: dict[Path, str] = field(default_factory=dict)
+
+    def means(self) -> dict[str, float | None]:
+        """Each judge's mean over the clips that it could score."""
+        found: dict[str, float | None] = {}
+        for label in self.clips[0].scores if self.clips else ():
+            values = [one.scores[label] for one in self.clips]
+            known = [value for value in values if value is not None]
+            found[label] = sum(known) / len(known) if known else None
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "clips": [
+                {
+                    "file": str(one.clip.path),
+                    "prompt": one.clip.prompt,
+                    "frames": one.shape[0],
+                    "height": one.shape[1],
+                    "width": one.shape[2],
+                    "scores": one.scores,
+                }
+                for one in self.clips
+            ],
+            "mean": self.means(),
+            "skipped": [{"file": str(path), "reason": why} for path, why in self.skipped.items()],
+        }
+
+
+def file_judges(sections: Sequence[FramesSection], device: torch.device) -> list[FileJudge]:
+    """Load judges for clips of any length.
+
+    Raises:
+        RewardError: A file is missing, damaged or of another kind.
+    """
+    judges = []
+    for section in sections:
+        (judge,) = load_judges([section], 1, device)
+        assert isinstance(judge, FramedJudge)
+        judges.append(FileJudge(section, judge))
+    return judges
+
+
+@torch.no_grad()
+def score_clips(
+    clips: Sequence[ClipFile],
+    judges: Sequence[FileJudge],
+    *,
+    frames: int | None = None,
+    batch_size: int = 4,
+    progress: ProgressFn = silent,
+) -> Scored:
+    """Score files.
+
+    A file that cannot be read, is cut short or does not fit into memory is left out and counted, so
+    that one damaged clip of a thousand does not cost the others. Judges that look at frames at a
+    rate are told the rate of the file, unless their section says one.
+
+    Args:
+        clips: Each with a prompt, if any judge reads text.
+        judges: At least one.
+        frames: Read so many frames of each clip, spread evenly; None for all.
+        batch_size: Clips of one shape that are scored at a time.
+        progress: Told after every batch.
+
+    Raises:
+        TuningError: Clips without a prompt, for judges that read one, or a score is not finite,
+            which no table and no JSON can hold.
+    """
+    _check_prompts(clips, judges)
+    found: dict[int, ClipScores] = {}
+    skipped: dict[Path, str] = {}
+    waiting: dict[ClipShape, list[int]] = defaultdict(list)
+
+    def tell() -> None:
+        progress(ProgressEvent("scoring", len(found) + len(skipped), len(clips)))
+
+    def flush(shape: ClipShape) -> None:
+        places = waiting.pop(shape)
+        scores = scores_of_shape([clips[i] for i in places], shape, judges)
+        size = len(shape.positions), shape.height, shape.width
+        for place, i in enumerate(places):
+            of_clip = {label: values[place] for label, values in scores.items()}
+            found[i] = ClipScores(clips[i], size, of_clip)
+        tell()
+
+    tell()
+    for i, file in enumerate(clips):
+        try:
+            facts = look_at_clip(file.path)
+            every = tuple(range(facts.frames))
+            positions = every if frames is None else spread(frames, every)
+            shape = ClipShape(facts.frames, positions, facts.height, facts.width, facts.fps)
+            check_memory(file.path, shape, judges)
+        except TuningError as error:
+            skipped[file.path] = str(error)
+            tell()
+            continue
+        waiting[shape].append(i)
+        if len(waiting[shape]) == batch_size:
+            flush(shape)
+    for shape in list(waiting):
+        flush(shape)
+    return Scored([found[i] for i in sorted(found)], skipped)
+
+
+def _check_prompts(clips: Sequence[ClipFile], judges: Sequence[FileJudge]) -> None:
+    readers = [
+        one.judge.label
+        for one in judges
+        if not isinstance(one.judge.reward, FrozenJudge) or one.judge.reward.reads_text
+    ]
+    missing = [clip.path for clip in clips if not (clip.prompt or "").strip()]
+    if readers and missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise TuningError(
+            f"no prompt for {', '.join(map(str, missing[:3]))}{more}, and {', '.join(readers)} "
+            "compares a clip with its prompt; give --prompt TEXT for all, --prompts FILE.jsonl "
+            'with {"file": "clip.mp4", "prompt": "..."} a line, or a .txt beside each clip'
+        )

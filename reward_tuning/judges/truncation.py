@@ -1,0 +1,52 @@
+"""Prompts that are longer than a judge reads: said once for each set, where it is read."""
+
+from collections.abc import Mapping, Sequence
+
+from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.judges.judge import FramedJudge, Judge
+from reward_tuning.progress import ProgressEvent, ProgressFn
+from rewards import LatentClip
+from rewards.core.base import Judge as FrozenJudge
+
+Texts = Mapping[str, Sequence[Prompt]]
+"""Name of a set of prompts, such as `prompts.train`, to the set."""
+
+MOST_SHOWN = 60  # characters of the longest prompt
+
+
+def tell_truncation(judges: Sequence[Judge], sets: Texts, progress: ProgressFn) -> None:
+    """Warn of prompts that judges do not read to their end, once for each set and judge."""
+    for where, prompts in sets.items():
+        for note in truncation_notes(judges, [one.reward_text for one in prompts], where):
+            progress(ProgressEvent("loading", note=note))
+
+
+def truncation_notes(judges: Sequence[Judge], texts: Sequence[str], where: str) -> list[str]:
+    """Tell which judges cut off prompts.
+
+    Args:
+        judges: Of a run.
+        texts: What the judges read: the `reward_prompt` where there is one.
+        where: What the prompts are called, such as `prompts.train`.
+
+    Returns:
+        A line a judge that cuts any, with how many, its limit and the longest.
+    """
+    notes = []
+    texts = list(dict.fromkeys(texts))
+    for judge in judges:
+        if isinstance(judge, FramedJudge) and judge.prompt is not None:
+            continue  # it reads none of them
+        reward = judge.reward
+        if not isinstance(reward, FrozenJudge | LatentClip) or reward.context_length is None:
+            continue
+        cut = [texts[position] for position in reward.truncated(texts)]
+        if cut:
+            longest = max(cut, key=len)
+            shown = longest if len(longest) <= MOST_SHOWN else longest[: MOST_SHOWN - 3] + "..."
+            notes.append(
+                f"warning: {where}: the judge {judge.label} reads {reward.context_length} tokens, "
+                f"and {len(cut)} of {len(texts)} prompts are longer: their ends are not judged. "
+                f"The longest: {shown!r} ({len(longest)} characters). Give a short reward_prompt"
+            )
+    return notes

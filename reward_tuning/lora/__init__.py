@@ -1,0 +1,1 @@
+"""LoRA adapters: on the model, into files and out of files."""

@@ -1,0 +1,110 @@
+"""Adapters in, as people have them, and out: peft folder, diffusers file, original file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from reward_tuning.errors import TuningError
+from reward_tuning.lora.adapter import LoraWeights
+from reward_tuning.lora.formats import diffusers_file, original_file, peft_folder
+from reward_tuning.lora.formats.adapter_files import DIFFUSERS_FILE, find_adapter, read_adapter
+from reward_tuning.lora.formats.fitting import checked_keys, fitted
+
+ExportFormat = Literal["peft", "diffusers", "original"]
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+
+__all__ = [
+    "DIFFUSERS_FILE",
+    "FORMATS",
+    "ExportFormat",
+    "check_adapter",
+    "export_adapter",
+    "import_adapter",
+]
+
+
+def export_adapter(
+    weights: LoraWeights,
+    path: str | Path,
+    format: ExportFormat,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write an adapter; whole or not at all.
+
+    Args:
+        weights: what `lora_weights` or `import_adapter` returned.
+        path: a folder for `peft`, a file for the others.
+        format: `peft`, `diffusers` or `original`.
+        dtype: of the stored matrices; fp32 comes back bit for bit, bf16 halves the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        TuningError: an unknown format, a file name without .safetensors, or a place that cannot
+            be written.
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise TuningError(f"export format is {format!r}; allowed are {', '.join(FORMATS)}")
+    if format != "peft" and path.suffix != ".safetensors":
+        raise TuningError(
+            f"{path}: a {format} export is one file whose name ends in .safetensors; got "
+            f"{path.suffix or 'no ending'}"
+        )
+    match format:
+        case "peft":
+            peft_folder.write(weights, path, dtype)
+        case "diffusers":
+            diffusers_file.write(weights, path, dtype)
+        case "original":
+            original_file.write(weights, path, dtype)
+    return path
+
+
+def check_adapter(path: str | Path) -> None:
+    """Read an adapter without a model to hold it against.
+
+    Raises:
+        TuningError: as `import_adapter`, but for what only the model tells.
+    """
+    file = find_adapter(Path(path))
+    checked_keys(read_adapter(file).tensors, str(file.weights))
+
+
+def import_adapter(path: str | Path, transformer: nn.Module) -> LoraWeights:
+    """Read an adapter in any of the layouts that people have, recognised by its content.
+
+    docs/lora.md lists them. Ranks and strengths that differ by module become one rank and one
+    strength with the same effect (`reward_tuning.lora.formats.fitting.uniform`).
+
+    Args:
+        path: a file (safetensors or `torch.save`), or a folder with an adapter in it.
+        transformer: the model it is for; only module names and sizes are read, so it may be on the
+            meta device and may carry an adapter.
+
+    Returns:
+        The adapter, fp32, on the CPU; `attach_weights` puts it on a transformer.
+
+    Raises:
+        TuningError: nothing there, a damaged or foreign file, an adapter for another model, or one
+            that is no plain LoRA; it is named as what it is.
+    """
+    file = find_adapter(Path(path))
+    read = read_adapter(file)
+    weights = fitted(read.tensors, read.strength, transformer, str(file.weights))
+    if read.folded is None:
+        return weights
+    factor = weights.alpha / read.folded  # 1 / strength: alpha is the rank in such a file
+    state = {name: (down, up * factor) for name, (down, up) in weights.state.items()}
+    if not all(up.isfinite().all() for _, up in state.values()):
+        raise TuningError(
+            f"{file.weights}: its up factors without alpha / rank ({read.folded:g} / "
+            f"{weights.rank}) are beyond float32; original_alpha in its header is wrong"
+        )
+    return LoraWeights(weights.rank, read.folded, state)

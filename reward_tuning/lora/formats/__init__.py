@@ -1,0 +1,1 @@
+"""LoRA file formats: one reader for all layouts, one writer per format."""

@@ -1,0 +1,39 @@
+"""One safetensors file that diffusers' `load_lora_adapter` reads at the right strength by any way.
+
+Keys are `transformer.<diffusers path>.lora_A.weight` and `.lora_B.weight`. diffusers reads the
+header, where alpha could stand, only if it is asked for safetensors by name, and otherwise takes
+alpha = rank, as most readers of these keys do. So alpha / rank is multiplied into the up factors,
+the header says alpha = rank, and the adapter's own alpha stands in the header by its own name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from base_model.files.reproducible import safetensors_bytes
+from reward_tuning.files.atomic_write import EXPORT_AGAIN, write_whole
+from reward_tuning.lora.adapter import METADATA, LoraWeights
+from reward_tuning.lora.formats.adapter_files import ORIGINAL_ALPHA, PREFIX
+
+
+def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
+    """Write the file; a former one of the same name is replaced."""
+    tensors: dict[str, Tensor] = {}
+    for module, (down, up) in weights.state.items():
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = down.to(dtype)
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = (up * weights.strength).to(dtype)
+    config = {
+        "r": weights.rank,
+        "lora_alpha": weights.rank,
+        "target_modules": sorted(weights.state),
+    }
+    metadata = {
+        "format": "pt",
+        METADATA: json.dumps({PREFIX + k: v for k, v in config.items()}, sort_keys=True),
+        ORIGINAL_ALPHA: repr(float(weights.alpha)),
+    }
+    write_whole(path, safetensors_bytes(tensors, metadata), advice=EXPORT_AGAIN)

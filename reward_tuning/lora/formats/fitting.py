@@ -1,0 +1,191 @@
+"""From a file's tensors to `LoraWeights` that fit a given transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reward_tuning.errors import TuningError
+from reward_tuning.lora.adapter import LoraWeights, linear_modules
+from reward_tuning.lora.formats.adapter_config import Strength, checked_alpha
+from reward_tuning.lora.formats.keys import LoraKey, Part, lora_keys, module_paths
+from reward_tuning.lora.formats.shown import shown
+
+_FLOATS = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.float64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+_NAMES: Mapping[Part, str] = {"down": "down (lora_A)", "up": "up (lora_B)", "alpha": "alpha"}
+
+
+@dataclass(frozen=True)
+class _Module:
+    """One module's adapter: down (r, in), up (out, r), fp32; the strength is alpha / r."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+
+def fitted(
+    tensors: Mapping[str, Tensor], strength: Strength | None, transformer: nn.Module, where: str
+) -> LoraWeights:
+    """Take a file's tensors apart, check each, and put them in the model's order.
+
+    Args:
+        tensors: By their keys, any float dtype.
+        strength: Of the config; None where there is none, and a module without an alpha of its own
+            has alpha = rank.
+        transformer: The model that the adapter is for; may be on the meta device.
+        where: The file, for errors.
+
+    Returns:
+        The adapter, of one rank and one strength (`uniform`).
+
+    Raises:
+        TuningError: It is no plain LoRA, is for another model, or holds values that are none; the
+            first key that is wrong is named.
+    """
+    keys = checked_keys(tensors, where)
+    paths = module_paths((key.stem for key in keys), transformer, where)
+    found: dict[str, dict[Part, LoraKey]] = {}
+    for key in keys:
+        parts = found.setdefault(key.stem, {})
+        if key.part in parts:
+            raise TuningError(
+                f"{where}: {shown(parts[key.part].key)} and {shown(key.key)} are the same factor "
+                "of one module; a file holds one adapter: save them one by one"
+            )
+        parts[key.part] = key
+    linear = linear_modules(transformer)
+    modules: dict[str, _Module] = {}
+    for stem, parts in found.items():
+        for part in ("down", "up"):
+            if part not in parts:
+                raise TuningError(f"{where}: module {shown(stem)} lacks its {_NAMES[part]}")
+        own = {part: tensors[key.key] for part, key in parts.items()}
+        path = paths[stem]
+        modules[path] = _module(own, strength, stem, path, linear[path], where)
+    return uniform([(path, modules[path]) for path in linear if path in modules])
+
+
+def checked_keys(tensors: Mapping[str, Tensor], where: str) -> list[LoraKey]:
+    """Take a file's keys apart, and look at each tensor.
+
+    Raises:
+        TuningError: It is no plain LoRA, or a tensor holds what no factor and no alpha can be.
+    """
+    keys = lora_keys(tensors, where)
+    for key in keys:
+        _check_tensor(tensors[key.key], key, where)
+    return keys
+
+
+def _check_tensor(tensor: Tensor, key: LoraKey, where: str) -> None:
+    what = f"{where}: {shown(key.key)}"
+    if tensor.layout is not torch.strided:
+        raise TuningError(f"{what} is a sparse tensor; save dense ones")
+    if key.part == "alpha":
+        if tensor.numel() != 1 or tensor.is_complex():
+            raise TuningError(
+                f"{what} has shape {tuple(tensor.shape)} and type {_type(tensor)}; alpha must be "
+                "one number"
+            )
+        checked_alpha(tensor.item() if tensor.dtype != torch.bool else None, what)
+        return
+    if tensor.dtype not in _FLOATS:
+        allowed = ", ".join(str(one).removeprefix("torch.") for one in _FLOATS)
+        raise TuningError(f"{what} is of type {_type(tensor)}; allowed are {allowed}")
+    if tensor.dim() not in (2, 3, 4, 5):
+        raise TuningError(
+            f"{what} has shape {tuple(tensor.shape)}; a factor is a matrix (or a 1x1 convolution)"
+        )
+    if 0 in tensor.shape:
+        raise TuningError(f"{what} has shape {tuple(tensor.shape)}: a rank of 0 or no values")
+    if any(size != 1 for size in tensor.shape[2:]):
+        raise TuningError(
+            f"{what} has shape {tuple(tensor.shape)[:6]}, a convolution's; only linear layers take "
+            "an adapter here"
+        )
+    bad = tensor.numel() - int(torch.isfinite(tensor.float()).sum())
+    if bad:
+        raise TuningError(
+            f"{what}: {bad} of {tensor.numel()} values are NaN or infinite; the training went "
+            "wrong or the file is damaged: use an earlier checkpoint"
+        )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _module(
+    own: Mapping[Part, Tensor],
+    strength: Strength | None,
+    stem: str,
+    path: str,
+    linear: nn.Linear,
+    where: str,
+) -> _Module:
+    down, up = (own[part].flatten(1).to(torch.float32) for part in ("down", "up"))
+    name = stem.removeprefix("base_model.model.")
+    asked, alpha = (strength or Strength()).of(name, down.shape[0])
+    wanted = ((asked, linear.in_features), (linear.out_features, asked))
+    got = (tuple(down.shape), tuple(up.shape))
+    if got != wanted:
+        raise TuningError(
+            f"{where}: module {path} has down {got[0]} and up {got[1]}; this transformer at rank "
+            f"{asked} needs {wanted[0]} and {wanted[1]}"
+        )
+    if "alpha" in own:
+        given = checked_alpha(own["alpha"].item(), f"{where}: {shown(stem)}.alpha")
+        if strength is not None and not torch.isclose(
+            torch.tensor(given), torch.tensor(alpha), rtol=1e-3
+        ):
+            raise TuningError(
+                f"{where}: module {path} has alpha {given:g} in its tensors and {alpha:g} in the "
+                "config; remove the one that is wrong"
+            )
+        alpha = given
+    if not torch.isfinite(up * (alpha / asked)).all():
+        raise TuningError(
+            f"{where}: module {path}: its up factor times alpha / rank ({alpha:g} / {asked}) is "
+            "beyond float32; the file is damaged, or alpha is wrong"
+        )
+    return _Module(down, up, alpha)
+
+
+def uniform(modules: Sequence[tuple[str, _Module]]) -> LoraWeights:
+    """One rank and one strength for modules that have their own, with the same effect.
+
+    The rank is the largest; a smaller module has rows and columns of zeros for the rest. Where
+    strengths differ they are multiplied into the up factors, and alpha is the rank. An adapter of
+    one rank and strength stays as it is, bit for bit.
+    """
+    rank = max(module.rank for _, module in modules)
+    strengths = {module.alpha / module.rank for _, module in modules}
+    same = len(strengths) == 1
+    if same and all(module.rank == rank for _, module in modules):
+        alpha = modules[0][1].alpha
+    else:
+        alpha = strengths.pop() * rank if same else float(rank)
+    state = {}
+    for path, module in modules:
+        more = rank - module.rank
+        up = module.up if same else module.up * (module.alpha / module.rank)
+        state[path] = (
+            nn.functional.pad(module.down, (0, 0, 0, more)) if more else module.down,
+            nn.functional.pad(up, (0, more)) if more else up,
+        )
+    return LoraWeights(rank, alpha, state)

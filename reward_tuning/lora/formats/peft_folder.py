@@ -1,0 +1,52 @@
+"""Writes a peft folder (adapter_config.json, adapter_model.safetensors), as PeftModel reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from torch import Tensor
+
+from base_model.files.reproducible import safetensors_bytes
+from reward_tuning.lora.adapter import LoraWeights
+from reward_tuning.lora.formats.adapter_files import CONFIG, PEFT_FILES
+from reward_tuning.lora.formats.tensor_file import write_folder_atomically
+
+_PREFIX = "base_model.model."
+
+
+def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
+    """Write the folder; a former export of the same name is replaced."""
+    config = LoraConfig(
+        r=weights.rank,
+        lora_alpha=_number(weights.alpha),
+        target_modules=sorted(weights.state),
+        lora_dropout=0.0,
+        bias="none",
+        inference_mode=True,
+    ).to_dict()
+    tensors: dict[str, Tensor] = {}
+    for path, (down, up) in weights.state.items():
+        tensors[f"{_PREFIX}{path}.lora_A.weight"] = down.to(dtype)
+        tensors[f"{_PREFIX}{path}.lora_B.weight"] = up.to(dtype)
+    text = json.dumps(config, indent=2, sort_keys=True, default=_plain_value)
+    files = {
+        PEFT_FILES[0]: safetensors_bytes(tensors, {"format": "pt"}),
+        CONFIG: (text + "\n").encode(),
+    }
+    write_folder_atomically(folder, files, marker=CONFIG)
+
+
+def _number(alpha: float) -> Any:
+    """64.0 -> 64: peft's own files hold an integer."""
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
+def _plain_value(value: object) -> object:
+    """What json does not know in a peft config: its sets, and enumerations."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(getattr(value, "value", value))

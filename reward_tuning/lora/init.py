@@ -1,0 +1,142 @@
+"""An adapter that starts from a finished LoRA, such as one fine-tuned on a user's own clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from reward_tuning.errors import TuningError
+from reward_tuning.lora.adapter import (
+    LoraSpec,
+    LoraWeights,
+    adapter_state,
+    attach,
+    load_adapter_state,
+    select_targets,
+)
+from reward_tuning.lora.export import check_adapter, import_adapter
+from reward_tuning.lora.formats.adapter_files import find_adapter
+from reward_tuning.lora.module_shapes import transformer_shapes
+from reward_tuning.lora.several import does_nothing, nothing_told
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.schema.sections import LoraSection
+
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+
+
+def attach_adapter(
+    transformer: nn.Module, lora: LoraSection, *, seed: int, progress: ProgressFn = silent
+) -> list[nn.Parameter]:
+    """Attach the adapter that a recipe describes, started where it says.
+
+    Args:
+        transformer: The base, without an adapter.
+        lora: Of the recipe, resolved.
+        seed: Of the start where `init` is null.
+        progress: Told where the LoRA does nothing.
+
+    Returns:
+        The adapter's parameters, in model order.
+
+    Raises:
+        TuningError: The LoRA cannot be read, is for another model, or has another rank, strength or
+            other modules than the recipe says.
+    """
+    parameters = attach(transformer, LoraSpec(lora.rank, lora.alpha, lora.targets), seed=seed)
+    if lora.init is not None:
+        weights = import_adapter(Path(lora.init), transformer)
+        paths = [name.removesuffix(DOWN) for name in adapter_state(transformer) if DOWN in name]
+        _check_fit(weights, lora, paths)
+        if does_nothing(weights):
+            progress(ProgressEvent("loading", note=nothing_told(lora.init)))
+        load_adapter_state(transformer, _started(weights, adapter_state(transformer)))
+    return parameters
+
+
+def check_start(lora: LoraSection, transformer: nn.Module | None) -> str:
+    """Check that an adapter can start as the recipe says.
+
+    Args:
+        lora: Of the recipe, resolved.
+        transformer: The base; may be on the meta device. None where it is not known yet: the file
+            is read all the same, but not checked against the base.
+
+    Returns:
+        A note for the user; empty for none.
+
+    Raises:
+        TuningError: As `attach_adapter`.
+    """
+    if lora.init is None:
+        return ""
+    if transformer is None:
+        check_adapter(Path(lora.init))
+        return ""
+    weights = import_adapter(Path(lora.init), transformer)
+    _check_fit(weights, lora, select_targets(transformer, lora.targets))
+    return nothing_told(lora.init) if does_nothing(weights) else ""
+
+
+def check_start_in(lora: LoraSection | None, folder: Path | None) -> str:
+    """Check a recipe's start against the generator in a folder (`folder_if_here`).
+
+    Args:
+        lora: Of the recipe, resolved; None where every weight is trained.
+        folder: Of the generator; None where it must be downloaded first.
+
+    Returns:
+        As `check_start`.
+
+    Raises:
+        TuningError: As `attach_adapter`.
+        GeneratorError: The generator is no EasyAnimateV5.1.
+    """
+    if lora is None or lora.init is None:
+        return ""
+    return check_start(lora, None if folder is None else transformer_shapes(folder))
+
+
+def _check_fit(weights: LoraWeights, lora: LoraSection, paths: Sequence[str]) -> None:
+    """Hold the LoRA's rank, strength and modules against the recipe's."""
+    same = math.isclose(weights.alpha, lora.alpha, rel_tol=1e-6)
+    if weights.rank != lora.rank or not same:
+        raise TuningError(
+            f"lora.init: {lora.init} has rank {weights.rank} and alpha {weights.alpha:g}, the "
+            f"recipe {lora.rank} and {lora.alpha:g}; set lora.rank={weights.rank} "
+            f"lora.alpha={weights.alpha:g}"
+        )
+    if weights.state.keys() != set(paths):
+        others = sorted(set(paths) ^ weights.state.keys())
+        raise TuningError(
+            f"lora.init: {lora.init} adapts {len(weights.state)} modules, lora.targets selects "
+            f"{len(paths)} (the first that differs: {others[0]}); set the targets that the LoRA "
+            "was trained with"
+        )
+
+
+def _started(weights: LoraWeights, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The LoRA's tensors by the adapter's names.
+
+    A row of down that is 0 with its column of up, which the reader gives a module of a smaller
+    rank, would never have a gradient; it keeps the random start of down, which adds nothing.
+    """
+    state = {}
+    for path, (down, up) in weights.state.items():
+        dead = (down == 0).all(dim=1) & (up == 0).all(dim=0)
+        start = own[path + DOWN].to(down.device)
+        state[path + DOWN] = torch.where(dead[:, None], start, down)
+        state[path + UP] = up
+    return state
+
+
+def adapter_file(path: Path) -> Path:
+    """The file with an adapter's tensors, for its hash.
+
+    Raises:
+        TuningError: There is no adapter.
+    """
+    return find_adapter(path).weights

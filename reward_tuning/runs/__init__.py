@@ -1,0 +1,1 @@
+"""The frame of any training: loop, state, checkpoints, run folder, metrics, processes."""

@@ -1,0 +1,274 @@
+"""Checkpoints of a run: everything that decides how it goes on, there whole or not at all.
+
+`checkpoints/step-NNNNNN/` is written under a temporary name, flushed to the disk and renamed; older
+ones go only when the new one is in place. Every draw of a run comes from its seed and a position
+(`reward_tuning.seeds`), so step and position restore all of them; the state of the global random
+generators is kept besides, for what a judge or a library may draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from base_model.files.reproducible import safetensors_bytes
+from reward_tuning.errors import TuningError
+from reward_tuning.files.atomic_write import file_sha256, not_written
+from reward_tuning.lora.adapter import METADATA
+from reward_tuning.lora.checkpoint_files import (
+    ADAPTER_FILE,
+    EMA_FILE,
+    OPTIMISER_FILE,
+    RNG_FILE,
+    STATE_FILE,
+)
+
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+class DamagedCheckpointError(TuningError):
+    """A checkpoint that is not what was written."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after so many steps.
+
+    Attributes:
+        step: Optimiser steps done; also the scheduler's state, for the learning rate is a function
+            of it.
+        position: Of the prompt stream: clips drawn so far, on all ranks.
+        bad_steps: Steps skipped so far.
+        bad_in_a_row: Steps skipped since the last good one.
+        adapter: fp32 tensors by `reward_tuning.lora.adapter.adapter_state`'s names.
+        optimiser: Its state dict.
+        rng: Of `rng_state`.
+        recipe: What the run was begun with, without its place.
+        fingerprints: Hashes of the checkpoints that were loaded, and of the prompts.
+        versions: Of the libraries that decide a run's numbers.
+        idle_steps: Steps so far whose gradient was zero.
+        ema: The moving average, where it is on.
+        ema_updates: How often it was updated.
+    """
+
+    step: int
+    position: int
+    bad_steps: int
+    bad_in_a_row: int
+    adapter: Mapping[str, Tensor]
+    optimiser: Mapping[str, Any]
+    rng: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    idle_steps: int = 0
+    ema: Mapping[str, Tensor] | None = None
+    ema_updates: int = 0
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write `folder/step-NNNNNN`, then delete all but the newest `keep`.
+
+    Args:
+        folder: The run's `checkpoints`.
+        checkpoint: What to keep; tensors may be on any device.
+        keep: At least 1.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        TuningError: The disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    final = folder / f"step-{checkpoint.step:06d}"
+    temporary = folder / f".{final.name}.tmp-{os.getpid()}"
+    try:
+        remove_leftovers(folder)
+        temporary.mkdir(parents=True)
+        _write(temporary, checkpoint)
+        if final.exists():  # a run that went on from an older one, by hand
+            _delete(final)
+        temporary.rename(final)
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch.save tells a full disk by a RuntimeError
+        raise not_written(final, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in complete_checkpoints(folder)[:-keep]:
+        _delete(old)
+    return final
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first; one that is half written has a temporary name."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, on the CPU.
+
+    Raises:
+        DamagedCheckpointError: A file is not what was written, to the bit.
+        TuningError: It was written before checkpoints had checksums.
+    """
+    try:
+        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        if "step" in state and not {"sha256", "files"} & set(state):
+            raise TuningError(
+                f"the checkpoint {path} has no checksums: an older reward-tuning wrote it. Finish "
+                "the run with that version, or start a new run with another output"
+            )
+        _check(path, state)
+        has_ema = state.pop("has_ema")
+        return Checkpoint(
+            **state,
+            adapter=safetensors.torch.load_file(path / ADAPTER_FILE),
+            optimiser=torch.load(path / OPTIMISER_FILE, map_location="cpu", weights_only=True),
+            rng=torch.load(path / RNG_FILE, map_location="cpu", weights_only=True),
+            ema=safetensors.torch.load_file(path / EMA_FILE) if has_ema else None,
+        )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
+        if isinstance(error, TuningError):
+            raise
+        raise DamagedCheckpointError(f"the checkpoint {path} is damaged ({error})") from error
+
+
+def rng_state() -> dict[str, Any]:
+    """State of the global random generators of Python, numpy and torch."""
+    numpy: Any = np.random.get_state(legacy=False)
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put the global random generators back."""
+    random.setstate(state["python"])
+    numpy = state["numpy"]
+    key = np.array(numpy["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed run left half written or half deleted."""
+    if folder.is_dir():
+        for path in folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    header = _strength(checkpoint.recipe)
+    _write_tensors(folder / ADAPTER_FILE, checkpoint.adapter, header)
+    if checkpoint.ema is not None:
+        _write_tensors(folder / EMA_FILE, checkpoint.ema, header)
+    for name, value in ((OPTIMISER_FILE, checkpoint.optimiser), (RNG_FILE, checkpoint.rng)):
+        with (folder / name).open("wb") as file:
+            torch.save(dict(value), file)
+            file.flush()
+            os.fsync(file.fileno())
+    state = {
+        "step": checkpoint.step,
+        "position": checkpoint.position,
+        "bad_steps": checkpoint.bad_steps,
+        "bad_in_a_row": checkpoint.bad_in_a_row,
+        "ema_updates": checkpoint.ema_updates,
+        "has_ema": checkpoint.ema is not None,
+        "recipe": dict(checkpoint.recipe),
+        "fingerprints": dict(checkpoint.fingerprints),
+        "versions": dict(checkpoint.versions),
+        "idle_steps": checkpoint.idle_steps,
+        "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+    }
+    state["sha256"] = state_sha256(state)
+    with (folder / STATE_FILE).open("w", encoding="utf-8") as file:
+        json.dump(state, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def state_sha256(state: Mapping[str, Any]) -> str:
+    """Of a checkpoint's state.json, as read, without its own checksum."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _check(path: Path, state: dict[str, Any]) -> None:
+    """Compare with the checksums, which are taken out of the state.
+
+    Raises:
+        ValueError: A file is not what was written.
+    """
+    if state.pop("sha256") != state_sha256(state):
+        raise ValueError(f"{STATE_FILE}: its content does not fit its checksum")
+    for name, expected in state.pop("files").items():
+        if file_sha256(path / name) != expected:
+            raise ValueError(f"{name}: its content does not fit its checksum")
+
+
+def _strength(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Header of an adapter's file: rank and alpha, without which a copy of it has no strength."""
+    lora = recipe.get("lora")
+    if not isinstance(lora, Mapping):
+        return {}  # every weight is trained
+    config = {"lora_alpha": lora.get("alpha"), "r": lora.get("rank")}
+    return {METADATA: json.dumps(config)}
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    content = safetensors_bytes(
+        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, header
+    )
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _delete(path: Path) -> None:
+    """Delete a checkpoint; renamed first, so that it is never there in part."""
+    doomed = path.with_name(f".{path.name}.old-{os.getpid()}")
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,50 @@
+"""Sample clips on the disk: `samples/step-NNNNNN/NN.mp4`, and what each of them was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from reward_tuning.files.atomic_write import write_whole
+from reward_tuning.files.clips import side_by_side, write_clip
+from reward_tuning.runs.folder import RunFolder
+
+SMALL = 256  # clips narrower than this are enlarged to be seen
+
+
+def write_clips(folder: RunFolder, step: int, clips: Mapping[int, Tensor]) -> None:
+    """Write a step's clips `(f, 3, H, W)`, each under its number.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    for index, clip in clips.items():
+        write_clip(clip, folder.samples(step) / f"{index:02d}.mp4", enlarge=_enlarge(clip))
+
+
+def write_pair(left: Tensor, right: Tensor, path: Path) -> None:
+    """Write two clips of one shape next to each other, as large as one of them alone would be.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    write_clip(side_by_side(left, right), path, enlarge=_enlarge(left))
+
+
+def write_prompts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `samples/prompts.json`: of each clip, in order, `file` and what `rows` say of it.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    about = [{"file": f"{i:02d}.mp4", **row} for i, row in enumerate(rows)]
+    text = json.dumps(about, ensure_ascii=False, indent=1)
+    write_whole(folder.samples(0).parent / "prompts.json", text.encode())
+
+
+def _enlarge(clip: Tensor) -> int:
+    return max(1, SMALL // clip.shape[3])

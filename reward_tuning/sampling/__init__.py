@@ -1,0 +1,1 @@
+"""Clips from noise: the sampler, cheaper steps, and memory that decoding needs."""

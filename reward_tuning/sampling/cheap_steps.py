@@ -1,0 +1,132 @@
+"""A rollout whose steps are computed in full only where a gradient will need them.
+
+The sweep runs some steps again, and must meet the function of the rollout. So those steps are
+computed here exactly as the sweep will, and all others as cheaply as the recipe allows. What is
+left of it in the gradient is where the chain goes: the visited states differ a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from base_model.generator import Generator, GuidedCondition
+from base_model.sampling.guidance import NegativeBranch
+from reward_tuning.gradient.engine import VelocityFn, rollout
+from reward_tuning.sampling.compilation import compilation_told
+from reward_tuning.sampling.first_block_cache import FirstBlockCache
+from reward_tuning.sampling.sampler import ClipSampler
+
+
+@dataclass(frozen=True)
+class CheapSteps:
+    """How the steps are computed that the sweep does not run again.
+
+    Attributes:
+        cache: Threshold of the first-block cache; None = every block of every step.
+        dtype: Of the matrix products (autocast); None = that of the weights. The states between
+            the steps stay float32.
+        compiled: The transformer behind a compiled forward (`compilation.compiled`); None = as it
+            is. Not with a cache, which changes from step to step what runs.
+    """
+
+    cache: float | None = None
+    dtype: torch.dtype | None = None
+    compiled: Any = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether every step is computed as the sweep would."""
+        return self == CheapSteps()
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Where a chain went.
+
+    Attributes:
+        states: x_0 ... x_stop, as `engine.rollout` gives them.
+        full_steps: How many of the steps ran every block of the transformer.
+    """
+
+    states: list[Tensor]
+    full_steps: int
+
+
+def cheap_rollout(
+    sampler: ClipSampler,
+    condition: GuidedCondition,
+    velocity: VelocityFn,
+    noise: Tensor,
+    sigmas: Tensor,
+    stop: int,
+    *,
+    negative: NegativeBranch,
+    exact: Collection[int],
+    cheap: CheapSteps,
+) -> Rollout:
+    """Run the Euler sampler to step `stop`, without gradient.
+
+    Args:
+        sampler: Of the velocity.
+        condition: Of the velocity.
+        velocity: What the sweep will run again; it computes the steps in `exact`.
+        noise: x_0, `(b, 16, t, h, w)`.
+        sigmas: `(N + 1,)`, falling to 0.
+        stop: Number of steps.
+        negative: `none` leaves out the negative branch of the other steps, too.
+        exact: Steps that the sweep runs again.
+        cheap: How the others are computed.
+
+    Raises:
+        TuningError: As `engine.rollout`, or the cache or the compiler cannot work on this model.
+    """
+    if cheap.exact:
+        return Rollout(rollout(velocity, noise, sigmas, stop), stop)
+    near = replace(sampler, generator=near_generator(sampler.generator, cheap)).velocity(
+        condition,
+        sigmas,
+        "none" if negative == "none" else "joint",  # one call for both branches
+    )
+    transformer = sampler.generator.transformer
+    with ExitStack() as stack:
+        cache = None
+        if cheap.cache is not None:
+            cache = stack.enter_context(FirstBlockCache(transformer, cheap.cache))
+
+        def step(x: Tensor, i: int) -> Tensor:
+            full = i in exact
+            with nullcontext() if cache is None else cache.call(full=full):
+                if full:
+                    return velocity(x, i)
+                with cheaply(cheap, x.device):
+                    return near(x, i)
+
+        states = rollout(step, noise, sigmas, stop)
+    return Rollout(states, stop if cache is None else cache.full_calls)
+
+
+def near_generator(generator: Generator, cheap: CheapSteps) -> Generator:
+    """The generator, or a second one on the same weights that runs them compiled."""
+    if cheap.compiled is None:
+        return generator
+    near = copy(generator)
+    near.transformer = cheap.compiled
+    return near
+
+
+@contextmanager
+def cheaply(cheap: CheapSteps, device: torch.device) -> Iterator[None]:
+    """Around a model call that no gradient will need."""
+    with ExitStack() as stack:
+        if cheap.compiled is not None:
+            stack.enter_context(compilation_told())
+        if cheap.dtype is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=cheap.dtype))
+        yield

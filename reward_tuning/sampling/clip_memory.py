@@ -1,0 +1,78 @@
+"""Whether a clip that is to be drawn fits into memory: refused before it is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from base_model.generator import Generator
+from base_model.loading.clip_size import ClipSize
+from base_model.networks.tiled_decode import Tiling
+from reward_tuning.errors import TuningError
+from reward_tuning.sampling.free_memory import free_memory, gigabytes
+
+DECODED = {1: 28, 2: 60}
+"""Feature maps of the decoder's last level, of a picture and of a clip, that are held at least
+while a latent frame is decoded: less than measured on `tiny` at 256 to 1024 pixels (37 and 80)."""
+LATENT = 8  # pixels of a latent's side
+STATES = 10
+"""Copies of all tokens' states that a block holds at least: query, key, value, attention, residual
+and the four-fold inner layer, less what is freed."""
+CLIPS = 2  # of the decoded clip: its windows, and the whole
+
+
+def check_clip_fits(generator: Generator, size: ClipSize, tiling: Tiling | None) -> None:
+    """Refuse a clip that cannot be sampled or decoded here, before hours of sampling.
+
+    The need is a lower bound: what passes may still be too large.
+
+    Args:
+        generator: Loaded, so that what its weights take is no longer free.
+        size: Of the clip.
+        tiling: Of the decode; None decodes whole frames.
+
+    Raises:
+        TuningError: With what is needed, what is free, and the next step.
+    """
+    frames, height, width = size
+    area = height * width
+    if tiling is not None:
+        area = min(area, (tiling.tile * LATENT) ** 2)
+    channels = generator.vae.config.block_out_channels[0]
+    maps = DECODED[min(frames, 2)]
+    decode = maps * area * channels * generator.vae.dtype.itemsize
+    decode += CLIPS * frames * 3 * height * width * 4
+    config = generator.transformer.config
+    tokens = ((frames - 1) // 4 + 1) * height * width // (LATENT * config.patch_size) ** 2
+    states = config.num_attention_heads * config.attention_head_dim
+    sample = STATES * tokens * states * generator.dtype.itemsize
+    free = free_memory(generator.device)
+    what, needed = max(("sampled", sample), ("decoded", decode), key=lambda one: one[1])
+    if needed > free:
+        tiles = ", or --tiled-decode" if what == "decoded" and tiling is None else ""
+        raise TuningError(
+            f"a clip of {frames} frames of {height} x {width} needs at least {gigabytes(needed)} "
+            f"to be {what}, and {gigabytes(free)} of {generator.device} are free; use fewer "
+            f"or smaller frames{tiles}"
+        )
+
+
+@contextmanager
+def out_of_memory_told(what: str) -> Iterator[None]:
+    """Turn an allocation that fails into a message.
+
+    Raises:
+        TuningError: With what was asked for, and the next step.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in first):
+            raise
+        raise TuningError(
+            f"{what} does not fit into memory ({first[:200]}); use fewer or smaller frames, "
+            "--memory offload or block-offload, or --tiled-decode"
+        ) from error

@@ -1,0 +1,114 @@
+"""One clip from a prompt, a seed and a condition: what `generate` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from base_model.generator import Generator
+from base_model.networks.attention_backend import Attention
+from base_model.networks.tiled_decode import Tiling, decode_tiled
+from base_model.sampling.sample import euler_sample, start_state, start_step
+from base_model.sampling.sigmas import sigma_table
+from reward_tuning.inputs.encoded_condition import EncodedCondition
+from reward_tuning.sampling.cheap_steps import CheapSteps, cheaply, near_generator
+from reward_tuning.sampling.first_block_cache import FirstBlockCache
+
+
+@dataclass(frozen=True)
+class SampledClip:
+    """The end of one clip's sampling.
+
+    Attributes:
+        latents: `(1, 16, t, h/8, w/8)`, scaled.
+        steps: Steps that were run.
+        full_steps: How many of them ran every block of the transformer.
+    """
+
+    latents: Tensor
+    steps: int
+    full_steps: int
+
+
+def sample_clip(
+    generator: Generator,
+    prompt: str,
+    negative_prompt: str,
+    *,
+    seed: int,
+    size: tuple[int, int, int],
+    steps: int,
+    guidance_scale: float,
+    guidance_rescale: float = 0.0,
+    condition: EncodedCondition = EncodedCondition(),  # noqa: B008  # frozen
+    strength: float = 1.0,
+    attention: Attention = "auto",
+    cheap: CheapSteps = CheapSteps(),  # noqa: B008  # frozen
+    tell: Callable[[int], None] = lambda step: None,
+) -> SampledClip:
+    """Sample one clip, to its latents.
+
+    Args:
+        generator: With its text encoder.
+        prompt: What the clip shows.
+        negative_prompt: Of the negative guidance branch.
+        seed: Of the noise.
+        size: Frames, height, width.
+        steps: Euler steps of the whole table.
+        guidance_scale: 1 = no guidance.
+        guidance_rescale: 0 = off.
+        condition: What else it follows.
+        strength: Share of the steps that is run; below 1 from the condition's noised start on.
+        attention: Backend of the attention (`base_model.networks.attention_backend`).
+        cheap: How the steps are computed. A cache begins empty, so that a clip does not depend on
+            the one before it.
+        tell: Called after each step with its index in the whole table.
+
+    Raises:
+        TuningError: The cache or the compiler cannot work here.
+    """
+    text = generator.encode_prompts([prompt], [negative_prompt])
+    channels = None if condition.channels is None else condition.channels[None]
+    state = generator.initial_noise(generator.latent_shape(1, *size), [seed])
+    first = start_step(steps, strength)
+    sigmas = sigma_table(steps)[first:]
+    if condition.start is not None:
+        state = start_state(condition.start[None], state, float(sigmas[0]))
+    run = len(sigmas) - 1
+    with ExitStack() as stack:
+        cache = None
+        if cheap.cache is not None:
+            cache = stack.enter_context(FirstBlockCache(generator.transformer, cheap.cache))
+        latents = euler_sample(
+            near_generator(generator, cheap),
+            generator.conditioned(text, channels),
+            state,
+            sigmas,
+            guidance_scale,
+            on_step=lambda step, _: tell(first + step),
+            guidance_rescale=guidance_rescale,
+            attention=attention,
+            around_step=(lambda: cheaply(cheap, generator.device)) if cache is None else cache.call,
+        )
+    return SampledClip(latents, run, run if cache is None else cache.full_calls)
+
+
+@torch.no_grad()
+def decoded(generator: Generator, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
+    """The frames of sampled clips, `(b, f, 3, H, W)` in [0, 1].
+
+    Args:
+        generator: Its VAE.
+        latents: `(b, 16, t, h/8, w/8)`, scaled.
+        tiling: Decode tile by tile; None in one piece. The norms' statistics are of thinned
+            latents: without gradient, those of the whole picture take the memory of a decode in one
+            piece.
+    """
+    if tiling is None:
+        return generator.decode(latents)
+    with generator.resting.vae_for(latents):
+        return decode_tiled(generator.vae, latents, tiling=tiling)

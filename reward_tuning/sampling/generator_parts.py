@@ -1,0 +1,95 @@
+"""The generator that a recipe means: one checkpoint, or one with parts from elsewhere."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from base_model.files.hub import download
+from base_model.files.shipped import PARTS, resolve_checkpoint, resolve_part
+from reward_tuning.schema.sections import GeneratorSection
+
+if TYPE_CHECKING:
+    from base_model.loading.kinds import Kind
+
+CONFIG = "transformer/config.json"
+
+
+def generator_checkpoint(generator: GeneratorSection) -> str:
+    """What to load: the checkpoint's name, or the folder in which its parts are put together.
+
+    Args:
+        generator: Resolved, as `load_recipe` leaves it.
+
+    Raises:
+        GeneratorError: A part is not there, or the cache cannot be written.
+    """
+    named = {part: getattr(generator, part) for part in PARTS}
+    parts = {part: resolve_part(part, name) for part, name in named.items() if name is not None}
+    if not parts:
+        return generator.checkpoint
+    from base_model.loading.parts import with_parts  # imports torch
+
+    return str(with_parts(resolve_checkpoint(generator.checkpoint), parts))
+
+
+def generator_folder(generator: GeneratorSection, *, text_encoder: bool) -> Path:
+    """The same on the disk; what a hub id means is downloaded.
+
+    Args:
+        generator: Resolved, as `load_recipe` leaves it.
+        text_encoder: Whether the text encoder and tokenizer are needed, too.
+
+    Raises:
+        GeneratorError: A part is missing, or the hub does not give it.
+    """
+    from base_model.loading.checkpoint import local_folder  # imports torch
+
+    checkpoint = resolve_checkpoint(generator_checkpoint(generator))
+    return local_folder(checkpoint, text_encoder=text_encoder)
+
+
+def is_here(generator: GeneratorSection) -> bool:
+    """Whether checkpoint and parts are shipped or on the disk, so that nothing is downloaded.
+
+    Raises:
+        GeneratorError: One of them is nowhere.
+    """
+    named = {part: getattr(generator, part) for part in PARTS}
+    places = [resolve_part(part, name) for part, name in named.items() if name is not None]
+    return all(map(_on_disk, (resolve_checkpoint(generator.checkpoint), *places)))
+
+
+def folder_if_here(generator: GeneratorSection) -> Path | None:
+    """The generator's folder without its text encoder; None where it must be downloaded first.
+
+    Raises:
+        GeneratorError: As `is_here` and `generator_folder`.
+    """
+    return generator_folder(generator, text_encoder=False) if is_here(generator) else None
+
+
+def _on_disk(place: Path | str) -> bool:
+    """Whether a checkpoint or part is, with the one that it is a change of."""
+    from base_model.loading.delta import base_of, is_delta  # imports torch
+
+    if isinstance(place, str):
+        return False
+    return not is_delta(place) or _on_disk(resolve_checkpoint(base_of(place)))
+
+
+def generator_kind(generator: GeneratorSection) -> "Kind":
+    """What the transformer takes, from its config; of a hub id no weights are downloaded for that.
+
+    Args:
+        generator: Resolved, as `load_recipe` leaves it.
+
+    Raises:
+        GeneratorError: There is no config, the hub does not give it, or no such kind is known.
+    """
+    from base_model.loading.kinds import kind_of_checkpoint  # imports torch
+
+    checkpoint = resolve_checkpoint(generator.checkpoint)
+    if isinstance(checkpoint, str) and not any(getattr(generator, part) for part in PARTS):
+        folder = download(checkpoint, [CONFIG])
+        if (folder / CONFIG).is_file():
+            return kind_of_checkpoint(folder)
+    return kind_of_checkpoint(generator_folder(generator, text_encoder=False))

@@ -1,0 +1,241 @@
+"""From prompts and seeds to clips: what training and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from base_model.generator import Condition, Generator, GuidedCondition, TextCondition
+from base_model.sampling.guidance import (
+    NegativeBranch,
+    both_branches,
+    guided_velocity,
+    mixed_branches,
+)
+from base_model.sampling.sample import euler_sample, start_state
+from reward_tuning.errors import TuningError
+from reward_tuning.gradient.engine import VelocityFn
+from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
+from reward_tuning.inputs.encoded_condition import (
+    EncodedCondition,
+    stacked_channels,
+    stacked_starts,
+)
+from reward_tuning.inputs.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class ClipSampler:
+    """A generator with everything that is fixed during a run.
+
+    Attributes:
+        generator: Needs no text encoder.
+        states: Text states `(l, d)` of every prompt that will be asked for, and of the negative
+            prompt, on the CPU.
+        negative_prompt: Of the negative guidance branch.
+        guidance_scale: 1 = no guidance.
+        size: Frames, height and width of a clip.
+        guidance_rescale: Share of the guided velocity that gets the positive branch's contrast.
+        decoder_checkpointing: Whether a decode with gradient keeps one latent's activations at a
+            time, or all.
+        conditions: Everything beside text that prompts follow, encoded.
+    """
+
+    generator: Generator
+    states: Mapping[str, Tensor]
+    negative_prompt: str
+    guidance_scale: float
+    size: tuple[int, int, int]
+    guidance_rescale: float = 0.0
+    decoder_checkpointing: bool = True
+    conditions: Mapping[ConditionFiles, EncodedCondition] = field(default_factory=dict)
+
+    def condition(self, prompts: Sequence[str | Prompt]) -> GuidedCondition:
+        """Text states of b prompts and what else they follow, on the generator's device.
+
+        A prompt that is a plain text follows nothing else.
+        """
+        device = self.generator.device
+        texts = [one if isinstance(one, str) else one.text for one in prompts]
+        positive = torch.stack([self.states[text] for text in texts]).to(device)
+        negative = self.states[self.negative_prompt][None].to(device)
+        channels = stacked_channels(self._followed(prompts))
+        return self.generator.conditioned(
+            TextCondition(positive, negative), None if channels is None else channels.to(device)
+        )
+
+    def video(self, prompts: Sequence[str | Prompt]) -> Tensor | None:
+        """Latents of the videos that sampling starts from, on the CPU; None where from noise."""
+        return stacked_starts(self._followed(prompts))
+
+    def _followed(self, prompts: Sequence[str | Prompt]) -> list[EncodedCondition]:
+        files = [NOTHING if isinstance(one, str) else one.files for one in prompts]
+        nothing = EncodedCondition()
+        return [nothing if one == NOTHING else self.conditions[one] for one in files]
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Initial latents `(b, 16, t, h/8, w/8)` of b seeds."""
+        shape = self.generator.latent_shape(len(seeds), *self.size)
+        return self.generator.initial_noise(shape, seeds)
+
+    def velocity(
+        self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
+    ) -> VelocityFn:
+        """The guided velocity as the engine calls it, `(x_i, i) -> v_i`."""
+
+        def velocity(x: Tensor, i: int) -> Tensor:
+            return guided_velocity(
+                self.generator,
+                x,
+                sigmas[i],
+                condition,
+                self.guidance_scale,
+                negative,
+                self.guidance_rescale,
+            )
+
+        return velocity
+
+    def velocity_of_one_rollout(
+        self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
+    ) -> RolloutVelocity:
+        """As `velocity`, for one rollout, one adapter and its sweep.
+
+        A function for the base or another noise is another one.
+        """
+        return RolloutVelocity(self, condition, sigmas, negative)
+
+    @torch.no_grad()
+    def latents(
+        self,
+        prompts: Sequence[str | Prompt],
+        seeds: Sequence[int],
+        sigmas: Tensor,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Sample clips, without gradient, to the end of the flow.
+
+        Args:
+            prompts: b prompts whose states, and conditions, are known.
+            seeds: b seeds of the noise.
+            sigmas: `(N + 1,)`, the sampler's table; the rest of one where it starts from a video.
+            on_step: Called with i after step i.
+
+        Returns:
+            `(b, 16, t, h/8, w/8)` float32, on the generator's device: what its `decode` takes.
+        """
+        return euler_sample(
+            self.generator,
+            self.condition(prompts),
+            first_state(self.noise(seeds), self.video(prompts), sigmas),
+            sigmas,
+            self.guidance_scale,
+            None if on_step is None else lambda i, _: on_step(i),
+            self.guidance_rescale,
+        )
+
+
+def first_state(noise: Tensor, video: Tensor | None, sigmas: Tensor) -> Tensor:
+    """Where a rollout begins: the noise, or a video noised to the table's first level.
+
+    Args:
+        noise: `(b, 16, t, h/8, w/8)`.
+        video: Latents of the same shape, or None.
+        sigmas: The rollout's table.
+    """
+    return noise if video is None else start_state(video, noise, float(sigmas[0]))
+
+
+class RolloutVelocity:
+    """The guided velocity of one rollout, `(x_i, i) -> v_i`, which remembers what need not be run.
+
+    A detached negative branch has no gradient and meets the same state again when the sweep re-runs
+    a step. So without gradient both branches run in one batch, as in the evaluation, and the sweep
+    runs the positive one alone.
+
+    Args:
+        sampler: Of the clips.
+        condition: Of the clips, b of them or one for all.
+        sigmas: `(N + 1,)`, the rollout's table.
+        negative: The negative guidance branch.
+    """
+
+    def __init__(
+        self,
+        sampler: ClipSampler,
+        condition: GuidedCondition,
+        sigmas: Tensor,
+        negative: NegativeBranch,
+    ) -> None:
+        self.sampler = sampler
+        self.condition = condition
+        self.sigmas = sigmas
+        self.negative = negative
+        self.remembers = negative == "detached" and sampler.guidance_scale != 1
+        self._negative_branch: dict[int, Tensor] = {}
+
+    def __call__(self, x: Tensor, i: int) -> Tensor:
+        """The velocity `(b, 16, t, h, w)` at step i."""
+        if torch.is_grad_enabled() or not self.remembers or i in self._negative_branch:
+            return self.at_once([x], [i])[0]
+        sampler = self.sampler
+        both = both_branches(sampler.generator, x, self.sigmas[i], self.condition)
+        self._negative_branch[i], v_positive = both
+        return self._mixed(both[0], v_positive)
+
+    def at_once(self, xs: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
+        """The velocities of several steps of the rollout, from one call of as many batches."""
+        sampler, count = self.sampler, len(steps)
+        x = xs[0] if count == 1 else torch.cat(list(xs))
+        sigma = self.sigmas[steps[0]]
+        if count > 1:
+            sigma = self.sigmas[list(steps)].repeat_interleave(len(xs[0]))
+        if not self.remembers:
+            condition = GuidedCondition(
+                repeated(self.condition.positive, count), repeated(self.condition.negative, count)
+            )
+            v = guided_velocity(
+                sampler.generator,
+                x,
+                sigma,
+                condition,
+                sampler.guidance_scale,
+                self.negative,
+                sampler.guidance_rescale,
+            )
+            return list(v.chunk(count))
+        for i in steps:
+            if i not in self._negative_branch:
+                raise TuningError(f"step {i} shall be run again and was not in the rollout")
+        positive = repeated(self.condition.positive, count)
+        v_positive = sampler.generator.velocity(x, sigma, positive)
+        v_negative = [self._negative_branch[i] for i in steps]
+        return [
+            self._mixed(of_negative, of_positive)
+            for of_negative, of_positive in zip(v_negative, v_positive.chunk(count), strict=True)
+        ]
+
+    def _mixed(self, v_negative: Tensor, v_positive: Tensor) -> Tensor:
+        sampler = self.sampler
+        return mixed_branches(
+            v_negative, v_positive, sampler.guidance_scale, sampler.guidance_rescale
+        )
+
+
+def repeated(condition: Condition, count: int) -> Condition:
+    """A condition of b clips for `count` batches of them; what is one for all stays one."""
+    if count == 1:
+        return condition
+    tensors = {
+        field.name: getattr(condition, field.name)
+        for field in fields(condition)
+        if isinstance(getattr(condition, field.name), Tensor)
+    }
+    many = {
+        name: tensor if len(tensor) == 1 else tensor.repeat(count, *[1] * (tensor.ndim - 1))
+        for name, tensor in tensors.items()
+    }
+    return replace(condition, **many)

@@ -1,0 +1,399 @@
+"""What the sections of judges share: files, frames, networks; and what training puts on top.
+
+The kinds themselves, each one model, are in `reward_tuning.schema.judges`.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from reward_tuning.schema.values import Dtype, FileName, Positive, Section, Text
+
+FILE_KEYS = ("checkpoint", "tower", "tokenizer")
+"""Keys of a judge that name a file; all are resolved and hashed alike."""
+
+OF_GENERATOR = "generator"
+"""Checkpoint of a judge that is the generator's own text encoder."""
+
+RESTING: dict[str, Any] = {
+    "architecture": None,
+    "tower": None,
+    "relative": None,
+    "augmentation": None,
+    "flatten": 0.0,
+    "frames": "all",
+    "chunk": None,
+    "gradient_checkpointing": False,
+}
+"""Keys that every kind once had, and the values at which they said nothing."""
+
+
+def _judged(value: Any) -> Any:
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("allowed: all, or a number of frames from 1 up")
+
+
+def _template(text: str) -> str:
+    if "{prompt}" not in text:
+        raise ValueError(
+            'write {prompt} where the prompt goes, such as "a clean picture: {prompt}"'
+        )
+    return text
+
+
+def spread(count: int, frames: tuple[int, ...]) -> tuple[int, ...]:
+    """`count` of these frames, evenly; from two on the first and the last are among them."""
+    if count >= len(frames):
+        return frames
+    if count == 1:
+        return frames[:1]
+    # (a * b + c // 2) // c rounds to the nearest whole number without floating point
+    last, gaps = len(frames) - 1, count - 1
+    return tuple(frames[(i * last + gaps // 2) // gaps] for i in range(count))
+
+
+# --- what several kinds share
+
+
+class JudgeSection(Section):
+    """One frozen judge, as a training reward and a held-out reward both name it.
+
+    Attributes:
+        evaluation_only: Refused as a training reward: its score measures and has no gradient.
+        folder_keys: Keys that name a folder, such as one with a Qwen2-VL.
+    """
+
+    evaluation_only: ClassVar[bool] = False
+    folder_keys: ClassVar[tuple[str, ...]] = ()
+
+    kind: str
+    name: Text | None = Field(
+        default=None, description="Name in metrics and tables; null = made of kind"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_resting_keys(cls, data: Any) -> Any:
+        """Let the fully written recipes of older run folders load: they name keys of all kinds."""
+        if not isinstance(data, dict):
+            return data
+        return {
+            key: value
+            for key, value in data.items()
+            if key in cls.model_fields or key not in RESTING or value != RESTING[key]
+        }
+
+    @property
+    def label(self) -> str:
+        """Name in metrics and tables."""
+        return self.name or self.kind
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files it names: key to name; empty for a judge without weights."""
+        return self._named(key for key in FILE_KEYS if key not in self.folder_keys)
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders it names: key to name."""
+        return self._named(self.folder_keys)
+
+    def _named(self, keys: Iterable[str]) -> dict[str, str]:
+        named = {key: getattr(self, key, None) for key in keys}
+        return {key: name for key, name in named.items() if name is not None}
+
+    @property
+    def of_generator(self) -> bool:
+        """Whether it is the generator's text encoder, and so names no folder of its own."""
+        return False
+
+    @property
+    def identity(self) -> str:
+        """What tells two judges apart: file or folder, or the kind where there is neither."""
+        return (self.files | self.folders).get("checkpoint", self.kind)
+
+    def loader_options(self) -> dict[str, Any]:
+        """The keywords of `rewards.load_reward` that the recipe decides, `checkpoint` included."""
+        shown = {"frames", "over_frames", "grayscale", "prompt"}
+        others = {*shown, *FrameRewardSection.model_fields}
+        return self.model_dump(exclude=others)
+
+
+class FileSection(JudgeSection):
+    """A judge with a file."""
+
+    checkpoint: FileName = Field(
+        description="A shipped name (tiny/hps.safetensors), a file, a published name (hps-v2.1) or "
+        "a hub id with its file (owner/name/file, owner/name/file@revision)"
+    )
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
+        default=None,
+        description="Of the file, 64 hexadecimal digits, checked before it is read; null = as "
+        "recorded for a published file, else not checked",
+    )
+
+
+class FolderSection(JudgeSection):
+    """A judge with a folder."""
+
+    folder_keys: ClassVar[tuple[str, ...]] = ("checkpoint",)
+
+    checkpoint: FileName = Field(
+        description="A shipped name (tiny/qwen-critic), a folder, a published name (qwen2-vl-2b) "
+        "or a hub id (owner/name)"
+    )
+
+
+class FramesSection(JudgeSection):
+    """A judge of decoded frames."""
+
+    frames: Annotated[Literal["all"] | int, BeforeValidator(_judged)] = Field(
+        default="all",
+        description="How many frames are judged: all, or n spread evenly over the clip (1 = the "
+        "first frame)",
+    )
+    chunk: Positive | None = Field(
+        default=None,
+        description="Frames (whole clips, for a judge of those) judged at a time, to save memory "
+        "(exact); null = all at once",
+    )
+
+    grayscale: bool = Field(
+        default=False,
+        description="Convert its clips to grey (0.299 R + 0.587 G + 0.114 B), so that colour earns "
+        "nothing",
+    )
+
+    @property
+    def told_rate(self) -> float | None:
+        """Frames a second of the clips, where it matters and the recipe says it."""
+        return None
+
+    @property
+    def least_frames(self) -> int:
+        """Frames of a clip that it needs; the judge itself refuses fewer."""
+        return 1
+
+    def judged_frames(self, frames: int) -> list[int]:
+        """Return the positions of the judged frames in a clip of so many frames.
+
+        Args:
+            frames: Frames of the clip, at least as many as this judge asks for.
+
+        Returns:
+            Increasing positions in [0, frames), first and last included where two or more are
+            judged.
+        """
+        every = tuple(range(frames))
+        return list(every if self.frames == "all" else spread(self.frames, every))
+
+
+class MeanOverFrames(Section):
+    """A clip's score is the mean of its frames' scores."""
+
+    kind: Literal["mean"]
+
+
+class SoftMinOverFrames(Section):
+    """A clip's score is near that of its worst frame, so that no frame may flicker or fall off."""
+
+    kind: Literal["soft_min"]
+    sharpness: float = Field(
+        gt=0.0,
+        description="b of -log(mean(exp(-b score))) / b: 0 the mean, large the worst frame. In "
+        "units of the score: around 3 over its spread between frames",
+    )
+
+
+class BestOverFrames(Section):
+    """A clip's score is the mean of its best frames' scores, so that hard frames cost nothing."""
+
+    kind: Literal["best"]
+    share: float = Field(
+        gt=0.0,
+        le=1.0,
+        description="Share of the judged frames, rounded down, at least one; 0.3 is usual with "
+        "HPSv3",
+    )
+
+
+class RandomFrames(Section):
+    """The mean over frames drawn anew for each batch in training; the evaluation takes all."""
+
+    kind: Literal["random"]
+    count: Positive = Field(description="Frames drawn, of those that `frames` leaves")
+
+
+OverFrames = Annotated[
+    MeanOverFrames | SoftMinOverFrames | BestOverFrames | RandomFrames, Field(discriminator="kind")
+]
+
+
+class EachFrameSection(FramesSection):
+    """A judge that scores each frame by itself."""
+
+    over_frames: OverFrames = Field(
+        default=MeanOverFrames(kind="mean"),
+        description="How the frames' scores become the clip's: {kind: mean}, {kind: soft_min, "
+        "sharpness: b}, {kind: best, share: s} or {kind: random, count: k}",
+    )
+
+
+class TextSection(FramesSection):
+    """A judge that reads a clip's prompt."""
+
+    prompt: Text | None = Field(
+        default=None,
+        description='One text for every clip in place of its prompt, such as "A high-quality '
+        "image\"; null = the clip's own prompt",
+    )
+
+
+class NetworkSection(JudgeSection):
+    """A judge with networks of its own."""
+
+    dtype: Dtype = Field(
+        default="float32", description="Of the judge's towers; scores stay float32"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Recompute each block of the judge in the backward pass to save memory",
+    )
+
+
+class SquashSection(JudgeSection):
+    """A judge whose frames the reward scripts of EasyAnimate and VideoX-Fun squash."""
+
+    preprocess: Literal["own", "squash"] = Field(
+        default="own",
+        description="own: as the judge's authors prepare frames; squash: resize to the judge's "
+        "square, ignoring the aspect ratio, as the reward scripts of EasyAnimate and VideoX-Fun do",
+    )
+
+
+class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
+    """A judge on an open_clip tower."""
+
+    architecture: Text | None = Field(
+        default=None,
+        description="open_clip's model name, for a file that does not say; null = it says",
+    )
+
+
+class QwenSection(NetworkSection, TextSection):
+    """A judge that looks at clips through a Qwen2-VL."""
+
+    count: Positive | None = Field(
+        default=None,
+        description="Frames that the model looks at, of those judged; null = all, or by fps",
+    )
+    fps: float | None = Field(
+        default=None, gt=0.0, description="Frames that the model looks at a second; excludes count"
+    )
+    clip_fps: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Frame rate of the clips; null = the rate of each scored file, and 8 for "
+        "generated clips",
+    )
+    min_pixels: Positive | None = Field(
+        default=None, description="A frame of fewer pixels is enlarged; null = as published"
+    )
+    max_pixels: Positive | None = Field(
+        default=None, description="A frame of more pixels is made smaller; null = as published"
+    )
+
+    @property
+    def told_rate(self) -> float | None:
+        """`clip_fps`."""
+        return self.clip_fps
+
+
+class RelativeSection(Section):
+    """SRPO's semantic-relative preference: (1 + k) cos(frame, positive) - cos(frame, negative)."""
+
+    positive: Annotated[str, AfterValidator(_template)] = Field(
+        description='What is wanted, with a place for the prompt: "a clean picture: {prompt}"'
+    )
+    negative: Annotated[str, AfterValidator(_template)] = Field(
+        description='What is not wanted: "a distorted picture: {prompt}"'
+    )
+    k: float = Field(default=0.0, ge=0.0, description="Extra weight of the positive text")
+
+
+class TwoTowerSection(ClipTowerSection, TextSection):
+    """A judge that compares a frame with its prompt."""
+
+    relative: RelativeSection | None = Field(
+        default=None,
+        description="Judge one text against another, so that the judge's own tastes fall out; "
+        "null = the prompt alone",
+    )
+
+
+# --- what training and the evaluation put on top
+
+
+class AugmentationSection(Section):
+    """Random changes of the frames that a judge sees in training, one draw a clip."""
+
+    crop: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Largest share of each side that is cut off"
+    )
+    flip: bool = Field(
+        default=False,
+        description="Mirror half of the clips; not where prompts say left or right",
+    )
+    noise: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="Largest standard deviation of white noise"
+    )
+
+
+class RewardSection(JudgeSection):
+    """One judge whose score is raised."""
+
+    weight: float = Field(default=1.0, description="Factor of this judge's loss; not 0")
+    target: float | None = Field(
+        default=None,
+        description="Hinge, or cap: at a score of target or above this judge gives no gradient; "
+        "null = no upper end",
+    )
+    mean: float = Field(
+        default=0.0,
+        description="Score that the loss counts as 0, such as the base's mean (`reward-tuning "
+        "calibrate` measures it); changes no gradient. A target counts from itself",
+    )
+    unit: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="The loss counts scores in this unit, such as the standard deviation of the "
+        "base's clips (`reward-tuning calibrate`), so that the weights of several judges can be "
+        "compared",
+    )
+
+
+class FrameRewardSection(RewardSection):
+    """One judge of decoded frames whose score is raised."""
+
+    augmentation: AugmentationSection | None = Field(
+        default=None,
+        description="Crop, mirror or noise what the judge sees in training; null = as it is",
+    )
+    flatten: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.5,
+        description="Train on the worst score within this distance (root mean square of a pixel "
+        "in [0, 1]), so that sharp peaks of the judge do not pay; one more pass of it; 0 = off",
+    )
+
+
+class HeldOutSection(JudgeSection):
+    """One judge that only the evaluation asks; nothing is trained on it."""
+
+    @property
+    def label(self) -> str:
+        """Name in metrics and tables."""
+        return self.name or f"{self.kind}_held_out"

@@ -1,0 +1,316 @@
+"""From a YAML file and overrides to a resolved recipe; every mistake told at once."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from reward_tuning.errors import TuningError, shortened
+from reward_tuning.files.file_names import file_name_fault
+from reward_tuning.files.yaml_text import read_yaml, read_yaml_file, write_yaml
+from reward_tuning.schema.judge_sections import FILE_KEYS, OF_GENERATOR
+from reward_tuning.schema.judges import FOLDER_KEYS
+from reward_tuning.schema.locate import (
+    find_recipe,
+    locate_generator,
+    locate_judge,
+    locate_judge_folder,
+    locate_lora,
+    locate_part,
+    locate_prompts,
+    locate_replay,
+)
+from reward_tuning.schema.mistakes import Mistake, dotted, mistakes_of, shown
+from reward_tuning.schema.recipe import Conflict, Recipe, conflicts
+from reward_tuning.schema.values import Section
+
+KeyPath = tuple[str | int, ...]
+Locate = Callable[[str, Path], str]
+AnyRecipe = TypeVar("AnyRecipe", bound=Section)
+
+
+@dataclass(frozen=True)
+class Schema(Generic[AnyRecipe]):
+    """What a recipe of one verb holds.
+
+    Attributes:
+        model: Its sections.
+        conflicts: Finds values that do not go together.
+        names: Lists the keys of a raw recipe that name a file, with the function that resolves
+            them.
+        verb: Of the command line.
+        mark: A section that only recipes of this verb have.
+    """
+
+    model: type[AnyRecipe]
+    conflicts: Callable[[dict[str, Any]], Iterable[Conflict]]
+    names: Callable[[dict[str, Any]], Iterable[tuple[Any, Locate]]]
+    verb: str
+    mark: str
+
+
+LONGEST_LINE, LONGEST_LIST, LEAST_LINE = 400, 1800, 120
+"""Letters of one mistake that is told, of all of them, and of one among many."""
+LARGEST = 2**63 - 1
+"""Of a whole number: nothing that a recipe counts is larger, and larger ones fit no float."""
+MOST_DIGITS = 9  # of a place in a list
+VERB_OF_MARK = {"rewards": "run", "data": "finetune"}
+
+
+def load_recipe(
+    source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
+) -> Recipe:
+    """Read a recipe of `reward-tuning run`; see `load_as`."""
+    return load_as(RUN, source, overrides, check_files=check_files)
+
+
+def load_as(
+    schema: Schema[AnyRecipe],
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    check_files: bool = True,
+) -> AnyRecipe:
+    """Read a recipe, apply overrides, validate it and resolve what it names.
+
+    A relative path in the file starts from the file's folder, one in an override from the working
+    folder, and so does `output` in both.
+
+    Args:
+        schema: What it holds.
+        source: A shipped name or a path.
+        overrides: `key.sub=value` texts; a value is YAML, a number in the path counts into a list
+            (`rewards.0.weight=2`).
+        check_files: Resolve prompt files and checkpoints, and count it a mistake where one is
+            missing.
+
+    Raises:
+        TuningError: With every mistake, each with its path, value, what is allowed and the likely
+            intended key.
+    """
+    path = find_recipe(source)
+    data = read_yaml_file(path)
+    if not isinstance(data, dict):
+        raise TuningError(f"{path}: a recipe has sections with keys; got {shown(data)}")
+    for mark, verb in VERB_OF_MARK.items():
+        if mark in data and schema.mark not in data and verb != schema.verb:
+            raise TuningError(
+                f"{path}: a recipe with `{mark}` is one of `reward-tuning {verb}`; start it with "
+                f"`reward-tuning {verb} {source}`"
+            )
+    mistakes: list[Mistake] = []
+    overridden = set(_apply(data, overrides, mistakes))
+    if large := list(_too_large(data)):
+        mistakes += large
+        raise TuningError(_told(path, mistakes))  # no section can be compared with such numbers
+    named = list(schema.names(data)) if check_files else []
+    missing = _resolve(data, named, path.parent.resolve(), overridden) if check_files else []
+    recipe, wrong = _validate(schema, data)
+    mistakes += [*wrong, *missing]
+    if mistakes:
+        raise TuningError(_told(path, mistakes))
+    assert recipe is not None
+    return recipe
+
+
+def dump_recipe(recipe: Section, comments: Sequence[str] = ()) -> str:
+    """Write a recipe with every value explicit, so that it loads back equal.
+
+    Args:
+        recipe: A resolved recipe.
+        comments: Lines for the head of the file, such as versions and checkpoint hashes.
+    """
+    head = "".join(f"# {line}\n" for text in comments for line in (text.splitlines() or [""]))
+    return head + write_yaml(recipe.model_dump(mode="json"))
+
+
+def parse_override(text: str) -> tuple[KeyPath, Any]:
+    """Split `key.sub=value` into its path and its value.
+
+    Raises:
+        TuningError: There is no `=`, an empty key, or a value that is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise TuningError(f"override {shown(text)}: want key.sub=value, such as train.steps=6")
+    try:
+        return tuple(map(_part, parts)), read_yaml(value)
+    except TuningError as error:
+        raise TuningError(f"override {shown(text)}: {error}") from error
+
+
+def _part(text: str) -> str | int:
+    """A part of a key: a place in a list where it is a number that a list could have."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else text
+
+
+def _apply(
+    data: dict[str, Any], overrides: Sequence[str], mistakes: list[Mistake]
+) -> Iterator[KeyPath]:
+    for text in overrides:
+        try:
+            path, value = parse_override(text)
+        except TuningError as error:
+            mistakes.append(Mistake(("command line",), str(error)))
+            continue
+        problem = _set(data, path, value)
+        if problem is None:
+            yield path
+        else:
+            mistakes.append(Mistake(path, problem))
+
+
+def _set(data: Any, path: KeyPath, value: Any) -> str | None:
+    """Set one value in nested data; return what is wrong with the path, if anything."""
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        where = dotted(path[:depth])
+        if isinstance(data, list):
+            if not isinstance(part, int):
+                return f"{where} is a list; give a position from 0 to {len(data) - 1}, not {part}"
+            if part > len(data) - (0 if last else 1):
+                counted = "1 entry" if len(data) == 1 else f"{len(data)} entries"
+                return f"{where} has {counted}, counted from 0, so there is no {part}"
+            if last:
+                data[part : part + 1] = [value]
+                return None
+        elif isinstance(data, dict):
+            if last:
+                data[part] = value
+                return None
+            data.setdefault(part, {})
+        else:
+            return f"{where} is {shown(data)}, which has no keys"
+        data = data[part]
+    raise AssertionError("a path is never empty")
+
+
+def _too_large(data: dict[str, Any]) -> Iterator[Mistake]:
+    """List the whole numbers of more than 64 bits."""
+    found: list[tuple[KeyPath, Any]] = [((), data)]
+    seen = set()  # an anchor of YAML may hold itself
+    while found:
+        path, value = found.pop(0)
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            found += [((*path, key), part) for key, part in parts]
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            yield Mistake(path, f"got {shown(value)}; a whole number has at most 64 bits")
+
+
+def _validate(
+    schema: Schema[AnyRecipe], data: dict[str, Any]
+) -> tuple[AnyRecipe | None, list[Mistake]]:
+    try:
+        return schema.model.model_validate(data), []
+    except ValidationError as error:
+        mistakes = list(mistakes_of(error, schema.model))
+    told = {mistake.path for mistake in mistakes}
+    # pydantic compares sections only once each of them is right: compare those that are.
+    sections: dict[str, Any] = {}
+    for name, field in schema.model.model_fields.items():
+        with contextlib.suppress(ValidationError, KeyError):
+            annotation: Any = field.annotation
+            sections[name] = TypeAdapter(annotation).validate_python(data[name])
+    mistakes += [
+        Mistake(conflict.path, f"got {shown(conflict.value)}; {conflict.text}")
+        for conflict in schema.conflicts(sections)
+        if conflict.path not in told
+    ]
+    return None, mistakes
+
+
+def _resolve(
+    data: dict[str, Any],
+    named: Iterable[tuple[Any, Locate]],
+    folder: Path,
+    overridden: Iterable[KeyPath],
+) -> list[Mistake]:
+    """Replace names by what they resolve to, in place; return the ones that resolve to nothing."""
+    mistakes = []
+    overridden = set(overridden)
+    for path, locate in named:
+        holder = data
+        for part in path[:-1]:
+            holder = holder[part]
+        value = holder[path[-1]]
+        typed = any(path[: depth + 1] in overridden for depth in range(len(path)))
+        try:
+            holder[path[-1]] = locate(value, Path.cwd() if typed else folder)
+        except TuningError as error:
+            mistakes.append(Mistake(path, f"got {shown(value)}; {error}"))
+    if is_name(data.get("output")):
+        data["output"] = str(Path(data["output"]).expanduser())
+    return mistakes
+
+
+def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a raw recipe; empty where there is none."""
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
+    """List the keys of a raw recipe that name a file, with the function that resolves them."""
+
+    def section(name: str) -> dict[str, Any]:
+        return section_of(data, name)
+
+    def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Locate]]:
+        for i, judge in enumerate(found if isinstance(found, list) else []):
+            if isinstance(judge, dict):
+                for key, locate in judge_names(judge):
+                    yield (*prefix, i, key), locate
+
+    if is_name(section("generator").get("checkpoint")):
+        yield ("generator", "checkpoint"), locate_generator
+    for part in ("transformer", "vae", "text_encoder"):
+        if is_name(section("generator").get(part)):
+            yield ("generator", part), partial(locate_part, part)
+    for key in ("train", "held_out"):
+        if is_name(section("prompts").get(key)):
+            yield ("prompts", key), locate_prompts
+    if is_name(section("lora").get("init")):
+        yield ("lora", "init"), locate_lora
+    replay = section("train").get("replay")
+    if isinstance(replay, dict) and is_name(replay.get("source")):
+        yield ("train", "replay", "source"), locate_replay
+    yield from judges(data.get("rewards"), "rewards")
+    yield from judges(
+        section("evaluation").get("held_out_rewards"), "evaluation", "held_out_rewards"
+    )
+
+
+def judge_names(judge: dict[str, Any]) -> Iterator[tuple[str, Locate]]:
+    """List the keys of a raw judge that name a file or folder, with what resolves them."""
+    kind = str(judge.get("kind"))
+    folders = FOLDER_KEYS.get(kind, ())
+    for key in dict.fromkeys((*FILE_KEYS, *folders)):
+        shares = (kind, key, judge.get(key)) == ("qwen_critic", "checkpoint", OF_GENERATOR)
+        if is_name(judge.get(key)) and not shares:
+            yield key, locate_judge_folder if key in folders else locate_judge
+
+
+def is_name(value: Any) -> bool:
+    """Whether a raw value can be the name of a file."""
+    return isinstance(value, str) and value != "" and file_name_fault(value) is None
+
+
+def _told(path: Path, mistakes: Sequence[Mistake]) -> str:
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    lines = [shortened(f"  {mistake}", LONGEST_LINE) for mistake in mistakes]
+    if sum(map(len, lines)) > LONGEST_LIST:
+        each = max(LEAST_LINE, LONGEST_LIST // len(lines))
+        lines = [shortened(line, each) for line in lines]
+    most = len(lines) if len(lines) * LEAST_LINE <= LONGEST_LIST else LONGEST_LIST // LEAST_LINE
+    more = [f"  and {len(lines) - most} more"] if most < len(lines) else []
+    return "\n".join([f"{count} in {path}", *lines[:most], *more])
+
+
+RUN = Schema(Recipe, conflicts, _names, "run", "rewards")

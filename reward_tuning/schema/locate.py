@@ -1,0 +1,295 @@
+"""Where recipes and the files they name are found: shipped name first, then path, then hub id."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from base_model.errors import GeneratorError
+from base_model.files.shipped import WEIGHTS, resolve_checkpoint, resolve_part
+from reward_tuning.errors import TuningError
+
+FINETUNE = "finetune"  # folder of recipes of this verb
+FOLDER_MARKS = ("config.json", "model_config.json", "text_encoder")
+"""What a judge's folder has: of a Qwen2-VL, of VideoAlign, of a generator's checkpoint."""
+
+# owner/name/file, owner/name/file@revision
+_HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.+-]+)+(@[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """A recipe of the package, with the first sentence of its header."""
+
+    name: str
+    path: Path
+    summary: str
+
+
+def shipped_folder(package: str, folder: str = "") -> Path:
+    """Return a folder of one of our packages, as installed, without importing the package."""
+    spec = find_spec(package)
+    assert spec is not None, package
+    assert spec.submodule_search_locations, package
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+def header_lines(path: Path) -> list[str]:
+    """Return the comment at the top of a YAML file, without the number signs."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line[1:].strip())
+    return lines
+
+
+def shipped_recipes() -> list[ShippedRecipe]:
+    """List the recipes of the package by name, with what their header says they do."""
+    return [
+        ShippedRecipe(path.stem, path, (header_lines(path) or [""])[0])
+        for path in sorted(shipped_folder("recipes").glob("*.yaml"))
+    ]
+
+
+def finetune_recipes() -> list[ShippedRecipe]:
+    """List the shipped recipes of `reward-tuning finetune`, as `finetune/NAME`."""
+    return [
+        ShippedRecipe(f"{FINETUNE}/{path.stem}", path, (header_lines(path) or [""])[0])
+        for path in sorted(shipped_folder("recipes", FINETUNE).glob("*.yaml"))
+    ]
+
+
+def find_recipe(name: str | Path, besides: str = "") -> Path:
+    """Find a recipe by shipped name, else by path.
+
+    Args:
+        name: As given.
+        besides: What else the caller would have taken, for the message (" nor a run folder").
+
+    Raises:
+        TuningError: There is none; the message names the likely shipped one.
+    """
+    shipped = {recipe.name: recipe.path for recipe in [*shipped_recipes(), *finetune_recipes()]}
+    text = str(name)
+    if text in shipped:
+        return shipped[text]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise TuningError(
+            f"{text} is a folder; give a recipe file (a run folder keeps its own as "
+            f"{path / 'recipe.yaml'})"
+        )
+    if not path.is_file():
+        raise TuningError(
+            f"no recipe {text!r}: neither a shipped one nor a file{besides}; "
+            f"{_likely(text, shipped)}`reward-tuning ls` lists the shipped ones"
+        )
+    return path
+
+
+def _likely(text: str, names: Iterable[str]) -> str:
+    """The name that is meant, as a question; nothing where none is near."""
+    close = difflib.get_close_matches(text, names, 1, 0.75)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def verb_of(data: Any) -> Literal["run", "finetune"]:
+    """Which verb a recipe is of, by its sections.
+
+    Args:
+        data: What is in its file; a mapping, or anything that is none.
+    """
+    clips = isinstance(data, dict) and "data" in data and "rewards" not in data
+    return "finetune" if clips else "run"
+
+
+def located(value: str, shipped: Path, folder: Path) -> str | None:
+    """Resolve the name of a file or folder: shipped name, then path relative to the recipe.
+
+    Args:
+        value: The name as written.
+        shipped: Folder of the shipped ones.
+        folder: Folder that relative paths start from.
+
+    Returns:
+        The name itself where it is shipped, the absolute path where that exists, else None.
+    """
+    if value not in {"", "."} and not Path(value).is_absolute() and (shipped / value).exists():
+        return value
+    path = folder / Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else None
+
+
+def locate_prompts(value: str, folder: Path) -> str:
+    """Resolve a prompt file: shipped name, then path relative to the recipe.
+
+    Raises:
+        TuningError: There is no such file.
+    """
+    shipped = shipped_folder("recipes")
+    place = located(value, shipped, folder)
+    if place is None or not prompt_path(place).is_file():
+        names = sorted(
+            str(path.relative_to(shipped))
+            for ending in ("jsonl", "txt", "csv")
+            for path in shipped.rglob(f"*.{ending}")
+        )
+        raise TuningError(
+            f"no such prompt file: neither at {(folder / Path(value).expanduser()).resolve()} nor "
+            f"shipped; {_likely(value, names)}`reward-tuning ls` lists the shipped ones"
+        )
+    return place
+
+
+def locate_replay(value: str, folder: Path) -> str:
+    """Resolve the clips of a replay: `base`, or a file of rows relative to the recipe.
+
+    Raises:
+        TuningError: It is neither.
+    """
+    if value == "base":
+        return value
+    path = (folder / Path(value).expanduser()).resolve()
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".json", ".csv", ".tsv") or (
+        not path.is_file()
+    ):
+        raise TuningError(
+            f"allowed: base, or a .jsonl, .json or .csv file of clips; there is none at {path}. "
+            'Write one with {"prompt": "...", "video": "clip.mp4"} a line'
+        )
+    return str(path)
+
+
+def locate_lora(value: str, folder: Path) -> str:
+    """Resolve a finished LoRA: a run folder's, a LoRA's folder, or its file.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: There is none, or the run is not finished.
+    """
+    path = (folder / Path(value).expanduser()).resolve()
+    if (path / "recipe.yaml").is_file():
+        path = path / "lora"
+    if not path.exists():
+        raise TuningError(
+            f"no LoRA at {path}; give a finished run's folder, a LoRA's folder or its .safetensors"
+        )
+    return str(path)
+
+
+def prompt_path(value: str) -> Path:
+    """Return the file of a resolved prompt name."""
+    return Path(value) if Path(value).is_absolute() else shipped_folder("recipes", value)
+
+
+def locate_part(part: str, value: str, folder: Path) -> str:
+    """Resolve a part of a generator (`base_model.files.shipped.resolve_part`).
+
+    Raises:
+        TuningError: It is not there.
+    """
+    try:
+        found = resolve_part(part, value, folder)
+    except GeneratorError as error:
+        raise TuningError(str(error)) from error
+    shipped = found == WEIGHTS / value
+    return value if shipped or isinstance(found, str) else str(found.resolve())
+
+
+def locate_generator(value: str, folder: Path) -> str:
+    """Resolve a generator: shipped name, then folder relative to the recipe, then hub id.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: It is none of the three.
+    """
+    try:
+        found = resolve_checkpoint(value, folder)
+    except GeneratorError as error:
+        raise TuningError(str(error)) from error
+    shipped = found == WEIGHTS / value
+    return value if shipped or isinstance(found, str) else str(found.resolve())
+
+
+def locate_judge(value: str, folder: Path) -> str:
+    """Resolve a judge: shipped name, file relative to the recipe, published name, then hub id.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: It is none of the four, or a folder.
+    """
+    weights = shipped_folder("rewards", "weights")
+    place = located(value, weights, folder)
+    if place is not None and (weights / place).is_dir():
+        raise TuningError(
+            f"{weights / place} is a folder, and this judge is one file; name the file in it, such "
+            f"as {value.rstrip('/')}/model.safetensors"
+        )
+    if place is not None:
+        return place
+    from rewards.core.published import PUBLISHED, published  # imports torch through its package
+
+    if published(value.partition("@")[0]) is not None or _HUB_FILE.fullmatch(value):
+        return value
+    names = [*shipped_judges(), *(entry.name for entry in PUBLISHED)]
+    raise TuningError(
+        f"no such judge: neither at {(folder / Path(value).expanduser()).resolve()}, nor a file on "
+        "the hub (owner/name/file, or owner/name/file@revision), nor shipped, nor published (as "
+        f"hps-v2.1 is); {_likely(value, names)}`reward-tuning ls` lists both"
+    )
+
+
+def locate_judge_folder(value: str, folder: Path) -> str:
+    """Resolve a judge's folder: shipped name, folder relative to the recipe, then hub id.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Raises:
+        TuningError: It is none of the three, a file, or a folder of something else.
+    """
+    weights = shipped_folder("rewards", "weights")
+    place = located(value, weights, folder)
+    if place is not None and not (weights / place).is_dir():
+        raise TuningError(
+            f"{weights / place} is a file, and this judge is a folder with its config and its "
+            "tokenizer; name the folder"
+        )
+    if place is not None and not any((weights / place / mark).exists() for mark in FOLDER_MARKS):
+        raise TuningError(
+            f"{weights / place} is no folder of a judge: it holds none of {', '.join(FOLDER_MARKS)}"
+        )
+    if place is not None:
+        return place
+    from rewards.core.published import published  # imports torch through its package
+
+    if published(value) is not None or _HUB_REPOSITORY.fullmatch(value):
+        return value
+    raise TuningError(
+        f"no such folder: neither at {(folder / Path(value).expanduser()).resolve()}, nor a hub id "
+        f"(owner/name), nor published, nor shipped ({', '.join(shipped_judges()) or 'none'})"
+    )
+
+
+def shipped_judges() -> list[str]:
+    """List the shipped judges by name: files, and folders with a config of their own."""
+    weights = shipped_folder("rewards", "weights")
+    files = weights.rglob("*.safetensors")
+    places = {path.parent if (path.parent / "config.json").is_file() else path for path in files}
+    places |= {path.parent for path in weights.rglob("model_config.json")}
+    return sorted(place.relative_to(weights).as_posix() for place in places)

@@ -1,0 +1,378 @@
+"""A recipe is data: every value that decides a reward-tuning run.
+
+The sections and keys are the contract of the YAML files and of the command line
+(`train.steps=6`). Nothing here imports torch, and nothing in the mathematics imports this module.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from reward_tuning.schema.judge_sections import (
+    EachFrameSection,
+    FramesSection,
+    HeldOutSection,
+    JudgeSection,
+    NetworkSection,
+    QwenSection,
+    RandomFrames,
+    RewardSection,
+    TwoTowerSection,
+)
+from reward_tuning.schema.judges import TrainingReward
+from reward_tuning.schema.methods import (
+    EasyAnimateMethod,
+    FlowBPLagrangeMethod,
+    LeapAlignMethod,
+    Method,
+)
+from reward_tuning.schema.sections import (
+    EvaluationSection,
+    GeneratorSection,
+    LoraSection,
+    PromptsSection,
+    RolloutSection,
+    SamplingSection,
+    TrainSection,
+)
+from reward_tuning.schema.values import TIME_STRIDE, FileName, NotNegative, Section
+
+JudgeAt = tuple[tuple[str | int, ...], JudgeSection]
+"""A judge and its place in the recipe."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two values that are each allowed and do not go together."""
+
+    path: tuple[str | int, ...]
+    value: Any
+    text: str
+
+
+def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
+    """Check values of different sections against each other.
+
+    Args:
+        sections: Section name to its validated value; a section that is missing (its own values
+            were wrong) silences only the checks that need it.
+    """
+    sampling = sections.get("sampling")
+    method = sections.get("method")
+    rewards: Sequence[RewardSection] = sections.get("rewards", [])
+    evaluation = sections.get("evaluation")
+    held_out: Sequence[HeldOutSection] = evaluation.held_out_rewards if evaluation else []
+    judges: list[JudgeAt] = [
+        *((("rewards", i), judge) for i, judge in enumerate(rewards)),
+        *((("evaluation", "held_out_rewards", i), judge) for i, judge in enumerate(held_out)),
+    ]
+    prompts = sections.get("prompts")
+    if prompts is not None and prompts.train == prompts.held_out:
+        yield Conflict(
+            ("prompts", "held_out"),
+            prompts.held_out,
+            "is prompts.train, so nothing would be held out; give another file",
+        )
+    asked = getattr(method, "active_steps", 0)  # not every method has a number of its own
+    if isinstance(method, EasyAnimateMethod) and method.steps_list is not None:
+        asked = 0  # the list takes its place
+    if sampling is not None and asked > sampling.steps_run:
+        share = "" if sampling.strength == 1.0 else f" * sampling.strength {sampling.strength:g}"
+        yield Conflict(
+            ("method", "active_steps"),
+            asked,
+            f"at most sampling.steps{share} = {sampling.steps_run}",
+        )
+    if sampling is not None:
+        yield from sampling_conflicts(sampling, sections.get("train"))
+    yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
+    for path, judge in judges:
+        yield from judge_conflicts(path, judge, sampling)
+        yield from too_few_frames(path, judge, sampling, sections.get("train"))
+        yield from encoder_conflicts(path, judge, sections.get("generator"))
+    if method is not None:
+        yield from latent_conflicts(method.kind == "prfl", judges)
+        yield from reuse_conflicts(method, sections.get("train"))
+    yield from identity_conflicts(judges)
+
+
+def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
+    """Check that judges can be told apart, by name, and trained ones from held-out ones."""
+    trained_on = {judge.identity for _, judge in judges if isinstance(judge, RewardSection)}
+    seen: dict[str, tuple[str | int, ...]] = {}
+    for path, judge in judges:
+        if judge.label in seen:
+            first = ".".join(map(str, seen[judge.label]))
+            yield Conflict(
+                (*path, "name"),
+                judge.label,
+                f"{first} has the same name; give each judge its own `name`",
+            )
+        seen.setdefault(judge.label, path)
+        if isinstance(judge, HeldOutSection) and judge.identity in trained_on:
+            key = "checkpoint" if "checkpoint" in type(judge).model_fields else "kind"
+            yield Conflict(
+                (*path, key),
+                judge.identity,
+                "is trained on under rewards, so it cannot tell improvement from reward hacking; "
+                f"take another {key}",
+            )
+
+
+def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check the values of the sampling section against each other, and what needs them."""
+    latents = (sampling.frames - 1) // TIME_STRIDE + 1
+    if sampling.steps_run < 1:
+        yield Conflict(
+            ("sampling", "strength"),
+            sampling.strength,
+            f"of sampling.steps = {sampling.steps} that is less than one step",
+        )
+    if train is not None:
+        yield from clip_conflicts(train)
+    if train is not None and train.normalise_steps and train.steps_at_once > 1:
+        yield Conflict(
+            ("train", "steps_at_once"),
+            train.steps_at_once,
+            "train.normalise_steps needs every step's own gradient; sweep them one at a time",
+        )
+    if train is not None and train.decoded != "all" and train.decoded_latents > latents:
+        yield Conflict(
+            ("train", "decoded_latents"),
+            train.decoded_latents,
+            f"a clip of sampling.frames = {sampling.frames} has {latents} latents",
+        )
+    if not sampling.divide_by_guidance and sampling.negative != "detached":
+        yield Conflict(
+            ("sampling", "divide_by_guidance"),
+            False,
+            f"sampling.negative is {sampling.negative}, where nothing is divided; leave it out",
+        )
+    if sampling.guidance_range is None:
+        return
+    low, high = sampling.guidance_range
+    where = ("sampling", "guidance_range")
+    if not 1.0 <= low <= high:
+        yield Conflict(where, [low, high], "needed is 1 <= lowest <= highest")
+    elif sampling.negative == "none":
+        yield Conflict(
+            where, [low, high], "sampling.negative is none: training runs without guidance"
+        )
+
+
+def rollout_conflicts(
+    rollout: RolloutSection | None, generator: GeneratorSection | None
+) -> Iterator[Conflict]:
+    """Check the values of the rollout section against each other and against the weights."""
+    if rollout is None:
+        return
+    if rollout.compile and rollout.cache is not None:
+        yield Conflict(
+            ("rollout", "compile"),
+            True,
+            "not with rollout.cache, which decides step by step what is run; choose one of them",
+        )
+    if rollout.compile and generator is not None and generator.memory == "block-offload":
+        yield Conflict(
+            ("rollout", "compile"),
+            True,
+            "not with generator.memory=block-offload, which moves weights inside the forward pass; "
+            "choose one of them",
+        )
+    if rollout.compile and generator is not None and generator.quantise is not None:
+        yield Conflict(
+            ("rollout", "compile"),
+            True,
+            "not with generator.quantise, whose unpacking is not compiled; choose one of them",
+        )
+    if rollout.dtype and generator is not None and generator.dtype != "float32":
+        yield Conflict(
+            ("rollout", "dtype"),
+            rollout.dtype,
+            f"the weights are {generator.dtype} already (generator.dtype); leave it null",
+        )
+
+
+def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check that what is taken twice from one rollout can be: its end, judged as it is."""
+    if train is None:
+        return
+    reason = None
+    if method.kind in ("refl", "prfl"):
+        reason = f"method {method.kind} stops at a step drawn anew each time"
+    elif method.kind == "drtune" and method.early_stop:
+        reason = "the stop is drawn anew each time; set method.early_stop=false"
+    elif method.kind in ("draft_lv", "direct_align"):
+        reason = f"method {method.kind} looks at the end afresh each time"
+    for name, unused in (("active_sets", 1), ("restarts", 0)):
+        if reason is not None and getattr(train, name) != unused:
+            text = f"only {unused}: {reason}"
+            yield Conflict(("train", name), getattr(train, name), text)
+    leaping = isinstance(method, LeapAlignMethod | FlowBPLagrangeMethod) and method.leap_floor
+    if train.active_sets > 1 and leaping:
+        yield Conflict(
+            ("train", "active_sets"),
+            train.active_sets,
+            "only 1: each pair of leaps weighs the clips anew; set method.leap_floor=null",
+        )
+
+
+def clip_conflicts(train: TrainSection) -> Iterator[Conflict]:
+    """Check the values that speak of several clips of one prompt."""
+    if train.batch_size % train.clips_per_prompt:
+        yield Conflict(
+            ("train", "clips_per_prompt"),
+            train.clips_per_prompt,
+            f"train.batch_size = {train.batch_size} is not a multiple of it",
+        )
+    if train.repulsion and train.clips_per_prompt == 1:
+        yield Conflict(
+            ("train", "repulsion"), train.repulsion, "needs train.clips_per_prompt of 2 or more"
+        )
+
+
+def latent_conflicts(wanted: bool, judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
+    """Check that judges of noisy latents and the method that shows them some come together."""
+    for path, judge in judges:
+        latent = judge.kind == "latent"
+        if isinstance(judge, HeldOutSection):
+            text = "a held-out judge sees what people see: take one of frames" if latent else None
+        elif wanted:
+            text = None if latent else "method prfl decodes nothing: it takes kind latent only"
+        else:
+            text = "judges noisy latents, which only method prfl has" if latent else None
+        if text is not None:
+            yield Conflict((*path, "kind"), judge.kind, text)
+
+
+def judge_conflicts(
+    path: tuple[str | int, ...], judge: JudgeSection, sampling: SamplingSection | None
+) -> Iterator[Conflict]:
+    """Check the values of one judge against each other and against the clips it sees."""
+    if isinstance(judge, RewardSection):
+        if judge.weight == 0.0:
+            yield Conflict((*path, "weight"), 0.0, "a judge without weight: leave it out instead")
+        if judge.evaluation_only:
+            yield Conflict(
+                (*path, "kind"),
+                judge.kind,
+                "is for the evaluation only: it measures, and its score has no gradient to train "
+                "on; name it under evaluation.held_out_rewards",
+            )
+    most = sampling.frames if sampling is not None else None
+    asked = judge.frames if isinstance(judge, FramesSection) else "all"
+    if most is not None and asked != "all" and asked > most:
+        yield Conflict((*path, "frames"), asked, f"a clip has {most} frames (sampling.frames)")
+    drawn = judge.over_frames if isinstance(judge, EachFrameSection) else None
+    if isinstance(drawn, RandomFrames):
+        yield from drawn_frames_conflicts((*path, "over_frames"), drawn, judge, asked, most)
+    if isinstance(judge, QwenSection):
+        yield from qwen_conflicts(path, judge)
+    if isinstance(judge, TwoTowerSection) and judge.relative is not None:
+        texts = judge.relative
+        if texts.positive == texts.negative:
+            text = "positive and negative are the same text"
+            yield Conflict((*path, "relative"), texts.positive, text)
+
+
+def qwen_conflicts(path: tuple[str | int, ...], judge: QwenSection) -> Iterator[Conflict]:
+    """Check how a judge on Qwen2-VL wants its clips."""
+    if judge.count is not None and judge.fps is not None:
+        yield Conflict((*path, "fps"), judge.fps, f"not with count={judge.count}; leave one out")
+    low, high = judge.min_pixels, judge.max_pixels
+    if low is not None and high is not None and low > high:
+        yield Conflict((*path, "min_pixels"), low, f"above max_pixels={high}")
+
+
+def encoder_conflicts(
+    path: tuple[str | int, ...], judge: JudgeSection, generator: GeneratorSection | None
+) -> Iterator[Conflict]:
+    """Check that a judge that is the generator's text encoder asks for the weights as they are."""
+    if not isinstance(judge, NetworkSection) or not judge.of_generator or generator is None:
+        return
+    if judge.dtype != generator.dtype:
+        yield Conflict(
+            (*path, "dtype"),
+            judge.dtype,
+            f"checkpoint: generator shares the text encoder's weights, which are "
+            f"{generator.dtype} (generator.dtype); give the judge that dtype",
+        )
+
+
+def too_few_frames(
+    path: tuple[str | int, ...],
+    judge: JudgeSection,
+    sampling: SamplingSection | None,
+    train: TrainSection | None,
+) -> Iterator[Conflict]:
+    """Check that a judge that compares frames is shown enough of them, in training at every step.
+
+    A window of decoded latents may begin with the first one, which is a single frame.
+    """
+    if not isinstance(judge, FramesSection):
+        return
+    least = judge.least_frames
+    needs = f"a judge of kind {judge.kind} compares frames and needs at least {least} of a clip"
+    if judge.frames != "all" and judge.frames < least:
+        yield Conflict((*path, "frames"), judge.frames, f"{needs}; give more, or all")
+    if sampling is not None and sampling.frames < least:
+        yield Conflict((*path, "kind"), judge.kind, f"{needs}; sampling.frames={sampling.frames}")
+    elif isinstance(judge, RewardSection) and train is not None and train.decoded != "all":
+        shown = TIME_STRIDE * (train.decoded_latents - 1) + 1
+        if shown < least:
+            yield Conflict(
+                (*path, "kind"),
+                judge.kind,
+                f"{needs}; train.decoded={train.decoded} with train.decoded_latents="
+                f"{train.decoded_latents} may show it {shown}: set train.decoded=all, or more "
+                "latents",
+            )
+
+
+def drawn_frames_conflicts(
+    path: tuple[str | int, ...],
+    drawn: RandomFrames,
+    judge: JudgeSection,
+    asked: int | Literal["all"],
+    most: int | None,
+) -> Iterator[Conflict]:
+    """Check frames that are drawn at random: only in training, and of as many as are judged."""
+    if isinstance(judge, HeldOutSection):
+        yield Conflict((*path, "kind"), "random", "only in training; the evaluation judges alike")
+    judged = most if asked == "all" else asked
+    if judged is not None and drawn.count > judged:
+        yield Conflict((*path, "count"), drawn.count, f"the judge sees {judged} frames")
+
+
+class Recipe(Section):
+    """Everything that decides a run."""
+
+    seed: NotNegative = Field(default=0, description="Of every random draw")
+    output: FileName = Field(description="The run folder")
+    generator: GeneratorSection
+    prompts: PromptsSection
+    sampling: SamplingSection = Field(default_factory=SamplingSection)
+    rollout: RolloutSection = Field(default_factory=RolloutSection)
+    method: Method
+    rewards: list[TrainingReward] = Field(min_length=1, description="One judge or more")
+    lora: LoraSection = Field(default_factory=LoraSection)
+    train: TrainSection
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Recipe":
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        found = [
+            InitErrorDetails(
+                type=PydanticCustomError("conflict", "{text}", {"text": conflict.text}),
+                loc=conflict.path,
+                input=conflict.value,
+            )
+            for conflict in conflicts(sections)
+        ]
+        if found:
+            raise ValidationError.from_exception_data("Recipe", found)
+        return self

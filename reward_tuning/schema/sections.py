@@ -1,0 +1,320 @@
+"""The sections of a recipe but the methods' and the judges': each key, its range, its meaning."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, Strict
+
+from reward_tuning.schema.judges import HeldOutReward
+from reward_tuning.schema.loop_section import LoopSection
+from reward_tuning.schema.values import (
+    Dtype,
+    FileName,
+    Frames,
+    NotNegative,
+    Positive,
+    Section,
+    Side,
+)
+
+LoraPreset = Literal["attention", "attention+mlp", "all-linear"]
+LORA_PRESETS: tuple[LoraPreset, ...] = ("attention", "attention+mlp", "all-linear")
+
+
+def _targets(value: Any) -> Any:
+    if isinstance(value, str):
+        if value in LORA_PRESETS:
+            return value
+    elif (
+        isinstance(value, list | tuple)
+        and value
+        and all(isinstance(path, str) and path for path in value)
+    ):
+        return tuple(value)
+    raise ValueError(
+        f"allowed: a preset ({', '.join(LORA_PRESETS)}) or a list of module path endings, "
+        "such as [attn1.to_q, attn1.to_v]"
+    )
+
+
+class GeneratorSection(Section):
+    """Which video generator is tuned, and in which precision its frozen weights stay."""
+
+    checkpoint: FileName = Field(
+        description="A shipped name (tiny), a folder, or a hub id; original or diffusers layout"
+    )
+    transformer: FileName | None = Field(
+        default=None,
+        description="A transformer in place of the checkpoint's: a .safetensors file, its folder, "
+        "or a checkpoint that has one; null = the checkpoint's",
+    )
+    vae: FileName | None = Field(
+        default=None, description="A VAE in place of the checkpoint's, named likewise"
+    )
+    text_encoder: FileName | None = Field(
+        default=None,
+        description="A text encoder in place of the checkpoint's, named likewise; its tokenizer "
+        "comes with it where it has one",
+    )
+    dtype: Dtype = Field(
+        default="float32", description="Of the frozen weights; the adapter stays float32"
+    )
+    memory: Literal["resident", "offload", "block-offload"] = Field(
+        default="resident",
+        description="Where frozen weights are while they are not used. resident: on the device; "
+        "offload: VAE and judges rest in the CPU's memory outside the reward phase and the "
+        "evaluation's scoring; block-offload: the transformer's blocks, too, copied to the device "
+        "one by one in every forward and backward pass (turns gradient checkpointing on). No "
+        "number changes; without effect on the CPU",
+    )
+    quantise: Literal["int8", "nf4", "fp8"] | None = Field(
+        default=None,
+        description="Store the linear layers of the transformer's blocks in 8 bits (int8, fp8) or "
+        "4.5 (nf4) a weight; int8 and nf4 need bitsandbytes. null = in dtype",
+    )
+
+
+class PromptsSection(Section):
+    """The prompt files (see `reward_tuning.inputs.prompts`)."""
+
+    train: FileName = Field(description="Prompts to train on")
+    held_out: FileName = Field(description="Prompts that only the evaluation sees")
+
+
+class SamplingSection(Section):
+    """How a clip is drawn from noise: the same while training and in the evaluation."""
+
+    steps: Positive = Field(default=25, description="Euler steps of the flow, N")
+    shift: float = Field(
+        default=1.0,
+        ge=-3.0,
+        le=3.0,
+        description="mu of the training rollout's table: more spends more of the steps at high "
+        "noise. Samples and the evaluation keep the published 1",
+    )
+    guidance_scale: float = Field(
+        default=6.0, ge=1.0, description="Classifier-free guidance; 1 = no guidance"
+    )
+    guidance_range: Annotated[tuple[float, float] | None, Strict(False)] = Field(
+        default=None,
+        description="Lowest and highest scale that training draws from, uniformly, one for each "
+        "batch, so that the adapter serves more than one; null = always guidance_scale. The "
+        "evaluation takes guidance_scale",
+    )
+    guidance_rescale: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the guided velocity that gets the contrast of the positive branch "
+        "back (arXiv 2305.08891); 0 = off",
+    )
+    strength: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the steps that is run, from the prompt's noised video on; below 1 "
+        "every prompt needs a `video`. 1 = from noise",
+    )
+    frames: Frames = Field(default=49, description="Frames of a clip, 4k + 1")
+    height: Side = Field(default=256, description="Pixels, a multiple of 16")
+    width: Side = Field(default=256, description="Pixels, a multiple of 16")
+    negative_prompt: str = Field(default="", description="Text of the negative guidance branch")
+    negative: Literal["detached", "joint", "none"] = Field(
+        default="detached",
+        description="The negative branch in the gradient: detached (no gradient through it; loss "
+        "and method.nested divided by the scale), joint (gradient through both, as the published "
+        "script), none (training runs without guidance)",
+    )
+    divide_by_guidance: bool = Field(
+        default=True,
+        description="With negative: detached, divide the loss by the guidance scale; false = the "
+        "raw gradient, larger by the scale (FlowBP's cfg_grad_norm_compensate: false)",
+    )
+
+    @property
+    def steps_run(self) -> int:
+        """Steps of the table that are run, as the published pipeline counts them."""
+        return int(self.steps * self.strength)
+
+
+class RolloutSection(Section):
+    """How training computes the steps of a rollout that receive no gradient.
+
+    The steps that the sweep runs again are always computed in full; samples and evaluation, too.
+    """
+
+    cache: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="First-block cache: where what the first block adds has changed by no more "
+        "than this share since the last step computed in full, the other blocks are not run "
+        "(0.05 to 0.2; diffusers 0.35 or newer); null = off",
+    )
+    dtype: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="Of the matrix products (autocast) where generator.dtype is float32; the "
+        "states between the steps stay float32; null = as the weights",
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the transformer for these steps; needs a C++ compiler on a CPU, "
+        "Triton on a GPU, and some minutes at the first step. Not with cache",
+    )
+
+
+class LoraSection(Section):
+    """The adapter."""
+
+    rank: Positive = Field(default=64, description="r of the two factors (r, in) and (out, r)")
+    alpha: float = Field(
+        default=64.0, gt=0.0, description="The adapter's output is scaled by alpha / rank"
+    )
+    targets: Annotated[LoraPreset | tuple[str, ...], BeforeValidator(_targets)] = Field(
+        default="attention",
+        description="attention, attention+mlp, all-linear (as the original trainer), or a list "
+        "of module path endings",
+    )
+    init: FileName | None = Field(
+        default=None,
+        description="A LoRA that the adapter starts from, of the same rank, alpha and targets: a "
+        "run folder (such as of `reward-tuning finetune`), a LoRA's folder or file. The evaluation "
+        "compares with the base that carries it; null = it starts as the base",
+    )
+
+
+class ReplaySection(Section):
+    """Flow-matching steps on clips that are known to be good, beside the reward's gradient."""
+
+    weight: float = Field(
+        ge=0.0,
+        description="Of the flow-matching loss in an update, around 1 for the base's clips; 0 only "
+        "measures it",
+    )
+    source: FileName = Field(
+        default="base",
+        description="base = clips that the base samples as the run begins; or a .jsonl file with a "
+        '{"prompt": ..., "video": path} a line, of clips with the frames and size of `sampling`',
+    )
+    clips: Positive = Field(
+        default=32,
+        description="How many the base samples, of the first training prompts; of a file all count",
+    )
+    every: Positive = Field(
+        default=1, description="Updates from one with it to the next; 1 = every one"
+    )
+
+
+class TrainSection(LoopSection):
+    """The optimiser and the loop."""
+
+    batch_size: Positive = Field(description="Prompts a device rolls out at a time")
+    active_sets: Positive = Field(
+        default=1,
+        description="Plans drawn for each rollout: one rollout and one reward gradient, swept with "
+        "the mean of so many sets of active steps. Only for methods that read the end",
+    )
+    restarts: NotNegative = Field(
+        default=0,
+        description="Further chains from each rollout's end, noised again to restart_sigma: judged "
+        "and swept as the rollout itself, at a part of its cost. Only for methods that read the "
+        "end",
+    )
+    restart_sigma: float = Field(
+        default=0.5,
+        gt=0.0,
+        lt=1.0,
+        description="How far a restart noises the end; the table's nearest sigma is taken",
+    )
+    adam_eps: float = Field(
+        default=1e-10,
+        gt=0.0,
+        description="AdamW's eps; reward gradients are small, so far below 1e-8",
+    )
+    adjoint_limit: float | None = Field(
+        default=None,
+        ge=1.0,
+        description="Shorten the gradient that flows through the states to this many times the "
+        "length it began with, clip by clip (2 to 4 holds an exploding chain); null = exact",
+    )
+    normalise_steps: bool = Field(
+        default=False,
+        description="Every active step contributes a gradient of the same norm. The size of the "
+        "reward's gradient is then lost, a hinge that is nearly reached included",
+    )
+    steps_at_once: Positive = Field(
+        default=1,
+        description="Active steps that the sweep runs in one call where the method stops the "
+        "gradient at their inputs (DRTune, FlowBP-Sparse): faster on small models, at the memory "
+        "of so many steps; the same gradient to rounding, but active_steps.grad_norm in the "
+        "metrics is null. Not with normalise_steps",
+    )
+    decoded: Literal["all", "first", "random-window", "stratified"] = Field(
+        default="all",
+        description="What of a clip is decoded and judged in training: all, its first latents (as "
+        "the published script; costs motion), a window at a random place, or one random latent of "
+        "each part of the clip",
+    )
+    decoded_latents: Positive = Field(
+        default=1, description="Latents (4 frames each, the first 1) of `decoded`; all ignores it"
+    )
+    clips_per_prompt: Positive = Field(
+        default=1, description="Clips of one prompt, each from a noise of its own, side by side"
+    )
+    motion: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of a term that rewards motion; flicker, noise and brightness do not "
+        "feed it. Judges of single frames like a still; 0 = off",
+    )
+    motion_target: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Motion from which on that term gives no gradient, such as the base's; "
+        "null = no upper end",
+    )
+    repulsion: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the likeness (cosine of a judge's image features) of clips of one "
+        "prompt, to be brought down; needs clips_per_prompt of 2 or more; 0 = off",
+    )
+    merge: Literal["sum", "pcgrad"] = Field(
+        default="sum",
+        description="How the gradients of several judges become one: their sum, or pcgrad (arXiv "
+        "2001.06782), which takes from each, clip by clip, what runs against another",
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Moving average of the adapter, exported; null = off",
+    )
+    anchor: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Weight of the squared distance of the velocity to the base's; 0 = off",
+    )
+    replay: ReplaySection | None = Field(
+        default=None,
+        description="Flow-matching steps on good clips against over-optimisation; null = off",
+    )
+    decoder_checkpointing: bool = Field(
+        default=True,
+        description="Recompute each latent of the decoder in the backward pass, so that memory "
+        "does not grow with what is decoded; false is faster where it fits",
+    )
+
+
+class EvaluationSection(Section):
+    """Base against tuned, on held-out prompts, with the same noise for both."""
+
+    prompts: Positive = Field(
+        default=32, description="Held-out prompts to evaluate on, from the first on"
+    )
+    seeds: Positive = Field(default=1, description="Clips a prompt and a side")
+    steps: Positive | None = Field(default=None, description="Euler steps; null = sampling.steps")
+    batch_size: Positive | None = Field(
+        default=None, description="Clips sampled at a time; null = train.batch_size"
+    )
+    held_out_rewards: list[HeldOutReward] = Field(
+        default_factory=list, description="Judges that are never trained on"
+    )

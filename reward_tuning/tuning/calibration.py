@@ -1,0 +1,158 @@
+"""What the base's clips score: mean and deviation of each judge, for `mean` and `unit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from base_model.generator import load_generator
+from reward_tuning.errors import TuningError
+from reward_tuning.inputs.prompts import PromptStream, read_prompts
+from reward_tuning.inputs.text_states import text_states
+from reward_tuning.judges.judge import load_judges
+from reward_tuning.judges.missing import require_judges
+from reward_tuning.judges.shared_encoder import shared_encoder
+from reward_tuning.judges.truncation import tell_truncation
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.sampling.generator_parts import generator_checkpoint
+from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.schema.locate import prompt_path
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.draws import evaluation_sigmas
+from reward_tuning.tuning.evaluation import evaluate
+
+USUAL = 32  # prompts: a mean is then known to a fifth of a deviation
+DIGITS = 4  # significant ones of what is written into a recipe; a mean of 32 is known to fewer
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one judge gave to the base's clips.
+
+    Attributes:
+        label: Of the judge.
+        clips: How many.
+        mean: Over clips.
+        deviation: Standard deviation over clips (n - 1), 0 where all are alike.
+        low: The smallest score.
+        high: The largest.
+    """
+
+    label: str
+    clips: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, label: str, scores: Sequence[float]) -> Calibration:
+        """From the scores of two clips or more."""
+        values = torch.tensor(scores, dtype=torch.float64)
+        return cls(
+            label, len(scores), float(values.mean()), float(values.std()), min(scores), max(scores)
+        )
+
+
+def calibrate(
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    prompts: int | None = None,
+    progress: ProgressFn = silent,
+) -> list[Calibration]:
+    """Sample clips of the base and score them with the recipe's training rewards.
+
+    The clips are of training prompts, in the order of the training, sampled as the evaluation
+    samples; the generator has no adapter. A judge of noisy latents sees them without noise.
+
+    Args:
+        recipe: Resolved.
+        device: Where generator and judges go.
+        prompts: How many, a clip each, 2 or more; None for 32, or all of fewer.
+        progress: Told while it works.
+
+    Returns:
+        One a reward, in the recipe's order.
+
+    Raises:
+        TuningError: Fewer than 2 prompts are wanted, or more than the file has.
+        GeneratorError: A generator that cannot be loaded or does not take these sizes.
+        RewardError: A judge that cannot be loaded.
+    """
+    stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
+    prompts = min(USUAL, len(stream)) if prompts is None else prompts
+    if not 2 <= prompts <= len(stream):
+        raise TuningError(
+            f"prompts: got {prompts}; from 2 to {len(stream)}, as many as prompts.train has"
+        )
+    chosen = dict(enumerate(stream.batch_at(0, prompts)))
+    sigmas = evaluation_sigmas(recipe)
+    require_judges(recipe.rewards)
+    sampling = recipe.sampling
+    progress(ProgressEvent("loading", phase="judges"))
+    shared = shared_encoder(recipe, recipe.rewards, device)
+    judges = load_judges(recipe.rewards, sampling.frames, device, shared)
+    tell_truncation(judges, {"prompts.train": list(chosen.values())}, progress)
+    dtype = getattr(torch, recipe.generator.dtype)
+    texts = [*(one.text for one in chosen.values()), sampling.negative_prompt]
+    states = text_states(
+        generator_checkpoint(recipe.generator),
+        texts,
+        dtype=dtype,
+        device=device,
+        encoder=None if shared is None else shared.encoder,
+        progress=progress,
+    )
+    progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
+    generator = load_generator(
+        generator_checkpoint(recipe.generator), dtype=dtype, device=device, text_encoder=False
+    )
+    sampler = ClipSampler(
+        generator,
+        states,
+        sampling.negative_prompt,
+        sampling.guidance_scale,
+        (sampling.frames, sampling.height, sampling.width),
+        sampling.guidance_rescale,
+    )
+    scores = evaluate(
+        sampler,
+        None,
+        chosen,
+        judges,
+        sigmas,
+        seed=recipe.seed,
+        batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
+        stage="base clips",
+        progress=progress,
+    )
+    return [
+        Calibration.of(judge.label, list(scores.values[judge.label].values())) for judge in judges
+    ]
+
+
+def calibrated(recipe: Recipe, found: Sequence[Calibration]) -> Recipe:
+    """The recipe with `mean` and `unit` of each reward as measured.
+
+    Raises:
+        TuningError: All clips have the same score for a judge, so there is no unit.
+    """
+    rewards: list[Any] = []
+    for section, one in zip(recipe.rewards, found, strict=True):
+        if not one.deviation > 0:
+            raise TuningError(
+                f"the judge {one.label} gave {one.mean:g} to every clip, so it has no unit; "
+                "measure more prompts, or leave it out"
+            )
+        measured = {"mean": rounded(one.mean), "unit": rounded(one.deviation)}
+        rewards.append(section.model_copy(update=measured))
+    return recipe.model_copy(update={"rewards": rewards})
+
+
+def rounded(value: float) -> float:
+    """To so many digits as a recipe is given."""
+    return float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,246 @@
+"""Base against tuned: the same prompts, the same noise, and how sure the difference is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from base_model.tiny.captions import parse_caption
+from base_model.tiny.oracle import judge as oracle_judge
+from base_model.tiny.scenes import FRAMES, SIDE
+from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.judges.judge import Judge, LatentJudge
+from reward_tuning.lora.adapter import adapter_state, load_adapter_state, scaled
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.bootstrap import changed, paired_difference
+from reward_tuning.tuning.clip_measures import diversity, light_and_colour, motion
+from rewards.core.shared_towers import seen_by_several
+
+
+@dataclass(frozen=True)
+class SideScores:
+    """What one side, base or tuned, scored.
+
+    Attributes:
+        values: Metric to one value a prompt, the mean over its seeds.
+        clips: Prompt index to the clip `(f, 3, H, W)` of its first seed, on the CPU, for the
+            prompts whose clips were asked for.
+    """
+
+    values: dict[str, dict[int, float]]
+    clips: dict[int, Tensor] = field(default_factory=dict)
+
+    def means(self) -> dict[str, float]:
+        """Each metric's mean over prompts."""
+        return {name: sum(of.values()) / len(of) for name, of in self.values.items()}
+
+
+def evaluation_seed(seed: int, prompt: int, clip: int) -> int:
+    """Seed of the noise of a held-out prompt's clip: the same for base, tuned and samples."""
+    return derive_seed(seed, "evaluation", prompt, clip)
+
+
+def evaluate(
+    sampler: ClipSampler,
+    adapter: Mapping[str, Tensor] | None,
+    prompts: Mapping[int, Prompt],
+    judges: Sequence[Judge],
+    sigmas: Tensor,
+    *,
+    seed: int,
+    seeds: int = 1,
+    batch_size: int = 4,
+    keep_clips: int = 0,
+    oracle: bool = False,
+    at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
+    stage: str = "evaluation",
+    progress: ProgressFn = silent,
+) -> SideScores:
+    """Sample and score clips of one side.
+
+    Args:
+        sampler: The generator; with an adapter attached, or without one and `adapter` None.
+        adapter: The side's tensors, such as the tuned ones; None is the base, bit for bit. What was
+            attached before is attached again afterwards.
+        prompts: Index to prompt; the index decides the noise, so that several processes can share
+            the work and later runs can be compared.
+        judges: Training rewards and held-out ones.
+        sigmas: `(N + 1,)`, the sampler's table.
+        seed: Of the run.
+        seeds: Clips a prompt. From 2 on `diversity` is measured.
+        batch_size: Clips sampled at a time.
+        keep_clips: Return the first clip of prompts with an index below this.
+        oracle: Ask the embedded world's oracle, too (`oracle_applies`).
+        at_work: Entered while VAE and judges work (`Offload.at_work`).
+        stage: Of the progress events.
+        progress: Told after every sampling step.
+
+    Returns:
+        Per prompt each judge's score, the measures of `reward_tuning.tuning.clip_measures`, and
+        `oracle` with its parts and `oracle_tone_off`.
+    """
+    wanted = [(index, clip) for index in prompts for clip in range(seeds)]
+    found: dict[str, dict[int, list[float]]] = {}
+    clips: dict[int, Tensor] = {}
+    of_prompt: list[Tensor] = []  # clips of the prompt under way, for its diversity
+    with _side(sampler.generator.transformer, adapter):
+        for start in range(0, len(wanted), batch_size):
+            part = wanted[start : start + batch_size]
+            chosen = [prompts[index] for index, _ in part]
+
+            def tell(step: int, start: int = start) -> None:
+                phase = f"step {step + 1} of {len(sigmas) - 1}"
+                progress(ProgressEvent(stage, start, len(wanted), phase))
+
+            latents = sampler.latents(
+                chosen,
+                [evaluation_seed(seed, *place) for place in part],
+                sigmas,
+                tell,
+            )
+            with at_work():
+                frames = sampler.generator.decode(latents)
+                scored = clip_scores(frames, latents, chosen, judges, oracle=oracle)
+            for name, scores in scored.items():
+                of = found.setdefault(name, {})
+                for (index, _), value in zip(part, scores.tolist(), strict=True):
+                    of.setdefault(index, []).append(value)
+            for (index, clip), shown in zip(part, frames.cpu(), strict=True):
+                if clip == 0 and index < keep_clips:
+                    clips[index] = shown.clone()
+                if seeds > 1:
+                    of_prompt.append(shown)
+                    if clip == seeds - 1:
+                        found.setdefault("diversity", {})[index] = [diversity(of_prompt)]
+                        of_prompt = []
+    progress(ProgressEvent(stage, len(wanted), len(wanted)))
+    means = {
+        name: {index: sum(values) / len(values) for index, values in of.items()}
+        for name, of in found.items()
+    }
+    return SideScores(means, clips)
+
+
+def compare(base: SideScores, tuned: SideScores, *, seeds: int, seed: int) -> dict[str, Any]:
+    """The content of evaluation.json.
+
+    Args:
+        base: Scores of the base.
+        tuned: Of the tuned model, on the same prompts.
+        seeds: Clips a prompt.
+        seed: Of the resampling.
+
+    Returns:
+        `{"prompts", "seeds", "base": {metric: mean}, "tuned": ..., "difference": {metric: {"mean",
+        "low", "high", "up", "down"}}}`: low and high are the 95 % interval over prompts
+        (`paired_difference`), up and down how many prompts went there.
+
+    Raises:
+        TuningError: Fewer than two prompts.
+    """
+    assert base.values.keys() == tuned.values.keys()
+    difference = {}
+    for name, of in base.values.items():
+        assert of.keys() == tuned.values[name].keys()
+        order = sorted(of)
+        before = [of[index] for index in order]
+        after = [tuned.values[name][index] for index in order]
+        up, down = changed(before, after)
+        found = asdict(paired_difference(before, after, seed=seed))
+        difference[name] = found | {"up": up, "down": down}
+    return {
+        "prompts": len(next(iter(base.values.values()))),
+        "seeds": seeds,
+        "base": base.means(),
+        "tuned": tuned.means(),
+        "difference": difference,
+    }
+
+
+def merged(parts: Sequence[SideScores]) -> SideScores:
+    """Put together what several processes scored, each on prompts of its own."""
+    values: dict[str, dict[int, float]] = {}
+    clips: dict[int, Tensor] = {}
+    for part in parts:
+        clips |= part.clips
+        for name, of in part.values.items():
+            values.setdefault(name, {}).update(of)
+    return SideScores(values, clips)
+
+
+def oracle_applies(prompts: Sequence[Prompt], size: tuple[int, int, int]) -> bool:
+    """Whether clips of these prompts can be judged by the embedded world's oracle.
+
+    Args:
+        prompts: All must be captions of its grammar.
+        size: Frames, height and width; must be the world's own.
+    """
+    if size != (FRAMES, SIDE, SIDE):
+        return False
+    try:
+        for prompt in prompts:
+            parse_caption(prompt.text)
+    except ValueError:
+        return False
+    return True
+
+
+@torch.no_grad()
+def clip_scores(
+    frames: Tensor,
+    latents: Tensor | None,
+    prompts: Sequence[Prompt],
+    judges: Sequence[Judge],
+    *,
+    oracle: bool,
+) -> dict[str, Tensor]:
+    """Score clips by judges and measures.
+
+    Args:
+        frames: `(b, f, 3, H, W)` in [0, 1].
+        latents: Of the same clips, `(b, 16, t, H/8, W/8)`; None leaves the judges of latents out.
+        prompts: b prompts.
+        judges: Each becomes a metric of its label.
+        oracle: Whether the embedded world's oracle is asked, too.
+
+    Returns:
+        Metric to `(b,)`.
+    """
+    texts = [prompt.reward_text for prompt in prompts]
+    found: dict[str, Tensor] = {}
+    with seen_by_several(frames):
+        for judge in judges:
+            if not isinstance(judge, LatentJudge):
+                found[judge.label] = judge.scores(frames, texts)
+            elif latents is not None:
+                found[judge.label] = judge.scores(latents, 0.0, texts)
+    found["motion"] = motion(frames)
+    found |= light_and_colour(frames)
+    if oracle:
+        seen = oracle_judge(frames.cpu(), [prompt.text for prompt in prompts])
+        found["oracle"] = seen.all_right
+        found |= {f"oracle_{name}": right for name, right in seen.right.items()}
+        found["oracle_tone_off"] = seen.tone_off
+    return found
+
+
+@contextmanager
+def _side(transformer: nn.Module, adapter: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Base or tuned for the time of the context."""
+    if adapter is None:
+        with scaled(transformer, 0.0):
+            yield
+        return
+    before = {name: tensor.clone() for name, tensor in adapter_state(transformer).items()}
+    load_adapter_state(transformer, adapter)
+    try:
+        yield
+    finally:
+        load_adapter_state(transformer, before)

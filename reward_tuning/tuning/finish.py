@@ -1,0 +1,152 @@
+"""What a run leaves beside its checkpoints: sample clips, the exported adapter, the evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from base_model.memory.offload import Offload
+from reward_tuning.files.atomic_write import write_whole
+from reward_tuning.judges.judge import load_judges
+from reward_tuning.judges.offload import judge_modules
+from reward_tuning.judges.shared_encoder import standing_alone
+from reward_tuning.lora.folder import export_lora
+from reward_tuning.progress import ProgressFn
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.samples import write_clips, write_pair, write_prompts
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.draws import evaluation_sigmas
+from reward_tuning.tuning.evaluation import (
+    compare,
+    evaluate,
+    evaluation_seed,
+    merged,
+    oracle_applies,
+)
+from reward_tuning.tuning.parts import RunParts
+from reward_tuning.tuning.rendered_reference import rendered_means
+
+SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
+
+
+def write_samples(
+    recipe: Recipe,
+    parts: RunParts,
+    folder: RunFolder,
+    step: int,
+    adapter: Mapping[str, Tensor] | None,
+    progress: ProgressFn,
+) -> None:
+    """Draw and write the sample clips of a step; no adapter is the base."""
+    prompts = parts.held_out[:SAMPLES]
+    shown = evaluate(
+        parts.sampler,
+        adapter,
+        dict(enumerate(prompts)),
+        [],
+        evaluation_sigmas(recipe),
+        seed=recipe.seed,
+        batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
+        keep_clips=SAMPLES,
+        at_work=parts.offload.at_work,
+        stage="samples",
+        progress=progress,
+    )
+    write_clips(folder, step, shown.clips)
+    write_prompts(
+        folder,
+        [
+            {"prompt": prompt.text, "seed": evaluation_seed(recipe.seed, i, 0)}
+            for i, prompt in enumerate(prompts)
+        ],
+    )
+
+
+def finish(
+    recipe: Recipe,
+    parts: RunParts,
+    accelerator: Accelerator,
+    folder: RunFolder,
+    adapter: Mapping[str, Tensor],
+    progress: ProgressFn,
+) -> dict[str, Any]:
+    """Export the adapter, evaluate base against tuned, write the clips and evaluation.json.
+
+    Where `lora.init` is given, the base side is the base with that adapter, so that the reward
+    tuning alone is measured; `start` in evaluation.json says which it was. The processes share the
+    held-out prompts; each side of each prompt has the same noise.
+
+    Args:
+        recipe: Of the run.
+        parts: Of the run.
+        accelerator: Of the run.
+        folder: Of the run.
+        adapter: What is exported and evaluated.
+        progress: Told after every sampling step.
+
+    Returns:
+        The content of evaluation.json, which is written last: that of `compare`, `start`, and
+        `rendered`, in the embedded world, what renders of the held-out prompts score.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    main, section = accelerator.is_main_process, recipe.evaluation
+    if main:
+        export_lora(recipe.lora, folder.lora, adapter)
+    size = parts.sampler.size
+    measured_by = standing_alone(recipe, section.held_out_rewards)
+    held_out = load_judges(measured_by, size[0], accelerator.device)
+    judges = [*parts.judges, *held_out]
+    offload = parts.offload
+    if recipe.generator.memory != "resident":
+        offload = offload.joined(Offload(judge_modules(held_out), accelerator.device))
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
+    batch_size = section.batch_size or recipe.train.batch_size
+    oracle = oracle_applies(parts.held_out, size)
+    sides = []
+    for name, state in (("base", parts.start), ("tuned", adapter)):
+        scores = evaluate(
+            parts.sampler,
+            state,
+            prompts,
+            judges,
+            evaluation_sigmas(recipe),
+            seed=recipe.seed,
+            seeds=section.seeds,
+            batch_size=batch_size,
+            keep_clips=SAMPLES,
+            oracle=oracle,
+            at_work=offload.at_work,
+            stage=f"evaluation of {name}",
+            progress=progress,
+        )
+        sides.append(merged(gather_object([scores])) if ranks > 1 else scores)
+    base, tuned = sides
+    seed = derive_seed(recipe.seed, "bootstrap") % 2**32
+    found: dict[str, Any] = {
+        "start": "base" if parts.start is None else "base with lora.init",
+        "trained_on": [judge.label for judge in parts.judges],
+        "never_trained_on": [judge.label for judge in held_out],
+    }
+    found |= compare(base, tuned, seeds=section.seeds, seed=seed)
+    if main and oracle:
+        with offload.at_work():
+            found["rendered"] = rendered_means(
+                parts.held_out, judges, batch_size, accelerator.device
+            )
+    if main:
+        write_clips(folder, recipe.train.steps, tuned.clips)
+        for index, before in base.clips.items():
+            path = folder.samples(0).parent / "before-after" / f"{index:02d}.mp4"
+            write_pair(before, tuned.clips[index], path)
+        text = json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
+        write_whole(folder.evaluation, text.encode())
+    return found

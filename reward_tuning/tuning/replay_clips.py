@@ -1,0 +1,195 @@
+"""The latents of a replay: sampled by the base or encoded from files, once, and kept.
+
+They lie in the run folder. A resumed run reads them back, and refuses them where they are
+damaged or were made of something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+from reward_tuning.files.atomic_write import write_whole
+from reward_tuning.inputs.condition_files import NOTHING
+from reward_tuning.inputs.run_conditions import content_hash as followed_hash
+from reward_tuning.lora.adapter import scaled
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.replay import ReplayClips
+from reward_tuning.tuning.replay_sources import ReplaySource, read_fitting
+
+STAGE = "replay clips"
+ABOUT = "about"  # entry of the file's metadata
+
+
+def replay_clips(
+    recipe: Recipe,
+    sampler: ClipSampler,
+    sources: Sequence[ReplaySource],
+    sigmas: Tensor,
+    *,
+    generator_hash: str,
+    file: Path,
+    accelerator: Accelerator,
+    decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
+    progress: ProgressFn = silent,
+) -> tuple[ReplayClips, str]:
+    """Make the latents of a replay, or read back those of the run; the processes share the work.
+
+    Args:
+        recipe: Resolved.
+        sampler: With the text states of every source's prompt; an adapter on it is left out.
+        sources: At least one, all of the base or all of files.
+        sigmas: `(N + 1,)`, the table that the base samples them with.
+        generator_hash: Of the weights.
+        file: Where they are kept.
+        accelerator: Of the run.
+        decoding: Entered while the VAE works.
+        progress: Told after every sampling step, and after every clip.
+
+    Returns:
+        The clips, and the hash of their latents.
+
+    Raises:
+        TuningError: What is kept is damaged or was made of something else, a clip does not fit, or
+            the disk is full.
+    """
+    prompts = tuple(source.asked for source in sources)
+    made_of = origin(recipe, sources, sigmas, generator_hash)
+    if file.exists():  # asked by every process before the main one writes it: `gather` lies between
+        latents = read_kept(file, made_of)
+        return ReplayClips(prompts, latents), content_hash(latents)
+    size = recipe.evaluation.batch_size or recipe.train.batch_size
+    batches = [range(i, min(i + size, len(sources))) for i in range(0, len(sources), size)]
+    own: dict[int, Tensor] = {}
+    for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
+        batch = batches[number]
+        if sources[0].video is None:
+
+            def tell(step: int, done: int = batch.start) -> None:
+                phase = f"step {step + 1} of {len(sigmas) - 1}"
+                progress(ProgressEvent(STAGE, done, len(sources), phase))
+
+            seeds = [derive_seed(recipe.seed, "replay", "clip", i) for i in batch]
+            with scaled(sampler.generator.transformer, 0.0):
+                made = sampler.latents([prompts[i] for i in batch], seeds, sigmas, tell)
+        else:
+            with decoding():
+                made = _encoded(sampler, [sources[i].video for i in batch])
+            progress(ProgressEvent(STAGE, batch.stop, len(sources)))
+        own[number] = made.float().cpu()
+    if accelerator.num_processes > 1:
+        own = {number: made for part in gather_object([own]) for number, made in part.items()}
+    latents = torch.cat([own[number] for number in range(len(batches))])
+    if not bool(latents.isfinite().all()):
+        raise TuningError(
+            "train.replay: the clips have NaN or infinity in them; take generator.dtype bfloat16 "
+            "or float32 in place of float16"
+        )
+    progress(ProgressEvent(STAGE, len(sources), len(sources)))
+    if accelerator.is_main_process:
+        keep(file, latents, made_of)
+    return ReplayClips(prompts, latents), content_hash(latents)
+
+
+@torch.no_grad()
+def _encoded(sampler: ClipSampler, videos: Sequence[Path | None]) -> Tensor:
+    """One clip at a time: its latents shall not depend on its neighbours."""
+    clips = [read_fitting(video, sampler.size) for video in videos]
+    return torch.cat([sampler.generator.encode(clip[None]) for clip in clips])
+
+
+def origin(
+    recipe: Recipe, sources: Sequence[ReplaySource], sigmas: Tensor, generator_hash: str
+) -> str:
+    """A hash of everything that decides the latents, the clips' files included."""
+    sampling = recipe.sampling
+    about: dict[str, Any] = {
+        "generator": generator_hash,
+        "dtype": recipe.generator.dtype,
+        "size": [sampling.frames, sampling.height, sampling.width],
+        "prompts": [source.prompt for source in sources],
+        "videos": [_file_hash(source.video) for source in sources if source.video is not None],
+    }
+    if sources[0].video is None:
+        about |= {
+            "seed": recipe.seed,
+            "sigmas": sigmas.tolist(),
+            "guidance": [sampling.guidance_scale, sampling.guidance_rescale],
+            "negative_prompt": sampling.negative_prompt,
+        }
+    if any(source.files != NOTHING for source in sources):
+        about |= {
+            "conditions": [followed_hash([source.files]) for source in sources],
+            "strength": sampling.strength,
+        }
+    return "sha256:" + hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def content_hash(latents: Tensor) -> str:
+    """A hash of the latents' bytes."""
+    return "sha256:" + hashlib.sha256(latents.contiguous().numpy().tobytes()).hexdigest()
+
+
+def keep(file: Path, latents: Tensor, made_of: str) -> None:
+    """Write the latents, whole or not at all.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    for left in file.parent.glob(f".{file.name}.*"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
+    about = json.dumps({"made_of": made_of, "content": content_hash(latents)})
+    # One entry: safetensors writes several in an order that differs from process to process.
+    write_whole(file, safetensors.torch.save({"latents": latents}, {ABOUT: about}))
+
+
+def read_kept(file: Path, made_of: str) -> Tensor:
+    """Read the latents back.
+
+    Raises:
+        TuningError: They are damaged, or were made of something else than the run now has.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            about = json.loads((opened.metadata() or {})[ABOUT])
+            latents = opened.get_tensor("latents")
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise TuningError(_damaged(file, str(error))) from error
+    if content_hash(latents) != about.get("content"):
+        raise TuningError(_damaged(file, "its content is not what was written"))
+    if about.get("made_of") != made_of:
+        raise TuningError(
+            f"{file} was made of other clips, prompts, weights or sampling than the run has now; "
+            "put back what train.replay.source named when the run began and resume, or start a new "
+            "run with another output"
+        )
+    return latents
+
+
+def _damaged(file: Path, reason: str) -> str:
+    return (
+        f"{file} is damaged ({reason}). Delete this file and resume: the clips are made again, and "
+        "are the same"
+    )
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise TuningError(f"clip {path}: cannot be read ({error.strerror})") from error

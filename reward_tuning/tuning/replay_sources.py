@@ -1,0 +1,131 @@
+"""Where the clips of a replay come from: the base itself, or a file that names videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import read_clip
+from reward_tuning.files.rows import (
+    Row,
+    RowKind,
+    cleaned,
+    named_file,
+    read_rows,
+    text_fault,
+    told_rows,
+)
+from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
+from reward_tuning.inputs.prompts import Prompt, PromptStream
+from reward_tuning.schema.recipe import Recipe
+
+WHAT = "train.replay.source"
+CLIPS = RowKind(
+    what=WHAT,
+    keys=("prompt", "video"),
+    needed=("prompt", "video"),
+    wanted='wanted: {"prompt": "...", "video": "clip.mp4"}',
+    empty='holds no clip; write {"prompt": "...", "video": "clip.mp4"} a line, or take '
+    "train.replay.source=base",
+)
+
+
+@dataclass(frozen=True)
+class ReplaySource:
+    """One clip to be replayed, before it is latents.
+
+    Attributes:
+        prompt: What it shows.
+        files: What else the base follows when it samples the clip.
+        video: Its file; None for a clip that the base samples.
+        place: Where a file of clips names it, such as `line 3`.
+    """
+
+    prompt: str
+    video: Path | None = None
+    place: str = ""
+    files: ConditionFiles = NOTHING
+
+    @property
+    def asked(self) -> str | Prompt:
+        """The prompt, with what it follows where that is anything."""
+        if self.files == NOTHING:
+            return self.prompt
+        return Prompt(self.prompt, self.prompt, self.files)
+
+
+def replay_sources(recipe: Recipe, stream: PromptStream) -> list[ReplaySource]:
+    """The clips that a recipe wants replayed; none where that is off.
+
+    Raises:
+        TuningError: The file of clips cannot be read, or has bad lines.
+    """
+    replay = recipe.train.replay
+    if replay is None:
+        return []
+    if replay.source == "base":
+        prompts = [stream.prompt_at(place) for place in range(replay.clips)]
+        return [ReplaySource(prompt.text, files=prompt.files) for prompt in prompts]
+    return read_sources(Path(replay.source))
+
+
+def read_sources(path: Path) -> list[ReplaySource]:
+    """Read a file of clips: a `prompt` and a `video` a row, other keys ignored.
+
+    Args:
+        path: As `row_files.read_rows`, but no `.txt`. A relative `video` starts from its folder.
+
+    Raises:
+        TuningError: It cannot be read, is empty, or rows are bad, each told with its line.
+    """
+
+    def make(row: Row) -> ReplaySource:
+        for key in CLIPS.keys:
+            if wrong := text_fault(key, row.values[key]):
+                raise TuningError(wrong)
+        video = named_file("video", row.values["video"], path.parent)
+        return ReplaySource(cleaned(row.values["prompt"]), video, row.place)
+
+    return read_rows(path, CLIPS, make)
+
+
+def check_sources(path: Path, sources: Sequence[ReplaySource], size: tuple[int, int, int]) -> None:
+    """Read every clip of a file once, before anything heavy is loaded.
+
+    Args:
+        path: Of the file of clips, for the error.
+        sources: What it names.
+        size: Frames, height and width of the recipe.
+
+    Raises:
+        TuningError: Clips are missing, no videos, or of another size; each with its line.
+    """
+    bad = []
+    for source in sources:
+        try:
+            read_fitting(source.video, size)
+        except TuningError as error:
+            bad.append(f"{source.place}: {error}")
+    if bad:
+        raise TuningError(told_rows(f"{WHAT} {path}:", bad))
+
+
+def read_fitting(path: Path | None, size: tuple[int, int, int]) -> Tensor:
+    """Read a clip that has the recipe's frames and size: `(f, 3, H, W)` in [0, 1].
+
+    Raises:
+        TuningError: It has not, or cannot be read.
+    """
+    assert path is not None
+    frames = read_clip(path)
+    count, _, height, width = frames.shape
+    if (count, height, width) != size:
+        raise TuningError(
+            f"clip {path} has {count} frames of {height} x {width} (height x width); the recipe's "
+            f"sampling has {size[0]} of {size[1]} x {size[2]}: cut and scale the clip to that"
+        )
+    return frames

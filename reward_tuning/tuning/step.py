@@ -1,0 +1,250 @@
+"""One batch of a reward-tuning update: rollout, reward gradient, adjoint sweep.
+
+A function of explicit inputs. It knows no recipe, no optimiser and no folder; the trainer calls it
+once per accumulated batch and finds the gradient in the parameters' `.grad`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from base_model.generator import GuidedCondition
+from base_model.sampling.guidance import NegativeBranch
+from reward_tuning.gradient.engine import StepLossFn, StepReport, adjoint_sweep
+from reward_tuning.gradient.losses import guidance_gain
+from reward_tuning.gradient.merging import Merge, conflict_free_gradient, summed_gradient
+from reward_tuning.gradient.plan import Plan
+from reward_tuning.gradient.restarts import Restart
+from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.judges.clip_terms import ClipTerms
+from reward_tuning.judges.judge import FramedJudge, Judge, LatentJudge
+from reward_tuning.judges.judging import Verdicts, on_frames, on_latents
+from reward_tuning.lora.adapter import scaled
+from reward_tuning.sampling.cheap_steps import CheapSteps
+from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.tuning.views import View, rolled_out
+
+PhaseFn = Callable[[str], AbstractContextManager[None]]
+"""Entered around `rollout`, `reward` and `sweep`, to time and show them."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch draws.
+
+    Attributes:
+        prompts: One a clip.
+        noise_seeds: One a clip.
+        plan: Which steps of the sampler receive gradient.
+        guidance_scale: None takes the sampler's.
+        frames: Increasing positions that may be judged, and latents before the first one needed are
+            decoded without gradient; None for every frame.
+        more_plans: Further plans for the same rollout and the same reward gradient, each of the
+            weight of `plan`.
+        restarts: Further chains from the end of this one, each of its weight.
+    """
+
+    prompts: Sequence[Prompt]
+    noise_seeds: Sequence[int]
+    plan: Plan
+    guidance_scale: float | None = None
+    frames: tuple[int, ...] | None = None
+    more_plans: tuple[Plan, ...] = ()
+    restarts: tuple[Restart, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a batch showed.
+
+    Attributes:
+        loss: Weighted sum of the judges' losses, before it is divided by the guidance scale; a mean
+            over the places they look at. NaN where latents or frames were not finite.
+        rewards: Mean score of each judge.
+        motion: Mean |difference of neighbouring latent frames| of the reward input.
+        drift: Mean square distance of the active steps' velocities to the base's; None where no
+            anchor is on.
+        steps: The active steps as the sweep saw them; empty after a loss that is not finite. The
+            c-th fresh look at the end has index N + c; a restart's steps have the table's.
+        rollout_steps: Steps of the sampler that the rollout took.
+        full_steps: Those of them that ran every block of the transformer.
+    """
+
+    loss: float
+    rewards: dict[str, float]
+    motion: float
+    drift: float | None = None
+    steps: tuple[StepReport, ...] = field(default=())
+    rollout_steps: int = 0
+    full_steps: int = 0
+
+    @property
+    def finite(self) -> bool:
+        """Whether the batch left a gradient that can be used, as far as its loss tells."""
+        return math.isfinite(self.loss)
+
+
+def reward_step(
+    sampler: ClipSampler,
+    judges: Sequence[Judge],
+    batch: Batch,
+    sigmas: Tensor,
+    *,
+    negative: NegativeBranch,
+    parameters: Sequence[Tensor],
+    divide_by_guidance: bool = True,
+    anchor: float = 0.0,
+    share: float = 1.0,
+    adjoint_limit: float | None = None,
+    normalise_steps: bool = False,
+    steps_at_once: int = 1,
+    merge: Merge = "sum",
+    terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
+    cheap: CheapSteps = CheapSteps(),  # noqa: B008  # frozen
+    phase: PhaseFn = lambda name: nullcontext(),
+) -> BatchReport:
+    """Differentiate the judges' loss of one batch; add the gradient to the parameters' `.grad`.
+
+    Args:
+        sampler: The generator with its adapter attached.
+        judges: At least one.
+        batch: Prompts, noise and plan.
+        sigmas: `(N + 1,)`, the sampler's table.
+        negative: The negative guidance branch in the gradient.
+        parameters: Of the adapter.
+        divide_by_guidance: With a detached negative branch, divide the loss by the guidance scale.
+            What flows on through the states is divided in any case.
+        anchor: Weight of the mean square distance of the velocity to the base's, on active steps.
+        share: Factor of the gradient: 1 / number of accumulated batches.
+        adjoint_limit: Hold what flows through the states to so many times its first length.
+        normalise_steps: Each active step contributes a gradient of one norm, together `share`.
+        steps_at_once: Active steps swept in one call where no gradient flows through their states.
+        merge: How the judges' gradients become one.
+        terms: What joins judges of frames.
+        cheap: How the rollout computes the steps that the sweep does not run again.
+        phase: Entered around each phase.
+
+    Returns:
+        The numbers of the batch. With a loss that is not finite nothing was added.
+    """
+    if batch.guidance_scale is not None:
+        sampler = replace(sampler, guidance_scale=batch.guidance_scale)
+    condition = sampler.condition(batch.prompts)
+    with phase("rollout"):
+        chain = rolled_out(
+            sampler,
+            condition,
+            batch.noise_seeds,
+            (batch.plan, *batch.more_plans),
+            sigmas,
+            negative,
+            cheap,
+            batch.restarts,
+            sampler.video(batch.prompts),
+        )
+    views = chain.views
+    motion = latent_motion(views[0].x)
+    bad = BatchReport(math.nan, {}, motion, rollout_steps=chain.steps, full_steps=chain.full_steps)
+    if not all(bool(view.x.isfinite().all()) for view in views):
+        return bad
+
+    seen: list[dict[str, float]] = []
+    gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[merge]
+    texts = [prompt.reward_text for prompt in batch.prompts]
+
+    def losses_of(latents: Tensor, view: View) -> list[Tensor]:
+        if view.plan.reward_input == "state":
+            latent = [judge for judge in judges if isinstance(judge, LatentJudge)]
+            verdicts: Verdicts | None = on_latents(
+                latent, latents, float(sigmas[view.plan.stop]), texts
+            )
+        else:
+            framed = [judge for judge in judges if isinstance(judge, FramedJudge)]
+            verdicts = on_frames(
+                sampler,
+                framed,
+                latents,
+                texts,
+                seed=batch.noise_seeds[0],
+                frames=batch.frames,
+                terms=terms,
+                clip_weights=view.clip_weights,
+            )
+        if verdicts is None:  # the trainer skips the step
+            return [math.nan * latents.sum()]
+        seen.append({label: float(scores.mean()) for label, (_, scores) in verdicts.items()})
+        return [loss for loss, _ in verdicts.values()]
+
+    with phase("reward"):
+        found = [gradient_of(partial(losses_of, view=view), view.x) for view in views]
+    if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
+        return bad
+    rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
+    share = share / len(views)
+    gain = guidance_gain(sampler.guidance_scale, negative)
+    divisor = gain if divide_by_guidance else 1.0
+
+    reports, shares = [], []
+    with phase("sweep"):
+        for view, (_, g) in zip(views, found, strict=True):
+            for plan, part in view.plans.items():
+                pull = pull_to_base(
+                    sampler, condition, view.sigmas, negative, anchor * share * part
+                )
+                report = adjoint_sweep(
+                    view.velocity,
+                    view.states,
+                    view.sigmas,
+                    plan.over_guidance(gain),
+                    g * (view.share * share * part / divisor),
+                    step_loss=pull if anchor else None,
+                    parameters=parameters,
+                    adjoint_limit=adjoint_limit,
+                    step_norm=share * part / len(plan.active) if normalise_steps else None,
+                    many=view.velocity.at_once,
+                    at_once=steps_at_once,
+                )
+                seen_steps = [
+                    replace(step, step=step.step + view.first)
+                    for step in report.steps
+                    if step.active
+                ]
+                reports += seen_steps
+                shares += [part] * len(seen_steps)
+    drift = None
+    if anchor:
+        drift = sum(step.step_loss for step in reports) / (anchor * share * sum(shares))
+    loss = sum(float(loss) for loss, _ in found) / len(found)
+    return replace(bad, loss=loss, rewards=rewards, drift=drift, steps=tuple(reports))
+
+
+def pull_to_base(
+    sampler: ClipSampler,
+    condition: GuidedCondition,
+    sigmas: Tensor,
+    negative: NegativeBranch,
+    weight: float,
+) -> StepLossFn:
+    """The step loss `weight` times the mean square distance of a velocity to the base's."""
+    base_velocity = sampler.velocity(condition, sigmas, negative)
+
+    def pull(i: int, x: Tensor, v: Tensor) -> Tensor:
+        with torch.no_grad(), scaled(sampler.generator.transformer, 0.0):  # the adapter off
+            base = base_velocity(x, i)
+        return weight * (v - base).square().mean()
+
+    return pull
+
+
+def latent_motion(latents: Tensor) -> float:
+    """Mean |difference of neighbouring latent frames| of `(b, 16, t, h, w)`; 0 for t = 1."""
+    if latents.shape[2] < 2:
+        return 0.0
+    return float(latents.diff(dim=2).abs().mean())

@@ -1,0 +1,1 @@
+"""CLIP-style image and text towers: OpenCLIP, Hugging Face CLIP and SigLIP layouts."""

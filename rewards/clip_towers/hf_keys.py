@@ -1,0 +1,133 @@
+"""transformers' ``CLIPModel`` layout of a CLIP: its names against open_clip's.
+
+Both libraries hold the same numbers. transformers splits the attention's input projection into
+query, key and value, and keeps the two final projections as linear layers, so transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rewards.core.checkpoint import check_keys
+from rewards.errors import RewardError
+
+POSITION_IDS = tuple(f"{side}_model.embeddings.position_ids" for side in ("text", "vision"))
+"""Counted places that older files carry as if they were weights."""
+
+_TRANSPOSED = {
+    "text_projection": "text_projection.weight",
+    "visual.proj": "visual_projection.weight",
+}
+_RENAMED = {
+    "logit_scale": "logit_scale",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",  # so spelt in the files
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+}
+_TOWERS = {"transformer": "text_model", "visual.transformer": "vision_model"}
+_INNER = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def is_transformers_layout(names: Iterable[str]) -> bool:
+    """Whether tensors are named as ``CLIPModel`` names them."""
+    return any(name.startswith(("vision_model.", "text_model.")) for name in names)
+
+
+def transformers_names(name: str) -> list[str]:
+    """The tensors of ``CLIPModel`` that make one tensor of open_clip: one, or q, k and v.
+
+    Args:
+        name: open_clip's, of a CLIP with plain vision and text transformers.
+
+    Raises:
+        RewardError: transformers has no such tensor: another architecture.
+    """
+    if name in _TRANSPOSED:
+        return [_TRANSPOSED[name]]
+    if name in _RENAMED:
+        return [_RENAMED[name]]
+    side, _, rest = name.partition(".resblocks.")
+    layer, _, part = rest.partition(".")
+    stem, _, leaf = part.rpartition(".")
+    if side in _TOWERS:
+        block = f"{_TOWERS[side]}.encoder.layers.{layer}"
+        if stem in _INNER:
+            return [f"{block}.{_INNER[stem]}.{leaf}"]
+        if part.startswith("attn.in_proj_"):
+            leaf = part.removeprefix("attn.in_proj_")
+            return [f"{block}.self_attn.{which}_proj.{leaf}" for which in "qkv"]
+    raise RewardError(
+        f"transformers' CLIP has no tensor like {name}: its layout is that of plain vision "
+        "transformers only. Give an architecture such as ViT-H-14, or a file in open_clip's layout."
+    )
+
+
+def to_open_clip(
+    state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], what: str, path: Path
+) -> dict[str, Tensor]:
+    """Turn a file of ``CLIPModel`` into open_clip's names and layouts.
+
+    Args:
+        state: the file's tensors; counted ``position_ids`` are left out.
+        expected: open_clip's shape by name, of the architecture.
+        what: the architecture, for the message.
+        path: the file, for the message.
+
+    Returns:
+        Tensors by the names of ``expected``.
+
+    Raises:
+        RewardError: a name of the file is missing, unknown or of another shape; said in the
+            file's own names.
+    """
+    state = {name: tensor for name, tensor in state.items() if name not in POSITION_IDS}
+    check_keys(_transformers_shapes(expected), state, what, path)
+    converted = {}
+    for name in expected:
+        parts = [state[source] for source in transformers_names(name)]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        converted[name] = tensor.T.contiguous() if name in _TRANSPOSED else tensor
+    return converted
+
+
+def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn open_clip's tensors into the names and layouts of ``CLIPModel``.
+
+    Raises:
+        RewardError: the architecture is none that transformers' CLIP has.
+    """
+    converted: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        sources = transformers_names(name)
+        turned = tensor.T if name in _TRANSPOSED else tensor
+        parts = turned.chunk(3) if len(sources) == 3 else [turned]
+        converted |= {s: part.contiguous() for s, part in zip(sources, parts, strict=True)}
+    return converted
+
+
+def _transformers_shapes(expected: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    shapes: dict[str, torch.Size] = {}
+    for name, shape in expected.items():
+        sources = transformers_names(name)
+        part = torch.Size((shape[0] // 3, *shape[1:])) if len(sources) == 3 else shape
+        turned = torch.Size(reversed(part)) if name in _TRANSPOSED else part
+        shapes |= dict.fromkeys(sources, turned)
+    return shapes

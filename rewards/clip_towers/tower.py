@@ -1,0 +1,251 @@
+"""CLIP towers of open_clip: one path for the published checkpoints and for the embedded ones.
+
+What differs between them is data: an architecture, a :class:`Preprocess` and a tokenizer. An
+embedded file names all three in its metadata (the tokenizer's file lies beside it), a file from the
+hub has open_clip's configuration beside it, a published one is known by its record, and any other
+file gets its architecture from the recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rewards.clip_towers.hf_keys import is_transformers_layout, to_open_clip
+from rewards.clip_towers.open_clip_models import (
+    Architecture,
+    build_model,
+    builds_without_values,
+    cast_weights,
+    config_beside,
+    image_size,
+    named_preprocess,
+    open_clip_config,
+    preprocess_of,
+    restore_causal_mask,
+)
+from rewards.clip_towers.tokenizers import build_tokenizer
+from rewards.core.checkpoint import Checkpoint, check_keys
+from rewards.core.json_text import json_object
+from rewards.core.preprocess import Preprocess
+from rewards.core.shared_towers import TowerPool, derived
+from rewards.errors import RewardError
+
+BuildTokenizer = Callable[[Architecture, Path | None, Path | None], Any]
+"""``(architecture, merges file or None, folder of the judge's file)`` -> a tokenizer."""
+
+
+@dataclass(frozen=True)
+class TowerOptions:
+    """Where and how a tower runs.
+
+    Attributes:
+        device: of the weights.
+        dtype: of the weights; in bf16 and fp16 the layer norms stay fp32.
+        architecture: open_clip's name or configuration, for a file that does not say.
+        gradient_checkpointing: recompute each transformer block in the backward pass.
+        pool: where equal towers of several judges meet; ``None`` keeps this one to itself.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    architecture: str | Architecture | None = None
+    gradient_checkpointing: bool = False
+    pool: TowerPool | None = None
+
+
+class TextTower:
+    """The text side of a frozen two-tower model.
+
+    Attributes:
+        model: has open_clip's ``encode_text``; put into evaluation mode.
+        tokenizer: texts -> ``(b, length)`` token numbers.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model: Any = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self._texts: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def text_features(self, prompts: Sequence[str]) -> Tensor:
+        """B texts -> ``(b, d)`` of length 1, without gradient; every text is encoded once.
+
+        Each text is encoded alone: in a batch its last bits depend on its neighbours, and a resumed
+        run meets other neighbours than the run that was never stopped.
+        """
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._texts:
+                with torch.no_grad():
+                    tokens = self.tokenizer([prompt]).to(self.device)
+                    self._texts[prompt] = unit_length(self.model.encode_text(tokens))[0]
+        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text that it reads, the two marks at its ends included."""
+        return int(self.tokenizer.context_length)
+
+    def truncated(self, texts: Sequence[str]) -> list[int]:
+        """Positions of the texts of which the end is cut off."""
+        most = self.context_length - 2  # beside the marks of start and end
+        return [i for i, text in enumerate(texts) if len(self.tokenizer.encode(text)) > most]
+
+
+class ClipTower(TextTower):
+    """A frozen CLIP: normalised fp32 features of images and of texts.
+
+    Attributes:
+        preprocess: from frames to the model's input.
+        architecture: the model's configuration.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        architecture: Architecture,
+        preprocess: Preprocess,
+        tokenizer: Any,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(model, tokenizer)
+        self.architecture = architecture
+        self.preprocess = preprocess
+        self.dtype = dtype
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, fp32 (fp64 for an fp64 tower)."""
+
+        def compute() -> Tensor:
+            return unit_length(self.model.encode_image(self.preprocess(images).to(self.dtype)))
+
+        # By the network of the images: two models may share it and differ in the other.
+        return derived(images, (self.model.visual, self.preprocess, self.dtype), compute)
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """``(n, d)`` of any float dtype -> the same directions at length 1, fp32 (or fp64)."""
+    # A bf16 cosine of 0.27 has steps of 0.002, as large as what a reward run gains: fp32 first.
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+def load_tower(
+    checkpoint: Checkpoint,
+    options: TowerOptions,
+    preprocess: Preprocess | None = None,
+    tokenizer: BuildTokenizer = build_tokenizer,
+) -> ClipTower:
+    """Put a checkpoint into its architecture, strictly.
+
+    Args:
+        checkpoint: tensors in the names of open_clip, or of transformers' ``CLIPModel``.
+        options: where and how it runs.
+        preprocess: used when the file names none; ``None`` for the architecture's own.
+        tokenizer: makes the tokenizer; open_clip's if not given.
+
+    Raises:
+        RewardError: no architecture is known, or names or shapes differ from it.
+    """
+    architecture, what = find_architecture(checkpoint, options.architecture)
+    if "preprocess" in checkpoint.metadata:
+        preprocess = Preprocess.from_json(checkpoint.metadata["preprocess"])
+    elif preprocess is None:
+        preprocess = _own_preprocess(checkpoint, options.architecture, architecture)
+    merges = checkpoint.metadata.get("tokenizer")
+    folder = checkpoint.path.parent
+    words = tokenizer(architecture, folder / merges if merges else None, folder)
+    model = _filled_model(checkpoint, options, architecture, what)
+    return ClipTower(model, architecture, preprocess, words, options.dtype)
+
+
+def _filled_model(
+    checkpoint: Checkpoint, options: TowerOptions, architecture: Architecture, what: str
+) -> Any:
+    without_values = builds_without_values(architecture)
+    place = torch.device("meta" if without_values else "cpu")
+    model = build_model(architecture, place, options.dtype)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    state = checkpoint.state
+    if is_transformers_layout(state):
+        state = to_open_clip(state, expected, what, checkpoint.path)
+    check_keys(expected, state, what, checkpoint.path)
+    exact = torch.promote_types(options.dtype, torch.float32)
+    state = {k: t.to(exact) if t.is_floating_point() else t for k, t in state.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    if without_values:
+        restore_causal_mask(model)
+    cast_weights(model, architecture, options.dtype)
+    if options.gradient_checkpointing:
+        model.set_grad_checkpointing(True)
+    model = model.to(options.device)
+    if options.pool is None:
+        return model
+    return options.pool.clip(model, architecture, options.gradient_checkpointing)
+
+
+def find_architecture(
+    checkpoint: Checkpoint, given: str | Architecture | None
+) -> tuple[Architecture, str]:
+    """The configuration of a checkpoint's model and what to call it in a message.
+
+    A file that says what it is wins over a recipe's word only if both agree.
+
+    Raises:
+        RewardError: nobody says which, the name is unknown to open_clip, or file and recipe differ.
+    """
+    inside = checkpoint.metadata.get("architecture")
+    beside = config_beside(checkpoint.path)
+    if inside is None and beside is not None:
+        inside = json.dumps(beside["model_cfg"])
+    if inside is not None:
+        own = json_object(inside, f"the architecture in {checkpoint.path}")
+        if "vision_cfg" not in own:
+            raise RewardError(
+                f"{checkpoint.path} is of the kind {checkpoint.metadata.get('kind')!r} and has no "
+                "tower for frames. Load a judge of latents with kind latent, or give a CLIP here."
+            )
+        if (
+            given is not None
+            and (open_clip_config(given) if isinstance(given, str) else given) != own
+        ):
+            raise RewardError(
+                f"{checkpoint.path} says that its architecture is {inside}, the recipe says "
+                f"{given}. Remove the recipe's architecture."
+            )
+        return own, f"its own architecture (embed_dim {own.get('embed_dim')})"
+    if given is None and checkpoint.published is not None:
+        given = checkpoint.published.architecture
+    if given is None:
+        raise RewardError(
+            f"{checkpoint.path} does not say which architecture it is for. Add it to the judge: "
+            "architecture: ViT-H-14 (any model name of open_clip)."
+        )
+    if isinstance(given, str):
+        return open_clip_config(given), f"the architecture {given}"
+    return given, f"the given architecture (embed_dim {given.get('embed_dim')})"
+
+
+def _own_preprocess(
+    checkpoint: Checkpoint, given: str | Architecture | None, architecture: Architecture
+) -> Preprocess:
+    """As the configuration beside the file says, or as open_clip publishes the model's name."""
+    size = image_size(architecture)
+    beside = config_beside(checkpoint.path)
+    if beside is not None:
+        return preprocess_of(beside["preprocess_cfg"], size, str(checkpoint.path))
+    if given is None and checkpoint.published is not None:
+        given = checkpoint.published.architecture
+    if isinstance(given, str):
+        return named_preprocess(given, size)
+    return preprocess_of({}, size, str(checkpoint.path))

@@ -1,0 +1,1 @@
+"""What every judge stands on: base classes, weight files, preprocessing."""

@@ -1,0 +1,149 @@
+"""CLIP text alignment: the cosine of a frame and its prompt (CLIPScore without its factor)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rewards.clip_towers.open_clip_models import Architecture
+from rewards.clip_towers.tower import ClipTower, TowerOptions, load_tower
+from rewards.core.base import FrameReward
+from rewards.core.checkpoint import load_checkpoint
+from rewards.core.preprocess import Preprocess
+from rewards.core.shared_towers import TowerPool
+from rewards.errors import RewardError
+
+PLACE = "{prompt}"
+
+
+@dataclass(frozen=True)
+class Relative:
+    """SRPO's semantic-relative preference (arXiv 2509.06942): one text is judged against another.
+
+    score = (1 + k) cosine(frame, positive text) - cosine(frame, negative text)
+
+    What both texts like or dislike about a frame, a judge's tastes among it, falls out; what is
+    left is the difference that the words make. One pass of the image tower, as without.
+
+    Attributes:
+        positive: a template with ``{prompt}``, such as "a clean picture: {prompt}".
+        negative: likewise.
+        k: 0 or more; 0 in the authors' code.
+
+    Raises:
+        RewardError: a template without a place for the prompt, two equal ones, or a negative k.
+    """
+
+    positive: str
+    negative: str
+    k: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("positive", "negative"):
+            if PLACE not in getattr(self, name):
+                raise RewardError(
+                    f"relative.{name} is {getattr(self, name)!r}; write {PLACE} where the prompt "
+                    f'goes, such as "a clean picture: {PLACE}".'
+                )
+        if self.positive == self.negative:
+            raise RewardError(
+                f"relative.positive and relative.negative are both {self.positive!r}; their "
+                "difference is nothing. Let one say what is wanted, the other what is not."
+            )
+        if not self.k >= 0.0:
+            raise RewardError(f"relative.k is {self.k}; allowed is 0 or more.")
+
+    def texts(self, prompts: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The positive and the negative text of each prompt."""
+        first, second = (
+            [template.replace(PLACE, prompt) for prompt in prompts]
+            for template in (self.positive, self.negative)
+        )
+        return first, second
+
+
+def as_relative(relative: Relative | Mapping[str, Any] | None) -> Relative | None:
+    """From the fields, as a recipe has them, to the class."""
+    return Relative(**relative) if isinstance(relative, Mapping) else relative
+
+
+class ClipReward(FrameReward):
+    """Cosine of image and text features.
+
+    Published CLIPs give about 0.2 to 0.35. The paper's CLIPScore is ``2.5 * max(cosine, 0)``.
+    """
+
+    name = "clip"
+
+    def __init__(self, tower: ClipTower, relative: Relative | None = None) -> None:
+        self.tower = tower
+        self.device = tower.device
+        self.relative = relative
+        self.context_length = tower.context_length
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The two towers, one model."""
+        return [self.tower.model]
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off, within a template too."""
+        texts = [list(prompts)] if self.relative is None else list(self.relative.texts(prompts))
+        return sorted({i for some in texts for i in self.tower.truncated(some)})
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Those of the tower, ``(n, d)`` of length 1."""
+        return self.tower.image_features(images)
+
+    def condition(self, prompts: Sequence[str]) -> Tensor:
+        """What the image features are multiplied with, ``(b, d)``: text features, cached."""
+        if self.relative is None:
+            return self.tower.text_features(prompts)
+        positive, negative = map(self.tower.text_features, self.relative.texts(prompts))
+        return (1.0 + self.relative.k) * positive - negative
+
+    def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] and ``(n, d)`` -> ``(n,)``: cosines, or their difference."""
+        assert condition is not None
+        return (self.tower.image_features(images) * condition).sum(dim=-1)
+
+
+def clip_preprocess(size: int) -> Preprocess:
+    """As open_clip and OpenAI evaluate: PIL bicubic of the shortest side, rounded centre crop."""
+    return Preprocess("crop", size, rounding="round", quantised=True)
+
+
+def load_clip(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
+    relative: Relative | Mapping[str, Any] | None = None,
+    pool: TowerPool | None = None,
+) -> ClipReward:
+    """Load any open_clip checkpoint as a judge, with the preprocessing of its own model.
+
+    Args:
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
+        device: where it runs.
+        dtype: of the towers; features are fp32 before any dot product.
+        folder: what a relative path is relative to.
+        gradient_checkpointing: recompute each block of the vision transformer.
+        architecture: open_clip's model name or its configuration, for a file that does not say.
+        relative: judge one text against another (:class:`Relative`, or its fields).
+        pool: where it shares what is equal with other judges.
+
+    Raises:
+        RewardError: see :func:`rewards.loading.load_reward`.
+    """
+    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
+    tower = load_tower(load_checkpoint(checkpoint, folder), options)
+    return ClipReward(tower, as_relative(relative))

@@ -1,0 +1,125 @@
+"""Feature consistency between the frames of a clip, in VBench's form.
+
+VBench's background consistency is this on OpenAI's CLIP ViT-B/32 (arXiv 2311.17982, section 4); its
+subject consistency the same on DINO. A still is perfectly consistent: put a judge of motion beside
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rewards.clip_towers.open_clip_models import Architecture
+from rewards.clip_towers.tower import ClipTower
+from rewards.core.base import VideoReward, chunked_score
+from rewards.core.preprocess import Preprocess
+from rewards.errors import RewardError
+from rewards.kinds.clip import load_clip
+
+
+def consistency(features: Tensor) -> Tensor:
+    """Mean over frames of the likeness to the frame before and to the first.
+
+    Args:
+        features: ``(b, f, d)`` of length 1, f at least 2.
+
+    Returns:
+        ``(b,)`` in [0, 1]; cosines below 0 count as 0.
+    """
+    later = features[:, 1:]
+    before = (later * features[:, :-1]).sum(dim=-1).relu()
+    first = (later * features[:, :1]).sum(dim=-1).relu()
+    return ((before + first) / 2).mean(dim=1)
+
+
+class Consistency(VideoReward):
+    """:func:`consistency` of a CLIP's image features, in [0, 1]; good clips have over 0.9.
+
+    Attributes:
+        encoded_at_once: frames encoded in one pass, ``None`` for all; bounds the memory.
+        cap: a higher score counts as this, and gives no gradient; ``None`` for no end.
+    """
+
+    name = "consistency"
+    reads_text = False
+    least_frames = 2
+    cap: float | None = None
+
+    def __init__(self, tower: ClipTower, *, encoded_at_once: int | None = None) -> None:
+        self.tower = tower
+        self.device = tower.device
+        self.encoded_at_once = encoded_at_once
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The two towers, one model."""
+        return [self.tower.model]
+
+    def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        features = chunked_score(
+            lambda images, rows: self.tower.image_features(images),
+            frames.flatten(0, 1),
+            self.encoded_at_once,
+        )
+        scores = consistency(features.unflatten(0, frames.shape[:2]))
+        return scores if self.cap is None else scores.clamp_max(self.cap)
+
+
+def load_consistency(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: str | Architecture | None = None,
+    encoded_at_once: int | None = None,
+    preprocess: Literal["own", "vbench"] = "own",
+) -> Consistency:
+    """Load any open_clip checkpoint as a judge of consistency.
+
+    Args:
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
+        device: where it runs.
+        dtype: of the towers; features are fp32 before any dot product.
+        folder: what a relative path is relative to.
+        gradient_checkpointing: recompute each block of the vision transformer.
+        architecture: open_clip's model name or its configuration, for a file that does not say.
+        encoded_at_once: frames encoded in one pass, ``None`` for all.
+        preprocess: ``own`` for the CLIP's own resize, ``vbench`` for that of VBench's figures
+            (:func:`vbench_preprocess`).
+
+    Raises:
+        RewardError: see :func:`rewards.loading.load_reward`.
+    """
+    if preprocess not in ("own", "vbench"):
+        raise RewardError(f"preprocess is {preprocess!r}; allowed: own, vbench.")
+    clip = load_clip(
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        folder=folder,
+        gradient_checkpointing=gradient_checkpointing,
+        architecture=architecture,
+    )
+    if preprocess == "vbench":
+        clip.tower.preprocess = vbench_preprocess(clip.tower.preprocess)
+    return Consistency(clip.tower, encoded_at_once=encoded_at_once)
+
+
+def vbench_preprocess(own: Preprocess) -> Preprocess:
+    """VBench's ``clip_transform``: plain bicubic of float frames, no antialiasing, no clamp.
+
+    Its loader turns a clip's bytes into floats before the resize, so nothing is rounded either;
+    then the rounded centre crop.
+
+    Args:
+        own: of the CLIP; size, mean and deviation stay.
+    """
+    return Preprocess("crop", own.size, own.mean, own.std, clamped=False, antialias=False)

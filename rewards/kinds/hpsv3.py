@@ -1,0 +1,163 @@
+"""HPSv3 (Ma et al., arXiv 2508.03789): human preference from a Qwen2-VL-7B, frame by frame.
+
+Each frame is an image with one long text; at the text's special token a small network gives mu and
+sigma of the preference, of which mu is the score. Unbounded; published means of generators lie
+between -0.2 and 10.6. The published scores are made from images that PIL resized, in 8 bits, and so
+are these, with a straight-through gradient (without the rounding 0.02 to 0.07 off on random
+weights, with it 0.0007). The published differentiable path resizes floats without a clamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rewards.core.base import FrameReward
+from rewards.core.checkpoint import check_keys, load_checkpoint
+from rewards.errors import RewardError
+from rewards.qwen.files import (
+    EMBEDDING,
+    build_model,
+    find_folder,
+    load_tokenizer,
+    read_config,
+    renamed,
+)
+from rewards.qwen.frames import frames_of_folder
+from rewards.qwen.model import QwenTower
+from rewards.qwen.templates import template
+
+TOKEN = "<|Reward|>"
+PIXELS = 256 * 28 * 28
+"""Of every image, whatever its size: HPSv3's smallest and largest number of pixels are one."""
+
+BASE = "Qwen/Qwen2-VL-7B-Instruct"
+HEAD = "rm_head."
+NO_TOKEN = -1
+"""Behind a text that is shorter than its neighbours."""
+
+
+def build_head(width: int) -> nn.Sequential:
+    """Linear, ReLU, dropout, Linear, ReLU, Linear to mu and sigma; fp32, in evaluation mode."""
+    return nn.Sequential(
+        nn.Linear(width, 1024),
+        nn.ReLU(),
+        nn.Dropout(0.05),
+        nn.Linear(1024, 16),
+        nn.ReLU(),
+        nn.Linear(16, 2),
+    ).eval()
+
+
+class HpsV3Reward(FrameReward):
+    """Mu of the preference for each frame.
+
+    Attributes:
+        tower: the model, without a language head; a frame is an image to it.
+        head: fp32, ``(n, d)`` -> ``(n, 2)``.
+    """
+
+    name = "hpsv3"
+
+    def __init__(self, tower: QwenTower, head: nn.Sequential) -> None:
+        self.tower = tower
+        self.device = tower.device
+        self.head = head.requires_grad_(False).eval()
+        self._template = template("hpsv3")
+        self._token = tower.tokenizer.convert_tokens_to_ids(TOKEN)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The model and its head."""
+        return [self.tower.model, self.head]
+
+    def condition(self, prompts: Sequence[str]) -> Tensor:
+        """Tokens behind the image, ``(b, l)``, padded by -1."""
+        for prompt in prompts:
+            self.tower.check_plain(prompt)
+        texts = [self._template.replace("{text_prompt}", prompt) for prompt in prompts]
+        rows = [torch.tensor(self.tower.tokens(text)[1]) for text in texts]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=NO_TOKEN)
+
+    def preferences(self, images: Tensor, condition: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] and ``(n, l)`` tokens -> ``(n, 2)`` fp32: mu and sigma."""
+        before, _ = self.tower.tokens("")
+        texts = [[(before, [t for t in row if t != NO_TOKEN])] for row in condition.tolist()]
+        states = self.tower.read_tokens(images[:, None], texts).at(self._token)
+        scores: Tensor = self.head(states.to(next(self.head.parameters()).dtype))
+        return scores
+
+    def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] and ``(n, l)`` tokens -> ``(n,)``."""
+        assert condition is not None
+        return self.preferences(images, condition)[:, 0]
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Mean vision token, ``(n, 3, H, W)`` -> ``(n, d)`` of length 1, fp32."""
+        features, _ = self.tower.clip_features(images[:, None])
+        return F.normalize(features.float().mean(dim=1), dim=-1)
+
+
+def load_hpsv3(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    base: str | Path | None = None,
+    pixels: int | None = None,
+) -> HpsV3Reward:
+    """Load HPSv3's one file, under the old key names or the new ones.
+
+    Args:
+        checkpoint: the file, ``hpsv3`` or ``MizzenAI/HPSv3/HPSv3.safetensors`` in the hub's cache.
+        device: where it runs.
+        dtype: of the model; the head is fp32.
+        folder: what a relative path is relative to.
+        gradient_checkpointing: recompute each block of both towers in the backward pass.
+        base: whose config and tokenizer go with it; ``Qwen/Qwen2-VL-7B-Instruct`` in the hub's
+            cache, or what the file's metadata says, if not given. Its weights are not read.
+        pixels: of an image as the model sees it, 200,704 as published.
+
+    Raises:
+        RewardError: a missing, damaged or foreign file.
+    """
+    loaded = load_checkpoint(checkpoint, folder)
+    said = loaded.metadata
+    below = find_folder(base or said.get("base", BASE), folder)
+    state = renamed(loaded.state, loaded.path)
+    head_state = {n.removeprefix(HEAD): state.pop(n) for n in list(state) if n.startswith(HEAD)}
+    tokenizer = load_tokenizer(below.tokenizer, [TOKEN])
+    if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
+        raise RewardError(
+            f"{loaded.path} lacks {EMBEDDING}, which every whole Qwen2-VL has, so it is no HPSv3. "
+            "Give the file HPSv3.safetensors of MizzenAI/HPSv3 or one like it."
+        )
+    config = read_config(below.weights, state[EMBEDDING].shape[0])
+    head = build_head(config.text_config.hidden_size)
+    shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
+    check_keys(shapes, head_state, "the head (rm_head) of HPSv3", loaded.path)
+    head.load_state_dict({name: tensor.float() for name, tensor in head_state.items()})
+    model = build_model(config, state, loaded.path, dtype=dtype, device=device, language_head=False)
+    size = pixels or _pixels(said.get("pixels", str(PIXELS)), loaded.path)
+    frames = frames_of_folder(
+        below.weights, {"min_pixels": size, "max_pixels": size, "quantised": True, "passes": 2}
+    )
+    tower = QwenTower(model, tokenizer, frames, "image", "plain")
+    if gradient_checkpointing:
+        tower.checkpoint_gradients()
+    return HpsV3Reward(tower, head.to(device))
+
+
+def _pixels(said: str, path: Path) -> int:
+    if not said.isdecimal():
+        raise RewardError(
+            f"{path} says pixels {said!r} of itself; wanted is a number such as {PIXELS}. Give the "
+            "judge its `pixels`, or make the file again."
+        )
+    return int(said)

@@ -1,0 +1,164 @@
+"""ImageReward: how much people would like an image for a prompt (Xu et al., 2304.05977).
+
+The prompt looks at the image through cross-attention, so nothing of it but its token numbers can be
+kept: a frame costs one pass of the vision tower and one of the text tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rewards.clip_towers.tower import unit_length
+from rewards.core.base import FrameReward
+from rewards.core.checkpoint import Checkpoint, find_fields, load_checkpoint, resolve, verify
+from rewards.core.preprocess import Preprocess
+from rewards.core.published import published
+from rewards.errors import RewardError
+from rewards.kinds.clip import clip_preprocess
+from rewards.networks.blip import (
+    PUBLISHED_ARCHITECTURE,
+    BlipArchitecture,
+    BlipScorer,
+    check_architecture,
+    load_scorer,
+)
+from rewards.networks.wordpiece import WordPiece
+
+MEAN = 0.16717362830052426
+"""Of the head's output over the publishers' images; the score is normalised with it."""
+
+STD = 1.0333394966054072
+"""Standard deviation of the same."""
+
+PROMPT_TOKENS = 35
+"""Length of every prompt, [CLS] and [SEP] included: shorter ones are padded, longer ones cut."""
+
+TOKENIZER = "bert-base-uncased"
+"""Published name of the vocabulary under the published checkpoint."""
+
+
+class ImageRewardReward(FrameReward):
+    """Score of a standard normal size: about -2.3 to 2 on the publishers' images.
+
+    Attributes:
+        scorer: vision tower, text tower and head.
+        tokenizer: of the prompts.
+        preprocess: from frames to the vision tower's input.
+    """
+
+    name = "image_reward"
+
+    def __init__(
+        self,
+        scorer: BlipScorer,
+        tokenizer: WordPiece,
+        preprocess: Preprocess,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.scorer = scorer.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.dtype = dtype
+        self.device = next(self.scorer.parameters()).device
+        self.context_length = tokenizer.length
+        self._tokens: dict[str, Tensor] = {}
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Both towers and the head, one module."""
+        return [self.scorer]
+
+    def condition(self, prompts: Sequence[str]) -> Tensor:
+        """Token numbers and mask of the prompts, ``(b, 2, 35)`` int64; each is read once."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._tokens]
+        if new:
+            self._tokens.update(zip(new, self.tokenizer(new), strict=True))
+        return torch.stack([self._tokens[prompt] for prompt in prompts]).to(self.device)
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off."""
+        most = self.tokenizer.length
+        return [i for i, prompt in enumerate(prompts) if self.tokenizer.count(prompt) > most]
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """The vision tower's class token, ``(n, d)`` of length 1."""
+        return unit_length(self.scorer.image_tokens(self._pixels(images))[:, 0])
+
+    def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] and ``(n, 2, 35)`` -> ``(n,)`` fp32 (fp64 for fp64 towers)."""
+        assert condition is not None
+        ids, mask = condition.unbind(dim=1)
+        return (self.scorer(self._pixels(images), ids, mask) - MEAN) / STD
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return self.preprocess(images).to(self.dtype)
+
+
+def load_image_reward(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: BlipArchitecture | None = None,
+    tokenizer: str | Path | None = None,
+) -> ImageRewardReward:
+    """Load ImageReward's checkpoint, or a small one that says what it is.
+
+    Args:
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four; a flat state dict in
+            the published names.
+        device: where it runs.
+        dtype: of both towers, layer norms too; the head stays fp32.
+        folder: what relative paths are relative to.
+        gradient_checkpointing: recompute each block of both towers.
+        architecture: for a file of other sizes that does not say them; the published ones else.
+        tokenizer: BERT's ``vocab.txt``: a path, or ``bert-base-uncased`` from the hub's cache. That
+            is also what is used for a file that names none of its own.
+
+    Raises:
+        RewardError: see :func:`rewards.loading.load_reward`; also when the vocabulary is missing or
+            does not fit.
+    """
+    loaded = load_checkpoint(checkpoint, folder)
+    sizes = find_fields(
+        loaded, architecture, PUBLISHED_ARCHITECTURE, check_architecture, "ImageReward"
+    )
+    words = WordPiece(_find_vocabulary(loaded, folder, tokenizer), PROMPT_TOKENS)
+    if words.size != sizes["text"]["vocab_size"]:
+        raise RewardError(
+            f"the tokenizer has {words.size} tokens with [DEC] and [ENC], {loaded.path} has "
+            f"{sizes['text']['vocab_size']}: they do not belong together. The published "
+            f"checkpoint needs the vocab.txt of {TOKENIZER}."
+        )
+    scorer = load_scorer(
+        loaded, sizes, device=device, dtype=dtype, gradient_checkpointing=gradient_checkpointing
+    )
+    preprocess = clip_preprocess(sizes["vision"]["image_size"])
+    if "preprocess" in loaded.metadata:
+        preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
+    return ImageRewardReward(scorer, words, preprocess, dtype)
+
+
+def _find_vocabulary(
+    checkpoint: Checkpoint, folder: Path | None, tokenizer: str | Path | None
+) -> Path:
+    inside = checkpoint.metadata.get("tokenizer")
+    if tokenizer is None and inside is not None:
+        path = checkpoint.path.parent / inside
+        if not path.is_file():
+            raise RewardError(
+                f"the tokenizer file {path} is missing; it belongs beside the judge's file."
+            )
+        return path
+    wanted = str(tokenizer or TOKENIZER)
+    path = resolve(wanted, folder)
+    entry = published(wanted.partition("@")[0])
+    if entry is not None:
+        verify(path, entry)
+    return path

@@ -1,0 +1,208 @@
+"""Judges of noisy latents: no VAE, no frames, any noise level.
+
+The interface is that of process reward models on latents (PRFL, arXiv 2511.21541): what a sampler
+holds between two steps is scored as it is. Here the model is a small CLIP of its own rather than
+the generator's first blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from rewards.clip_towers.tokenizers import build_tokenizer
+from rewards.clip_towers.tower import TextTower, unit_length
+from rewards.core.base import check_prompts
+from rewards.core.checkpoint import (
+    Checkpoint,
+    check_keys,
+    load_checkpoint,
+    resolve,
+    verify_sha256,
+)
+from rewards.core.json_text import json_object
+from rewards.errors import RewardError
+from rewards.networks.latent_tower import LatentTextModel, build_latent_model
+
+
+@runtime_checkable
+class LatentReward(Protocol):
+    """Anything that scores noisy latents."""
+
+    name: str
+
+    def __call__(self, latents: Tensor, sigma: Tensor | float, prompts: Sequence[str]) -> Tensor:
+        """Score latents.
+
+        Args:
+            latents: ``(b, 16, t, h, w)`` fp32, ``(1 - sigma) * clip + sigma * noise`` in the
+                generator's normalised latent space: what its sampler holds between steps.
+            sigma: noise level in [0, 1], one for all or ``(b,)``.
+            prompts: b texts.
+
+        Returns:
+            ``(b,)`` fp32, higher is better, differentiable in ``latents``.
+        """
+        ...
+
+
+class LatentClip:
+    """Cosine of the features of noisy latents and of a prompt, in [-1, 1].
+
+    Attributes:
+        name: how metrics call it.
+        text: the text tower with its cache; its ``model`` holds both towers.
+        dtype: of the weights; features are fp32 before the dot product.
+    """
+
+    name = "latent"
+
+    def __init__(self, model: LatentTextModel, text: TextTower, dtype: torch.dtype) -> None:
+        self.model = model
+        self.text = text
+        self.dtype = dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; latents are moved there."""
+        return self.text.device
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The network of both towers, frozen."""
+        return [self.model]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text that it reads."""
+        return self.text.context_length
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off."""
+        return self.text.truncated(prompts)
+
+    def __call__(self, latents: Tensor, sigma: Tensor | float, prompts: Sequence[str]) -> Tensor:
+        """Score latents: see :class:`LatentReward`.
+
+        Raises:
+            RewardError: the input cannot be scored (:func:`check_latents`).
+        """
+        tower = self.model.latent
+        check_latents(latents, sigma, prompts, tower.channels, tower.multiple)
+        exact = torch.promote_types(self.dtype, torch.float32)
+        levels = torch.as_tensor(sigma).to(self.device, exact).expand(len(latents))
+        features = self.model.encode_latents(latents.to(self.device, self.dtype), levels)
+        return (unit_length(features) * self.text.text_features(prompts)).sum(dim=-1)
+
+
+def check_latents(
+    latents: Tensor, sigma: Tensor | float, prompts: Sequence[str], channels: int, multiple: int
+) -> None:
+    """Refuse what a judge of latents cannot score.
+
+    Args:
+        latents: must be ``(b, channels, t, h, w)``, fp32 (fp64 for gradient checks), finite.
+        sigma: must be in [0, 1], one number or ``(b,)``.
+        prompts: must be b strings, none of them empty.
+        channels: of the judge.
+        multiple: what height and width must be multiples of.
+
+    Raises:
+        RewardError: says what is wrong, the value it got, and the next step.
+    """
+    shape = tuple(latents.shape)
+    if latents.ndim != 5 or shape[1] != channels or 0 in shape:
+        raise RewardError(
+            f"latents have shape {shape}; this judge takes (batch, {channels}, time, height, "
+            "width). Use the judge that was trained on this generator's VAE."
+        )
+    if shape[3] % multiple or shape[4] % multiple:
+        raise RewardError(
+            f"latents are {shape[3]} x {shape[4]}; height and width must be multiples of "
+            f"{multiple}, so the clip's of {8 * multiple} pixels."
+        )
+    if latents.dtype not in (torch.float32, torch.float64):
+        raise RewardError(
+            f"latents are {latents.dtype}; the sampler's state is float32. Call .float() first."
+        )
+    if not bool(torch.isfinite(latents.detach()).all()):
+        raise RewardError("latents hold NaN or infinity; the sampler went wrong before the judge.")
+    check_prompts(prompts, shape[0])
+    levels = torch.as_tensor(sigma).detach()
+    if levels.shape not in {torch.Size([]), torch.Size([shape[0]])}:
+        raise RewardError(
+            f"sigma has shape {tuple(levels.shape)} for {shape[0]} clips; give one number, or one "
+            "a clip."
+        )
+    if not bool(((levels >= 0) & (levels <= 1)).all()):
+        raise RewardError(
+            f"sigma is {levels.tolist()}; a noise level is in [0, 1]. Divide a timestep by 1000."
+        )
+
+
+def load_latent_reward(
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    name: str | None = None,
+    folder: Path | None = None,
+    sha256: str | None = None,
+) -> LatentClip:
+    """Load a frozen judge of latents.
+
+    Args:
+        checkpoint: a shipped name (``tiny/latent-clip.safetensors``), a path, or a hub id
+            (``org/repo/file``).
+        device: where it runs.
+        dtype: of the weights; features are fp32 before the dot product.
+        name: in metrics; ``latent`` if not given.
+        folder: what a relative path is relative to; the working directory if not given.
+        sha256: of the file, 64 hexadecimal digits; checked before it is read.
+
+    Returns:
+        The judge, in evaluation mode, without trainable parameters.
+
+    Raises:
+        RewardError: a missing or damaged file, or one of another kind of judge.
+    """
+    if sha256 is not None:
+        verify_sha256(resolve(checkpoint, folder), sha256)
+    loaded = load_checkpoint(checkpoint, folder)
+    if loaded.metadata.get("kind") != "latent":
+        kind = loaded.metadata.get("kind")
+        raise RewardError(
+            f"{loaded.path} {f'is of the kind {kind!r}' if kind else 'does not say its kind'}; a "
+            "judge of latents says kind latent in its metadata. Give "
+            "tiny/latent-clip.safetensors, or a file that `reward-tuning pretrain tiny "
+            "--only latent-clip` made; load a judge of frames with rewards.load_reward."
+        )
+    judge = _built(loaded, torch.device(device), dtype)
+    judge.name = name or judge.name
+    return judge
+
+
+def _built(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> LatentClip:
+    for entry in ("architecture", "tokenizer"):
+        if entry not in checkpoint.metadata:
+            raise RewardError(
+                f"{checkpoint.path} does not say its {entry}; make it again with reward-tuning "
+                "pretrain tiny --only latent-clip."
+            )
+    architecture = json_object(
+        checkpoint.metadata["architecture"], f"the architecture in {checkpoint.path}"
+    )
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
+        model = build_latent_model(architecture)
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    what = f"its own architecture (embed_dim {architecture['embed_dim']})"
+    check_keys(expected, checkpoint.state, what, checkpoint.path)
+    model.load_state_dict(checkpoint.state)
+    model.to(device, dtype)
+    merges = checkpoint.path.parent / checkpoint.metadata["tokenizer"]
+    text = TextTower(model, build_tokenizer(architecture, merges))
+    return LatentClip(model, text, dtype)

@@ -1,0 +1,220 @@
+"""MPS: how well an image fulfils a prompt in one respect (Zhang et al., CVPR 2024, 2405.14705).
+
+A condition, a list of words, says in which respect: the image looks only at those words of the
+prompt that have to do with it. Prompts are read once; an image costs the vision tower and the cross
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rewards.clip_towers.tokenizers import Tokenizer, build_transformers_tokenizer
+from rewards.clip_towers.tower import unit_length
+from rewards.core.base import FrameReward
+from rewards.core.checkpoint import find_fields, load_checkpoint
+from rewards.core.preprocess import Prepared, Preprocess, prepared
+from rewards.errors import RewardError
+from rewards.kinds.pickscore import pickscore_preprocess
+from rewards.networks.mps import (
+    PUBLISHED_ARCHITECTURE,
+    MpsArchitecture,
+    MpsNetwork,
+    check_architecture,
+    load_network,
+)
+
+CONDITIONS = {
+    "overall": (
+        "light, color, clarity, tone, style, ambiance, artistry, shape, face, hair, hands, limbs, "
+        "structure, instance, texture, quantity, attributes, position, number, location, word, "
+        "things."
+    ),
+    "aesthetics": "light, color, clarity, tone, style, ambiance, artistry",
+    "detail": "shape, face, hair, hands, limbs, structure, instance, texture",
+    "alignment": "quantity, attributes, position, number, location",
+}
+"""Conditions by name. ``overall`` is the authors' own text, and that of the only weights they
+released; the other three are the parts of it that DiffSynth-Studio scores with those weights."""
+
+THRESHOLD = 0.01
+"""Of the released forward pass; the authors' evaluation scripts have 0.3."""
+
+
+class MpsReward(FrameReward):
+    """Scaled cosine of a prompt and what the image makes of it; about 8 to 15 as published.
+
+    Attributes:
+        network: CLIP and the cross model.
+        tokenizer: of prompts and condition.
+        preprocess: from frames to the vision tower's input.
+        about: the condition's text.
+        threshold: a word counts whose largest similarity with the condition's words is above this
+            share of the prompt's best word.
+
+    Raises:
+        RewardError: an empty condition, or a threshold that no word could pass.
+    """
+
+    name = "mps"
+
+    def __init__(
+        self,
+        network: MpsNetwork,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+        dtype: torch.dtype = torch.float32,
+        *,
+        about: str = CONDITIONS["overall"],
+        threshold: float = THRESHOLD,
+    ) -> None:
+        if not about.strip():
+            raise RewardError(
+                f"MPS got the condition {about!r}; give one of {', '.join(CONDITIONS)}, or words."
+            )
+        if not 0.0 <= threshold < 1.0:
+            raise RewardError(
+                f"MPS got the threshold {threshold}; allowed is 0 or more and less than 1, the "
+                f"prompt's best word. The authors have {THRESHOLD} and 0.3."
+            )
+        self.network = network.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.dtype = dtype
+        self.about = about
+        self.threshold = threshold
+        self.device = next(self.network.parameters()).device
+        self.context_length = tokenizer.context_length
+        self._prompts: dict[str, Tensor] = {}
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """CLIP and the cross model, one module."""
+        return [self.network]
+
+    def condition(self, prompts: Sequence[str]) -> Tensor:
+        """What the score needs of the prompts, without gradient; every prompt is read once, alone.
+
+        Returns:
+            ``(b, length + 1, width + 1)`` fp32 (or fp64): the prompt's tokens, then the prompt as a
+            whole; the last channel is 1 for a token that the image may look at, else 0.
+        """
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._prompts:
+                self._prompts[prompt] = self._read(prompt)
+        return torch.stack([self._prompts[prompt] for prompt in prompts]).to(self.device)
+
+    def truncated(self, prompts: Sequence[str]) -> list[int]:
+        """Positions of the prompts of which the end is cut off."""
+        most = self.tokenizer.context_length - 2  # beside the marks of start and end
+        return [i for i, prompt in enumerate(prompts) if len(self.tokenizer.encode(prompt)) > most]
+
+    @torch.no_grad()
+    def _read(self, prompt: str) -> Tensor:
+        tokens, whole = self.network.text_tokens(self.tokenizer([prompt]).to(self.device))
+        words, _ = self.network.text_tokens(self.tokenizer([self.about]).to(self.device))
+        keep = related(tokens, words, self.threshold)
+        rows = torch.cat([tokens, whole[:, None]], dim=1)
+        marks = torch.cat([keep, keep.new_zeros(1, 1)], dim=1).to(rows.dtype)
+        packed = torch.cat([rows, marks[..., None]], dim=-1)[0]
+        return packed.to(torch.promote_types(packed.dtype, torch.float32))
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """CLIP's class token before any prompt, ``(n, d)`` of length 1."""
+        return unit_length(self.network.image_tokens(self._pixels(images))[:, 0])
+
+    def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
+        """``(n, 3, H, W)`` in [0, 1] and what :meth:`condition` gives -> ``(n,)`` fp32 (fp64)."""
+        assert condition is not None
+        text, whole, keep = condition[:, :-1, :-1], condition[:, -1, :-1], condition[:, :-1, -1] > 0
+        image = self.network.image_tokens(self._pixels(images))
+        seen = self.network.cross_model(image, text.to(self.dtype), keep)[:, 0]
+        return scaled_cosine(self.network, whole, seen)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return self.preprocess(images).to(self.dtype)
+
+
+def related(text: Tensor, condition: Tensor, threshold: float) -> Tensor:
+    """Which tokens of each prompt have to do with a condition.
+
+    The authors divide by the largest similarity of the whole batch, so that a prompt's mask depends
+    on its neighbours; here it is the largest of the prompt's own, as for a batch of one.
+
+    Args:
+        text: ``(n, j, width)`` tokens of prompts.
+        condition: ``(1 or n, k, width)`` tokens of the condition.
+        threshold: share of the best token's similarity.
+
+    Returns:
+        ``(n, j)`` bool.
+    """
+    similarity = (text @ condition.transpose(1, 2)).amax(dim=2)
+    return similarity / similarity.amax(dim=1, keepdim=True) > threshold
+
+
+def scaled_cosine(network: MpsNetwork, text: Tensor, image: Tensor) -> Tensor:
+    """``(n, width)`` twice, not normalised -> ``(n,)``, with the factor that CLIP learnt."""
+    scale = network.model.logit_scale.to(torch.promote_types(image.dtype, torch.float32)).exp()
+    return scale * (unit_length(text) * unit_length(image)).sum(dim=-1)
+
+
+def load_mps(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    architecture: MpsArchitecture | None = None,
+    condition: str = "overall",
+    threshold: float = THRESHOLD,
+    preprocess: Prepared = "own",
+) -> MpsReward:
+    """Load the re-released state dict, or a small file that says what it is.
+
+    Args:
+        checkpoint: see :func:`rewards.loading.load_reward`, as the next four. The authors' own file
+            is a pickled module and is refused.
+        device: where it runs.
+        dtype: of all of it but the cosine.
+        folder: what relative paths are relative to.
+        gradient_checkpointing: recompute each block of vision tower and cross model.
+        architecture: for a file of other sizes that does not say them; the published ones else.
+        condition: a name of :data:`CONDITIONS`, or words of your own.
+        threshold: see :class:`MpsReward`.
+        preprocess: ``own`` as its authors, ``squash`` as EasyAnimate's reward script
+            (:meth:`rewards.preprocess.Preprocess.squashed`), whose score is the cosine without the
+            factor ``exp(logit_scale)``.
+
+    Raises:
+        RewardError: see :func:`rewards.loading.load_reward`.
+    """
+    loaded = load_checkpoint(checkpoint, folder)
+    sizes = find_fields(loaded, architecture, PUBLISHED_ARCHITECTURE, check_architecture, "MPS")
+    merges = loaded.metadata.get("tokenizer")
+    tokenizer = mps_tokenizer(sizes, loaded.path.parent / merges if merges else None)
+    network = load_network(
+        loaded, sizes, device=device, dtype=dtype, gradient_checkpointing=gradient_checkpointing
+    )
+    own = pickscore_preprocess(sizes["vision"]["image_size"])
+    if "preprocess" in loaded.metadata:
+        own = Preprocess.from_json(loaded.metadata["preprocess"])
+    spec = prepared(own, preprocess)
+    about = CONDITIONS.get(condition, condition)
+    return MpsReward(network, tokenizer, spec, dtype, about=about, threshold=threshold)
+
+
+def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokenizer:
+    """Transformers' tokenizer of CLIP for an architecture, with OpenAI's words or other merges.
+
+    Raises:
+        RewardError: the merges file is missing, or its vocabulary has another size.
+    """
+    text = architecture["text"]
+    sizes = {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
+    return build_transformers_tokenizer({"text_cfg": sizes}, merges)

@@ -1,0 +1,185 @@
+"""Qwen2-VL as a critic: it is asked about a clip, and the score is how sure it is of Yes.
+
+score = mean over questions of log p(Yes) - log p(No), at the place where the answer would begin.
+Both probabilities share a denominator, so this is a difference of two logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rewards.core.base import VideoReward, check_input
+from rewards.errors import RewardError
+from rewards.qwen.files import build_model, find_folder, load_tokenizer, read_config, read_folder
+from rewards.qwen.frames import frames_of_folder
+from rewards.qwen.model import QwenTower
+
+PLACE = "{prompt}"
+
+ASPECTS: dict[str, str] = {
+    "object": f'"{PLACE}" Is this object in the video? Answer Yes or No.',
+    "colour": f'"{PLACE}" Does the object in the video have this colour? Answer Yes or No.',
+    "motion": f'"{PLACE}" Does the object in the video move like this? Answer Yes or No.',
+    "artefact": "Is the video sharp, steady and free of artefacts? Answer Yes or No.",
+}
+"""Questions by name. The prompt comes first, so that the question can refer to it."""
+
+ANSWERS = ("Yes", "No")
+
+
+class QwenCritic(VideoReward):
+    """How sure a Qwen2-VL is that a clip is as its prompt says.
+
+    Attributes:
+        tower: the model.
+        questions: by name; a user's own are named by themselves.
+        answers: tokens of Yes and No.
+    """
+
+    name = "qwen_critic"
+
+    def __init__(self, tower: QwenTower, aspects: Sequence[str] = tuple(ASPECTS)) -> None:
+        self.tower = tower
+        self.device = tower.device
+        self.questions = choose_questions(aspects)
+        self.reads_text = any(PLACE in question for question in self.questions.values())
+        self.answers = [_one_token(tower.tokenizer, answer) for answer in ANSWERS]
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The one model, which may be shared."""
+        return [self.tower.model]
+
+    def at_rate(self, fps: float) -> QwenCritic:
+        """The same judge for clips of ``fps`` frames a second."""
+        other = copy(self)
+        other.tower = self.tower.at_rate(fps)
+        return other
+
+    def ask(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Tensor:
+        """Put k questions to each clip.
+
+        Args:
+            clips: ``(b, f, 3, H, W)`` in [0, 1], on the critic's device.
+            texts: k texts for each of the b clips.
+
+        Returns:
+            ``(b, k)`` fp32: log p(Yes) - log p(No).
+        """
+        states = self.tower.read(clips, texts).last()
+        # fp32 from here: a bf16 logit of 20 has steps of 0.125.
+        dtype = clips.dtype
+        head = self.tower.model.get_output_embeddings().weight[self.answers].to(dtype)
+        yes, no = F.linear(states.to(dtype), head).unbind(dim=-1)
+        return yes - no
+
+    def per_aspect(self, frames: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Each question's own score: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)`` by name.
+
+        Raises:
+            RewardError: the input cannot be scored.
+        """
+        check_input(frames, prompts)
+        scores = self.ask(frames.to(self.device), self._texts(prompts))
+        return dict(zip(self.questions, scores.unbind(dim=1), strict=True))
+
+    def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)`` fp32, the mean over questions."""
+        return self.ask(frames, self._texts(prompts)).mean(dim=1)
+
+    def _texts(self, prompts: Sequence[str]) -> list[list[str]]:
+        for prompt in prompts:
+            self.tower.check_plain(prompt)
+        return [[q.replace(PLACE, prompt) for q in self.questions.values()] for prompt in prompts]
+
+
+def choose_questions(aspects: Sequence[str]) -> dict[str, str]:
+    """Questions of named aspects and of texts.
+
+    Args:
+        aspects: keys of :data:`ASPECTS`, or a user's own questions of more than one word, in which
+            ``{prompt}`` stands for the prompt.
+
+    Raises:
+        RewardError: none, one twice, or a single word that is no aspect's name.
+    """
+    unknown = [aspect for aspect in aspects if aspect not in ASPECTS and " " not in aspect.strip()]
+    if isinstance(aspects, str) or not aspects or unknown or len(set(aspects)) < len(aspects):
+        raise RewardError(
+            f"aspects are {aspects!r}; allowed: a list of different names among "
+            f"{', '.join(ASPECTS)}, and questions of your own in which {PLACE} stands for the "
+            "prompt and which can be answered by Yes or No."
+        )
+    return {aspect: ASPECTS.get(aspect, aspect) for aspect in aspects}
+
+
+def _one_token(tokenizer: Any, word: str) -> int:
+    ids: list[int] = tokenizer(word)["input_ids"]
+    if len(ids) != 1:
+        raise RewardError(
+            f"the tokenizer writes {word!r} in {len(ids)} tokens; a critic's answer must be one. "
+            "Use the tokenizer of a Qwen2-VL-Instruct, or of tiny/qwen-critic."
+        )
+    return ids[0]
+
+
+def load_qwen_critic(
+    checkpoint: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
+    gradient_checkpointing: bool = False,
+    aspects: Sequence[str] | None = None,
+    model: Any = None,
+    count: int | None = None,
+    fps: float | None = None,
+    clip_fps: float | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> QwenCritic:
+    """Load a Qwen2-VL as a critic, or use one that is already loaded.
+
+    Args:
+        checkpoint: a folder with config, weights and tokenizer, a generator's checkpoint (whose
+            text encoder is a whole Qwen2-VL), or a hub id in the cache.
+        device: where it runs.
+        dtype: of the weights; scores are fp32.
+        folder: what a relative path is relative to.
+        gradient_checkpointing: recompute each block of both towers in the backward pass.
+        aspects: what is asked (:func:`choose_questions`); all that have a name if not given.
+        model: a loaded ``Qwen2VLForConditionalGeneration`` of this checkpoint, such as a
+            generator's text encoder: used as it is and where it is, no weights are read. It is
+            frozen.
+        count: frames that the model looks at, of those it is given; ``None`` for all, or by
+            ``fps``.
+        fps: frames looked at a second.
+        clip_fps: frames a second of judged clips; matters beside ``fps`` alone.
+        min_pixels: of a frame as the model sees it.
+        max_pixels: of a frame as the model sees it.
+
+    Raises:
+        RewardError: a missing, damaged or foreign file, an unknown aspect, or options that do not
+            go together.
+    """
+    found = find_folder(checkpoint, folder)
+    choice = {"count": count, "fps": fps, "clip_fps": clip_fps}
+    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    # In 8 bits as transformers' processors resize, which round after each pass.
+    resize = {"quantised": True, "passes": 2}
+    frames = frames_of_folder(found.weights, {**choice, **pixels, **resize})
+    tokenizer = load_tokenizer(found.tokenizer)
+    if model is None:
+        config, state = read_config(found.weights), read_folder(found.weights)
+        model = build_model(config, state, found.weights, dtype=dtype, device=device)
+    tower = QwenTower(model, tokenizer, frames)
+    if gradient_checkpointing:
+        tower.checkpoint_gradients()
+    return QwenCritic(tower, tuple(ASPECTS) if aspects is None else aspects)

@@ -1,0 +1,1 @@
+"""Other networks that judges use: BLIP, RAFT, TransNetV2, MPS, the latent tower."""

@@ -1,0 +1,307 @@
+"""Folders with a Qwen2-VL: where they are, tensors under old and new names, strict loading.
+
+Old names are those of transformers before 4.52 and of every published file (``visual.*``,
+``model.layers.*``); new ones are ``model.visual.*`` and ``model.language_model.*``. Everything here
+speaks the new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from rewards.core.checkpoint import SHIPPED, check_keys
+from rewards.core.json_text import json_file
+from rewards.core.published import published
+from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.errors import RewardError
+
+EMBEDDING = "model.language_model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+PARTS = ("text_encoder", "tokenizer")
+"""Of a generator's checkpoint: its text encoder is a whole Qwen2-VL."""
+
+
+@dataclass(frozen=True)
+class QwenFolder:
+    """Where the parts of a Qwen2-VL lie: one folder, or two of a generator's checkpoint.
+
+    Attributes:
+        weights: with ``config.json`` and ``*.safetensors``.
+        tokenizer: with ``tokenizer.json`` or ``vocab.json`` and ``merges.txt``.
+    """
+
+    weights: Path
+    tokenizer: Path
+
+
+def find_folder(checkpoint: str | Path, folder: Path | None = None) -> QwenFolder:
+    """Find a Qwen2-VL: shipped name, then path, then hub id in the cache. Downloads nothing.
+
+    Args:
+        checkpoint: ``tiny/qwen-critic``, a folder, a generator's checkpoint with ``text_encoder/``
+            and ``tokenizer/``, or ``org/repo``.
+        folder: what a relative path is relative to; the working directory if not given.
+
+    Raises:
+        RewardError: it is not there; says where it was looked for and the command that fetches it.
+    """
+    for place in places(checkpoint, folder, "config.json"):
+        if (place / "config.json").is_file():
+            return QwenFolder(place, place)
+        if all((place / part).is_dir() for part in PARTS):
+            return QwenFolder(*(place / part for part in PARTS))
+    what = "Qwen2-VL: a folder with config.json (or with text_encoder/ and tokenizer/)"
+    raise RewardError(missing(checkpoint, folder, what))
+
+
+def resolve_folder(checkpoint: str | Path, folder: Path | None = None) -> Path:
+    """Find the folder of any judge on Qwen2-VL: one with ``config.json`` or VideoAlign's.
+
+    Raises:
+        RewardError: it is not there.
+    """
+    for file in ("config.json", "model_config.json"):
+        for place in places(checkpoint, folder, file):
+            if place.is_dir():
+                return place
+    raise RewardError(missing(checkpoint, folder, "folder of a judge on Qwen2-VL"))
+
+
+def places(checkpoint: str | Path, folder: Path | None, file: str) -> list[Path]:
+    """Folders that a name may mean, first of all the shipped one.
+
+    Args:
+        checkpoint: what the recipe says.
+        folder: what a relative path is relative to; the working directory if not given.
+        file: of a hub repository, by which its folder in the cache is found.
+    """
+    text = str(checkpoint)
+    here = [SHIPPED / text, (folder or Path()) / Path(text).expanduser()]
+    known = published(text)
+    cached = _cached(known.repo if known is not None else text, file)
+    return here if cached is None else [*here, cached]
+
+
+def _cached(repo: str, file: str) -> Path | None:
+    if repo.count("/") != 1 or repo.startswith(("/", ".")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repo, file)
+    except HFValidationError:  # no repository's name: a path with a typing mistake
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def missing(checkpoint: str | Path, folder: Path | None, what: str) -> str:
+    """Tell that a folder is not on this machine, where it was looked for, and how to get it."""
+    text, place = str(checkpoint), (folder or Path()).absolute()
+    known = published(text)
+    hub_id = known.repo if known is not None else text
+    size = f" ({known.size / 1e9:.3g} GB)" if known is not None and known.size else ""
+    fetch = f" Fetch it with: hf download {hub_id}" if hub_id.count("/") == 1 else ""
+    shipped = sorted(p.parent.relative_to(SHIPPED).as_posix() for p in SHIPPED.rglob("config.json"))
+    return (
+        f"{text!r}{size} is no {what}: it is no shipped name ({', '.join(shipped) or 'none'}), not "
+        f"under {place}, and not in the hub's cache.{fetch}"
+    )
+
+
+def new_name(name: str) -> str:
+    """A tensor's name as transformers 5 has it, from an old or a new one."""
+    if name.startswith("visual."):
+        return f"model.{name}"
+    if name.startswith("model.") and not name.startswith(
+        ("model.visual.", "model.language_model.")
+    ):
+        return f"model.language_model.{name.removeprefix('model.')}"
+    return name
+
+
+def renamed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A state dict under new names.
+
+    Raises:
+        RewardError: two names become one.
+    """
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if new_name(name) in result:
+            raise RewardError(
+                f"{path} holds {new_name(name)} twice, under its old and its new name. The file "
+                "was put together from two; fetch it again."
+            )
+        result[new_name(name)] = tensor
+    return result
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """Tensors of every ``*.safetensors`` of a folder, by new name, in the files' dtypes.
+
+    Raises:
+        RewardError: there is none, the index names one that is not there, or one is damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    files = sorted(folder.glob("*.safetensors"))
+    if index.is_file():
+        named = json_file(index).get("weight_map")
+        if not isinstance(named, dict):
+            raise RewardError(f"{index} has no weight_map: it is damaged. Fetch the folder again.")
+        names = set(named.values())
+        files = [folder / name for name in sorted(names)]
+    lost = [path.name for path in files if not path.is_file()]
+    if lost or not files:
+        raise RewardError(
+            f"{folder} lacks {', '.join(lost) or 'any *.safetensors'}: the download was cut off. "
+            "Fetch the folder again."
+        )
+    state: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                state |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise RewardError(
+                f"cannot read {path}: {str(error).splitlines()[0]}. The file is cut off or "
+                "damaged; fetch it again."
+            ) from error
+    return renamed(state, folder)
+
+
+def read_config(folder: Path, vocabulary: int | None = None) -> Any:
+    """The ``Qwen2VLConfig`` of a folder.
+
+    Args:
+        folder: with ``config.json``, of any version.
+        vocabulary: rows of the embedding table, where they are not the config's.
+
+    Raises:
+        RewardError: it is of another model.
+    """
+    ensure_torchvision_importable()
+    from transformers import Qwen2VLConfig
+
+    said = json_file(folder / "config.json")
+    if said.get("model_type") != "qwen2_vl":
+        raise RewardError(
+            f"{folder} holds a {said.get('model_type')!r}; this judge needs a qwen2_vl (Qwen2-VL, "
+            "not Qwen2.5-VL or Qwen3-VL, whose vision towers differ)."
+        )
+    config = Qwen2VLConfig(**said)
+    if vocabulary is not None:
+        config.text_config.vocab_size = vocabulary
+    return config
+
+
+def empty_model(config: Any) -> Any:
+    """A ``Qwen2VLForConditionalGeneration`` of shapes alone: parameters without memory.
+
+    Its rotary tables, which are in no file, do have values.
+    """
+    from accelerate import init_empty_weights
+    from transformers import Qwen2VLForConditionalGeneration
+
+    with init_empty_weights(include_buffers=False):
+        return Qwen2VLForConditionalGeneration(config)
+
+
+def expected_shapes(config: Any) -> dict[str, torch.Size]:
+    """Shape by new name, as a whole file has them; a tied head is in none."""
+    shapes = {name: tensor.shape for name, tensor in empty_model(config).state_dict().items()}
+    if config.tie_word_embeddings:
+        del shapes[HEAD]
+    return shapes
+
+
+def build_model(
+    config: Any,
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    language_head: bool = True,
+) -> Any:
+    """Put tensors into a model, strictly; frozen.
+
+    Args:
+        config: of :func:`read_config`.
+        state: by new name; a tied head may be there, and is left out then.
+        path: for messages.
+        dtype: of the weights.
+        device: of the weights.
+        language_head: without one the model cannot say a word, and is 0.5 to 1 GB smaller.
+
+    Returns:
+        ``Qwen2VLForConditionalGeneration`` in evaluation mode.
+
+    Raises:
+        RewardError: a name is missing, unknown, or has another shape.
+    """
+    model = empty_model(config)
+    tied = language_head and config.tie_word_embeddings
+    if not language_head:
+        model.lm_head = nn.Identity()
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if tied or not language_head:
+        state = {name: tensor for name, tensor in state.items() if name != HEAD}
+        shapes.pop(HEAD, None)
+    check_keys(shapes, state, f"a Qwen2-VL of width {config.text_config.hidden_size}", path)
+    placed = {name: tensor.to(device, dtype) for name, tensor in state.items()}
+    if tied:
+        placed[HEAD] = placed[EMBEDDING]
+    model.load_state_dict(placed, strict=True, assign=True)
+    if tied:
+        model.lm_head.weight = model.get_input_embeddings().weight
+    model = model.to(device)  # the rotary tables
+    left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
+    assert not left, f"tensors without values: {left}"
+    return model.requires_grad_(False).eval()
+
+
+def load_tokenizer(folder: Path, special: Iterable[str] = ()) -> Any:
+    """The tokenizer of a folder, with a chat template and with a judge's special tokens.
+
+    Args:
+        folder: with the tokenizer's files; code in it is never run.
+        special: tokens of the judge, added behind the others where they are not there yet, as its
+            authors' training did.
+
+    Raises:
+        RewardError: no tokenizer, or one without a chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # the last three: JSON that is valid and no tokenizer
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RewardError(
+            f"the tokenizer in {folder} cannot be loaded ({reason}). A judge "
+            "on Qwen2-VL needs its tokenizer beside its weights; copy or fetch it again."
+        ) from error
+    template = folder / "chat_template.json"
+    if not tokenizer.chat_template and template.is_file():
+        tokenizer.chat_template = json_file(template).get("chat_template")
+    if not tokenizer.chat_template:
+        raise RewardError(
+            f"the tokenizer in {folder} has no chat template, which questions are wrapped in. Add "
+            "chat_template.json of the Qwen2-VL you use."
+        )
+    known = tokenizer.get_vocab()
+    missing = [token for token in special if token not in known]
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing})
+    return tokenizer

@@ -1,0 +1,237 @@
+"""Input that no one means, and a damaged or full disk: told, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reward_tuning.cli.summary import summary
+from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import write_clip
+from reward_tuning.files.yaml_text import read_yaml
+from reward_tuning.runs.metrics import MetricsLog
+from tests.reward_tuning.command_line import command
+
+run = pytest.fixture(command)
+
+
+@pytest.mark.parametrize(
+    "text", ["!!int abc", "!!float abc", "!!bool abc", "!!timestamp abc", "9" * 5000, "[" * 3000]
+)
+def test_yaml_that_is_not_what_it_says(text: str) -> None:
+    with pytest.raises(TuningError, match="not valid YAML"):
+        read_yaml(text)
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "-" + "9" * 19, "9" * 400, "-" + "9" * 4000])
+@pytest.mark.parametrize("key", ["train.steps", "seed", "rewards.0.weight", "sampling.height"])
+def test_whole_numbers_beyond_64_bits(run: Any, tmp_path: Path, key: str, number: str) -> None:
+    done = run("validate", "tiny-drtune-hps", f"{key}={number}")
+    assert done.code == 2
+    assert f"{key}: got {number[:20]}" in done.err
+    assert "a whole number has at most 64 bits" in done.err
+    assert len(done.err) < 600
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"seed: 1\noutput: {number}\n")
+    done = run("validate", recipe)
+    assert done.code == 2
+    assert f"output: got {number[:20]}" in done.err
+
+
+def test_an_anchor_that_holds_itself(run: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("seed: &a [*a]\nrewards: &b\n  - {kind: hps, checkpoint: *b}\n")
+    done = run("validate", recipe)
+    assert done.code == 2
+    assert "seed: got [[...]]" in done.err
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "output", "generator.checkpoint", "prompts.train", "rewards.0.checkpoint", "lora.init",
+        "evaluation.held_out_rewards.0.checkpoint",
+    ],
+)  # fmt: skip
+def test_half_letters_in_the_names_of_files(run: Any, key: str) -> None:
+    done = run("validate", "tiny-drtune-multi", f'{key}="a\\ud83d"')
+    assert done.code == 2
+    assert f"{key}: got 'a\\ud83d'; it holds a lone surrogate" in done.err
+
+
+def test_long_keys_and_many_mistakes_are_cut(run: Any) -> None:
+    overrides = [f"{'k' * 3000}{i}={'v' * 3000}" for i in range(40)]
+    done = run("validate", "tiny-drtune-hps", *overrides, f"rewards.{'9' * 5000}.weight=1")
+    assert done.code == 2
+    assert len(done.err) < 2500
+    assert "more" in done.err.splitlines()[-1]
+
+
+def test_a_list_too_short(run: Any) -> None:
+    done = run("validate", "tiny-drtune-hps", "train.betas=[0.9]")
+    assert done.code == 2
+    assert "train.betas" in done.err
+
+
+LONG = "x" * 256
+
+
+@pytest.mark.parametrize(
+    "key", ["output", "generator.checkpoint", "prompts.train", "rewards.0.checkpoint"]
+)
+@pytest.mark.parametrize(
+    ("value", "told"), [('"a\\0b"', "NUL"), (LONG, "too long for a file"), ("y/" * 2100, "in all")]
+)
+def test_names_that_no_file_has(run: Any, key: str, value: str, told: str) -> None:
+    done = run("validate", "tiny-drtune-hps", f"{key}={value}")
+    assert done.code == 2
+    assert key in done.err
+    assert told in done.err
+
+
+def test_a_name_of_255_bytes_is_one(run: Any) -> None:
+    done = run("validate", "tiny-drtune-hps", f"output={LONG[:255]}")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("words", [["validate", LONG], ["show", LONG], ["resume", LONG]])
+def test_arguments_that_no_file_is_called(run: Any, words: list[str]) -> None:
+    done = run(*words)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert LONG in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["score", "{}.mp4", "--reward", "motion_energy"], 2),
+        (["render", "{}", "--count", 1], 0),
+        (["cp", "tiny-draft-hps", "{}.yaml"], 0),
+        (["resume", "{}"], 2),
+        (["generate", "--prompt", "a", "--checkpoint", "{}", "--output", "o"], 2),
+    ],
+)
+def test_a_name_that_is_not_utf_8_is_shown(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    """Linux takes any byte in a name, and Python hands it on as a lone surrogate."""
+    monkeypatch.chdir(tmp_path)
+    done = run(*(str(word).format("a\udcff") for word in words))
+    assert done.code == code, done.err
+    assert "a\\udcff" in (done.err if code else done.out)
+
+
+@pytest.mark.parametrize("content", [{}, [], "text", {"base": {}}])
+def test_an_evaluation_without_sides(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    with pytest.raises(TuningError, match=r"evaluation\.json is damaged"):
+        summary(tmp_path)
+
+
+@pytest.mark.parametrize("when", ["flush", "close"])
+def test_a_disk_that_is_full_when_the_board_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log._board, when, full)
+    with pytest.raises(TuningError, match="could not be written: No space left"):
+        getattr(log, when)()
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "a 'clip'.png"
+    write_clip(torch.rand(1, 3, 32, 32), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("nonsense", "allowed: cpu"), ("meta", "allowed: cpu"), ("cuda:99", "this machine has")],
+)
+def test_a_device_that_is_not_there(run: Any, clip: Path, device: str, told: str) -> None:
+    output = clip.parent / "b.mp4"
+    for words in (
+        ("score", clip, "--reward", "sharpness"),
+        ("generate", "--prompt", "a", "--output", output),
+        ("calibrate", "tiny-draft-hps"),
+    ):
+        done = run(*words, "--device", device)
+        assert done.code == 2
+        assert told in done.err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "judge", ["{kind: [1]}", "{kind: {a: 1}}", "{kind: sharpness, name: [1]}", "{kind: null}"]
+)
+def test_a_judge_of_odd_values(run: Any, clip: Path, judge: str) -> None:
+    done = run("score", clip, "--reward", judge)
+    assert done.code == 2
+    assert "reward.0." in done.err
+
+
+@pytest.mark.parametrize("image", ["a\0b", LONG])
+def test_a_condition_that_no_file_is_called(run: Any, tmp_path: Path, image: str) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "a", "image": image}) + "\n")
+    done = run("generate", "--prompts-file", prompts, "--output", tmp_path / "clips")
+    assert done.code == 2
+    assert "line 1" in done.err
+
+
+def test_half_a_letter_on_the_command_line(run: Any, clip: Path, tmp_path: Path) -> None:
+    for words in (
+        ("generate", "--output", tmp_path / "b.mp4", "--prompt", "a\udcff"),
+        ("score", clip, "--reward", "hps:tiny/hps.safetensors", "--prompt", "a\udcff"),
+    ):
+        done = run(*words)
+        assert done.code == 2
+        assert "a lone surrogate" in done.err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_clip_without_pictures_is_not_written(tmp_path: Path, value: float) -> None:
+    with pytest.raises(TuningError, match="NaN or infinity"):
+        write_clip(torch.full((1, 3, 16, 16), value), tmp_path / "clip.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_judge_that_prints_leaves_the_result_alone(run: Any, clip: Path) -> None:
+    own = clip.parent / "own.py"
+    own.write_text(
+        "class Own:\n    def __call__(self, frames, prompts):\n"
+        "        print('hello')\n        return frames.mean((1, 2, 3, 4))\n"
+    )
+    done = run("score", clip, "--reward", f"python:{own}", "--prompt", "a", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["clips"]) == 1
+    assert "hello" in done.err
+
+
+def test_an_image_by_its_path(run: Any, clip: Path) -> None:
+    words = ("generate", "--prompt", "a", "--output", clip.parent / "b.mp4", "--image", clip)
+    done = run(*words)
+    assert done.code == 2
+    assert "inpaint" in done.err  # the embedded checkpoint follows text alone
+
+
+def test_aliases_of_aliases_are_told(run: Any, tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 13)]
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("\n".join(lines), encoding="utf-8")
+    found = run("validate", recipe)
+    assert found.code == 2
+    assert "aliases (*name) written out are more than 100,000 values" in found.err
+    shared = "a: &a {x: [1, 2]}\nb: [*a, *a]\n"
+    assert read_yaml(shared) == {"a": {"x": [1, 2]}, "b": [{"x": [1, 2]}, {"x": [1, 2]}]}

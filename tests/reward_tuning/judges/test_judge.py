@@ -1,0 +1,184 @@
+"""From a judge's section to the judge: what is passed on, what is refused."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from pydantic import ValidationError, create_model
+
+from reward_tuning.errors import TuningError
+from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.truncation import truncation_notes
+from reward_tuning.schema.judge_sections import FrameRewardSection
+from reward_tuning.schema.judges import HpsSection, VideoAlignSection
+from reward_tuning.schema.recipe import Recipe, judge_conflicts
+from rewards.kinds.hps import HpsReward
+from tests.reward_tuning.recipes_for_tests import recipe_data
+from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, frames, random_state
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def hps(tmp_path: Path) -> dict[str, object]:
+    return {
+        "kind": "hps",
+        "checkpoint": str(
+            flat_file(tmp_path, random_state(ARCHITECTURE), architecture=json.dumps(ARCHITECTURE))
+        ),
+    }
+
+
+def test_a_section_becomes_the_judge_it_describes(hps: dict[str, object]) -> None:
+    relative = {"positive": "good {prompt}", "negative": "bad {prompt}", "k": 0.5}
+    more = {"weight": 2.0, "unit": 0.5, "target": 0.4, "frames": 2, "chunk": 3}
+    own = {"dtype": "bfloat16", "relative": relative, "augmentation": {"crop": 0.1}}
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps | more | own]))
+    (judge,) = load_judges(recipe.rewards, 9, CPU)
+    assert isinstance(judge, FramedJudge)
+    assert (judge.weight, judge.unit, judge.target, judge.positions) == (2.0, 0.5, 0.4, (0, 8))
+    assert judge.augmentation is not None
+    assert judge.augmentation.crop == 0.1
+    reward = judge.reward
+    assert isinstance(reward, HpsReward)
+    assert (reward.chunk, reward.name, reward.tower.dtype) == (3, "hps", torch.bfloat16)
+    assert reward.relative is not None
+    assert (reward.relative.positive, reward.relative.k) == ("good {prompt}", 0.5)
+
+
+def test_a_soft_minimum_over_frames(hps: dict[str, object]) -> None:
+    over = {"over_frames": {"kind": "soft_min", "sharpness": 40.0}}
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps | over | {"chunk": 2}]))
+    (judge,) = load_judges(recipe.rewards, 9, CPU)
+    assert isinstance(judge, FramedJudge)
+    x = frames(2, 9).requires_grad_()
+    prompts = ["a cat", "a dog"]
+    scores = judge.reward.per_frame(x, prompts)  # type: ignore[attr-defined]
+    expected = -torch.exp(-40.0 * scores).mean(dim=1).log() / 40.0
+    found = judge.scores(x, prompts)
+    torch.testing.assert_close(found, expected)
+    assert bool((found < scores.mean(dim=1)).all())
+    loss, told = judge.loss(x, prompts, torch.Generator())
+    torch.testing.assert_close(told, expected.detach())
+    (gradient,) = torch.autograd.grad(loss, x)
+    (wanted,) = torch.autograd.grad(-expected.mean(), x)
+    # Gradients go up to 0.08, and near 0 fp32's noise depends on the processor: 4.5e-8 seen.
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=2e-7)
+
+
+def test_the_best_frames_alone(hps: dict[str, object]) -> None:
+    over = {"over_frames": {"kind": "best", "share": 0.3}}
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps | over]))
+    (judge,) = load_judges(recipe.rewards, 13, CPU)
+    assert isinstance(judge, FramedJudge)
+    x = frames(2, 13).requires_grad_()
+    scores = judge.reward.per_frame(x, ["a cat", "a dog"])  # type: ignore[attr-defined]
+    expected = [sum(sorted(row, reverse=True)[:3]) / 3 for row in scores.tolist()]  # int(3.9)
+    found = judge.scores(x, ["a cat", "a dog"])
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    reached = gradient.flatten(2).norm(dim=2) > 0
+    assert reached.sum(dim=1).tolist() == [3, 3]
+    assert judge.scores(x[:, :2].repeat(1, 7, 1, 1, 1)[:, :13], ["a", "b"]).shape == (2,)
+
+
+def test_a_judge_may_see_clips_in_grey(hps: dict[str, object]) -> None:
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps | {"grayscale": True}]))
+    (judge,) = load_judges(recipe.rewards, 3, CPU)
+    assert isinstance(judge, FramedJudge)
+    x = frames(1, 3)
+    grey = 0.299 * x[:, :, 0] + 0.587 * x[:, :, 1] + 0.114 * x[:, :, 2]
+    expected = judge.reward(torch.stack([grey] * 3, dim=2), ["a cat"])
+    torch.testing.assert_close(judge.scores(x, ["a cat"]), expected)
+    loss, told = judge.loss(x.clone().requires_grad_(), ["a cat"], torch.Generator())
+    torch.testing.assert_close(told, expected.detach())
+    assert loss.requires_grad
+    assert float((judge.reward(x, ["a cat"]) - expected).detach().abs()) > 1e-4
+
+
+def test_one_text_for_every_clip(hps: dict[str, object]) -> None:
+    fixed = hps | {"prompt": "A high-quality image"}
+    recipe = Recipe.model_validate(recipe_data(rewards=[fixed]))
+    (judge,) = load_judges(recipe.rewards, 3, CPU)
+    assert isinstance(judge, FramedJudge)
+    x = frames(2, 3)
+    expected = judge.reward(x, ["A high-quality image"] * 2)
+    torch.testing.assert_close(judge.scores(x, ["a cat", "a dog"]), expected)
+    assert float((judge.reward(x, ["a cat", "a dog"]) - expected).detach().abs().min()) > 1e-4
+    long = " ".join(["cat"] * 100)
+    assert truncation_notes([judge], [long], "prompts.train") == []  # it reads none of them
+    with pytest.raises(TuningError, match=r"hps reads 77 tokens, and its prompt is longer"):
+        load_judges([HpsSection.model_validate(hps | {"prompt": long})], 3, CPU)
+
+
+def test_a_prompt_that_no_one_reads_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "judge.py"
+    path.write_text(
+        "class Mine:\n    reads_text = False\n"
+        "    def __call__(self, frames, prompts): return frames.mean(dim=(1, 2, 3, 4))"
+    )
+    own = {"kind": "python", "checkpoint": str(path), "prompt": "a clean picture"}
+    recipe = Recipe.model_validate(recipe_data(rewards=[own]))
+    with pytest.raises(TuningError, match="python reads no text, so its prompt 'a clean picture'"):
+        load_judges(recipe.rewards, 3, CPU)
+    align = {"kind": "video_align", "checkpoint": "tiny/video-align", "prompt": "a clip"}
+    assert VideoAlignSection.model_validate(align | {"axis": "TA"}).prompt == "a clip"
+    with pytest.raises(ValidationError, match="axis MQ is scored before the prompt"):
+        VideoAlignSection.model_validate(align | {"axis": "MQ"})
+
+
+def test_random_frames_are_drawn_for_a_batch_and_all_are_evaluated(hps: dict[str, object]) -> None:
+    over = {"over_frames": {"kind": "random", "count": 2}, "frames": 5}
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps | over]))
+    (judge,) = load_judges(recipe.rewards, 9, CPU)
+    assert isinstance(judge, FramedJudge)
+    assert judge.positions == (0, 2, 4, 6, 8)
+    seen: dict[int, int] = dict.fromkeys(judge.positions, 0)
+    for seed in range(200):
+        drawn = judge.drawn(torch.Generator().manual_seed(seed)).positions
+        assert len(drawn) == 2
+        assert drawn[0] < drawn[1]
+        assert drawn == judge.drawn(torch.Generator().manual_seed(seed)).positions
+        for position in drawn:
+            seen[position] += 1
+    assert all(50 < count < 110 for count in seen.values()), seen  # 80 expected, deviation 7
+    x = frames(1, 9)
+    every = judge.reward(x[:, [0, 2, 4, 6, 8]], ["a cat"])
+    torch.testing.assert_close(judge.scores(x, ["a cat"]), every)
+
+
+def test_a_judge_of_whole_clips_has_no_worst_frame(tmp_path: Path) -> None:
+    path = tmp_path / "judge.py"
+    path.write_text(
+        "class Mine:\n    def __call__(self, frames, prompts): return frames.mean(dim=(1, 2, 3, 4))"
+    )
+    own = {"kind": "python", "checkpoint": str(path)}
+    for kind, value in (("soft_min", {"sharpness": 4.0}), ("best", {"share": 0.3})):
+        over = {"over_frames": {"kind": kind, **value}}
+        recipe = Recipe.model_validate(recipe_data(rewards=[own | over]))
+        with pytest.raises(TuningError, match=rf"python scores whole clips.*{kind}.*derive the"):
+            load_judges(recipe.rewards, 9, CPU)
+
+
+class MeasuringSection(HpsSection):
+    """A kind that only measures."""
+
+    evaluation_only: ClassVar[bool] = True
+
+
+def test_a_kind_that_only_measures_is_no_reward(
+    hps: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = create_model("Trained", __base__=(MeasuringSection, FrameRewardSection))
+    (conflict,) = judge_conflicts(("rewards", 0), trained.model_validate(hps), None)
+    assert conflict.path == ("rewards", 0, "kind")
+    assert "has no gradient to train on; name it under evaluation.held_out_rewards" in conflict.text
+
+    monkeypatch.setattr(HpsReward, "evaluation_only", True)
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps]))
+    with pytest.raises(TuningError, match=r"hps is for the evaluation only.*held_out_rewards"):
+        load_judges(recipe.rewards, 9, CPU)
+    section = HpsSection.model_validate(hps)
+    assert load_judges([section], 9, CPU)[0].label == "hps"

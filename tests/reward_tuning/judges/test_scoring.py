@@ -1,0 +1,270 @@
+"""Clips from real files: which are found, what they shall show, and what the judges say."""
+
+import json
+import shutil
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reward_tuning.cli.judges import judges_of_options
+from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import read_clip, write_clip
+from reward_tuning.judges.clip_files import ClipFile, find_clips, with_prompts
+from reward_tuning.judges.scoring import file_judges, score_clips
+from rewards import load_reward
+from tests.reward_tuning.command_line import Command, command
+from tests.rewards.tiny_clip import frames
+
+CPU = torch.device("cpu")
+HPS, AESTHETIC = "hps:tiny/hps.safetensors", "aesthetic:tiny/aesthetic.safetensors"
+PROMPT = "a red circle moves left"
+
+
+@pytest.fixture(name="command")
+def _command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return command(capsys)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, clips: Path) -> Path:
+    """A copy of the clips, to change."""
+    return Path(shutil.copytree(clips, tmp_path / "clips"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of every kind, of two shapes, and one in a folder below."""
+    tmp_path = tmp_path_factory.mktemp("clips")
+    clip = frames(1, 5, 64, 64)[0]
+    write_clip(clip, tmp_path / "a.mp4")
+    write_clip(clip.flip(0), tmp_path / "b.gif")
+    write_clip(frames(1, 9, 48, 80, seed=2)[0], tmp_path / "deep" / "wide.mp4")
+    video = (frames(1, 5, 64, 64, seed=3)[0].permute(0, 2, 3, 1) * 255).byte().numpy()
+    iio.imwrite(tmp_path / "d.webm", video, plugin="FFMPEG", codec="libvpx", fps=8, bitrate=10**6)
+    Image.fromarray(video[0]).save(tmp_path / "e.jpg", quality=95)
+    return tmp_path
+
+
+def test_every_kind_of_file_is_read_with_the_right_colours(folder: Path) -> None:
+    pixels = np.zeros((8, 12, 4), dtype=np.uint8)
+    pixels[:, :6] = (255, 0, 0, 255)
+    pixels[:, 6:] = (0, 0, 255, 40)
+    Image.fromarray(pixels).save(folder / "alpha.png")
+    Image.fromarray(pixels[:, :, 0]).save(folder / "grey.png")
+    turned = Image.fromarray(pixels[:, :, :3])
+    exif = turned.getexif()
+    exif[0x0112] = 6  # the camera was held upright
+    turned.save(folder / "photo.jpg", exif=exif, quality=100, subsampling=0)
+    alpha, grey, photo = (read_clip(folder / n) for n in ("alpha.png", "grey.png", "photo.jpg"))
+    assert alpha.shape == (1, 3, 8, 12)
+    assert alpha[0, :, 0, 0].tolist() == [1.0, 0.0, 0.0]
+    assert alpha[0, :, 0, 11].tolist() == [0.0, 0.0, 1.0]
+    assert grey.shape == (1, 3, 8, 12)
+    assert grey[0, :, 0, 0].tolist() == [1.0, 1.0, 1.0]
+    assert photo.shape == (1, 3, 12, 8)
+    assert photo[0, 0, 1].min() > 0.9
+    assert read_clip(folder / "d.webm").shape == (5, 3, 64, 64)
+
+
+def test_chosen_frames_of_a_file(folder: Path) -> None:
+    whole = read_clip(folder / "deep" / "wide.mp4")
+    told: list[int] = []
+    some = read_clip(folder / "deep" / "wide.mp4", lambda count: told.append(count) or (0, 4, 8))
+    assert told == [9]
+    assert torch.equal(some, whole[[0, 4, 8]])
+
+
+def test_clips_are_found_by_name_and_once(folder: Path) -> None:
+    (folder / "notes.md").write_text("no clip")
+    (folder / ".hidden.mp4").write_bytes(b"")
+    found = find_clips([folder / "b.gif", folder])
+    assert [str(path.relative_to(folder)) for path in found] == [
+        "b.gif",
+        "a.mp4",
+        "d.webm",
+        "deep/wide.mp4",
+        "e.jpg",
+    ]
+    (folder / "empty").mkdir()
+    for source, said in (
+        ("gone.mp4", "no such file or folder"),
+        ("notes.md", r"ending .md; allowed: .mp4, .webm"),
+        ("empty", "holds no clip"),
+    ):
+        with pytest.raises(TuningError, match=said):
+            find_clips([folder / source])
+
+
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_an_empty_prompt_is_none(command: Command, folder: Path, prompt: str) -> None:
+    reward = "clip:tiny/clip.safetensors"
+    code, _, said = command("score", str(folder / "b.gif"), "--prompt", prompt, "--reward", reward)
+    assert code == 2
+    assert "no prompt for" in said
+
+
+def test_where_prompts_come_from(folder: Path) -> None:
+    paths = find_clips([folder])
+    (folder / "a.txt").write_text("\ufeffa fox\n", encoding="utf-8")
+    lines = [{"file": "b.gif", "prompt": "a cat"}, {"file": "d.webm", "prompt": "a dog"}]
+    (folder / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    given = {clip.path.name: clip.prompt for clip in with_prompts(paths)}
+    expected = {"a.mp4": "a fox", "b.gif": "a cat", "d.webm": "a dog"}
+    assert given == expected | {"wide.mp4": None, "e.jpg": None}
+    (folder / "p").mkdir()
+    row = {"file": "../deep/wide.mp4", "prompt": "a long story", "reward_prompt": "a hen"}
+    (folder / "p" / "mine.jsonl").write_text(json.dumps(row) + '\n{"file": "a.mp4", "prompt": "x"}')
+    given = {
+        clip.path.name: clip.prompt
+        for clip in with_prompts(paths, prompts_file=folder / "p" / "mine.jsonl")
+    }
+    assert given == expected | {"wide.mp4": "a hen", "a.mp4": "x", "e.jpg": None}
+    assert {clip.prompt for clip in with_prompts(paths, prompt="one")} == {"one"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2: not valid JSON"),
+        ("[]", r"line 2: got \[\]; wanted"),
+        ('{"file": "a"}', "line 2: the key `prompt` is missing"),
+        ('{"file": "a", "prompt": " "}', 'line 2: prompt is " "; a text is wanted'),
+        ('{"file": "a", "promt": "x"}', "did you mean `prompt`"),
+    ],
+)
+def test_bad_prompt_files(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"file": "b.mp4", "prompt": "b"}\n' + line)
+    with pytest.raises(TuningError, match=said):
+        with_prompts([tmp_path / "a.mp4"], prompts_file=path)
+
+
+def test_scores_are_the_judges_own_whatever_the_batches(folder: Path) -> None:
+    judges = file_judges(judges_of_options([HPS, AESTHETIC]), CPU)
+    clips = with_prompts(find_clips([folder]), prompt=PROMPT)
+    told: list[tuple[int, int]] = []
+    one_by_one = score_clips(clips, judges, batch_size=1)
+    together = score_clips(
+        clips, judges, batch_size=3, progress=lambda event: told.append((event.done, event.total))
+    )
+    assert told[0] == (0, 5)
+    assert told[-1] == (5, 5)
+    hps, aesthetic = (
+        load_reward(kind, f"tiny/{kind}.safetensors") for kind in ("hps", "aesthetic")
+    )
+    for clip, found, alone in zip(clips, together.clips, one_by_one.clips, strict=True):
+        assert found.clip == clip
+        shown = read_clip(clip.path)[None]
+        wanted = {"hps": float(hps(shown, [PROMPT])), "aesthetic": float(aesthetic(shown, ["-"]))}
+        assert found.scores == pytest.approx(wanted, abs=1e-5)
+        assert alone.scores == pytest.approx(wanted, abs=1e-5)
+    assert [one.shape for one in together.clips][3:] == [(9, 48, 80), (1, 64, 64)]
+    mean = sum(one.scores["hps"] or 0.0 for one in together.clips) / 5
+    assert together.means()["hps"] == pytest.approx(mean)
+
+
+def test_frames_of_files_and_frames_of_judges(folder: Path) -> None:
+    two = "{kind: aesthetic, checkpoint: tiny/aesthetic.safetensors, frames: 2, name: ends}"
+    judges = file_judges(judges_of_options([AESTHETIC, two]), CPU)
+    clip = folder / "deep" / "wide.mp4"
+    (found,) = score_clips([ClipFile(clip)], judges, frames=3).clips
+    reward = load_reward("aesthetic", "tiny/aesthetic.safetensors")
+    per_frame = reward.per_frame(read_clip(clip)[None], ["-"])[0]  # type: ignore[attr-defined]
+    assert found.shape == (3, 48, 80)
+    assert found.scores["aesthetic"] == pytest.approx(float(per_frame[[0, 4, 8]].mean()), abs=1e-5)
+    assert found.scores["ends"] == pytest.approx(float(per_frame[[0, 8]].mean()), abs=1e-5)
+
+
+def test_a_clip_too_short_for_a_judge_has_no_score(folder: Path) -> None:
+    (folder / "moves.py").write_text(
+        "from rewards import VideoReward\n"
+        "class Moves(VideoReward):\n"
+        "    least_frames, modules, reads_text = 2, [], False\n"
+        "    def score_clips(self, frames, prompts):\n"
+        "        return frames.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))\n"
+    )
+    judges = file_judges(judges_of_options([f"python:{folder / 'moves.py'}"]), CPU)
+    found = score_clips([ClipFile(folder / "e.jpg"), ClipFile(folder / "a.mp4")], judges)
+    assert found.clips[0].scores == {"python": None}
+    moved = read_clip(folder / "a.mp4").diff(dim=0).abs().mean()
+    assert found.clips[1].scores["python"] == pytest.approx(float(moved))
+    assert found.means() == {"python": pytest.approx(float(moved))}
+
+
+def test_the_verb(command: Command, folder: Path) -> None:
+    result = folder / "scores.json"
+    arguments = ["score", folder, "--prompt", PROMPT, "--reward", HPS, "--reward", AESTHETIC]
+    ran = command(*arguments, "--json", "--output", result)
+    assert ran.code == 0
+    assert "scoring 5/5" in ran.err
+    found = json.loads(ran.out)
+    assert json.loads(result.read_text()) == found
+    assert [Path(one["file"]).name for one in found["clips"]] == [
+        "a.mp4",
+        "b.gif",
+        "d.webm",
+        "wide.mp4",
+        "e.jpg",
+    ]
+    assert found["skipped"] == []
+    assert set(found["mean"]) == {"hps", "aesthetic"}
+    table = command(*arguments).out
+    for one in found["clips"]:
+        line = next(line for line in table.splitlines() if Path(one["file"]).name in line)
+        assert f"{one['scores']['hps']:.4f}" in line
+    assert f"{found['mean']['aesthetic']:.4f}" in table.splitlines()[-2]
+
+
+def test_damaged_files_are_left_out_and_told(command: Command, folder: Path) -> None:
+    (folder / "bad.mp4").write_bytes((folder / "a.mp4").read_bytes()[:200])
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(folder / "cut.png")
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:60])
+    ran = command("score", folder, "--reward", AESTHETIC, "--json")
+    assert ran.code == 2
+    found = json.loads(ran.out)
+    assert len(found["clips"]) == 5
+    assert [Path(one["file"]).name for one in found["skipped"]] == ["bad.mp4", "cut.png"]
+    assert "2 of 7 files could not be read" in ran.err
+    assert f"clip {folder / 'bad.mp4'}: not a video that can be read" in ran.err
+    alone = command("score", folder / "bad.mp4", "--reward", AESTHETIC)
+    assert (alone.code, alone.out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "no judge; give --reward KIND:CHECKPOINT"),
+        (["--reward", HPS], "no prompt for"),
+        (["--reward", "hbs:x"], "reward.0.kind: got 'hbs'; allowed: hps,"),
+        (["--reward", "hps"], "reward.0.checkpoint: is missing"),
+        (["--reward", "hps:nothing"], "reward.0.checkpoint: got 'nothing'; no such judge"),
+        (["--reward", "{kind: hps, chekpoint: x}"], "did you mean reward.0.checkpoint?"),
+        (["--reward", "{kind: hps"], "not valid YAML"),
+        (["--reward", HPS, "--reward", HPS], "is given twice; name them apart"),
+        (["--reward", "latent:tiny/latent-clip.safetensors"], "judges noisy latents"),
+        (["--reward", HPS, "--dtype", "half"], "--dtype: got 'half'; allowed: float32"),
+        (["--reward", HPS, "--output", "x.csv"], "the name must end in .json"),
+        (["--reward", HPS, "--prompts", "gone.jsonl"], "prompt file gone.jsonl: cannot be read"),
+    ],
+)
+def test_mistakes_of_the_verb(
+    command: Command, folder: Path, options: list[str], said: str
+) -> None:
+    ran = command("score", folder / "a.mp4", *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: ") or "\nerror: " in ran.err
+    assert said in ran.err
+
+
+def test_the_judges_of_a_recipe_and_long_prompts(command: Command, folder: Path) -> None:
+    long = " ".join(["red"] * 90)
+    ran = command("score", folder / "a.mp4", "--recipe", "tiny-drtune-multi", "--prompt", long,
+                  "--json")  # fmt: skip
+    assert ran.code == 0
+    found = json.loads(ran.out)
+    assert set(found["mean"]) == {"hps", "clip", "aesthetic", "clip_held_out"}
+    assert ran.err.count("warning: the clips' prompts: the judge hps reads") == 1

@@ -1,0 +1,199 @@
+"""The run folder: begun once, resumed only with its own recipe."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reward_tuning.errors import TuningError
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, not_written, write_whole
+from reward_tuning.finetune.folder import FinetuneFolder
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from tests.reward_tuning.full_disk import largest_file
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return load_recipe(write_recipe(tmp_path / "recipe"), [f"output={tmp_path / 'run'}"])
+
+
+def test_the_kept_recipe_is_the_recipe(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {"generator": "sha256:ab"})
+    assert load_recipe(folder.recipe) == recipe
+    head = folder.recipe.read_text().splitlines()
+    assert "# generator sha256:ab" in head
+    assert any(line.startswith("# torch 2.") for line in head)
+
+
+def test_a_folder_with_a_run_is_refused(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    assert folder.open(recipe, resume=False) is None
+    folder.begin(recipe, {})
+    with pytest.raises(TuningError, match=r"holds a run already.*reward-tuning resume"):
+        folder.open(recipe, resume=False)
+
+
+REMAINS = (
+    "checkpoints",
+    "lora",
+    "replay.safetensors",
+    "evaluation.json",
+    "metrics.jsonl",
+    "samples",
+)
+
+
+@pytest.mark.parametrize("name", REMAINS)
+def test_remains_of_something_else_are_refused(recipe: Recipe, name: str) -> None:
+    (Path(recipe.output) / name).mkdir(parents=True)
+    with pytest.raises(TuningError, match=f"holds {name} of something else"):
+        RunFolder(recipe.output).open(recipe, resume=False)
+
+
+@pytest.mark.parametrize("name", ["finetune.json", "clips.json", "base.json", "generator", "lora"])
+def test_a_fine_tuning_leaves_other_files_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(TuningError, match=f"holds {name} of something else"):
+        FinetuneFolder(tmp_path).refuse_a_second_run()
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_resume_wants_a_run(recipe: Recipe) -> None:
+    with pytest.raises(TuningError, match="is no run folder"):
+        RunFolder(recipe.output).open(recipe, resume=True)
+
+
+def test_resume_refuses_another_recipe_and_says_what_differs(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {})
+    judge = recipe.rewards[0].model_copy(update={"weight": 5.0})
+    train = recipe.train.model_copy(update={"learning_rate": 1.0, "steps": 99})
+    other = recipe.model_copy(update={"rewards": [judge], "train": train})
+    with pytest.raises(TuningError) as caught:
+        folder.open(other, resume=True)
+    text = str(caught.value)
+    assert "rewards.0.weight: was 2.0, is 5.0" in text
+    assert "train.learning_rate: was 0.0003, is 1.0" in text
+    assert text.count(": was ") == 2
+
+
+def test_resume_does_not_mind_the_place(recipe: Recipe, tmp_path: Path) -> None:
+    RunFolder(recipe.output).begin(recipe, {})
+    moved = tmp_path / "moved"
+    Path(recipe.output).rename(moved)
+    folder = RunFolder(moved)
+    assert folder.open(recipe.model_copy(update={"output": str(moved)}), resume=True) is None
+
+
+def test_resume_of_a_finished_run_gives_its_result(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {})
+    write_whole(folder.evaluation, b'{"prompts": 2}')
+    assert folder.open(recipe, resume=True) == {"prompts": 2}
+    folder.evaluation.write_text('{"prom')
+    with pytest.raises(TuningError, match="delete it and resume"):
+        folder.open(recipe, resume=True)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_whole(path, b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(TuningError, match=r"No space left.*free some space"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    code = (
+        "import sys; from reward_tuning.runs.folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).alone(): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with (
+            pytest.raises(TuningError, match=r"run is in use: .* or choose another folder"),
+            folder.alone(),
+        ):
+            pytest.fail("got in")
+        other.kill()  # the lock goes with the process
+        other.wait()
+    with folder.alone() as warning:
+        assert warning is None
+        write_whole(folder.evaluation, b"{}")
+    assert {p.name for p in folder.root.iterdir()} >= {"evaluation.json"}
+
+
+def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RuntimeError), folder.alone():
+        raise RuntimeError
+    assert not folder.root.exists()
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("reward_tuning.runs.folder.FileLock.acquire", no_locks)
+    with RunFolder(tmp_path / "run").alone() as warning:
+        assert warning is not None
+        assert "without locks" in warning
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, removed: bool) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.alone():
+        write_whole(folder.metrics, b"")
+        folder.check_there()
+        if removed:
+            shutil.rmtree(folder.root)
+        else:
+            folder.root.rename(tmp_path / "elsewhere")
+        with pytest.raises(TuningError, match=r"was moved or removed.*where it is now"):
+            folder.check_there()
+        folder.root.mkdir()  # another of the name is not it
+        with pytest.raises(TuningError, match="was moved or removed"):
+            folder.check_there()
+
+
+def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
+    """Where nothing was begun there is nothing to resume; permissions are no want of space."""
+    folder = RunFolder(recipe.output)
+    with (
+        largest_file(16),
+        pytest.raises(TuningError, match=r"free some space or choose .* output=DIR$"),
+    ):
+        folder.begin(recipe, {})
+    folder.begin(recipe, {})
+    with largest_file(16), pytest.raises(TuningError, match=r"free some space, then .*resume"):
+        write_whole(folder.evaluation, b"0" * 100)
+    found = str(not_written(tmp_path, PermissionError(13, "Permission denied")))
+    assert found.endswith(
+        "make it writable, then go on with `reward-tuning resume` on the run folder"
+    )
+    found = str(not_written(tmp_path, FileNotFoundError(2, "No such file"), advice=ANOTHER_PLACE))
+    assert found.endswith("look where its folder has gone or choose another place")

@@ -1,0 +1,190 @@
+"""Two real processes through the command line: together to the end, and together out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reward_tuning.errors import TuningError
+from reward_tuning.finetune.trainer import finetune
+from reward_tuning.runs.launching import asked_processes, check_launcher, ignored_settings
+from reward_tuning.tuning.trainer import run
+from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or torch.cuda.is_available(), reason="two processes on the CPU"
+)
+TOGETHER = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
+CLI = ("-m", "reward_tuning.cli")
+RATE = "train.learning_rate=1e-3"  # AdamW makes of a gradient that is rounding a step of that size
+RUN = (
+    RATE,
+    "train.steps=3",
+    "train.checkpoint_every=1",
+    "method={kind: draft_k, active_steps: 2}",
+    "evaluation.prompts=2",
+    "evaluation.seeds=1",
+)
+FINETUNE = (RATE, "train.steps=2", "samples.count=0")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+DEADLINE = 300
+
+
+def launched(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=DEADLINE
+    )
+
+
+def largest_gap(one: Path, two: Path) -> float:
+    a, b = (load_file(folder / "lora" / "adapter_model.safetensors") for folder in (one, two))
+    assert a.keys() == b.keys()
+    assert max(float(a[name].abs().max()) for name in a if "lora_B" in name) > 1e-3  # it has learnt
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        cache = str(tmp_path_factory.mktemp("cache"))
+        patch.setenv("REWARD_TUNING_CACHE", cache)
+        patch.setitem(ENVIRONMENT, "REWARD_TUNING_CACHE", cache)
+        yield write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def of_one_process(world: Path) -> Path:
+    """A run that draws the same clips: twice the batches a step, one after the other."""
+    run(tiny_recipe(world, world / "one", *RUN, "train.gradient_accumulation=2"))
+    return world / "one"
+
+
+def test_run_ends_well_and_as_one_process_would(world: Path, of_one_process: Path) -> None:
+    output = world / "two"
+    done = launched(*TOGETHER, *CLI, "run", str(world / "recipe.yaml"), f"output={output}", *RUN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held-out prompts") == 1  # the main process alone tells
+    assert "error" not in done.stderr
+    assert largest_gap(of_one_process, output) < 1e-6
+    found, expected = (
+        json.loads((folder / "evaluation.json").read_text()) for folder in (output, of_one_process)
+    )
+    assert found["tuned"] == pytest.approx(expected["tuned"], abs=1e-5)
+
+
+def started(world: Path, output: Path) -> list[subprocess.Popen[str]]:
+    """Two processes without a launcher that would look after them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            [sys.executable, *CLI, "run", str(world / "recipe.yaml"), f"output={output}", *RUN],
+            env={**ENVIRONMENT, **sizes, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def test_a_killed_process_ends_the_others_and_resume_goes_on(
+    world: Path, of_one_process: Path, tmp_path: Path
+) -> None:
+    victim = 1
+    output = tmp_path / "run"
+    processes = started(world, output)
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while not (output / "checkpoints" / "step-000001").exists():
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+        processes[victim].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, err = processes[1 - victim].communicate(timeout=60)
+        assert time.monotonic() - killed < 30  # most of it Python's own end, on a busy machine
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[1 - victim].returncode == 2
+    last = err.splitlines()[-1]
+    assert last.startswith(f"error: process {victim} of 2 has ended")
+    command = f"torchrun --nproc_per_node 2 -m reward_tuning.cli resume {output}"
+    assert last.endswith(f"Resume with: {command}")
+    assert "Traceback" not in err
+
+    done = launched(*TOGETHER, *CLI, "resume", str(output))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held-out prompts") == 1
+    assert largest_gap(of_one_process, output) < 1e-6
+
+
+def test_finetune_ends_well_and_as_one_process_would(world: Path, tmp_path: Path) -> None:
+    clips = write_world_of_clips(tmp_path / "clips")
+    finetune(small_recipe(clips, tmp_path / "one", *FINETUNE))
+    two = (f"output={tmp_path / 'two'}", *FINETUNE, "train.gradient_accumulation=1")
+    done = launched(*TOGETHER, *CLI, "finetune", str(clips / "recipe.yaml"), *two)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 steps on") == 1
+    assert largest_gap(tmp_path / "one", tmp_path / "two") < 1e-6
+
+
+def test_a_launcher_that_starts_fewer_than_asked_is_noticed(world: Path, tmp_path: Path) -> None:
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    output = tmp_path / "run"
+    done = launched(*launch, *CLI, "run", str(world / "recipe.yaml"), f"output={output}", *RUN)
+    assert done.returncode != 0
+    assert "error: the launcher was asked for 2 processes and 1 runs" in done.stderr
+    assert "torchrun --nproc_per_node 2 -m reward_tuning.cli" in done.stderr
+    assert not output.exists()
+
+
+def test_processes_asked_for() -> None:
+    assert asked_processes({}) is None
+    assert asked_processes({"WORLD_SIZE": "4", "RANK": "0"}) == 4
+    assert asked_processes({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
+    assert asked_processes({"WORLD_SIZE": "2", "PMI_SIZE": "8"}) == 2
+    # an address that the shell set, as batch systems do, is no sign of several processes
+    assert asked_processes({"MASTER_PORT": "29500"}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ACCELERATE_USE_FSDP", "FSDP, which is not supported: nothing would be sharded"),
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "parallelism config"),
+    ],
+)
+def test_ways_to_share_that_are_not_built_are_refused(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    check_launcher({name: "false", "ACCELERATE_DYNAMO_BACKEND": "NO"})
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(TuningError, match=told):
+        run(tiny_recipe(world, tmp_path / "run", *RUN))
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_the_launcher_that_the_recipe_decides() -> None:
+    with pytest.raises(TuningError, match=r"rollout\.compile"):
+        check_launcher({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"})
+    assert ignored_settings({"ACCELERATE_MIXED_PRECISION": "no"}) == ""
+    assert "generator.dtype" in ignored_settings({"ACCELERATE_MIXED_PRECISION": "bf16"})

@@ -1,0 +1,300 @@
+"""Steps of the rollout without gradient: cheaper, and exact where the sweep runs them again."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from base_model.sampling.guidance import guided_velocity
+from reward_tuning.errors import TuningError
+from reward_tuning.gradient.engine import rollout
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
+from reward_tuning.sampling.compilation import compiled
+from reward_tuning.sampling.first_block_cache import FirstBlockCache
+from reward_tuning.sampling.sampler import ClipSampler
+from tests.reward_tuning.tuning import test_step as steps
+
+sampler, judge = steps.sampler, steps.judge
+SIGMAS, PROMPTS = steps.SIGMAS, steps.PROMPTS
+
+
+@contextmanager
+def blocks_run(sampler: ClipSampler) -> Iterator[list[tuple[int, bool]]]:
+    """(block, with gradient) of every block whose attention runs."""
+    seen: list[tuple[int, bool]] = []
+    hooks = [
+        block.attn1.register_forward_pre_hook(
+            lambda *_, number=number: seen.append((number, torch.is_grad_enabled()))
+        )
+        for number, block in enumerate(sampler.generator.transformer.transformer_blocks)
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def walked(
+    sampler: ClipSampler, cheap: CheapSteps, exact: tuple[int, ...], negative: Any = "detached"
+) -> tuple[list[Tensor], int]:
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    velocity = sampler.velocity_of_one_rollout(condition, SIGMAS, negative)
+    noise = sampler.noise([7, 8])
+    found = cheap_rollout(
+        sampler,
+        condition,
+        velocity,
+        noise,
+        SIGMAS,
+        4,
+        negative=negative,
+        exact=exact,
+        cheap=cheap,
+    )
+    return found.states, found.full_steps
+
+
+def exact_states(sampler: ClipSampler, negative: Any = "detached") -> list[Tensor]:
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    velocity = sampler.velocity(condition, SIGMAS, negative)
+    return rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4)
+
+
+def test_a_cache_that_never_skips_changes_nothing(sampler: ClipSampler) -> None:
+    states, full = walked(sampler, CheapSteps(cache=1e-12), (0, 2))
+    assert full == 4
+    plain, count = walked(sampler, CheapSteps(), (0, 2))
+    assert count == 4
+    assert all(torch.equal(a, b) for a, b in zip(states, plain, strict=True))
+
+
+@pytest.mark.parametrize("negative", ["detached", "joint", "none"])
+def test_a_skipped_step_adds_what_the_last_full_one_added(
+    sampler: ClipSampler, negative: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the same written out: step 0 full, 1 skipped, 2 exact, 3 skipped."""
+    with blocks_run(sampler) as seen:
+        states, full = walked(sampler, CheapSteps(cache=1e9), (2,), negative)
+    assert full == 2
+    everything = [number for number, _ in seen]
+    layers = len(sampler.generator.transformer.transformer_blocks)
+    assert everything == [*range(layers), 0, *range(layers), 0]
+
+    blocks = sampler.generator.transformer.transformer_blocks
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    branches = "none" if negative == "none" else "joint"
+    x, added = sampler.noise([7, 8]), None
+    for i in range(4):
+        outputs = []
+        with torch.no_grad(), monkeypatch.context() as patch:
+            if i in (1, 3):
+                assert added is not None
+                last = added
+                patch.setattr(blocks[1], "forward", lambda h, e, *_: (h + last[0], e + last[1]))  # noqa: B023
+                for block in blocks[2:]:
+                    patch.setattr(block, "forward", lambda h, e, *_: (h, e))
+            hooks = [
+                block.register_forward_hook(lambda _, __, out: outputs.append(out))  # noqa: B023
+                for block in (blocks[0], blocks[-1])
+            ]
+            v = guided_velocity(sampler.generator, x, SIGMAS[i], condition, 3.0, branches)
+            for hook in hooks:
+                hook.remove()
+        added = tuple(end - begin for begin, end in zip(*outputs, strict=True))
+        assert torch.allclose(states[i], x, rtol=1e-5, atol=1e-6)
+        x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
+    assert torch.allclose(states[4], x, rtol=1e-5, atol=1e-6)
+    assert float((states[4] - exact_states(sampler, negative)[4]).abs().max()) > 1e-3
+
+
+def test_the_threshold_decides(sampler: ClipSampler) -> None:
+    """Each step is judged by the change of the first block's share since the last full one."""
+    shares: list[Tensor] = []
+    block = sampler.generator.transformer.transformer_blocks[0]
+    hook = block.register_forward_hook(lambda _, inputs, out: shares.append(out[0] - inputs[0]))
+    try:
+        exact_states(sampler, "joint")
+    finally:
+        hook.remove()
+    change = float((shares[1] - shares[0]).abs().mean() / shares[0].abs().mean())
+    below, _ = walked(sampler, CheapSteps(cache=change * 0.999), (), "joint")
+    above, _ = walked(sampler, CheapSteps(cache=change * 1.001), (), "joint")
+    plain = exact_states(sampler, "joint")
+    assert torch.equal(below[2], plain[2])
+    assert not torch.equal(above[2], plain[2])
+    assert torch.equal(above[1], plain[1])
+
+
+def test_nothing_is_left_of_the_cache(sampler: ClipSampler) -> None:
+    """No hook on the model, also after an error, and each rollout begins anew."""
+    transformer = sampler.generator.transformer
+    modules = [transformer, *transformer.transformer_blocks]
+    first, _ = walked(sampler, CheapSteps(cache=1e9), ())
+    second, full = walked(sampler, CheapSteps(cache=1e9), ())
+    assert full == 1
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    with pytest.raises(ZeroDivisionError), FirstBlockCache(transformer, 0.1):
+        raise ZeroDivisionError
+    assert not any({"forward", "_diffusers_hook"} & set(vars(module)) for module in modules)
+    one = exact_states(sampler)
+    walked(sampler, CheapSteps(cache=1e9), ())
+    assert all(torch.equal(a, b) for a, b in zip(exact_states(sampler), one, strict=True))
+
+
+def test_the_gradient_is_that_of_the_states_visited(
+    sampler: ClipSampler, judge: FramedJudge
+) -> None:
+    """The sweep meets what the rollout computed, with every block and the model itself."""
+    one = steps.batch(early_stop=False)
+    plain, exact = steps.step(sampler, [judge], one)
+    assert (plain.rollout_steps, plain.full_steps) == (4, 4)
+    with blocks_run(sampler) as seen:
+        report, grads = steps.step(sampler, [judge], one, cheap=CheapSteps(cache=1e9))
+    first = 0 not in one.plan.active
+    assert (report.rollout_steps, report.full_steps) == (4, 2 + first)
+    layers = len(sampler.generator.transformer.transformer_blocks)
+    assert [number for number, grad in seen if grad] == [*range(layers)] * 2
+    assert all(of.rerun_error < 1e-6 for of in report.steps)
+    assert 1e-4 < steps.relative(grads, exact) < 1.0
+    _, same = steps.step(sampler, [judge], one, cheap=CheapSteps(cache=1e-12))
+    assert steps.relative(same, exact) == 0.0
+
+
+def test_a_posterior_mean_is_computed_in_full(sampler: ClipSampler, judge: FramedJudge) -> None:
+    one = steps.batch(early_stop=True)
+    assert one.plan.reward_input == "posterior_mean"
+    with blocks_run(sampler) as seen:
+        report, _ = steps.step(sampler, [judge], one, cheap=CheapSteps(cache=1e9))
+    layers = len(sampler.generator.transformer.transformer_blocks)
+    last = sum(1 for number, grad in seen if number == layers - 1 and not grad)
+    assert last == report.full_steps + 1
+    assert report.rollout_steps == one.plan.stop
+
+
+def test_a_diffusers_without_the_cache_is_told(
+    sampler: ClipSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers.hooks.first_block_cache", None)
+    import diffusers.hooks
+
+    monkeypatch.delattr(diffusers.hooks, "first_block_cache", raising=False)
+    with pytest.raises(TuningError, match=r"rollout\.cache.*the installed diffusers .* 0\.35"):
+        walked(sampler, CheapSteps(cache=0.1), ())
+
+
+def test_a_model_of_one_block_has_nothing_to_skip(sampler: ClipSampler) -> None:
+    class OneBlock:
+        transformer_blocks = [object()]  # noqa: RUF012
+
+    with pytest.raises(TuningError, match="one block"):
+        FirstBlockCache(OneBlock(), 0.1)
+
+
+# --- other arithmetic
+
+
+@pytest.fixture(scope="module")
+def single(sampler: ClipSampler) -> ClipSampler:
+    """The same in float32."""
+    generator = copy.deepcopy(sampler.generator)
+    generator.transformer.float()
+    generator.vae.float()
+    return replace(sampler, generator=generator)
+
+
+def distance(states: list[Tensor], exact: list[Tensor]) -> float:
+    return float((states[-1] - exact[-1]).norm() / exact[-1].norm())
+
+
+@contextmanager
+def product_dtypes(sampler: ClipSampler) -> Iterator[list[tuple[torch.dtype, bool]]]:
+    """What the last linear layer gives out at each call, and whether with gradient."""
+    seen: list[tuple[torch.dtype, bool]] = []
+    hook = sampler.generator.transformer.proj_out.register_forward_hook(
+        lambda _, __, out: seen.append((out.dtype, torch.is_grad_enabled()))
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("cache", [None, 1e-12])
+def test_bfloat16_where_no_gradient_needs_more(
+    single: ClipSampler, judge: FramedJudge, cache: float | None
+) -> None:
+    low, full = torch.bfloat16, torch.float32
+    with product_dtypes(single) as seen:
+        states, count = walked(single, CheapSteps(cache, low), (1, 2))
+    assert seen == [(dtype, False) for dtype in (low, full, full, low)]
+    assert count == 4
+    assert {state.dtype for state in states} == {full}
+    assert 1e-4 < distance(states, exact_states(single)) < 3e-2
+    one = steps.batch(early_stop=False)
+    _, exact = steps.step(single, [judge], one)
+    with product_dtypes(single) as seen:
+        report, grads = steps.step(single, [judge], one, cheap=CheapSteps(cache, low))
+    assert [dtype for dtype, grad in seen if grad] == [full] * 2
+    assert all(of.rerun_error < 1e-5 for of in report.steps)
+    assert 1e-5 < steps.relative(grads, exact) < 0.2
+
+
+@pytest.mark.slow
+def test_a_compiled_rollout(single: ClipSampler, judge: FramedJudge) -> None:
+    """The same states and gradient, with the adapter as it is at each call; the model unchanged."""
+    transformer = single.generator.transformer
+    cheap = CheapSteps(compiled=compiled(transformer))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    states, _ = walked(single, cheap, (2,))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert distance(states, exact_states(single)) < 1e-5
+    one = steps.batch(early_stop=False)
+    _, exact = steps.step(single, [judge], one)
+    report, grads = steps.step(single, [judge], one, cheap=cheap)
+    assert all(of.rerun_error < 1e-5 for of in report.steps)
+    assert steps.relative(grads, exact) < 1e-3
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(1.5)
+    changed, _ = walked(single, cheap, (2,))
+    assert distance(changed, exact_states(single)) < 1e-5
+    assert distance(changed, states) > 1e-4
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
+    program = (
+        "import torch\n"
+        "from reward_tuning.sampling.compilation import compiled\n"
+        "from reward_tuning.errors import TuningError\n"
+        "try:\n    compiled(torch.nn.Linear(2, 2))\n"
+        "except TuningError as error:\n    print(error)\n"
+    )
+    found = {}
+    for compiler in ("no-such-compiler", None):
+        own = {"CXX": compiler, "PATH": str(tmp_path)} if compiler else {}
+        found[compiler] = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **own, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / str(compiler))},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    assert "torch.compile does not work here" in found["no-such-compiler"]
+    assert "rollout.compile=false" in found["no-such-compiler"]
+    assert found[None] == ""

@@ -1,0 +1,100 @@
+"""A clip that does not fit into memory: refused before it is sampled, with numbers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from base_model.generator import load_generator
+from base_model.loading.clip_size import ClipSize
+from base_model.networks.tiled_decode import Tiling
+from reward_tuning.errors import TuningError
+from reward_tuning.sampling import clip_memory, free_memory
+from reward_tuning.sampling.clip_memory import check_clip_fits, out_of_memory_told
+from tests.reward_tuning.command_line import Command, command
+
+run = pytest.fixture(command)
+CPU = torch.device("cpu")
+
+
+def test_generate_refuses_before_the_first_step(run: Command, tmp_path: Path) -> None:
+    size = ("--frames", 49, "--height", 16384, "--width", 16384)
+    output = tmp_path / "a.mp4"
+    ran = run("generate", "--prompt", "a red star", "--output", output, *size)
+    assert (ran.code, ran.out) == (2, "")
+    assert "error: a clip of 49 frames of 16384 x 16384 needs at least 1346.5 GB" in ran.err
+    assert "GB of cpu are free; use fewer or smaller frames, or --tiled-decode" in ran.err
+    assert "clips" not in ran.err  # nothing was sampled
+    assert not output.exists()
+
+
+MEASURE = """
+import torch
+from pathlib import Path
+from base_model.generator import load_generator
+generator = load_generator("tiny", text_encoder=False)
+generator.decode(torch.zeros(1, 16, 1, 8, 8))
+def peak():  # not getrusage's, which a process inherits from the one that started it
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+before = peak()
+generator.decode(torch.zeros(1, 16, {latents}, {side}, {side}))
+print((peak() - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process from /proc")
+@pytest.mark.parametrize(("frames", "side"), [(1, 512), (5, 256)])
+def test_the_need_is_a_lower_bound(monkeypatch: pytest.MonkeyPatch, frames: int, side: int) -> None:
+    """What fits must not be refused."""
+    told: list[float] = []
+
+    def shown(count: float) -> str:
+        told.append(count)
+        return f"{count}"
+
+    monkeypatch.setattr(clip_memory, "free_memory", lambda device: 0)
+    monkeypatch.setattr(clip_memory, "gigabytes", shown)
+    with pytest.raises(TuningError, match="to be decoded"):
+        check_clip_fits(
+            load_generator("tiny", text_encoder=False), ClipSize(frames, side, side), None
+        )
+    program = MEASURE.format(latents=(frames - 1) // 4 + 1, side=side // 8)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert 0.4 < told[0] / int(done.stdout) < 1.0
+
+
+def test_tiles_need_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = load_generator("tiny", text_encoder=False)
+    monkeypatch.setattr(clip_memory, "free_memory", lambda device: 2 * 10**9)
+    size = ClipSize(9, 1024, 1024)
+    with pytest.raises(TuningError, match=r"to be decoded, .* or --tiled-decode"):
+        check_clip_fits(generator, size, None)
+    check_clip_fits(generator, size, Tiling())
+
+
+def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_memory, "CGROUP", tmp_path)
+    whole = free_memory.free_memory(CPU)
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50000\n")
+    assert free_memory.free_memory(CPU) == 350_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory.free_memory(CPU) > whole / 2
+
+
+def test_an_allocation_that_fails_is_told() -> None:
+    with (
+        pytest.raises(TuningError, match=r"a clip does not fit into memory \(.*allocate"),
+        out_of_memory_told("a clip"),
+    ):
+        torch.empty(2**60)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), out_of_memory_told("a clip"):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)

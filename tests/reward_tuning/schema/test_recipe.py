@@ -1,0 +1,466 @@
+"""The schema: what is allowed, what is refused, what a default means elsewhere."""
+
+import inspect
+import sys
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from reward_tuning.schema import methods as method_sections
+from reward_tuning.schema.judge_sections import (
+    RESTING,
+    FramesSection,
+    HeldOutSection,
+    RewardSection,
+)
+from reward_tuning.schema.judges import KINDS, AestheticSection, HpsSection
+from reward_tuning.schema.methods import DRTuneMethod
+from reward_tuning.schema.mistakes import key_paths, members
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.schema.sections import LORA_PRESETS, LoraPreset
+from reward_tuning.schema.values import Section
+from tests.reward_tuning.recipes_for_tests import recipe_data
+
+
+def first_error(**changes: Any) -> tuple[tuple[int | str, ...], str]:
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate(recipe_data(**changes))
+    found = caught.value.errors()
+    assert len(found) == 1, found
+    return found[0]["loc"], found[0]["msg"]
+
+
+def test_recipe_keeps_what_it_was_given() -> None:
+    recipe = Recipe.model_validate(recipe_data())
+    assert recipe.seed == 3
+    assert recipe.sampling.width == 96
+    assert isinstance(recipe.method, DRTuneMethod)
+    assert recipe.rewards[0].weight == 2.0
+    assert recipe.train.learning_rate == 3e-4
+    assert recipe.lora.alpha == 4.0
+
+
+def test_top_level_sections_are_the_contract() -> None:
+    assert list(Recipe.model_fields) == [
+        "seed",
+        "output",
+        "generator",
+        "prompts",
+        "sampling",
+        "rollout",
+        "method",
+        "rewards",
+        "lora",
+        "train",
+        "evaluation",
+    ]
+
+
+def test_recipe_is_frozen() -> None:
+    recipe = Recipe.model_validate(recipe_data())
+    with pytest.raises(ValidationError):
+        recipe.train.steps = 3
+
+
+@pytest.mark.parametrize("frames", [1, 5, 9, 49])
+def test_frames_4k_plus_1(frames: int) -> None:
+    assert Recipe.model_validate(recipe_data(sampling__frames=frames)).sampling.frames == frames
+
+
+@pytest.mark.parametrize(("frames", "nearest"), [(2, "1 or 5"), (8, "5 or 9"), (48, "45 or 49")])
+def test_frames_not_4k_plus_1(frames: int, nearest: str) -> None:
+    where, told = first_error(sampling__frames=frames)
+    assert where == ("sampling", "frames")
+    assert told.endswith(f"nearest: {nearest}")
+
+
+@pytest.mark.parametrize(("side", "nearest"), [(17, "16 or 32"), (250, "240 or 256")])
+def test_side_not_a_multiple_of_16(side: int, nearest: str) -> None:
+    where, told = first_error(sampling__height=side)
+    assert where == ("sampling", "height")
+    assert told.endswith(f"nearest: {nearest}")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", True),
+        ("train__steps", True),
+        ("train__steps", 6.0),
+        ("train__steps", "6"),
+        ("train__steps", 0),
+        ("train__learning_rate", True),
+        ("train__learning_rate", "3e-4"),
+        ("train__learning_rate", 0.0),
+        ("train__learning_rate", float("nan")),
+        ("train__max_grad_norm", float("inf")),
+        ("train__ema_decay", 1.0),
+        ("train__gradient_checkpointing", "yes"),
+        ("train__gradient_checkpointing", 1),
+        ("train__warmup_steps", -1),
+        ("sampling__guidance_scale", 0.5),
+        ("sampling__negative", "off"),
+        ("sampling__negative_prompt", None),
+        ("generator__dtype", "float64"),
+        ("generator__checkpoint", ""),
+        ("lora__targets", "attn"),
+        ("lora__targets", []),
+        ("lora__targets", [3]),
+        ("lora__rank", 0),
+        ("rewards", []),
+        ("output", 7),
+    ],
+)
+def test_wrong_values_are_refused(path: str, value: Any) -> None:
+    assert first_error(**{path: value})[0] == tuple(path.split("__"))
+
+
+@pytest.mark.parametrize("frames", [0, -1, True, "some", 2.0, None])
+def test_judged_frames_refused(frames: Any) -> None:
+    judge = {"kind": "hps", "checkpoint": "hps-v2.1", "frames": frames}
+    where, told = first_error(rewards=[judge])
+    assert where == ("rewards", 0, "hps", "frames")
+    assert "all, or a number of frames" in told
+
+
+def test_list_of_targets() -> None:
+    recipe = Recipe.model_validate(recipe_data(lora__targets=["attn1.to_q", "attn1.to_v"]))
+    assert recipe.lora.targets == ("attn1.to_q", "attn1.to_v")
+
+
+def test_presets_are_those_of_the_adapter() -> None:
+    from reward_tuning.lora.adapter import PRESETS
+
+    assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
+
+
+NUMBERLESS = (
+    "draft",
+    "draft_lv",
+    "alignprop",
+    "refl",
+    "leapalign",
+    "flowbp_lagrange",
+    "direct_align",
+    "prfl",
+)
+METHOD_MODELS = get_args(get_args(method_sections.Method)[0])
+
+
+def test_every_method_has_a_section() -> None:
+    from reward_tuning.gradient.methods import METHODS
+
+    kinds = [get_args(model.model_fields["kind"].annotation)[0] for model in METHOD_MODELS]
+    assert kinds == list(METHODS)
+
+
+@pytest.mark.parametrize("model", METHOD_MODELS)
+def test_method_keys_are_the_functions_keywords(model: type[BaseModel]) -> None:
+    from reward_tuning.gradient import methods
+
+    function = getattr(methods, get_args(model.model_fields["kind"].annotation)[0])
+    keywords = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    fields = {name: field for name, field in model.model_fields.items() if name != "kind"}
+    assert set(fields) == set(keywords)
+    for name, default in keywords.items():
+        if default is not inspect.Parameter.empty:
+            assert fields[name].default == default, name
+
+
+def test_every_method_makes_a_plan_from_its_section() -> None:
+    import torch
+
+    from base_model.sampling.sigmas import sigma_table
+    from reward_tuning.gradient.methods import METHODS, make_plan
+
+    for kind in METHODS:
+        own = {"kind": kind} if kind in NUMBERLESS else {"kind": kind, "active_steps": 3}
+        others = {"rewards": [LATENT]} if kind == "prfl" else {}
+        recipe = Recipe.model_validate(recipe_data(method=own, **others))
+        options = recipe.method.model_dump(exclude={"kind"})
+        plan = make_plan(kind, torch.Generator(), sigma_table(16), **options)
+        # DRaFT-K's degenerate last step is active on top of the three that count
+        assert kind in NUMBERLESS or len(plan.active) == (4 if kind == "draft_k" else 3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "asked"), [(9, 1), (9, 2), (9, 3), (9, 4), (9, 9), (49, 5), (49, 7), (13, 12)]
+)
+def test_judged_frames_are_spread_evenly(frames: int, asked: int) -> None:
+    judge = HpsSection(kind="hps", checkpoint="hps-v2.1", frames=asked)
+    found = judge.judged_frames(frames)
+    exact = np.linspace(0, frames - 1, asked)
+    assert len(set(found)) == asked
+    assert found[0] == 0
+    assert asked == 1 or found[-1] == frames - 1
+    assert np.abs(np.array(found) - exact).max() <= 0.5
+
+
+def test_all_frames_are_judged_by_default() -> None:
+    assert HpsSection(kind="hps", checkpoint="x").judged_frames(5) == [0, 1, 2, 3, 4]
+
+
+def test_labels() -> None:
+    recipe = Recipe.model_validate(
+        recipe_data(
+            rewards=[
+                {"kind": "hps", "checkpoint": "hps-v2.1"},
+                {"kind": "hps", "checkpoint": "hps-v2", "name": "old"},
+            ]
+        )
+    )
+    assert [judge.label for judge in recipe.rewards] == ["hps", "old"]
+    assert [judge.label for judge in recipe.evaluation.held_out_rewards] == ["clip_held_out"]
+
+
+HPS = {"kind": "hps", "checkpoint": "hps-v2.1"}
+AESTHETIC = {"kind": "aesthetic", "checkpoint": "tiny/aesthetic.safetensors"}
+LATENT = {"kind": "latent", "checkpoint": "tiny/latent-clip.safetensors"}
+CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {prompt}"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "told"),
+    [
+        ({"method__active_steps": 17}, ("method", "active_steps"), "sampling.steps = 16"),
+        ({"rewards": [HPS | {"frames": 10}]}, ("rewards", 0, "frames"), "a clip has 9 frames"),
+        (
+            {"train__steps_at_once": 2, "train__normalise_steps": True},
+            ("train", "steps_at_once"),
+            "every step's own gradient",
+        ),
+        ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
+        (
+            {"sampling__guidance_range": [4.0, 2.0]},
+            ("sampling", "guidance_range"),
+            "1 <= lowest <= highest",
+        ),
+        (
+            {"sampling__divide_by_guidance": False, "sampling__negative": "joint"},
+            ("sampling", "divide_by_guidance"),
+            "sampling.negative is joint, where nothing is divided",
+        ),
+        (
+            {"sampling__guidance_range": [1.0, 2.0], "sampling__negative": "none"},
+            ("sampling", "guidance_range"),
+            "without guidance",
+        ),
+        (
+            {"train__decoded": "random-window", "train__decoded_latents": 4},
+            ("train", "decoded_latents"),
+            "has 3 latents",
+        ),
+        (
+            {"train__batch_size": 4, "train__clips_per_prompt": 3},
+            ("train", "clips_per_prompt"),
+            "not a multiple",
+        ),
+        ({"train__repulsion": 0.1}, ("train", "repulsion"), "clips_per_prompt of 2 or more"),
+        ({"prompts__held_out": "train.txt"}, ("prompts", "held_out"), "is prompts.train"),
+        ({"rewards": [LATENT]}, ("rewards", 0, "kind"), "which only method prfl has"),
+        ({"method": {"kind": "prfl"}}, ("rewards", 0, "kind"), "takes kind latent only"),
+        (
+            {"evaluation__held_out_rewards": [LATENT]},
+            ("evaluation", "held_out_rewards", 0, "kind"),
+            "sees what people see",
+        ),
+        ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
+        (
+            {"rewards": [HPS | {"frames": 3, "over_frames": {"kind": "random", "count": 4}}]},
+            ("rewards", 0, "over_frames", "count"),
+            "the judge sees 3 frames",
+        ),
+        (
+            {
+                "evaluation__held_out_rewards": [
+                    {"kind": "clip", "checkpoint": "x"}
+                    | {"over_frames": {"kind": "random", "count": 4}}
+                ]
+            },
+            ("evaluation", "held_out_rewards", 0, "over_frames", "kind"),
+            "only in training",
+        ),
+        (
+            {"rewards": [HPS | {"relative": CLEAN | {"negative": CLEAN["positive"]}}]},
+            ("rewards", 0, "relative"),
+            "the same text",
+        ),
+        (
+            {"evaluation__held_out_rewards": [HPS]},
+            ("evaluation", "held_out_rewards", 0, "checkpoint"),
+            "is trained on",
+        ),
+        (
+            {"evaluation__held_out_rewards": [{"kind": "clip", "checkpoint": "x", "name": "hps"}]},
+            ("evaluation", "held_out_rewards", 0, "name"),
+            "rewards.0 has the same name",
+        ),
+    ],
+)
+def test_conflicts(changes: dict[str, Any], where: tuple[Any, ...], told: str) -> None:
+    place, message = first_error(**changes)
+    assert place == where
+    assert told in message
+
+
+def test_each_kind_takes_its_own_keys_and_no_others() -> None:
+    own = {
+        "hps": {"architecture", "relative", "preprocess", "prompt"},
+        "clip": {"architecture", "relative", "prompt"},
+        "aesthetic": {"architecture", "tower", "preprocess"},
+        "latent": set(),
+    }
+    network = {"checkpoint", "sha256", "frames", "over_frames", "chunk", "grayscale"}
+    network |= {"dtype", "gradient_checkpointing"}
+    for kind, section in KINDS.items():
+        if kind not in own:
+            continue
+        shared = {"checkpoint", "sha256", "dtype"} if kind == "latent" else network
+        assert set(section.model_fields) == {"kind", "name"} | shared | own[kind], kind
+    latent = {"method": {"kind": "prfl"}, "rewards": [LATENT | {"flatten": 0.1}]}
+    for changes, key in (
+        ({"rewards": [HPS | {"tower": "x/y/z"}]}, "tower"),
+        ({"rewards": [AESTHETIC | {"relative": CLEAN}]}, "relative"),
+        (latent, "flatten"),
+    ):
+        where, told = first_error(**changes)
+        kind = changes["rewards"][0]["kind"]  # type: ignore[index]
+        assert where == ("rewards", 0, kind, key)
+        assert told == "Extra inputs are not permitted"
+    where, told = first_error(rewards=[HPS | {"relative": CLEAN | {"negative": "torn"}}])
+    assert where == ("rewards", 0, "hps", "relative", "negative")
+    assert "write {prompt} where" in told
+
+
+def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
+    recipe = Recipe.model_validate(recipe_data(rewards=[AESTHETIC | {"tower": "clip-vit-l-14"}]))
+    (reward,), (held_out,) = recipe.rewards, recipe.evaluation.held_out_rewards
+    assert isinstance(reward, RewardSection)
+    assert isinstance(reward, AestheticSection)
+    assert isinstance(held_out, HeldOutSection)
+    assert reward.files == {"checkpoint": AESTHETIC["checkpoint"], "tower": "clip-vit-l-14"}
+    assert reward.loader_options() == {
+        "checkpoint": AESTHETIC["checkpoint"],
+        "tower": "clip-vit-l-14",
+        "architecture": None,
+        "chunk": None,
+        "dtype": "float32",
+        "gradient_checkpointing": False,
+        "preprocess": "own",
+        "sha256": None,
+    }
+    with pytest.raises(ValidationError, match="weight"):
+        type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})
+
+
+NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256", "grayscale", "prompt"}
+NOT_IN_RECIPES = {kind: {"architecture"} for kind in ("image_reward", "mps")}
+"""Sizes without a name: files of other than the published sizes say them themselves."""
+
+
+def test_kinds_keys_are_the_loaders_keywords() -> None:
+    from rewards.loading import KINDS as LOADED
+    from rewards.loading import loader_of
+
+    assert [kind for kind in KINDS if kind != "latent"] == list(LOADED)
+    for kind in LOADED:
+        keywords = inspect.signature(loader_of(kind)).parameters
+        keys = set(KINDS[kind].model_fields) - NOT_LOADED
+        elsewhere = {"device", "folder", "pool", "model"} | NOT_IN_RECIPES.get(kind, set())
+        assert keys == set(keywords) - elsewhere, kind
+        assert issubclass(KINDS[kind], FramesSection)
+        for key in keys - {"checkpoint"}:
+            default = KINDS[kind].model_fields[key].get_default(call_default_factory=True) or None
+            assert default in (keywords[key].default or None, "float32"), key
+
+
+def test_fully_written_recipes_of_older_run_folders_load() -> None:
+    older = {key: value for key, value in RESTING.items() if key != "frames"}
+    written = recipe_data(
+        method={"kind": "prfl"},
+        rewards=[LATENT | RESTING],
+        evaluation__held_out_rewards=[HPS | older],
+    )
+    assert Recipe.model_validate(written) == Recipe.model_validate(
+        recipe_data(method={"kind": "prfl"}, rewards=[LATENT], evaluation__held_out_rewards=[HPS])
+    )
+
+
+def test_every_key_is_described() -> None:
+    def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+        inner = [m for f in model.model_fields.values() for m in members(f.annotation)]
+        return [model, *(found for one in inner for found in sections(one))]
+
+    for section in sections(Recipe):
+        assert issubclass(section, Section)
+        for name, field in section.model_fields.items():
+            if name != "kind" and not members(field.annotation):
+                assert field.description, f"{section.__name__}.{name}"
+
+
+def test_key_paths_reach_into_lists_and_unions() -> None:
+    paths = {".".join(map(str, path)) for path in key_paths([Recipe])}
+    assert {
+        "train.steps",
+        "method.nested",
+        "method.early_stop",
+        "rewards.0.weight",
+        "evaluation.held_out_rewards.0.kind",
+    } <= paths
+
+
+def test_recipe_does_not_import_torch() -> None:
+    import subprocess
+
+    code = "import sys, reward_tuning.schema.loading; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rollout_options_that_do_not_go_together() -> None:
+    both = {"cache": 0.1, "compile": True}
+    where, text = first_error(rollout=both)
+    assert where == ("rollout", "compile")
+    assert "not with rollout.cache" in text
+    where, text = first_error(rollout={"dtype": "bfloat16"})  # the weights of this recipe, too
+    assert where == ("rollout", "dtype")
+    assert "bfloat16 already" in text
+    allowed = recipe_data(
+        rollout={"dtype": "bfloat16", "compile": True}, generator__dtype="float32"
+    )
+    assert Recipe.model_validate(allowed).rollout.compile
+    for key, value in (("memory", "block-offload"), ("quantise", "fp8")):
+        where, text = first_error(rollout={"compile": True}, **{f"generator__{key}": value})
+        assert where == ("rollout", "compile")
+        assert f"not with generator.{key}" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ({"kind": "refl"}, "method refl stops at a step"),
+        ({"kind": "drtune", "active_steps": 4}, "set method.early_stop=false"),
+        ({"kind": "draft_lv"}, "afresh"),
+        ({"kind": "direct_align"}, "afresh"),
+    ],
+)
+@pytest.mark.parametrize("key", ["active_sets", "restarts"])
+def test_only_an_end_can_be_used_again(method: dict[str, Any], reason: str, key: str) -> None:
+    where, text = first_error(method=method, **{f"train__{key}": 2})
+    assert where == ("train", key)
+    assert reason in text
+    end = {"kind": "drtune", "active_steps": 4, "early_stop": False}
+    Recipe.model_validate(recipe_data(method=end, **{f"train__{key}": 2}))
+
+
+@pytest.mark.parametrize("kind", ["leapalign", "flowbp_lagrange"])
+def test_leaps_weigh_clips_anew(kind: str) -> None:
+    where, text = first_error(method={"kind": kind}, train__active_sets=2)
+    assert where == ("train", "active_sets")
+    assert "leap_floor=null" in text
+    Recipe.model_validate(recipe_data(method={"kind": kind}, train__restarts=2))

@@ -1,0 +1,73 @@
+"""Which part of a clip is judged: each policy by its definition."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward_tuning.errors import TuningError
+from reward_tuning.tuning.decoding import Policy, decoded_frames, frames_of
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_latents_frames() -> None:
+    assert [list(frames_of(latent)) for latent in range(3)] == [[0], [1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_all_and_first() -> None:
+    assert decoded_frames("all", 99, 9, seeded()) == tuple(range(9))
+    assert decoded_frames("first", 1, 9, seeded()) == (0,)
+    assert decoded_frames("first", 2, 49, seeded()) == (0, 1, 2, 3, 4)
+
+
+def test_a_window_starts_anywhere_alike() -> None:
+    draw = seeded()
+    found = Counter(decoded_frames("random-window", 2, 17, draw)[0] for _ in range(1000))
+    assert set(found) == {0, 1, 5, 9}  # four places of two latents among five
+    assert all(190 <= count <= 310 for count in found.values())
+    assert decoded_frames("random-window", 5, 17, draw) == tuple(range(17))
+
+
+def test_strata_have_one_latent_each() -> None:
+    draw = seeded()
+    seen: set[int] = set()
+    for _ in range(300):
+        frames = decoded_frames("stratified", 3, 49, draw)  # 13 latents: 4, 4 and 5
+        latents = [latent for latent in range(13) if set(frames_of(latent)) <= set(frames)]
+        assert [latent // 4 if latent < 12 else 2 for latent in latents] == [0, 1, 2]
+        assert len(frames) == sum(len(frames_of(latent)) for latent in latents)
+        seen |= set(latents)
+    assert seen == set(range(13))
+
+
+@given(
+    policy=st.sampled_from(get_args(Policy)),
+    k=st.integers(0, 20),
+    data=st.data(),
+    seed=st.integers(0, 1000),
+)
+def test_frames_are_increasing_and_of_whole_latents(
+    policy: Policy, k: int, data: st.DataObject, seed: int
+) -> None:
+    latents = data.draw(st.integers(1, k + 1))
+    frames = decoded_frames(policy, latents, 4 * k + 1, seeded(seed))
+    assert list(frames) == sorted(set(frames))
+    assert 0 <= frames[0] <= frames[-1] <= 4 * k
+    whole = {f for n in range(k + 1) if frames_of(n)[0] in frames for f in frames_of(n)}
+    assert set(frames) == whole
+    if policy != "all":
+        assert sum(frames_of(n)[0] in frames for n in range(k + 1)) == latents
+
+
+@pytest.mark.parametrize("policy", ["first", "random-window", "stratified"])
+def test_more_latents_than_there_are(policy: Policy) -> None:
+    with pytest.raises(TuningError, match="9 frames has 3 latents"):
+        decoded_frames(policy, 4, 9, seeded())

@@ -1,0 +1,279 @@
+"""The replay in runs: clips of the base and of files, kept, told apart, resumed to the byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from reward_tuning.errors import TuningError
+from reward_tuning.files.clips import read_clip, write_clip
+from reward_tuning.lora.adapter import load_adapter_state
+from reward_tuning.progress import ProgressEvent, silent
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.draws import evaluation_sigmas
+from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
+from reward_tuning.tuning.replay_clips import content_hash, keep, read_kept
+from reward_tuning.tuning.replay_sources import check_sources, read_sources
+from reward_tuning.tuning.state import start
+from reward_tuning.tuning.trainer import optimiser_step, run
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
+
+CPU = torch.device("cpu")
+BASE = "train.replay={weight: 0.5, clips: 3}"
+SHORT = ("train.steps=2", "evaluation.prompts=2", "evaluation.seeds=1")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REWARD_TUNING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield write_world(tmp_path_factory.mktemp("world"))
+
+
+def prepared(world: Path, folder: Path, *overrides: str) -> tuple[Recipe, RunParts]:
+    recipe = tiny_recipe(world, folder, *overrides)
+    parts = load_parts(recipe, CPU, 4, silent)
+    return recipe, with_replay(recipe, parts, folder / "replay", Accelerator(), silent)
+
+
+def write_clips(folder: Path, count: int = 2) -> Path:
+    """A file of clips, 5 frames of 32 x 32."""
+    rows = []
+    for i in range(count):
+        frames = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(i))
+        write_clip(frames, folder / f"{i}.gif")
+        rows.append({"prompt": f"a new prompt {i}", "video": f"{i}.gif", "source": "ours"})
+    path = folder / "clips.jsonl"
+    path.write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+# --- clips of the base
+
+
+def test_clips_of_the_base(world: Path, tmp_path: Path) -> None:
+    """As the evaluation draws them, for the stream's first prompts, and with the adapter off."""
+    recipe = tiny_recipe(world, tmp_path, BASE, "sampling.shift=2", "evaluation.steps=3")
+    parts = load_parts(recipe, CPU, 4, silent)
+    before = parts.sampler.generator.transformer
+    sigmas = evaluation_sigmas(recipe)
+    assert len(sigmas) == 4
+    texts = [parts.stream.prompt_at(i).text for i in range(3)]
+    seeds = [derive_seed(recipe.seed, "replay", "clip", i) for i in range(3)]
+    expected = [
+        parts.sampler.latents(texts[:2], seeds[:2], sigmas),
+        parts.sampler.latents(texts[2:], seeds[2:], sigmas),
+    ]
+    batched = tiny_recipe(
+        world, tmp_path, BASE, "sampling.shift=2", "evaluation.steps=3", "evaluation.batch_size=2"
+    )
+    spoiled = {name: tensor + 1 for name, tensor in adapter(parts).items()}
+    load_adapter_state(before, spoiled)
+    events: list[ProgressEvent] = []
+    made = with_replay(batched, parts, tmp_path / "kept", Accelerator(), events.append)
+    assert made.replay is not None
+    assert made.replay.prompts == tuple(texts)
+    assert torch.equal(made.replay.latents, torch.cat(expected))
+    assert [(e.done, e.total, e.phase) for e in events] == [
+        *((done, 3, f"step {i} of 3") for done in (0, 2) for i in (1, 2, 3)),
+        (3, 3, ""),
+    ]
+    assert made.fingerprints["replay clips"] == content_hash(made.replay.latents)
+    again = with_replay(batched, parts, tmp_path / "kept", Accelerator(), unasked)
+    assert again.replay is not None
+    assert torch.equal(again.replay.latents, made.replay.latents)
+
+
+def adapter(parts: RunParts) -> dict[str, torch.Tensor]:
+    from reward_tuning.lora.adapter import adapter_state
+
+    return adapter_state(parts.sampler.generator.transformer)
+
+
+def unasked(event: ProgressEvent) -> None:
+    raise AssertionError(f"nothing was to be made: {event}")
+
+
+def test_more_clips_than_prompts_have_noise_of_their_own(world: Path, tmp_path: Path) -> None:
+    _, parts = prepared(world, tmp_path, "train.replay={weight: 1, clips: 7}")
+    assert parts.replay is not None
+    assert len(set(parts.replay.prompts)) == 5
+    assert len({content_hash(one) for one in parts.replay.latents}) == 7
+
+
+# --- clips of files
+
+
+def test_clips_of_a_file(world: Path, tmp_path: Path) -> None:
+    path = write_clips(tmp_path)
+    recipe, parts = prepared(
+        world, tmp_path / "run", f"train.replay={{weight: 1.0, source: {path}}}"
+    )
+    assert parts.replay is not None
+    assert parts.replay.prompts == ("a new prompt 0", "a new prompt 1")
+    for i in range(2):
+        clip = read_clip(tmp_path / f"{i}.gif")
+        with torch.no_grad():
+            expected = parts.sampler.generator.encode(clip[None])[0]
+        assert torch.equal(parts.replay.latents[i], expected)
+    assert recipe.train.replay is not None
+    row = optimiser_step(recipe, parts, start(recipe, parts), Accelerator())
+    assert row["replay"] > 0.1
+    assert "replay" in row["seconds"]
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".webm"])
+def test_videos_are_read(tmp_path: Path, ending: str) -> None:
+    codec = {".mp4": "libx264", ".webm": "libvpx-vp9"}[ending]
+    tones = torch.linspace(40, 200, 5).byte()[:, None, None, None].expand(5, 32, 32, 3)
+    iio.imwrite(tmp_path / f"a{ending}", tones.numpy(), plugin="FFMPEG", codec=codec, fps=8)
+    clip = read_clip(tmp_path / f"a{ending}")
+    assert clip.shape == (5, 3, 32, 32)
+    assert torch.allclose(clip.mean(dim=(1, 2, 3)), torch.linspace(40, 200, 5) / 255, atol=0.03)
+
+
+def test_bad_lines_are_told_with_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "clips.jsonl"
+    path.write_text(
+        '{"prompt": "a", "video": "a.mp4"}\n\n{"prompt": "a"}\n[1]\n{"prompt": " ", "video": 3}\n{'
+    )
+    with pytest.raises(TuningError) as caught:
+        read_sources(path)
+    told = str(caught.value).splitlines()
+    assert told[0] == f"train.replay.source {path}:"
+    assert told[1:] == [
+        "  line 3: the key `video` is missing",
+        '  line 4: got [1]; wanted: {"prompt": "...", "video": "clip.mp4"}',
+        '  line 5: prompt is " "; a text is wanted',
+        "  line 6: not valid JSON: Expecting property name enclosed in double quotes at column 2",
+    ]
+    path.write_text("\n")
+    with pytest.raises(TuningError, match="holds no clip"):
+        read_sources(path)
+
+
+def test_clips_that_do_not_fit_are_told_before_anything_is_loaded(
+    world: Path, tmp_path: Path
+) -> None:
+    path = write_clips(tmp_path, 4)
+    write_clip(torch.rand(9, 3, 32, 32), tmp_path / "1.gif")
+    write_clip(torch.rand(5, 3, 32, 48), tmp_path / "2.gif")
+    (tmp_path / "3.gif").unlink()
+    recipe = tiny_recipe(world, tmp_path / "run", f"train.replay={{weight: 1.0, source: {path}}}")
+    stages: list[str] = []
+    with pytest.raises(TuningError) as caught:
+        run(recipe, progress=lambda event: stages.append(event.phase))
+    assert stages == ["clips of the replay"]
+    assert not (tmp_path / "run").exists()
+    _, *told = str(caught.value).splitlines()
+    assert len(told) == 3
+    assert "line 3: clip" in told[0]
+    assert "has 9 frames of 32 x 32 (height x width); the recipe's sampling has 5 of" in told[0]
+    assert "line 5: clip" in told[1]
+    assert "has 5 frames of 32 x 48" in told[1]
+    assert "line 7: clip" in told[2]
+    assert "no such file" in told[2]
+    check_sources(path, read_sources(path)[:1], (5, 32, 32))
+
+
+@pytest.mark.parametrize("value", ["missing.jsonl", "train.txt", "bas"])
+def test_a_source_that_is_not_there(world: Path, tmp_path: Path, value: str) -> None:
+    with pytest.raises(TuningError, match=r"train.replay.source: got .*; allowed: base, or"):
+        tiny_recipe(world, tmp_path, f"train.replay={{weight: 1.0, source: {value}}}")
+
+
+def test_the_weight_must_be_said(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match=r"train.replay.weight: is missing"):
+        tiny_recipe(world, tmp_path, "train.replay={source: base}")
+
+
+# --- what is kept
+
+
+def test_what_is_kept_is_checked(tmp_path: Path) -> None:
+    file, latents = tmp_path / "replay.safetensors", torch.rand(2, 16, 1, 2, 2)
+    (tmp_path / ".replay.safetensors.tmp-1").write_bytes(b"half")
+    keep(file, latents, "sha256:a")
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert torch.equal(read_kept(file, "sha256:a"), latents)
+    with pytest.raises(TuningError, match=r"made of other clips, prompts, weights or sampling"):
+        read_kept(file, "sha256:b")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(TuningError, match=r"is damaged .its content.*Delete this file and resume"):
+        read_kept(file, "sha256:a")
+    file.write_bytes(whole[:40])
+    with pytest.raises(TuningError, match=r"is damaged"):
+        read_kept(file, "sha256:a")
+
+
+def test_another_clip_in_the_place_of_one_is_refused(world: Path, tmp_path: Path) -> None:
+    path = write_clips(tmp_path)
+    override = f"train.replay={{weight: 1.0, source: {path}}}"
+    prepared(world, tmp_path / "run", override)
+    prepared(world, tmp_path / "run", override)
+    shutil.copy(tmp_path / "0.gif", tmp_path / "1.gif")
+    with pytest.raises(TuningError, match=r"replay was made of other clips"):
+        prepared(world, tmp_path / "run", override)
+
+
+# --- runs
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "lora").iterdir())}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_off_and_measured_only_are_the_same_run(world: Path, tmp_path: Path) -> None:
+    """Weight 0 tells the loss and moves nothing; any weight above 0 does."""
+    folders = {}
+    for name, override in (
+        ("off", "train.replay=null"),
+        ("zero", "train.replay={weight: 0, clips: 3}"),
+        ("on", "train.replay={weight: 0.5, clips: 3, every: 2}"),
+    ):
+        folders[name] = run(tiny_recipe(world, tmp_path / name, override, *SHORT)).folder
+    assert weights(folders["off"]) == weights(folders["zero"]) != weights(folders["on"])
+    evaluations = [(folders[name] / "evaluation.json").read_bytes() for name in ("off", "zero")]
+    assert evaluations[0] == evaluations[1]
+    assert not (folders["off"] / "replay.safetensors").exists()
+    assert [row["replay"] for row in rows(folders["off"])] == [None, None]
+    assert all(row["replay"] > 0.1 for row in rows(folders["zero"]))
+    every = rows(folders["on"])
+    assert [row["replay"] is None for row in every] == [True, False]
+    assert ["replay" in row["seconds"] for row in every] == [False, True]
+    kept = load_file(folders["on"] / "replay.safetensors")["latents"]
+    assert content_hash(kept) == content_hash(
+        load_file(folders["zero"] / "replay.safetensors")["latents"]
+    )
+
+
+def test_accumulated_batches_equal_one_large_batch(world: Path, tmp_path: Path) -> None:
+    gradients, losses = [], []
+    for overrides in (
+        ("train.batch_size=4",),
+        ("train.batch_size=2", "train.gradient_accumulation=2", "evaluation.batch_size=4"),
+    ):
+        method = "method={kind: draft_k, active_steps: 2}"
+        recipe, parts = prepared(
+            world, tmp_path, method, "train.replay={weight: 5, clips: 3}", *overrides
+        )
+        row = optimiser_step(recipe, parts, start(recipe, parts), Accelerator())
+        losses.append(row["replay"])
+        gradients.append(torch.cat([p.grad.flatten() for p in parts.parameters]))  # type: ignore[union-attr]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 1e-4

@@ -1,0 +1,301 @@
+"""ImageReward against the published network: golden tensors made with its own code."""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rewards import RewardError
+from rewards.kinds.image_reward import ImageRewardReward, load_image_reward
+from rewards.networks.blip import PUBLISHED_ARCHITECTURE, UNUSED, BlipScorer
+from tests.goldens import load_golden
+from tests.rewards.tiny_clip import frames
+from tests.rewards.tiny_cross import (
+    MEAN,
+    STD,
+    golden_architecture,
+    image_reward_file,
+    vocabulary_file,
+)
+
+CPU = torch.device("cpu")
+PROMPTS = ["a red circle moves left", "圆形, Café", "red"]
+
+
+def load(folder: Path, state: dict[str, Tensor] | None = None, **options: Any) -> ImageRewardReward:
+    settings = {"device": CPU, "architecture": golden_architecture(), **options}
+    file, words = image_reward_file(folder, state), vocabulary_file(folder)
+    return load_image_reward(file, tokenizer=words, **settings)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_score_and_pixel_gradient_equal_the_golden(tmp_path: Path, checkpointing: bool) -> None:
+    golden = load_golden("image_reward").tensors
+    judge = load(tmp_path, gradient_checkpointing=checkpointing)
+    tokens = torch.stack([golden["in.input_ids"], golden["in.attention_mask"]], dim=1)
+    images = golden["in.pixels"] * STD + MEAN
+    score = judge.score_images(images, tokens)
+    torch.testing.assert_close(score, golden["out.score"][:, 0], rtol=0, atol=1e-6)
+
+    pixels = golden["in.pixels"].clone().requires_grad_()
+    seen = judge.scorer.image_tokens(pixels)
+    torch.testing.assert_close(seen, golden["out.image_tokens"], rtol=0, atol=1e-6)
+    state = judge.scorer.first_state(*tokens.unbind(dim=1), seen)
+    torch.testing.assert_close(state, golden["out.text_cls"], rtol=0, atol=1e-6)
+    (gradient,) = torch.autograd.grad((2 * state[:, 0] + state[:, 1]).sum(), pixels)
+    expected = golden["out.pixel_gradient_of_2x0_plus_x1"]
+    assert float((gradient - expected).norm() / expected.norm()) < 1e-6
+
+
+def test_gradient_goes_through_the_preprocessing(tmp_path: Path) -> None:
+    judge = load(tmp_path)
+    ours = frames(2, 1, 32, 32).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    score = judge(ours, PROMPTS[:2])
+    ids, mask = judge.tokenizer(PROMPTS[:2]).unbind(dim=1)
+    number = judge.scorer((theirs[:, 0] - MEAN) / STD, ids, mask)
+    # The constants of the published code, written down once more.
+    expected = (number - 0.16717362830052426) / 1.0333394966054072
+    torch.testing.assert_close(score, expected, rtol=0, atol=1e-6)
+    a, b = (torch.autograd.grad(s.sum(), x)[0] for s, x in ((score, ours), (expected, theirs)))
+    assert float((a - b).norm() / b.norm()) < 1e-6
+
+
+def test_images_are_cut_as_torchvision_does(tmp_path: Path) -> None:
+    from torchvision.transforms import v2
+
+    judge = load(tmp_path)
+    images = torch.randint(0, 256, (1, 3, 47, 81), generator=torch.Generator().manual_seed(0))
+    images = images.to(torch.uint8)
+    published = v2.Compose(
+        [v2.ToPILImage(), v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32)]
+    )
+    cut = v2.functional.pil_to_tensor(published(images[0]))[None] / 255
+    ours = judge.preprocess(images / 255) * STD + MEAN
+    assert float((ours - cut).abs().mean()) < 0.2 / 255
+    assert float((ours - cut).abs().max()) < 2.1 / 255
+
+
+def test_padding_does_not_count_and_prompts_are_cut_at_35(tmp_path: Path) -> None:
+    judge = load(tmp_path)
+    tokens = judge.condition(["red circle"])
+    assert tokens.shape == (1, 2, 35)
+    assert tokens[0, 1].tolist() == [1] * 4 + [0] * 31
+    x = frames(1, 1)[:, 0]
+    torch.testing.assert_close(
+        judge.score_images(x, tokens), judge.score_images(x, tokens[..., :4]), rtol=0, atol=1e-6
+    )
+    long = "red " * 40
+    assert judge.context_length == 35
+    assert judge.truncated(["red " * 33, long, "red"]) == [1]
+    cut = judge.condition([long])
+    assert cut[0, 0, -1] == 3  # [SEP] stays
+    assert torch.equal(judge.condition([long + "circle"]), cut)
+
+
+def test_prompts_in_a_batch_do_not_mix(tmp_path: Path) -> None:
+    judge = load(tmp_path)
+    x = frames(3, 2)
+    together = judge(x, PROMPTS)
+    alone = torch.cat([judge(x[i : i + 1], [PROMPTS[i]]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+    other = judge(x, PROMPTS[1:] + PROMPTS[:1])
+    assert float((other - together).abs().min()) > 1e-6
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_chunks_change_no_gradient(tmp_path: Path, checkpointing: bool) -> None:
+    whole, parts = load(tmp_path), load(tmp_path, gradient_checkpointing=checkpointing)
+    parts.chunk = 2
+    gradients = []
+    for judge in (whole, parts):
+        x = frames(2, 3).requires_grad_()
+        judge(x, PROMPTS[:2]).square().sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 1e-6
+
+
+def test_checkpointed_blocks_run_again_in_the_backward_pass(tmp_path: Path) -> None:
+    judge = load(tmp_path, gradient_checkpointing=True)
+    runs = []
+    for layer in (judge.scorer.vision.encoder.layers[0], judge.scorer.text.encoder.layer[1]):
+        # Hooks of the block itself stay outside of its forward: look at a part of it.
+        part = layer.mlp if hasattr(layer, "mlp") else layer.intermediate
+        part.register_forward_pre_hook(lambda *_: runs.append(1))
+    x = frames(1, 1).requires_grad_()
+    score = judge(x, PROMPTS[:1])
+    assert len(runs) == 2
+    score.sum().backward()
+    assert len(runs) == 4
+    assert not judge.scorer.training
+
+
+def test_towers_in_bf16_have_a_head_in_fp32(tmp_path: Path) -> None:
+    judge = load(tmp_path, dtype=torch.bfloat16)
+    dtypes = {p.dtype for p in judge.scorer.vision.parameters()}
+    assert dtypes == {torch.bfloat16}
+    assert {p.dtype for p in judge.scorer.head.parameters()} == {torch.float32}
+    x = frames(2, 1).requires_grad_()
+    score = judge(x, PROMPTS[:2])
+    assert score.dtype == torch.float32
+    exact = load(tmp_path)(x, PROMPTS[:2])
+    torch.testing.assert_close(score, exact, rtol=0, atol=0.02)
+    assert not torch.equal(score, exact)
+    (gradient,) = torch.autograd.grad(score.sum(), x)
+    assert gradient.dtype == torch.float32
+
+
+def test_gradcheck_in_double(tmp_path: Path) -> None:
+    judge = load(tmp_path, dtype=torch.float64)
+    x = frames(1, 2).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: judge(v, ["a red circle"]), x, fast_mode=True)
+
+
+def test_climbing_the_gradient_raises_the_score(tmp_path: Path) -> None:
+    judge = load(tmp_path)
+    x = frames(1, 1)
+    first = float(judge(x, PROMPTS[:1]))
+    for _ in range(20):
+        x = x.requires_grad_()
+        (gradient,) = torch.autograd.grad(judge(x, PROMPTS[:1]).sum(), x)
+        x = (x + 0.02 * gradient.sign()).detach().clamp(0, 1)
+    assert float(judge(x, PROMPTS[:1])) > first + 1e-3
+
+
+def test_the_published_layout_at_full_size() -> None:
+    with torch.device("meta"):
+        state = BlipScorer(PUBLISHED_ARCHITECTURE).published_state()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert shapes == _published_shapes()
+    projections = 256 * 1024 + 256 + 256 * 768 + 256
+    assert sum(math.prod(shape) for shape in shapes.values()) + projections == 446_665_953
+
+
+def _published_shapes() -> dict[str, tuple[int, ...]]:
+    """Written down from the published modules: a ViT of timm, a BERT, five linear layers."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def linear(name: str, width: int, inputs: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (width, inputs), (width,)
+
+    def norm(name: str, width: int) -> None:
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+
+    eyes, text = "blip.visual_encoder", "blip.text_encoder"
+    shapes[f"{eyes}.cls_token"], shapes[f"{eyes}.pos_embed"] = (1, 1, 1024), (1, 197, 1024)
+    shapes[f"{eyes}.patch_embed.proj.weight"] = (1024, 3, 16, 16)
+    shapes[f"{eyes}.patch_embed.proj.bias"] = (1024,)
+    norm(f"{eyes}.norm", 1024)
+    for i in range(24):
+        block = f"{eyes}.blocks.{i}"
+        norm(f"{block}.norm1", 1024)
+        norm(f"{block}.norm2", 1024)
+        linear(f"{block}.attn.qkv", 3072, 1024)
+        linear(f"{block}.attn.proj", 1024, 1024)
+        linear(f"{block}.mlp.fc1", 4096, 1024)
+        linear(f"{block}.mlp.fc2", 1024, 4096)
+    shapes[f"{text}.embeddings.word_embeddings.weight"] = (30524, 768)
+    shapes[f"{text}.embeddings.position_embeddings.weight"] = (512, 768)
+    norm(f"{text}.embeddings.LayerNorm", 768)
+    for i in range(12):
+        layer = f"{text}.encoder.layer.{i}"
+        for attention, inputs in (("attention", 768), ("crossattention", 1024)):
+            linear(f"{layer}.{attention}.self.query", 768, 768)
+            linear(f"{layer}.{attention}.self.key", 768, inputs)
+            linear(f"{layer}.{attention}.self.value", 768, inputs)
+            linear(f"{layer}.{attention}.output.dense", 768, 768)
+            norm(f"{layer}.{attention}.output.LayerNorm", 768)
+        linear(f"{layer}.intermediate.dense", 3072, 768)
+        linear(f"{layer}.output.dense", 768, 3072)
+        norm(f"{layer}.output.LayerNorm", 768)
+    sizes = (768, 1024, 128, 64, 16, 1)
+    for index, (inputs, width) in zip((0, 2, 4, 6, 7), itertools.pairwise(sizes), strict=True):
+        linear(f"mlp.layers.{index}", width, inputs)
+    return shapes
+
+
+def _without(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    del state["blip.text_encoder.encoder.layer.1.crossattention.self.key.bias"]
+    return state
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    state["blip.visual_encoder.norm_pre.weight"] = state.pop("blip.visual_encoder.norm.weight")
+    return state
+
+
+def _half(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if k.startswith("mlp.")}
+
+
+def _wide(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    state["mlp.layers.0.weight"] = torch.ones(1024, 50)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without, r"1 missing: blip\.text_encoder.*layer\.1\.crossattention\.self\.key\.bias"),
+        (_renamed, r"missing: blip\.visual_encoder\.norm\.weight.*unknown: .*norm_pre"),
+        (_half, r"missing: blip\.text_encoder"),
+        (_wide, r"mlp\.layers\.0\.weight is \(1024, 50\), not \(1024, 48\)"),
+    ],
+)
+def test_other_files_are_refused_by_name(
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str
+) -> None:
+    state = change(load_golden("image_reward").weights)
+    with pytest.raises(RewardError, match=message):
+        load(tmp_path, state)
+
+
+def test_unused_tensors_may_be_missing(tmp_path: Path) -> None:
+    weights = load_golden("image_reward").weights
+    bare = {k: v for k, v in weights.items() if k not in UNUSED}
+    assert len(bare) == len(weights) - 1
+    x = frames(1, 1)
+    assert torch.equal(load(tmp_path, bare)(x, ["red"]), load(tmp_path)(x, ["red"]))
+
+
+def test_a_file_without_architecture_is_taken_for_the_published_one(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"has 120 tokens.*has 30524.*bert-base-uncased"):
+        load(tmp_path, architecture=None)
+    big = vocabulary_file(tmp_path, 30522)
+    with pytest.raises(RewardError, match=r"width 1024: .*missing: .*another shape"):
+        load_image_reward(image_reward_file(tmp_path), device=CPU, tokenizer=big)
+    for wrong in ("ViT-L-14", {"vision": {"hidden_size": 3}}):
+        with pytest.raises(RewardError, match=r"architecture.*[Rr]emove it"):
+            load(tmp_path, architecture=wrong)
+
+
+def test_a_missing_vocabulary_says_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    options = {"device": CPU, "architecture": golden_architecture(), "folder": tmp_path}
+    file = image_reward_file(tmp_path)
+    with pytest.raises(RewardError, match=r"hf download google-bert/bert-base-uncased vocab\.txt"):
+        load_image_reward(file, **options)
+    with pytest.raises(RewardError, match=r"no_vocab\.txt"):
+        load_image_reward(file, **options, tokenizer="no_vocab.txt")
+
+
+def test_vocabulary_of_the_hub_is_found_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--google-bert--bert-base-uncased"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    vocabulary_file(folder / "snapshots" / "abc")
+    options = {"device": CPU, "architecture": golden_architecture(), "folder": tmp_path}
+    with pytest.raises(RewardError, match=r"published vocab\.txt has 231,508"):
+        load_image_reward(image_reward_file(tmp_path), **options)

@@ -1,0 +1,212 @@
+"""Judges of noisy latents, on a model of a few thousand weights."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rewards import LatentReward, RewardError, load_latent_reward, load_reward
+from rewards.core.checkpoint import SHIPPED
+from rewards.kinds.latent import LatentClip
+from rewards.networks.latent_tower import build_latent_model
+
+ARCHITECTURE: dict[str, Any] = {
+    "embed_dim": 12,
+    "latent_cfg": {"channels": 4, "widths": [8, 16], "depths": [1, 1], "heads": 2},
+    "text_cfg": {"context_length": 32, "vocab_size": 1024, "width": 16, "heads": 2, "layers": 1},
+}
+PROMPTS = ["a red circle moves left", "一个红色圆形向左移动"]
+
+
+def random_state(architecture: dict[str, Any] = ARCHITECTURE, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights; sigma and biases weigh enough to be seen in the score."""
+    torch.manual_seed(seed)
+    state = build_latent_model(architecture).state_dict()
+    return {k: v * 3 if v.ndim > 1 and k.startswith("latent") else v for k, v in state.items()}
+
+
+def latent_file(folder: Path, state: dict[str, Tensor], **metadata: str) -> Path:
+    shutil.copy(SHIPPED / "tiny/bpe_small.txt.gz", folder)
+    about = {
+        "kind": "latent",
+        "architecture": json.dumps(ARCHITECTURE),
+        "tokenizer": "bpe_small.txt.gz",
+    }
+    path = folder / "latent.safetensors"
+    about = {k: v for k, v in (about | metadata).items() if v}
+    save_file({k: v.contiguous() for k, v in state.items()}, path, about)
+    return path
+
+
+def latents(b: int = 2, t: int = 3, h: int = 4, w: int = 4) -> Tensor:
+    return torch.randn((b, 4, t, h, w), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> LatentClip:
+    return load_latent_reward(latent_file(tmp_path, random_state()))
+
+
+def test_the_score_is_the_cosine_of_the_two_towers(judge: LatentClip) -> None:
+    assert isinstance(judge, LatentReward)
+    assert judge.name == "latent"
+    model = build_latent_model(ARCHITECTURE)
+    model.load_state_dict(random_state())
+    x, sigma = latents(), torch.tensor([0.1, 0.7])
+    tokens = judge.text.tokenizer(PROMPTS)
+    expected = F.cosine_similarity(model.encode_latents(x, sigma), model.encode_text(tokens))
+    score = judge(x, sigma, PROMPTS)
+    assert score.shape == (2,)
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-6)
+    assert float((score[0] - score[1]).abs()) > 1e-3
+
+
+def test_nothing_of_it_is_trainable(judge: LatentClip) -> None:
+    assert not judge.model.training
+    assert not any(p.requires_grad for p in judge.model.parameters())
+
+
+def test_every_latent_has_a_finite_gradient(judge: LatentClip) -> None:
+    x = latents().requires_grad_()
+    (gradient,) = torch.autograd.grad(judge(x, 0.5, PROMPTS).sum(), x)
+    assert bool(torch.isfinite(gradient).all())
+    assert float(gradient.abs().min()) > 0
+
+
+def test_gradcheck_in_double(tmp_path: Path) -> None:
+    judge = load_latent_reward(latent_file(tmp_path, random_state()), dtype=torch.float64)
+    x = latents().double().requires_grad_()
+    sigma = torch.tensor([0.2, 0.9], dtype=torch.float64)
+    assert judge(x, sigma, PROMPTS).dtype == torch.float64
+    assert torch.autograd.gradcheck(lambda v: judge(v, sigma, PROMPTS), x, fast_mode=True)
+
+
+def test_a_clip_scores_the_same_alone_and_in_a_batch(judge: LatentClip) -> None:
+    x, sigma = latents(), torch.tensor([0.1, 0.7])
+    together = judge(x, sigma, PROMPTS)
+    for i in range(2):
+        alone = judge(x[i : i + 1], float(sigma[i]), PROMPTS[i : i + 1])
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-5, atol=1e-6)
+
+
+def test_one_sigma_counts_for_all(judge: LatentClip) -> None:
+    x = latents()
+    scores = [judge(x, s, PROMPTS) for s in (0.3, torch.tensor(0.3), torch.full((2,), 0.3))]
+    assert torch.equal(scores[0], scores[1])
+    assert torch.equal(scores[0], scores[2])
+    assert float((judge(x, 0.9, PROMPTS) - scores[0]).abs().min()) > 1e-4
+
+
+def test_the_order_of_frames_counts(judge: LatentClip) -> None:
+    x = latents()
+    assert float((judge(x, 0.0, PROMPTS) - judge(x.flip(2), 0.0, PROMPTS)).abs().min()) > 1e-4
+
+
+@pytest.mark.parametrize("size", [(1, 4, 4), (5, 6, 10)])
+def test_other_lengths_and_sizes_are_taken(judge: LatentClip, size: tuple[int, int, int]) -> None:
+    assert bool(torch.isfinite(judge(latents(2, *size), 0.5, PROMPTS)).all())
+
+
+def test_half_precision_weights_give_nearly_the_same(tmp_path: Path, judge: LatentClip) -> None:
+    low = load_latent_reward(latent_file(tmp_path, random_state()), dtype=torch.bfloat16, name="m")
+    assert low.name == "m"
+    score = low(latents(), 0.5, PROMPTS)
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, judge(latents(), 0.5, PROMPTS), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("x", "sigma", "prompts", "message"),
+    [
+        (latents()[0], 0.5, PROMPTS, r"\(4, 3, 4, 4\); this judge takes \(batch, 4, time"),
+        (latents()[:, :3], 0.5, PROMPTS, r"\(2, 3, 3, 4, 4\).*trained on this generator's VAE"),
+        (latents(h=5), 0.5, PROMPTS, r"5 x 4; height and width must be multiples of 2.*16 pixels"),
+        (latents().half(), 0.5, PROMPTS, r"float16; the sampler's state is float32"),
+        (latents() * torch.inf, 0.5, PROMPTS, "hold NaN or infinity"),
+        (latents(), 0.5, PROMPTS[:1], "1 prompts for 2 clips"),
+        (latents(), 0.5, ["a", " "], "non-empty"),
+        (latents(), torch.zeros(3), PROMPTS, r"sigma has shape \(3,\) for 2 clips"),
+        (latents(), 500.0, PROMPTS, r"sigma is 500\.0; a noise level is in \[0, 1\]"),
+        (latents(), float("nan"), PROMPTS, "sigma is nan"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(
+    judge: LatentClip, x: Tensor, sigma: Tensor | float, prompts: list[str], message: str
+) -> None:
+    with pytest.raises(RewardError, match=message):
+        judge(x, sigma, prompts)
+
+
+def test_foreign_keys_are_refused(tmp_path: Path) -> None:
+    state = random_state()
+    del state["latent.norm.bias"]
+    state["visual.proj"] = torch.ones(1)
+    with pytest.raises(RewardError, match=r"missing: latent\.norm\.bias.*unknown: visual\.proj"):
+        load_latent_reward(latent_file(tmp_path, state))
+    state = random_state() | {"logit_scale": torch.ones(2)}
+    with pytest.raises(RewardError, match=r"logit_scale is \(2,\), not \(\).*Check that the file"):
+        load_latent_reward(latent_file(tmp_path, state))
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"of the kind 'clip'.*rewards\.load_reward"):
+        load_latent_reward("tiny/clip.safetensors")
+    with pytest.raises(RewardError, match="does not say its kind"):
+        load_latent_reward(latent_file(tmp_path, random_state(), kind=""))
+    path = latent_file(tmp_path, random_state())
+    for kind in ("clip", "hps"):
+        with pytest.raises(RewardError, match="kind 'latent' and has no tower for frames"):
+            load_reward(kind, path)
+    with pytest.raises(RewardError, match=r"kind 'latent' scores noisy.*load_latent_reward"):
+        load_reward("latent", path)
+
+
+@pytest.mark.parametrize("entry", ["architecture", "tokenizer"])
+def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path, entry: str) -> None:
+    path = latent_file(tmp_path, random_state(), **{entry: ""})
+    with pytest.raises(RewardError, match=f"does not say its {entry}; make it again with"):
+        load_latent_reward(path)
+
+
+@pytest.mark.parametrize("config", [{"depth": 3}, {"widths": [12, 16]}, {"depths": [1]}])
+def test_an_impossible_architecture_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    wrong = {**ARCHITECTURE, "latent_cfg": {**ARCHITECTURE["latent_cfg"], **config}}
+    path = latent_file(tmp_path, random_state(), architecture=json.dumps(wrong))
+    with pytest.raises(RewardError, match="no architecture of a latent judge"):
+        load_latent_reward(path)
+
+
+def test_missing_files_are_told(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"no shipped name \(.*tiny/hps\.safetensors"):
+        load_latent_reward("tiny/latent.safetensors", folder=tmp_path)
+    path = latent_file(tmp_path, random_state())
+    (tmp_path / "bpe_small.txt.gz").unlink()
+    with pytest.raises(RewardError, match=r"bpe_small\.txt\.gz is missing; it belongs beside"):
+        load_latent_reward(path)
+
+
+def test_a_cut_off_file_is_told(tmp_path: Path) -> None:
+    path = latent_file(tmp_path, random_state())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(RewardError, match="cut off"):
+        load_latent_reward(path)
+
+
+def test_paths_are_relative_to_the_folder(tmp_path: Path, judge: LatentClip) -> None:
+    path = latent_file(tmp_path, random_state())
+    again = load_latent_reward(path.name, folder=tmp_path)
+    assert torch.equal(again(latents(), 0.5, PROMPTS), judge(latents(), 0.5, PROMPTS))
+
+
+def test_loading_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
+    path = latent_file(tmp_path, random_state())
+    before = torch.get_rng_state()
+    load_latent_reward(path)
+    assert torch.equal(torch.get_rng_state(), before)
