@@ -72,10 +72,10 @@ def calibrate(
     else:
         _print(loaded, filled, found, lines)
     if write is not None:  # after the result is printed: a full disk shall not cost it
-        from reward_tuning.files.atomic_write import write_whole
+        from reward_tuning.files.atomic_write import atomic_write
 
         head = f"mean and unit measured on {count} clips of {loaded.generator.checkpoint}"
-        write_whole(write, dump_recipe(filled, [head]).encode(), advice=NEXT_STEP)
+        atomic_write(write, dump_recipe(filled, [head]).encode(), advice=NEXT_STEP)
         if not as_json:
             print(f"Written: {write}")
 

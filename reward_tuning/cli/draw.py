@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.request import LATENT, Request
 from reward_tuning.cli.stopping import Stopped
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, check_place, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
 from reward_tuning.inputs.condition_files import NOTHING
 from reward_tuning.progress import ProgressEvent, ProgressFn
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from base_model.generator import Generator
     from base_model.loading.clip_size import ClipSize
     from base_model.networks.tiled_decode import Tiling
-    from reward_tuning.inputs.read_condition import AskedCondition
+    from reward_tuning.inputs.read_condition import ConditionPixels
     from reward_tuning.lora.adapter import LoraWeights
     from reward_tuning.sampling.cheap_steps import CheapSteps
 
@@ -30,7 +30,7 @@ class _Parts:
 
     generator: "Generator"
     size: "ClipSize"
-    asked: "list[AskedCondition | None]"
+    asked: "list[ConditionPixels | None]"
     cheap: "CheapSteps"
     tiling: "Tiling | None"
 
@@ -73,7 +73,7 @@ def draw(request: Request) -> None:
     finally:
         if request.about is not None and about:
             lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in about)
-            write_whole(request.about, lines.encode(), advice=ANOTHER_PLACE)
+            atomic_write(request.about, lines.encode(), advice=ANOTHER_PLACE)
 
 
 def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:

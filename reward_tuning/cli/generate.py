@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from base_model.memory.quantise import Quantise
     from base_model.networks.attention_backend import Attention
 
-FOLLOWED = "What the clip follows"
+CONDITION_KEYS = "What the clip follows"
 COST = "Speed and memory"
 TILE, TILE_OVERLAP = 384, 96  # pixels, the defaults of `base_model.networks.tiled_decode.Tiling`
 
@@ -65,42 +65,42 @@ def generate(
     width: Annotated[int | None, typer.Option(min=16, help="Pixels, a multiple of 16.")] = None,
     image: Annotated[
         Path | None,
-        typer.Option(help="First frame (inpaint checkpoint).", rich_help_panel=FOLLOWED),
+        typer.Option(help="First frame (inpaint checkpoint).", rich_help_panel=CONDITION_KEYS),
     ] = None,
     end_image: Annotated[
-        Path | None, typer.Option(help="Last frame (inpaint).", rich_help_panel=FOLLOWED)
+        Path | None, typer.Option(help="Last frame (inpaint).", rich_help_panel=CONDITION_KEYS)
     ] = None,
     video: Annotated[
         Path | None,
         typer.Option(
             help="Clip to be changed: with --strength as a whole, with --mask in part.",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
             help="White where --video is made anew: a picture or a clip of its size (inpaint).",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     strength: Annotated[
         float | None,
         typer.Option(
             help="Share of the steps run, from the noised --video on; 0.7, or 1 with --mask.",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     extend: Annotated[
         Path | None,
-        typer.Option(help="Clip to be gone on with (inpaint).", rich_help_panel=FOLLOWED),
+        typer.Option(help="Clip to be gone on with (inpaint).", rich_help_panel=CONDITION_KEYS),
     ] = None,
     keep_frames: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="First frames of --extend that are kept. Default: all.",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     control: Annotated[
@@ -108,42 +108,43 @@ def generate(
         typer.Option(
             "--control",
             help="Control clip; several: the brightest of each pixel (control checkpoint).",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     control_type: Annotated[
         str | None,
         typer.Option(
             help="How --control is made of its file: raw, canny, scribble.",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Picture of what things look like (control, camera).", rich_help_panel=FOLLOWED
+            help="Picture of what things look like (control, camera).",
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     trajectory: Annotated[
         Path | None,
-        typer.Option(help="Points file (control checkpoint).", rich_help_panel=FOLLOWED),
+        typer.Option(help="Points file (control checkpoint).", rich_help_panel=CONDITION_KEYS),
     ] = None,
     camera: Annotated[
         str | None,
         typer.Option(
             help="A pose file (.txt), or words: 'pan left then zoom in' (camera checkpoint).",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = None,
     camera_speed: Annotated[
-        float | None, typer.Option(help="Of a motion in words.", rich_help_panel=FOLLOWED)
+        float | None, typer.Option(help="Of a motion in words.", rich_help_panel=CONDITION_KEYS)
     ] = None,
     previews: Annotated[
         bool,
         typer.Option(
             "--previews",
             help="Also write the inputs of each clip: heat map, control, mask, camera path.",
-            rich_help_panel=FOLLOWED,
+            rich_help_panel=CONDITION_KEYS,
         ),
     ] = False,
     lora: Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.rows import half_letter
+from reward_tuning.files.rows import lone_surrogate
 from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
 from reward_tuning.inputs.prompts import Prompt, read_prompts
 
@@ -153,7 +153,7 @@ def asked_prompts(
         TuningError: There is none, or the options and the file both say what clips follow.
     """
     for text in [*given, negative]:
-        if wrong := half_letter(text):
+        if wrong := lone_surrogate(text):
             raise TuningError(f"--prompt, --negative-prompt: {wrong}")
     prompts = [Prompt(text, text) for text in given]
     if file is not None:

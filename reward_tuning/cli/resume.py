@@ -36,6 +36,6 @@ def resume(
         finetune_and_tell(loaded, resume=True, as_json=as_json)
         return
 
-    from reward_tuning.cli.training import train_and_tell
+    from reward_tuning.cli.training import train_with_progress
 
-    train_and_tell(loaded, resume=True, as_json=as_json)
+    train_with_progress(loaded, resume=True, as_json=as_json)

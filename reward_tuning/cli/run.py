@@ -27,6 +27,6 @@ def run(
         found = check_run(loaded, chosen_device(None), progress)
     found.refuse()
 
-    from reward_tuning.cli.training import train_and_tell
+    from reward_tuning.cli.training import train_with_progress
 
-    train_and_tell(loaded, resume=False, as_json=as_json)
+    train_with_progress(loaded, resume=False, as_json=as_json)

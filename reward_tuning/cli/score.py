@@ -121,11 +121,11 @@ def score(
 
 def _written(output: Path, found: dict[str, Any]) -> str:
     """Write the result that is printed already; what was wrong with that, or nothing."""
-    from reward_tuning.files.atomic_write import write_whole
+    from reward_tuning.files.atomic_write import atomic_write
 
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     try:
-        write_whole(output, text.encode(), advice=NEXT_STEP)
+        atomic_write(output, text.encode(), advice=NEXT_STEP)
     except TuningError as error:
         return str(error)
     return ""

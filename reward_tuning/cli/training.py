@@ -6,7 +6,7 @@ from reward_tuning.cli.stopping import Stopped
 from reward_tuning.schema.recipe import Recipe
 
 
-def train_and_tell(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
+def train_with_progress(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     """Run a recipe under a progress display and print the summary of its run folder."""
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.summary import print_summary

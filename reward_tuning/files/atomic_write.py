@@ -27,7 +27,7 @@ REMEDIES = {
 """What helps against other faults than a full disk."""
 
 
-def write_whole(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
+def atomic_write(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
     """Write a file under a temporary name, flush it to the disk and rename it.
 
     Args:

@@ -27,7 +27,7 @@ LINES = (".jsonl", ".ndjson")
 LIST = ".json"
 TEXT = ".txt"
 
-MOST_TOLD, LEAST_TOLD = 10, 3  # bad rows told in one message
+MAX_REPORTED, LEAST_TOLD = 10, 3  # bad rows told in one message
 MOST_LETTERS = 600  # of these rows, as far as they are more than the least
 LONGEST_ROW, LONGEST_VALUE = 300, 60
 NEAR = 0.75  # of `difflib`: contol_file_path, reward-prompt, promt
@@ -135,7 +135,7 @@ def told_rows(head: str, bad: Iterable[str]) -> str:
     """A message of bad rows: as many as can be read at once, and how many more there are."""
     rows = [one if len(one) <= LONGEST_ROW else one[:LONGEST_ROW] + " ..." for one in bad]
     shown, letters = 0, 0
-    while shown < min(len(rows), MOST_TOLD):
+    while shown < min(len(rows), MAX_REPORTED):
         letters += len(rows[shown])
         if shown >= LEAST_TOLD and letters > MOST_LETTERS:
             break
@@ -159,13 +159,13 @@ def text_fault(key: str, value: Any) -> str | None:
     """Tell what is wrong with the value of a key that wants a text."""
     if not (isinstance(value, str) and cleaned(value)):
         return f"{key} is {shown(value)}; a text is wanted"
-    wrong = half_letter(value)
+    wrong = lone_surrogate(value)
     if wrong is None and "\0" in value:
         wrong = f"{value[:LONGEST_VALUE]!a} holds a NUL character; remove it"
     return None if wrong is None else f"{key} {wrong}"
 
 
-def half_letter(text: str) -> str | None:
+def lone_surrogate(text: str) -> str | None:
     """Report a lone surrogate, which no tokenizer reads and no file can hold.
 
     JSON may hold one as an escape, and the command line where it is not UTF-8.
@@ -187,7 +187,7 @@ def named_file(key: str, value: Any, folder: Path) -> Path:
     name = cleaned(value)
     if not name:
         raise TuningError(f"{key} is empty")
-    if fault := half_letter(name) or file_name_fault(name):
+    if fault := lone_surrogate(name) or file_name_fault(name):
         raise TuningError(f"{key} {name[:LONGEST_VALUE]!a}: {fault}")
     try:
         return folder / Path(name).expanduser()

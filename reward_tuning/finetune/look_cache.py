@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write
 from reward_tuning.finetune.metadata import ClipKind
 from reward_tuning.finetune.video_files import ClipInfo, look_at
 
@@ -74,7 +74,7 @@ class LookCache:
         if self._path is None or not self._unsaved:
             return
         text = json.dumps({"version": VERSION, "files": self._found}, ensure_ascii=False)
-        write_whole(self._path, text.encode(), advice=ANOTHER_PLACE)
+        atomic_write(self._path, text.encode(), advice=ANOTHER_PLACE)
         self._unsaved = 0
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class PosteriorCache:
         self.misses += 1
         moments = compute().float().cpu().contiguous()
         about = {"sha256": _sha256(moments)}
-        write_whole(path, safetensors.torch.save({NAME: moments}, about), advice=ANOTHER_PLACE)
+        atomic_write(path, safetensors.torch.save({NAME: moments}, about), advice=ANOTHER_PLACE)
         return moments
 
 

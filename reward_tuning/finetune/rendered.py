@@ -14,7 +14,7 @@ from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, FPS, scenes
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, check_place, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
 from reward_tuning.files.clip_names import refuse_existing
 from reward_tuning.files.clips import write_clip
 from reward_tuning.finetune.metadata import FILE, KIND, TEXT
@@ -73,5 +73,5 @@ def write_rendered_clips(
         writer.writerow(
             [clip.name, draw_caption(scene, rng, LANGUAGES[i % len(LANGUAGES)]), "video"]
         )
-    write_whole(folder / LIST, text.getvalue().encode(), advice=ANOTHER_PLACE)
+    atomic_write(folder / LIST, text.getvalue().encode(), advice=ANOTHER_PLACE)
     return folder / LIST

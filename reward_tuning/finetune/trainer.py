@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from base_model.training.velocity_loss import norm_limit
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import write_whole
+from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.finetune.exporting import export_trained
 from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.finetune.held_out import measure, scalars, write_samples
@@ -27,7 +27,7 @@ from reward_tuning.finetune.step import training_loss
 from reward_tuning.finetune.trained import exported_weights
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.launching import join_processes
-from reward_tuning.runs.loop import alone_in, metrics_log, tell_where, train_steps
+from reward_tuning.runs.loop import alone_in, metrics_log, report_resume_point, train_steps
 from reward_tuning.runs.metrics import MetricsLog, PhaseClock
 from reward_tuning.runs.ranks import mean_of_all
 from reward_tuning.runs.resuming import restore_state
@@ -91,7 +91,7 @@ def _finetune_in(
         parts = load_finetune_parts(recipe, accelerator.device, progress)
     if main and not resume:
         folder.begin(recipe, parts.fingerprints)
-        write_whole(folder.clips, parts.survey.report().encode())
+        atomic_write(folder.clips, parts.survey.report().encode())
     state = begin(train, parts.trained)
     if resume:
         restore_state(
@@ -106,7 +106,7 @@ def _finetune_in(
         )
         if main:
             folder.go_on(recipe, parts.fingerprints)
-        tell_where(state, progress)
+        report_resume_point(state, progress)
     if main:
         _look_before(folder, recipe, parts, state, progress)
 
@@ -231,7 +231,7 @@ def _look_before(
     if not folder.base.exists():
         if state.step:
             raise TuningError(f"{folder.base} is missing; start a new run with another output")
-        write_whole(folder.base, json.dumps(measure(recipe, parts, progress)).encode())
+        atomic_write(folder.base, json.dumps(measure(recipe, parts, progress)).encode())
     if state.step == 0:
         write_samples(recipe, parts, folder, 0, progress)
 
@@ -261,5 +261,5 @@ def _finish(
         export_trained(recipe, parts.generator.transformer, weights, folder)
     log.show({"step": state.step, **scalars(summary["tuned"])})
     text = json.dumps(summary, ensure_ascii=False, indent=1)
-    write_whole(folder.evaluation, text.encode())
+    atomic_write(folder.evaluation, text.encode())
     return summary

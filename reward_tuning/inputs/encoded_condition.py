@@ -12,7 +12,7 @@ from base_model.errors import GeneratorError
 from base_model.generator import Generator
 from reward_tuning.errors import TuningError
 from reward_tuning.inputs.condition_files import ConditionFiles
-from reward_tuning.inputs.read_condition import AskedCondition
+from reward_tuning.inputs.read_condition import ConditionPixels
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class EncodedCondition:
 def encode(
     generator: Generator,
     files: ConditionFiles,
-    asked: AskedCondition,
+    asked: ConditionPixels,
     *,
     strength: float,
     noise_seed: int,

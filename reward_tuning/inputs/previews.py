@@ -9,10 +9,10 @@ from torch import Tensor
 from base_model.conditions.previews import camera_path_preview, heat_map_preview, mask_preview
 from reward_tuning.files.clip_names import preview_path
 from reward_tuning.files.clips import write_clip
-from reward_tuning.inputs.read_condition import AskedCondition
+from reward_tuning.inputs.read_condition import ConditionPixels
 
 
-def previews(asked: AskedCondition) -> dict[str, Tensor]:
+def previews(asked: ConditionPixels) -> dict[str, Tensor]:
     """The pictures of a condition.
 
     Args:
@@ -35,7 +35,7 @@ def previews(asked: AskedCondition) -> dict[str, Tensor]:
     return found
 
 
-def write_previews(asked: AskedCondition, clip: Path) -> list[Path]:
+def write_previews(asked: ConditionPixels, clip: Path) -> list[Path]:
     """Write a condition's previews beside its clip, in the clip's format.
 
     Raises:

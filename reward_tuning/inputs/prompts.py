@@ -25,12 +25,12 @@ from reward_tuning.files.rows import (
 from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles, resolved
 
 TEXT, REWARD_TEXT = "prompt", "reward_prompt"
-FOLLOWED = tuple(field.name for field in fields(ConditionFiles))
+CONDITION_KEYS = tuple(field.name for field in fields(ConditionFiles))
 LARGEST = 10**6
 """Frames, or a speed: beyond is a slip, and infinity."""
 PROMPTS = RowKind(
     what="prompt file",
-    keys=(TEXT, REWARD_TEXT, *FOLLOWED),
+    keys=(TEXT, REWARD_TEXT, *CONDITION_KEYS),
     needed=(TEXT,),
     wanted=f'an object is wanted: {{"{TEXT}": "..."}}',
     empty="holds no prompt; write one a line",
@@ -107,7 +107,7 @@ def _followed(row: Mapping[str, Any]) -> dict[str, Any]:
         TuningError: A value is of another type.
     """
     found: dict[str, Any] = {}
-    for key in FOLLOWED:
+    for key in CONDITION_KEYS:
         value = row.get(key)
         if value is None:
             continue

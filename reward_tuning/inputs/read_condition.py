@@ -25,7 +25,7 @@ from reward_tuning.inputs.condition_files import ConditionFiles, is_pose_file
 
 
 @dataclass(frozen=True)
-class AskedCondition:
+class ConditionPixels:
     """A condition read from its files.
 
     Attributes:
@@ -53,7 +53,7 @@ def check_kind(files: ConditionFiles, kind: Kind) -> None:
         raise TuningError(f"{files.told()}: {error}") from error
 
 
-def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> AskedCondition:
+def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> ConditionPixels:
     """Read a condition's files, at a clip's size.
 
     Args:
@@ -82,7 +82,7 @@ def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> AskedCo
         camera=rays,
         frames=frames,
     )
-    return AskedCondition(inputs, heat_maps, poses, notes)
+    return ConditionPixels(inputs, heat_maps, poses, notes)
 
 
 def _video(

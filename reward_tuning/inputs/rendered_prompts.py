@@ -23,7 +23,7 @@ from base_model.tiny.measure_modes import (
 )
 from base_model.tiny.scenes import FPS, Split, scenes
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write
 from reward_tuning.files.clip_names import refuse_existing
 from reward_tuning.files.clips import write_clip
 
@@ -79,7 +79,7 @@ def write_rendered_prompts(
         raise TuningError(
             f"{folder} cannot be written: {error.strerror or error}; {ANOTHER_PLACE}"
         ) from error
-    write_whole(target, "".join(lines).encode(), advice=ANOTHER_PLACE)
+    atomic_write(target, "".join(lines).encode(), advice=ANOTHER_PLACE)
     return target
 
 

@@ -19,7 +19,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.seeds import derive_seed
 
 STAGE = "conditions"
-MOST_TOLD = 10  # prompts told in one message
+MAX_REPORTED = 10  # prompts told in one message
 
 
 def distinct(prompts: Iterable[Prompt]) -> list[ConditionFiles]:
@@ -83,8 +83,8 @@ def check_kinds(prompts: Sequence[Prompt], kind: Kind) -> None:
 
 def _refuse(bad: Sequence[str]) -> None:
     if bad:
-        more = [f"  and {len(bad) - MOST_TOLD} more"] if len(bad) > MOST_TOLD else []
-        raise TuningError("\n".join(["conditions of prompts:", *bad[:MOST_TOLD], *more]))
+        more = [f"  and {len(bad) - MAX_REPORTED} more"] if len(bad) > MAX_REPORTED else []
+        raise TuningError("\n".join(["conditions of prompts:", *bad[:MAX_REPORTED], *more]))
 
 
 def encode_conditions(

@@ -9,7 +9,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.rows import (
     RowKind,
     cleaned,
-    half_letter,
+    lone_surrogate,
     named_file,
     read_rows,
     text_fault,
@@ -94,7 +94,7 @@ def with_prompts(
     Raises:
         TuningError: A prompt file is missing or damaged, each bad line with its number.
     """
-    if prompt is not None and (wrong := half_letter(prompt)):
+    if prompt is not None and (wrong := lone_surrogate(prompt)):
         raise TuningError(f"--prompt: {wrong}")
     if prompt is not None:
         return [ClipFile(path, prompt) for path in paths]

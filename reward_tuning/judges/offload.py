@@ -18,7 +18,7 @@ from rewards.core.base import Judge as FrozenJudge
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 
 
-def working_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:
+def onloaded_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:
     """The same phases, with the weights on the device in the one of that name.
 
     Moving them counts to that phase, its seconds and its memory.

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_OUTPUT, GO_ON, not_written, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_OUTPUT, GO_ON, atomic_write, not_written
 from reward_tuning.schema.loading import dump_recipe, load_recipe
 from reward_tuning.schema.values import Section
 
@@ -195,7 +195,7 @@ class RunFolder:
         """
         head = [f"{name} {found}" for name, found in versions().items()]
         head += [f"{name} {digest}" for name, digest in fingerprints.items()]
-        write_whole(self.recipe, dump_recipe(recipe, head).encode(), advice=self._advice())
+        atomic_write(self.recipe, dump_recipe(recipe, head).encode(), advice=self._advice())
 
     def go_on(self, recipe: Section, fingerprints: Mapping[str, str]) -> None:
         """Keep the recipe that a run is resumed with, where it is another than it began with.

@@ -57,7 +57,7 @@ def alone_in(
         accelerator.wait_for_everyone()
 
 
-def tell_where(state: TrainingState, progress: ProgressFn) -> None:
+def report_resume_point(state: TrainingState, progress: ProgressFn) -> None:
     """Say where a resumed run goes on."""
     where = f"after step {state.step}" if state.step else "from the beginning: no checkpoint"
     progress(ProgressEvent("loading", note=f"going on {where}"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from reward_tuning.files.atomic_write import not_written, write_whole
+from reward_tuning.files.atomic_write import atomic_write, not_written
 
 
 class MetricsLog:
@@ -31,7 +31,7 @@ class MetricsLog:
         self._path = path
         if path.exists():
             kept = [line for line in _whole_rows(path) if json.loads(line)["step"] <= step]
-            write_whole(path, "".join(f"{line}\n" for line in kept).encode())
+            atomic_write(path, "".join(f"{line}\n" for line in kept).encode())
         try:
             self._board = SummaryWriter(str(path.parent), purge_step=step + 1 if step else None)
         except OSError as error:

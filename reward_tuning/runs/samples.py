@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reward_tuning.files.atomic_write import write_whole
+from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.clips import side_by_side, write_clip
 from reward_tuning.runs.folder import RunFolder
 
@@ -43,7 +43,7 @@ def write_prompts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     about = [{"file": f"{i:02d}.mp4", **row} for i, row in enumerate(rows)]
     text = json.dumps(about, ensure_ascii=False, indent=1)
-    write_whole(folder.samples(0).parent / "prompts.json", text.encode())
+    atomic_write(folder.samples(0).parent / "prompts.json", text.encode())
 
 
 def _enlarge(clip: Tensor) -> int:

@@ -89,7 +89,7 @@ def cheap_rollout(
     """
     if cheap.exact:
         return Rollout(rollout(velocity, noise, sigmas, stop), stop)
-    near = replace(sampler, generator=near_generator(sampler.generator, cheap)).velocity(
+    near = replace(sampler, generator=fast_generator(sampler.generator, cheap)).velocity(
         condition,
         sigmas,
         "none" if negative == "none" else "joint",  # one call for both branches
@@ -112,7 +112,7 @@ def cheap_rollout(
     return Rollout(states, stop if cache is None else cache.full_calls)
 
 
-def near_generator(generator: Generator, cheap: CheapSteps) -> Generator:
+def fast_generator(generator: Generator, cheap: CheapSteps) -> Generator:
     """The generator, or a second one on the same weights that runs them compiled."""
     if cheap.compiled is None:
         return generator

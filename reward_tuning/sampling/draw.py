@@ -15,7 +15,7 @@ from base_model.networks.tiled_decode import Tiling, decode_tiled
 from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.inputs.encoded_condition import EncodedCondition
-from reward_tuning.sampling.cheap_steps import CheapSteps, cheaply, near_generator
+from reward_tuning.sampling.cheap_steps import CheapSteps, cheaply, fast_generator
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
 
 
@@ -84,7 +84,7 @@ def sample_clip(
         if cheap.cache is not None:
             cache = stack.enter_context(FirstBlockCache(generator.transformer, cheap.cache))
         latents = euler_sample(
-            near_generator(generator, cheap),
+            fast_generator(generator, cheap),
             generator.conditioned(text, channels),
             state,
             sigmas,

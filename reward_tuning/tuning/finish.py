@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from base_model.memory.offload import Offload
-from reward_tuning.files.atomic_write import write_whole
+from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.judges.judge import load_judges
 from reward_tuning.judges.offload import judge_modules
 from reward_tuning.judges.shared_encoder import standing_alone
@@ -148,5 +148,5 @@ def finish(
             path = folder.samples(0).parent / "before-after" / f"{index:02d}.mp4"
             write_pair(before, tuned.clips[index], path)
         text = json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False)
-        write_whole(folder.evaluation, text.encode())
+        atomic_write(folder.evaluation, text.encode())
     return found

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import write_whole
+from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.inputs.condition_files import NOTHING
 from reward_tuning.inputs.run_conditions import content_hash as followed_hash
 from reward_tuning.lora.adapter import scaled
@@ -155,7 +155,7 @@ def keep(file: Path, latents: Tensor, made_of: str) -> None:
         left.unlink(missing_ok=True)
     about = json.dumps({"made_of": made_of, "content": content_hash(latents)})
     # One entry: safetensors writes several in an order that differs from process to process.
-    write_whole(file, safetensors.torch.save({"latents": latents}, {ABOUT: about}))
+    atomic_write(file, safetensors.torch.save({"latents": latents}, {ABOUT: about}))
 
 
 def read_kept(file: Path, made_of: str) -> Tensor:

@@ -17,12 +17,12 @@ from typing import Any
 from accelerate import Accelerator
 
 from reward_tuning.judges.clip_terms import ClipTerms
-from reward_tuning.judges.offload import working_during
+from reward_tuning.judges.offload import onloaded_during
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.idle import why_idle
 from reward_tuning.runs.launching import join_processes
-from reward_tuning.runs.loop import alone_in, metrics_log, tell_where, train_steps
+from reward_tuning.runs.loop import alone_in, metrics_log, report_resume_point, train_steps
 from reward_tuning.runs.metrics import PhaseClock
 from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import update
@@ -104,7 +104,7 @@ def _run_in(
         restore(state, recipe, parts, folder, clips_a_step(train, accelerator), progress)
         if main:
             folder.go_on(recipe, parts.fingerprints)
-        tell_where(state, progress)
+        report_resume_point(state, progress)
     table = plan_table(parts.sigmas, draw_plan(recipe, parts.sigmas, step=1, batch=0))
     progress(ProgressEvent("training", state.step, train.steps, note=table))
     if main and state.step == 0:
@@ -168,7 +168,7 @@ def optimiser_step(
             merge=train.merge,
             terms=terms,
             cheap=parts.cheap,
-            phase=working_during(parts.offload, "reward", clock),
+            phase=onloaded_during(parts.offload, "reward", clock),
         )
         reports.append(report)
         shown.update(report.rewards)
@@ -199,7 +199,7 @@ def optimiser_step(
             draws=clips_a_step(train, accelerator),
         )
     norm = made.grad_norm
-    skipped = f"step {step} skipped: {what_is_bad(means, norm)}"
+    skipped = f"step {step} skipped: {nonfinite_name(means, norm)}"
     idle = state.idle.see(made.idle, lambda: why_idle(parts.judges, means))
     for warning in (state.watch.see(norm) if made.good else skipped, idle):
         if warning:
@@ -264,7 +264,7 @@ def clips_a_step(train: TrainSection, accelerator: Accelerator) -> int:
     return train.gradient_accumulation * accelerator.num_processes * train.batch_size
 
 
-def what_is_bad(means: Mapping[str, float], norm: float) -> str:
+def nonfinite_name(means: Mapping[str, float], norm: float) -> str:
     """Name what was not finite."""
     if not math.isfinite(means["loss"]):
         return f"the loss is {means['loss']}"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from base_model.files.reproducible import safetensors_bytes
-from reward_tuning.files.atomic_write import EXPORT_AGAIN, write_whole
+from reward_tuning.files.atomic_write import EXPORT_AGAIN, atomic_write
 from reward_tuning.lora.adapter import METADATA, LoraWeights
 from reward_tuning.lora.formats.adapter_files import ORIGINAL_ALPHA, PREFIX
 
@@ -36,4 +36,4 @@ def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
         METADATA: json.dumps({PREFIX + k: v for k, v in config.items()}, sort_keys=True),
         ORIGINAL_ALPHA: repr(float(weights.alpha)),
     }
-    write_whole(path, safetensors_bytes(tensors, metadata), advice=EXPORT_AGAIN)
+    atomic_write(path, safetensors_bytes(tensors, metadata), advice=EXPORT_AGAIN)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from base_model.files.reproducible import safetensors_bytes
 from base_model.loading.key_map import to_original
-from reward_tuning.files.atomic_write import EXPORT_AGAIN, write_whole
+from reward_tuning.files.atomic_write import EXPORT_AGAIN, atomic_write
 from reward_tuning.lora.adapter import LoraWeights
 
 # The double underscore is mandatory: with one, the original reader takes `proj_out` for `proj`.
@@ -36,7 +36,7 @@ def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
         tensors[f"{key}.{_DOWN}"] = down.to(dtype).contiguous()
         tensors[f"{key}.{_UP}"] = up.to(dtype).contiguous()
         tensors[f"{key}.{_ALPHA}"] = torch.tensor(weights.alpha, dtype=torch.float32)
-    write_whole(path, safetensors_bytes(tensors, _hashes(tensors)), advice=EXPORT_AGAIN)
+    atomic_write(path, safetensors_bytes(tensors, _hashes(tensors)), advice=EXPORT_AGAIN)
 
 
 def _hashes(tensors: dict[str, Tensor]) -> dict[str, str]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import (
     EXPORT_AGAIN,
+    atomic_write,
     not_written,
     temporary_beside,
-    write_whole,
 )
 from reward_tuning.lora.formats.shown import shown
 
@@ -43,7 +43,7 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes], *, marker:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         for name, content in files.items():
-            write_whole(temporary / name, content, advice=EXPORT_AGAIN)
+            atomic_write(temporary / name, content, advice=EXPORT_AGAIN)
         if replaces:
             folder.rename(old)
         try:

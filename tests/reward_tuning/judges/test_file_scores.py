@@ -211,7 +211,7 @@ def test_a_write_that_fails_does_not_cost_the_scores(
     def full(path: Path, content: bytes, *, advice: str) -> None:
         raise TuningError(f"{path} could not be written: No space left on device; {advice}")
 
-    monkeypatch.setattr("reward_tuning.files.atomic_write.write_whole", full)
+    monkeypatch.setattr("reward_tuning.files.atomic_write.atomic_write", full)
     (clip.parent / "bad.mp4").write_bytes(b"no video")
     output = clip.parent / "scores.json"
     ran = command("score", clip.parent, "--reward", "sharpness", "--output", output, "--json")

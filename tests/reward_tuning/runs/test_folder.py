@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, not_written, write_whole
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, not_written
 from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.schema.loading import load_recipe
@@ -94,7 +94,7 @@ def test_resume_does_not_mind_the_place(recipe: Recipe, tmp_path: Path) -> None:
 def test_resume_of_a_finished_run_gives_its_result(recipe: Recipe) -> None:
     folder = RunFolder(recipe.output)
     folder.begin(recipe, {})
-    write_whole(folder.evaluation, b'{"prompts": 2}')
+    atomic_write(folder.evaluation, b'{"prompts": 2}')
     assert folder.open(recipe, resume=True) == {"prompts": 2}
     folder.evaluation.write_text('{"prom')
     with pytest.raises(TuningError, match="delete it and resume"):
@@ -105,14 +105,14 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.json"
-    write_whole(path, b"old")
+    atomic_write(path, b"old")
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(TuningError, match=r"No space left.*free some space"):
-        write_whole(path, b"new")
+        atomic_write(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
@@ -140,7 +140,7 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
         other.wait()
     with folder.alone() as warning:
         assert warning is None
-        write_whole(folder.evaluation, b"{}")
+        atomic_write(folder.evaluation, b"{}")
     assert {p.name for p in folder.root.iterdir()} >= {"evaluation.json"}
 
 
@@ -167,7 +167,7 @@ def test_a_file_system_without_locks_is_told(
 def test_a_folder_that_is_gone_is_told(tmp_path: Path, removed: bool) -> None:
     folder = RunFolder(tmp_path / "run")
     with folder.alone():
-        write_whole(folder.metrics, b"")
+        atomic_write(folder.metrics, b"")
         folder.check_there()
         if removed:
             shutil.rmtree(folder.root)
@@ -190,7 +190,7 @@ def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
         folder.begin(recipe, {})
     folder.begin(recipe, {})
     with largest_file(16), pytest.raises(TuningError, match=r"free some space, then .*resume"):
-        write_whole(folder.evaluation, b"0" * 100)
+        atomic_write(folder.evaluation, b"0" * 100)
     found = str(not_written(tmp_path, PermissionError(13, "Permission denied")))
     assert found.endswith(
         "make it writable, then go on with `reward-tuning resume` on the run folder"
