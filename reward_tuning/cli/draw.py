@@ -1,13 +1,13 @@
-"""What `generate` does once its options are read: load, draw, write."""
+"""Draw the clips of a request: load the generator, sample, decode, write."""
 
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reward_tuning.cli.devices import chosen_device
-from reward_tuning.cli.request import LATENT, Request
+from reward_tuning.cli.request import LATENT_STRIDE, Request
 from reward_tuning.cli.stopping import Stopped
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
 from reward_tuning.inputs.condition_files import NOTHING
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from base_model.generator import Generator
     from base_model.loading.clip_size import ClipSize
+    from base_model.memory.modes import Memory
+    from base_model.memory.quantise import Quantise
+    from base_model.networks.attention_backend import Attention
     from base_model.networks.tiled_decode import Tiling
     from reward_tuning.inputs.read_condition import ConditionPixels
     from reward_tuning.lora.adapter import LoraWeights
@@ -26,22 +29,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What clips are drawn with: the generator with its adapter, and what each clip follows."""
+    """The loaded generator with its adapter, and the pixels that each clip is conditioned on."""
 
     generator: "Generator"
     size: "ClipSize"
-    asked: "list[ConditionPixels | None]"
+    conditions: "list[ConditionPixels | None]"
     cheap: "CheapSteps"
     tiling: "Tiling | None"
 
 
 def draw(request: Request) -> None:
-    """Draw, write and print the clips of a request; what is known of each goes into `about`.
+    """Draw and write the clips of a request; print each path and describe each clip in `about`.
 
     Raises:
-        TuningError: Options or the files of a condition do not fit, nothing can be written there,
+        TuningError: Options or condition files do not fit together, the output cannot be written,
             or the disk is full.
-        GeneratorError: The checkpoint cannot be loaded, or takes neither size nor condition.
+        GeneratorError: The checkpoint cannot be loaded, or does not take the size or condition.
     """
     request.check()
     for folder in dict.fromkeys(path.parent for of_clip in request.paths for path in of_clip):
@@ -56,7 +59,7 @@ def draw(request: Request) -> None:
     try:
         with Display() as progress, ExitStack() as stack:
             parts = _loaded(request, stack, progress)
-            for i, read in enumerate(parts.asked):
+            for i, read in enumerate(parts.conditions):
                 with out_of_memory_told(f"a clip of {' x '.join(map(str, parts.size))}"):
                     clip = _drawn(request, parts, i, progress)
                 for path in request.paths[i]:
@@ -77,7 +80,7 @@ def draw(request: Request) -> None:
 
 
 def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
-    """Everything that can be refused is, by configs and headers alone, before weights are read."""
+    """Load the parts; refuse what configs and headers show to be wrong before reading weights."""
     import torch
 
     from base_model.files.shipped import resolve_checkpoint
@@ -91,51 +94,49 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     from reward_tuning.sampling.clip_memory import check_clip_fits
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
-    device = chosen_device(request.device)
+    device = chosen_device(request.cost.device)
     folder = local_folder(resolve_checkpoint(request.checkpoint))
     own = own_clip_size(folder)
-    size = ClipSize(
-        *(
-            mine if asked is None else asked
-            for asked, mine in zip(request.asked_size, own, strict=True)
-        )
-    )
+    sampling = request.sampling
+    given = (sampling.frames, sampling.height, sampling.width)
+    size = ClipSize(*(b if a is None else a for a, b in zip(given, own, strict=True)))
     check_clip_size(*size)
-    following = [one.files for one in request.prompts if one.files != NOTHING]
-    if following:
+    conditions = [one.files for one in request.prompts if one.files != NOTHING]
+    if conditions:
         kind = kind_of_checkpoint(folder)
-        for files in following:
+        for files in conditions:
             check_kind(files, kind)
-    asked = [
+    pixels = [
         None if one.files == NOTHING else read_condition(one.files, size) for one in request.prompts
     ]
     texts = [one.text for one in request.prompts]
     for note in world_notes(request.checkpoint, texts):
         progress(ProgressEvent("loading", note=note))
-    for note in dict.fromkeys(note for read in asked if read is not None for note in read.notes):
+    for note in dict.fromkeys(note for read in pixels if read is not None for note in read.notes):
         progress(ProgressEvent("loading", note=note))
     adapter, scale = _adapter(request, folder, progress)
     generator = load_generator(
         folder,
-        dtype=getattr(torch, request.dtype),
+        dtype=getattr(torch, request.cost.dtype),
         device=device,
-        memory=request.memory,
-        quantise=request.quantise,
+        memory=cast("Memory", request.cost.memory),  # checked by name in `Request.check`
+        quantise=cast("Quantise | None", request.cost.quantise),
     )
     if adapter is not None:
         from reward_tuning.lora.adapter import attach_weights, scaled
 
         attach_weights(generator.transformer, adapter)
         stack.enter_context(scaled(generator.transformer, scale))
-    tiling = None if request.tile is None else Tiling(*(side // LATENT for side in request.tile))
+    sides = request.cost.tile_sides
+    tiling = None if sides is None else Tiling(*(side // LATENT_STRIDE for side in sides))
     check_clip_fits(generator, size, tiling)
-    return _Parts(generator, size, asked, _cheap(request, generator), tiling)
+    return _Parts(generator, size, pixels, _cheap(request, generator), tiling)
 
 
 def _adapter(
     request: Request, folder: Path, progress: ProgressFn
 ) -> "tuple[LoraWeights | None, float]":
-    """The LoRAs as one, held against the transformer's shapes, and the scale that it counts at."""
+    """Return all LoRAs as one, checked against the transformer's shapes, and its scale."""
     if not request.loras:
         return None, 1.0
     from reward_tuning.lora.export import import_adapter
@@ -151,29 +152,30 @@ def _adapter(
 
 
 def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
-    """How the steps are computed; the model itself is compiled at its first step."""
+    """Return how the steps are computed; the model itself is compiled at its first step."""
     from reward_tuning.sampling.cheap_steps import CheapSteps
     from reward_tuning.sampling.compilation import compiled
 
     return CheapSteps(
-        cache=request.cache,
-        compiled=compiled(generator.transformer) if request.compile else None,
+        cache=request.cost.cache,
+        compiled=compiled(generator.transformer) if request.cost.compile else None,
     )
 
 
 def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Tensor":
-    """The frames of one clip."""
+    """Sample and decode one clip; return its frames."""
     from reward_tuning.inputs.encoded_condition import EncodedCondition, encode
     from reward_tuning.sampling.draw import decoded, sample_clip
     from reward_tuning.seeds import derive_seed
 
-    prompt, seed, strength = request.prompts[i], request.seed + i, request.strengths[i]
+    sampling = request.sampling
+    prompt, seed, strength = request.prompts[i], sampling.seed + i, request.strengths[i]
 
-    def tell(step: int) -> None:
-        phase = f"step {step + 1} of {request.steps}"
+    def report(step: int) -> None:
+        phase = f"step {step + 1} of {sampling.steps}"
         progress(ProgressEvent("clips", i, len(request.prompts), phase))
 
-    condition, read = EncodedCondition(), parts.asked[i]
+    condition, read = EncodedCondition(), parts.conditions[i]
     if read is not None:
         condition = encode(
             parts.generator,
@@ -185,17 +187,17 @@ def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Te
     sampled = sample_clip(
         parts.generator,
         prompt.text,
-        request.negative_prompt,
+        sampling.negative_prompt,
         seed=seed,
         size=parts.size,
-        steps=request.steps,
-        guidance_scale=request.guidance_scale,
-        guidance_rescale=request.guidance_rescale,
+        steps=sampling.steps,
+        guidance_scale=sampling.guidance_scale,
+        guidance_rescale=sampling.guidance_rescale,
         condition=condition,
         strength=strength,
-        attention=request.attention,
+        attention=cast("Attention", request.cost.attention),
         cheap=parts.cheap,
-        tell=tell,
+        tell=report,
     )
     return decoded(parts.generator, sampled.latents, parts.tiling)[0]
 
@@ -205,21 +207,21 @@ def _one_or_list(values: list[Any]) -> Any:
 
 
 def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any]:
-    """What clips.jsonl says of a file."""
+    """Return the line of clips.jsonl that describes a file."""
     prompt = request.prompts[i]
     files, judged = prompt.files, prompt.reward_text
     return {
         "file": path.name,
         "prompt": prompt.text,
         **({} if judged == prompt.text else {"reward_prompt": judged}),
-        "seed": request.seed + i,
+        "seed": request.sampling.seed + i,
         "checkpoint": request.checkpoint,
         "lora": _one_or_list([str(path) for path, _ in request.loras]),
         "lora_scale": _one_or_list([scale for _, scale in request.loras]),
-        "steps": request.steps,
-        "guidance_scale": request.guidance_scale,
-        "guidance_rescale": request.guidance_rescale,
-        "cache": request.cache,
+        "steps": request.sampling.steps,
+        "guidance_scale": request.sampling.guidance_scale,
+        "guidance_rescale": request.sampling.guidance_rescale,
+        "cache": request.cost.cache,
         "size": list(parts.size),
         **({} if files == NOTHING else {"strength": request.strengths[i], **files.given}),
     }

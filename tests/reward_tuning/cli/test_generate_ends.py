@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "guidance": ("--guidance-scale nan", "Invalid value for '--guidance-scale'"),
     "infinite guidance": (
         "--guidance-scale inf",
-        "--guidance-scale: got inf; wanted a finite number",
+        "--guidance-scale: got inf; allowed: finite numbers",
     ),
     "rescale": ("--guidance-rescale nan", "Invalid value for '--guidance-rescale'"),
     "scale": ("--lora LORA --lora-scale nan", "--lora-scale: got nan"),

@@ -262,4 +262,4 @@ def test_a_prompt_file_says_what_each_clip_follows(
     assert torch.equal(strip(tmp_path / "alone.png"), strip(tmp_path / "o" / "0000.png"))
     both = run(*arguments, "--prompts-file", file, "--image", folder / "end.png", "--output", "x")
     assert both.code == 2
-    assert "says what the clip of 'a red ball' follows, and so do the options" in both.err
+    assert "names the conditions of 'a red ball', and so do the options" in both.err

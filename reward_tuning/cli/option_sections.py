@@ -1,0 +1,65 @@
+"""Options of a verb in typed sections: each option is declared once, as a field of a dataclass.
+
+Typer reads a flat signature, one parameter for each option. A verb with forty options would repeat
+them in its signature, in its call and in the object that carries them. A section declares name,
+type, range, default and help text of an option in one field; the verb takes whole sections.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, get_args, get_type_hints
+
+
+def takes_sections(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb whose parameters are sections the flat signature that Typer reads.
+
+    Args:
+        verb: Function of keyword parameters, each annotated with a dataclass whose fields are
+            `Annotated[type, typer.Option(...)]`. A section's `PANEL` names the help panel of its
+            options.
+
+    Returns:
+        A function of the same name and docstring that takes every field as a keyword.
+    """
+    sections = get_type_hints(verb)
+    sections.pop("return", None)
+    flat = [option for section in sections.values() for option in _options(section)]
+    # Python wants parameters without a default first; as keywords their order is that of --help
+    signature = inspect.Signature(flat)
+    names = [option.name for option in flat]
+    assert len(set(names)) == len(names), f"{verb.__name__}: an option is in two sections"
+
+    @functools.wraps(verb)
+    def command(**given: Any) -> None:
+        verb(
+            **{
+                name: section(**{field.name: given[field.name] for field in fields(section)})
+                for name, section in sections.items()
+            }
+        )
+
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {option.name: option.annotation for option in flat}
+    return command
+
+
+def _options(section: type[Any]) -> list[inspect.Parameter]:
+    panel = getattr(section, "PANEL", None)
+    hints = get_type_hints(section, include_extras=True)
+    found = []
+    for field in fields(section):
+        kind, option = get_args(hints[field.name])
+        option = copy.copy(option)
+        option.rich_help_panel = panel
+        found.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=Annotated[kind, option],
+            )
+        )
+    return found
