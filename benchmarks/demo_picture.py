@@ -26,9 +26,9 @@ from base_model.tiny.render import render
 from reward_tuning.files.clips import write_clip
 from reward_tuning.progress import silent
 from reward_tuning.schema.loading import load_recipe
-from reward_tuning.tuning.draws import evaluation_sigmas
 from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.parts import load_parts
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
 SIDES = ("base", "tuned", "rendered")
 ENLARGE = 2

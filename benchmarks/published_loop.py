@@ -24,10 +24,9 @@ from reward_tuning.gradient.engine import VelocityFn
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.state import State
-from reward_tuning.tuning.step import Batch
-from reward_tuning.tuning.trainer import clips_a_step, draw_batch
 
 SETTINGS = (
     "sampling.negative=joint",
@@ -147,7 +146,7 @@ def published_step(
     train = recipe.train
     (judge,) = parts.judges
     assert isinstance(judge, FramedJudge)
-    batch = draw_batch(recipe, parts, state, accelerator, 0)
+    batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, 0)
     loss = published_gradient(parts.sampler, judge, batch, parts.sigmas)
     assert train.max_grad_norm is not None
     norm = float(nn.utils.clip_grad_norm_(parts.parameters, train.max_grad_norm))

@@ -31,10 +31,10 @@ from benchmarks.machine import machine
 from reward_tuning.progress import silent
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch
 from reward_tuning.tuning.parts import RunParts, cheap_steps, load_parts
 from reward_tuning.tuning.state import start
-from reward_tuning.tuning.step import Batch, BatchReport, reward_step
-from reward_tuning.tuning.trainer import clips_a_step, draw_batch
+from reward_tuning.tuning.step import BatchReport, reward_step
 from reward_tuning.tuning.views import rolled_out
 
 EXACT = "exact"
@@ -70,7 +70,7 @@ def measure(
         for arm, recipe in recipes.items():
             state = start(recipe, parts)
             state.step, state.position = number, number * clips_a_step(recipe.train, Accelerator())
-            batch = draw_batch(recipe, parts, state, Accelerator(), 0)
+            batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(), 0)
             seconds, report, gradients[arm] = one_batch(recipe, parts, batch, cheap[arm])
             row = {
                 "rollout_seconds": seconds["rollout"],

@@ -17,9 +17,9 @@ from torch import Tensor
 from reward_tuning.judges.judge import load_judges
 from reward_tuning.progress import silent
 from reward_tuning.schema.loading import load_recipe
-from reward_tuning.tuning.draws import evaluation_sigmas
 from reward_tuning.tuning.evaluation import SideScores, evaluate
 from reward_tuning.tuning.parts import load_parts, with_replay
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 from reward_tuning.tuning.state import exported_state, start
 from reward_tuning.tuning.trainer import optimiser_step
 

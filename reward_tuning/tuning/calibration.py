@@ -21,8 +21,8 @@ from reward_tuning.sampling.generator_parts import generator_checkpoint
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.locate import prompt_path
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.tuning.draws import evaluation_sigmas
 from reward_tuning.tuning.evaluation import evaluate
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
 USUAL = 32  # prompts: a mean is then known to a fifth of a deviation
 DIGITS = 4  # significant ones of what is written into a recipe; a mean of 32 is known to fewer

@@ -21,7 +21,6 @@ from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.samples import write_clips, write_pair, write_prompts
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.draws import evaluation_sigmas
 from reward_tuning.tuning.evaluation import (
     compare,
     evaluate,
@@ -31,6 +30,7 @@ from reward_tuning.tuning.evaluation import (
 )
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.rendered_reference import rendered_means
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
 SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
 

@@ -51,16 +51,11 @@ from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.locate import prompt_path
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.draws import (
-    draw_frames,
-    draw_plan,
-    draw_restarts,
-    evaluation_sigmas,
-    training_sigmas,
-)
+from reward_tuning.tuning.draws import draw_frames, draw_plan, draw_restarts
 from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_clips import replay_clips
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
 from rewards.core.checkpoint import file_sha256
 from rewards.core.checkpoint import resolve as resolve_judge
 from rewards.qwen.files import resolve_folder

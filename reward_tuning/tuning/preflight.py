@@ -24,9 +24,9 @@ from reward_tuning.sampling.generator_parts import (
 )
 from reward_tuning.schema.locate import prompt_path
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.tuning.draws import training_sigmas
 from reward_tuning.tuning.parts import checks_before_loading, first_held_out
 from reward_tuning.tuning.replay_sources import check_sources, replay_sources
+from reward_tuning.tuning.sigma_tables import training_sigmas
 
 
 def check_run(recipe: Recipe, device: torch.device, progress: ProgressFn = silent) -> Findings:

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition, Generator
-from base_model.sampling.sigmas import MU
-from base_model.training.flow_matching import draw_sigmas
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.sampling.sampler import ClipSampler
-from reward_tuning.seeds import derive_generator, derive_seed
+from reward_tuning.tuning.draws import ReplayDraw
 
 
 @dataclass(frozen=True)
@@ -33,49 +31,6 @@ class ReplayClips:
 
     prompts: tuple[str | Prompt, ...]
     latents: Tensor
-
-
-@dataclass(frozen=True)
-class ReplayDraw:
-    """What one batch of a step replays.
-
-    Attributes:
-        clips: b indices into the clips.
-        sigmas: `(b,)` float32 noise levels in (0, 1).
-        noise_seeds: b seeds.
-    """
-
-    clips: tuple[int, ...]
-    sigmas: Tensor
-    noise_seeds: tuple[int, ...]
-
-
-def draw_replay(seed: int, turn: int, size: int, part: slice, clips: int) -> ReplayDraw:
-    """Draw what a batch replays, so that the batches of all processes make one draw together.
-
-    Noise levels are those of the base's training (`draw_sigmas`, mu = 1), stratified over the whole
-    step. Every clip comes once before any comes again, in an order drawn anew each time.
-
-    Args:
-        seed: Of the run.
-        turn: Which replay of the run this is, counted from 0.
-        size: Clips of one replay, over all batches and processes.
-        part: Of this batch within them.
-        clips: How many there are to draw from.
-    """
-    sigmas = draw_sigmas(size, derive_generator(seed, "replay", "sigmas", turn), mu=MU)
-    places = range(turn * size, (turn + 1) * size)[part]
-    return ReplayDraw(
-        tuple(_clip_at(seed, place, clips) for place in places),
-        sigmas[part],
-        tuple(derive_seed(seed, "replay", "noise", place) for place in places),
-    )
-
-
-def _clip_at(seed: int, place: int, clips: int) -> int:
-    epoch, index = divmod(place, clips)
-    order = torch.randperm(clips, generator=derive_generator(seed, "replay", "order", epoch))
-    return int(order[index])
 
 
 def velocity_error(

@@ -20,44 +20,17 @@ from base_model.sampling.guidance import NegativeBranch
 from reward_tuning.gradient.engine import StepLossFn, StepReport, adjoint_sweep
 from reward_tuning.gradient.losses import guidance_gain
 from reward_tuning.gradient.merging import Merge, conflict_free_gradient, summed_gradient
-from reward_tuning.gradient.plan import Plan
-from reward_tuning.gradient.restarts import Restart
-from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import FramedJudge, Judge, LatentJudge
 from reward_tuning.judges.judging import Verdicts, on_frames, on_latents
 from reward_tuning.lora.adapter import scaled
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.views import View, rolled_out
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 """Entered around `rollout`, `reward` and `sweep`, to time and show them."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one batch draws.
-
-    Attributes:
-        prompts: One a clip.
-        noise_seeds: One a clip.
-        plan: Which steps of the sampler receive gradient.
-        guidance_scale: None takes the sampler's.
-        frames: Increasing positions that may be judged, and latents before the first one needed are
-            decoded without gradient; None for every frame.
-        more_plans: Further plans for the same rollout and the same reward gradient, each of the
-            weight of `plan`.
-        restarts: Further chains from the end of this one, each of its weight.
-    """
-
-    prompts: Sequence[Prompt]
-    noise_seeds: Sequence[int]
-    plan: Plan
-    guidance_scale: float | None = None
-    frames: tuple[int, ...] | None = None
-    more_plans: tuple[Plan, ...] = ()
-    restarts: tuple[Restart, ...] = ()
 
 
 @dataclass(frozen=True)

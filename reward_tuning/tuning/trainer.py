@@ -28,20 +28,13 @@ from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import update
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
-from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.draws import (
-    draw_frames,
-    draw_guidance,
-    draw_more_plans,
-    draw_plan,
-    draw_restarts,
-)
+from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_plan, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
-from reward_tuning.tuning.replay import ReplayClips, ReplayDraw, draw_replay, replay_step
+from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, step_row
 from reward_tuning.tuning.state import State, exported_state, restore, save, start
-from reward_tuning.tuning.step import Batch, reward_step
+from reward_tuning.tuning.step import reward_step
 
 
 @dataclass(frozen=True)
@@ -151,7 +144,7 @@ def optimiser_step(
     reports, replayed = [], []
     terms = clip_terms(train)
     for number in range(train.gradient_accumulation):
-        batch = draw_batch(recipe, parts, state, accelerator, number)
+        batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
         report = reward_step(
             parts.sampler,
             parts.judges,
@@ -175,7 +168,9 @@ def optimiser_step(
         if train.replay is not None and step % train.replay.every == 0:
             assert parts.replay is not None
             with clock("replay"):
-                draw = draw_clips(recipe, parts.replay, step, accelerator, number)
+                draw = draw_replay_batch(
+                    recipe, len(parts.replay.prompts), step, accelerator, number
+                )
                 replayed.append(
                     replay_step(
                         parts.sampler,
@@ -220,48 +215,9 @@ def optimiser_step(
     )
 
 
-def draw_batch(
-    recipe: Recipe, parts: RunParts, state: State, accelerator: Accelerator, number: int
-) -> Batch:
-    """This rank's prompts and noise of a step's batch, by their places in the stream."""
-    size = recipe.train.batch_size
-    rank = number * accelerator.num_processes + accelerator.process_index
-    places = range(state.position + rank * size, state.position + (rank + 1) * size)
-    return Batch(
-        [parts.stream.prompt_at(place // recipe.train.clips_per_prompt) for place in places],
-        [derive_seed(recipe.seed, "noise", place) for place in places],
-        draw_plan(recipe, parts.sigmas, step=state.step + 1, batch=number),
-        draw_guidance(recipe, step=state.step + 1, batch=number),
-        draw_frames(recipe, step=state.step + 1, batch=number),
-        draw_more_plans(recipe, parts.sigmas, step=state.step + 1, batch=number),
-        draw_restarts(recipe, parts.sigmas, step=state.step + 1, batch=number),
-    )
-
-
-def draw_clips(
-    recipe: Recipe, clips: ReplayClips, step: int, accelerator: Accelerator, number: int
-) -> ReplayDraw:
-    """What this rank replays beside a step's batch: as many clips as the batch has."""
-    train = recipe.train
-    assert train.replay is not None
-    rank = number * accelerator.num_processes + accelerator.process_index
-    return draw_replay(
-        recipe.seed,
-        step // train.replay.every - 1,
-        clips_a_step(train, accelerator),
-        slice(rank * train.batch_size, (rank + 1) * train.batch_size),
-        len(clips.prompts),
-    )
-
-
 def clip_terms(train: TrainSection) -> ClipTerms:
     """The recipe's terms on whole clips."""
     return ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt)
-
-
-def clips_a_step(train: TrainSection, accelerator: Accelerator) -> int:
-    """Clips that one optimiser step draws, over all accumulated batches and processes."""
-    return train.gradient_accumulation * accelerator.num_processes * train.batch_size
 
 
 def nonfinite_name(means: Mapping[str, float], norm: float) -> str:

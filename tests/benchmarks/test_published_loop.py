@@ -23,10 +23,11 @@ from benchmarks.published_loop import (
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.progress import silent
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.draws import draw_batch
 from reward_tuning.tuning.parts import RunParts, load_parts
 from reward_tuning.tuning.state import start
 from reward_tuning.tuning.step import reward_step
-from reward_tuning.tuning.trainer import draw_batch, optimiser_step
+from reward_tuning.tuning.trainer import optimiser_step
 from tests.goldens import load_golden, relative
 from tests.reward_tuning.golden_model import (
     CASES,
@@ -140,7 +141,7 @@ def test_one_batch_is_what_the_engine_makes_of_the_same_plan(world: Path, method
     """Decoder, judge and a batch of two included."""
     recipe, parts = begun(world, method)
     state, accelerator = start(recipe, parts), Accelerator()
-    batch = draw_batch(recipe, parts, state, accelerator, 0)
+    batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, 0)
     (judge,) = parts.judges
     assert isinstance(judge, FramedJudge)
     loss = published_gradient(parts.sampler, judge, batch, parts.sigmas)

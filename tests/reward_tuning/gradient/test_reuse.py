@@ -22,9 +22,8 @@ from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.draws import draw_more_plans, draw_plan, draw_restarts
-from reward_tuning.tuning.step import Batch
-from reward_tuning.tuning.trainer import draw_batch, optimiser_step
+from reward_tuning.tuning.draws import Batch, draw_batch, draw_more_plans, draw_plan, draw_restarts
+from reward_tuning.tuning.trainer import optimiser_step
 from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning import test_step as steps
 from tests.reward_tuning.tuning import test_trainer as runs
@@ -238,7 +237,7 @@ def test_plans_are_drawn_by_name(world: Path, tmp_path: Path) -> None:
 def test_a_run_with_both(world: Path, tmp_path: Path) -> None:
     keys = ("train.active_sets=2", "train.restarts=1", "method.active_steps=1")
     recipe, parts, state = runs.prepared(world, tmp_path, *keys, "train.restart_sigma=0.7")
-    batch = draw_batch(recipe, parts, state, Accelerator(), 0)
+    batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(), 0)
     assert len(batch.more_plans) == 1
     (restart,) = batch.restarts
     row = optimiser_step(recipe, parts, state, Accelerator())

@@ -23,11 +23,12 @@ from reward_tuning.inputs.run_conditions import content_hash
 from reward_tuning.progress import silent
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.draws import draw_plan, evaluation_sigmas
+from reward_tuning.tuning.draws import draw_batch, draw_plan
 from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.parts import RunParts, load_parts
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 from reward_tuning.tuning.state import start
-from reward_tuning.tuning.trainer import draw_batch, optimiser_step, run
+from reward_tuning.tuning.trainer import optimiser_step, run
 from reward_tuning.tuning.views import rolled_out
 from tests.goldens import write_checkpoint
 from tests.reward_tuning.kinds import CHECKPOINTS, write_media
@@ -180,7 +181,7 @@ def test_from_a_video_on(world: Path, tmp_path: Path) -> None:
     sigmas = sigma_table(3)[1:]  # floor(3 * 0.7) of 3 steps
     assert torch.equal(parts.sigmas, sigmas)
     assert torch.equal(evaluation_sigmas(recipe), sigmas)
-    batch = draw_batch(recipe, parts, start(recipe, parts), Accelerator(), 0)
+    batch = draw_batch(recipe, parts.stream, parts.sigmas, start(recipe, parts), Accelerator(), 0)
     walked = rolled_out(
         parts.sampler,
         parts.sampler.condition(batch.prompts),

@@ -1,4 +1,4 @@
-"""The replay's loss: its draws, and its gradient against autograd of the definition."""
+"""The replay's loss: its value and its gradient against autograd of the definition."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from torch import Tensor
 from base_model.generator import load_generator
 from reward_tuning.lora.adapter import LoraSpec, attach, scaled
 from reward_tuning.sampling.sampler import ClipSampler
-from reward_tuning.tuning.replay import (
-    ReplayClips,
-    ReplayDraw,
-    draw_replay,
-    replay_step,
-    velocity_error,
-)
+from reward_tuning.tuning.draws import ReplayDraw
+from reward_tuning.tuning.replay import ReplayClips, replay_step, velocity_error
 from tests.goldens import write_checkpoint
 
 PROMPTS = ("a red ball", "a cat", "a dog")
@@ -146,28 +141,3 @@ def test_a_perfect_velocity_has_no_error(sampler: ClipSampler, clips: ReplayClip
 
     condition = sampler.condition(list(PROMPTS)).positive
     assert float(velocity_error(Perfect(), x, e, sigmas, condition)) < 1e-10  # type: ignore[arg-type]
-
-
-def test_batches_and_processes_make_one_draw() -> None:
-    whole = draw_replay(7, 3, 8, slice(0, 8), 5)
-    parts = [draw_replay(7, 3, 8, slice(i, i + 2), 5) for i in range(0, 8, 2)]
-    assert sum((part.clips for part in parts), ()) == whole.clips
-    assert sum((part.noise_seeds for part in parts), ()) == whole.noise_seeds
-    assert torch.equal(torch.cat([part.sigmas for part in parts]), whole.sigmas)
-
-
-def test_every_clip_comes_before_any_comes_again() -> None:
-    drawn = [i for turn in range(5) for i in draw_replay(7, turn, 4, slice(0, 4), 10).clips]
-    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
-    assert drawn[:10] != drawn[10:]
-    seeds = [s for turn in range(5) for s in draw_replay(7, turn, 4, slice(0, 4), 10).noise_seeds]
-    assert len(set(seeds)) == 20
-    assert draw_replay(8, 0, 4, slice(0, 4), 10).noise_seeds != tuple(seeds[:4])
-
-
-def test_noise_levels_are_those_of_the_training() -> None:
-    """One in each equal part of the shifted time: e s / (e s + 1 - s) undone, u = k/8 ... k/8."""
-    sigmas = draw_replay(7, 0, 8, slice(0, 8), 5).sigmas.double()
-    time = sigmas / (sigmas + torch.e * (1 - sigmas))
-    assert sorted((time * 8).floor().int().tolist()) == list(range(8))
-    assert not torch.equal(sigmas, draw_replay(7, 1, 8, slice(0, 8), 5).sigmas.double())

@@ -27,7 +27,8 @@ from reward_tuning.judges.judge import FramedJudge, LatentJudge, judged_window
 from reward_tuning.lora.adapter import LoraSpec, attach, scaled
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.step import Batch, BatchReport, latent_motion, reward_step
+from reward_tuning.tuning.draws import Batch
+from reward_tuning.tuning.step import BatchReport, latent_motion, reward_step
 from rewards import load_latent_reward, load_reward
 from tests.goldens import write_checkpoint
 from tests.rewards.kinds.test_latent import ARCHITECTURE as LATENT

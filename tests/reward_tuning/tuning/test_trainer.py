@@ -22,11 +22,11 @@ from reward_tuning.progress import ProgressEvent, silent
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning import trainer
-from reward_tuning.tuning.draws import draw_guidance
+from reward_tuning.tuning.draws import draw_batch, draw_guidance
 from reward_tuning.tuning.parts import load_parts
 from reward_tuning.tuning.state import start
 from reward_tuning.tuning.step import BatchReport, reward_step
-from reward_tuning.tuning.trainer import RunResult, draw_batch, optimiser_step, run
+from reward_tuning.tuning.trainer import RunResult, optimiser_step, run
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN, tiny_recipe, write_world
 
 DEVICE = torch.device("cpu")
@@ -223,7 +223,7 @@ def test_a_step_is_adamw_on_the_clipped_gradient(world: Path, tmp_path: Path) ->
     overrides = ("train.max_grad_norm=0.001", "train.weight_decay=0.1", "train.warmup_steps=4")
     recipe, parts, state = prepared(world, tmp_path, *overrides)
     accelerator = Accelerator()
-    batch = draw_batch(recipe, parts, state, accelerator, 0)
+    batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, 0)
     reward_step(
         parts.sampler,
         parts.judges,
@@ -266,7 +266,7 @@ def test_prompts_and_noise_follow_the_stream(world: Path, tmp_path: Path) -> Non
     texts, seeds = [], []
     for step in range(5):
         state.step, state.position = step, 2 * step
-        batch = draw_batch(recipe, parts, state, accelerator, 0)
+        batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, 0)
         texts += [prompt.text for prompt in batch.prompts]
         seeds += list(batch.noise_seeds)
     assert sorted(texts[:5]) == sorted(texts[5:]) == sorted(TRAIN)
@@ -277,9 +277,9 @@ def test_clips_of_one_prompt_lie_side_by_side(world: Path, tmp_path: Path) -> No
     overrides = ("train.batch_size=4", "train.clips_per_prompt=2", "train.repulsion=0.1")
     recipe, parts, state = prepared(world, tmp_path, *overrides)
     accelerator = Accelerator()
-    first = draw_batch(recipe, parts, state, accelerator, 0)
+    first = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, 0)
     row = optimiser_step(recipe, parts, state, accelerator)
-    second = draw_batch(recipe, parts, state, accelerator, 0)
+    second = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, 0)
     texts = [prompt.text for prompt in (*first.prompts, *second.prompts)]
     assert texts[::2] == texts[1::2] == [parts.stream.prompt_at(i).text for i in range(4)]
     assert len({*first.noise_seeds, *second.noise_seeds}) == 8
@@ -304,7 +304,7 @@ def test_guidance_is_drawn_for_each_batch(world: Path, tmp_path: Path) -> None:
     fixed = tiny_recipe(world, tmp_path)
     assert draw_guidance(fixed, step=1, batch=0) == fixed.sampling.guidance_scale
     recipe, parts, state = prepared(world, tmp_path, "sampling.guidance_range=[2, 4]")
-    batch = draw_batch(recipe, parts, state, Accelerator(), 0)
+    batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(), 0)
     assert batch.guidance_scale == drawn[1]
 
 

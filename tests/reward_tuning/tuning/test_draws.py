@@ -1,4 +1,4 @@
-"""Which part of a clip is judged: each policy by its definition."""
+"""Draws of a step: the judged part of a clip by each policy, and the replayed clips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_tuning.errors import TuningError
-from reward_tuning.tuning.decoding import Policy, decoded_frames, frames_of
+from reward_tuning.tuning.draws import Policy, decoded_frames, draw_replay, frames_of
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -71,3 +71,31 @@ def test_frames_are_increasing_and_of_whole_latents(
 def test_more_latents_than_there_are(policy: Policy) -> None:
     with pytest.raises(TuningError, match="9 frames has 3 latents"):
         decoded_frames(policy, 4, 9, seeded())
+
+
+# --- replay
+
+
+def test_batches_and_processes_make_one_draw() -> None:
+    whole = draw_replay(7, 3, 8, slice(0, 8), 5)
+    parts = [draw_replay(7, 3, 8, slice(i, i + 2), 5) for i in range(0, 8, 2)]
+    assert sum((part.clips for part in parts), ()) == whole.clips
+    assert sum((part.noise_seeds for part in parts), ()) == whole.noise_seeds
+    assert torch.equal(torch.cat([part.sigmas for part in parts]), whole.sigmas)
+
+
+def test_every_clip_comes_before_any_comes_again() -> None:
+    drawn = [i for turn in range(5) for i in draw_replay(7, turn, 4, slice(0, 4), 10).clips]
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10] != drawn[10:]
+    seeds = [s for turn in range(5) for s in draw_replay(7, turn, 4, slice(0, 4), 10).noise_seeds]
+    assert len(set(seeds)) == 20
+    assert draw_replay(8, 0, 4, slice(0, 4), 10).noise_seeds != tuple(seeds[:4])
+
+
+def test_noise_levels_are_those_of_the_training() -> None:
+    """One in each equal part of the shifted time: e s / (e s + 1 - s) undone, u = k/8 ... k/8."""
+    sigmas = draw_replay(7, 0, 8, slice(0, 8), 5).sigmas.double()
+    time = sigmas / (sigmas + torch.e * (1 - sigmas))
+    assert sorted((time * 8).floor().int().tolist()) == list(range(8))
+    assert not torch.equal(sigmas, draw_replay(7, 1, 8, slice(0, 8), 5).sigmas.double())

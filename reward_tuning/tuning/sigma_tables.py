@@ -1,0 +1,31 @@
+"""Sigma tables of a run: one for the training rollouts, one for evaluation, samples and replay."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from base_model.sampling.sample import start_step
+from base_model.sampling.sigmas import sigma_table
+from reward_tuning.schema.recipe import Recipe
+
+
+def training_sigmas(recipe: Recipe) -> Tensor:
+    """Return the table of the training rollouts, `(N + 1,)`.
+
+    With `sampling.strength` below 1 it begins at the noise level of the noised video.
+    """
+    sampling = recipe.sampling
+    first = start_step(sampling.steps, sampling.strength)
+    return sigma_table(sampling.steps, sampling.shift)[first:]
+
+
+def evaluation_sigmas(recipe: Recipe) -> Tensor:
+    """Return the table of clips that are shown, scored or replayed, `(N + 1,)`.
+
+    `sampling.shift` does not apply: these clips are sampled as the published pipeline samples.
+
+    Raises:
+        GeneratorError: `sampling.strength` leaves no step of `evaluation.steps`.
+    """
+    steps = recipe.evaluation.steps or recipe.sampling.steps
+    return sigma_table(steps)[start_step(steps, recipe.sampling.strength) :]

@@ -1,0 +1,39 @@
+"""Sigma tables: the shifted one of the training rollouts, the published one of the evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from base_model.sampling.sigmas import sigma_table
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def test_only_the_training_table_is_shifted(world: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(world, tmp_path, "sampling.steps=8", "sampling.shift=2.0")
+    assert torch.equal(training_sigmas(recipe), sigma_table(8, 2.0))
+    assert torch.equal(evaluation_sigmas(recipe), sigma_table(8))
+    assert not torch.equal(sigma_table(8, 2.0), sigma_table(8))
+
+
+def test_the_evaluation_may_take_more_steps(world: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(world, tmp_path, "evaluation.steps=11")
+    assert len(evaluation_sigmas(recipe)) == 12
+    assert len(training_sigmas(recipe)) == recipe.sampling.steps + 1
+
+
+def test_strength_leaves_the_last_part_of_both_tables(world: Path, tmp_path: Path) -> None:
+    """Of 8 steps the pipeline runs int(8 * 0.5) = 4, of 6 steps 3."""
+    recipe = tiny_recipe(
+        world, tmp_path, "sampling.steps=8", "evaluation.steps=6", "sampling.strength=0.5"
+    )
+    assert torch.equal(training_sigmas(recipe), sigma_table(8)[4:])
+    assert torch.equal(evaluation_sigmas(recipe), sigma_table(6)[3:])
