@@ -51,7 +51,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "target": (*PUSHED, "rewards.0.target=8.4"),
     "harder judge": (
         *PUSHED,
-        "rewards.0.flatten=0.02",
+        "rewards.0.robust_radius=0.02",
         "rewards.0.augmentation={crop: 0.2, noise: 0.05}",
     ),
     "two judges": (*PUSHED, f"rewards=[{AESTHETIC}, {HPS}]"),

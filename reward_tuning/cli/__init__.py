@@ -24,7 +24,7 @@ from reward_tuning.cli.export import export
 from reward_tuning.cli.finetune import finetune
 from reward_tuning.cli.generate import generate
 from reward_tuning.cli.ls import ls
-from reward_tuning.cli.output import error_text
+from reward_tuning.cli.output import error_text, warning_lines
 from reward_tuning.cli.pretrain import pretrain
 from reward_tuning.cli.render import render
 from reward_tuning.cli.resume import resume
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # names that are not UTF-8 are shown as \udcff; JSON reads that back
             stream.reconfigure(errors="backslashreplace")
-    with stop_signals():
+    with stop_signals(), warning_lines():
         try:
             try:
                 app(args=None if arguments is None else list(arguments), prog_name="reward-tuning")

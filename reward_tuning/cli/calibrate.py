@@ -30,7 +30,7 @@ def calibrate(
     ] = None,
     write: Annotated[
         Path | None,
-        typer.Option(help="Write the recipe, every value explicit, with mean and unit into it."),
+        typer.Option(help="Write the recipe, every value explicit, with mean and std into it."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
@@ -39,7 +39,7 @@ def calibrate(
 ) -> None:
     """Measure mean and deviation of each judge, so that their weights can be compared.
 
-    The loss then counts (score - mean) / unit. Paste the printed lines into the recipe, give them
+    The loss then counts (score - mean) / std. Paste the printed lines into the recipe, give them
     on the command line, or take the file of --write.
     """
     from reward_tuning.schema.loading import dump_recipe, load_recipe
@@ -64,7 +64,7 @@ def calibrate(
     lines = [
         f"rewards.{i}.{key}={getattr(reward, key)}"
         for i, reward in enumerate(filled.rewards)
-        for key in ("mean", "unit")
+        for key in ("mean", "std")
     ]
     if as_json:
         judges = [vars(one) for one in found]
@@ -74,7 +74,7 @@ def calibrate(
     if write is not None:  # after the result is printed: a full disk shall not cost it
         from reward_tuning.files.atomic_write import atomic_write
 
-        head = f"mean and unit measured on {count} clips of {loaded.generator.checkpoint}"
+        head = f"mean and std measured on {count} clips of {loaded.generator.checkpoint}"
         atomic_write(write, dump_recipe(filled, [head]).encode(), advice=NEXT_STEP)
         if not as_json:
             print(f"Written: {write}")
@@ -91,5 +91,5 @@ def _print(
     print_table(title, ("mean", "deviation", "lowest", "highest", "judge"), rows)
     print("In the recipe:")
     for i, reward in enumerate(filled.rewards):
-        print(f"  rewards.{i} ({reward.label}): mean: {reward.mean}, unit: {reward.unit}")
+        print(f"  rewards.{i} ({reward.label}): mean: {reward.mean}, std: {reward.std}")
     print(f"On the command line:\n  {' '.join(lines)}")

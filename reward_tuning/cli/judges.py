@@ -9,8 +9,9 @@ from pydantic import Field, ValidationError
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import read_yaml
-from reward_tuning.schema.judge_sections import FramesSection
-from reward_tuning.schema.judges import KINDS, HeldOutReward
+from reward_tuning.schema.judge_kinds import KINDS
+from reward_tuning.schema.judge_parts import FramesSection
+from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loading import judge_names, load_recipe
 from reward_tuning.schema.mistakes import mistakes_of
 from reward_tuning.schema.values import Section

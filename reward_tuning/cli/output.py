@@ -1,7 +1,10 @@
 """What the verbs print: machine-readable to stdout, tables to people."""
 
 import json
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from reward_tuning.errors import shortened
@@ -23,6 +26,29 @@ def error_text(error: BaseException) -> str:
             return "\n".join(shortened(line, share) for line in lines)
         room -= length
     return "\n".join(lines)
+
+
+@contextmanager
+def warning_lines() -> Iterator[None]:
+    """Print each warning of ours once, as `warning: ...` on stderr, without its place in the code.
+
+    Other warnings, which are for developers, keep Python's form.
+    """
+    from reward_tuning.schema.judge_roles import RenamedKeyWarning
+
+    printed = set()
+    with warnings.catch_warnings():
+        of_others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+            if not issubclass(category, RenamedKeyWarning):
+                of_others(message, category, *place, **options)
+            elif str(message) not in printed:
+                printed.add(str(message))
+                print(f"warning: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 def print_json(data: Any) -> None:

@@ -14,22 +14,22 @@ def reward_loss(
     weight: float = 1.0,
     target: float | None = None,
     mean: float = 0.0,
-    unit: float = 1.0,
+    std: float = 1.0,
     clip_weights: Tensor | None = None,
 ) -> Tensor:
     """The loss of one judge.
 
-    Without a target `-weight * mean_b((scores - mean) / unit)`; with one `weight *
-    mean_b(max(target - scores, 0) / unit)`, so that a clip at or above the target gives no gradient
+    Without a target `-weight * mean_b((scores - mean) / std)`; with one `weight *
+    mean_b(max(target - scores, 0) / std)`, so that a clip at or above the target gives no gradient
     (LeapAlign, arXiv 2604.15311: HPSv2.1 0.55; SRPO, arXiv 2509.06942: 0.7). The latter is, up to a
-    constant, the former with its normalised score capped at `(target - mean) / unit`.
+    constant, the former with its normalised score capped at `(target - mean) / std`.
 
     Args:
         scores: `(b,)`, higher is better.
         weight: Of this judge among others.
         target: Where the hinge bends; None for none.
         mean: Score that counts as 0; without effect on the gradient.
-        unit: What scores are counted in.
+        std: Number that scores are divided by.
         clip_weights: `(b,)`, a factor of each clip's loss; None for 1.
 
     Returns:
@@ -38,7 +38,7 @@ def reward_loss(
     shortfall = mean - scores if target is None else torch.relu(target - scores)
     if clip_weights is not None:
         shortfall = clip_weights * shortfall
-    return weight / unit * shortfall.mean()
+    return weight / std * shortfall.mean()
 
 
 def soft_min(scores: Tensor, sharpness: float) -> Tensor:

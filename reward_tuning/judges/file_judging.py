@@ -19,7 +19,7 @@ from reward_tuning.files.clips import clip_windows
 from reward_tuning.judges.clip_files import ClipFile
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.free_memory import free_memory, gigabytes
-from reward_tuning.schema.judge_sections import FramesSection
+from reward_tuning.schema.judge_parts import FramesSection
 from rewards import FrameReward, VideoReward
 from rewards.core.base import Judge as FrozenJudge
 

@@ -13,19 +13,18 @@ from reward_tuning.errors import TuningError
 from reward_tuning.gradient.losses import best_mean, reward_loss, soft_min
 from reward_tuning.judges.augmentation import Augmentation, grey, worst_nearby
 from reward_tuning.judges.shared_encoder import SharedEncoder
-from reward_tuning.schema.judge_sections import (
+from reward_tuning.schema.judge_kinds import LatentSection
+from reward_tuning.schema.judge_parts import (
     BestOverFrames,
     EachFrameSection,
-    FrameRewardSection,
     FramesSection,
     JudgeSection,
     RandomFrames,
-    RewardSection,
     SoftMinOverFrames,
     TextSection,
     spread,
 )
-from reward_tuning.schema.judges import LatentSection
+from reward_tuning.schema.judge_roles import FrameRewardSection, RewardSection
 from rewards import (
     FrameReward,
     LatentReward,
@@ -50,9 +49,9 @@ class FramedJudge:
         weight: Of its loss; without meaning for a held-out judge.
         target: Where its hinge bends; None for none.
         mean: Score that its loss counts as 0; without effect on scores.
-        unit: What its loss is measured in; without effect on scores.
+        std: Number that its loss divides scores by; without effect on scores.
         augmentation: Of the frames it sees in training; None for none.
-        flatten: Radius in pixels within which the worst score counts in training; 0 for none.
+        robust_radius: Radius in pixels within which the worst score counts in training; 0 for none.
         soft_min: Sharpness of the soft minimum over frames; None for their mean.
         best: Share of the frames, the best ones, whose mean counts; None for all.
         random_frames: How many of the judged frames a batch in training sees; None for all.
@@ -68,9 +67,9 @@ class FramedJudge:
     weight: float = 1.0
     target: float | None = None
     mean: float = 0.0
-    unit: float = 1.0
+    std: float = 1.0
     augmentation: Augmentation | None = None
-    flatten: float = 0.0
+    robust_radius: float = 0.0
     soft_min: float | None = None
     best: float | None = None
     random_frames: int | None = None
@@ -148,15 +147,15 @@ class FramedJudge:
         frames = self.judged(frames, first)
         if self.augmentation is not None:
             frames = self.augmentation(frames, draw)
-        if self.flatten:
-            frames = worst_nearby(lambda x: self._of_clips(x, prompts), frames, self.flatten)
+        if self.robust_radius:
+            frames = worst_nearby(lambda x: self._of_clips(x, prompts), frames, self.robust_radius)
         scores = self._of_clips(frames, prompts)
         loss = reward_loss(
             scores,
             weight=self.weight,
             target=self.target,
             mean=self.mean,
-            unit=self.unit,
+            std=self.std,
             clip_weights=clip_weights,
         )
         return loss, scores.detach()
@@ -194,7 +193,7 @@ class LatentJudge:
         weight: Of its loss.
         target: Where its hinge bends; None for none.
         mean: Score that its loss counts as 0; without effect on scores.
-        unit: What its loss is measured in; without effect on scores.
+        std: Number that its loss divides scores by; without effect on scores.
     """
 
     reward: LatentReward
@@ -202,7 +201,7 @@ class LatentJudge:
     weight: float = 1.0
     target: float | None = None
     mean: float = 0.0
-    unit: float = 1.0
+    std: float = 1.0
 
     def scores(self, latents: Tensor, sigma: float, prompts: Sequence[str]) -> Tensor:
         """Score latents `(b, 16, t, h, w)` at a noise level: `(b,)` float32, differentiable."""
@@ -212,7 +211,7 @@ class LatentJudge:
         """The loss in training, a scalar, and the scores `(b,)` it was made of."""
         scores = self.scores(latents, sigma, prompts)
         loss = reward_loss(
-            scores, weight=self.weight, target=self.target, mean=self.mean, unit=self.unit
+            scores, weight=self.weight, target=self.target, mean=self.mean, std=self.std
         )
         return loss, scores.detach()
 
@@ -307,7 +306,7 @@ def _loaded(
         framed,
         **_terms(section),
         augmentation=None if augment is None else Augmentation(**augment.model_dump()),
-        flatten=section.flatten,
+        robust_radius=section.robust_radius,
     )
 
 
@@ -349,7 +348,7 @@ def _over_frames(section: EachFrameSection, reward: Reward) -> dict[str, Any]:
 
 def _terms(section: RewardSection) -> dict[str, Any]:
     """What training puts on top of any judge."""
-    return section.model_dump(include={"weight", "target", "mean", "unit"})
+    return section.model_dump(include={"weight", "target", "mean", "std"})
 
 
 def judged_window(judges: Sequence[FramedJudge]) -> slice:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.files.safetensors_header import metadata_of
-from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.locate import shipped_folder, shipped_judges
 
 PARTS = {"tower": "a network under the head of a judge", "tokenizer": "words of a judge"}

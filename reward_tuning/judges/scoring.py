@@ -16,7 +16,7 @@ from reward_tuning.judges.clip_files import ClipFile
 from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory, scores_of_shape
 from reward_tuning.judges.judge import FramedJudge, load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.schema.judge_sections import FramesSection, spread
+from reward_tuning.schema.judge_parts import FramesSection, spread
 from rewards.core.base import Judge as FrozenJudge
 
 

@@ -16,7 +16,7 @@ import torch
 from base_model.loading.checkpoint import load_text_encoder
 from base_model.networks.prompt_encoder import PromptEncoder
 from reward_tuning.sampling.generator_parts import generator_folder
-from reward_tuning.schema.judge_sections import JudgeSection
+from reward_tuning.schema.judge_parts import JudgeSection
 
 if TYPE_CHECKING:  # what runs, runs without recipes
     from reward_tuning.schema.recipe import Recipe

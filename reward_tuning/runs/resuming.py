@@ -21,6 +21,7 @@ from reward_tuning.runs.folder import (
     versions,
 )
 from reward_tuning.runs.training_state import Trained, TrainingState
+from reward_tuning.schema.judge_roles import rename_reward_keys
 from reward_tuning.schema.values import Section
 
 
@@ -58,7 +59,8 @@ def restore_state(
             raise TuningError(changed_recipe(folder.recipe, changed))
         tell_versions(folder.versions_begun_with(), tell)
         return
-    changed = recipe_differences(kept.recipe, comparable(recipe))
+    begun_with = rename_reward_keys(kept.recipe)  # a run of an older version has the old names
+    changed = recipe_differences(begun_with, comparable(recipe))
     changed += content_differences(kept.fingerprints, fingerprints, called)
     draws, name = draws_a_step
     if kept.position != kept.step * draws:

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from reward_tuning.errors import TuningError, shortened
 from reward_tuning.files.file_names import file_name_fault
 from reward_tuning.files.yaml_text import read_yaml, read_yaml_file, write_yaml
-from reward_tuning.schema.judge_sections import FILE_KEYS, OF_GENERATOR
-from reward_tuning.schema.judges import FOLDER_KEYS
+from reward_tuning.schema.judge_kinds import FOLDER_KEYS
+from reward_tuning.schema.judge_parts import FILE_KEYS, OF_GENERATOR
+from reward_tuning.schema.judge_roles import rename_reward_keys, renamed_path
 from reward_tuning.schema.locate import (
     find_recipe,
     locate_generator,
@@ -103,7 +104,9 @@ def load_as(
                 f"`reward-tuning {verb} {source}`"
             )
     mistakes: list[Mistake] = []
+    data = rename_reward_keys(data)  # first, so that an override of either name replaces the value
     overridden = set(_apply(data, overrides, mistakes))
+    data = rename_reward_keys(data)  # and in whole judges that an override sets
     if large := list(_too_large(data)):
         mistakes += large
         raise TuningError(_told(path, mistakes))  # no section can be compared with such numbers
@@ -158,6 +161,7 @@ def _apply(
         except TuningError as error:
             mistakes.append(Mistake(("command line",), str(error)))
             continue
+        path = renamed_path(path)
         problem = _set(data, path, value)
         if problem is None:
             yield path

@@ -11,18 +11,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from reward_tuning.schema.judge_sections import (
+from reward_tuning.schema.judge_parts import (
     EachFrameSection,
     FramesSection,
-    HeldOutSection,
     JudgeSection,
     NetworkSection,
     QwenSection,
     RandomFrames,
-    RewardSection,
     TwoTowerSection,
 )
-from reward_tuning.schema.judges import TrainingReward
+from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection, TrainingReward
 from reward_tuning.schema.methods import (
     EasyAnimateMethod,
     FlowBPLagrangeMethod,

@@ -1,4 +1,4 @@
-"""What the base's clips score: mean and deviation of each judge, for `mean` and `unit`."""
+"""What the base's clips score: mean and deviation of each judge, for `mean` and `std`."""
 
 from __future__ import annotations
 
@@ -136,19 +136,19 @@ def calibrate(
 
 
 def calibrated(recipe: Recipe, found: Sequence[Calibration]) -> Recipe:
-    """The recipe with `mean` and `unit` of each reward as measured.
+    """The recipe with `mean` and `std` of each reward as measured.
 
     Raises:
-        TuningError: All clips have the same score for a judge, so there is no unit.
+        TuningError: All clips have the same score for a judge, so the standard deviation is 0.
     """
     rewards: list[Any] = []
     for section, one in zip(recipe.rewards, found, strict=True):
         if not one.deviation > 0:
             raise TuningError(
-                f"the judge {one.label} gave {one.mean:g} to every clip, so it has no unit; "
-                "measure more prompts, or leave it out"
+                f"the judge {one.label} gave {one.mean:g} to every clip, so its standard "
+                "deviation is 0; measure more prompts, or leave it out"
             )
-        measured = {"mean": rounded(one.mean), "unit": rounded(one.deviation)}
+        measured = {"mean": rounded(one.mean), "std": rounded(one.deviation)}
         rewards.append(section.model_copy(update=measured))
     return recipe.model_copy(update={"rewards": rewards})
 

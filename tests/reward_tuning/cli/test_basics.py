@@ -11,7 +11,7 @@ import pytest
 from reward_tuning import __version__, cli
 from reward_tuning.cli.cp import own_output
 from reward_tuning.files.yaml_text import read_yaml
-from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.locate import find_recipe, finetune_recipes, shipped_recipes
 from rewards.core.checkpoint import shipped_names
 from rewards.core.published import PUBLISHED

@@ -66,5 +66,5 @@ def test_every_judge_is_valid() -> None:
         assert judge.kind == recipe["kind"]
 
 
-TRAINED = ("target", "unit")
+TRAINED = ("target", "std")
 """Keys of a reward that a judge outside a recipe does not have."""

@@ -8,7 +8,7 @@ import pytest
 
 from reward_tuning.cli.judges import judges_of_options
 from reward_tuning.files.yaml_text import read_yaml
-from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.recipe import Recipe
 from tests.reward_tuning.recipes_for_tests import recipe_data
 

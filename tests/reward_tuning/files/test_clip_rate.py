@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.judges.judge import FramedJudge, load_judges
-from reward_tuning.schema.judges import DynamicDegreeSection, VideoAlignSection
+from reward_tuning.schema.judge_kinds import DynamicDegreeSection, VideoAlignSection
 from rewards import Reward
 from rewards.kinds.dynamic_degree import DynamicDegree, build_raft
 from rewards.kinds.motion import MotionEnergy

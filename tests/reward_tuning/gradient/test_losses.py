@@ -35,21 +35,21 @@ def test_a_target_out_of_reach_has_the_gradient_of_no_target() -> None:
 
 
 def test_a_hinge_is_the_cap_of_a_normalised_score() -> None:
-    """R = min((r - mean) / unit, cap) with cap = (target - mean) / unit: one mechanism."""
-    mean, unit, target, weight = 0.27, 0.03, 0.3, 1.5
+    """R = min((r - mean) / std, cap) with cap = (target - mean) / std: one mechanism."""
+    mean, std, target, weight = 0.27, 0.03, 0.3, 1.5
     raw = [0.21, 0.29, 0.33]
     scores = torch.tensor(raw, dtype=torch.float64, requires_grad=True)
-    loss = reward_loss(scores, weight=weight, target=target, mean=mean, unit=unit)
+    loss = reward_loss(scores, weight=weight, target=target, mean=mean, std=std)
     (found,) = torch.autograd.grad(loss, scores)
-    cap = (target - mean) / unit
-    capped = [min((r - mean) / unit, cap) for r in raw]
+    cap = (target - mean) / std
+    capped = [min((r - mean) / std, cap) for r in raw]
     assert loss.item() == pytest.approx(-weight * (sum(capped) / 3 - cap))
-    assert found.tolist() == pytest.approx([-weight / unit / 3, -weight / unit / 3, 0.0])
+    assert found.tolist() == pytest.approx([-weight / std / 3, -weight / std / 3, 0.0])
 
 
 def test_the_mean_moves_the_loss_and_no_gradient() -> None:
     scores = torch.tensor([0.25, 0.5], requires_grad=True)
-    loss = reward_loss(scores, weight=2.0, mean=0.3, unit=0.1)
+    loss = reward_loss(scores, weight=2.0, mean=0.3, std=0.1)
     assert loss.item() == pytest.approx(-2.0 * (-0.5 + 2.0) / 2)
     (moved,) = torch.autograd.grad(loss, scores)
     (plain,) = torch.autograd.grad(reward_loss(scores, weight=20.0), scores)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.judge_kinds import KINDS
 from rewards import load_reward
 from rewards.kinds.mps import CONDITIONS
 from tests.rewards.tiny_clip import frames

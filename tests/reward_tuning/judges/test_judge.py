@@ -11,8 +11,8 @@ from pydantic import ValidationError, create_model
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.judge import FramedJudge, load_judges
 from reward_tuning.judges.truncation import truncation_notes
-from reward_tuning.schema.judge_sections import FrameRewardSection
-from reward_tuning.schema.judges import HpsSection, VideoAlignSection
+from reward_tuning.schema.judge_kinds import HpsSection, VideoAlignSection
+from reward_tuning.schema.judge_roles import FrameRewardSection
 from reward_tuning.schema.recipe import Recipe, judge_conflicts
 from rewards.kinds.hps import HpsReward
 from tests.reward_tuning.recipes_for_tests import recipe_data
@@ -33,12 +33,12 @@ def hps(tmp_path: Path) -> dict[str, object]:
 
 def test_a_section_becomes_the_judge_it_describes(hps: dict[str, object]) -> None:
     relative = {"positive": "good {prompt}", "negative": "bad {prompt}", "k": 0.5}
-    more = {"weight": 2.0, "unit": 0.5, "target": 0.4, "frames": 2, "chunk": 3}
+    more = {"weight": 2.0, "std": 0.5, "target": 0.4, "frames": 2, "chunk": 3}
     own = {"dtype": "bfloat16", "relative": relative, "augmentation": {"crop": 0.1}}
     recipe = Recipe.model_validate(recipe_data(rewards=[hps | more | own]))
     (judge,) = load_judges(recipe.rewards, 9, CPU)
     assert isinstance(judge, FramedJudge)
-    assert (judge.weight, judge.unit, judge.target, judge.positions) == (2.0, 0.5, 0.4, (0, 8))
+    assert (judge.weight, judge.std, judge.target, judge.positions) == (2.0, 0.5, 0.4, (0, 8))
     assert judge.augmentation is not None
     assert judge.augmentation.crop == 0.1
     reward = judge.reward

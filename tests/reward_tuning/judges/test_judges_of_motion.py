@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from reward_tuning.judges.judge import FramedJudge, load_judges
-from reward_tuning.schema.judge_sections import HeldOutSection
-from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.judge_kinds import KINDS
+from reward_tuning.schema.judge_roles import HeldOutSection
 from reward_tuning.schema.recipe import Recipe
 from rewards.kinds.consistency import Consistency
 from rewards.kinds.motion import Flicker, MotionEnergy, MotionFlow

@@ -8,7 +8,7 @@ import torch
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.judge import FramedJudge, load_judges
 from reward_tuning.judges.missing import missing_judges
-from reward_tuning.schema.judges import FOLDER_KEYS, QwenCriticSection
+from reward_tuning.schema.judge_kinds import FOLDER_KEYS, QwenCriticSection
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.locate import locate_judge, locate_judge_folder
 from reward_tuning.schema.recipe import Recipe

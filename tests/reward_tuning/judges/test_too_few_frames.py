@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.loading import load_recipe
 from rewards import load_reward
 from rewards.core.base import VideoReward

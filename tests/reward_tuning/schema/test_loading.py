@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import read_yaml, write_yaml
 from reward_tuning.gradient.methods import METHODS
-from reward_tuning.schema.judges import KINDS
+from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.loading import dump_recipe, load_recipe, parse_override
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
@@ -283,9 +283,9 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "rewards.0.tower=clip-vit-l-14",
             "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic, "
             "aesthetic_v2_5; "
-            "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, flatten, "
+            "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, "
             "frames, gradient_checkpointing, grayscale, kind, mean, name, over_frames, preprocess, "
-            "prompt, relative, sha256, target, unit, weight",
+            "prompt, relative, robust_radius, sha256, std, target, weight",
         ),
         (
             "rewards.0.over_frames={kind: softmin, sharpness: 9.0}",

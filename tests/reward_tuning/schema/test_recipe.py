@@ -9,13 +9,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from reward_tuning.schema import methods as method_sections
-from reward_tuning.schema.judge_sections import (
-    RESTING,
-    FramesSection,
-    HeldOutSection,
-    RewardSection,
-)
-from reward_tuning.schema.judges import KINDS, AestheticSection, HpsSection
+from reward_tuning.schema.judge_kinds import KINDS, AestheticSection, HpsSection
+from reward_tuning.schema.judge_parts import RESTING, FramesSection
+from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection
 from reward_tuning.schema.methods import DRTuneMethod
 from reward_tuning.schema.mistakes import key_paths, members
 from reward_tuning.schema.recipe import Recipe
@@ -323,11 +319,11 @@ def test_each_kind_takes_its_own_keys_and_no_others() -> None:
             continue
         shared = {"checkpoint", "sha256", "dtype"} if kind == "latent" else network
         assert set(section.model_fields) == {"kind", "name"} | shared | own[kind], kind
-    latent = {"method": {"kind": "prfl"}, "rewards": [LATENT | {"flatten": 0.1}]}
+    latent = {"method": {"kind": "prfl"}, "rewards": [LATENT | {"robust_radius": 0.1}]}
     for changes, key in (
         ({"rewards": [HPS | {"tower": "x/y/z"}]}, "tower"),
         ({"rewards": [AESTHETIC | {"relative": CLEAN}]}, "relative"),
-        (latent, "flatten"),
+        (latent, "robust_radius"),
     ):
         where, told = first_error(**changes)
         kind = changes["rewards"][0]["kind"]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Mean and unit of the base's clips, against clips sampled and scored here step by step."""
+"""Mean and std of the base's clips, against clips sampled and scored here step by step."""
 
 import json
 import statistics
@@ -80,7 +80,7 @@ def test_a_recipe_takes_the_numbers(world: Path, tmp_path: Path) -> None:
         Calibration("python", 9, 1.0, 0.5, 0, 2),
     ]
     filled = calibrated(recipe, found)
-    assert [(one.mean, one.unit) for one in filled.rewards] == [(0.2718, 0.03142), (1.0, 0.5)]
+    assert [(one.mean, one.std) for one in filled.rewards] == [(0.2718, 0.03142), (1.0, 0.5)]
     assert filled.rewards[1].weight == 0.5
     assert filled.model_copy(update={"rewards": recipe.rewards}) == recipe
     alike = Calibration.of("clip", [0.25, 0.25])
@@ -95,13 +95,13 @@ def test_the_verb(world: Path, tmp_path: Path, command: Command) -> None:
     assert ran.code == 0
     found = json.loads(ran.out)
     (judge,) = found["judges"]
-    mean, unit = (float(f"{judge[key]:.4g}") for key in ("mean", "deviation"))
-    assert found["overrides"] == [f"rewards.0.mean={mean}", f"rewards.0.unit={unit}"]
+    mean, std = (float(f"{judge[key]:.4g}") for key in ("mean", "deviation"))
+    assert found["overrides"] == [f"rewards.0.mean={mean}", f"rewards.0.std={std}"]
     again = load_recipe(written)
-    assert (again.rewards[0].mean, again.rewards[0].unit) == (mean, unit)
+    assert (again.rewards[0].mean, again.rewards[0].std) == (mean, std)
     assert load_recipe(world / "recipe.yaml", found["overrides"]) == again
     table = command("calibrate", world / "recipe.yaml", "--prompts", 3).out
-    assert f"rewards.0 (clip): mean: {mean}, unit: {unit}" in table
+    assert f"rewards.0 (clip): mean: {mean}, std: {std}" in table
     usual = json.loads(command("calibrate", world / "recipe.yaml", "--json").out)
     assert usual["prompts"] == len(TRAIN)  # fewer than 32
     for more, said in (

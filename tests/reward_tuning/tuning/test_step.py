@@ -352,7 +352,7 @@ def test_what_a_judge_sees_in_training(sampler: ClipSampler, judge: FramedJudge)
     """Unit, augmentation and the worst nearby change the loss, and never the plain scores."""
     one = batch()
     plain, grads = step(sampler, [judge], one)
-    halved, half = step(sampler, [replace(judge, unit=2.0)], one)
+    halved, half = step(sampler, [replace(judge, std=2.0)], one)
     assert halved.loss == pytest.approx(plain.loss / 2)
     assert halved.rewards == plain.rewards
     assert relative([2 * grad for grad in half], grads) <= 1e-6
@@ -361,10 +361,10 @@ def test_what_a_judge_sees_in_training(sampler: ClipSampler, judge: FramedJudge)
     again, same = step(sampler, [noisy], one)
     assert seen.loss == again.loss != plain.loss
     assert relative(same, changed) == 0.0
-    flat, _ = step(sampler, [replace(judge, flatten=0.02)], one)
+    flat, _ = step(sampler, [replace(judge, robust_radius=0.02)], one)
     assert flat.loss > plain.loss  # a lower score
     frames = torch.rand(1, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    wide = replace(noisy, positions=(0, 1), flatten=0.02)
+    wide = replace(noisy, positions=(0, 1), robust_radius=0.02)
     bare = replace(judge, positions=(0, 1))
     assert torch.equal(wide.scores(frames, ["a cat"]), bare.scores(frames, ["a cat"]))
 
@@ -421,7 +421,7 @@ def test_a_judge_of_noisy_latents_needs_no_decoder(
     architecture = LATENT | {"latent_cfg": LATENT["latent_cfg"] | {"channels": 16}}
     path = latent_file(tmp_path, latent_state(architecture), architecture=json.dumps(architecture))
     reward = load_latent_reward(path, dtype=torch.float64)
-    judge = LatentJudge(reward, "latent", weight=2.0, unit=0.5)
+    judge = LatentJudge(reward, "latent", weight=2.0, std=0.5)
     plan = make_plan("prfl", torch.Generator().manual_seed(3), SIGMAS)
     one = Batch(PROMPTS, [7, 8], plan)
 

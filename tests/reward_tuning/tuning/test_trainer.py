@@ -19,6 +19,7 @@ from reward_tuning.files.clips import read_clip
 from reward_tuning.lora.adapter import adapter_state
 from reward_tuning.lora.export import import_adapter
 from reward_tuning.progress import ProgressEvent, silent
+from reward_tuning.runs.checkpoints import state_sha256
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning import trainer
@@ -406,3 +407,31 @@ def test_a_resumed_run_says_where_it_goes_on(world: Path, tmp_path: Path) -> Non
         "stopped",
         "going on after step 1",
     ]
+
+
+@pytest.mark.filterwarnings("ignore::reward_tuning.schema.judge_roles.RenamedKeyWarning")
+def test_a_run_that_began_with_old_names_of_keys_resumes(world: Path, tmp_path: Path) -> None:
+    """`unit` and `flatten` in recipe.yaml and in the checkpoint, as older versions wrote them."""
+    overrides = ("train.steps=2", "train.checkpoint_every=1", "rewards.0.std=0.5")
+    recipe = tiny_recipe(world, tmp_path / "run", *overrides)
+
+    def stop(event: ProgressEvent) -> None:
+        if event.stage == "training" and event.done == 2:  # the checkpoint of step 1 is written
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, progress=stop)
+    kept = tmp_path / "run" / "recipe.yaml"
+    text = kept.read_text()
+    old = text.replace("  std: 0.5", "  unit: 0.5").replace("  robust_radius:", "  flatten:")
+    assert old.count("unit: 0.5") == old.count("flatten: 0.0") == 1
+    kept.write_text(old)
+    path = tmp_path / "run" / "checkpoints" / "step-000001" / "state.json"
+    state = json.loads(path.read_text())
+    judge = state["recipe"]["rewards"][0]
+    judge["unit"], judge["flatten"] = judge.pop("std"), judge.pop("robust_radius")
+    del state["sha256"]
+    path.write_text(json.dumps(state | {"sha256": state_sha256(state)}))
+    resumed = run(load_recipe(kept), resume=True)
+    straight = run(tiny_recipe(world, tmp_path / "straight", *overrides))
+    assert adapter_bytes(resumed.folder) == adapter_bytes(straight.folder)

@@ -1,32 +1,24 @@
-"""The kinds of judges: one model each, with the keys of this kind and no others.
+"""The kinds of judges: one section each, with the keys of this kind and no others.
 
-A kind is written once. Its model says which judge is meant and how it is loaded: its own keys are
-the keywords of its loader (see `rewards.loading`). What training and the evaluation want beside,
-`RewardSection` and `HeldOutSection`, is put on top of every kind by `_each_kind`. To add a kind:
-its class and loader in `rewards`, a model here made of the parts in `judge_sections`, and the
-model's place in `KINDS`.
+A section says which judge is meant and how it is loaded: its own keys are the keywords of the
+loader that `rewards.loading` names for the kind. `reward_tuning.schema.judge_roles` adds what
+training and evaluation need.
 """
 
-import functools
-import operator
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, model_validator
 
-from reward_tuning.schema.judge_sections import (
+from reward_tuning.schema.judge_parts import (
     OF_GENERATOR,
     ClipTowerSection,
     EachFrameSection,
     FileSection,
     FolderSection,
-    FrameRewardSection,
     FramesSection,
-    HeldOutSection,
     JudgeSection,
     NetworkSection,
     QwenSection,
-    RewardSection,
     SquashSection,
     TextSection,
     TwoTowerSection,
@@ -100,6 +92,75 @@ class MpsSection(NetworkSection, EachFrameSection, TextSection, FileSection, Squ
         lt=1.0,
         description="A word of the prompt counts whose likeness to the condition is above this "
         "share of the prompt's best word; the authors have 0.01 and 0.3",
+    )
+
+
+class QwenCriticSection(QwenSection, FolderSection):
+    """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
+
+    kind: Literal["qwen_critic"]
+    checkpoint: FileName = Field(
+        description="generator, for the generator's own text encoder, whose weights are then in "
+        "memory once; or a shipped name (tiny/qwen-critic), a folder (./generator if it is called "
+        "so), a published name (qwen2-vl-2b) or a hub id (owner/name)"
+    )
+    aspects: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        default=None,
+        description="What is asked: names among object, colour, motion, artefact (null = all), or "
+        "questions of your own in which {prompt} stands for the prompt",
+    )
+
+    @property
+    def of_generator(self) -> bool:
+        """Whether it shares the text encoder's weights."""
+        return self.checkpoint == OF_GENERATOR
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Its folder; none where that is the generator's."""
+        return {} if self.of_generator else super().folders
+
+    @property
+    def identity(self) -> str:
+        """Its folder, or that it is the generator's."""
+        return self.checkpoint
+
+
+class VideoAlignSection(QwenSection, FolderSection):
+    """VideoReward of VideoAlign: visual quality, motion quality, text alignment."""
+
+    folder_keys = ("checkpoint", "base")
+
+    kind: Literal["video_align"]
+    axis: Literal["overall", "VQ", "MQ", "TA"] = Field(
+        default="overall", description="The sum of the three, or one of them"
+    )
+    base: FileName | None = Field(
+        default=None, description="The Qwen2-VL below; null = the one that its config names"
+    )
+
+    @model_validator(mode="after")
+    def _read_prompt(self) -> "VideoAlignSection":
+        if self.prompt is not None and self.axis in ("VQ", "MQ"):
+            raise ValueError(
+                f"axis {self.axis} is scored before the prompt and does not read it, so `prompt` "
+                "has no effect; remove it, or take axis: TA or overall"
+            )
+        return self
+
+
+class HpsV3Section(NetworkSection, EachFrameSection, TextSection, FileSection):
+    """HPSv3: human preference from a Qwen2-VL-7B, frame by frame."""
+
+    folder_keys = ("base",)
+
+    kind: Literal["hpsv3"]
+    base: FileName | None = Field(
+        default=None,
+        description="Whose config and tokenizer go with it; null = Qwen/Qwen2-VL-7B-Instruct",
+    )
+    pixels: Positive | None = Field(
+        default=None, description="Of a frame as the model sees it; null = 200704, as published"
     )
 
 
@@ -232,73 +293,11 @@ class NoCutsSection(FramesSection, FileSection):
         return 2
 
 
-class QwenCriticSection(QwenSection, FolderSection):
-    """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
+class PythonSection(EachFrameSection, TextSection, FileSection):
+    """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
 
-    kind: Literal["qwen_critic"]
-    checkpoint: FileName = Field(
-        description="generator, for the generator's own text encoder, whose weights are then in "
-        "memory once; or a shipped name (tiny/qwen-critic), a folder (./generator if it is called "
-        "so), a published name (qwen2-vl-2b) or a hub id (owner/name)"
-    )
-    aspects: Annotated[list[Text], Field(min_length=1)] | None = Field(
-        default=None,
-        description="What is asked: names among object, colour, motion, artefact (null = all), or "
-        "questions of your own in which {prompt} stands for the prompt",
-    )
-
-    @property
-    def of_generator(self) -> bool:
-        """Whether it shares the text encoder's weights."""
-        return self.checkpoint == OF_GENERATOR
-
-    @property
-    def folders(self) -> dict[str, str]:
-        """Its folder; none where that is the generator's."""
-        return {} if self.of_generator else super().folders
-
-    @property
-    def identity(self) -> str:
-        """Its folder, or that it is the generator's."""
-        return self.checkpoint
-
-
-class VideoAlignSection(QwenSection, FolderSection):
-    """VideoReward of VideoAlign: visual quality, motion quality, text alignment."""
-
-    folder_keys = ("checkpoint", "base")
-
-    kind: Literal["video_align"]
-    axis: Literal["overall", "VQ", "MQ", "TA"] = Field(
-        default="overall", description="The sum of the three, or one of them"
-    )
-    base: FileName | None = Field(
-        default=None, description="The Qwen2-VL below; null = the one that its config names"
-    )
-
-    @model_validator(mode="after")
-    def _read_prompt(self) -> "VideoAlignSection":
-        if self.prompt is not None and self.axis in ("VQ", "MQ"):
-            raise ValueError(
-                f"axis {self.axis} is scored before the prompt and does not read it, so `prompt` "
-                "has no effect; remove it, or take axis: TA or overall"
-            )
-        return self
-
-
-class HpsV3Section(NetworkSection, EachFrameSection, TextSection, FileSection):
-    """HPSv3: human preference from a Qwen2-VL-7B, frame by frame."""
-
-    folder_keys = ("base",)
-
-    kind: Literal["hpsv3"]
-    base: FileName | None = Field(
-        default=None,
-        description="Whose config and tokenizer go with it; null = Qwen/Qwen2-VL-7B-Instruct",
-    )
-    pixels: Positive | None = Field(
-        default=None, description="Of a frame as the model sees it; null = 200704, as published"
-    )
+    kind: Literal["python"]
+    options: dict[str, Any] = Field(default_factory=dict, description="Passed to the class by name")
 
 
 class LatentSection(FileSection):
@@ -308,65 +307,17 @@ class LatentSection(FileSection):
     dtype: Dtype = Field(default="float32", description="Of its weights; scores stay float32")
 
 
-class PythonSection(EachFrameSection, TextSection, FileSection):
-    """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
-
-    kind: Literal["python"]
-    options: dict[str, Any] = Field(default_factory=dict, description="Passed to the class by name")
+def _kind_of(value: Any) -> str | None:
+    """Return the kind whose section this is; None for anything else."""
+    if not (isinstance(value, type) and issubclass(value, JudgeSection)):
+        return None
+    return next(iter(get_args(value.model_fields["kind"].annotation)), None)
 
 
 KINDS: dict[str, type[JudgeSection]] = {
-    "hps": HpsSection,
-    "clip": ClipSection,
-    "aesthetic": AestheticSection,
-    "pickscore": PickscoreSection,
-    "aesthetic_v2_5": AestheticV25Section,
-    "image_reward": ImageRewardSection,
-    "mps": MpsSection,
-    "qwen_critic": QwenCriticSection,
-    "video_align": VideoAlignSection,
-    "hpsv3": HpsV3Section,
-    "motion_energy": MotionEnergySection,
-    "motion_flow": MotionFlowSection,
-    "flicker": FlickerSection,
-    "consistency": ConsistencySection,
-    "vjepa2": VJepa2Section,
-    "dynamic_degree": DynamicDegreeSection,
-    "sharpness": SharpnessSection,
-    "no_cuts": NoCutsSection,
-    "python": PythonSection,
-    "latent": LatentSection,
+    kind: value for value in list(vars().values()) if (kind := _kind_of(value)) is not None
 }
+"""Every section of this module by its kind, in the order of the definitions."""
 
 FOLDER_KEYS = {kind: model.folder_keys for kind, model in KINDS.items()}
 """Keys that name a folder, by kind."""
-
-
-def _trained(kind: type[JudgeSection]) -> type[JudgeSection]:
-    return FrameRewardSection if issubclass(kind, FramesSection) else RewardSection
-
-
-def _held_out(kind: type[JudgeSection]) -> type[JudgeSection]:
-    del kind
-    return HeldOutSection
-
-
-def _each_kind(on_top: Callable[[type[JudgeSection]], type[JudgeSection]]) -> Any:
-    """A union of all kinds, told apart by `kind`, each with the keys that go on top of it."""
-    models = [
-        create_model(
-            kind.__name__.removesuffix("Section") + on_top(kind).__name__,
-            __base__=(kind, on_top(kind)),  # in this order the kind's own `kind` wins
-            __doc__=kind.__doc__,
-        )
-        for kind in KINDS.values()
-    ]
-    return Annotated[functools.reduce(operator.or_, models), Field(discriminator="kind")]
-
-
-if TYPE_CHECKING:  # made below from KINDS; every member is one of these
-    TrainingReward = RewardSection
-    HeldOutReward = HeldOutSection
-else:
-    TrainingReward = _each_kind(_trained)
-    HeldOutReward = _each_kind(_held_out)

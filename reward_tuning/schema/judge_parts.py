@@ -1,6 +1,7 @@
-"""What the sections of judges share: files, frames, networks; and what training puts on top.
+"""Parts that the sections of several kinds of judges share: files, frames, texts, networks.
 
-The kinds themselves, each one model, are in `reward_tuning.schema.judges`.
+The kinds themselves are in `reward_tuning.schema.judge_kinds`; the keys of a judge that is trained
+on, or only evaluated, are in `reward_tuning.schema.judge_roles`.
 """
 
 from collections.abc import Iterable
@@ -52,9 +53,6 @@ def spread(count: int, frames: tuple[int, ...]) -> tuple[int, ...]:
     # (a * b + c // 2) // c rounds to the nearest whole number without floating point
     last, gaps = len(frames) - 1, count - 1
     return tuple(frames[(i * last + gaps // 2) // gaps] for i in range(count))
-
-
-# --- what several kinds share
 
 
 class JudgeSection(Section):
@@ -115,10 +113,9 @@ class JudgeSection(Section):
         return (self.files | self.folders).get("checkpoint", self.kind)
 
     def loader_options(self) -> dict[str, Any]:
-        """The keywords of `rewards.load_reward` that the recipe decides, `checkpoint` included."""
-        shown = {"frames", "over_frames", "grayscale", "prompt"}
-        others = {*shown, *FrameRewardSection.model_fields}
-        return self.model_dump(exclude=others)
+        """Return the keywords of `rewards.load_reward` that the recipe sets."""
+        seen = {"frames", "over_frames", "grayscale", "prompt"}  # what the judge is shown
+        return self.model_dump(exclude={"kind", "name", *seen})
 
 
 class FileSection(JudgeSection):
@@ -331,69 +328,3 @@ class TwoTowerSection(ClipTowerSection, TextSection):
         description="Judge one text against another, so that the judge's own tastes fall out; "
         "null = the prompt alone",
     )
-
-
-# --- what training and the evaluation put on top
-
-
-class AugmentationSection(Section):
-    """Random changes of the frames that a judge sees in training, one draw a clip."""
-
-    crop: float = Field(
-        default=0.0, ge=0.0, lt=1.0, description="Largest share of each side that is cut off"
-    )
-    flip: bool = Field(
-        default=False,
-        description="Mirror half of the clips; not where prompts say left or right",
-    )
-    noise: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="Largest standard deviation of white noise"
-    )
-
-
-class RewardSection(JudgeSection):
-    """One judge whose score is raised."""
-
-    weight: float = Field(default=1.0, description="Factor of this judge's loss; not 0")
-    target: float | None = Field(
-        default=None,
-        description="Hinge, or cap: at a score of target or above this judge gives no gradient; "
-        "null = no upper end",
-    )
-    mean: float = Field(
-        default=0.0,
-        description="Score that the loss counts as 0, such as the base's mean (`reward-tuning "
-        "calibrate` measures it); changes no gradient. A target counts from itself",
-    )
-    unit: float = Field(
-        default=1.0,
-        gt=0.0,
-        description="The loss counts scores in this unit, such as the standard deviation of the "
-        "base's clips (`reward-tuning calibrate`), so that the weights of several judges can be "
-        "compared",
-    )
-
-
-class FrameRewardSection(RewardSection):
-    """One judge of decoded frames whose score is raised."""
-
-    augmentation: AugmentationSection | None = Field(
-        default=None,
-        description="Crop, mirror or noise what the judge sees in training; null = as it is",
-    )
-    flatten: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=0.5,
-        description="Train on the worst score within this distance (root mean square of a pixel "
-        "in [0, 1]), so that sharp peaks of the judge do not pay; one more pass of it; 0 = off",
-    )
-
-
-class HeldOutSection(JudgeSection):
-    """One judge that only the evaluation asks; nothing is trained on it."""
-
-    @property
-    def label(self) -> str:
-        """Name in metrics and tables."""
-        return self.name or f"{self.kind}_held_out"
