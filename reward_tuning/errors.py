@@ -1,20 +1,27 @@
-"""What a person can mend about a recipe or a run."""
+"""Errors that a person can mend, and how their messages are kept short."""
+
+from collections.abc import Sequence
 
 
 class TuningError(ValueError):
-    """A mistake in a recipe, a prompt file or a run folder; the text says what to do next."""
+    """A mistake in a recipe, a file or a run folder; the message says what to do next."""
 
 
-LEFT_OUT = "... ({:,} letters left out) ..."
+LEFT_OUT = "... ({:,} characters left out) ..."
 
 
 def shortened(text: str, limit: int) -> str:
-    """A message of at most so many letters: its middle left out and counted, its end kept.
+    """Return a message of at most `limit` characters, with the number of those left out.
 
-    The end of our messages is the next step.
+    The middle is left out: the end of our messages is the next step.
     """
     if len(text) <= limit:
         return text
     kept = max(limit - len(LEFT_OUT.format(len(text))), 2)
     head, end = kept - kept // 3, kept // 3
     return text[:head] + LEFT_OUT.format(len(text) - head - end) + text[-end:]
+
+
+def first_lines(lines: Sequence[str], most: int) -> list[str]:
+    """Return the first lines of a message's list and, in a last one, the number of the others."""
+    return [*lines[:most], *([f"and {len(lines) - most} more"] if len(lines) > most else [])]

@@ -8,7 +8,7 @@ from typing import get_args
 
 from reward_tuning.cli.generate_options import CostOptions, PromptOptions, SamplingOptions
 from reward_tuning.errors import TuningError
-from reward_tuning.files.rows import lone_surrogate
+from reward_tuning.files.clean_text import lone_surrogate
 from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
 from reward_tuning.inputs.prompts import Prompt, read_prompts
 

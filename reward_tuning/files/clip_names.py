@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, first_lines
 
 ENDINGS = (".mp4", ".gif", ".png")
 LONGEST_ENDING = 5  # .webm, .jpeg; "clips.of-monday" is a folder
@@ -66,7 +66,8 @@ def refuse_existing(
     Raises:
         TuningError: Names the first such file.
     """
-    there = [path for path in paths if path.exists()]
-    if there:
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise TuningError(f"{told.format(there[0])}{more} and is not overwritten; {advice}")
+    existing = [str(path) for path in paths if path.exists()]
+    if existing:
+        first, *others = first_lines(existing, 1)
+        count = f" ({others[0]})" if others else ""
+        raise TuningError(f"{told.format(first)}{count} and is not overwritten; {advice}")

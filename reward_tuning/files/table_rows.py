@@ -5,47 +5,40 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from reward_tuning.files.rows import (
-    LONGEST_VALUE,
-    BadRow,
-    Row,
-    RowKind,
-    cleaned,
-    given,
-    misspelt,
-    row_of,
-)
+from reward_tuning.files.clean_text import MAX_SHOWN, cleaned
+from reward_tuning.files.columns import BadRow, Row, RowFormat, misspelling, named_row
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-DIRECTIVE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # Excel's first line
-TYPOGRAPHIC = ("\u201c", "\u201d", "\u201e", "\u00ab", "\u00bb")
+_DIRECTIVE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # Excel's first line
+_TYPOGRAPHIC = ("\u201c", "\u201d", "\u201e", "\u00ab", "\u00bb")
 """Quotes of word processors."""
-NO_QUOTES = {"'": "'", "`": "`", "\u201c": "\u201d", "\u201e": "\u201c", "\u2018": "\u2019"} | {
+_WRONG_QUOTES = {"'": "'", "`": "`", "\u201c": "\u201d", "\u201e": "\u201c", "\u2018": "\u2019"} | {
     "\u00ab": "\u00bb"
 }
-"""Quotes around a cell that no program writes, so that they would be read as a part of the text."""
-NULL = "null"
-NOTHING = ("nan", "none", "n/a", "#n/a", "<na>", "nat")
-"""What a program's missing value looks like where it was written as a text."""
+"""Opening to closing quote, of quotes that no CSV reader removes from around a cell."""
+_NULL = "null"
+_PLACEHOLDERS = ("nan", "none", "n/a", "#n/a", "<na>", "nat")
+"""Missing values as pandas, Python and Excel write them."""
 
 
-def table_rows(text: str, ending: str, kind: RowKind) -> Iterator[Row | BadRow]:
+def table_rows(text: str, suffix: str, row_format: RowFormat) -> Iterator[Row | BadRow]:
     """Read a table with a header.
 
-    A column without a name may be empty, or be the first and number the rows, as pandas writes it.
+    A column without a name is accepted if it is empty, or if it is the first and numbers the rows,
+    as pandas writes it.
 
     Args:
-        text: Of the file.
-        ending: `.csv` or `.tsv`; a header that other separators fit better decides against it.
-        kind: Of the rows.
+        text: Content of the file.
+        suffix: `.csv` or `.tsv`: the separator to assume unless the header fits another one better.
+        row_format: Columns of the file.
     """
     skipped, separator = 0, None
-    if found := DIRECTIVE.match(text):
+    if found := _DIRECTIVE.match(text):
         skipped, separator, text = 1, found[1], text[found.end() :]
-    separator = separator or _separator(text, "\t" if ending == ".tsv" else ",", kind)
+    separator = separator or _separator(text, "\t" if suffix == ".tsv" else ",", row_format)
     rows = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
     )
@@ -56,19 +49,20 @@ def table_rows(text: str, ending: str, kind: RowKind) -> Iterator[Row | BadRow]:
             start, end = end + 1, skipped + rows.line_num  # a quoted cell may have several lines
             if not any(map(cleaned, cells)):
                 continue
-            if header is None:
-                header = [cleaned(cell) for cell in cells]
-                if wrong := _header_fault(header, kind):
-                    yield BadRow(f"line {start}", wrong)
-                    return
+            place = f"line {start}"
+            if header is not None:
+                yield _row(place, cells, header, separator, row_format)
                 continue
-            yield row_of(f"line {start}", _values(cells, header, separator, kind))
+            header = [cleaned(cell) for cell in cells]
+            if fault := _header_fault(header, row_format):
+                yield BadRow(place, fault)
+                return
     except csv.Error as error:
         yield _broken(error, end + 1, skipped + rows.line_num)
 
 
-def _separator(text: str, usual: str, kind: RowKind) -> str:
-    """The one at which the header has the needed columns, or else the most."""
+def _separator(text: str, usual: str, row_format: RowFormat) -> str:
+    """Return the separator at which the header has the required columns, or else the most."""
 
     def fits(separator: str) -> tuple[bool, int, bool]:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
@@ -77,87 +71,108 @@ def _separator(text: str, usual: str, kind: RowKind) -> str:
         except csv.Error:
             header = []
         names = [cleaned(cell) for cell in header]
-        return all(key in names for key in kind.needed), len(names), separator == usual
+        return not _missing(names, row_format), len(names), separator == usual
 
     return max(SEPARATORS, key=fits)
 
 
-def _header_fault(header: list[str], kind: RowKind) -> str | None:
+def _missing(header: list[str], row_format: RowFormat) -> list[str]:
+    """Return the required columns that a header lacks, with their names, for a message."""
+    return [
+        column.quoted
+        for column in row_format.required
+        if not any(name in header for name in column.names)
+    ]
+
+
+def _header_fault(header: list[str], row_format: RowFormat) -> str | None:
     words = re.findall(r"\w+", header[0])
-    glued = len(header) == 1 and len(words) > 1 and any(word in kind.keys for word in words)
-    if not glued and (wrong := misspelt(header, kind.keys)):
-        return wrong
-    twice = [name for name in kind.keys if header.count(name) > 1]
-    if twice:
-        return f"the column `{twice[0]}` appears twice; remove one"
-    missing = [key for key in kind.needed if key not in header]
-    if not missing:
+    glued = len(header) == 1 and len(words) > 1 and any(one in row_format.names for one in words)
+    if not glued and (fault := misspelling(header, row_format)):
+        return fault
+    repeated = [name for name in row_format.names if header.count(name) > 1]
+    if repeated:
+        return f"the column `{repeated[0]}` appears twice; remove one"
+    if not (missing := _missing(header, row_format)):
         return None
     names = ", ".join(header)
-    told = names if len(names) <= 2 * LONGEST_VALUE else names[: 2 * LONGEST_VALUE] + "..."
-    if len(kind.needed) == 1:
-        return (
-            f"the header is {told}; a column `{missing[0]}` is required (cells are separated by a "
-            "comma, a semicolon, a tab or a bar)"
-        )
-    return f"the header is {told}; no column {', '.join(missing)}; known: {', '.join(kind.keys)}"
+    shown = names if len(names) <= 2 * MAX_SHOWN else names[: 2 * MAX_SHOWN] + "..."
+    return (
+        f"the header is {shown}; a column {' and a column '.join(missing)} is required (cells are "
+        "separated by a comma, a semicolon, a tab or a bar)"
+    )
 
 
-def _values(
-    cells: list[str], header: list[str], separator: str, kind: RowKind
-) -> Mapping[str, Any] | str:
-    """A row's cells by their columns, or what is wrong with them."""
+def _row(
+    place: str, cells: list[str], header: list[str], separator: str, row_format: RowFormat
+) -> Row | BadRow:
+    """Read a line of cells under the header."""
     if [cleaned(cell) for cell in cells] == header:
-        return "the header is repeated here, as in two joined files; remove the line"
-    name = SEPARATORS.get(separator, repr(separator))
+        return BadRow(place, "the header is repeated here, as in two joined files; remove the line")
     if len(cells) != len(header):
-        of = f"{_count(len(cells), 'cell')} for {_count(len(header), 'column')}"
-        hint = f"put a text with a {name} in quotes"
-        if any(quote in cell for cell in cells for quote in TYPOGRAPHIC):
-            hint += ', and these quotes are ", not typographic ones'
-        if len(cells) < len(header):
-            hint = f"add a {name} for each cell that is empty"
-            others = [
-                one for one in SEPARATORS if separator.join(cells).count(one) == len(header) - 1
-            ]
-            if others:
-                hint = f"this row has a {SEPARATORS[others[0]]} where the header has a {name}"
-        return f"{of}; {hint} (the separator is the {name})"
-    for place, (column, cell) in enumerate(zip(header, cells, strict=True)):
-        if not column and cleaned(cell) and not (place == 0 and cleaned(cell).isdecimal()):
-            return f"{cell[:LONGEST_VALUE]!r} is in a column without a name; name the column"
-    row: dict[str, Any] = dict(zip(header, cells, strict=True))
-    for key in kind.keys:
-        cell = cleaned(row.get(key, ""))
-        if wrong := _cell_fault(key, cell):
-            return wrong
-        if cell.lower() == NULL or (not cell and key not in kind.needed):
-            row[key] = None
-    return given(row, kind)
+        return BadRow(place, _wrong_count(cells, header, separator))
+    for number, (name, cell) in enumerate(zip(header, cells, strict=True)):
+        if not name and cleaned(cell) and not (number == 0 and cleaned(cell).isdecimal()):
+            return BadRow(
+                place, f"{cell[:MAX_SHOWN]!r} is in a column without a name; name the column"
+            )
+    raw: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for column in row_format.columns:
+        filled = {}
+        for name in (name for name in column.names if name in raw):
+            cell = cleaned(raw[name])
+            if fault := _cell_fault(name, cell):
+                return BadRow(place, fault)
+            if cell.lower() == _NULL:
+                raw[name] = None
+            filled[name] = bool(cell) and raw[name] is not None
+        # An empty cell is "not given"; in a required column, an empty text, unless another name of
+        # the column is filled: lists to train on may have clips without a text.
+        empty = [name for name, full in filled.items() if not full and raw[name] is not None]
+        keep = empty[:1] if column.required and not any(filled.values()) else []
+        raw |= {name: None for name in empty if name not in keep}
+    return named_row(place, raw, row_format)
 
 
-def _cell_fault(key: str, cell: str) -> str | None:
-    """What looks like a text and was not meant as one."""
-    short = cell[:LONGEST_VALUE]
-    if cell.lower() in NOTHING:
-        return f"{key} is {cell}, a placeholder for a missing value; leave the cell empty"
-    closing = NO_QUOTES.get(cell[:1])
+def _wrong_count(cells: list[str], header: list[str], separator: str) -> str:
+    """Return what is wrong with a line of too many or too few cells."""
+    name = SEPARATORS.get(separator, repr(separator))
+    hint = f"put a text with a {name} in quotes"
+    if any(quote in cell for cell in cells for quote in _TYPOGRAPHIC):
+        hint += ', and these quotes are ", not typographic ones'
+    if len(cells) < len(header):
+        hint = f"add a {name} for each cell that is empty"
+        others = [one for one in SEPARATORS if separator.join(cells).count(one) == len(header) - 1]
+        if others:
+            hint = f"this row has a {SEPARATORS[others[0]]} where the header has a {name}"
+    count = f"{_count(len(cells), 'cell')} for {_count(len(header), 'column')}"
+    return f"{count}; {hint} (the separator is the {name})"
+
+
+def _cell_fault(name: str, cell: str) -> str | None:
+    """Report a cell that looks like a text and was not meant as one."""
+    if cell.lower() in _PLACEHOLDERS:
+        return f"{name} is {cell}, a placeholder for a missing value; leave the cell empty"
+    closing = _WRONG_QUOTES.get(cell[:1])
     if closing is not None and len(cell) > 2 and cell.find(closing, 1) == len(cell) - 1:
-        return f'{key} is {short}, with these quotes as part of the text; use " or none'
+        return (
+            f"{name} is {cell[:MAX_SHOWN]}, with these quotes as part of the text; "
+            'use " or no quotes'
+        )
     return None
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _broken(error: csv.Error, start: int, line: int) -> BadRow:
-    """What is wrong where the reader stopped, in a row that begins in line `start`."""
+    """Return what is wrong where the reader stopped, in a row that begins in line `start`."""
     doubled = 'a quote inside a text is written twice ("")'
     if "end of data" in str(error) or "field larger" in str(error):
-        wrong = f'a quote (") that opens here is never closed; {doubled}'
+        fault = f'a quote (") that opens here is never closed; {doubled}'
         if "field larger" in str(error):
-            wrong = f"a text of more than {csv.field_size_limit()} characters: {wrong}"
-        return BadRow(f"line {start}", f"not valid CSV: {wrong}")
+            fault = f"a text of more than {csv.field_size_limit()} characters: {fault}"
+        return BadRow(f"line {start}", f"not valid CSV: {fault}")
     row = f" (in the row that begins in line {start})" if line > start else ""
     return BadRow(f"line {max(line, start)}", f"not valid CSV{row}: {error}; {doubled}")

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.clean_text import cleaned, short_json
+from reward_tuning.files.columns import PROMPT, VIDEO, Column, Row, RowFormat
 from reward_tuning.files.pictures import PICTURES
-from reward_tuning.files.rows import (
-    RowKind,
-    cleaned,
-    named_file,
-    read_rows,
-    shown,
-    text_fault,
-)
+from reward_tuning.files.rows import read_rows
 
 ClipKind = Literal["video", "image"]
-FILE, TEXT, KIND, CONTROL = "file_path", "text", "type", "control_file_path"
-CLIPS = RowKind(
+KIND = Column(("type",))
+CONTROL = Column(("control_file_path",))
+METADATA_ROWS = RowFormat(
     what="data.metadata",
-    keys=(FILE, TEXT, KIND, CONTROL),
-    needed=(FILE, TEXT),
-    wanted=f'an object is wanted: {{"{FILE}": "clip.mp4", "{TEXT}": "..."}}',
-    empty=f"names no clip; give each a row with {FILE} and {TEXT}",
+    columns=(VIDEO, PROMPT, KIND, CONTROL),
+    example='{"file_path": "clip.mp4", "text": "..."}',
+    empty="names no clip; give each a row with file_path and text",
 )
 
 
@@ -34,11 +28,12 @@ class ClipRow:
     """One row of the list.
 
     Attributes:
-        file: Of the clip or picture, absolute.
-        text: What it shows; may be empty.
+        file: Absolute path of the clip or picture.
+        text: Caption; may be empty.
         kind: `video` or `image`.
-        control: A control clip or picture, or a pose file (.txt), absolute; None for none.
-        line: Place in the list, counted from 1.
+        control: Absolute path of a control clip, control picture or pose file (.txt); None for
+            none.
+        line: Position in the list, counted from 1.
     """
 
     file: Path
@@ -49,44 +44,35 @@ class ClipRow:
 
 
 def read_metadata(path: str | Path, folder: str | Path | None = None) -> list[ClipRow]:
-    """Read a list of clips, in its order.
+    """Read a list of clips, in its order. Files are not opened: `survey.survey` does that.
 
     Args:
-        path: As `row_files.read_rows`, but no `.txt`. Keys: `file_path`, `text` (which may be
-            empty), `type` (`video` or `image`; without it the file's ending tells),
-            `control_file_path`. Others, such as `width` and `height`, are ignored unless they look
-            like a misspelling of these.
-        folder: Where relative paths start; None is the list's own folder.
+        path: File in a format of `rows.read_rows`. Columns: `file_path` (or `file`, `video`),
+            `text` (or `prompt`, `caption`), which may be empty, `type` (`video` or `image`; without
+            it the suffix of the file decides) and `control_file_path`. Other columns, such as
+            `width` and `height`, are ignored unless they look like a misspelling of these.
+        folder: Folder of relative paths; None is the list's own.
 
     Raises:
-        TuningError: The list cannot be read, is empty, or rows are bad, each told with its number.
-            Whether the files it names can be read is another matter: `survey.survey`.
+        TuningError: The list cannot be read or is empty, or rows are bad, each reported with its
+            number.
     """
     path = Path(path)
     start = (path.parent if folder is None else Path(folder)).resolve()
-    rows = read_rows(path, CLIPS, lambda row: _row(row.values, start))
+    rows = read_rows(path, METADATA_ROWS, lambda row: _clip_row(row, start))
     return [replace(row, line=line) for line, row in enumerate(rows, 1)]
 
 
-def _row(row: Mapping[str, Any], folder: Path) -> ClipRow:
-    """A clip.
+def _clip_row(row: Row, folder: Path) -> ClipRow:
+    """Return the clip of a row.
 
     Raises:
-        TuningError: What is wrong with the row.
+        TuningError: A value of the row is wrong.
     """
-    file, text = named_file(FILE, row[FILE], folder), row[TEXT]
-    if not isinstance(text, str):
-        raise TuningError(f"{TEXT} must be a text; got {shown(text)}")
-    if cleaned(text) and (wrong := text_fault(TEXT, text)):
-        raise TuningError(wrong)
-    kind = row.get(KIND) or ("image" if file.suffix.lower() in PICTURES else "video")
+    file, text = row.path(VIDEO, folder), row.text(PROMPT, may_be_empty=True)
+    kind = row.values.get("type") or ("image" if file.suffix.lower() in PICTURES else "video")
     kind = cleaned(kind) if isinstance(kind, str) else kind
     if kind not in ("video", "image"):
-        raise TuningError(f"{KIND} is {shown(kind)}; allowed: video, image")
-    control = row.get(CONTROL) or None
-    return ClipRow(
-        file,
-        cleaned(text),
-        "image" if kind == "image" else "video",
-        None if control is None else named_file(CONTROL, control, folder),
-    )
+        raise TuningError(f"type is {short_json(kind)}; allowed: video, image")
+    control = row.path(CONTROL, folder) if row.values.get("control_file_path") else None
+    return ClipRow(file, text, "image" if kind == "image" else "video", control)

@@ -17,7 +17,6 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
 from reward_tuning.files.clip_names import refuse_existing
 from reward_tuning.files.clips import write_clip
-from reward_tuning.finetune.metadata import FILE, KIND, TEXT
 
 LIST = "metadata.csv"
 ADVICE = "choose another folder, or give --overwrite"
@@ -65,7 +64,7 @@ def write_rendered_clips(
     rng = random.Random(f"rendered/{seed}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([FILE, TEXT, KIND])
+    writer.writerow(["file_path", "text", "type"])
     for i, clip in enumerate(clips):
         scene = rng.choice(wanted)
         frames = render([scene], rng)[0]

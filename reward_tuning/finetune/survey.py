@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, first_lines
 from reward_tuning.files.pictures import PICTURES
 from reward_tuning.finetune.look_cache import LookCache
 from reward_tuning.finetune.metadata import ClipRow
@@ -18,7 +18,7 @@ from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
 STAGE = "looking at clips"
-MOST_NAMED = 10
+MAX_REPORTED = 10  # files in one message
 POSES = ".txt"
 
 
@@ -53,9 +53,8 @@ class Survey:
             return ""
         rows = len(self.clips) + len(self.broken)
         lines = [f"{len(self.broken)} of {rows} clips are left out, for they cannot be used:"]
-        lines += [f"  {reason}" for _, reason in self.broken[:MOST_NAMED]]
-        if len(self.broken) > MOST_NAMED:
-            lines.append(f"  and {len(self.broken) - MOST_NAMED} more")
+        reasons = first_lines([reason for _, reason in self.broken], MAX_REPORTED)
+        lines += [f"  {reason}" for reason in reasons]
         return "\n".join(lines)
 
     def report(self) -> str:

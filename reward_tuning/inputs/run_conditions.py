@@ -10,7 +10,7 @@ from pathlib import Path
 from base_model.errors import GeneratorError
 from base_model.generator import Generator
 from base_model.loading.kinds import Kind
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, first_lines
 from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
 from reward_tuning.inputs.encoded_condition import EncodedCondition, encode
 from reward_tuning.inputs.prompts import Prompt
@@ -19,7 +19,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.seeds import derive_seed
 
 STAGE = "conditions"
-MAX_REPORTED = 10  # prompts told in one message
+MAX_REPORTED = 10  # prompts in one message
 
 
 def distinct(prompts: Iterable[Prompt]) -> list[ConditionFiles]:
@@ -61,7 +61,7 @@ def check_conditions(
             for note in read_condition(files, size).notes:
                 progress(ProgressEvent(STAGE, number - 1, len(whose), "reading", note=note))
         except (TuningError, GeneratorError) as error:
-            bad.append(f"  {prompt.text!r}: {error}")
+            bad.append(f"{prompt.text!r}: {error}")
         progress(ProgressEvent(STAGE, number, len(whose), "reading"))
     _refuse(bad)
 
@@ -77,14 +77,14 @@ def check_kinds(prompts: Sequence[Prompt], kind: Kind) -> None:
         try:
             check_kind(prompt.files, kind)
         except (TuningError, GeneratorError) as error:
-            bad.setdefault(prompt.files, f"  {prompt.text!r}: {error}")
+            bad.setdefault(prompt.files, f"{prompt.text!r}: {error}")
     _refuse(list(bad.values()))
 
 
 def _refuse(bad: Sequence[str]) -> None:
     if bad:
-        more = [f"  and {len(bad) - MAX_REPORTED} more"] if len(bad) > MAX_REPORTED else []
-        raise TuningError("\n".join(["conditions of prompts:", *bad[:MAX_REPORTED], *more]))
+        lines = (f"  {line}" for line in first_lines(bad, MAX_REPORTED))
+        raise TuningError("\n".join(["conditions of prompts:", *lines]))
 
 
 def encode_conditions(

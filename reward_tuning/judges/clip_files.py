@@ -1,29 +1,20 @@
 """Which clips a person means, and which prompt belongs to each: files, folders, prompt files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.rows import (
-    RowKind,
-    cleaned,
-    lone_surrogate,
-    named_file,
-    read_rows,
-    text_fault,
-)
-from reward_tuning.inputs.prompts import REWARD_TEXT, TEXT
+from reward_tuning.files.clean_text import cleaned, lone_surrogate, text_fault
+from reward_tuning.files.columns import PROMPT, REWARD_PROMPT, VIDEO, Row, RowFormat
+from reward_tuning.files.rows import read_rows
 
 VIDEOS = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ogv")
 ENDINGS = (*VIDEOS, ".gif", ".apng", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FILE = "file"
-PROMPTED = RowKind(
+CLIP_ROWS = RowFormat(
     what="prompt file",
-    keys=(FILE, TEXT, REWARD_TEXT),
-    needed=(FILE, TEXT),
-    wanted=f'wanted: {{"{FILE}": "clip.mp4", "{TEXT}": "..."}}',
+    columns=(replace(VIDEO, yielding=("video",)), PROMPT, REWARD_PROMPT),
+    example='{"file": "clip.mp4", "prompt": "..."}',
     empty="names no clip",
 )
 ABOUT = "clips.jsonl"  # what `reward-tuning generate` writes beside its clips
@@ -87,9 +78,10 @@ def with_prompts(
     Args:
         paths: Of the clips.
         prompt: For all.
-        prompts_file: With a `file` and a `prompt` a row, and a `reward_prompt` where the judges
-            shall read another text, in any form of `row_files.read_rows` but `.txt`. A file is
-            named from the prompt file's folder, or by its name alone.
+        prompts_file: Rows with a `file` (or `video`, `file_path`), a `prompt` (or `text`,
+            `caption`) and, optionally, a `reward_prompt` that the judges read instead, in a format
+            of `rows.read_rows`. A relative path starts from the prompt file's folder; a name alone
+            fits a clip of that name in any folder.
 
     Raises:
         TuningError: A prompt file is missing or damaged, each bad line with its number.
@@ -128,7 +120,7 @@ def read_file_prompts(path: Path) -> dict[Path | str, str]:
     """
     found: dict[Path | str, str] = {}
     names: dict[str, set[str]] = {}
-    for file, text in read_rows(path, PROMPTED, lambda row: _row(row.values, path.parent)):
+    for file, text in read_rows(path, CLIP_ROWS, lambda row: _file_and_text(row, path.parent)):
         found[file.resolve()] = text
         names.setdefault(file.name, set()).add(text)
     return found | {name: texts.pop() for name, texts in names.items() if len(texts) == 1}
@@ -143,18 +135,16 @@ def _note(path: Path) -> str | None:
         text = cleaned(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise TuningError(f"prompt {path}: cannot be read as UTF-8 text ({error})") from error
-    if text and (wrong := text_fault(TEXT, text)):
+    if text and (wrong := text_fault("the text", text)):
         raise TuningError(f"prompt {path}: {wrong}")
     return text or None
 
 
-def _row(row: Mapping[str, Any], folder: Path) -> tuple[Path, str]:
-    """File and text of a row.
+def _file_and_text(row: Row, folder: Path) -> tuple[Path, str]:
+    """Return the file of a row and the text that the judges read.
 
     Raises:
-        TuningError: What is wrong with it.
+        TuningError: A value of the row is wrong.
     """
-    for key in (FILE, TEXT, REWARD_TEXT):
-        if key in row and (wrong := text_fault(key, row[key])):
-            raise TuningError(wrong)
-    return named_file(FILE, row[FILE], folder), cleaned(row.get(REWARD_TEXT, row[TEXT]))
+    texts = [row.text(one) for one in (PROMPT, REWARD_PROMPT) if one.names[0] in row.values]
+    return row.path(VIDEO, folder), texts[-1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, first_lines
 from reward_tuning.files.clips import look_at_clip
 from reward_tuning.judges.clip_files import ClipFile
 from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory, scores_of_shape
@@ -158,11 +158,10 @@ def _check_prompts(clips: Sequence[ClipFile], judges: Sequence[FileJudge]) -> No
         for one in judges
         if not isinstance(one.judge.reward, FrozenJudge) or one.judge.reward.reads_text
     ]
-    missing = [clip.path for clip in clips if not (clip.prompt or "").strip()]
+    missing = [str(clip.path) for clip in clips if not (clip.prompt or "").strip()]
     if readers and missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise TuningError(
-            f"no prompt for {', '.join(map(str, missing[:3]))}{more}, and {', '.join(readers)} "
+            f"no prompt for {', '.join(first_lines(missing, 3))}, and {', '.join(readers)} "
             "compares a clip with its prompt; give --prompt TEXT for all, --prompts FILE.jsonl "
             'with {"file": "clip.mp4", "prompt": "..."} a line, or a .txt beside each clip'
         )

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from reward_tuning.errors import TuningError, shortened
+from reward_tuning.errors import TuningError, first_lines, shortened
 from reward_tuning.files.file_names import file_name_fault
 from reward_tuning.files.yaml_text import read_yaml, read_yaml_file, write_yaml
 from reward_tuning.schema.judge_kinds import FOLDER_KEYS
@@ -308,13 +308,12 @@ def is_name(value: Any) -> bool:
 
 def _told(path: Path, mistakes: Sequence[Mistake]) -> str:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    lines = [shortened(f"  {mistake}", LONGEST_LINE) for mistake in mistakes]
+    lines = [shortened(str(mistake), LONGEST_LINE) for mistake in mistakes]
     if sum(map(len, lines)) > LONGEST_LIST:
         each = max(LEAST_LINE, LONGEST_LIST // len(lines))
         lines = [shortened(line, each) for line in lines]
     most = len(lines) if len(lines) * LEAST_LINE <= LONGEST_LIST else LONGEST_LIST // LEAST_LINE
-    more = [f"  and {len(lines) - most} more"] if most < len(lines) else []
-    return "\n".join([f"{count} in {path}", *lines[:most], *more])
+    return "\n".join([f"{count} in {path}", *(f"  {line}" for line in first_lines(lines, most))])
 
 
 RUN = Schema(Recipe, conflicts, _names, "run", "rewards")

@@ -10,27 +10,18 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip
-from reward_tuning.files.rows import (
-    Row,
-    RowKind,
-    cleaned,
-    named_file,
-    read_rows,
-    text_fault,
-    told_rows,
-)
+from reward_tuning.files.columns import PROMPT, VIDEO, Row, RowFormat
+from reward_tuning.files.rows import bad_rows_message, read_rows
 from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
 from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.schema.recipe import Recipe
 
-WHAT = "train.replay.source"
-CLIPS = RowKind(
-    what=WHAT,
-    keys=("prompt", "video"),
-    needed=("prompt", "video"),
-    wanted='wanted: {"prompt": "...", "video": "clip.mp4"}',
-    empty='holds no clip; write {"prompt": "...", "video": "clip.mp4"} a line, or take '
-    "train.replay.source=base",
+EXAMPLE = '{"prompt": "...", "video": "clip.mp4"}'
+REPLAY_ROWS = RowFormat(
+    what="train.replay.source",
+    columns=(PROMPT, VIDEO),
+    example=EXAMPLE,
+    empty=f"has no clip; write {EXAMPLE} a line, or use train.replay.source=base",
 )
 
 
@@ -74,23 +65,21 @@ def replay_sources(recipe: Recipe, stream: PromptStream) -> list[ReplaySource]:
 
 
 def read_sources(path: Path) -> list[ReplaySource]:
-    """Read a file of clips: a `prompt` and a `video` a row, other keys ignored.
+    """Read a file of clips, in its order.
 
     Args:
-        path: As `row_files.read_rows`, but no `.txt`. A relative `video` starts from its folder.
+        path: File in a format of `rows.read_rows` with a `prompt` (or `text`, `caption`) and a
+            `video` (or `file`, `file_path`) a row. A relative path starts from the file's folder.
 
     Raises:
-        TuningError: It cannot be read, is empty, or rows are bad, each told with its line.
+        TuningError: The file cannot be read or is empty, or rows are bad, each reported with its
+            line.
     """
 
     def make(row: Row) -> ReplaySource:
-        for key in CLIPS.keys:
-            if wrong := text_fault(key, row.values[key]):
-                raise TuningError(wrong)
-        video = named_file("video", row.values["video"], path.parent)
-        return ReplaySource(cleaned(row.values["prompt"]), video, row.place)
+        return ReplaySource(row.text(PROMPT), row.path(VIDEO, path.parent), row.place)
 
-    return read_rows(path, CLIPS, make)
+    return read_rows(path, REPLAY_ROWS, make)
 
 
 def check_sources(path: Path, sources: Sequence[ReplaySource], size: tuple[int, int, int]) -> None:
@@ -111,7 +100,7 @@ def check_sources(path: Path, sources: Sequence[ReplaySource], size: tuple[int, 
         except TuningError as error:
             bad.append(f"{source.place}: {error}")
     if bad:
-        raise TuningError(told_rows(f"{WHAT} {path}:", bad))
+        raise TuningError(bad_rows_message(f"{REPLAY_ROWS.what} {path}:", bad))
 
 
 def read_fitting(path: Path | None, size: tuple[int, int, int]) -> Tensor:

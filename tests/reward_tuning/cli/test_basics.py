@@ -229,7 +229,7 @@ def test_long_errors_are_cut_and_what_is_left_out_is_counted(run: Command, tmp_p
         done = run(*arguments)
         assert done.code == 2
         assert len(done.err) < 500
-    assert re.search(r"\d letters left out", run("show", name).err)
+    assert re.search(r"\d characters left out", run("show", name).err)
     assert run("show", "gone").err.endswith("`reward-tuning ls` lists the shipped ones\n")
     done = run("validate", write_recipe(tmp_path), *(f"{i}x{name}={i}" for i in range(40)))
     assert len(done.err) < 2000

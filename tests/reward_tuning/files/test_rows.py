@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.rows import cleaned, told_rows
+from reward_tuning.files.clean_text import cleaned
+from reward_tuning.files.columns import PROMPT, VIDEO
+from reward_tuning.files.rows import bad_rows_message
 from reward_tuning.finetune.metadata import read_metadata
 from reward_tuning.inputs.prompts import read_prompts
 from reward_tuning.judges.clip_files import read_file_prompts
@@ -91,11 +93,11 @@ def test_lists_of_clips_that_are_read(name: str, text: str) -> None:
         ("22b_comma_unquoted_text_last.csv", "line 2: 5 cells for 3 columns"),
         ("32_dup_header.csv", "line 1: the column `text` appears twice"),
         ("47_misspelt.json", "row 1: unknown key `contol_file_path`; did you mean `control_file"),
-        ("51_half_letter.json", "row 1: text 'a \\ud83d square' holds a lone surrogate"),
+        ("51_half_letter.json", "row 1: text 'a \\ud83d square' contains a lone surrogate"),
         ("54_backslash_quote.csv", "line 2: not valid CSV"),
         ("54_backslash_quote.csv", 'a quote inside a text is written twice ("")'),
-        ("58_nul_in_path.json", "row 1: file_path 'a\\x00b.mp4': no name of a file holds a NUL"),
-        ("59_long_name.json", "too long for a file: 304 bytes between two slashes"),
+        ("58_nul_in_path.json", "row 1: file_path 'a\\x00b.mp4': a file name cannot contain a NUL"),
+        ("59_long_name.json", "too long for a file name: 304 bytes between two slashes"),
     ],
 )
 def test_lists_of_clips_that_are_refused_with_line_and_reason(name: str, wanted: str) -> None:
@@ -148,7 +150,7 @@ def test_what_programs_write_is_read(tmp_path: Path, name: str, content: str) ->
         ('prompt,reward_prompt\nd,e\n"a,c\n"b",f\n', "line 4: not valid CSV"),
         ("prompt;reward_prompt\na;b;c\n", "3 cells for 2 columns; put a text with a semicolon in"),
         ("prompt\treward_prompt\na\n", "1 cell for 2 columns; add a tab for each cell"),
-        ("text,reward_prompt\na,b\n", "the header is text, reward_prompt; a column `prompt`"),
+        ("title,reward_prompt\na,b\n", "the header is title, reward_prompt; a column `prompt`"),
         (
             "prompt;reward prompt\na;b\n",
             "unknown key `reward prompt`; did you mean `reward_prompt`",
@@ -205,7 +207,7 @@ def test_one_object_is_a_list_of_one_line(tmp_path: Path) -> None:
     assert pairs(written(tmp_path, "p.json", '{"prompt": "a"}')) == [("a", "a")]
     wanted = "row 1: unknown key `prompts`; did you mean `prompt`?"
     assert wanted in told(read_prompts, written(tmp_path, "p.json", '{"prompts": ["a", "b"]}'))
-    wanted = 'is not a list of rows; an object is wanted: {"prompt": "..."}'
+    wanted = 'is not a list of rows; expected rows such as {"prompt": "..."}'
     assert wanted in told(read_prompts, written(tmp_path, "p.json", "3"))
 
 
@@ -232,7 +234,7 @@ def test_every_list_of_clips_has_every_form(tmp_path: Path, ending: str) -> None
 
 @pytest.mark.parametrize("read", [read_metadata, read_file_prompts, read_sources])
 def test_lines_of_text_alone_name_no_clip(tmp_path: Path, read: Any) -> None:
-    assert "ending .txt; allowed: .json, .csv" in told(read, written(tmp_path, "m.txt", "a\n"))
+    assert "suffix .txt; allowed: .json, .csv" in told(read, written(tmp_path, "m.txt", "a\n"))
 
 
 @pytest.mark.parametrize(
@@ -240,10 +242,10 @@ def test_lines_of_text_alone_name_no_clip(tmp_path: Path, read: Any) -> None:
     [
         ('{"prompt": "a", "seed": %s}' % ("9" * 5000), "a number has too many digits"),
         ('{"prompt": %s}' % ("[" * 100_000), "too deeply nested"),
-        ('{"prompt": "a\\u0000b"}', "holds a NUL character"),
-        ('{"prompt": "\\ud83d"}', "holds a lone surrogate"),
-        ('{"prompt": "\\u200b\\ufeff"}', "a text is wanted"),
-        ('{"prompt": "a", "image": "%s"}' % ("b" * 300), "too long for a file"),
+        ('{"prompt": "a\\u0000b"}', "contains a NUL character"),
+        ('{"prompt": "\\ud83d"}', "contains a lone surrogate"),
+        ('{"prompt": "\\u200b\\ufeff"}', "expected a text"),
+        ('{"prompt": "a", "image": "%s"}' % ("b" * 300), "too long for a file name"),
         ('{"prompt": "a", "image": "\\ud83d.png"}', "a lone surrogate"),
         ('{"prompt": "a", "camera": "pan left", "camera_speed": 1e400}', "a number above 0"),
         ('{"prompt": "a", "extend": "b.mp4", "keep_frames": 1%s}' % ("0" * 400), "whole number"),
@@ -257,13 +259,17 @@ def test_values_that_once_ended_in_a_traceback(tmp_path: Path, line: str, wanted
 
 @pytest.mark.parametrize("name", ["a\0b.txt", "\ud83d.txt", "x" * 300 + ".txt"])
 def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TuningError, match=r"^prompt file '.*: (no name|it holds a lone|too long)"):
+    with pytest.raises(
+        TuningError, match=r"^prompt file '.*: (a file name cannot|it contains a lone|too long)"
+    ):
         read_prompts(tmp_path / name)
 
 
 def test_utf_16_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "p.txt", "a red star\n".encode("utf-16"))
-    assert "line 1: not UTF-8 text (UTF-16, it seems); save the file" in told(read_prompts, path)
+    assert "line 1: not UTF-8 text (it seems to be UTF-16); save the file" in told(
+        read_prompts, path
+    )
 
 
 def test_invisible_marks_are_no_part_of_a_text() -> None:
@@ -273,8 +279,116 @@ def test_invisible_marks_are_no_part_of_a_text() -> None:
 
 
 def test_long_messages_are_cut() -> None:
-    few = told_rows("head:", ["line 1: " + "a" * 5000] * 4)
+    few = bad_rows_message("head:", ["line 1: " + "a" * 5000] * 4)
     assert few.splitlines()[-1] == "  and 1 more"
     assert len(few) < 1000
-    many = told_rows("head:", [f"line {i}: bad" for i in range(50)])
+    many = bad_rows_message("head:", [f"line {i}: bad" for i in range(50)])
     assert many.splitlines()[-2:] == ["  line 9: bad", "  and 40 more"]
+
+
+# --- one set of names in every file
+
+
+def written_rows(folder: Path, row: dict[str, Any], suffix: str) -> Path:
+    if suffix == ".csv":
+        content = (
+            f"{','.join(row)}\n{','.join('' if v is None else str(v) for v in row.values())}\n"
+        )
+    else:
+        content = json.dumps(row)
+    return written(folder, f"rows{suffix}", content)
+
+
+def read_scored(path: Path) -> tuple[str, str]:
+    """The clip's name and its prompt, as `score` reads them."""
+    (prompt,) = {*read_file_prompts(path).values()}
+    (name,) = (key for key in read_file_prompts(path) if isinstance(key, str))
+    return prompt, name
+
+
+def read_replayed(path: Path) -> tuple[str, str]:
+    (source,) = read_sources(path)
+    assert source.video is not None
+    return source.prompt, source.video.name
+
+
+def read_trained(path: Path) -> tuple[str, str]:
+    (row,) = read_metadata(path)
+    return row.text, row.file.name
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("prompt", PROMPT.names)
+def test_a_prompt_has_each_name_in_prompt_files(tmp_path: Path, prompt: str, suffix: str) -> None:
+    row = {prompt: "a fox", "reward_prompt": "fox"}
+    assert pairs(written_rows(tmp_path, row, suffix)) == [("a fox", "fox")]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("video", VIDEO.names)
+@pytest.mark.parametrize("prompt", PROMPT.names)
+@pytest.mark.parametrize("read", [read_scored, read_replayed, read_trained])
+def test_prompt_and_clip_have_each_name_in_lists_of_clips(
+    tmp_path: Path, read: Any, prompt: str, video: str, suffix: str
+) -> None:
+    row = {video: "a.mp4", prompt: "a fox"}
+    assert read(written_rows(tmp_path, row, suffix)) == ("a fox", "a.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("read", [read_prompts, read_scored, read_replayed, read_trained])
+def test_two_names_of_one_column_in_a_row_are_a_mistake(
+    tmp_path: Path, read: Any, suffix: str
+) -> None:
+    row = {"file": "a.mp4", "caption": "a", "text": "b"}
+    wanted = "`text` and `caption` mean the same; remove one"
+    assert wanted in told(read, written_rows(tmp_path, row, suffix))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("read", [read_scored, read_replayed, read_trained])
+def test_two_names_of_the_clip_are_a_mistake(tmp_path: Path, read: Any, suffix: str) -> None:
+    row = {"file_path": "a.mp4", "file": "b.mp4", "prompt": "a"}
+    wanted = "`file` and `file_path` mean the same; remove one"
+    assert wanted in told(read, written_rows(tmp_path, row, suffix))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_name_that_is_not_given_does_not_count(tmp_path: Path, suffix: str) -> None:
+    row = {"file": None, "file_path": "a.mp4", "text": None, "caption": "a fox"}
+    for read in (read_scored, read_replayed, read_trained):
+        assert read(written_rows(tmp_path, row, suffix)) == ("a fox", "a.mp4")
+    assert pairs(written_rows(tmp_path, row, suffix)) == [("a fox", "a fox")]
+
+
+def test_a_list_of_generated_clips_is_read_by_every_reader(tmp_path: Path) -> None:
+    """In `clips.jsonl`, `video` is the clip that generation started from."""
+    (tmp_path / "start.mp4").touch()
+    row = {"file": "0000.mp4", "prompt": "a fox", "seed": 3, "video": "start.mp4", "strength": 0.7}
+    path = written_rows(tmp_path, row, ".jsonl")
+    assert read_scored(path) == ("a fox", "0000.mp4")
+    (prompt,) = read_prompts(path)
+    assert (prompt.text, prompt.files.video) == ("a fox", str((tmp_path / "start.mp4").resolve()))
+    assert "`video` and `file` mean the same" in told(read_replayed, path)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"captoin": "a"}, "unknown key `captoin`; did you mean `caption`?"),
+        ({"prompt": "a", "captions": "b"}, None),
+        ({"text": "a", "prompts": "b"}, None),
+        ({"text": "a", "Prompt": "b"}, None),
+        ({"text": "a", "Text": "b"}, "the keys `text` and `Text` mean the same"),
+        ({"text": "a", "text.1": "b"}, "the keys `text` and `text.1` mean the same"),
+        ({"text": None}, "the key `text` is null"),
+    ],
+)
+def test_only_a_column_that_is_missing_can_be_misspelt(
+    tmp_path: Path, row: dict[str, Any], fault: str | None
+) -> None:
+    path = written_rows(tmp_path, row, ".jsonl")
+    if fault is None:
+        assert pairs(path) == [("a", "a")]
+    else:
+        assert fault in told(read_prompts, path)

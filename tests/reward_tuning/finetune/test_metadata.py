@@ -40,12 +40,20 @@ def test_paths_start_from_the_folder_that_is_given(tmp_path: Path) -> None:
     ("name", "text", "told"),
     [
         ("m.json", "[", "not valid JSON"),
-        ("m.json", '{"file_path": "a"}', "row 1: the key `text` is missing"),
+        (
+            "m.json",
+            '{"file_path": "a"}',
+            "row 1: the key `prompt` (or `text`, `caption`) is missing",
+        ),
         ("m.json", "[]", "names no clip"),
-        ("m.json", '[{"text": "a"}, 3]', "row 1: the key `file_path` is missing\n  row 2: got 3"),
-        ("m.json", '[{"file_path": "a", "text": 3}]', "text must be a text"),
+        (
+            "m.json",
+            '[{"text": "a"}, 3]',
+            "row 1: the key `video` (or `file`, `file_path`) is missing\n  row 2: got 3",
+        ),
+        ("m.json", '[{"file_path": "a", "text": 3}]', "text is 3; expected a text"),
         ("m.json", '[{"file_path": "a", "text": "", "type": "gif"}]', "allowed: video, image"),
-        ("m.csv", "path,text\na,b\n", "no column file_path"),
+        ("m.csv", "path,text\na,b\n", "a column `video` (or `file`, `file_path`) is required"),
         ("m.txt", "a", "allowed: .json, .csv"),
     ],
 )

@@ -67,10 +67,10 @@ def test_csv(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "not valid JSON"),
-        ('"a cat"', "an object is wanted"),
-        ("{}", "the key `prompt` is missing"),
-        ('{"prompt": ""}', 'prompt is ""; a text is wanted'),
-        ('{"prompt": 3}', "prompt is 3; a text is wanted"),
+        ('"a cat"', "expected an object"),
+        ("{}", "the key `prompt` (or `text`, `caption`) is missing"),
+        ('{"prompt": ""}', 'prompt is ""; expected a text'),
+        ('{"prompt": 3}', "prompt is 3; expected a text"),
         ('{"prompt": null}', "the key `prompt` is null"),
         ('{"prompt": "a", "prompt": "b"}', "the key `prompt` appears twice"),
         ('{"prompt": "a", "image_path": "b.png"}', "`image_path`; did you mean `image`?"),
@@ -94,11 +94,14 @@ def test_many_bad_lines_are_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("text,b\na,b\n", "line 1: the header is text, b; a column `prompt` is required"),
+        (
+            "title,b\na,b\n",
+            "line 1: the header is title, b; a column `prompt` (or `text`, `caption`) is",
+        ),
         ("prompt,reward prompt\na,b\n", "did you mean `reward_prompt`?"),
         ('prompt,x\n"two\nlines",1\na,b,c\n', "line 4: 3 cells for 2 columns"),
         ('prompt,x\n"two\nlines",1,9\n', "line 2: 3 cells for 2 columns"),
-        ("prompt,x\n,1\n", 'line 2: prompt is ""; a text is wanted'),
+        ("prompt,x\n,1\n", 'line 2: prompt is ""; expected a text'),
         ('prompt\n"open\n', "not valid CSV"),
     ],
 )
@@ -109,11 +112,11 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv"])
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_empty(tmp_path: Path, name: str, text: str) -> None:
-    assert "holds no prompt" in told(written(tmp_path, name, text))
+    assert "has no prompt" in told(written(tmp_path, name, text))
 
 
 def test_header_alone_is_empty(tmp_path: Path) -> None:
-    assert "holds no prompt" in told(written(tmp_path, "p.csv", "prompt\n"))
+    assert "has no prompt" in told(written(tmp_path, "p.csv", "prompt\n"))
 
 
 def test_not_utf8(tmp_path: Path) -> None:
@@ -207,7 +210,9 @@ def test_a_csv_has_columns_for_it(media: Path) -> None:
         ConditionFiles(),
     ]
     (media / "p.csv").write_text("prompt,extend,keep_frames\np,in/b.mp4,five\n")
-    with pytest.raises(TuningError, match='line 2: keep_frames is "five"; a whole number from 1'):
+    with pytest.raises(
+        TuningError, match='line 2: keep_frames is "five"; expected a whole number from 1'
+    ):
         read_prompts(media / "p.csv")
 
 
@@ -215,13 +220,22 @@ def test_a_csv_has_columns_for_it(media: Path) -> None:
     ("row", "message"),
     [
         ({"image": "in/gone.png"}, r"line 1: image .*in/gone\.png: no such file"),
-        ({"image": 3}, "line 1: image is 3; a text is wanted"),
-        ({"image": " "}, 'image is " "; a text is wanted'),
-        ({"control": []}, r"control is \[\]; a path or a list of paths"),
-        ({"control": ["in/b.mp4", 2]}, r'control is \["in/b.mp4", 2\]; a path or a list'),
-        ({"extend": "in/b.mp4", "keep_frames": 0}, "keep_frames is 0; a whole number from 1"),
-        ({"extend": "in/b.mp4", "keep_frames": True}, "keep_frames is true; a whole number"),
-        ({"camera": "pan left", "camera_speed": -1}, "camera_speed is -1; a number above 0"),
+        ({"image": 3}, "line 1: image is 3; expected a text"),
+        ({"image": " "}, 'image is " "; expected a text'),
+        ({"control": []}, r"control is \[\]; expected a path or a list of paths"),
+        ({"control": ["in/b.mp4", 2]}, r'control is \["in/b.mp4", 2\]; expected a path or a list'),
+        (
+            {"extend": "in/b.mp4", "keep_frames": 0},
+            "keep_frames is 0; expected a whole number from 1",
+        ),
+        (
+            {"extend": "in/b.mp4", "keep_frames": True},
+            "keep_frames is true; expected a whole number",
+        ),
+        (
+            {"camera": "pan left", "camera_speed": -1},
+            "camera_speed is -1; expected a number above 0",
+        ),
         ({"camera": "in/gone.txt"}, r"camera .*in/gone\.txt: no such file"),
         ({"imge": "in/a.png"}, "unknown key `imge`; did you mean `image`"),
         ({"end-image": "in/a.png"}, "unknown key `end-image`; did you mean `end_image`"),

@@ -130,9 +130,9 @@ def test_where_prompts_come_from(folder: Path) -> None:
     ("line", "said"),
     [
         ("{", "line 2: not valid JSON"),
-        ("[]", r"line 2: got \[\]; wanted"),
-        ('{"file": "a"}', "line 2: the key `prompt` is missing"),
-        ('{"file": "a", "prompt": " "}', 'line 2: prompt is " "; a text is wanted'),
+        ("[]", r"line 2: got \[\]; expected an object such as"),
+        ('{"file": "a"}', r"line 2: the key `prompt` \(or `text`, `caption`\) is missing"),
+        ('{"file": "a", "prompt": " "}', 'line 2: prompt is " "; expected a text'),
         ('{"file": "a", "promt": "x"}', "did you mean `prompt`"),
     ],
 )

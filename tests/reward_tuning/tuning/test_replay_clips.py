@@ -152,13 +152,13 @@ def test_bad_lines_are_told_with_their_numbers(tmp_path: Path) -> None:
     told = str(caught.value).splitlines()
     assert told[0] == f"train.replay.source {path}:"
     assert told[1:] == [
-        "  line 3: the key `video` is missing",
-        '  line 4: got [1]; wanted: {"prompt": "...", "video": "clip.mp4"}',
-        '  line 5: prompt is " "; a text is wanted',
+        "  line 3: the key `video` (or `file`, `file_path`) is missing",
+        '  line 4: got [1]; expected an object such as {"prompt": "...", "video": "clip.mp4"}',
+        '  line 5: prompt is " "; expected a text',
         "  line 6: not valid JSON: Expecting property name enclosed in double quotes at column 2",
     ]
     path.write_text("\n")
-    with pytest.raises(TuningError, match="holds no clip"):
+    with pytest.raises(TuningError, match="has no clip"):
         read_sources(path)
 
 
