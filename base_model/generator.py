@@ -19,6 +19,8 @@ from base_model.conditions.conditions import (
     TextCondition,
 )
 from base_model.conditions.inpainting import KEPT_NOISE
+from base_model.core.family import FAMILY
+from base_model.core.kinds import KINDS, Kind, kind_of
 from base_model.errors import GeneratorError
 from base_model.files.shipped import resolve_checkpoint
 from base_model.loading.checkpoint import (
@@ -28,9 +30,9 @@ from base_model.loading.checkpoint import (
     local_folder,
 )
 from base_model.loading.clip_size import check_clip_size
-from base_model.loading.kinds import Kind, kind_of
-from base_model.memory.modes import Memory, Resting
+from base_model.memory.modes import MODES, Memory
 from base_model.memory.quantise import Quantise
+from base_model.memory.resting import Resting
 from base_model.networks import magvit
 from base_model.networks.corrections import correct
 from base_model.networks.prompt_encoder import PromptEncoder
@@ -309,7 +311,8 @@ class Generator:
 
     def _timesteps(self, sigma: Tensor | float, batch: int) -> Tensor:
         """``(b,)``: 1000 * sigma, rounded to the weights' dtype as the published code does."""
-        steps = torch.as_tensor(sigma, device=self.device).to(self.state_dtype) * 1000
+        steps = torch.as_tensor(sigma, device=self.device).to(self.state_dtype)
+        steps = steps * FAMILY.timesteps
         if not self.fp32_timesteps:
             steps = steps.to(self.dtype)
         return steps.expand(batch)
@@ -318,10 +321,15 @@ class Generator:
         wanted = self.kind
         for field in ("inpaint_latents", "control_latents"):
             if getattr(condition, field) is not None and wanted.field != field:
+                takers = " or ".join(
+                    f"{kind.name} ({kind.channels})"
+                    for kind in KINDS.values()
+                    if kind.field == field
+                )
                 raise GeneratorError(
                     f"The condition has {field}, which a transformer with "
                     f"{self.transformer.config.in_channels} input channels does not take. "
-                    "Use the inpaint (33), control (48) or camera (38) checkpoint."
+                    f"Use a checkpoint that does: {takers}."
                 )
         if wanted.field is None:
             return {}
@@ -420,7 +428,7 @@ def load_generator(
     transformer = load_transformer(
         folder, dtype=dtype, device=device, memory=memory, quantise=quantise
     )
-    home = device if memory == "resident" else "cpu"
+    home = "cpu" if MODES[memory].parts_rest else device
     vae = load_vae(folder, dtype=dtype, device=home)
     encoder = load_text_encoder(folder, dtype=dtype, device=home) if text_encoder else None
     if encoder is not None and encoder.width != transformer.config.text_embed_dim:
@@ -429,7 +437,7 @@ def load_generator(
             f"takes {transformer.config.text_embed_dim}. The folders are of different checkpoints."
         )
     resting = None
-    if memory != "resident":
+    if MODES[memory].parts_rest:
         texts = None if encoder is None else encoder.text_encoder
         resting = Resting.parts(vae, texts, torch.device(device))
     return Generator(transformer, vae, encoder, fp32_timesteps=fp32_timesteps, resting=resting)

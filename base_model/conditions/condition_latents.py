@@ -8,8 +8,8 @@ from torch import Tensor
 from base_model.conditions.conditions import ConditionInputs
 from base_model.conditions.control_latents import camera_latents, control_latents
 from base_model.conditions.inpainting import inpaint_latents, kept_clip, kept_noise
+from base_model.core.kinds import Kind
 from base_model.errors import GeneratorError
-from base_model.loading.kinds import Kind
 
 
 def condition_latents(

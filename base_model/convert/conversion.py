@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from base_model.convert.weights import PlannedWeights, planned, write_weights
+from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 from base_model.files.weight_files import check_fit, find_weights, shorten
 from base_model.loading.checkpoint import (
@@ -25,12 +26,7 @@ from base_model.loading.config_conversion import converted_texts
 from base_model.loading.delta import is_delta
 from base_model.loading.key_map import Layout, layout_of, to_diffusers, to_original
 from base_model.loading.model_configs import transformer_arguments, vae_arguments
-from base_model.loading.name_prefixes import (
-    TRANSFORMER_ANCHOR,
-    VAE_ANCHOR,
-    leading_wrappers,
-    plain_names,
-)
+from base_model.loading.name_prefixes import leading_wrappers, plain_names
 from base_model.loading.text_encoder_files import newer_than_easyanimate
 
 Progress = Callable[[str, int, int], None]
@@ -160,7 +156,10 @@ def _checked(
             "and a text encoder is copied as it is. Save it again without the wrapper."
         )
     arguments = transformer_arguments(folder / "transformer", EasyAnimateTransformer3DModel)
-    plain, vae_plain = plain_names(transformer, TRANSFORMER_ANCHOR), plain_names(vae, VAE_ANCHOR)
+    plain, vae_plain = (
+        plain_names(transformer, FAMILY.transformer_anchor),
+        plain_names(vae, FAMILY.vae_anchor),
+    )
     model = empty_model(EasyAnimateTransformer3DModel, arguments)
     check_fit(model, transformer, rename={old: to_diffusers(name) for old, name in plain.items()})
     model = empty_model(AutoencoderKLMagvit, vae_arguments(folder / "vae", AutoencoderKLMagvit))

@@ -12,13 +12,8 @@ larger share of 21 than 13 is of 49.
 from collections.abc import Mapping
 from typing import Literal
 
+from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
-
-PATCH = 16
-"""Pixels of a token's side."""
-STRIDE = 4
-"""Frames of a latent frame; the first has one."""
-MOST_FRAMES = 49
 
 BUDGETS: Mapping[int, int] = {3328: 256, 13312: 512, 53248: 1024}
 """Tokens of the training stages to the side of the square clip of 49 frames that has as many."""
@@ -37,12 +32,14 @@ def token_count(frames: int, height: int, width: int) -> int:
     Raises:
         GeneratorError: When frames or size do not fit.
     """
-    if frames < 1 or (frames - 1) % STRIDE:
+    if frames < 1 or frames != FAMILY.fitting_frames(frames):
         raise GeneratorError(
-            f"A clip has 4k + 1 frames, got {frames}. Use {max(frames - 1, 0) // 4 * 4 + 1}."
+            f"A clip has {FAMILY.time_stride}k + 1 frames, got {frames}. "
+            f"Use {FAMILY.fitting_frames(frames)}."
         )
     _check_size(height, width)
-    return ((frames - 1) // STRIDE + 1) * (height // PATCH) * (width // PATCH)
+    side = FAMILY.token_side
+    return FAMILY.latent_frames(frames) * (height // side) * (width // side)
 
 
 def frames_under(budget: int, height: int, width: int, rule: FrameRule = "report") -> int:
@@ -74,15 +71,16 @@ def frames_under(budget: int, height: int, width: int, rule: FrameRule = "report
             f"The token budget must be one of {', '.join(map(str, BUDGETS))}, got {budget}."
         )
     _check_size(height, width)
-    paid = MOST_FRAMES * BUDGETS[budget] ** 2 // (height * width)
+    paid = FAMILY.longest_clip * BUDGETS[budget] ** 2 // (height * width)
     if paid < 1:
         raise GeneratorError(
             f"One frame of {height} x {width} is more than the budget of {budget} tokens holds. "
             "Take a smaller size or a larger budget."
         )
+    most = min(paid, FAMILY.longest_clip)
     if rule == "code":
-        return min(paid, MOST_FRAMES) // STRIDE * STRIDE + 1
-    return (min(paid, MOST_FRAMES) - 1) // STRIDE * STRIDE + 1
+        return most // FAMILY.time_stride * FAMILY.time_stride + 1
+    return FAMILY.fitting_frames(most)
 
 
 # fmt: off
@@ -112,8 +110,9 @@ def buckets(side: int = 512) -> list[tuple[int, int]]:
     """
     if side < 32:
         raise GeneratorError(f"The side of the buckets must be at least 32 pixels, got {side}.")
+    unit = FAMILY.token_side
     sizes = [
-        (height * side // 512 // PATCH * PATCH, width * side // 512 // PATCH * PATCH)
+        (height * side // 512 // unit * unit, width * side // 512 // unit * unit)
         for height, width in SIZES_512
     ]
     return list(dict.fromkeys(sizes))
@@ -139,7 +138,8 @@ def nearest_bucket(height: int, width: int, side: int = 512) -> tuple[int, int]:
 
 
 def _check_size(height: int, width: int) -> None:
-    if height < PATCH or width < PATCH or height % PATCH or width % PATCH:
+    side = FAMILY.token_side
+    if height < side or width < side or height % side or width % side:
         raise GeneratorError(
-            f"Height and width must be multiples of {PATCH}, got {height} x {width}."
+            f"Height and width must be multiples of {side}, got {height} x {width}."
         )

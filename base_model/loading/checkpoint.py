@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 from base_model.files.hub import download, parts_of
 from base_model.files.shipped import resolve_checkpoint
@@ -23,11 +24,12 @@ from base_model.files.weight_files import (
 from base_model.loading.delta import assembled, base_of, is_delta
 from base_model.loading.key_map import layout_of, to_diffusers
 from base_model.loading.model_configs import check_scheduler, transformer_arguments, vae_arguments
-from base_model.loading.name_prefixes import TRANSFORMER_ANCHOR, VAE_ANCHOR, plain_names
+from base_model.loading.name_prefixes import plain_names
 from base_model.loading.text_encoder_files import check_text_encoder, load_text_encoder
 from base_model.memory.block_offload import stream_blocks
-from base_model.memory.modes import BLOCKS, Memory, block_home
+from base_model.memory.modes import MODES, Memory
 from base_model.memory.quantise import Quantise, quantised, require
+from base_model.memory.resting import block_home
 
 __all__ = [
     "check_text_encoder",
@@ -96,7 +98,7 @@ def load_transformer(
     part = folder / "transformer"
     arguments = transformer_arguments(part, EasyAnimateTransformer3DModel)
     weights = find_weights(part)
-    rename = plain_names(weights, TRANSFORMER_ANCHOR)
+    rename = plain_names(weights, FAMILY.transformer_anchor)
     if layout_of(rename.values()) == "original":
         rename = {name: to_diffusers(plain) for name, plain in rename.items()}
     if quantise is not None:
@@ -109,14 +111,14 @@ def load_transformer(
         home = block_home(memory, name, device)
         if (
             quantise is not None
-            and name.startswith(BLOCKS)
+            and name.startswith(FAMILY.block_prefix)
             and quantised(model, name, tensor.to(device), quantise, home)
         ):
             continue
         state[name] = tensor.to(home)
     model.load_state_dict(state, strict=True, assign=True)
     model = model.requires_grad_(False).eval()
-    if memory == "block-offload":
+    if MODES[memory].blocks_rest:
         stream_blocks(model, torch.device(device))
     return model
 
@@ -133,7 +135,7 @@ def load_vae(
 
     part = folder / "vae"
     weights = find_weights(part)
-    rename = plain_names(weights, VAE_ANCHOR)
+    rename = plain_names(weights, FAMILY.vae_anchor)
     refuse_attention(weights)
     model = empty_model(AutoencoderKLMagvit, vae_arguments(part, AutoencoderKLMagvit))
     load_strictly(model, weights, rename=rename, dtype=dtype, device=device)

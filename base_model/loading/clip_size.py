@@ -7,25 +7,12 @@ conversions, exports of a fine-tuning and the hub pass it on as it is. The entry
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
-from base_model.core.tokens import PATCH, STRIDE
+from base_model.core.family import FAMILY, ClipSize
 from base_model.errors import GeneratorError
 from base_model.files.weight_files import read_json
 
 ENTRY = "_clip_size"
-
-
-class ClipSize(NamedTuple):
-    """Frames of a clip, its height and its width in pixels."""
-
-    frames: int
-    height: int
-    width: int
-
-
-PUBLISHED_SIZE = ClipSize(49, 384, 672)
-"""The published scripts' own for text and image to video."""
 
 
 def own_clip_size(folder: Path) -> ClipSize:
@@ -35,7 +22,7 @@ def own_clip_size(folder: Path) -> ClipSize:
         folder: The checkpoint, in either layout.
 
     Returns:
-        What ``_clip_size`` of its scheduler's config says; :data:`PUBLISHED_SIZE` without one.
+        What ``_clip_size`` of its scheduler's config says; the family's default without one.
 
     Raises:
         GeneratorError: When the entry is not frames, height and width that fit.
@@ -43,7 +30,7 @@ def own_clip_size(folder: Path) -> ClipSize:
     path = folder / "scheduler" / "scheduler_config.json"
     entry = read_json(path).get(ENTRY) if path.is_file() else None
     if entry is None:
-        return PUBLISHED_SIZE
+        return FAMILY.clip_size
     names = ClipSize._fields
     if (
         not isinstance(entry, dict)
@@ -52,7 +39,7 @@ def own_clip_size(folder: Path) -> ClipSize:
     ):
         raise GeneratorError(
             f"{path}: {ENTRY} is {entry!r}. It must hold {', '.join(names)} as whole numbers, such "
-            f"as {PUBLISHED_SIZE._asdict()}, which a checkpoint without it has."
+            f"as {FAMILY.clip_size._asdict()}, which a checkpoint without it has."
         )
     size = ClipSize(**entry)
     try:
@@ -63,7 +50,12 @@ def own_clip_size(folder: Path) -> ClipSize:
 
 
 def check_clip_size(
-    frames: int, height: int, width: int, *, ratio: int = STRIDE, unit: int = PATCH
+    frames: int,
+    height: int,
+    width: int,
+    *,
+    ratio: int = FAMILY.time_stride,
+    unit: int = FAMILY.token_side,
 ) -> None:
     """Refuses a size that no latents have.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from base_model.errors import GeneratorError
+from base_model.core.kinds import kind_of
 from base_model.files.weight_files import json_object
 from base_model.loading.key_map import Layout
 from base_model.loading.model_configs import transformer_arguments_of, vae_arguments_of
@@ -40,14 +40,6 @@ _ORIGINAL_VAE: Mapping[str, Any] = {
 
 # diffusers' inpaint pipeline reads it of the VAE's config, though its VAE class takes no such key.
 _READ_BY_PIPELINES: Mapping[str, Any] = {"cache_mag_vae": True}
-
-# in_channels of the transformer -> diffusers' pipeline for it.
-PIPELINES: Mapping[int, str] = {
-    16: "EasyAnimatePipeline",
-    33: "EasyAnimateInpaintPipeline",
-    38: "EasyAnimateControlPipeline",
-    48: "EasyAnimateControlPipeline",
-}
 
 
 def kept_name(name: str, layout: Layout) -> str:
@@ -118,16 +110,12 @@ def model_index(in_channels: int) -> str:
     Raises:
         GeneratorError: When no V5.1 checkpoint has so many input channels.
     """
-    if in_channels not in PIPELINES:
-        raise GeneratorError(
-            f"The transformer takes {in_channels} input channels; V5.1's take "
-            f"{', '.join(map(str, PIPELINES))}. Use an EasyAnimateV5.1 checkpoint."
-        )
+    kind = kind_of(in_channels)
     import diffusers
 
     return written(
         {
-            "_class_name": PIPELINES[in_channels],
+            "_class_name": kind.pipeline,
             "_diffusers_version": diffusers.__version__,
             "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
             "text_encoder": ["transformers", "Qwen2VLForConditionalGeneration"],

@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from base_model.core.family import FAMILY
+from base_model.core.kinds import INPAINT, kind_named
+
 Config = Mapping[str, Any]
 
 
@@ -66,7 +69,7 @@ def _while(when: Callable[[Config], bool], where: str, reason: str) -> Harmless:
 
 
 def _not_inpaint(config: Config) -> bool:
-    return config.get("in_channels") != INPAINT_CHANNELS
+    return config.get("in_channels") != kind_named(INPAINT).channels
 
 
 def _no_clip(config: Config) -> bool:
@@ -87,18 +90,16 @@ def _without_attention(config: Config) -> bool:
 
 def _mini_batches(config: Config) -> bool:
     """Frames in whole latents, and as many latents as these frames give."""
-    encoder = config.get("mini_batch_encoder", FRAMES_A_LATENT)
+    encoder = config.get("mini_batch_encoder", FAMILY.time_stride)
     decoder = config.get("mini_batch_decoder", 1)
     return (
         type(encoder) is type(decoder) is int
         and decoder >= 1
-        and encoder == FRAMES_A_LATENT * decoder
+        and encoder == FAMILY.time_stride * decoder
         and (decoder == 1 or config.get("spatial_group_norm") is True)
     )
 
 
-INPAINT_CHANNELS = 33
-FRAMES_A_LATENT = 4
 _TILING = ("use_tiling", "use_tiling_encoder", "use_tiling_decoder")
 _SAVED = "says how the weights were saved; each tensor says its dtype itself"
 _AVERAGE = "diffusers' EMAModel.save_pretrained notes its own settings beside the network's"

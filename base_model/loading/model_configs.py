@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from base_model.core.family import FAMILY
+from base_model.core.kinds import Kind, kind_of
 from base_model.errors import GeneratorError
 from base_model.files.weight_files import read_json, shorten
 from base_model.loading.harmless_keys import COMMON, SCHEDULER, TRANSFORMER, VAE, Harmless
@@ -27,7 +29,10 @@ _UNKNOWN: Mapping[str, str] = {
 _SHOWN_AT_MOST = 80
 MOST_LAYERS = 1000  # each is built, even without weights; the 12B has 48
 _COUNTS = ("num_layers", "layers_per_block")
-_FLOW: Mapping[str, Any] = {"num_train_timesteps": 1000, "use_dynamic_shifting": True}
+_FLOW: Mapping[str, Any] = {
+    "num_train_timesteps": FAMILY.timesteps,
+    "use_dynamic_shifting": True,
+}
 _BLOCK_TYPES: Mapping[str, tuple[str, ...]] = {
     "down_block_types": ("SpatialDownBlock3D", "SpatialTemporalDownBlock3D"),
     "up_block_types": ("SpatialUpBlock3D", "SpatialTemporalUpBlock3D"),
@@ -118,6 +123,19 @@ def _block_types(path: Path, key: str, value: Any, known: tuple[str, ...]) -> li
             f"{_V5}"
         )
     return list(types)
+
+
+def kind_of_checkpoint(folder: Path) -> Kind:
+    """Return the kind of a checkpoint on disk, from its config alone.
+
+    Args:
+        folder: Folder with `transformer/config.json`, in either layout.
+
+    Raises:
+        GeneratorError: There is no such config, or no such kind.
+    """
+    config = read_json(folder / "transformer" / "config.json")
+    return kind_of(config.get("in_channels", 0))
 
 
 def check_scheduler(folder: Path) -> None:

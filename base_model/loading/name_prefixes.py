@@ -14,9 +14,6 @@ from base_model.files.weight_files import WeightFiles, shorten
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """No module of a generator has one of these names."""
 
-TRANSFORMER_ANCHOR = "proj_out.weight"
-VAE_ANCHOR = "post_quant_conv.weight"
-
 _LEADING = re.compile(rf"(?:(?:{'|'.join(WRAPPERS)})\.)+")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 from base_model.memory.offload import CopyFn, Offload, copied
 
@@ -33,7 +34,7 @@ def stream_blocks(transformer: Any, device: torch.device, copy: CopyFn = copied)
         GeneratorError: When a block has trainable parameters.
     """
     transformer.enable_gradient_checkpointing()
-    for block in transformer.transformer_blocks:
+    for block in getattr(transformer, FAMILY.blocks):
         block.forward = _streamed(transformer, block, Offload([block], device, copy))
 
 

@@ -18,6 +18,7 @@ import torch
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformerBlock
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from base_model.networks.rotary import PublishedRotary
 
 
@@ -93,7 +94,7 @@ def correct(transformer: Any) -> Any:
             transformer.config.attention_head_dim, transformer.config.patch_size
         )
     if not upstream_projects_text():
-        for block in transformer.transformer_blocks:
+        for block in getattr(transformer, FAMILY.blocks):
             attention = block.attn1
             single_stream = getattr(attention, "to_add_out", None) is None
             if single_stream and not isinstance(attention.processor, TextStreamProjection):

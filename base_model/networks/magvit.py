@@ -21,15 +21,16 @@ from diffusers.models.autoencoders.autoencoder_kl_magvit import (
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 
 
-def frame_count(latent_frames: int, ratio: int = 4) -> int:
+def frame_count(latent_frames: int, ratio: int = FAMILY.time_stride) -> int:
     """Video frames that ``latent_frames`` latents decode to."""
     return ratio * (latent_frames - 1) + 1
 
 
-def latent_count(frames: int, ratio: int = 4) -> int:
+def latent_count(frames: int, ratio: int = FAMILY.time_stride) -> int:
     """Latent frames that the first ``frames`` frames of a clip need."""
     return (frames - 1 + ratio - 1) // ratio + 1
 

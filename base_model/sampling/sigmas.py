@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 
 MU = 1.0
@@ -16,8 +17,8 @@ MU = 1.0
 MOST_STEPS = 10_000
 """Ten times the training's; a slip of zeros would fill the memory before the first step."""
 
-SMALLEST_TIME = 0.001
-"""The last visited time before 0: one of 1000 training steps."""
+SMALLEST_TIME = 1 / FAMILY.timesteps
+"""The last visited time before 0: one training step."""
 
 
 def shift_time(t: Tensor, mu: float = MU) -> Tensor:

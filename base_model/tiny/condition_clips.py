@@ -17,6 +17,7 @@ from base_model.conditions.control_latents import RAY_SCALE
 from base_model.conditions.inpainting import inpaint_channels, masked_video
 from base_model.conditions.preprocessors import control_clip
 from base_model.conditions.trajectory import Track, heat_maps
+from base_model.core.family import FAMILY
 from base_model.core.latent_grid import to_latent_grid
 from base_model.tiny.key_frames import encode_key_frames
 from base_model.tiny.moving_camera import draw_camera_clip
@@ -40,7 +41,8 @@ followed to 14 pixels when the reference was of elsewhere, to 4 without one.
 UNKNOWN_CAMERA_SHARE = 0.6
 """Share of the clips with a camera at rest that come without rays: what a prompt alone asks for."""
 
-LATENT_SIZE = (3, SIDE // 8, SIDE // 8)
+LATENT_SIDE = SIDE // FAMILY.space_stride
+LATENT_SIZE = (FAMILY.latent_frames(FRAMES), LATENT_SIDE, LATENT_SIDE)
 
 
 @dataclass(frozen=True)

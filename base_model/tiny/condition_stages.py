@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from base_model.core.kinds import kind_named
 from base_model.files.shipped import resolve_checkpoint
 from base_model.generator import Condition, Generator, load_generator
 from base_model.loading.delta import write_delta
-from base_model.loading.kinds import KINDS
 from base_model.sampling.sigmas import MU
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.condition_clips import DRAWS
@@ -54,7 +54,7 @@ class ConditionTraining:
     """
 
     def __init__(self, stage: str, folder: Path, *, base: str, seed: int, report: ReportFn) -> None:
-        self.kind = next(kind for kind in KINDS.values() if kind.name == stage)
+        self.kind = kind_named(stage)
         self.folder = folder
         self.base = base
         self.seed = seed

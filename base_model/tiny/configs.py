@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from base_model.core.family import FAMILY
 from base_model.tiny.scenes import FRAMES, SIDE
 
 VAE: dict[str, Any] = {
@@ -64,7 +65,7 @@ TRANSFORMER: dict[str, Any] = {
 
 SCHEDULER: dict[str, Any] = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
-    "num_train_timesteps": 1000,
+    "num_train_timesteps": FAMILY.timesteps,
     "shift": 3.0,
     "use_dynamic_shifting": True,
     "base_shift": 0.5,

@@ -16,7 +16,6 @@ from functools import cache
 from typing import Literal
 
 FRAMES = 9
-FPS = 8
 SIDE = 64
 
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "purple")

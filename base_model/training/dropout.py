@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from base_model.loading.kinds import Kind
+from base_model.core.family import FAMILY
+from base_model.core.kinds import Kind
 
 CONTROL_DROPOUT = 0.2
 REFERENCE_DROPOUT = 0.2
 """Published shares of samples without control clip and without reference image."""
-
-REFERENCE_CHANNELS = 16
 
 
 def draw_dropped(count: int, share: float, generator: torch.Generator) -> Tensor:
@@ -49,7 +48,7 @@ def without_control(
         control: Share of samples without control clip.
         reference: Share of samples without reference image.
     """
-    split = latents.shape[1] - REFERENCE_CHANNELS
+    split = latents.shape[1] - FAMILY.latent_channels  # the reference image is last
     first, second = latents[:, :split], latents[:, split:]
     no_control = draw_dropped(len(latents), control, generator)
     no_reference = draw_dropped(len(latents), reference, generator)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from base_model.loading.kinds import kind_of
+from base_model.core.kinds import kind_of
 
 
 def with_input_channels(transformer: Any, channels: int) -> Any:

@@ -14,9 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from base_model.sampling.sigmas import shift_time
 
-LEVELS = 1000
+LEVELS = FAMILY.timesteps
 """Noise levels of the table."""
 
 Scheme = Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"]

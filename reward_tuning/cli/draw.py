@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from base_model.core.family import FAMILY
 from reward_tuning.cli.devices import chosen_device
-from reward_tuning.cli.request import LATENT_STRIDE, Request
+from reward_tuning.cli.request import Request
 from reward_tuning.cli.stopping import Stopped
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
 from reward_tuning.inputs.condition_files import NOTHING
@@ -16,8 +17,8 @@ from reward_tuning.progress import ProgressEvent, ProgressFn
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from base_model.core.family import ClipSize
     from base_model.generator import Generator
-    from base_model.loading.clip_size import ClipSize
     from base_model.memory.modes import Memory
     from base_model.memory.quantise import Quantise
     from base_model.networks.attention_backend import Attention
@@ -83,11 +84,12 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     """Load the parts; refuse what configs and headers show to be wrong before reading weights."""
     import torch
 
+    from base_model.core.family import ClipSize
     from base_model.files.shipped import resolve_checkpoint
     from base_model.generator import load_generator
     from base_model.loading.checkpoint import local_folder
-    from base_model.loading.clip_size import ClipSize, check_clip_size, own_clip_size
-    from base_model.loading.kinds import kind_of_checkpoint
+    from base_model.loading.clip_size import check_clip_size, own_clip_size
+    from base_model.loading.model_configs import kind_of_checkpoint
     from base_model.networks.tiled_decode import Tiling
     from reward_tuning.inputs.read_condition import check_kind, read_condition
     from reward_tuning.inputs.world_notes import world_notes
@@ -128,7 +130,7 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         attach_weights(generator.transformer, adapter)
         stack.enter_context(scaled(generator.transformer, scale))
     sides = request.cost.tile_sides
-    tiling = None if sides is None else Tiling(*(side // LATENT_STRIDE for side in sides))
+    tiling = None if sides is None else Tiling(*(side // FAMILY.space_stride for side in sides))
     check_clip_fits(generator, size, tiling)
     return _Parts(generator, size, pixels, _cheap(request, generator), tiling)
 

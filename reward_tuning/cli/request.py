@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from base_model.core.family import FAMILY
+from base_model.memory.modes import MODES, Memory
 from reward_tuning.cli.generate_options import CostOptions, PromptOptions, SamplingOptions
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import lone_surrogate
@@ -14,9 +16,6 @@ from reward_tuning.inputs.prompts import Prompt, read_prompts
 
 VIDEO_STRENGTH = 0.7
 """Default of the published video-to-video script, where the whole clip may change."""
-
-LATENT_STRIDE = 8
-"""Pixels of a latent's side."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ class Request:
 
 
 def _check_names(cost: CostOptions) -> None:
-    from base_model.memory.modes import Memory
     from base_model.memory.quantise import Quantise
     from base_model.networks.attention_backend import Attention
     from reward_tuning.schema.values import Dtype
@@ -106,8 +104,8 @@ def _check_together(cost: CostOptions) -> None:
     for option, given, why in (
         ("--cache", cost.cache is not None, "which changes from step to step what runs"),
         (
-            "--memory block-offload",
-            cost.memory == "block-offload",
+            f"--memory {cost.memory}",
+            MODES[cost.memory].blocks_rest,
             "whose weights come and go within a step",
         ),
         ("--quantise", cost.quantise is not None, "whose unpacking is not compiled"),
@@ -118,9 +116,9 @@ def _check_together(cost: CostOptions) -> None:
 
 def _check_tile(side: int, overlap: int) -> None:
     for option, value in (("--tile", side), ("--tile-overlap", overlap)):
-        if value <= 0 or value % LATENT_STRIDE:
+        if value <= 0 or value % FAMILY.space_stride:
             raise TuningError(
-                f"{option}: got {value}; allowed: multiples of {LATENT_STRIDE} pixels"
+                f"{option}: got {value}; allowed: multiples of {FAMILY.space_stride} pixels"
             )
     if 2 * overlap > side:
         raise TuningError(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from reward_tuning.errors import TuningError
 from reward_tuning.files.animations import (
     animation_frames,
@@ -24,13 +25,14 @@ from reward_tuning.files.mp4_file import write_mp4
 from reward_tuning.files.pictures import PICTURES, as_tensor, read_picture
 from reward_tuning.files.video_frames import ClipFacts, look_at_video, video_frames
 
-FPS = 8  # of EasyAnimateV5.1's clips
 ENDINGS = (".mp4", ".gif", ".png")
 
 Wanted = Callable[[int], Iterable[int]]
 
 
-def write_clip(frames: Tensor, path: str | Path, *, fps: float = FPS, enlarge: int = 1) -> None:
+def write_clip(
+    frames: Tensor, path: str | Path, *, fps: float = FAMILY.frames_per_second, enlarge: int = 1
+) -> None:
     """Write a clip; the file appears whole or not at all.
 
     Args:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip
 from reward_tuning.files.pictures import PICTURES, read_alpha, read_picture
@@ -58,7 +59,7 @@ def read_frames(path: str | Path, frames: int, what: str) -> Tensor:
     """
     clip = read_clip(path, lambda count: range(min(count, frames)))
     if len(clip) < frames:
-        fits = max(len(clip) - 1, 0) // 4 * 4 + 1
+        fits = FAMILY.fitting_frames(len(clip))
         raise TuningError(
             f"{what} {path}: {len(clip)} frames are fewer than the clip's {frames}; give a longer "
             f"one, or ask for {fits} frames"

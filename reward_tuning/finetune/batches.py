@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from base_model.core.family import FAMILY
 from base_model.core.tokens import (
-    MOST_FRAMES,
-    STRIDE,
     FrameRule,
     frames_under,
     nearest_bucket,
@@ -49,7 +48,7 @@ class BatchSizes:
 
     sides: tuple[int, ...]
     image_sides: tuple[int, ...]
-    frames: int = MOST_FRAMES
+    frames: int = FAMILY.longest_clip
     stride: int = 1
     tokens: int | None = None
     frame_rule: FrameRule = "report"
@@ -166,7 +165,7 @@ class BatchOrder:
         most = min(self._length(self._clips[place][1]) for place in chosen)
         if sizes.tokens is not None:
             most = min(most, frames_under(sizes.tokens, *size, sizes.frame_rule))
-        lengths = range(STRIDE + 1, most + 1, STRIDE)
+        lengths = range(FAMILY.time_stride + 1, most + 1, FAMILY.time_stride)
         if not sizes.draw_frames or len(lengths) < 2:
             return most
         if float(torch.rand((), generator=draw)) < FULL_LENGTH:
@@ -176,7 +175,7 @@ class BatchOrder:
     def _length(self, info: ClipInfo) -> int:
         """Frames that a clip gives at the stride, at most those that are wanted, 4k + 1."""
         there = (info.frames - 1) // self._sizes.stride + 1
-        return (min(there, self._sizes.frames) - 1) // STRIDE * STRIDE + 1
+        return FAMILY.fitting_frames(min(there, self._sizes.frames))
 
     def _start(self, place: int, frames: int, draw: torch.Generator) -> int:
         free = self._clips[place][1].frames - ((frames - 1) * self._sizes.stride + 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from base_model.core.kinds import kind_of
 from base_model.generator import Generator, load_generator
 from base_model.memory.quantise import require as require_quantisation
 from base_model.training.input_channels import with_input_channels
@@ -183,7 +184,12 @@ def look_at_clips(recipe: FinetuneRecipe, channels: int | None, progress: Progre
     """
     data = recipe.data
     rows = read_metadata(data.metadata, data.folder)
-    found = survey(rows, controls=channels in (38, 48), cache=data.cache, progress=progress)
+    found = survey(
+        rows,
+        controls=channels is not None and kind_of(channels).controlled,
+        cache=data.cache,
+        progress=progress,
+    )
     if found.broken:
         progress(ProgressEvent("loading", note=found.told()))
     clips, held_out = split(found.clips, data.held_out, recipe.seed)

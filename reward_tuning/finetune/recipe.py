@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from base_model.core.tokens import BUDGETS
+from base_model.memory.modes import MODES
 from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import read_yaml_file
 from reward_tuning.finetune.sections import (
@@ -94,9 +95,12 @@ def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Confl
                 text = "a LoRA does not train all weights; set lora: null"
                 yield Conflict(("generator", name), value, text)
         return
-    for name, kept in (("quantise", None), ("memory", "resident")):
-        value = getattr(generator, name)
-        if value not in (kept, "offload"):
+    for name, frozen in (
+        ("quantise", generator.quantise is not None),
+        ("memory", MODES[generator.memory].blocks_rest),
+    ):
+        if frozen:
+            value = getattr(generator, name)
             text = "only frozen weights can be kept so; with lora: null leave it out"
             yield Conflict(("generator", name), value, text)
     if generator.dtype != "float32":

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from base_model.core.family import FAMILY
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.render import render
-from base_model.tiny.scenes import ATTRIBUTES, FPS, scenes
+from base_model.tiny.scenes import ATTRIBUTES, scenes
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
 from reward_tuning.files.clip_names import refuse_existing
@@ -68,7 +69,9 @@ def write_rendered_clips(
     for i, clip in enumerate(clips):
         scene = rng.choice(wanted)
         frames = render([scene], rng)[0]
-        write_clip(1 - frames if style == "negative" else frames, clip, fps=FPS)
+        write_clip(
+            1 - frames if style == "negative" else frames, clip, fps=FAMILY.frames_per_second
+        )
         writer.writerow(
             [clip.name, draw_caption(scene, rng, LANGUAGES[i % len(LANGUAGES)]), "video"]
         )

@@ -15,8 +15,8 @@ from base_model.conditions.conditions import ConditionInputs
 from base_model.conditions.inpainting import prolonged
 from base_model.conditions.preprocessors import combine_controls, control_clip
 from base_model.conditions.trajectory import heat_maps, read_points_file
+from base_model.core.kinds import Kind
 from base_model.errors import GeneratorError
-from base_model.loading.kinds import Kind
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip
 from reward_tuning.files.frame_files import binary_mask, fitted, read_frames, read_mask

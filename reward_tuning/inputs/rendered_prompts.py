@@ -11,6 +11,7 @@ from typing import Any
 import imageio.v3 as imageio
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from base_model.tiny.captions import LANGUAGES, draw_caption, phrasings
 from base_model.tiny.measure_modes import (
     Asked,
@@ -21,7 +22,7 @@ from base_model.tiny.measure_modes import (
     ask_trajectory,
     ask_variation,
 )
-from base_model.tiny.scenes import FPS, Split, scenes
+from base_model.tiny.scenes import Split, scenes
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write
 from reward_tuning.files.clip_names import refuse_existing
@@ -153,5 +154,5 @@ def _picture(image: Tensor, folder: Path, name: str) -> str:
 
 
 def _clip(frames: Tensor, folder: Path, name: str) -> str:
-    write_clip(frames, folder / name, fps=FPS)
+    write_clip(frames, folder / name, fps=FAMILY.frames_per_second)
     return name

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from base_model.core.kinds import Kind
 from base_model.errors import GeneratorError
 from base_model.generator import Generator
-from base_model.loading.kinds import Kind
 from reward_tuning.errors import TuningError, first_lines
 from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
 from reward_tuning.inputs.encoded_condition import EncodedCondition, encode

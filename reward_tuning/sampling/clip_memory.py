@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from base_model.core.family import FAMILY, ClipSize
 from base_model.generator import Generator
-from base_model.loading.clip_size import ClipSize
 from base_model.networks.tiled_decode import Tiling
 from reward_tuning.errors import TuningError
 from reward_tuning.sampling.free_memory import free_memory, gigabytes
@@ -16,7 +16,6 @@ from reward_tuning.sampling.free_memory import free_memory, gigabytes
 DECODED = {1: 28, 2: 60}
 """Feature maps of the decoder's last level, of a picture and of a clip, that are held at least
 while a latent frame is decoded: less than measured on `tiny` at 256 to 1024 pixels (37 and 80)."""
-LATENT = 8  # pixels of a latent's side
 STATES = 10
 """Copies of all tokens' states that a block holds at least: query, key, value, attention, residual
 and the four-fold inner layer, less what is freed."""
@@ -39,13 +38,18 @@ def check_clip_fits(generator: Generator, size: ClipSize, tiling: Tiling | None)
     frames, height, width = size
     area = height * width
     if tiling is not None:
-        area = min(area, (tiling.tile * LATENT) ** 2)
+        area = min(area, (tiling.tile * FAMILY.space_stride) ** 2)
     channels = generator.vae.config.block_out_channels[0]
     maps = DECODED[min(frames, 2)]
     decode = maps * area * channels * generator.vae.dtype.itemsize
     decode += CLIPS * frames * 3 * height * width * 4
     config = generator.transformer.config
-    tokens = ((frames - 1) // 4 + 1) * height * width // (LATENT * config.patch_size) ** 2
+    tokens = (
+        FAMILY.latent_frames(frames)
+        * height
+        * width
+        // (FAMILY.space_stride * config.patch_size) ** 2
+    )
     states = config.num_attention_heads * config.attention_head_dim
     sample = STATES * tokens * states * generator.dtype.itemsize
     free = free_memory(generator.device)

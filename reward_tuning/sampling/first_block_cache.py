@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from base_model.core.family import FAMILY
 from reward_tuning.errors import TuningError
 
 _CONTEXT = "rollout"  # one name: both guidance branches of a step are one batch
@@ -37,7 +38,7 @@ class FirstBlockCache:
 
     def __init__(self, transformer: Any, threshold: float) -> None:
         require_first_block_cache()
-        if len(transformer.transformer_blocks) < 2:
+        if len(getattr(transformer, FAMILY.blocks)) < 2:
             raise TuningError(f"{_OPTIONS}: the transformer has one block, nothing can be skipped")
         self._transformer = transformer
         self._threshold = threshold
@@ -48,7 +49,7 @@ class FirstBlockCache:
         from diffusers.hooks import HookRegistry, first_block_cache
         from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 
-        blocks = self._transformer.transformer_blocks
+        blocks = getattr(self._transformer, FAMILY.blocks)
         modules = (self._transformer, *blocks)
         self._without_registry = [m for m in modules if not hasattr(m, "_diffusers_hook")]
         self._own_forward = [m for m in modules if "forward" not in vars(m)]

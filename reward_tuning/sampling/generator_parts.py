@@ -8,7 +8,7 @@ from base_model.files.shipped import PARTS, resolve_checkpoint, resolve_part
 from reward_tuning.schema.sections import GeneratorSection
 
 if TYPE_CHECKING:
-    from base_model.loading.kinds import Kind
+    from base_model.core.kinds import Kind
 
 CONFIG = "transformer/config.json"
 
@@ -85,7 +85,7 @@ def generator_kind(generator: GeneratorSection) -> "Kind":
     Raises:
         GeneratorError: There is no config, the hub does not give it, or no such kind is known.
     """
-    from base_model.loading.kinds import kind_of_checkpoint  # imports torch
+    from base_model.loading.model_configs import kind_of_checkpoint  # imports torch
 
     checkpoint = resolve_checkpoint(generator.checkpoint)
     if isinstance(checkpoint, str) and not any(getattr(generator, part) for part in PARTS):

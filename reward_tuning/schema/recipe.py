@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from base_model.core.family import FAMILY
+from base_model.memory.modes import MODES
 from reward_tuning.schema.judge_parts import (
     EachFrameSection,
     FramesSection,
@@ -36,7 +38,7 @@ from reward_tuning.schema.sections import (
     SamplingSection,
     TrainSection,
 )
-from reward_tuning.schema.values import TIME_STRIDE, FileName, NotNegative, Section
+from reward_tuning.schema.values import FileName, NotNegative, Section
 
 JudgeAt = tuple[tuple[str | int, ...], JudgeSection]
 """A judge and its place in the recipe."""
@@ -122,7 +124,7 @@ def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
 
 def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) -> Iterator[Conflict]:
     """Check the values of the sampling section against each other, and what needs them."""
-    latents = (sampling.frames - 1) // TIME_STRIDE + 1
+    latents = FAMILY.latent_frames(sampling.frames)
     if sampling.steps_run < 1:
         yield Conflict(
             ("sampling", "strength"),
@@ -173,12 +175,12 @@ def rollout_conflicts(
             True,
             "not with rollout.cache, which decides step by step what is run; choose one of them",
         )
-    if rollout.compile and generator is not None and generator.memory == "block-offload":
+    if rollout.compile and generator is not None and MODES[generator.memory].blocks_rest:
         yield Conflict(
             ("rollout", "compile"),
             True,
-            "not with generator.memory=block-offload, which moves weights inside the forward pass; "
-            "choose one of them",
+            f"not with generator.memory={generator.memory}, which moves weights "
+            "inside the forward pass; choose one of them",
         )
     if rollout.compile and generator is not None and generator.quantise is not None:
         yield Conflict(
@@ -319,7 +321,7 @@ def too_few_frames(
     if sampling is not None and sampling.frames < least:
         yield Conflict((*path, "kind"), judge.kind, f"{needs}; sampling.frames={sampling.frames}")
     elif isinstance(judge, RewardSection) and train is not None and train.decoded != "all":
-        shown = TIME_STRIDE * (train.decoded_latents - 1) + 1
+        shown = FAMILY.time_stride * (train.decoded_latents - 1) + 1
         if shown < least:
             yield Conflict(
                 (*path, "kind"),

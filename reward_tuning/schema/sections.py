@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
+from base_model.memory.modes import Memory
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.schema.values import (
@@ -58,7 +59,7 @@ class GeneratorSection(Section):
     dtype: Dtype = Field(
         default="float32", description="Of the frozen weights; the adapter stays float32"
     )
-    memory: Literal["resident", "offload", "block-offload"] = Field(
+    memory: Memory = Field(
         default="resident",
         description="Where frozen weights are while they are not used. resident: on the device; "
         "offload: VAE and judges rest in the CPU's memory outside the reward phase and the "

@@ -8,32 +8,31 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from base_model.core.family import FAMILY
 from reward_tuning.files.file_names import file_name_fault
-
-TIME_STRIDE = 4  # the VAE packs 4 frames into one latent, after a first frame of its own
-SPACE_STRIDE = 16  # 8 of the VAE times 2 of the transformer's patches
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 def _clip_length(frames: int) -> int:
-    if frames % TIME_STRIDE == 1:
+    stride, below = FAMILY.time_stride, FAMILY.fitting_frames(frames)
+    if frames == below:
         return frames
-    below = max(frames - (frames - 1) % TIME_STRIDE, 1)
     raise ValueError(
-        f"must be 4k + 1 (1, 5, 9, 13, ...), for the VAE packs four frames into one latent; "
-        f"nearest: {below} or {below + TIME_STRIDE}"
+        f"must be {stride}k + 1 (1, {stride + 1}, {2 * stride + 1}, ...), because the VAE packs "
+        f"{stride} frames into one latent; nearest: {below} or {below + stride}"
     )
 
 
 def _side(pixels: int) -> int:
-    if pixels % SPACE_STRIDE == 0:
+    unit = FAMILY.token_side
+    if pixels % unit == 0:
         return pixels
-    below = pixels // SPACE_STRIDE * SPACE_STRIDE
-    nearest = f"{below} or {below + SPACE_STRIDE}" if below else f"{SPACE_STRIDE}"
+    below = pixels // unit * unit
+    nearest = f"{below} or {below + unit}" if below else f"{unit}"
     raise ValueError(
-        f"must be a multiple of {SPACE_STRIDE} (8 of the VAE times 2 of the patches); "
-        f"nearest: {nearest}"
+        f"must be a multiple of {unit} ({FAMILY.space_stride} for the VAE times {FAMILY.patch} "
+        f"for the patches); nearest: {nearest}"
     )
 
 
@@ -45,7 +44,7 @@ def _file_name(text: str) -> str:
 
 
 Frames = Annotated[int, Field(ge=1), AfterValidator(_clip_length)]
-Side = Annotated[int, Field(ge=SPACE_STRIDE), AfterValidator(_side)]
+Side = Annotated[int, Field(ge=FAMILY.token_side), AfterValidator(_side)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from base_model.sampling.sigmas import MU
 from base_model.training.flow_matching import draw_sigmas
 from reward_tuning.errors import TuningError
@@ -27,7 +28,6 @@ from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
-from reward_tuning.schema.values import TIME_STRIDE
 from reward_tuning.seeds import derive_generator, derive_seed
 
 Policy = Literal["all", "first", "random-window", "stratified"]
@@ -199,7 +199,7 @@ def decoded_frames(
     Raises:
         TuningError: `latents` exceeds the clip's latents.
     """
-    count = (frames - 1) // TIME_STRIDE + 1
+    count = FAMILY.latent_frames(frames)
     if policy == "all":
         return tuple(range(frames))
     if not 1 <= latents <= count:
@@ -221,8 +221,8 @@ def decoded_frames(
 
 def frames_of(latent: int) -> range:
     """Return the frames that one latent decodes to: one for the first latent, four for others."""
-    end = TIME_STRIDE * latent + 1
-    return range(max(end - TIME_STRIDE, 0), end)
+    end = FAMILY.time_stride * latent + 1
+    return range(max(end - FAMILY.time_stride, 0), end)
 
 
 # --- replay

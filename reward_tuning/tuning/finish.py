@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.judges.judge import load_judges
@@ -105,7 +106,7 @@ def finish(
     held_out = load_judges(measured_by, size[0], accelerator.device)
     judges = [*parts.judges, *held_out]
     offload = parts.offload
-    if recipe.generator.memory != "resident":
+    if MODES[recipe.generator.memory].parts_rest:
         offload = offload.joined(Offload(judge_modules(held_out), accelerator.device))
     rank, ranks = accelerator.process_index, accelerator.num_processes
     prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}

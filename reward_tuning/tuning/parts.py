@@ -13,8 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from base_model.core.kinds import Kind
 from base_model.generator import load_generator
-from base_model.loading.kinds import Kind
+from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
 from base_model.memory.quantise import require as require_quantisation
 from reward_tuning.errors import TuningError
@@ -134,7 +135,7 @@ def load_parts(
     loading("judges")  # all of them before the generator, which may be tens of GB to fetch
     shared = shared_encoder(recipe, [*recipe.rewards, *measured_by], device)
     judges = load_judges(recipe.rewards, sampling.frames, device, shared)
-    resting = judge_modules(judges) if recipe.generator.memory != "resident" else []
+    resting = judge_modules(judges) if MODES[recipe.generator.memory].parts_rest else []
     texts_rest, offload = split_offload(resting, shared, device)
     # A damaged held-out judge shall not be found after hours of training.
     with texts_rest.at_work():

@@ -202,7 +202,8 @@ def test_modules_that_do_not_belong_together(generator: Generator) -> None:
         def __init__(self, **config: int) -> None:
             self.config = type("Config", (), config)
 
-    with pytest.raises(GeneratorError, match="takes 32 input channels; known are 16, 33, 48, 38"):
+    known = r"16 \(text-to-video\), 33 \(inpaint\), 48 \(control\), 38 \(camera\)"
+    with pytest.raises(GeneratorError, match=rf"32 input channels; EasyAnimateV5\.1 has {known}"):
         Generator(Other(in_channels=32, out_channels=16), generator.vae)
     with pytest.raises(GeneratorError, match="makes 16 latent channels and the VAE takes 4"):
         Generator(generator.transformer, Other(latent_channels=4))

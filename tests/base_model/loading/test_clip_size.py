@@ -10,9 +10,10 @@ import pytest
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from base_model.convert.conversion import convert_checkpoint
+from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 from base_model.files.shipped import WEIGHTS
-from base_model.loading.clip_size import PUBLISHED_SIZE, check_clip_size, own_clip_size
+from base_model.loading.clip_size import check_clip_size, own_clip_size
 from base_model.loading.key_map import Layout
 from tests.goldens import write_checkpoint
 
@@ -25,7 +26,7 @@ def test_the_embedded_generator_says_its_own() -> None:
 
 def test_a_published_checkpoint_says_nothing(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
-    assert own_clip_size(tmp_path) == PUBLISHED_SIZE == (49, 384, 672)
+    assert own_clip_size(tmp_path) == FAMILY.clip_size == (49, 384, 672)
     shutil.rmtree(tmp_path / "scheduler")
     assert own_clip_size(tmp_path) == (49, 384, 672)
 

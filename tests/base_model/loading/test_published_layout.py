@@ -12,10 +12,10 @@ from diffusers import AutoencoderKLMagvit, DiffusionPipeline, EasyAnimateTransfo
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from base_model.convert.conversion import convert_checkpoint
+from base_model.core.kinds import kind_of
 from base_model.errors import GeneratorError
 from base_model.generator import load_generator
 from base_model.loading.checkpoint import check_text_encoder, empty_model, load_text_encoder
-from base_model.loading.config_conversion import PIPELINES
 from base_model.loading.model_configs import transformer_arguments_of, vae_arguments_of
 from base_model.loading.text_encoder_files import load_tokenizer
 from base_model.sampling.sample import euler_sample
@@ -221,7 +221,9 @@ def test_converted_it_opens_in_stock_diffusers_and_comes_back_to_the_byte(
     source = write_published(tmp_path / "published", kind)
     convert_checkpoint(source, tmp_path / "diffusers", "diffusers")
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "diffusers", torch_dtype=torch.float32)
-    assert type(pipeline).__name__ == PIPELINES[CHANNELS[kind]]  # whatever the index said before
+    assert (
+        type(pipeline).__name__ == kind_of(CHANNELS[kind]).pipeline
+    )  # whatever the index said before
     assert pipeline.vae.config.cache_mag_vae is True
     done = convert_checkpoint(tmp_path / "diffusers", tmp_path / "back", "original")
     assert done.notes == ()

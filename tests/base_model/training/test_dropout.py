@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from base_model.loading.kinds import KINDS
+from base_model.core.kinds import KINDS
 from base_model.training.dropout import draw_dropped, without_control, without_text
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from base_model.conditions.camera import clip_poses, plucker_rays, read_pose_file
 from base_model.core.latent_grid import to_latent_grid
 from base_model.generator import Generator, load_generator
-from base_model.memory.modes import Resting
 from base_model.memory.offload import Offload
+from base_model.memory.resting import Resting
 from base_model.networks import magvit
 from reward_tuning.files.clips import read_clip
 from reward_tuning.files.frame_files import fitted

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from base_model.generator import load_generator
-from base_model.loading.config_conversion import PIPELINES
 from reward_tuning.cli.show import show
 from reward_tuning.cli.summary import print_summary
 from reward_tuning.errors import TuningError
@@ -174,7 +173,7 @@ def test_full_fine_tuning_learns_and_leaves_a_checkpoint(world: Path, tmp_path: 
     tuned = load_generator(tmp_path / "run/generator")
     base = load_generator(world / "generator")
     index = json.loads((tmp_path / "run/generator/model_index.json").read_text())  # diffusers'
-    assert index["_class_name"] == PIPELINES[tuned.kind.channels]
+    assert index["_class_name"] == tuned.kind.pipeline
     state = load_file(tmp_path / "run/checkpoints/step-000012/adapter.safetensors")
     for name, p in tuned.transformer.named_parameters():
         assert torch.equal(p, state[name])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from base_model.core.family import ClipSize
 from base_model.generator import load_generator
-from base_model.loading.clip_size import ClipSize
 from base_model.networks.tiled_decode import Tiling
 from reward_tuning.errors import TuningError
 from reward_tuning.sampling import clip_memory, free_memory
