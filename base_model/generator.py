@@ -1,6 +1,6 @@
 """The generator as the rest of the project sees it: text, noise, velocity, frames.
 
-Latents are ``(b, 16, t, h/8, w/8)`` with t = (frames - 1)/4 + 1, scaled by the VAE's factor. The
+Latents are `(b, 16, t, h/8, w/8)` with t = (frames - 1)/4 + 1, scaled by the VAE's factor. The
 state between sampling steps is float32 whatever the weights are (float64 for float64 weights).
 """
 
@@ -43,16 +43,16 @@ __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_g
 class Generator:
     """EasyAnimateV5.1: a transformer, a VAE and, where prompts are encoded, a text encoder.
 
-    Building one corrects the transformer in place (:func:`base_model.networks.corrections.correct`)
+    Building one corrects the transformer in place (`base_model.networks.corrections.correct`)
     and changes nothing else: gradients, dtype, device and training mode stay as they are.
 
     Attributes:
-        transformer: ``EasyAnimateTransformer3DModel``.
-        vae: ``AutoencoderKLMagvit``.
+        transformer: `EasyAnimateTransformer3DModel`.
+        vae: `AutoencoderKLMagvit`.
         prompt_encoder: None where text states come from a cache.
         fp32_timesteps: Feed the time embedding 1000 * sigma in float32. The published code rounds
             it to the weights' dtype first (up to 1.9 of 1000 in bfloat16), which is the default.
-        resting: What lies on the CPU while it is not used (:mod:`base_model.memory.modes`).
+        resting: What lies on the CPU while it is not used (`base_model.memory.modes`).
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Generator:
 
         Args:
             prompts: b prompts.
-            negatives: b negative prompts; ``""`` is allowed.
+            negatives: b negative prompts; `""` is allowed.
 
         Returns:
-            States ``(b, l, d)`` for both branches, without gradient.
+            States `(b, l, d)` for both branches, without gradient.
 
         Raises:
             GeneratorError: When there is no text encoder, or the lists differ in length.
@@ -144,7 +144,7 @@ class Generator:
 
         Args:
             text: Of b samples.
-            image: See :class:`base_model.conditions.conditions.ConditionInputs`, here and below. A
+            image: See `base_model.conditions.conditions.ConditionInputs`, here and below. A
                 batch of 1 serves all samples.
             end_image: Kept last frame.
             video: With a mask, what is kept of it; without, where sampling starts, and no
@@ -154,7 +154,7 @@ class Generator:
             reference: Reference image.
             camera: Pluecker rays.
             frames: Of the clip, where only single images are given.
-            noise_seeds: See :meth:`encode_condition`.
+            noise_seeds: See `encode_condition`.
 
         Raises:
             GeneratorError: When the checkpoint does not take an input, or shapes do not fit.
@@ -180,7 +180,7 @@ class Generator:
             noise_strength: Its deviation in [-1, 1]; the default is the published pipeline's.
 
         Returns:
-            ``(b, 17, 32 or 22, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable
+            `(b, 17, 32 or 22, t, h/8, w/8)`, float32 (float64 for a float64 VAE), differentiable
             in the pixels; None where the inputs need no channel.
 
         Raises:
@@ -202,7 +202,7 @@ class Generator:
             )
 
     def conditioned(self, text: TextCondition, latents: Tensor | None) -> GuidedCondition:
-        """Text states and what :meth:`encode_condition` made, for both guidance branches.
+        """Text states and what `encode_condition` made, for both guidance branches.
 
         Args:
             text: Of b samples.
@@ -223,7 +223,7 @@ class Generator:
     def latent_shape(
         self, batch: int, frames: int, height: int, width: int
     ) -> tuple[int, int, int, int, int]:
-        """Shape of the latents of ``batch`` clips.
+        """Shape of the latents of `batch` clips.
 
         Args:
             batch: Clips.
@@ -232,7 +232,7 @@ class Generator:
             width: Pixels, a multiple of 16.
 
         Returns:
-            ``(batch, 16, (frames - 1)/4 + 1, height/8, width/8)``.
+            `(batch, 16, (frames - 1)/4 + 1, height/8, width/8)`.
 
         Raises:
             GeneratorError: When frames or size do not fit.
@@ -254,11 +254,11 @@ class Generator:
         A sample's noise depends on its seed alone, not on batch size or device.
 
         Args:
-            shape: ``(b, 16, t, h/8, w/8)``.
+            shape: `(b, 16, t, h/8, w/8)`.
             seeds: b seeds.
 
         Returns:
-            Latents of that shape on the generator's device, in :attr:`state_dtype`.
+            Latents of that shape on the generator's device, in `state_dtype`.
 
         Raises:
             GeneratorError: When there is not one seed per sample.
@@ -280,12 +280,12 @@ class Generator:
         """One model call: d(latents)/d(sigma).
 
         Args:
-            latents: ``(b, 16, t, h/8, w/8)``, any float dtype.
-            sigma: Noise level in [0, 1]: a number, a scalar tensor or ``(b,)``.
+            latents: `(b, 16, t, h/8, w/8)`, any float dtype.
+            sigma: Noise level in [0, 1]: a number, a scalar tensor or `(b,)`.
             condition: One guidance branch.
 
         Returns:
-            Velocity, shape of ``latents``, in :attr:`state_dtype`, differentiable.
+            Velocity, shape of `latents`, in `state_dtype`, differentiable.
 
         Raises:
             GeneratorError: When a condition does not fit the model or the latents.
@@ -310,7 +310,7 @@ class Generator:
         return velocity.to(self.state_dtype)
 
     def _timesteps(self, sigma: Tensor | float, batch: int) -> Tensor:
-        """``(b,)``: 1000 * sigma, rounded to the weights' dtype as the published code does."""
+        """`(b,)`: 1000 * sigma, rounded to the weights' dtype as the published code does."""
         steps = torch.as_tensor(sigma, device=self.device).to(self.state_dtype)
         steps = steps * FAMILY.timesteps
         if not self.fp32_timesteps:
@@ -357,14 +357,14 @@ class Generator:
         """Latents to frames, differentiable.
 
         Args:
-            latents: ``(b, 16, t, h/8, w/8)``, scaled.
+            latents: `(b, 16, t, h/8, w/8)`, scaled.
             frames: Which frames; None is all. Later latents than needed are not decoded.
             detach_context: No gradient through the latents before the first of these frames.
             checkpointing: Keep one latent frame's activations at a time, and run it again in the
                 backward pass; False keeps them all.
 
         Returns:
-            ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE).
+            `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE).
 
         Raises:
             GeneratorError: When the slice is empty or has a step, or a gradient is wanted through
@@ -383,10 +383,10 @@ class Generator:
         """Frames to latents: the mode of the posterior, scaled.
 
         Args:
-            frames: ``(b, f, 3, H, W)`` in [0, 1], f = 4k + 1, H and W multiples of 8.
+            frames: `(b, f, 3, H, W)` in [0, 1], f = 4k + 1, H and W multiples of 8.
 
         Returns:
-            ``(b, 16, (f - 1)/4 + 1, H/8, W/8)``, float32 (float64 for a float64 VAE).
+            `(b, 16, (f - 1)/4 + 1, H/8, W/8)`, float32 (float64 for a float64 VAE).
 
         Raises:
             GeneratorError: When the number of frames or the size does not fit.
@@ -412,10 +412,10 @@ def load_generator(
         dtype: Dtype of all weights.
         device: Where they go.
         text_encoder: False leaves the text encoder out (and does not download it).
-        fp32_timesteps: See :class:`Generator`.
-        memory: Where weights are while they are not used (:mod:`base_model.memory.modes`).
+        fp32_timesteps: See `Generator`.
+        memory: Where weights are while they are not used (`base_model.memory.modes`).
         quantise: How the linear layers of the transformer's blocks are stored
-            (:mod:`base_model.memory.quantise`); None is in ``dtype``.
+            (`base_model.memory.quantise`); None is in `dtype`.
 
     Returns:
         The generator, its transformer corrected.

@@ -1,9 +1,9 @@
 """Camera poses: the pose file, and the Plücker rays that a camera model reads.
 
-A pose is one row of 19 numbers, as in RealEstate10K: a timestamp; ``fx fy cx cy`` as shares of the
+A pose is one row of 19 numbers, as in RealEstate10K: a timestamp; `fx fy cx cy` as shares of the
 picture's width and height; two zeros; the 3 x 4 matrix from world to camera, row by row. In both
 coordinate systems x points right, y down and z forward. Focal lengths are those of a 1280 x 720
-picture (:data:`POSE_RATIO`).
+picture (`POSE_RATIO`).
 """
 
 from pathlib import Path
@@ -17,20 +17,20 @@ from torch import Tensor
 from base_model.errors import GeneratorError
 
 Poses: TypeAlias = NDArray[np.float64]
-"""``(n, 19)``, one pose a row."""
+"""`(n, 19)`, one pose a row."""
 
 POSE_COLUMNS = 19
 POSE_RATIO = 1280 / 720
 """Width over height of the pictures that the focal lengths of a pose file belong to."""
 
 INTRINSICS = (0.474812461, 0.844111024, 0.5, 0.5)
-"""``fx fy cx cy`` of the published camera presets."""
+"""`fx fy cx cy` of the published camera presets."""
 
 LARGEST = 1e6
 """Of every number but the timestamp, which may count microseconds; rays of larger ones overflow."""
 
 ROTATION_TOLERANCE = 1e-2
-"""Largest entry of ``R R^T - I`` that still passes for rounding: files print 6 to 9 digits."""
+"""Largest entry of `R R^T - I` that still passes for rounding: files print 6 to 9 digits."""
 
 
 def read_pose_file(path: str | Path) -> Poses:
@@ -44,7 +44,7 @@ def read_pose_file(path: str | Path) -> Poses:
         path: A text file, values separated by white space.
 
     Returns:
-        ``(n, 19)`` float64, n >= 1.
+        `(n, 19)` float64, n >= 1.
 
     Raises:
         GeneratorError: When there is no file or no pose, or a row has another number of columns,
@@ -81,11 +81,11 @@ def read_pose_file(path: str | Path) -> Poses:
 
 
 def write_pose_file(path: str | Path, poses: Poses, header: str = "camera poses") -> None:
-    """Writes poses so that :func:`read_pose_file`, and the published reader, give them back.
+    """Writes poses so that `read_pose_file`, and the published reader, give them back.
 
     Args:
         path: Where to; the folder must exist.
-        poses: ``(n, 19)``.
+        poses: `(n, 19)`.
         header: The first line, which readers skip. Its first word must not be a number.
 
     Raises:
@@ -108,11 +108,11 @@ def pose_table(matrices: NDArray[np.float64], intrinsics: tuple[float, ...] = IN
     """Rows of a pose file for a moving camera with fixed intrinsics.
 
     Args:
-        matrices: ``(n, 3, 4)``, world to camera.
-        intrinsics: ``fx fy cx cy`` as shares of width and height.
+        matrices: `(n, 3, 4)`, world to camera.
+        intrinsics: `fx fy cx cy` as shares of width and height.
 
     Returns:
-        ``(n, 19)``; timestamps are 0, 1, 2, ...
+        `(n, 19)`; timestamps are 0, 1, 2, ...
     """
     count = len(matrices)
     return np.concatenate(
@@ -127,23 +127,23 @@ def pose_table(matrices: NDArray[np.float64], intrinsics: tuple[float, ...] = IN
 
 
 def clip_poses(poses: Poses, frames: int, *, every: int = 1, source: str = "the poses") -> Poses:
-    """The poses of a clip's frames: every ``every``-th, of these the first ``frames``.
+    """The poses of a clip's frames: every `every`-th, of these the first `frames`.
 
     This is the published rule; nothing is interpolated. The published script takes
-    ``every = 24 // fps``, 3 at EasyAnimate's 8 frames a second, for pose files of videos with 24
-    frames a second. A file that was made for the clip has one pose a frame: ``every = 1``.
+    `every = 24 // fps`, 3 at EasyAnimate's 8 frames a second, for pose files of videos with 24
+    frames a second. A file that was made for the clip has one pose a frame: `every = 1`.
 
     Args:
-        poses: ``(n, 19)``.
+        poses: `(n, 19)`.
         frames: Frames of the clip.
         every: Distance of two poses that are used.
         source: What the error calls the poses: the path of their file.
 
     Returns:
-        ``(frames, 19)``.
+        `(frames, 19)`.
 
     Raises:
-        GeneratorError: When there are too few poses, or ``every`` is below 1.
+        GeneratorError: When there are too few poses, or `every` is below 1.
     """
     if every < 1:
         raise GeneratorError(
@@ -163,10 +163,10 @@ def camera_to_first(poses: Poses) -> NDArray[np.float64]:
     """Camera-to-world matrices in a world that is the first camera.
 
     Args:
-        poses: ``(n, 19)``.
+        poses: `(n, 19)`.
 
     Returns:
-        ``(n, 4, 4)``; the first is the identity, column 3 is where the camera is.
+        `(n, 4, 4)`; the first is the identity, column 3 is where the camera is.
     """
     world_to_camera = np.tile(np.eye(4), (len(poses), 1, 1))
     world_to_camera[:, :3] = poses[:, 7:].reshape(-1, 3, 4)
@@ -176,19 +176,19 @@ def camera_to_first(poses: Poses) -> NDArray[np.float64]:
 
 
 def pixel_intrinsics(poses: Poses, height: int, width: int) -> NDArray[np.float64]:
-    """``fx fy cx cy`` in pixels, for a picture that covers a clip of another shape.
+    """`fx fy cx cy` in pixels, for a picture that covers a clip of another shape.
 
     The 16:9 picture is scaled until it covers the clip, and what stands out is cut off. So one of
     the two focal lengths keeps its share of the clip and the other grows: fx where the clip is
     narrower than 16:9, fy where it is wider. The centre keeps its share.
 
     Args:
-        poses: ``(n, 19)``.
+        poses: `(n, 19)`.
         height: Of the clip, in pixels.
         width: Of the clip, in pixels.
 
     Returns:
-        ``(n, 4)``.
+        `(n, 4)`.
     """
     fx, fy, cx, cy = poses[:, 1:5].T
     if width / height < POSE_RATIO:
@@ -202,18 +202,18 @@ def plucker_rays(poses: Poses, height: int, width: int) -> Tensor:
     """Plücker coordinates of the ray through the centre of every pixel.
 
     With camera i's rotation R and centre o, both in the first camera's coordinates, the ray of a
-    pixel is ``d = R n / |n|``, ``n = ((x + 0.5 - cx)/fx, (y + 0.5 - cy)/fy, 1)``, and its
-    coordinates are ``(o x d, d)`` (Plücker rays as in CameraCtrl, arXiv:2404.02101, and in
+    pixel is `d = R n / |n|`, `n = ((x + 0.5 - cx)/fx, (y + 0.5 - cy)/fy, 1)`, and its
+    coordinates are `(o x d, d)` (Plücker rays as in CameraCtrl, arXiv:2404.02101, and in
     EasyAnimateV5.1's own code, whose cross product picks the axis of the frames for a clip of
     exactly three: not here).
 
     Args:
-        poses: ``(f, 19)``, one a frame.
+        poses: `(f, 19)`, one a frame.
         height: Of the clip, in pixels.
         width: Of the clip, in pixels.
 
     Returns:
-        ``(f, height, width, 6)`` float32: moment ``o x d`` in the poses' unit of length, then the
+        `(f, height, width, 6)` float32: moment `o x d` in the poses' unit of length, then the
         unit direction d.
     """
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -231,7 +231,7 @@ def plucker_rays(poses: Poses, height: int, width: int) -> Tensor:
 
 
 def _pose(words: list[str], where: str) -> NDArray[np.float64]:
-    """One checked row, ``(19,)``."""
+    """One checked row, `(19,)`."""
     if len(words) != POSE_COLUMNS:
         raise GeneratorError(
             f"{where}: {len(words)} columns; a pose has {POSE_COLUMNS}: timestamp, fx fy cx cy, "

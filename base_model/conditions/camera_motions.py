@@ -1,7 +1,7 @@
 """Named camera motions, their sums and chains: words to camera poses.
 
-``pan left``, ``pan left and up``, ``pan left then zoom in``. ``and`` runs motions at the same time,
-``then`` one after the other, each for its share of the clip. The paths are those of the published
+`pan left`, `pan left and up`, `pan left then zoom in`. `and` runs motions at the same time,
+`then` one after the other, each for its share of the clip. The paths are those of the published
 presets, so a checkpoint that was trained on them reads them as meant.
 """
 
@@ -32,9 +32,9 @@ class Motion:
     """A camera motion: a straight move and a roll at constant speed.
 
     Attributes:
-        move: Share of :data:`DISTANCE` that the *world* moves, as seen from the camera: x right,
+        move: Share of `DISTANCE` that the *world* moves, as seen from the camera: x right,
             y down, z forward. The camera moves the other way.
-        roll: Share of :data:`ANGLE` that the world turns about the viewing axis, from x to y:
+        roll: Share of `ANGLE` that the world turns about the viewing axis, from x to y:
             clockwise in the picture. The camera turns the other way.
     """
 
@@ -66,12 +66,12 @@ def parse_motion(text: str) -> tuple[Motion, ...]:
     """Reads a motion written in words.
 
     Args:
-        text: Motions of :data:`MOTIONS`, ``and`` between those at the same time, ``then`` between
-            those one after the other; ``and`` binds tighter. After ``and`` the verb may be left
-            out: ``pan left and up``. Capitals and spaces do not matter.
+        text: Motions of `MOTIONS`, `and` between those at the same time, `then` between
+            those one after the other; `and` binds tighter. After `and` the verb may be left
+            out: `pan left and up`. Capitals and spaces do not matter.
 
     Returns:
-        One motion for each part between ``then``.
+        One motion for each part between `then`.
 
     Raises:
         GeneratorError: When a motion is not known. The text lists what is allowed.
@@ -82,17 +82,17 @@ def parse_motion(text: str) -> tuple[Motion, ...]:
 def motion_matrices(text: str, frames: int, speed: float = 1.0) -> NDArray[np.float64]:
     """The camera of each frame.
 
-    Part by part of a chain: at frame i of the part's n frames the motion is ``i / n`` on its way
+    Part by part of a chain: at frame i of the part's n frames the motion is `i / n` on its way
     (so a part starts where the one before was last, and that pose comes twice, as published). The
     parts share the frames evenly; the first ones get the rest.
 
     Args:
-        text: As in :func:`parse_motion`.
+        text: As in `parse_motion`.
         frames: Frames of the clip.
         speed: Factor on every distance and angle; above 0.
 
     Returns:
-        ``(frames, 3, 4)``, world to camera; the first is the identity.
+        `(frames, 3, 4)`, world to camera; the first is the identity.
 
     Raises:
         GeneratorError: When a motion is not known, the speed is not above 0, or there are more
@@ -123,22 +123,22 @@ def motion_poses(text: str, frames: int, speed: float = 1.0) -> Poses:
     """Rows of a pose file for a motion in words, with the published presets' focal lengths.
 
     Args:
-        text: As in :func:`parse_motion`.
+        text: As in `parse_motion`.
         frames: Frames of the clip.
-        speed: As in :func:`motion_matrices`.
+        speed: As in `motion_matrices`.
 
     Returns:
-        ``(frames, 19)``, for :func:`base_model.conditions.camera.plucker_rays` or
-        :func:`base_model.conditions.camera.write_pose_file`.
+        `(frames, 19)`, for `base_model.conditions.camera.plucker_rays` or
+        `base_model.conditions.camera.write_pose_file`.
 
     Raises:
-        GeneratorError: As in :func:`motion_matrices`.
+        GeneratorError: As in `motion_matrices`.
     """
     return pose_table(motion_matrices(text, frames, speed))
 
 
 def _sum(part: str, text: str) -> Motion:
-    """The motions between two ``then``, added up."""
+    """The motions between two `then`, added up."""
     total, verb = Motion(), ""
     for name in re.split(r"\band\b", part):
         words = name.split()
@@ -158,7 +158,7 @@ def _sum(part: str, text: str) -> Motion:
 
 
 def _matrix(motion: Motion, share: float) -> NDArray[np.float64]:
-    """World to camera, ``(4, 4)``, ``share`` of the way along a motion."""
+    """World to camera, `(4, 4)`, `share` of the way along a motion."""
     matrix = np.eye(4)
     angle = share * ANGLE * motion.roll
     matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]

@@ -21,18 +21,18 @@ def condition_latents(
     noise_seeds: Sequence[int] | None,
     noise_strength: float,
 ) -> Tensor | None:
-    """What :meth:`base_model.generator.Generator.encode_condition` gives.
+    """What `base_model.generator.Generator.encode_condition` gives.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
+        vae: An `AutoencoderKLMagvit`.
         kind: Of the checkpoint; takes the inputs.
         inputs: At least one.
-        shape: Of the latents, ``(b, 16, t, h/8, w/8)``.
+        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
         noise_seeds: One a sample, for the noise on kept pixels; None adds none.
         noise_strength: Its deviation in [-1, 1].
 
     Returns:
-        ``(b, 17, 32 or 22, t, h/8, w/8)``; None where the inputs need no channel.
+        `(b, 17, 32 or 22, t, h/8, w/8)`; None where the inputs need no channel.
 
     Raises:
         GeneratorError: When inputs do not go together.

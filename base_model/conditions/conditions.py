@@ -10,7 +10,7 @@ from base_model.errors import GeneratorError
 
 @dataclass(frozen=True)
 class TextCondition:
-    """Text states of the two guidance branches, each ``(b, l, d)``."""
+    """Text states of the two guidance branches, each `(b, l, d)`."""
 
     positive: Tensor
     negative: Tensor
@@ -21,10 +21,10 @@ class Condition:
     """Everything one model call needs beside latents and sigma: one guidance branch.
 
     Attributes:
-        text: ``(b, l, d)``, or ``(1, l, d)`` for all samples.
-        inpaint_latents: ``(b, 17, t, h/8, w/8)``: mask channel (the VAE's scaling factor, 0.7125,
+        text: `(b, l, d)`, or `(1, l, d)` for all samples.
+        inpaint_latents: `(b, 17, t, h/8, w/8)`: mask channel (the VAE's scaling factor, 0.7125,
             keeps; 0 generates) and masked clip. None is all zero: generate everything.
-        control_latents: ``(b, 32 or 22, t, h/8, w/8)``: control clip (16) or camera rays (6), then
+        control_latents: `(b, 32 or 22, t, h/8, w/8)`: control clip (16) or camera rays (6), then
             reference image (16). None is all zero: no control, no reference.
     """
 
@@ -46,16 +46,16 @@ class ConditionInputs:
     """What a clip shall follow beside its prompt, as pixels. All have one batch and one size.
 
     Attributes:
-        image: ``(b, 3, H, W)`` in [0, 1], the first frame.
-        end_image: ``(b, 3, H, W)`` in [0, 1], the last frame.
-        video: ``(b, f, 3, H, W)`` in [0, 1]. With a mask: what is kept of it. Without one it is no
+        image: `(b, 3, H, W)` in [0, 1], the first frame.
+        end_image: `(b, 3, H, W)` in [0, 1], the last frame.
+        video: `(b, f, 3, H, W)` in [0, 1]. With a mask: what is kept of it. Without one it is no
             condition of the model at all; sampling then starts from it
-            (:func:`base_model.sampling.sample.start_state`).
-        mask: ``(b, f, 1, H, W)``, or ``(b, 1, 1, H, W)`` for every frame: from 0.5 on generate,
+            (`base_model.sampling.sample.start_state`).
+        mask: `(b, f, 1, H, W)`, or `(b, 1, 1, H, W)` for every frame: from 0.5 on generate,
             below keep.
-        control: ``(b, f, 3, H, W)`` in [0, 1]: edges, depth, pose, heat maps of trajectories.
-        reference: ``(b, 3, H, W)`` in [0, 1]: what the clip's things look like.
-        camera: ``(b, 6, f, H, W)``: Pluecker rays, moment (3) and direction (3).
+        control: `(b, f, 3, H, W)` in [0, 1]: edges, depth, pose, heat maps of trajectories.
+        reference: `(b, 3, H, W)` in [0, 1]: what the clip's things look like.
+        camera: `(b, 6, f, H, W)`: Pluecker rays, moment (3) and direction (3).
         frames: f, where only single images are given.
     """
 

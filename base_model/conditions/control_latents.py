@@ -23,16 +23,16 @@ def control_latents(
     """The 32 channels of a control checkpoint.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        control: ``(b, f, 3, H, W)`` in [0, 1]; None leaves its 16 channels zero.
-        reference: ``(b, 3, H, W)`` in [0, 1]; None leaves its 16 channels zero.
-        shape: Of the latents, ``(b, 16, t, h/8, w/8)``.
+        vae: An `AutoencoderKLMagvit`.
+        control: `(b, f, 3, H, W)` in [0, 1]; None leaves its 16 channels zero.
+        reference: `(b, 3, H, W)` in [0, 1]; None leaves its 16 channels zero.
+        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
 
     Returns:
-        ``(b, 32, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable.
+        `(b, 32, t, h/8, w/8)`, float32 (float64 for a float64 VAE), differentiable.
 
     Raises:
-        GeneratorError: See :func:`reference_latents`.
+        GeneratorError: See `reference_latents`.
     """
     clip = _zeros(vae, shape) if control is None else magvit.encode(vae, control)
     return torch.cat([clip, reference_latents(vae, reference, shape)], dim=1)
@@ -47,17 +47,17 @@ def camera_latents(
     """The 22 channels of a camera checkpoint. The rays do not go through the VAE.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``, for the reference.
-        rays: ``(b, 6, f, H, W)``; None leaves their channels zero, which the model was trained with
+        vae: An `AutoencoderKLMagvit`, for the reference.
+        rays: `(b, 6, f, H, W)`; None leaves their channels zero, which the model was trained with
             where a clip's camera is not known.
-        reference: ``(b, 3, H, W)`` in [0, 1]; None leaves its 16 channels zero.
-        shape: Of the latents, ``(b, 16, t, h/8, w/8)``.
+        reference: `(b, 3, H, W)` in [0, 1]; None leaves its 16 channels zero.
+        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
 
     Returns:
-        ``(b, 22, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable.
+        `(b, 22, t, h/8, w/8)`, float32 (float64 for a float64 VAE), differentiable.
 
     Raises:
-        GeneratorError: See :func:`reference_latents`.
+        GeneratorError: See `reference_latents`.
     """
     batch, _, t, h, w = shape
     image = reference_latents(vae, reference, shape)
@@ -74,12 +74,12 @@ def reference_latents(
     """Zeros, but for the reference image's latent in the first latent frame.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        reference: ``(b, 3, H, W)`` in [0, 1]; None is all zero.
-        shape: Of the latents, ``(b, 16, t, h/8, w/8)``.
+        vae: An `AutoencoderKLMagvit`.
+        reference: `(b, 3, H, W)` in [0, 1]; None is all zero.
+        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
 
     Returns:
-        ``(b, 16, t, h/8, w/8)``.
+        `(b, 16, t, h/8, w/8)`.
 
     Raises:
         GeneratorError: When the clip is a single frame: the published code then leaves the

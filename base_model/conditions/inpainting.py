@@ -28,7 +28,7 @@ def kept_clip(
         size: Batch, frames, height and width.
 
     Returns:
-        ``(b, f, 3, H, W)`` in [0, 1] and ``(b, f, 1, H, W)``, 1 where it is to be generated; None
+        `(b, f, 3, H, W)` in [0, 1] and `(b, f, 1, H, W)`, 1 where it is to be generated; None
         where nothing is kept.
 
     Raises:
@@ -66,16 +66,16 @@ def prolonged(clip: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """A longer clip of which the first frames are given.
 
     Args:
-        clip: ``(b, k, 3, H, W)`` in [0, 1], k < ``frames``. With k = 4j + 1 the boundary is one of
+        clip: `(b, k, 3, H, W)` in [0, 1], k < `frames`. With k = 4j + 1 the boundary is one of
             the latents'; otherwise the latent it lies in is only in part kept.
         frames: Of the longer clip.
 
     Returns:
-        The clip ``(b, frames, 3, H, W)``, black where nothing is known, and its mask
-        ``(b, frames, 1, H, W)``, 1 there and 0 before.
+        The clip `(b, frames, 3, H, W)`, black where nothing is known, and its mask
+        `(b, frames, 1, H, W)`, 1 there and 0 before.
 
     Raises:
-        GeneratorError: When ``clip`` is not shorter than the result.
+        GeneratorError: When `clip` is not shorter than the result.
     """
     batch, kept, _, height, width = clip.shape
     if not 1 <= kept < frames:
@@ -102,7 +102,7 @@ def kept_noise(
         strength: Deviation.
 
     Returns:
-        ``(b, 3, f, H, W)`` float32.
+        `(b, 3, f, H, W)` float32.
     """
     samples = [
         torch.randn(3, frames, height, width, generator=torch.Generator("cpu").manual_seed(seed))
@@ -126,16 +126,16 @@ def inpaint_latents(
     zero in all 17 channels, the published text-to-video mode.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        clip: ``(b, f, 3, H, W)`` in [0, 1], f = 4k + 1.
-        mask: ``(b, f, 1, H, W)``: from 0.5 on generate, below keep.
-        noise: ``(b, 3, f, H, W)``, added to kept pixels but black ones (-1 marks what is unknown);
+        vae: An `AutoencoderKLMagvit`.
+        clip: `(b, f, 3, H, W)` in [0, 1], f = 4k + 1.
+        mask: `(b, f, 1, H, W)`: from 0.5 on generate, below keep.
+        noise: `(b, 3, f, H, W)`, added to kept pixels but black ones (-1 marks what is unknown);
             None adds nothing.
-        zeroed: ``(b,)`` bool: which of the samples of which nothing is kept are zero. The published
+        zeroed: `(b,)` bool: which of the samples of which nothing is kept are zero. The published
             training leaves one in ten as the latents of a black clip; None zeroes all.
 
     Returns:
-        ``(b, 17, t, h/8, w/8)``, float32 (float64 for a float64 VAE), differentiable in ``clip``.
+        `(b, 17, t, h/8, w/8)`, float32 (float64 for a float64 VAE), differentiable in `clip`.
     """
     video, generate = masked_video(clip, mask, noise)
     masked = magvit.encode_video(vae, video)
@@ -146,12 +146,12 @@ def masked_video(clip: Tensor, mask: Tensor, noise: Tensor | None = None) -> tup
     """The clip with what is to be generated blacked out, and where that is.
 
     Args:
-        clip: ``(b, f, 3, H, W)`` in [0, 1].
-        mask: ``(b, f, 1, H, W)``: from 0.5 on generate, below keep.
-        noise: ``(b, 3, f, H, W)``, added to kept pixels that are not black.
+        clip: `(b, f, 3, H, W)` in [0, 1].
+        mask: `(b, f, 1, H, W)`: from 0.5 on generate, below keep.
+        noise: `(b, 3, f, H, W)`, added to kept pixels that are not black.
 
     Returns:
-        ``(b, 3, f, H, W)`` in [-1, 1], and ``(b, 1, f, H, W)`` bool, True where to generate.
+        `(b, 3, f, H, W)` in [-1, 1], and `(b, 1, f, H, W)` bool, True where to generate.
     """
     generate = (mask >= 0.5).transpose(1, 2)
     video = torch.where(generate, -1.0, clip.transpose(1, 2) * 2 - 1)
@@ -166,13 +166,13 @@ def inpaint_channels(
     """The 17 channels of a masked clip that has been encoded.
 
     Args:
-        masked: ``(b, 16, t, h/8, w/8)``, scaled latents of the masked clip.
-        generate: ``(b, 1, f, H, W)`` bool.
+        masked: `(b, 16, t, h/8, w/8)`, scaled latents of the masked clip.
+        generate: `(b, 1, f, H, W)` bool.
         scaling_factor: Of the VAE.
-        zeroed: As in :func:`inpaint_latents`.
+        zeroed: As in `inpaint_latents`.
 
     Returns:
-        ``(b, 17, t, h/8, w/8)``.
+        `(b, 17, t, h/8, w/8)`.
     """
     t, h, w = masked.shape[2:]
     keep = to_latent_grid((~generate).to(masked), (t, h, w)) * scaling_factor

@@ -1,6 +1,6 @@
 """Control clips: made from a video, taken as they are, or several of them in one.
 
-All are ``(f, 3, H, W)`` in [0, 1], float32: what the control checkpoint's VAE encodes.
+All are `(f, 3, H, W)` in [0, 1], float32: what the control checkpoint's VAE encodes.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ CANNY_HIGH = 200
 """Gradient above which a pixel starts an edge."""
 
 STROKES = 256
-"""A scribble's pen is ``2 max(1, round(side / STROKES)) + 1`` pixels wide, side the shorter one."""
+"""A scribble's pen is `2 max(1, round(side / STROKES)) + 1` pixels wide, side the shorter one."""
 
 SCRIBBLE_BLUR = 1 / 170
 """Standard deviation of the blur before a scribble, as share of the side; at least 1.5 pixels."""
@@ -35,12 +35,12 @@ def canny(frames: Tensor, low: float = CANNY_LOW, high: float = CANNY_HIGH) -> T
     background of the same brightness too.
 
     Args:
-        frames: ``(f, 3, H, W)`` in [0, 1].
+        frames: `(f, 3, H, W)` in [0, 1].
         low: Gradient, in levels of 255, above which a pixel joins an edge that it touches.
-        high: Gradient above which a pixel starts an edge; at least ``low``.
+        high: Gradient above which a pixel starts an edge; at least `low`.
 
     Returns:
-        ``(f, 3, H, W)`` float32, 0 or 1, three equal channels.
+        `(f, 3, H, W)` float32, 0 or 1, three equal channels.
 
     Raises:
         GeneratorError: When the frames have another shape, or the thresholds do not fit.
@@ -62,10 +62,10 @@ def scribble(frames: Tensor) -> Tensor:
     strong outlines; fine texture is blurred away.
 
     Args:
-        frames: ``(f, 3, H, W)`` in [0, 1].
+        frames: `(f, 3, H, W)` in [0, 1].
 
     Returns:
-        ``(f, 3, H, W)`` float32, 0 or 1, three equal channels.
+        `(f, 3, H, W)` float32, 0 or 1, three equal channels.
 
     Raises:
         GeneratorError: When the frames have another shape.
@@ -89,7 +89,7 @@ def as_it_is(frames: Tensor) -> Tensor:
     """A clip that is a control clip already.
 
     Args:
-        frames: ``(f, 3, H, W)`` in [0, 1].
+        frames: `(f, 3, H, W)` in [0, 1].
 
     Returns:
         The same, float32.
@@ -113,11 +113,11 @@ def control_clip(kind: str, frames: Tensor) -> Tensor:
     """The control clip of a video.
 
     Args:
-        kind: A key of :data:`PREPROCESSORS`.
-        frames: ``(f, 3, H, W)`` in [0, 1].
+        kind: A key of `PREPROCESSORS`.
+        frames: `(f, 3, H, W)` in [0, 1].
 
     Returns:
-        ``(f, 3, H, W)`` float32 in [0, 1].
+        `(f, 3, H, W)` float32 in [0, 1].
 
     Raises:
         GeneratorError: When the kind is not built in or not known, or the frames have another
@@ -141,10 +141,10 @@ def combine_controls(clips: Sequence[Tensor]) -> Tensor:
     """Several control clips in one: the brightest value of every pixel and channel.
 
     Args:
-        clips: At least one, each ``(f, 3, H, W)`` in [0, 1], of one shape.
+        clips: At least one, each `(f, 3, H, W)` in [0, 1], of one shape.
 
     Returns:
-        ``(f, 3, H, W)`` float32.
+        `(f, 3, H, W)` float32.
 
     Raises:
         GeneratorError: When there is none, or their shapes differ.
@@ -176,13 +176,13 @@ def _size(clip: Tensor) -> str:
 
 
 def _pictures(frames: Tensor) -> NDArray[np.uint8]:
-    """``(f, H, W, 3)`` uint8, as OpenCV takes them."""
+    """`(f, H, W, 3)` uint8, as OpenCV takes them."""
     _check(frames)
     levels = frames.detach().cpu().float().clamp(0, 1).mul(255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
 
 
 def _grey_clip(pictures: Sequence[NDArray[np.generic]]) -> Tensor:
-    """``(H, W)`` levels of each frame to ``(f, 3, H, W)`` in [0, 1]."""
+    """`(H, W)` levels of each frame to `(f, 3, H, W)` in [0, 1]."""
     levels = torch.from_numpy(np.stack(pictures)).float() / 255
     return levels[:, None].expand(-1, 3, -1, -1).contiguous()

@@ -35,11 +35,11 @@ def heat_map_preview(levels: NDArray[np.uint8], frames: Tensor | None = None) ->
     """A trajectory's heat maps in colour over grey, or over a video.
 
     Args:
-        levels: ``(f, H, W)`` uint8, of :func:`base_model.conditions.trajectory.heat_maps`.
-        frames: ``(f, 3, H, W)`` in [0, 1], what to draw on; None is grey.
+        levels: `(f, H, W)` uint8, of `base_model.conditions.trajectory.heat_maps`.
+        frames: `(f, 3, H, W)` in [0, 1], what to draw on; None is grey.
 
     Returns:
-        ``(f, 3, H, W)``.
+        `(f, 3, H, W)`.
 
     Raises:
         GeneratorError: When the video has another number of frames or another size.
@@ -63,11 +63,11 @@ def mask_preview(frames: Tensor, mask: Tensor) -> Tensor:
     """A video with what is to be made anew in red and outlined.
 
     Args:
-        frames: ``(f, 3, H, W)`` in [0, 1].
-        mask: ``(f, 1, H, W)``, or ``(1, 1, H, W)`` for all frames; above 0.5 is made anew.
+        frames: `(f, 3, H, W)` in [0, 1].
+        mask: `(f, 1, H, W)`, or `(1, 1, H, W)` for all frames; above 0.5 is made anew.
 
     Returns:
-        ``(f, 3, H, W)``.
+        `(f, 3, H, W)`.
 
     Raises:
         GeneratorError: When the mask has another number of frames or another size.
@@ -90,12 +90,12 @@ def camera_path_picture(poses: Poses, height: int = 480, width: int = 640) -> Te
     """A camera's path in one picture: seven frusta on it, dark at the start and bright at the end.
 
     Args:
-        poses: ``(n, 19)``.
+        poses: `(n, 19)`.
         height: Of the picture, in pixels.
         width: Of the picture, in pixels.
 
     Returns:
-        ``(3, height, width)``.
+        `(3, height, width)`.
     """
     scene = _scene(poses, height, width)
     picture = _ground(scene, height, width)
@@ -110,12 +110,12 @@ def camera_path_preview(poses: Poses, height: int = 480, width: int = 640) -> Te
     """A camera's path as a clip: in each frame the camera of that frame.
 
     Args:
-        poses: ``(f, 19)``, one a frame.
+        poses: `(f, 19)`, one a frame.
         height: Of the pictures, in pixels.
         width: Of the pictures, in pixels.
 
     Returns:
-        ``(f, 3, height, width)``.
+        `(f, 3, height, width)`.
     """
     scene = _scene(poses, height, width)
     ground = _ground(scene, height, width)
@@ -141,7 +141,7 @@ class _Scene(NamedTuple):
 
 
 def _scene(poses: Poses, height: int, width: int) -> _Scene:
-    """The path with its cameras, seen from :data:`VIEW` and scaled into the picture."""
+    """The path with its cameras, seen from `VIEW` and scaled into the picture."""
     cameras = camera_to_first(poses)
     places = cameras[:, :3, 3]
     extent = float(np.ptp(places, axis=0).max())
@@ -163,7 +163,7 @@ def _scene(poses: Poses, height: int, width: int) -> _Scene:
 
 
 def _floor(points: _Points) -> _Points:
-    """Grid lines below all points, ``(m, 2, 3)``."""
+    """Grid lines below all points, `(m, 2, 3)`."""
     low, high = points.min(axis=0), points.max(axis=0)
     step = float((high - low)[[0, 2]].max()) / 6
     floor = high[1] + 0.3 * step
@@ -175,7 +175,7 @@ def _floor(points: _Points) -> _Points:
 
 
 def _seen(points: _Points) -> _Points:
-    """Orthographic view: ``(..., 3)`` in the first camera's coordinates to ``(..., 2)``."""
+    """Orthographic view: `(..., 3)` in the first camera's coordinates to `(..., 2)`."""
     turn, rise = VIEW
     x, y, z = np.moveaxis(points, -1, 0)
     right = np.cos(turn) * x - np.sin(turn) * z

@@ -55,7 +55,7 @@ class Track:
 
     Attributes:
         name: What errors call it.
-        points: ``(n, 2)`` float64, x and y, n >= 1.
+        points: `(n, 2)` float64, x and y, n >= 1.
         times: Frame numbers of the points, increasing; None spreads the points evenly over the
             clip, the first on the first frame and the last on the last.
         coordinates: "pixel": x from 0 to width - 1, y from 0 to height - 1. "relative": both from
@@ -72,9 +72,9 @@ def read_points_file(path: str | Path) -> list[Track]:
     """Reads a points file.
 
     Args:
-        path: A JSON file: an object with ``objects`` and, where not in pixels, ``coordinates``;
-            a list of points; or a list of lists of points. A point has ``x``, ``y`` and, either in
-            all points of an object or in none, ``frame``.
+        path: A JSON file: an object with `objects` and, where not in pixels, `coordinates`;
+            a list of points; or a list of lists of points. A point has `x`, `y` and, either in
+            all points of an object or in none, `frame`.
 
     Returns:
         One track for each object, in the file's order.
@@ -116,7 +116,7 @@ def track_pixels(
         source: What the error calls the trajectory: the path of its file.
 
     Returns:
-        ``(frames, 2)``: x and y in whole pixels.
+        `(frames, 2)`: x and y in whole pixels.
 
     Raises:
         GeneratorError: When a point lies outside the picture or its frame outside the clip, or
@@ -157,9 +157,9 @@ def heat_maps(
 ) -> NDArray[np.uint8]:
     """The control clip of a trajectory, as the published node draws it.
 
-    A spot is a Gaussian (:data:`SPREAD`, cut off at :data:`CUTOFF`, 255 at its centre) in a square
-    of half side ``int(50 sqrt(height width / (1280 720)))``. At the picture's edge the whole spot
-    is squeezed into what is left of the square, and below :data:`SMALLEST_SIDE` pixels it is left
+    A spot is a Gaussian (`SPREAD`, cut off at `CUTOFF`, 255 at its centre) in a square
+    of half side `int(50 sqrt(height width / (1280 720)))`. At the picture's edge the whole spot
+    is squeezed into what is left of the square, and below `SMALLEST_SIDE` pixels it is left
     out. Several objects: the larger level of each pixel.
 
     Args:
@@ -170,11 +170,11 @@ def heat_maps(
         source: What errors call the trajectory: the path of its file.
 
     Returns:
-        ``(frames, height, width)`` uint8, black background; /255 in all three channels is the
+        `(frames, height, width)` uint8, black background; /255 in all three channels is the
         control clip.
 
     Raises:
-        GeneratorError: As in :func:`track_pixels`, or when the picture is so small that no spot is
+        GeneratorError: As in `track_pixels`, or when the picture is so small that no spot is
             drawn in it.
     """
     import cv2
@@ -201,7 +201,7 @@ def heat_maps(
 
 
 def _spot() -> NDArray[np.uint8]:
-    """``(200, 200)``: one spot, 255 at (100, 100)."""
+    """`(200, 200)`: one spot, 255 at (100, 100)."""
     y, x = np.mgrid[:PATCH, :PATCH] - PATCH // 2
     square = x * x + y * y
     level = np.exp(-square / (2 * SPREAD**2)) * (square <= CUTOFF**2)

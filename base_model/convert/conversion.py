@@ -72,12 +72,12 @@ def convert_checkpoint(
 ) -> Converted:
     """Writes a checkpoint in a layout.
 
-    Without ``dtype`` every tensor keeps its bytes, and converting back gives the source's tensors
-    and configs to the byte (kept in ``config.*.json`` where one layout cannot say what the other
+    Without `dtype` every tensor keeps its bytes, and converting back gives the source's tensors
+    and configs to the byte (kept in `config.*.json` where one layout cannot say what the other
     said). Text encoder, tokenizer and scheduler are the same in both layouts and are copied.
 
     Args:
-        source: A whole checkpoint in either layout, or a delta (as the shipped ``tiny-inpaint``),
+        source: A whole checkpoint in either layout, or a delta (as the shipped `tiny-inpaint`),
             which is put together: a folder, or a hub id ("org/name").
         target: The new folder; must not exist.
         layout: Wanted.

@@ -13,11 +13,11 @@ def to_latent_grid(maps: Tensor, size: tuple[int, int, int]) -> Tensor:
     usual ratio of 4 a latent frame has the mean of the two middle ones of its four frames.
 
     Args:
-        maps: ``(b, c, f, H, W)``, f = 4 (t - 1) + 1.
+        maps: `(b, c, f, H, W)`, f = 4 (t - 1) + 1.
         size: t, h/8 and w/8 of the latents.
 
     Returns:
-        ``(b, c, t, h/8, w/8)``, dtype of ``maps``, differentiable.
+        `(b, c, t, h/8, w/8)`, dtype of `maps`, differentiable.
     """
     t, height, width = size
 

@@ -1,7 +1,7 @@
 """Sizes of clips: tokens of the transformer, frames under a budget, aspect-ratio buckets.
 
 A token is a patch of 2 x 2 latents, so 16 x 16 pixels, of one latent frame: a clip of f frames of
-H x W has ``((f - 1)/4 + 1) (H/16) (W/16)``. EasyAnimateV5.1 is trained under three budgets, named
+H x W has `((f - 1)/4 + 1) (H/16) (W/16)`. EasyAnimateV5.1 is trained under three budgets, named
 by the tokens of a square clip of 49 frames.
 
 The budget itself counts pixels times *frames*, in the report and in the published code alike. So
@@ -47,14 +47,14 @@ def frames_under(budget: int, height: int, width: int, rule: FrameRule = "report
 
     With x = 49 side^2 / (H W), the frames that the budget pays for:
 
-    * ``report``: the largest 4k + 1 that is at most x, ``floor((x - 1)/4) 4 + 1``. It gives the
+    * `report`: the largest 4k + 1 that is at most x, `floor((x - 1)/4) 4 + 1`. It gives the
       report's table (512 x 512 x 49, 768 x 768 x 21, 1024 x 1024 x 9 at 13312), and it is what the
       published code does when all machines of a step share a token length.
-    * ``code``: ``floor(x/4) 4 + 1``, the published code's table of buckets otherwise. It can be one
+    * `code`: `floor(x/4) 4 + 1`, the published code's table of buckets otherwise. It can be one
       latent above the budget: 1024 x 1024 has 13 frames, for x is 12.25.
 
     Args:
-        budget: Tokens: a key of :data:`BUDGETS`.
+        budget: Tokens: a key of `BUDGETS`.
         height: Pixels, a multiple of 16.
         width: Pixels, a multiple of 16.
         rule: Which of the two.
@@ -96,7 +96,7 @@ SIZES_512: tuple[tuple[int, int], ...] = (
 
 
 def buckets(side: int = 512) -> list[tuple[int, int]]:
-    """Sizes of about ``side`` squared pixels, one for each aspect ratio, wide ones first.
+    """Sizes of about `side` squared pixels, one for each aspect ratio, wide ones first.
 
     Args:
         side: Of the square bucket, in pixels.
@@ -130,7 +130,7 @@ def nearest_bucket(height: int, width: int, side: int = 512) -> tuple[int, int]:
         Height and width, multiples of 16.
 
     Raises:
-        GeneratorError: When a side is below 1, or see :func:`buckets`.
+        GeneratorError: When a side is below 1, or see `buckets`.
     """
     if height < 1 or width < 1:
         raise GeneratorError(f"A picture has at least 1 x 1 pixels, got {height} x {width}.")

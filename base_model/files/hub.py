@@ -28,7 +28,7 @@ from typing import Any
 from base_model.errors import GeneratorError
 
 HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
-"""``org/name``, or ``org/name@revision``: a branch, a tag or a commit."""
+"""`org/name`, or `org/name@revision`: a branch, a tag or a commit."""
 
 TIMEOUT = "REWARD_TUNING_HUB_TIMEOUT"
 """Environment variable: seconds without a byte from the hub before the download is given up."""
@@ -43,7 +43,7 @@ _SHA256, _GIT = 64, 40  # hex digits: files in large-file storage, and all other
 
 
 def parts_of(parts: Iterable[str]) -> list[str]:
-    """Patterns for the files of a checkpoint's parts, such as ``transformer``."""
+    """Patterns for the files of a checkpoint's parts, such as `transformer`."""
     inside = [f"{part}/*.{ending}" for part in parts for ending in _ENDINGS]
     return ["model_index.json", "scheduler/*.json", *inside]
 
@@ -52,9 +52,9 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
     """A checkpoint's files from the hub, or from its cache on this machine.
 
     Args:
-        hub_id: ``org/name``, or ``org/name@revision``; without a revision its newest, which a
+        hub_id: `org/name`, or `org/name@revision`; without a revision its newest, which a
             later call may find changed.
-        patterns: Of the files that are wanted (:func:`parts_of`).
+        patterns: Of the files that are wanted (`parts_of`).
 
     Returns:
         Their folder in the cache, named by the commit.
@@ -137,7 +137,7 @@ def _asked(wanted: dict[str, Any], limit: float, *, offline: bool = False) -> di
 
 
 def _answer(process: subprocess.Popen[str], pulse: Path, limit: float) -> str | None:
-    """What a process writes; None if it was ended after ``limit`` seconds without a pulse."""
+    """What a process writes; None if it was ended after `limit` seconds without a pulse."""
     beat, since = pulse.stat().st_mtime_ns, time.monotonic()
     try:
         while True:

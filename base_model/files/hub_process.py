@@ -1,8 +1,8 @@
 """The process in which the hub's library downloads.
 
-It runs as ``python -m base_model.files.hub_process JSON``. The argument holds ``name``,
-``revision``, ``patterns`` and ``pulse``, a file. One line of JSON comes back on stdout: ``folder``,
-or ``error`` with the reason. Progress bars go to stderr. Whenever bytes arrive the pulse is
+It runs as `python -m base_model.files.hub_process JSON`. The argument holds `name`,
+`revision`, `patterns` and `pulse`, a file. One line of JSON comes back on stdout: `folder`,
+or `error` with the reason. Progress bars go to stderr. Whenever bytes arrive the pulse is
 touched: the files' sizes would not do, for the library writes 10 MB at a time, which a slow line
 needs minutes for.
 """
@@ -39,7 +39,7 @@ def download(name: str, revision: str | None, patterns: list[str]) -> dict[str, 
 
 
 def beat_on_bytes(beat: Callable[[], None]) -> None:
-    """Calls ``beat`` whenever Python's sockets or the library's progress bars receive something.
+    """Calls `beat` whenever Python's sockets or the library's progress bars receive something.
 
     The bars are those of hf_xet, whose transfers do not pass Python's sockets. Only for a process
     of its own: the classes are changed for good.

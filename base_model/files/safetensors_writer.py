@@ -1,6 +1,6 @@
 """Writes a safetensors file tensor by tensor, so that no file is ever whole in memory.
 
-``safetensors.torch.save_file`` wants every tensor of a file at once, which for one published
+`safetensors.torch.save_file` wants every tensor of a file at once, which for one published
 checkpoint is 24 GB. The bytes written here are the same as its.
 """
 

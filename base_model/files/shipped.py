@@ -22,7 +22,7 @@ def resolve_checkpoint(name: str | Path, relative_to: Path | None = None) -> Pat
     """Finds a generator: shipped name first, then a folder, then a hub id.
 
     Args:
-        name: As written in a recipe. A ``Path`` is always a folder.
+        name: As written in a recipe. A `Path` is always a folder.
         relative_to: Folder that relative paths start from, the recipe's; None is the current one.
 
     Returns:
@@ -51,7 +51,7 @@ def resolve_part(part: str, value: str, relative_to: Path | None = None) -> Path
     """Find a part: shipped name first, then a folder or a file of weights, then a hub id.
 
     Args:
-        part: One of :data:`PARTS`.
+        part: One of `PARTS`.
         value: As written in a recipe: a whole checkpoint with this part in it, the part's own
             folder, or a safetensors file.
         relative_to: Folder that relative paths start from.

@@ -39,7 +39,7 @@ class WeightFiles:
     metadata: Mapping[str, str]
 
     def read(self, dtype: torch.dtype, device: str | torch.device) -> Iterator[tuple[str, Tensor]]:
-        """Yields (name, tensor), floating tensors in ``dtype``; one tensor is in flight at a time.
+        """Yields (name, tensor), floating tensors in `dtype`; one tensor is in flight at a time.
 
         The tensors are copies: the files may be replaced afterwards.
         """
@@ -65,7 +65,7 @@ def find_weights(folder: Path) -> WeightFiles:
     """Looks up the safetensors files of a component and reads their headers.
 
     Args:
-        folder: A component's folder, such as ``transformer/``.
+        folder: A component's folder, such as `transformer/`.
 
     Returns:
         Where each tensor is, with its shape.

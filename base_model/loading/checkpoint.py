@@ -1,6 +1,6 @@
 """A checkpoint's folder or hub id to modules, in the original or the diffusers layout.
 
-Folders: ``transformer/ vae/ text_encoder/ tokenizer/ scheduler/``, each with its config. The layout
+Folders: `transformer/ vae/ text_encoder/ tokenizer/ scheduler/`, each with its config. The layout
 of the transformer's weights is told by their names. Weights go straight to dtype and device, onto
 modules built on the meta device, so that a 12B model is never in memory twice.
 """
@@ -78,16 +78,16 @@ def load_transformer(
     memory: Memory = "resident",
     quantise: Quantise | None = None,
 ) -> Any:
-    """Loads ``folder/transformer`` (either layout), frozen, in eval mode, not yet corrected.
+    """Loads `folder/transformer` (either layout), frozen, in eval mode, not yet corrected.
 
     Args:
         folder: The checkpoint.
         dtype: Of the weights.
         device: Where they work.
-        memory: Whether the blocks rest on the CPU (:mod:`base_model.memory.modes`); they never lie
+        memory: Whether the blocks rest on the CPU (`base_model.memory.modes`); they never lie
             on the device together then.
         quantise: How the linear layers of the blocks are stored
-            (:mod:`base_model.memory.quantise`); each is packed on the device as it is read.
+            (`base_model.memory.quantise`); each is packed on the device as it is read.
 
     Raises:
         GeneratorError: When config or weights are not those of a V5.1 transformer, or cannot be
@@ -126,7 +126,7 @@ def load_transformer(
 def load_vae(
     folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Any:
-    """Loads ``folder/vae``, frozen, in eval mode.
+    """Loads `folder/vae`, frozen, in eval mode.
 
     Raises:
         GeneratorError: When config or weights are not those of a V5.1 VAE.

@@ -1,9 +1,9 @@
 """Frames, height and width of a clip: which a checkpoint is made for, and which fit at all.
 
 A checkpoint for another size than the published ones says so in the config of its scheduler, which
-tells how it is sampled: ``scheduler/scheduler_config.json`` is the same in both layouts, and
+tells how it is sampled: `scheduler/scheduler_config.json` is the same in both layouts, and
 conversions, exports of a fine-tuning and the hub pass it on as it is. The entry's name begins with
-``_``, as diffusers' own notes there do, and diffusers reads over it.
+`_`, as diffusers' own notes there do, and diffusers reads over it.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def own_clip_size(folder: Path) -> ClipSize:
         folder: The checkpoint, in either layout.
 
     Returns:
-        What ``_clip_size`` of its scheduler's config says; the family's default without one.
+        What `_clip_size` of its scheduler's config says; the family's default without one.
 
     Raises:
         GeneratorError: When the entry is not frames, height and width that fit.
@@ -67,7 +67,7 @@ def check_clip_size(
         unit: Pixels of a token's side.
 
     Raises:
-        GeneratorError: When frames are not ``ratio * k + 1``, or a side is no multiple of ``unit``.
+        GeneratorError: When frames are not `ratio * k + 1`, or a side is no multiple of `unit`.
     """
     if frames < 1 or (frames - 1) % ratio:
         below = max(frames - 1, 0) // ratio * ratio + 1

@@ -2,8 +2,8 @@
 
 The two classes have different arguments and, for the same arguments, different defaults. So every
 value is written out. What cannot be told from the other layout (a key that only one class knows,
-the order of lines) is kept in a file beside it, ``config.original.json`` or
-``config.diffusers.json``, from which converting back restores the text itself.
+the order of lines) is kept in a file beside it, `config.original.json` or
+`config.diffusers.json`, from which converting back restores the text itself.
 """
 
 import inspect
@@ -43,7 +43,7 @@ _READ_BY_PIPELINES: Mapping[str, Any] = {"cache_mag_vae": True}
 
 
 def kept_name(name: str, layout: Layout) -> str:
-    """File that keeps the text of ``name`` in a layout: config.json -> config.original.json."""
+    """File that keeps the text of `name` in a layout: config.json -> config.original.json."""
     return f"{name.removesuffix('.json')}.{layout}.json"
 
 
@@ -89,7 +89,7 @@ def translated(
     Args:
         text: In the layout that is not wanted.
         kept: What an earlier conversion kept of the wanted layout; it is taken only if it still
-            says the same as ``text``, which somebody may have changed since.
+            says the same as `text`, which somebody may have changed since.
         layout: The wanted one.
         convert: Text in any layout -> text in a layout.
 
@@ -184,7 +184,7 @@ def written(content: Mapping[str, Any]) -> str:
 
 
 def _widths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The original VAE's ``ch`` and ``ch_mult``, where the widths are multiples of the first."""
+    """The original VAE's `ch` and `ch_mult`, where the widths are multiples of the first."""
     first, *_ = widths = config["block_out_channels"]
     if any(width % first for width in widths):
         return {}

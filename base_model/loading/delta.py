@@ -1,7 +1,7 @@
 """Delta checkpoints: a transformer as its difference from another one's, in half the bytes.
 
-A folder ``transformer/`` with ``config.json`` and ``delta.safetensors``. The metadata name the base
-(a shipped checkpoint) and the hash of its transformer. A tensor ``NAME`` of the result is
+A folder `transformer/` with `config.json` and `delta.safetensors`. The metadata name the base
+(a shipped checkpoint) and the hash of its transformer. A tensor `NAME` of the result is
 
     base[NAME] + scale[NAME] * int8[NAME]     matrices; one scale a row
     base[NAME] + add[NAME]                    vectors

@@ -2,7 +2,7 @@
 
 The rule: a key that the original class ignores in this configuration is harmless; everything else
 is refused by name. What it ignores was read in EasyAnimate's own classes and pipelines (commit
-c2a70d1), and for the VAE measured: a small random ``AutoencoderKLMagvit``, 17 frames, float64, one
+c2a70d1), and for the VAE measured: a small random `AutoencoderKLMagvit`, 17 frames, float64, one
 key changed at a time. "(0.0)" is the largest difference of latents and frames that this gave.
 
 Each table maps a name to the condition and the reason. A key that the class here does not take and
@@ -47,7 +47,7 @@ def _among(key: str, values: tuple[Any, ...], reason: str) -> Harmless:
 def _among_or(
     key: str, values: tuple[Any, ...], when: Callable[[Config], bool], where: str, reason: str
 ) -> Harmless:
-    """One of the values, or anything in configs of which ``when`` holds."""
+    """One of the values, or anything in configs of which `when` holds."""
     return Harmless(
         lambda config: _is_one_of(config[key], values) or when(config),
         f"{values}, or anything {where}",

@@ -10,7 +10,7 @@ from typing import Literal
 
 Layout = Literal["original", "diffusers"]
 
-# (original, diffusers), after ``transformer_blocks.N.``
+# (original, diffusers), after `transformer_blocks.N.`
 _RENAMED = (
     ("attn2.to_q", "attn1.add_q_proj"),
     ("attn2.to_k", "attn1.add_k_proj"),
@@ -46,6 +46,6 @@ def layout_of(names: Iterable[str]) -> Layout:
     """Which layout a transformer's parameter names are in.
 
     A transformer without any block with a text stream of its own has the same names in both; it
-    counts as ``diffusers``.
+    counts as `diffusers`.
     """
     return "original" if any(_ORIGINAL_NAME.match(name) for name in names) else "diffusers"

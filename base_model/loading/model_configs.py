@@ -1,7 +1,7 @@
 """A checkpoint's config.json to constructor arguments, or a refusal with its reason.
 
 Original configs hold keys that diffusers' classes do not take. Those that change nothing are left
-out by name (:mod:`base_model.loading.harmless_keys`); any other is refused, because ignoring it
+out by name (`base_model.loading.harmless_keys`); any other is refused, because ignoring it
 could mean building another model in silence.
 """
 
@@ -40,7 +40,7 @@ _BLOCK_TYPES: Mapping[str, tuple[str, ...]] = {
 
 
 def transformer_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
-    """Arguments for ``EasyAnimateTransformer3DModel`` from ``folder/config.json``.
+    """Arguments for `EasyAnimateTransformer3DModel` from `folder/config.json`.
 
     Raises:
         GeneratorError: When the config is of V5, or says something the class does not do.
@@ -52,7 +52,7 @@ def transformer_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
 def transformer_arguments_of(
     path: Path, config: Mapping[str, Any], model_class: Any
 ) -> dict[str, Any]:
-    """As :func:`transformer_arguments`, of a config that is read already; path is for errors."""
+    """As `transformer_arguments`, of a config that is read already; path is for errors."""
     if config.get("text_embed_dim_t5") is not None:
         raise GeneratorError(
             f"{path}: text_embed_dim_t5 is {config['text_embed_dim_t5']}, for a second text "
@@ -63,9 +63,9 @@ def transformer_arguments_of(
 
 
 def vae_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
-    """Arguments for ``AutoencoderKLMagvit`` from ``folder/config.json``.
+    """Arguments for `AutoencoderKLMagvit` from `folder/config.json`.
 
-    Original configs give the widths as ``ch`` times ``ch_mult`` and may hold lists as text.
+    Original configs give the widths as `ch` times `ch_mult` and may hold lists as text.
 
     Raises:
         GeneratorError: When the config says something the class does not do.
@@ -75,7 +75,7 @@ def vae_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
 
 
 def vae_arguments_of(path: Path, config: Mapping[str, Any], model_class: Any) -> dict[str, Any]:
-    """As :func:`vae_arguments`, of a config that is read already; path is for errors."""
+    """As `vae_arguments`, of a config that is read already; path is for errors."""
     config = dict(config)
     if config.get("block_out_channels") is None and {"ch", "ch_mult"} <= config.keys():
         config["block_out_channels"] = _widths(path, config["ch"], config["ch_mult"])
@@ -142,7 +142,7 @@ def check_scheduler(folder: Path) -> None:
     """Refuses a checkpoint whose scheduler is not the V5.1 flow.
 
     Args:
-        folder: The checkpoint; without ``scheduler/scheduler_config.json`` nothing is checked.
+        folder: The checkpoint; without `scheduler/scheduler_config.json` nothing is checked.
 
     Raises:
         GeneratorError: When the scheduler is another, as V5's (which predicts v on a DDIM table),
@@ -208,7 +208,7 @@ def refuse_unknown(
     Args:
         path: Of the config, for errors.
         config: Read already.
-        harmless: Of its class (:mod:`base_model.loading.harmless_keys`).
+        harmless: Of its class (`base_model.loading.harmless_keys`).
         taken: Keys that are passed on as they are.
         name: Of the class.
 

@@ -1,6 +1,6 @@
 """What wrappers put into the names of a network's tensors, taken out again.
 
-DistributedDataParallel, ``torch.compile``, FSDP and activation checkpointing each put a word of
+DistributedDataParallel, `torch.compile`, FSDP and activation checkpointing each put a word of
 their own into the names when a wrapped module is saved; a trainer that holds several networks puts
 the network's own name in front. None of it says anything about the weights.
 """
@@ -63,7 +63,7 @@ def plain_names(weights: WeightFiles, anchor: str) -> dict[str, str]:
 
 
 def leading_wrappers(names: Iterable[str]) -> str:
-    """The wrappers' words in front of all names, such as ``module.``; empty if there are none."""
+    """The wrappers' words in front of all names, such as `module.`; empty if there are none."""
     found = {match[0] if (match := _LEADING.match(name)) else "" for name in names}
     return found.pop() if len(found) == 1 else ""
 

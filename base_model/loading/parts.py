@@ -1,6 +1,6 @@
 """A checkpoint with some of its parts from elsewhere, put together as a folder of links.
 
-EasyAnimate's trainers take ``--transformer_path`` and ``--vae_path``; here a recipe does. What
+EasyAnimate's trainers take `--transformer_path` and `--vae_path`; here a recipe does. What
 comes out is an ordinary checkpoint's folder in the cache, so that whatever reads one reads it too.
 Nothing is copied: the links lead to the parts.
 """
@@ -32,7 +32,7 @@ def with_parts(checkpoint: Path | str, parts: Mapping[str, Path | str]) -> Path:
 
     Args:
         checkpoint: Its folder or hub id; of a hub id only what is needed is downloaded.
-        parts: What :func:`base_model.files.shipped.resolve_part` gives for each part that comes
+        parts: What `base_model.files.shipped.resolve_part` gives for each part that comes
             from elsewhere. A file of weights keeps the config of the part that it replaces.
 
     Returns:

@@ -1,8 +1,8 @@
 """A checkpoint's text encoder and tokenizer, as transformers 4.41 up to today's write them.
 
-Published: a flat config (``hidden_size`` beside ``vision_config``), tensors named ``model.layers``
-and ``visual``, a tokenizer with vocab.json and merges.txt. Newer ones nest the config, name the
-tensors ``model.language_model`` and keep the tokenizer in tokenizer.json alone. transformers reads
+Published: a flat config (`hidden_size` beside `vision_config`), tensors named `model.layers`
+and `visual`, a tokenizer with vocab.json and merges.txt. Newer ones nest the config, name the
+tensors `model.language_model` and keep the tokenizer in tokenizer.json alone. transformers reads
 both; what it would accept in silence is refused here.
 """
 
@@ -52,7 +52,7 @@ def check_text_encoder(part: Path) -> WeightFiles:
 def load_text_encoder(
     folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> PromptEncoder:
-    """Loads ``folder/text_encoder`` and ``folder/tokenizer``, frozen, in eval mode.
+    """Loads `folder/text_encoder` and `folder/tokenizer`, frozen, in eval mode.
 
     Raises:
         GeneratorError: When they are not a Qwen2-VL with its tokenizer, or weights are missing.

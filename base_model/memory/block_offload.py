@@ -25,7 +25,7 @@ def stream_blocks(transformer: Any, device: torch.device, copy: CopyFn = copied)
     no part of what rests.
 
     Args:
-        transformer: An ``EasyAnimateTransformer3DModel``, frozen; what is not in a block must be on
+        transformer: An `EasyAnimateTransformer3DModel`, frozen; what is not in a block must be on
             the device.
         device: Where blocks run.
         copy: How a tensor gets there.

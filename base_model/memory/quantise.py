@@ -38,7 +38,7 @@ class Codec(Protocol):
     """How a weight is stored."""
 
     def pack(self, weight: Tensor) -> Packed:
-        """A weight ``(out, in)`` to what is stored."""
+        """A weight `(out, in)` to what is stored."""
 
     def unpack(self, packed: Packed, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """What is stored to a weight of that shape and dtype."""
@@ -97,10 +97,10 @@ class QuantisedLinear(nn.Linear):
     """A frozen linear layer that holds its weight packed.
 
     What is packed are buffers, so that the layer moves and is offloaded like any other; they are no
-    part of its state_dict. Reading :attr:`weight` unpacks it.
+    part of its state_dict. Reading `weight` unpacks it.
 
     Args:
-        weight: ``(out, in)``, on the device that shall pack it.
+        weight: `(out, in)`, on the device that shall pack it.
         kind: How it is stored.
         home: Where the packed weight lies; None is the weight's device.
     """
@@ -125,20 +125,20 @@ class QuantisedLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The weight that is computed with, ``(out, in)``, unpacked anew each time."""
+        """The weight that is computed with, `(out, in)`, unpacked anew each time."""
         return self.unpacked(self.packed, self._dtype)
 
     def unpacked(self, packed: Packed, dtype: torch.dtype) -> Tensor:
-        """A weight ``(out, in)`` from packed tensors, which may be copies elsewhere."""
+        """A weight `(out, in)` from packed tensors, which may be copies elsewhere."""
         shape = (self.out_features, self.in_features)
         return _CODECS[self.kind].unpack(packed, shape, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``input @ weight.T + bias``; ``(..., in)`` -> ``(..., out)`` in the input's dtype."""
+        """`input @ weight.T + bias`; `(..., in)` -> `(..., out)` in the input's dtype."""
         return _Product.apply(input, self, *self.packed)
 
     def extra_repr(self) -> str:
-        """What ``print`` shows."""
+        """What `print` shows."""
         return f"in_features={self.in_features}, out_features={self.out_features}, {self.kind}"
 
 
@@ -162,7 +162,7 @@ class _Product(torch.autograd.Function):
 def quantised(
     model: nn.Module, name: str, weight: Tensor, kind: Quantise, home: str | torch.device
 ) -> bool:
-    """Puts a quantised layer in the place of a linear layer, if ``name`` is one's weight.
+    """Puts a quantised layer in the place of a linear layer, if `name` is one's weight.
 
     Args:
         model: The module; its own tensors may be on the meta device.

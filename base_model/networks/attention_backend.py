@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from base_model.errors import GeneratorError
 
 Attention = Literal["auto", "math", "flash", "efficient", "cudnn"]
-"""``auto`` leaves the choice to PyTorch; ``math`` is plain matrix products, everywhere."""
+"""`auto` leaves the choice to PyTorch; `math` is plain matrix products, everywhere."""
 
 _BACKENDS = {
     "math": SDPBackend.MATH,

@@ -2,12 +2,12 @@
 
 Two differences, together 0.5 to 1 % of the velocity on small random nets:
 
-* the rotary grid of every shape but 3:2 (:mod:`base_model.networks.rotary`);
-* blocks beyond ``mmdit_layers`` do not send the text stream through ``to_out`` (the 7B model has
+* the rotary grid of every shape but 3:2 (`base_model.networks.rotary`);
+* blocks beyond `mmdit_layers` do not send the text stream through `to_out` (the 7B model has
   18 of them). Whether the installed diffusers still has this bug is probed once, so a version that
   has mended it is left alone and nothing is projected twice.
 
-The VAE's own caching and checkpointing are by-passed in :mod:`base_model.networks.magvit`.
+The VAE's own caching and checkpointing are by-passed in `base_model.networks.magvit`.
 """
 
 import functools
@@ -23,9 +23,9 @@ from base_model.networks.rotary import PublishedRotary
 
 
 class TextStreamProjection:
-    """An attention processor that also sends the text stream through ``to_out``.
+    """An attention processor that also sends the text stream through `to_out`.
 
-    Wraps the processor it mends; ``to_out`` is looked up at each call, so adapters on it count.
+    Wraps the processor it mends; `to_out` is looked up at each call, so adapters on it count.
     """
 
     def __init__(self, inner: Callable[..., tuple[Tensor, Tensor]]) -> None:
@@ -39,7 +39,7 @@ class TextStreamProjection:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Attends over text and video ``(b, tokens, channels)``; returns (video, text)."""
+        """Attends over text and video `(b, tokens, channels)`; returns (video, text)."""
         video, text = self.inner(
             attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
         )
@@ -51,7 +51,7 @@ class TextStreamProjection:
 def upstream_projects_text() -> bool:
     """Whether the installed diffusers projects the text stream of a single-stream block itself.
 
-    Runs the attention of one 8-channel block whose ``to_out`` is zero: the text stream comes out
+    Runs the attention of one 8-channel block whose `to_out` is zero: the text stream comes out
     as zero exactly if it went through.
     """
     with (
@@ -79,7 +79,7 @@ def upstream_projects_text() -> bool:
 
 
 def correct(transformer: Any) -> Any:
-    """Makes an ``EasyAnimateTransformer3DModel`` compute what the published model computes.
+    """Makes an `EasyAnimateTransformer3DModel` compute what the published model computes.
 
     Changes the transformer in place, adds no parameters, and may be called again without harm.
 

@@ -1,12 +1,12 @@
 """The video VAE: encode, and a decode that is differentiable in flat memory.
 
-diffusers' ``AutoencoderKLMagvit`` keeps the past of its causal convolutions as hidden state on the
+diffusers' `AutoencoderKLMagvit` keeps the past of its causal convolutions as hidden state on the
 modules. Its own gradient checkpointing recomputes with the wrong state, an exception leaves stale
 state that spoils the next call in silence, and batch slicing crashes. Here the state is an explicit
 input and output of one function per latent frame, and the modules hold none between calls.
 
-n latent frames are ``4 (n - 1) + 1`` frames of video, causal: the first k latents alone give the
-first ``4 (k - 1) + 1`` frames.
+n latent frames are `4 (n - 1) + 1` frames of video, causal: the first k latents alone give the
+first `4 (k - 1) + 1` frames.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from base_model.errors import GeneratorError
 
 
 def frame_count(latent_frames: int, ratio: int = FAMILY.time_stride) -> int:
-    """Video frames that ``latent_frames`` latents decode to."""
+    """Video frames that `latent_frames` latents decode to."""
     return ratio * (latent_frames - 1) + 1
 
 
 def latent_count(frames: int, ratio: int = FAMILY.time_stride) -> int:
-    """Latent frames that the first ``frames`` frames of a clip need."""
+    """Latent frames that the first `frames` frames of a clip need."""
     return (frames - 1 + ratio - 1) // ratio + 1
 
 
@@ -45,13 +45,13 @@ def decode(
 ) -> Tensor:
     """Scaled latents to frames in [0, 1].
 
-    ``clamp(v / 2 + 0.5, 0, 1)`` of the decoder's output, as the published reward script does; the
+    `clamp(v / 2 + 0.5, 0, 1)` of the decoder's output, as the published reward script does; the
     gradient of a clamped pixel is 0.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        latents: ``(b, 16, t, h/8, w/8)``, as the sampler leaves them (times the scaling factor).
-        frames: Which frames, a slice over ``range(4 (t - 1) + 1)`` with step 1; None is all. Only
+        vae: An `AutoencoderKLMagvit`.
+        latents: `(b, 16, t, h/8, w/8)`, as the sampler leaves them (times the scaling factor).
+        frames: Which frames, a slice over `range(4 (t - 1) + 1)` with step 1; None is all. Only
             the latents up to the last of them are decoded.
         detach_context: Latents before the first frame asked for are decoded without gradient: the
             memory and the backward pass of the window alone, whatever its place in the clip.
@@ -59,7 +59,7 @@ def decode(
             backward pass: faster, and memory grows with the clip.
 
     Returns:
-        ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE), differentiable.
+        `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE), differentiable.
 
     Raises:
         GeneratorError: When the slice is empty or has another step.
@@ -88,16 +88,16 @@ def decode_video(
     are kept).
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        z: ``(b, 16, t, h/8, w/8)`` in the VAE's dtype, not scaled.
-        frames: As in :func:`decode`.
-        detach_context: As in :func:`decode`.
-        checkpointing: As in :func:`decode`.
+        vae: An `AutoencoderKLMagvit`.
+        z: `(b, 16, t, h/8, w/8)` in the VAE's dtype, not scaled.
+        frames: As in `decode`.
+        detach_context: As in `decode`.
+        checkpointing: As in `decode`.
         around_latent: Called with each latent frame's number; what it gives is entered around the
             network's run of that frame, again when the backward pass repeats it.
 
     Returns:
-        ``(b, 3, f, H, W)``, about [-1, 1], not clamped, dtype of ``z``.
+        `(b, 3, f, H, W)`, about [-1, 1], not clamped, dtype of `z`.
 
     Raises:
         GeneratorError: When the slice is empty or has another step.
@@ -146,7 +146,7 @@ def _decode_latent(
 ) -> tuple[Tensor, ...]:
     """One latent frame through the decoder, its convolutions' past given and returned.
 
-    Every cache is set here, so what another call left behind does no harm. ``finally`` also covers
+    Every cache is set here, so what another call left behind does no harm. `finally` also covers
     the end of a checkpoint's recomputation, which leaves this function by an exception in the
     middle.
     """
@@ -169,11 +169,11 @@ def encode(vae: Any, frames: Tensor) -> Tensor:
     """Frames in [0, 1] to scaled latents: the mode of the posterior times the scaling factor.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        frames: ``(b, f, 3, H, W)`` in [0, 1], f = 4k + 1, H and W multiples of 8.
+        vae: An `AutoencoderKLMagvit`.
+        frames: `(b, f, 3, H, W)` in [0, 1], f = 4k + 1, H and W multiples of 8.
 
     Returns:
-        ``(b, 16, (f - 1)/4 + 1, H/8, W/8)``, float32 (float64 for a float64 VAE).
+        `(b, 16, (f - 1)/4 + 1, H/8, W/8)`, float32 (float64 for a float64 VAE).
 
     Raises:
         GeneratorError: When the number of frames or the size does not fit.
@@ -182,14 +182,14 @@ def encode(vae: Any, frames: Tensor) -> Tensor:
 
 
 def encode_video(vae: Any, video: Tensor) -> Tensor:
-    """As :func:`encode`, of a video as the network takes it.
+    """As `encode`, of a video as the network takes it.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        video: ``(b, 3, f, H, W)``, about [-1, 1], f = 4k + 1, H and W multiples of 8.
+        vae: An `AutoencoderKLMagvit`.
+        video: `(b, 3, f, H, W)`, about [-1, 1], f = 4k + 1, H and W multiples of 8.
 
     Returns:
-        ``(b, 16, (f - 1)/4 + 1, H/8, W/8)``, float32 (float64 for a float64 VAE).
+        `(b, 16, (f - 1)/4 + 1, H/8, W/8)`, float32 (float64 for a float64 VAE).
 
     Raises:
         GeneratorError: When the number of frames or the size does not fit.
@@ -203,11 +203,11 @@ def encode_moments(vae: Any, video: Tensor) -> Tensor:
     """Posterior of a video: mean and log-variance, unscaled.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        video: ``(b, 3, f, H, W)`` in [-1, 1] in the VAE's dtype, f = 4k + 1.
+        vae: An `AutoencoderKLMagvit`.
+        video: `(b, 3, f, H, W)` in [-1, 1] in the VAE's dtype, f = 4k + 1.
 
     Returns:
-        ``(b, 32, t, H/8, W/8)``: mean in the first half of the channels, log-variance after it.
+        `(b, 32, t, H/8, W/8)`: mean in the first half of the channels, log-variance after it.
 
     Raises:
         GeneratorError: When the number of frames or the size does not fit.
@@ -235,7 +235,7 @@ def encode_moments(vae: Any, video: Tensor) -> Tensor:
 
 
 def clear_caches(module: Any) -> None:
-    """Empties every causal cache below ``module``: the VAE itself, its encoder or its decoder."""
+    """Empties every causal cache below `module`: the VAE itself, its encoder or its decoder."""
     for child in module.modules():
         if isinstance(child, EasyAnimateCausalConv3d | EasyAnimateUpsampler3D):
             child.prev_features = None

@@ -21,7 +21,7 @@ class PromptEncoder:
     """A Qwen2-VL and its tokenizer; usable alone, so that a trainer can encode once and drop it.
 
     Attributes:
-        text_encoder: ``Qwen2VLForConditionalGeneration``.
+        text_encoder: `Qwen2VLForConditionalGeneration`.
         tokenizer: Its tokenizer, with a chat template.
         max_tokens: Length l of every output: 256, or less where the tokenizer says so.
         batch_size: Prompts per forward pass; the states do not depend on it.
@@ -52,7 +52,7 @@ class PromptEncoder:
             prompts: b prompts, b >= 1; a prompt may be empty.
 
         Returns:
-            ``(b, max_tokens, d)`` in the text encoder's dtype and on its device; padding on the
+            `(b, max_tokens, d)` in the text encoder's dtype and on its device; padding on the
             right is part of it.
 
         Raises:

@@ -1,9 +1,9 @@
 """The rotary position table EasyAnimateV5.1 was trained with, for every aspect ratio.
 
 A video's token grid is laid, aspect kept and centred, into a base grid of 45 x 30 tokens; position
-``i`` of ``n`` along an axis whose place runs from ``start`` to ``stop`` is
-``start + i * (stop - start) / n``. (diffusers >= 0.32 computes ``linspace(start,
-stop * (n - 1) / n, n)`` instead, which is the same only when ``start`` is 0, that is for 3:2.)
+`i` of `n` along an axis whose place runs from `start` to `stop` is
+`start + i * (stop - start) / n`. (diffusers >= 0.32 computes ``linspace(start,
+stop * (n - 1) / n, n)` instead, which is the same only when `start`` is 0, that is for 3:2.)
 """
 
 from collections import OrderedDict
@@ -29,7 +29,7 @@ def placed_region(
         base: Tokens of the base grid, (height, width).
 
     Returns:
-        ``((top, left), (bottom, right))`` in base tokens.
+        `((top, left), (bottom, right))` in base tokens.
     """
     (height, width), (base_height, base_width) = grid, base
     if height / width > base_height / base_width:
@@ -42,13 +42,13 @@ def placed_region(
 
 
 def positions(start: float, stop: float, count: int) -> Tensor:
-    """``start + i * (stop - start) / count`` for i = 0 ... count - 1, float32 ``(count,)``."""
+    """`start + i * (stop - start) / count` for i = 0 ... count - 1, float32 `(count,)`."""
     steps = torch.arange(count, dtype=torch.float64, device="cpu")
     return (start + steps * ((stop - start) / count)).to(torch.float32)
 
 
 def _axis_angles(position: Tensor, dim: int) -> Tensor:
-    """Angles of one axis, ``(n, dim)``: each frequency twice, for a (real, imaginary) pair."""
+    """Angles of one axis, `(n, dim)`: each frequency twice, for a (real, imaginary) pair."""
     exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
     frequencies = 1.0 / THETA**exponents
     return torch.outer(position, frequencies).repeat_interleave(2, dim=1)
@@ -70,7 +70,7 @@ def rotary_table(
         patch_size: Latent pixels per token and axis.
 
     Returns:
-        ``(cos, sin)``, each float32 ``(frames * height/p * width/p, head_dim)`` on the CPU.
+        `(cos, sin)`, each float32 `(frames * height/p * width/p, head_dim)` on the CPU.
     """
     rows, columns = height // patch_size, width // patch_size
     base = (BASE_HEIGHT // patch_size, BASE_WIDTH // patch_size)
@@ -91,7 +91,7 @@ def rotary_table(
 
 
 class PublishedRotary(nn.Module):
-    """Stands in for diffusers' ``rope_embedding``: the published grid, cached per shape and device.
+    """Stands in for diffusers' `rope_embedding`: the published grid, cached per shape and device.
 
     diffusers rebuilds the table on the CPU in every forward and copies it to the device in every
     block; this one is built once and handed over where it is used.
@@ -104,7 +104,7 @@ class PublishedRotary(nn.Module):
         self._tables: OrderedDict[tuple[object, ...], tuple[Tensor, Tensor]] = OrderedDict()
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Table for latents ``(b, c, t, h, w)``: (cos, sin), float32 ``(tokens, head_dim)``."""
+        """Table for latents `(b, c, t, h, w)`: (cos, sin), float32 `(tokens, head_dim)`."""
         frames, height, width = hidden_states.shape[-3:]
         key = (frames, height, width, hidden_states.device)
         if key not in self._tables:

@@ -23,10 +23,10 @@ from base_model.errors import GeneratorError
 from base_model.networks import magvit
 
 Statistics: TypeAlias = dict[tuple[int, int], tuple[Tensor, Tensor]]
-"""Mean and variance, ``(samples and frames, groups, 1)``, of (latent frame, norm)."""
+"""Mean and variance, `(samples and frames, groups, 1)`, of (latent frame, norm)."""
 
 Source = Literal["whole", "thinned"]
-"""``whole``: one decode in one piece, without gradient. ``thinned``: one of every n-th latent, few
+"""`whole`: one decode in one piece, without gradient. `thinned`: one of every n-th latent, few
 enough for one tile."""
 
 
@@ -58,19 +58,19 @@ def decode_tiled(
     tiling: Tiling | None = None,
     statistics: Source = "thinned",
 ) -> Tensor:
-    """As :func:`base_model.networks.magvit.decode`, tile by tile.
+    """As `base_model.networks.magvit.decode`, tile by tile.
 
     A picture that one tile covers is decoded in one piece, exactly.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        latents: ``(b, 16, t, h/8, w/8)``, scaled.
+        vae: An `AutoencoderKLMagvit`.
+        latents: `(b, 16, t, h/8, w/8)`, scaled.
         frames: Which frames; None is all.
-        tiling: How the picture is cut; None is :class:`Tiling`'s defaults.
+        tiling: How the picture is cut; None is `Tiling`'s defaults.
         statistics: Where those of the norms come from: "whole" or "thinned".
 
     Returns:
-        ``(b, f, 3, H, W)`` in [0, 1], float32 (float64 for a float64 VAE). Differentiable, with the
+        `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE). Differentiable, with the
         statistics as constants: every tile is one checkpoint, so a backward pass holds one.
 
     Raises:
@@ -124,9 +124,9 @@ def norm_statistics(vae: Any, z: Tensor, frames: slice | None = None) -> Statist
     """Statistics of the decoder's group norms in one decode.
 
     Args:
-        vae: An ``AutoencoderKLMagvit``.
-        z: ``(b, 16, t, h, w)``, unscaled, in the VAE's dtype.
-        frames: As in :func:`decode_tiled`.
+        vae: An `AutoencoderKLMagvit`.
+        z: `(b, 16, t, h, w)`, unscaled, in the VAE's dtype.
+        frames: As in `decode_tiled`.
 
     Returns:
         Mean and variance of every norm at every latent frame, without gradient.
@@ -149,7 +149,7 @@ def norm_statistics(vae: Any, z: Tensor, frames: slice | None = None) -> Statist
 
 
 def _decode_tile(vae: Any, z: Tensor, frames: slice | None, table: Statistics) -> Tensor:
-    """One tile, ``(b, 3, f, 8 h, 8 w)``, its norms with the picture's statistics."""
+    """One tile, `(b, 3, f, 8 h, 8 w)`, its norms with the picture's statistics."""
     norms = _norms(vae)
 
     @contextmanager
@@ -183,7 +183,7 @@ def _norms(vae: Any) -> list[Any]:
 
 
 def _tiles(z: Tensor, tiling: Tiling) -> Iterator[tuple[int, int, Tensor]]:
-    """Top and left of every tile, and its weights ``(h, w)``, in latents."""
+    """Top and left of every tile, and its weights `(h, w)`, in latents."""
     height, width = z.shape[-2:]
     for top in _starts(height, tiling):
         for left in _starts(width, tiling):

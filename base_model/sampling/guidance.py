@@ -9,8 +9,8 @@ from base_model.errors import GeneratorError
 from base_model.generator import Condition, Generator, GuidedCondition
 
 NegativeBranch = Literal["detached", "joint", "none"]
-"""``detached``: the negative branch runs without gradient (half the memory). ``joint``: both
-branches in one batch, gradient through both, as the published script. ``none``: the positive branch
+"""`detached`: the negative branch runs without gradient (half the memory). `joint`: both
+branches in one batch, gradient through both, as the published script. `none`: the positive branch
 alone, whatever the scale."""
 
 
@@ -23,24 +23,24 @@ def guided_velocity(
     negative: NegativeBranch,
     rescale: float = 0.0,
 ) -> Tensor:
-    """``v_negative + guidance_scale * (v_positive - v_negative)``, its contrast rescaled.
+    """`v_negative + guidance_scale * (v_positive - v_negative)`, its contrast rescaled.
 
-    The three values of ``negative`` differ in gradient, not in value (but for ``none``).
+    The three values of `negative` differ in gradient, not in value (but for `none`).
 
     Args:
         generator: The model.
-        latents: ``(b, 16, t, h/8, w/8)``.
-        sigma: Noise level: a number, a scalar tensor or ``(b,)``.
+        latents: `(b, 16, t, h/8, w/8)`.
+        sigma: Noise level: a number, a scalar tensor or `(b,)`.
         condition: Both branches.
         guidance_scale: 1 is the positive branch alone, whose negative branch is then not run.
         negative: How the negative branch takes part.
-        rescale: See :func:`mixed_branches`.
+        rescale: See `mixed_branches`.
 
     Returns:
-        Velocity, shape of ``latents``, float32.
+        Velocity, shape of `latents`, float32.
 
     Raises:
-        GeneratorError: When ``negative`` is none of the three.
+        GeneratorError: When `negative` is none of the three.
     """
     if negative == "none" or guidance_scale == 1:
         return generator.velocity(latents, sigma, condition.positive)
@@ -64,12 +64,12 @@ def both_branches(
 
     Args:
         generator: The model.
-        latents: ``(b, 16, t, h/8, w/8)``.
-        sigma: Noise level: a number, a scalar tensor or ``(b,)``.
+        latents: `(b, 16, t, h/8, w/8)`.
+        sigma: Noise level: a number, a scalar tensor or `(b,)`.
         condition: Both branches.
 
     Returns:
-        Two velocities, each of the shape of ``latents``, float32.
+        Two velocities, each of the shape of `latents`, float32.
     """
     both = _stack(condition.negative, condition.positive, latents.shape[0])
     if isinstance(sigma, Tensor) and sigma.dim():
@@ -84,15 +84,15 @@ def mixed_branches(
     """Both branches' velocities as one.
 
     Args:
-        v_negative: ``(b, ...)``.
-        v_positive: ``(b, ...)``.
+        v_negative: `(b, ...)`.
+        v_positive: `(b, ...)`.
         guidance_scale: How far beyond the positive one.
         rescale: phi in [0, 1]: this share of the result gets the standard deviation of the positive
             branch back, clip by clip, for strong guidance drives contrast up (Lin et al. 2023,
             arXiv:2305.08891, section 3.4). 0 leaves the result as it is.
 
     Returns:
-        ``(b, ...)``, differentiable in both.
+        `(b, ...)`, differentiable in both.
     """
     v = v_negative + guidance_scale * (v_positive - v_negative)
     if rescale == 0.0:
@@ -102,7 +102,7 @@ def mixed_branches(
 
 
 def _stack(first: Condition, second: Condition, batch: int) -> Condition:
-    """Two conditions as one of twice the batch, ``first`` in the first half."""
+    """Two conditions as one of twice the batch, `first` in the first half."""
 
     def text(condition: Condition) -> Tensor:
         return condition.text.expand(batch, -1, -1)

@@ -24,22 +24,22 @@ def euler_sample(
     attention: Attention = "auto",
     around_step: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
-    """``x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)``, state in float32.
+    """`x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)`, state in float32.
 
     Args:
         generator: The model.
         condition: Both guidance branches.
-        noise: ``(b, 16, t, h/8, w/8)``, the state at ``sigmas[0]``.
-        sigmas: ``(n + 1,)``, decreasing; :func:`base_model.sampling.sigmas.sigma_table` for the
+        noise: `(b, 16, t, h/8, w/8)`, the state at `sigmas[0]`.
+        sigmas: `(n + 1,)`, decreasing; `base_model.sampling.sigmas.sigma_table` for the
             published schedule.
         guidance_scale: 1 runs the positive branch alone.
         on_step: Called after step i with (i, state), for progress.
-        guidance_rescale: See :func:`base_model.sampling.guidance.mixed_branches`.
-        attention: See :func:`base_model.networks.attention_backend.attention_backend`.
+        guidance_rescale: See `base_model.sampling.guidance.mixed_branches`.
+        attention: See `base_model.networks.attention_backend.attention_backend`.
         around_step: What it gives is entered around each step's model call.
 
     Returns:
-        The state at ``sigmas[-1]``, shape and device of ``noise``, float32 (float64 for float64
+        The state at `sigmas[-1]`, shape and device of `noise`, float32 (float64 for float64
         weights).
 
     Raises:
@@ -67,7 +67,7 @@ def start_step(steps: int, strength: float) -> int:
         strength: In (0, 1]: this share of the steps is run; 1 is all, from pure noise.
 
     Returns:
-        i: sampling runs ``sigmas[i:]``, N - i = floor(N * strength) steps.
+        i: sampling runs `sigmas[i:]`, N - i = floor(N * strength) steps.
 
     Raises:
         GeneratorError: When the strength is not in (0, 1], or leaves no step.
@@ -84,12 +84,12 @@ def start_step(steps: int, strength: float) -> int:
 
 
 def start_state(latents: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
-    """A clip's latents at a noise level: ``(1 - sigma) * latents + sigma * noise``.
+    """A clip's latents at a noise level: `(1 - sigma) * latents + sigma * noise`.
 
     Args:
-        latents: ``(b, 16, t, h/8, w/8)``, scaled, of the video to start from.
+        latents: `(b, 16, t, h/8, w/8)`, scaled, of the video to start from.
         noise: The same shape; its dtype and device are the result's.
-        sigma: ``sigmas[start_step(...)]``; 1 is pure noise.
+        sigma: `sigmas[start_step(...)]`; 1 is pure noise.
 
     Raises:
         GeneratorError: When the shapes differ.

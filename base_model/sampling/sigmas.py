@@ -1,6 +1,6 @@
 """The flow schedule of EasyAnimateV5.1: which noise levels a sampler visits.
 
-Convention: ``x_sigma = (1 - sigma) * clip + sigma * noise``, so sigma 1 is noise and 0 the clip.
+Convention: `x_sigma = (1 - sigma) * clip + sigma * noise`, so sigma 1 is noise and 0 the clip.
 """
 
 import math
@@ -22,10 +22,10 @@ SMALLEST_TIME = 1 / FAMILY.timesteps
 
 
 def shift_time(t: Tensor, mu: float = MU) -> Tensor:
-    """Maps uniform time to sigma: ``e^mu / (e^mu + 1/t - 1)``.
+    """Maps uniform time to sigma: `e^mu / (e^mu + 1/t - 1)`.
 
     The exponential time shift of Stable Diffusion 3 (Esser et al. 2024, arXiv:2403.03206) as
-    diffusers' ``FlowMatchEulerDiscreteScheduler`` applies it with ``use_dynamic_shifting``.
+    diffusers' `FlowMatchEulerDiscreteScheduler` applies it with `use_dynamic_shifting`.
 
     Args:
         t: Times in (0, 1], any shape.
@@ -38,20 +38,20 @@ def shift_time(t: Tensor, mu: float = MU) -> Tensor:
 
 
 def sigma_table(steps: int, mu: float = MU) -> Tensor:
-    """The sigmas a sampler of ``steps`` Euler steps visits.
+    """The sigmas a sampler of `steps` Euler steps visits.
 
     Times run evenly from 1 to 0.001, are shifted, and 0 is put at the end. With the published
-    ``mu = 1`` the last interval is therefore 0.0027 wide whatever ``steps`` is.
+    `mu = 1` the last interval is therefore 0.0027 wide whatever `steps` is.
 
     Args:
-        steps: Number of Euler steps, 1 to ``MOST_STEPS``.
-        mu: See :func:`shift_time`.
+        steps: Number of Euler steps, 1 to `MOST_STEPS`.
+        mu: See `shift_time`.
 
     Returns:
-        ``(steps + 1,)`` float32 on the CPU, strictly decreasing, first 1, last 0.
+        `(steps + 1,)` float32 on the CPU, strictly decreasing, first 1, last 0.
 
     Raises:
-        GeneratorError: When ``steps`` is no integer from 1 to ``MOST_STEPS``.
+        GeneratorError: When `steps` is no integer from 1 to `MOST_STEPS`.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise GeneratorError(

@@ -1,7 +1,7 @@
 """Writes a Qwen2-VL and its tokenizer as the published checkpoints hold them.
 
 So a checkpoint opens where the published ones do: in EasyAnimate's own environment (transformers
-4.46: a flat config, tensors named ``model.layers`` and ``visual``, vocab.json and merges.txt, the
+4.46: a flat config, tensors named `model.layers` and `visual`, vocab.json and merges.txt, the
 chat template in tokenizer_config.json) as in today's transformers, which reads both.
 """
 
@@ -55,11 +55,11 @@ _TOKEN_FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "spe
 def write_text_encoder(
     folder: Path, model: Any, dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> None:
-    """Writes ``config.json`` and ``model.safetensors``.
+    """Writes `config.json` and `model.safetensors`.
 
     Args:
-        folder: ``text_encoder/`` of a checkpoint; made if it is not there.
-        model: ``Qwen2VLForConditionalGeneration``.
+        folder: `text_encoder/` of a checkpoint; made if it is not there.
+        model: `Qwen2VLForConditionalGeneration`.
         dtype: Of the weights in the file.
         metadata: Of the file.
     """
@@ -73,7 +73,7 @@ def write_tokenizer(folder: Path, tokenizer: Any) -> None:
     """Writes tokenizer.json as it is, and the files of the slow kind from it.
 
     Args:
-        folder: ``tokenizer/`` of a checkpoint; made if it is not there.
+        folder: `tokenizer/` of a checkpoint; made if it is not there.
         tokenizer: A Qwen2 tokenizer with a chat template.
     """
     tokenizer.save_pretrained(folder)
@@ -117,7 +117,7 @@ def published_name(name: str) -> str:
 
 
 def flat_config(config: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """A ``Qwen2VLConfig`` with the published keys, as transformers 4.41 to 4.51 write it."""
+    """A `Qwen2VLConfig` with the published keys, as transformers 4.41 to 4.51 write it."""
     whole = config.to_dict()
     text, vision = whole["text_config"], whole["vision_config"]
     rope = text["rope_parameters"]

@@ -86,7 +86,7 @@ def speed_agreement(judge: VideoReward, count: int, seed: int) -> dict[str, floa
         seed: of scenes and stagings.
 
     Returns:
-        ``"correlation"`` (Pearson's), ``"rank correlation"`` (Spearman's), and ``"pairs"``: the
+        `"correlation"` (Pearson's), `"rank correlation"` (Spearman's), and `"pairs"`: the
         share of pairs of clips that the judge puts in the oracle's order.
     """
     rng, _ = named_rng("speed agreement", seed)
@@ -125,5 +125,5 @@ def moving_scenes(count: int, rng: random.Random) -> list[Scene]:
 
 
 def scores(judge: VideoReward, clips: Tensor) -> Tensor:
-    """A judge's scores of many clips, ``(n, f, 3, H, W)`` -> ``(n,)``."""
+    """A judge's scores of many clips, `(n, f, 3, H, W)` -> `(n,)`."""
     return torch.cat([judge(part, ["-"] * len(part)) for part in clips.split(AT_ONCE)])

@@ -24,7 +24,7 @@ def critic_accuracy(critic: QwenCritic, count: int, seed: int) -> dict[str, floa
         seed: of clips and questions.
 
     Returns:
-        ``"colour/en"`` and so on -> share in [0, 1]; ``"artefact"`` has no prompt, so no language.
+        `"colour/en"` and so on -> share in [0, 1]; `"artefact"` has no prompt, so no language.
     """
     right: dict[str, list[float]] = {}
     for block in range(0, count, CLIPS_AT_ONCE):
@@ -54,7 +54,7 @@ def axis_accuracy(judge: VideoAlignReward, count: int, seed: int) -> dict[str, f
         seed: of clips and captions.
 
     Returns:
-        ``"VQ"``, ``"VQ/blur"`` and so on, ``"MQ/frozen"`` and so on, ``"TA/colour/en"`` and so on
+        `"VQ"`, `"VQ/blur"` and so on, `"MQ/frozen"` and so on, `"TA/colour/en"` and so on
         -> share in [0, 1].
     """
     right: dict[str, list[float]] = {}

@@ -47,9 +47,9 @@ class Shown:
 
     Attributes:
         scenes: what the n clips show.
-        clips: ``(n, f, 3, H, W)`` in [0, 1].
+        clips: `(n, f, 3, H, W)` in [0, 1].
         shapes: likewise, the same shapes white on black, unspoiled.
-        defects: ``(n,)`` place in :data:`DEFECTS`, -1 for none.
+        defects: `(n,)` place in `DEFECTS`, -1 for none.
     """
 
     scenes: list[Scene]
@@ -58,7 +58,7 @@ class Shown:
     defects: Tensor
 
     def coverage(self, side: int) -> Tensor:
-        """How much of the shape lies under each token of ``side`` pixels, ``(n, v)``; sum 1."""
+        """How much of the shape lies under each token of `side` pixels, `(n, v)`; sum 1."""
         share = self.shapes.mean(dim=2).unflatten(1, (-1, 2)).mean(dim=2)
         share = F.avg_pool2d(share, side).flatten(1)
         return share / share.sum(dim=1, keepdim=True)
@@ -71,8 +71,8 @@ class Asked:
     Attributes:
         shown: the n clips.
         questions: k texts a clip.
-        said: the scene that each question's prompt describes; ``None`` for one without a prompt.
-        answers: ``(n, k)``, 1 for Yes.
+        said: the scene that each question's prompt describes; `None` for one without a prompt.
+        answers: `(n, k)`, 1 for Yes.
     """
 
     shown: Shown
@@ -95,7 +95,7 @@ def draw_clips(
         rng: draws scenes, stagings and defects.
         generator: of fields, shifts and noise.
         split: which combinations.
-        pairs: patches in time that are kept of every clip; ``None`` for whole clips.
+        pairs: patches in time that are kept of every clip; `None` for whole clips.
     """
     scenes = draw_scenes(count, rng, split)
     clips = some_pairs(render(scenes, rng), len(PAIRS) if pairs is None else pairs, rng)
@@ -119,9 +119,9 @@ def spoil(clips: Tensor, defects: Tensor, degrees: Tensor, generator: Generator)
     """Spoil each clip in all its frames.
 
     Args:
-        clips: ``(n, f, 3, H, W)`` in [0, 1].
-        defects: ``(n,)`` place in :data:`DEFECTS`, -1 for none.
-        degrees: ``(n,)`` in [0, 1].
+        clips: `(n, f, 3, H, W)` in [0, 1].
+        defects: `(n,)` place in `DEFECTS`, -1 for none.
+        degrees: `(n,)` in [0, 1].
         generator: of fields, shifts and noise, drawn anew for every frame.
     """
     frames = clips.shape[1]
@@ -182,7 +182,7 @@ def draw_asked(
     language: Language | None = None,
     pairs: int | None = None,
 ) -> Asked:
-    """Clips (:func:`draw_clips`) and questions about them, one an aspect."""
+    """Clips (`draw_clips`) and questions about them, one an aspect."""
     shown = draw_clips(count, rng, generator, split, pairs)
     drawn = [
         draw_questions(scene, defect, aspects, rng, split, language)
@@ -206,7 +206,7 @@ def word_ends(text: str, said: Scene) -> dict[str, int]:
 
 
 def some_pairs(clips: Tensor, count: int, rng: random.Random) -> Tensor:
-    """Frames of ``count`` of the patches in time, in order: ``(n, 2 * count, 3, H, W)``."""
+    """Frames of `count` of the patches in time, in order: `(n, 2 * count, 3, H, W)`."""
     chosen = sorted(rng.sample(PAIRS, count))
     return clips[:, [place for pair in chosen for place in pair]]
 

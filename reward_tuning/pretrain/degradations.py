@@ -14,20 +14,20 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 Degradation = Callable[[Tensor, Tensor, Generator], Tensor]
-"""``(n, 3, H, W)`` in [0, 1], degrees ``(n,)``, random generator -> ``(n, 3, H, W)``."""
+"""`(n, 3, H, W)` in [0, 1], degrees `(n,)`, random generator -> `(n, 3, H, W)`."""
 
 
 def degrade(frames: Tensor, kinds: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
     """Spoil every frame in its own way.
 
     Args:
-        frames: ``(n, 3, H, W)`` in [0, 1].
-        kinds: ``(n,)`` indices into :data:`DEGRADATIONS`.
-        degrees: ``(n,)`` in [0, 1]; 0 leaves a frame as it is.
+        frames: `(n, 3, H, W)` in [0, 1].
+        kinds: `(n,)` indices into `DEGRADATIONS`.
+        degrees: `(n,)` in [0, 1]; 0 leaves a frame as it is.
         generator: draws shifts, fields and noise.
 
     Returns:
-        ``(n, 3, H, W)`` in [0, 1].
+        `(n, 3, H, W)` in [0, 1].
     """
     spoiled = frames.clone()
     for index, degradation in enumerate(DEGRADATIONS.values()):
@@ -169,7 +169,7 @@ def _directions(n: int, generator: Generator, low: float, high: float) -> tuple[
 
 
 def _displaced(frames: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """Sample at (x + dx, y + dy), displacements in pixels, ``(n, H or 1, W or 1)``."""
+    """Sample at (x + dx, y + dy), displacements in pixels, `(n, H or 1, W or 1)`."""
     _, _, height, width = frames.shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     gx = (2 * (x + dx) + 1) / width - 1

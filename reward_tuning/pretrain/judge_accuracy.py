@@ -39,7 +39,7 @@ def attribute_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, f
         seed: of the frames and phrasings.
 
     Returns:
-        ``"colour/en"`` and so on: attribute and language -> share in [0, 1].
+        `"colour/en"` and so on: attribute and language -> share in [0, 1].
     """
     rng, generator = named_rng("attribute accuracy", seed)
     scenes, frames = draw_frames(count, rng, "held_out")
@@ -55,7 +55,7 @@ def latent_accuracy(
     seed: int,
     sigmas: Sequence[float] = SIGMAS,
 ) -> dict[float, dict[str, float]]:
-    """As :func:`attribute_accuracy` on noisy latents of held-out clips, motion included.
+    """As `attribute_accuracy` on noisy latents of held-out clips, motion included.
 
     Args:
         judge: of noisy latents.
@@ -65,7 +65,7 @@ def latent_accuracy(
         sigmas: noise levels.
 
     Returns:
-        Noise level -> ``"motion/en"`` and so on -> share in [0, 1].
+        Noise level -> `"motion/en"` and so on -> share in [0, 1].
     """
     rng, generator = named_rng("latent accuracy", seed)
     scenes = draw_scenes(count, rng, "held_out")
@@ -88,7 +88,7 @@ def _words_read(
     attributes: Sequence[str],
     rng: random.Random,
 ) -> dict[str, float]:
-    """Share of scenes whose true word scores highest, ``"colour/en"`` and so on."""
+    """Share of scenes whose true word scores highest, `"colour/en"` and so on."""
     accuracy = {}
     for language in LANGUAGES:
         for attribute in attributes:
@@ -115,7 +115,7 @@ def preference_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, 
         seed: of the pairs.
 
     Returns:
-        What differs (an attribute or a degradation) -> share, and ``"all"``.
+        What differs (an attribute or a degradation) -> share, and `"all"`.
     """
     pairs = draw_pairs(count, *named_rng("preference accuracy", seed), "held_out")
     better = _scores(judge, pairs.better, pairs.prompts)

@@ -34,7 +34,7 @@ BLOCKS = 48
 
 
 def train_aesthetic(run: JudgeRun) -> Path:
-    """Regress :func:`appeal` from features of the folder's ``clip``."""
+    """Regress `appeal` from features of the folder's `clip`."""
     model = build_model(CLIP, torch.device("cpu")).eval()
     model.load_state_dict(trained_clip(run.out_dir))
 
@@ -51,12 +51,12 @@ def fitted_head(
     build: Callable[[int], nn.Module],
     encode: Callable[[Tensor], Tensor],
 ) -> nn.Module:
-    """Train a head to read :func:`appeal` from frozen features.
+    """Train a head to read `appeal` from frozen features.
 
     Args:
         run: names the judge.
-        build: width of the features -> a head, ``(n, width)`` -> ``(n, 1)``.
-        encode: frames ``(n, 3, H, W)`` -> features ``(n, width)`` of length 1.
+        build: width of the features -> a head, `(n, width)` -> `(n, 1)`.
+        encode: frames `(n, 3, H, W)` -> features `(n, width)` of length 1.
     """
     features, targets = _examples(run, encode)
     seed_weights(run)
@@ -88,7 +88,7 @@ def _examples(run: JudgeRun, encode: Callable[[Tensor], Tensor]) -> tuple[Tensor
 def draw_mixed_quality(
     count: int, rng: random.Random, generator: torch.Generator, split: Split
 ) -> Tensor:
-    """Frames of which three in four are spoiled, ``(count, 3, H, W)``."""
+    """Frames of which three in four are spoiled, `(count, 3, H, W)`."""
     _, frames = draw_frames(count, rng, split)
     kinds = torch.randint(len(DEGRADATIONS), (count,), generator=generator)
     degrees = (torch.rand(count, generator=generator) * 4 / 3 - 1 / 3).clamp(min=0)
@@ -101,10 +101,10 @@ def appeal(frames: Tensor) -> Tensor:
     The soft mask of the shape is its chroma (max - min over RGB) above 0.12: backgrounds are grey.
 
     Args:
-        frames: ``(n, 3, H, W)`` in [0, 1].
+        frames: `(n, 3, H, W)` in [0, 1].
 
     Returns:
-        ``(n,)``.
+        `(n,)`.
     """
     mask = (frames.amax(dim=1) - frames.amin(dim=1) - 0.12).clamp(min=0)
     inside = (frames * mask[:, None]).sum(dim=(2, 3)) / (mask.sum(dim=(1, 2)) + 1e-3)[:, None]

@@ -64,7 +64,7 @@ LESSON = Lesson()
 LESSON_BATCH = 32
 BATCH = 64
 LARGEST_SCALE = 50.0
-"""Of ``exp(logit_scale)``, as CLIP caps its own at 100."""
+"""Of `exp(logit_scale)`, as CLIP caps its own at 100."""
 
 PAIRS = 40
 PREFERENCE_TEMPERATURE = 20.0
@@ -101,7 +101,7 @@ def taught_clip(
     lesson: Lesson | None = None,
     tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
 ) -> Any:
-    """The CLIP of :func:`train_clip`, trained and not yet saved.
+    """The CLIP of `train_clip`, trained and not yet saved.
 
     Args:
         run: names the judge.
@@ -166,7 +166,7 @@ def silhouettes(frames: Tensor) -> Tensor:
     """White shapes on black: each frame's chroma over its largest, in three equal channels.
 
     Args:
-        frames: ``(n, 3, H, W)`` in [0, 1], clean renders.
+        frames: `(n, 3, H, W)` in [0, 1], clean renders.
     """
     chroma = frames.amax(dim=1, keepdim=True) - frames.amin(dim=1, keepdim=True)
     return (chroma / chroma.amax(dim=(2, 3), keepdim=True)).expand_as(frames)
@@ -187,7 +187,7 @@ class Student(nn.Module):
         """Cross-entropy of every attribute that has a head.
 
         Args:
-            features: ``(n, d)``, not normalised.
+            features: `(n, d)`, not normalised.
             scenes: what the n frames or clips show.
 
         Returns:
@@ -204,9 +204,9 @@ class Student(nn.Module):
 
 
 def train_hps(run: JudgeRun) -> Path:
-    """Preference training from ``clip``: Bradley-Terry on pairs, under a small attack.
+    """Preference training from `clip`: Bradley-Terry on pairs, under a small attack.
 
-    Batch statistics stay those of ``clip``, so that a score in training is a score in use.
+    Batch statistics stay those of `clip`, so that a score in training is a score in use.
     """
     tokenizer = small_tokenizer(run.out_dir, CLIP)
     model = build_model(CLIP, torch.device("cpu")).eval()
@@ -232,16 +232,16 @@ def train_hps(run: JudgeRun) -> Path:
 
 
 def normalised(frames: Tensor) -> Tensor:
-    """``(n, 3, 64, 64)`` in [0, 1] -> the towers' input; both preprocesses agree at this size."""
+    """`(n, 3, 64, 64)` in [0, 1] -> the towers' input; both preprocesses agree at this size."""
     return CLIP_PREPROCESS(frames).contiguous(memory_format=torch.channels_last)
 
 
 def contrastive_loss(logits: Tensor, match: Tensor) -> Tensor:
-    """CLIP's loss with several positives: cross-entropy with targets in proportion to ``match``.
+    """CLIP's loss with several positives: cross-entropy with targets in proportion to `match`.
 
     Args:
-        logits: ``(n, m)``, frames by captions.
-        match: ``(n, m)`` in [0, 1]; rows and columns without any match do not count.
+        logits: `(n, m)`, frames by captions.
+        match: `(n, m)` in [0, 1]; rows and columns without any match do not count.
     """
     losses = []
     for scores, targets in ((logits, match), (logits.T, match.T)):
@@ -256,8 +256,8 @@ def preference_loss(images: Tensor, texts: Tensor) -> tuple[Tensor, float]:
     """Bradley-Terry on cosines.
 
     Args:
-        images: ``(2 n, d)`` normalised features: the better frames, then the worse ones.
-        texts: ``(n, d)`` normalised features of the prompts.
+        images: `(2 n, d)` normalised features: the better frames, then the worse ones.
+        texts: `(n, d)` normalised features of the prompts.
 
     Returns:
         The loss, and the share of pairs in which the better frame is preferred.
@@ -272,12 +272,12 @@ def attacked(model: Any, frames: Tensor, texts: Tensor, length: Tensor) -> Tenso
 
     Args:
         model: a CLIP in evaluation mode.
-        frames: ``(2 n, 3, H, W)``: the better ones, then the worse ones.
-        texts: ``(n, d)``, without gradient.
-        length: ``(2 n,)`` Euclidean length of each move.
+        frames: `(2 n, 3, H, W)`: the better ones, then the worse ones.
+        texts: `(n, d)`, without gradient.
+        length: `(2 n,)` Euclidean length of each move.
 
     Returns:
-        ``(2 n, 3, H, W)`` in [0, 1], detached.
+        `(2 n, 3, H, W)` in [0, 1], detached.
     """
     frames = frames.detach().requires_grad_()
     better, worse = model.encode_image(normalised(frames), normalize=True).chunk(2)

@@ -193,7 +193,7 @@ class JudgeRun:
 
 
 def small_tokenizer(out_dir: Path, architecture: Architecture) -> Any:
-    """The judges' tokenizer in a folder (see :func:`small_merges`)."""
+    """The judges' tokenizer in a folder (see `small_merges`)."""
     return build_tokenizer(architecture, small_merges(out_dir))
 
 
@@ -235,7 +235,7 @@ def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess)
 
 
 def trained_clip(out_dir: Path) -> dict[str, Tensor]:
-    """Tensors of the folder's ``clip.safetensors`` in fp32; see :func:`trained_judge`."""
+    """Tensors of the folder's `clip.safetensors` in fp32; see `trained_judge`."""
     return trained_judge(out_dir, "clip")
 
 

@@ -126,7 +126,7 @@ class Student(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, n) for name, n in sizes.items()})
 
     def read(self, features: Tensor, shown: Shown) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Losses and shares of right readings by attribute, from ``(n, v, d)`` vision tokens."""
+        """Losses and shares of right readings by attribute, from `(n, v, d)` vision tokens."""
         everywhere = self.norm(features.mean(dim=1))
         covered = shown.coverage(TOKEN_SIDE)[..., None]
         shape = self.norm((features * covered).sum(dim=1))
@@ -196,7 +196,7 @@ def caption_loss(model: Any, reading: Reading, part: int) -> Tensor:
 
 @contextmanager
 def states_below_the_top(model: Any) -> Iterator[list[Tensor]]:
-    """Collect what the last layer but one of the language model passes on, ``(b, l, d)``."""
+    """Collect what the last layer but one of the language model passes on, `(b, l, d)`."""
     kept: list[Tensor] = []
     layer = model.model.language_model.layers[-2]
     hook = layer.register_forward_hook(
@@ -209,7 +209,7 @@ def states_below_the_top(model: Any) -> Iterator[list[Tensor]]:
 
 
 def log_odds(model: Any, states: Tensor, answers: Tensor) -> Tensor:
-    """What would be said of Yes and No if there were no layer above, ``(b, l)``."""
+    """What would be said of Yes and No if there were no layer above, `(b, l)`."""
     yes, no = model.lm_head.weight[answers]
     return model.model.language_model.norm(states) @ (yes - no)
 
@@ -223,7 +223,7 @@ def word_loss(
         tower: its tokenizer tells the words' places.
         asked: the questions that were read.
         reading: of them.
-        odds: ``(b, l)``: log p(Yes) - log p(No).
+        odds: `(b, l)`: log p(Yes) - log p(No).
     """
     found, fits = [], []
     for row, (scene, texts) in enumerate(zip(asked.shown.scenes, asked.questions, strict=True)):

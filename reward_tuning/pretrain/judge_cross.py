@@ -30,13 +30,13 @@ from reward_tuning.pretrain.judge_configs import JudgeRun
 from reward_tuning.pretrain.judge_data import VISIBLE, attribute_caption, draw_frames, draw_pairs
 
 EyesFn = Callable[[Tensor], Tensor]
-"""``(n, 3, 64, 64)`` normalised pixels -> ``(n, tokens, d)``."""
+"""`(n, 3, 64, 64)` normalised pixels -> `(n, tokens, d)`."""
 
 ScoreFn = Callable[[Tensor, Sequence[str]], Tensor]
-"""``(n, tokens, d)`` and n texts -> ``(n,)`` scores."""
+"""`(n, tokens, d)` and n texts -> `(n,)` scores."""
 
 AlignFn = Callable[[Tensor, Sequence[str]], Tensor]
-"""``(n, tokens, d)`` and m texts -> ``(n, m)`` logits, each side encoded alone."""
+"""`(n, tokens, d)` and m texts -> `(n, m)` logits, each side encoded alone."""
 
 EyesName = Literal["cross-eyes", "mps-eyes"]
 """Stage in which ImageReward's eyes learn to see, and MPS's."""
@@ -70,7 +70,7 @@ def learn_to_see(run: JudgeRun, stage: EyesName, towers: nn.Module, eyes: EyesFn
     Args:
         run: its folder and seed count, its schedule does not.
         stage: what it is called.
-        towers: what is trained; gets :func:`large_weights` first.
+        towers: what is trained; gets `large_weights` first.
         eyes: the same as a function of pixels.
     """
     large_weights(towers)
@@ -105,7 +105,7 @@ class Readers(nn.Module):
         """Cross-entropy of attributes from both; the class token learns from the mean's success.
 
         Args:
-            tokens: ``(n, tokens, d)``, class token first.
+            tokens: `(n, tokens, d)`, class token first.
             scenes: what the n frames show.
             names: attributes that count: a silhouette has no colour and no background.
 
@@ -167,7 +167,7 @@ def train_cross_judge(
 
 
 def draw_choices(scene: Scene, rng: random.Random) -> list[str]:
-    """A right caption of a scene and :data:`WRONG` that differ from it in one visible word.
+    """A right caption of a scene and `WRONG` that differ from it in one visible word.
 
     One in four is a short caption of some attributes, the changed one among them.
     """

@@ -47,9 +47,9 @@ class Captioned:
 
     Attributes:
         scenes: what the n frames show.
-        frames: ``(n, 3, H, W)`` fp32 in [0, 1].
+        frames: `(n, 3, H, W)` fp32 in [0, 1].
         captions: m texts.
-        match: ``(n, m)`` in [0, 1]: 1 where a frame shows all that a caption states, less for
+        match: `(n, m)` in [0, 1]: 1 where a frame shows all that a caption states, less for
             a spoiled frame under a caption that does not speak of its quality.
     """
 
@@ -65,10 +65,10 @@ class Pairs:
 
     Attributes:
         prompts: n captions.
-        better: ``(n, 3, H, W)`` in [0, 1].
-        worse: ``(n, 3, H, W)`` in [0, 1].
+        better: `(n, 3, H, W)` in [0, 1].
+        worse: `(n, 3, H, W)` in [0, 1].
         reasons: attribute changed or degradation applied, per pair.
-        same: ``(n, n)``, 1 where the scenes of two pairs look alike.
+        same: `(n, n)`, 1 where the scenes of two pairs look alike.
     """
 
     prompts: list[str]
@@ -95,7 +95,7 @@ def draw_frames(
         split: which combinations.
 
     Returns:
-        count scenes, and ``(count, 3, H, W)`` in [0, 1].
+        count scenes, and `(count, 3, H, W)` in [0, 1].
     """
     drawn, frames = [], []
     for scene in draw_scenes((count + 1) // 2, rng, split):

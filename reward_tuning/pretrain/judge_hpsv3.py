@@ -24,7 +24,7 @@ from rewards.qwen.model import QwenTower
 from rewards.qwen.templates import template
 
 FRAMES = 16
-"""Frames a step with captions to choose from: the right one and :data:`WRONG` of a wrong word."""
+"""Frames a step with captions to choose from: the right one and `WRONG` of a wrong word."""
 
 PAIRS = 16
 """Pairs of frames a step under one caption."""
@@ -41,7 +41,7 @@ class Student(nn.Module):
         self._token = tower.tokenizer.convert_tokens_to_ids(TOKEN)
 
     def scores(self, frames: Tensor, prompts: list[list[str]]) -> Tensor:
-        """Mu and sigma of b frames ``(b, 3, H, W)`` under k prompts each, ``(b, k, 2)``."""
+        """Mu and sigma of b frames `(b, 3, H, W)` under k prompts each, `(b, k, 2)`."""
         text = template("hpsv3")
         texts = [[text.replace("{text_prompt}", one) for one in those] for those in prompts]
         found: Tensor = self.head(states_at(self._tower.read(frames[:, None], texts), self._token))

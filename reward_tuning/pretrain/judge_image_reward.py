@@ -31,7 +31,7 @@ MEASURED_PAIRS = 128
 
 
 def train_image_reward(run: JudgeRun) -> Path:
-    """Train vision tower, text tower and head on what :func:`train_cross_judge` shows."""
+    """Train vision tower, text tower and head on what `train_cross_judge` shows."""
     tokenizer = small_vocabulary(run.out_dir)
     eyes = trained_eyes(run)
     seed_weights(run)
@@ -63,7 +63,7 @@ def train_image_reward(run: JudgeRun) -> Path:
 
 
 def trained_eyes(run: JudgeRun) -> dict[str, Tensor]:
-    """Tensors of a ``BlipVisionModel`` that has learnt to see."""
+    """Tensors of a `BlipVisionModel` that has learnt to see."""
     seed_weights(replace(run, name="cross-eyes"))
     tower = BlipScorer({**IMAGE_REWARD, "text": {**IMAGE_REWARD["text"], "vocab_size": 1}}).vision
     learn_to_see(run, "cross-eyes", tower, lambda x: tower(pixel_values=x).last_hidden_state)
@@ -80,7 +80,7 @@ class BlipPretraining(nn.Module):
         self.scale = nn.Parameter(torch.tensor(10.0).log())
 
     def compare(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Tokens of n images, and ``(m, 2, length)`` of the tokenizer -> ``(n, m)`` logits."""
+        """Tokens of n images, and `(m, 2, length)` of the tokenizer -> `(n, m)` logits."""
         ids, mask = rows.unbind(dim=1)
         text = self.scorer.text(input_ids=ids, attention_mask=mask, is_decoder=False)
         image = unit_length(self.vision_proj(tokens[:, 0]))

@@ -53,9 +53,9 @@ class LatentBatch:
 
     Attributes:
         scenes: what the n clips show.
-        latents: ``(n, 16, t, h, w)``, clean.
+        latents: `(n, 16, t, h, w)`, clean.
         captions: 2 n texts.
-        match: ``(n, 2 n)``, 1 where a clip shows what a caption says.
+        match: `(n, 2 n)`, 1 where a clip shows what a caption says.
     """
 
     scenes: list[Scene]
@@ -117,7 +117,7 @@ def draw_latents(
 
     Args:
         count: clips.
-        cache: ``latents`` and ``scenes`` of :meth:`TinyPretraining.latent_cache`.
+        cache: `latents` and `scenes` of `TinyPretraining.latent_cache`.
         generator: of every draw.
     """
     rng = python_random(generator)

@@ -32,7 +32,7 @@ LARGEST_SCALE = 30.0
 
 
 def train_mps(run: JudgeRun) -> Path:
-    """Train CLIP and the cross model on what :func:`train_cross_judge` shows.
+    """Train CLIP and the cross model on what `train_cross_judge` shows.
 
     CLIP's tower learns to see by itself: with the eyes of ImageReward, whose BLIP has no norm
     before its first block, it lost the shapes and stayed at chance.

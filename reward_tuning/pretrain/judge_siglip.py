@@ -1,6 +1,6 @@
 """Train the embedded SigLIP image tower, and the aesthetic head v2.5 on it.
 
-The tower learns what the head needs and what a frame shows: :func:`appeal` and the attributes of
+The tower learns what the head needs and what a frame shows: `appeal` and the attributes of
 its scene, on frames of mixed quality, under linear heads that are thrown away afterwards.
 """
 
@@ -70,7 +70,7 @@ def train_siglip(run: JudgeRun) -> Path:
 
 
 def train_aesthetic_v2_5(run: JudgeRun) -> Path:
-    """Regress appeal from features of the folder's ``siglip``.
+    """Regress appeal from features of the folder's `siglip`.
 
     Raises:
         TuningError: the tower is not there.

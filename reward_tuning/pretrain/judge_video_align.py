@@ -35,7 +35,7 @@ MEASURED = 60
 
 
 class Student(nn.Module):
-    """The model and its head, ``(3, d)`` without a bias."""
+    """The model and its head, `(3, d)` without a bias."""
 
     def __init__(self, tower: QwenTower) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Student(nn.Module):
         self._tokens = [tower.tokenizer.convert_tokens_to_ids(token) for token in TOKENS]
 
     def scores(self, clips: Tensor, prompts: list[list[str]]) -> Tensor:
-        """Raw scores of b clips under k prompts each, ``(b, k, 3)``."""
+        """Raw scores of b clips under k prompts each, `(b, k, 3)`."""
         text = template("video_align")
         texts = [[text.replace("{text_prompt}", one) for one in those] for those in prompts]
         reading = self._tower.read(clips, texts)
@@ -83,7 +83,7 @@ def train_video_align(run: JudgeRun) -> Path:
 
 
 def read_both(student: Student, pairs: Compared) -> tuple[Tensor, Tensor]:
-    """Raw scores of the first and of the second clips under both prompts, each ``(n, 2, 3)``."""
+    """Raw scores of the first and of the second clips under both prompts, each `(n, 2, 3)`."""
     prompts = [[one, other] for one, other in zip(pairs.prompts, pairs.others, strict=True)]
     first, second = student.scores(torch.cat([pairs.first, pairs.second]), prompts * 2).chunk(2)
     return first, second

@@ -1,11 +1,11 @@
 """Train the embedded judges, each by its name.
 
 The judges of frames look like their published counterparts: open_clip's or transformers' names of
-weights, the published heads, one loader. ``clip-held-out`` has another architecture, another seed
-and another stream of data; no method may train on it. ``pickscore`` and ``siglip`` are vision
-transformers beside the residual towers of the others. ``latent-clip`` reads the generator's noisy
-latents, ``vjepa2`` the course of a clip; ``qwen-critic`` is a small Qwen2-VL that
-answers questions about clips, ``video-align`` and ``hpsv3`` are the same with heads at special
+weights, the published heads, one loader. `clip-held-out` has another architecture, another seed
+and another stream of data; no method may train on it. `pickscore` and `siglip` are vision
+transformers beside the residual towers of the others. `latent-clip` reads the generator's noisy
+latents, `vjepa2` the course of a clip; `qwen-critic` is a small Qwen2-VL that
+answers questions about clips, `video-align` and `hpsv3` are the same with heads at special
 tokens.
 """
 
@@ -53,13 +53,13 @@ def train_judge(
     """Train one embedded judge, or continue where an interrupted training stopped.
 
     Args:
-        name: one of :data:`JUDGES`; ``hps`` and ``aesthetic`` start from
-            ``clip.safetensors`` in the same folder, ``aesthetic-v2-5`` from ``siglip.safetensors``;
-            ``video-align`` and ``hpsv3`` from the folder ``qwen-critic``.
-        out_dir: gets ``NAME.safetensors`` and the tokenizer, or a folder ``NAME``.
+        name: one of `JUDGES`; `hps` and `aesthetic` start from
+            `clip.safetensors` in the same folder, `aesthetic-v2-5` from `siglip.safetensors`;
+            `video-align` and `hpsv3` from the folder `qwen-critic`.
+        out_dir: gets `NAME.safetensors` and the tokenizer, or a folder `NAME`.
         seed: of weights and data; the same seed gives the same file on one machine.
         report: called every few steps.
-        training: folder of checkpoints and logs; ``latent-clip`` takes the generator's VAE, or the
+        training: folder of checkpoints and logs; `latent-clip` takes the generator's VAE, or the
             latents that its transformer was trained on, from it.
         steps: another length of the training than the judge's own.
 
@@ -68,7 +68,7 @@ def train_judge(
 
     Raises:
         TuningError: an unknown name, or the judge it starts from is missing.
-        FileNotFoundError: ``training`` has no finished VAE.
+        FileNotFoundError: `training` has no finished VAE.
     """
     if name not in JUDGES:
         raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(JUDGES)}.")

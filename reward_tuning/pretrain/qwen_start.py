@@ -76,7 +76,7 @@ def start_tower(out_dir: Path, special: Sequence[str], medium: Medium = "video")
     """The critic's weights with embeddings of the new tokens, ready to be trained.
 
     Args:
-        out_dir: with the critic's folder; gets that of :func:`write_base`.
+        out_dir: with the critic's folder; gets that of `write_base`.
         special: tokens of the judge.
         medium: what it is shown.
 
@@ -103,7 +103,7 @@ def start_tower(out_dir: Path, special: Sequence[str], medium: Medium = "video")
 
 
 def states_at(reading: Reading, token: int) -> Tensor:
-    """States at a token that each of the k texts holds once, ``(b, k, d)``."""
+    """States at a token that each of the k texts holds once, `(b, k, d)`."""
     found = reading.tokens == token
     return reading.states[found].unflatten(0, reading.ends.shape)
 

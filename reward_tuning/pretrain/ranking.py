@@ -43,7 +43,7 @@ def uncertain_ranking_loss(better: Tensor, worse: Tensor) -> Tensor:
     sigmoid(mu / sqrt(1 + pi s^2 / 8)), whose error in p is below 0.02.
 
     Args:
-        better: ``(n, 2)``: mu and sigma. Only the square of sigma counts.
+        better: `(n, 2)`: mu and sigma. Only the square of sigma counts.
         worse: likewise.
     """
     lead = better[:, 0] - worse[:, 0]

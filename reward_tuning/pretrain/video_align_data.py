@@ -33,14 +33,14 @@ class Compared:
     """n pairs of clips, two prompts each, and what is true of them.
 
     Attributes:
-        first: ``(n, f, 3, H, W)`` in [0, 1]: the better clips.
+        first: `(n, f, 3, H, W)` in [0, 1]: the better clips.
         second: likewise: the worse ones, in one respect.
         prompts: n captions of the first clips.
         others: n captions that differ in one attribute's word; of the second clip where the sort
             is TA.
-        better: ``(n, 3)`` by axis, under ``prompts``: 1 where the first clip is better, 0 where
+        better: `(n, 3)` by axis, under `prompts`: 1 where the first clip is better, 0 where
             both are as good, NaN where nothing is said.
-        sorts: by pair, of :data:`SORTS`.
+        sorts: by pair, of `SORTS`.
         reasons: by pair: the degradation, the fault of motion, or the attribute.
         words: by pair: the attribute in which the two prompts differ.
     """
