@@ -1,8 +1,8 @@
 """The command line: one file a verb, heavy imports inside the verbs.
 
-Mistakes a person can mend (the three error families) end in `error: ...` on stderr and exit code
-2; Ctrl-C and SIGTERM in 130 and 143 with a line on how to go on; anything else is a defect of ours
-and keeps its traceback.
+Errors that a user can fix (the three error families) print `error: ...` on stderr and exit with
+code 2; Ctrl-C and SIGTERM exit with 130 and 143 and print how to resume; anything else is a bug and
+keeps its traceback.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ VERBS = (
     render,
     pretrain,
 )
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a file that stdout goes to
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # when stdout is redirected to a file
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 FAMILIES = {
     "reward_tuning.errors": "TuningError",
@@ -68,8 +68,8 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"reward-tuning {__version__}")
         raise typer.Exit
 
@@ -78,10 +78,12 @@ def _tell_version(asked: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Say the version.", callback=_tell_version, is_eager=True),
+        typer.Option(
+            "--version", help="Print the version and exit", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    """What stands before a verb."""
+    """Options that come before a verb."""
 
 
 for _verb in VERBS:
@@ -89,24 +91,25 @@ for _verb in VERBS:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; always leaves through `SystemExit` or an unexpected exception.
+    """Run the command line; always exit through `SystemExit` or an unexpected exception.
 
     Args:
-        arguments: Of the command, without its name; None takes those of the process.
+        arguments: Command-line arguments without the program name; None takes those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # names that are not UTF-8 are shown as \udcff; JSON reads that back
+            # a file name that is not UTF-8 prints as \udcff, which JSON reads back
             stream.reconfigure(errors="backslashreplace")
     with stop_signals(), warning_lines():
         try:
             try:
                 app(args=None if arguments is None else list(arguments), prog_name="reward-tuning")
             except SystemExit:
-                sys.stdout.flush()  # else it fails at the interpreter's end, with another code
+                # here, since a full disk would else fail at interpreter exit with another code
+                sys.stdout.flush()
                 raise
         except Stopped as stop:
-            print(f"\n{stop.told()}", file=sys.stderr)
+            print(f"\n{stop.message()}", file=sys.stderr)
             sys.exit(stop.exit_code)
         except ValueError as error:
             if not isinstance(error, _families()):
@@ -114,34 +117,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"error: {error_text(error)}", file=sys.stderr)
             sys.exit(2)
         except OSError as error:
-            if error.errno in FULL and error.filename is None:
-                _let_go_of_stdout()
+            if error.errno in DISK_FULL and error.filename is None:
+                _discard_stdout()
                 print(
-                    f"error: what is printed cannot be written: {error.strerror}; free some space, "
-                    "or send it elsewhere",
+                    f"error: cannot write to stdout: {error.strerror}; free some space or redirect "
+                    "the output elsewhere",
                     file=sys.stderr,
                 )
                 sys.exit(2)
             if error.errno != errno.ENAMETOOLONG:
                 raise
             name = shortened(str(error.filename), 420)
-            print(f"error: no file has so long a name: {name}", file=sys.stderr)
+            print(f"error: file name too long: {name}", file=sys.stderr)
             sys.exit(2)
 
 
-def _let_go_of_stdout() -> None:
-    """Drop what could not be printed; the interpreter tries again when it ends."""
-    with contextlib.suppress(OSError, ValueError):  # not a file, as in tests
+def _discard_stdout() -> None:
+    """Redirect stdout to nowhere: the interpreter would try to flush the rest again at exit."""
+    with contextlib.suppress(OSError, ValueError):  # stdout is not a file, as in tests
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def script() -> None:
-    """The installed command: `main`, and after a stop an exit without the interpreter's shutdown.
+    """Run the installed command: `main`, and after a stop an exit without interpreter shutdown.
 
-    A signal may leave the middle of a backward pass. Its graph then outlives the interpreter, and
-    tearing it down crashes; everything of ours is closed by then.
+    A signal may interrupt a backward pass. Its graph then outlives the interpreter, and freeing it
+    crashes; all our files are closed by then.
     """
     _limit_spinning()
     try:
@@ -155,19 +158,19 @@ def script() -> None:
 
 
 def _limit_spinning() -> None:
-    """Let torch's threads spin only shortly while they wait; read as torch is imported.
+    """Make waiting torch threads spin only briefly; torch reads the setting when it is imported.
 
-    On cores that other programs use as well, a spinning thread keeps the one that it waits for from
-    running. Seconds a step of `tiny-demo` on two cores, idle and beside three busy loops: libgomp's
-    default of 300,000 spins 0.93 and 10.5, 20,000 spins 0.98 and 5.8, no spinning (PASSIVE) 1.7
-    and 4.0.
+    On cores shared with other programs, a spinning thread blocks the thread that it waits for.
+    Seconds per step of `tiny-demo` on two cores, idle and next to three busy loops: 0.93 and 10.5
+    with libgomp's default of 300,000 spins, 0.98 and 5.8 with 20,000, 1.7 and 4.0 without spinning
+    (PASSIVE).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def _families() -> tuple[type[Exception], ...]:
-    """Return the error families of the packages that are loaded; the others cannot have raised."""
+    """Return the error families of the loaded packages; an unloaded one cannot have raised."""
     return tuple(
         getattr(sys.modules[module], name)
         for module, name in FAMILIES.items()

@@ -1,4 +1,4 @@
-"""`python -m reward_tuning.cli`, where the command itself is not on the path."""
+"""`python -m reward_tuning.cli`, for use when the command is not on the PATH."""
 
 from reward_tuning.cli import script
 

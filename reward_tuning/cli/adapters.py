@@ -1,4 +1,4 @@
-"""Which adapter and which model a person means, without loading the model's weights."""
+"""Find the adapter of a path and the generator it belongs to, without loading weights."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from reward_tuning.sampling.generator_parts import generator_checkpoint
 
 
 def adapter_path(source: Path) -> Path:
-    """Find the adapter: the `lora` folder of a run, else the path as given.
+    """Return the adapter of a path: the `lora` folder of a run, else the path itself.
 
     Raises:
-        TuningError: There is nothing, or a run that has exported none yet.
+        TuningError: The path does not exist, or its run has not exported an adapter yet.
     """
     if not source.exists():
-        raise TuningError(f"no LoRA at {source}; give a run folder, a LoRA's file or its folder")
+        raise TuningError(f"no LoRA at {source}; give a run folder, a LoRA file or a LoRA folder")
     if (source / "recipe.yaml").is_file():
         if not (source / "lora").is_dir():
             raise TuningError(
-                f"{source} is a run without a lora folder: it is not finished; go on with it by "
+                f"{source} is a run without a lora folder: it is not finished; resume it with "
                 f"`reward-tuning resume {source}`"
             )
         return source / "lora"
@@ -26,7 +26,7 @@ def adapter_path(source: Path) -> Path:
 
 
 def checkpoint_of(source: Path) -> str | None:
-    """Read which generator an adapter was trained on from the run folder it lies in, if it does."""
+    """Return the generator an adapter was trained on; None if it is not inside a run folder."""
     for folder in (source, *source.resolve().parents[:3]):
         if (folder / "recipe.yaml").is_file():
             recipe = load_any_recipe(folder / "recipe.yaml", check_files=False)

@@ -1,4 +1,4 @@
-"""`reward-tuning calibrate`: what a recipe's judges give to the base's clips."""
+"""`reward-tuning calibrate`: statistics of a recipe's judges on clips of the base."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from reward_tuning.schema.recipe import Recipe
     from reward_tuning.tuning.calibration import Calibration
 
-NEXT_STEP = "the result is printed above; free some space or choose another place"
+NEXT_STEP = "the result is printed above; free some space or choose another path"
 
 
 def calibrate(
-    recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped name or a path")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as evaluation.steps=16")
     ] = None,
@@ -25,41 +25,42 @@ def calibrate(
         int | None,
         typer.Option(
             min=2,
-            help="Training prompts, a clip of the base each; default: 32, or all of fewer.",
+            help="Number of training prompts, one clip of the base each; default: 32, or all if "
+            "there are fewer",
         ),
     ] = None,
     write: Annotated[
         Path | None,
-        typer.Option(help="Write the recipe, every value explicit, with mean and std into it."),
+        typer.Option(help="Write the full recipe, with mean and std filled in, to this new file"),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda if available, else cpu")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
-    """Measure mean and deviation of each judge, so that their weights can be compared.
+    """Measure mean and standard deviation of each judge, to make their weights comparable.
 
-    The loss then counts (score - mean) / std. Paste the printed lines into the recipe, give them
-    on the command line, or take the file of --write.
+    The loss then uses (score - mean) / std. Paste the printed lines into the recipe, pass them on
+    the command line, or use the file that --write makes.
     """
     from reward_tuning.schema.loading import dump_recipe, load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     if write is not None and (write.suffix != ".yaml" or write.exists()):
-        wrong = "exists already" if write.exists() else "does not end in .yaml"
+        wrong = "exists" if write.exists() else "does not end in .yaml"
         raise TuningError(f"--write: {write} {wrong}; give a new .yaml file")
     if write is not None:
         from reward_tuning.files.atomic_write import check_place
 
-        check_place(write.parent)  # before minutes of sampling
+        check_place(write.parent)  # fail before minutes of sampling
 
     from reward_tuning.cli.display import Display
     from reward_tuning.tuning.calibration import calibrate as measure
     from reward_tuning.tuning.calibration import calibrated
 
-    place = chosen_device(device)
+    chosen = chosen_device(device)
     with Display() as progress:
-        found = measure(loaded, place, prompts=prompts, progress=progress)
+        found = measure(loaded, chosen, prompts=prompts, progress=progress)
     filled, count = calibrated(loaded, found), found[0].clips
     lines = [
         f"rewards.{i}.{key}={getattr(reward, key)}"
@@ -71,7 +72,7 @@ def calibrate(
         print_json({"prompts": count, "judges": judges, "overrides": lines})
     else:
         _print(loaded, filled, found, lines)
-    if write is not None:  # after the result is printed: a full disk shall not cost it
+    if write is not None:  # after printing: a full disk must not lose the result
         from reward_tuning.files.atomic_write import atomic_write
 
         head = f"mean and std measured on {count} clips of {loaded.generator.checkpoint}"
@@ -87,7 +88,7 @@ def _print(
         [*(f"{value:.4g}" for value in (one.mean, one.deviation, one.low, one.high)), one.label]
         for one in found
     ]
-    title = f"Scores of {found[0].clips} clips of the base, {loaded.generator.checkpoint}"
+    title = f"Scores of {found[0].clips} clips of the base {loaded.generator.checkpoint}"
     print_table(title, ("mean", "deviation", "lowest", "highest", "judge"), rows)
     print("In the recipe:")
     for i, reward in enumerate(filled.rewards):

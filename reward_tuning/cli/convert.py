@@ -1,4 +1,4 @@
-"""`reward-tuning convert`: a checkpoint in the other layout."""
+"""`reward-tuning convert`: write a checkpoint in the other layout."""
 
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -11,28 +11,28 @@ MEGABYTE = 1_000_000
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A shipped name, a folder or a hub id.")],
-    target: Annotated[Path, typer.Argument(help="The new folder; must not exist.")],
+    source: Annotated[str, typer.Argument(help="A shipped name, a folder or a hub id")],
+    target: Annotated[Path, typer.Argument(help="The new folder; must not exist")],
     layout: Annotated[
         str,
         typer.Option(
-            help="Wanted: original (the published code, ComfyUI) or diffusers. The source's is "
-            "told by its weights."
+            help="Target layout: original (the published code, ComfyUI) or diffusers. The source "
+            "layout is detected from its weights"
         ),
     ],
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="Of transformer and VAE: float32, bfloat16 or float16; default: as they are, to "
-            "the byte."
+            help="Precision of transformer and VAE: float32, bfloat16 or float16; default: "
+            "unchanged, byte for byte"
         ),
     ] = None,
     max_shard_size: Annotated[
         str | None,
-        typer.Option(help="Most of one weight file, such as 5GB; default: single files."),
+        typer.Option(help="Maximum size of a weight file, such as 5GB; default: a single file"),
     ] = None,
 ) -> None:
-    """Write a checkpoint in the original or the diffusers layout; converting back is exact."""
+    """Convert a checkpoint to the original or the diffusers layout; converting back is exact."""
     from base_model.loading.key_map import Layout
     from reward_tuning.schema.values import Dtype
 
@@ -51,10 +51,10 @@ def convert(
 
     with hint_when_stopped("nothing was written"), Display() as display:
 
-        def tell(file: str, done: int, total: int) -> None:
-            most = -(-total // MEGABYTE)
-            now = most if done == total else done // MEGABYTE
-            display(ProgressEvent("megabytes", now, most, file))
+        def report(file: str, written: int, total: int) -> None:
+            megabytes = -(-total // MEGABYTE)
+            now = megabytes if written == total else written // MEGABYTE
+            display(ProgressEvent("megabytes", now, megabytes, file))
 
         done = convert_checkpoint(
             resolve_checkpoint(source),
@@ -62,7 +62,7 @@ def convert(
             cast("Layout", layout),
             dtype=None if dtype is None else getattr(torch, dtype),
             max_shard_size=max_shard_size,
-            progress=tell,
+            progress=report,
         )
         for note in filter(None, (describe_left_out(done), *done.notes)):
             display(ProgressEvent("converted", note=note))

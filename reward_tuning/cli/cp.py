@@ -1,4 +1,4 @@
-"""`reward-tuning cp`: a recipe of one's own, to start from."""
+"""`reward-tuning cp`: copy a recipe to edit it."""
 
 import contextlib
 import json
@@ -14,26 +14,26 @@ from reward_tuning.files.yaml_text import read_yaml_file
 from reward_tuning.schema.locate import find_recipe, verb_of
 
 OUTPUT = re.compile(r"^output:[^\n#]*?(?P<comment>[ \t]+#[^\n]*)?$", re.MULTILINE)
-PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")  # needs no quotes in YAML
+PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")  # YAML needs no quotes
 
 
 def cp(
-    recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
-    destination: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped name or a path")],
+    destination: Annotated[Path, typer.Argument(help="The new file, or a folder for it")],
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing file")
     ] = False,
 ) -> None:
-    """Copy a recipe, comments included, to change it there; its output becomes runs/NAME.
+    """Copy a recipe with its comments, to edit it; its output becomes runs/NAME.
 
-    A relative path inside the recipe then starts from the new place; shipped names stay valid.
+    Relative paths inside the recipe then start from the new folder; shipped names stay valid.
     """
     source = find_recipe(recipe)
     if destination.is_dir():
         destination /= source.name
     if destination.exists() and not overwrite:
         raise TuningError(
-            f"{destination} exists already; choose another name, or replace it with --overwrite"
+            f"{destination} exists and is not overwritten; give another name, or --overwrite"
         )
     verb = verb_of(read_yaml_file(source))
     text, output = own_output(source.read_text(encoding="utf-8"), destination.stem)
@@ -51,15 +51,15 @@ def cp(
 
 
 def own_output(text: str, name: str) -> tuple[str, str]:
-    """Give a recipe's text a run folder of its own, so that its runs do not meet the original's.
+    """Replace a recipe's `output` by `runs/NAME`, so that its runs do not mix with the original's.
 
     Args:
-        text: The YAML, which stays as it is but for one value.
-        name: Of the recipe.
+        text: YAML text of the recipe; nothing else in it changes.
+        name: Name of the copy.
 
     Returns:
-        The text and `runs/NAME`; both unchanged and empty where it has no `output` at its left
-        edge.
+        The new text and `runs/NAME`; the text unchanged and "" if it has no `output` key at the
+        start of a line.
     """
     output = f"runs/{name}"
     written = output if PLAIN.fullmatch(output) else json.dumps(output)

@@ -1,4 +1,4 @@
-"""The device of `--device`."""
+"""The `--device` option."""
 
 from typing import TYPE_CHECKING
 
@@ -10,29 +10,29 @@ if TYPE_CHECKING:
 KINDS = ("cpu", "cuda")
 
 
-def chosen_device(asked: str | None) -> "torch.device":
-    """The device that a person asked for, or the GPU where there is one.
+def chosen_device(name: str | None) -> "torch.device":
+    """Return the device of a name; the first GPU if there is one, else the CPU, without a name.
 
     Args:
-        asked: `cpu`, `cuda` or `cuda:N`.
+        name: `cpu`, `cuda` or `cuda:N`; None chooses.
 
     Raises:
-        TuningError: It is none of them, or this machine has no such GPU.
+        TuningError: The name is not one of these, or this machine has no such GPU.
     """
     import torch
 
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked is None:
-        return torch.device("cuda" if there else "cpu")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name is None:
+        return torch.device("cuda" if gpus else "cpu")
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in KINDS:
-        raise TuningError(f"--device: got {asked!r}; allowed: cpu, cuda, cuda:1")
-    if device.type == "cuda" and (device.index or 0) >= there:
+        raise TuningError(f"--device: got {name!r}; allowed: cpu, cuda, cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
         raise TuningError(
-            f"--device: got {asked!r}; this machine has {there} GPUs that PyTorch can use; take "
-            "cpu or another one"
+            f"--device: got {name!r}; this machine has {gpus} GPUs that PyTorch can use; give cpu "
+            "or another GPU"
         )
     return device

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live line on a terminal, now and then a plain line elsewhere."""
+"""Progress on stderr: a live line on a terminal, an occasional plain line elsewhere."""
 
 import sys
 import time
@@ -6,28 +6,29 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from reward_tuning.cli.stopping import stop_if_asked
+from reward_tuning.cli.stopping import raise_if_stopped
 from reward_tuning.progress import ProgressEvent
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-PLAIN_SECONDS = 10.0  # between two plain lines of one stage
+PLAIN_SECONDS = 10.0
+"""Least time between two plain lines of a stage: log files stay readable, a stall shows."""
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as 4:05 or 1:02:03."""
+    """Format a duration as 4:05 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Display:
-    """Draws progress events.
+    """Show progress events.
 
     Args:
-        stream: Where to; stderr unless given.
-        now: Seconds, for tests.
+        stream: Where to write; None = stderr.
+        now: Clock in seconds; tests replace it.
     """
 
     def __init__(
@@ -37,9 +38,9 @@ class Display:
         self._now = now
         self._live: Live | None = None
         self._stage = ""
-        self._began = 0.0  # when the stage's first event came, and at which unit
-        self._first = 0
-        self._told = float("-inf")
+        self._began = 0.0  # time of the stage's first event
+        self._first = 0  # its unit: a resumed run does not begin at 0
+        self._printed_at = float("-inf")
 
     def __enter__(self) -> "Display":
         if self._stream.isatty():
@@ -65,11 +66,11 @@ class Display:
         """Show an event.
 
         Raises:
-            Stopped: a signal asked for it, and nothing has stopped yet.
+            Stopped: A signal has arrived and the command still runs.
         """
-        stop_if_asked()
+        raise_if_stopped()
         if event.note:
-            self._keep(event.note)
+            self._print_note(event.note)
         now = self._now()
         fresh = event.stage != self._stage
         if fresh:
@@ -81,13 +82,13 @@ class Display:
             self._live.update(Text(line))
         elif (
             fresh
-            or now - self._told >= PLAIN_SECONDS
+            or now - self._printed_at >= PLAIN_SECONDS
             or (event.total and event.done == event.total)
         ):
-            self._told = now
+            self._printed_at = now
             print(line, file=self._stream, flush=True)
 
-    def _keep(self, note: str) -> None:
+    def _print_note(self, note: str) -> None:
         if self._live is not None:
             self._live.console.print(note, markup=False, highlight=False)
         else:

@@ -1,37 +1,39 @@
-"""The end table of a run: what was measured, in groups, and the words for its changes."""
+"""The result table of a run: metrics in groups, with a verdict on each change."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HIGHER, LOWER, UNSEEN, TOO_FEW = "higher", "lower", "no change seen", "too few prompts"
+HIGHER, LOWER, NO_CHANGE, TOO_FEW = "higher", "lower", "no change seen", "too few prompts"
 COLUMNS = ("", "base", "tuned", "change", "95 % interval", "verdict")
 
-FEWEST_PROMPTS = 8
-"""An interval over fewer is too narrow for skewed scores (benchmarks/intervals.py)."""
+MIN_PROMPTS = 8
+"""Intervals over fewer prompts are too narrow for skewed scores (benchmarks/intervals.py)."""
 
-ORACLE = "oracle"  # and oracle_colour, ..., shares of clips
-TONE_OFF = "oracle_tone_off"  # a distance
-ABOUT_ORACLE = (
-    "oracle: share of clips that are right, by functions that compare the pixels with the prompt's "
-    "words; nothing is learned"
+ORACLE = "oracle"  # with oracle_colour, oracle_shape, ...: fractions of clips
+TONE_OFF = "oracle_tone_off"  # a distance, not a fraction
+ORACLE_NOTE = (
+    "oracle: share of clips that are right, by functions that compare the pixels with the prompt; "
+    "nothing is learned"
 )
-ABOUT_TONE = "background off: how far its grey lies, from 0 to 1, outside what its word renders"
+TONE_NOTE = (
+    "background off: distance of the background's grey, from 0 to 1, to the range of its word"
+)
 
 
 def verdict(low: float, high: float, prompts: int) -> str:
-    """The word for a difference with this 95 % interval over this number of prompts."""
+    """Return the verdict on a change with this 95 % interval over this number of prompts."""
     if low <= 0 <= high:
-        return UNSEEN
-    if prompts < FEWEST_PROMPTS:
+        return NO_CHANGE
+    if prompts < MIN_PROMPTS:
         return TOO_FEW
     return HIGHER if low > 0 else LOWER
 
 
 def verdicts(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """Each metric's word.
+    """Return the verdict on each metric.
 
     Args:
-        evaluation: The content of evaluation.json.
+        evaluation: Content of evaluation.json.
     """
     return {
         metric: verdict(change["low"], change["high"], evaluation["prompts"])
@@ -40,13 +42,13 @@ def verdicts(evaluation: Mapping[str, Any]) -> dict[str, str]:
 
 
 def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The rows of `COLUMNS`, under the head of their group where the file knows the groups.
+    """Return the rows of `COLUMNS`, each group under its heading if the file names the groups.
 
-    Rows in which no prompt changed are left out: see `constant_rows`.
+    Metrics that changed on no prompt are omitted: see `constant_rows`.
     """
     rows: list[tuple[str, ...]] = []
     constant = constant_rows(evaluation)
-    words = verdicts(evaluation)
+    found = verdicts(evaluation)
     for head, metrics in _groups(evaluation):
         shown = [metric for metric in metrics if metric not in constant]
         if shown and head:
@@ -54,12 +56,12 @@ def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for metric in shown:
             change = evaluation["difference"][metric]
             numbers = _numbers(metric, evaluation, change)
-            rows.append((("  " if head else "") + _label(metric, head), *numbers, words[metric]))
+            rows.append((("  " if head else "") + _label(metric, head), *numbers, found[metric]))
     return rows
 
 
 def constant_rows(evaluation: Mapping[str, Any]) -> list[str]:
-    """The metrics in which not one prompt changed."""
+    """Return the metrics that changed on no prompt."""
     return [
         metric
         for metric, change in evaluation["difference"].items()
@@ -69,24 +71,24 @@ def constant_rows(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def lines_below(evaluation: Mapping[str, Any]) -> list[str]:
-    """What is said under the table: constant rows in one line, and what the oracle is."""
+    """Return the lines below the table: constant metrics, the oracle, scores of renders."""
     lines = []
     if constant := constant_rows(evaluation):
-        told = ", ".join(f"{one} {_value(one, evaluation['base'][one])}" for one in constant)
-        lines.append(f"no change seen on any of the {evaluation['prompts']} prompts: {told}")
+        listed = ", ".join(f"{one} {_value(one, evaluation['base'][one])}" for one in constant)
+        lines.append(f"no change seen on any of the {evaluation['prompts']} prompts: {listed}")
     if ORACLE in evaluation["difference"]:
-        lines.append(ABOUT_ORACLE)
+        lines.append(ORACLE_NOTE)
     if TONE_OFF in evaluation["difference"] and TONE_OFF not in constant:
-        lines.append(ABOUT_TONE)
+        lines.append(TONE_NOTE)
     rendered = {k: v for k, v in evaluation.get("rendered", {}).items() if not _of_oracle(k)}
     if rendered:
-        told = ", ".join(f"{one} {_value(one, value)}" for one, value in rendered.items())
-        lines.append(f"renders of the same prompts score: {told}")
+        listed = ", ".join(f"{one} {_value(one, value)}" for one, value in rendered.items())
+        lines.append(f"renders of the same prompts score: {listed}")
     return lines
 
 
 def _groups(evaluation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Head of each group to its metrics; one without a head where the file names no roles."""
+    """Return heading and metrics of each group; one group without heading if none are named."""
     metrics = list(evaluation["difference"])
     if "trained_on" not in evaluation:
         return [("", metrics)]
@@ -126,7 +128,7 @@ def _value(metric: str, value: float) -> str:
 def _numbers(
     metric: str, evaluation: Mapping[str, Any], change: Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Base, tuned, change and interval; of the oracle in per cent."""
+    """Format base, tuned, change and interval; fractions of the oracle in per cent."""
     scale, digits = (100, 1) if _is_share(metric) else (1, 4)
     mean, low, high = (f"{scale * change[key]:+.{digits}f}" for key in ("mean", "low", "high"))
     sides = (_value(metric, evaluation[side][metric]) for side in ("base", "tuned"))

@@ -1,4 +1,4 @@
-"""`reward-tuning export`: an adapter in the format that another program reads."""
+"""`reward-tuning export`: write an adapter in the format of another program."""
 
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -11,26 +11,26 @@ FORMATS = ("peft", "diffusers", "original")
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a LoRA in any format.")],
+    source: Annotated[Path, typer.Argument(help="A run folder, or a LoRA in any format")],
     output: Annotated[
-        Path, typer.Option(help="The new .safetensors file; for peft the new folder.")
+        Path, typer.Option(help="The new .safetensors file; for peft, the new folder")
     ],
     format_: Annotated[
         str,
         typer.Option(
             "--format",
             help="peft (a folder), diffusers (one file), original (one file, for the original "
-            "trainer and ComfyUI).",
+            "trainer and ComfyUI)",
         ),
     ] = "diffusers",
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="The generator it is for; a run's LoRA knows its own."),
+        typer.Option(help="Generator of the LoRA; default: the one its run folder names"),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="float32 (bit for bit), bfloat16 or float16 (half the size).")
+        str, typer.Option(help="float32 (bit for bit), bfloat16 or float16 (half the size)")
     ] = "float32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files")] = False,
 ) -> None:
     """Write an adapter in one of the three formats."""
     if format_ not in FORMATS:
@@ -39,13 +39,15 @@ def export(
         raise TuningError(
             f"--output: got {output}; "
             + (
-                "peft writes a folder, so its name has no .safetensors at the end"
+                "peft writes a folder; give a name without .safetensors"
                 if format_ == "peft"
-                else f"{format_} writes one file, whose name ends in .safetensors"
+                else f"{format_} writes one file; give a name that ends in .safetensors"
             )
         )
     if output.exists() and not overwrite:
-        raise TuningError(f"{output} exists already; choose another place, or give --overwrite")
+        raise TuningError(
+            f"{output} exists and is not overwritten; give another --output, or --overwrite"
+        )
     from reward_tuning.cli.adapters import adapter_path, checkpoint_of
     from reward_tuning.lora.module_shapes import transformer_shapes
     from reward_tuning.schema.values import Dtype
@@ -56,7 +58,7 @@ def export(
     base = checkpoint or checkpoint_of(source)
     if base is None:
         raise TuningError(
-            f"{source} does not lie in a run folder, so its generator is not known; give it with "
+            f"{source} is not inside a run folder, so its generator is unknown; name it with "
             "--checkpoint, such as --checkpoint tiny"
         )
 

@@ -1,4 +1,4 @@
-"""`reward-tuning finetune`: train a LoRA, or every weight, on one's own clips."""
+"""`reward-tuning finetune`: train a LoRA, or all weights, on your own clips."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,30 +10,30 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    recipe: Annotated[str, typer.Argument(help="A shipped name (finetune/NAME) or a path.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped name (finetune/NAME) or a path")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as data.metadata=clips.csv")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
-    """Train a generator on clips, by flow matching, as a start for reward tuning.
+    """Train a generator on clips by flow matching, often before reward tuning.
 
-    A reward tuning goes on from its LoRA with lora.init=RUN_FOLDER.
+    Start reward tuning from its LoRA with lora.init=RUN_FOLDER.
     """
     from reward_tuning.finetune.recipe import load_finetune_recipe
     from reward_tuning.runs.folder import RunFolder
 
     loaded = load_finetune_recipe(recipe, overrides or [])
     RunFolder(loaded.output).refuse_a_second_run()
-    finetune_and_tell(loaded, resume=False, as_json=as_json)
+    finetune_with_progress(loaded, resume=False, as_json=as_json)
 
 
-def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) -> None:
-    """Run a recipe under a progress display and print what came of it."""
+def finetune_with_progress(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) -> None:
+    """Run a recipe with a progress display and print its result."""
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.stopping import Stopped
     from reward_tuning.cli.summary import print_finetune
-    from reward_tuning.cli.training import how_to_go_on
+    from reward_tuning.cli.training import resume_hint
     from reward_tuning.finetune.trainer import finetune as train
     from reward_tuning.runs.launching import is_main_process, leave_processes
 
@@ -42,7 +42,7 @@ def finetune_and_tell(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) 
         with Display() as progress:
             result = train(recipe, resume=resume, progress=progress)
     except Stopped as stop:
-        stop.hint = how_to_go_on(folder)
+        stop.hint = resume_hint(folder)
         raise
     if is_main_process():
         print_finetune(folder, dict(result.summary), as_json=as_json)

@@ -1,4 +1,4 @@
-"""Which judges a person means: as options of a verb, or as a recipe has them."""
+"""Read judges from the command line or from a recipe."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,22 +29,22 @@ def judges_of_options(
     """Read judges from the command line.
 
     Args:
-        texts: `KIND`, `KIND:CHECKPOINT`, or a section in YAML's braces. Files are named as in a
-            recipe, and relative ones start from the working folder.
-        chunk: Of those that do not say it themselves.
-        dtype: Likewise, of those with a network.
+        texts: `KIND`, `KIND:CHECKPOINT`, or a recipe section in YAML braces. Files are named as in
+            a recipe; relative paths start from the working folder.
+        chunk: Default of judges that do not set it.
+        dtype: Default of judges with a network that do not set it.
 
     Raises:
-        TuningError: With every mistake.
+        TuningError: Lists every mistake.
     """
     found: list[dict[str, Any]] = []
     for text in texts:
         data = _section(text)
         kind = str(data.get("kind"))
         keys = KINDS[kind].model_fields if kind in KINDS else {}
-        wanted = {"chunk": chunk, "dtype": dtype}
-        found.append({key: value for key, value in wanted.items() if key in keys} | data)
-    _name_apart(found)
+        defaults = {"chunk": chunk, "dtype": dtype}
+        found.append({key: value for key, value in defaults.items() if key in keys} | data)
+    _set_names(found)
     wrong = [line for i, data in enumerate(found) for line in _locate(data, f"reward.{i}")]
     try:
         judges = _Judges.model_validate({"reward": found}).reward
@@ -52,11 +52,11 @@ def judges_of_options(
         wrong = [*map(str, mistakes_of(error, _Judges)), *wrong]
     if wrong:
         raise TuningError("\n".join(["--reward:", *(f"  {line}" for line in wrong)]))
-    return _of_frames(judges)
+    return _frame_judges(judges)
 
 
 def judges_of_recipe(source: str) -> list[FramesSection]:
-    """The judges of a recipe that look at frames, held-out ones included.
+    """Return the judges of a recipe that look at frames, held-out ones included.
 
     Raises:
         TuningError: The recipe has mistakes.
@@ -80,8 +80,8 @@ def _section(text: str) -> dict[str, Any]:
     return {"kind": kind, "checkpoint": checkpoint} if colon else {"kind": kind}
 
 
-def _name_apart(found: Sequence[dict[str, Any]]) -> None:
-    """Name judges by their kind, and by their file too where there are several of a kind."""
+def _set_names(found: Sequence[dict[str, Any]]) -> None:
+    """Name judges by their kind; add the file if several have the same kind."""
     kinds = Counter(str(data.get("kind")) for data in found if "name" not in data)
     for data in found:
         several = kinds[str(data.get("kind"))] > 1 and "checkpoint" in data
@@ -90,13 +90,13 @@ def _name_apart(found: Sequence[dict[str, Any]]) -> None:
     names = Counter(str(data["name"]) for data in found)
     if twice := [name for name, count in names.items() if count > 1]:
         raise TuningError(
-            f"--reward: {', '.join(twice)} is given twice; name them apart, as in "
+            f"--reward: {', '.join(twice)} is given twice; give each its own name, as in "
             "'{kind: hps, checkpoint: ..., name: mine}'"
         )
 
 
 def _locate(data: dict[str, Any], where: str) -> list[str]:
-    """Resolve the files of a judge in place; return what is wrong."""
+    """Resolve the files of a judge in place; return the mistakes."""
     wrong = []
     for key, locate in judge_names(data):
         try:
@@ -106,11 +106,11 @@ def _locate(data: dict[str, Any], where: str) -> list[str]:
     return wrong
 
 
-def _of_frames(judges: Sequence[Any]) -> list[FramesSection]:
+def _frame_judges(judges: Sequence[Any]) -> list[FramesSection]:
     others = [judge.label for judge in judges if not isinstance(judge, FramesSection)]
     if others:
         raise TuningError(
-            f"--reward: {', '.join(others)} judges noisy latents, and files hold frames; take a "
+            f"--reward: {', '.join(others)} judges noisy latents, but files hold frames; give a "
             "judge of frames"
         )
     return list(judges)

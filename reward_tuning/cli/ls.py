@@ -1,4 +1,4 @@
-"""`reward-tuning ls`: what comes with the package."""
+"""`reward-tuning ls`: list what the package ships."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ TITLES = {
     "generators": "Generators",
     "judges": "Judges in the package",
     "judges_without_weights": "Judges without weights, by kind",
-    "published_judges": "Published judges, by the name that recipes use",
-    "other_judges": "Judges on files that you name, by kind",
+    "published_judges": "Published judges, by the name used in recipes",
+    "other_judges": "Judges that need a file of yours, by kind",
     "prompts": "Prompts",
 }
 
 
 def ls(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lists as JSON")] = False,
 ) -> None:
     """List the shipped recipes, generators, judges and prompt files, and the published judges."""
     from base_model.files.shipped import WEIGHTS, shipped_checkpoints
@@ -62,10 +62,10 @@ def ls(
     for title, entries in found.items():
         if entries:
             rows = [(entry["name"], entry["about"]) for entry in entries]
-            print_table(TITLES[title], ("name", "what it is"), rows)
+            print_table(TITLES[title], ("name", "about"), rows)
     print(
-        "Read a recipe: reward-tuning show NAME. Run it: reward-tuning run NAME, or reward-tuning "
-        "finetune NAME for finetune/..."
+        "Read a recipe: reward-tuning show NAME\nRun it: reward-tuning run NAME; for finetune/...: "
+        "reward-tuning finetune NAME"
     )
 
 
@@ -74,9 +74,9 @@ def _lines(path: Path) -> int:
 
 
 def _about(path: Path) -> str:
-    """Size of a checkpoint, and what its safetensors metadata says of it."""
+    """Return the size of a checkpoint and the description in its safetensors metadata."""
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files) / 1e6
     metadata = metadata_of(files[0]) if files else {}
-    told = metadata.get("description") or metadata.get("about") or metadata.get("command") or ""
-    return f"{size:.1f} MB" + (f"; {told}" if told else "")
+    text = metadata.get("description") or metadata.get("about") or metadata.get("command") or ""
+    return f"{size:.1f} MB" + (f"; {text}" if text else "")

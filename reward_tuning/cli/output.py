@@ -1,4 +1,4 @@
-"""What the verbs print: machine-readable to stdout, tables to people."""
+"""Printing of JSON, tables and errors, the same in all verbs."""
 
 import json
 import sys
@@ -9,18 +9,23 @@ from typing import Any
 
 from reward_tuning.errors import shortened
 
-LONGEST, LONGEST_OF_MANY, MOST_LINES = 490, 1900, 20
-"""Letters of an error of one or two lines, of a longer list, and the lines of that."""
+MAX_CHARS, MAX_CHARS_OF_LIST, MAX_LINES = 490, 1900, 20
+"""Limits of an error: characters of one or two lines, and characters and lines of a list.
+
+An error must fit on a screen, whatever file name or override it quotes.
+"""
 
 
 def error_text(error: BaseException) -> str:
-    """An error as it is told: so short that it is read, with what is left out counted."""
+    """Return an error's text, shortened to fit a screen; omitted parts are counted."""
     lines = str(error).splitlines() or [type(error).__name__]
-    if len(lines) > MOST_LINES:
-        lines = [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} more lines"]
-    limit = LONGEST if len(lines) <= 2 else LONGEST_OF_MANY
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"and {len(lines) - MAX_LINES + 1} more lines"]
+    limit = MAX_CHARS if len(lines) <= 2 else MAX_CHARS_OF_LIST
     room = limit - len(lines)
-    for count, length in enumerate(sorted(map(len, lines)), 1):  # short ones leave room to others
+    for count, length in enumerate(
+        sorted(map(len, lines)), 1
+    ):  # short lines leave room for long ones
         share = room // (len(lines) - count + 1)
         if length > share:
             return "\n".join(shortened(line, share) for line in lines)
@@ -57,7 +62,7 @@ def print_json(data: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the last column takes what space is left."""
+    """Print a table; the last column takes the remaining width."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -67,7 +72,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         last = position == len(columns) - 1
         table.add_column(column, no_wrap=not last, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # a Text: [brackets] are no markup
+        table.add_row(
+            *(Text(cell) for cell in row)
+        )  # Text, since rich would read [brackets] as markup
     console = Console(soft_wrap=False)
     console.print(table)
     console.print()

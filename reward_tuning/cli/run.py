@@ -1,4 +1,4 @@
-"""`reward-tuning run`: train what a recipe says, evaluate it, export it."""
+"""`reward-tuning run`: train, evaluate and export as a recipe says."""
 
 from typing import Annotated
 
@@ -6,13 +6,13 @@ import typer
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped name or a path")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as train.steps=6")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
-    """Tune a generator as a recipe says; the run folder holds everything it made."""
+    """Tune a generator as a recipe says; everything it makes is in the run folder."""
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
     from reward_tuning.runs.folder import RunFolder

@@ -1,4 +1,4 @@
-"""`reward-tuning score`: what judges say of clips on the disk."""
+"""`reward-tuning score`: score clips on disk with judges."""
 
 import contextlib
 import json
@@ -18,60 +18,66 @@ if TYPE_CHECKING:
     from reward_tuning.judges.scoring import Scored
 
 DTYPES = ("float32", "bfloat16", "float16")
-NEXT_STEP = "the scores are printed above; free some space or choose another place"
+NEXT_STEP = "the scores are printed above; free some space or choose another path"
 
 
 def score(
     clips: Annotated[
         list[Path],
-        typer.Argument(help="mp4, webm, gif, png or jpg files, and folders of them."),
+        typer.Argument(help="mp4, webm, gif, png or jpg files, and folders of them"),
     ],
     rewards: Annotated[
         list[str] | None,
         typer.Option(
             "--reward",
-            help="KIND:CHECKPOINT, or KIND where it has no file, such as "
-            "hps:tiny/hps.safetensors; or a judge as a recipe has it: '{kind: ..., ...}'. May be "
-            "given several times.",
+            help="KIND:CHECKPOINT, such as hps:tiny/hps.safetensors, or KIND alone if it needs no "
+            "file; or a recipe section: '{kind: ..., ...}'; repeat for several",
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The judges of a recipe, held-out ones included.")
+        str | None, typer.Option(help="Use the judges of a recipe, held-out ones included")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="One prompt for all clips.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="One prompt for all clips")] = None,
     prompts_file: Annotated[
         Path | None,
         typer.Option(
             "--prompts",
-            help="A .jsonl file with a `file` and a `prompt` a line. Without it: the .txt beside "
-            "a clip, or the clips.jsonl that `generate` writes.",
+            help="A .jsonl file with `file` and `prompt` on each line; default: the .txt next to "
+            "a clip, or the clips.jsonl that generate writes",
         ),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames of each clip, spread evenly; default: all.")
+        int | None,
+        typer.Option(min=1, help="Number of evenly spaced frames of each clip; default: all"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips of one shape at a time.")] = 4,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Number of clips at a time, of one shape")
+    ] = 4,
     chunk: Annotated[
-        int | None, typer.Option(min=1, help="Frames at a time, to save memory; of --reward.")
+        int | None,
+        typer.Option(
+            min=1, help="Number of frames at a time for judges of --reward, to save memory"
+        ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16; of the networks of --reward.")
+        str,
+        typer.Option(help="Precision of the networks of --reward: float32, bfloat16 or float16"),
     ] = "float32",
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda where there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: cuda if available, else cpu")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Also write the result to this new .json file.")
+        Path | None, typer.Option(help="Also write the result to this new .json file")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file of --output.")
+        bool, typer.Option("--overwrite", help="Replace an existing --output")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
-    """Score clips with judges: a row a clip, a column a judge.
+    """Score clips with judges: one row per clip, one column per judge.
 
-    Files that cannot be read or are cut short are skipped and named, and the exit code is 2; the
-    others are scored. Judges that sample frames at a rate use the rate of each file.
+    Unreadable and truncated files are skipped and reported; the exit code is then 2. Judges that
+    sample frames at a fixed rate use the frame rate of each file.
     """
     from reward_tuning.cli.judges import judges_of_options, judges_of_recipe
 
@@ -94,11 +100,11 @@ def score(
     from reward_tuning.judges.truncation import truncation_notes
     from reward_tuning.progress import ProgressEvent
 
-    place = chosen_device(device)
-    # a judge of one's own may print; stdout is for the result alone
+    chosen = chosen_device(device)
+    # a judge written by the user may print; stdout is for the result alone
     with contextlib.redirect_stdout(sys.stderr), Display() as progress:
         progress(ProgressEvent("loading", phase="judges"))
-        judges = file_judges(sections, place)
+        judges = file_judges(sections, chosen)
         texts = [file.prompt for file in files if file.prompt is not None]
         for note in truncation_notes([one.judge for one in judges], texts, "the clips' prompts"):
             progress(ProgressEvent("loading", note=note))
@@ -108,19 +114,19 @@ def score(
         print_json(found)
     elif scored.clips:
         _print(scored)
-    problems = [_written(output, found)] if output is not None else []
+    problems = [_write(output, found)] if output is not None else []
     if scored.skipped:
-        told = "\n".join(f"  {reason}" for reason in scored.skipped.values())
+        reasons = "\n".join(f"  {reason}" for reason in scored.skipped.values())
         problems.append(
             f"{len(scored.skipped)} of {len(files)} files could not be read and have no score:\n"
-            f"{told}"
+            f"{reasons}"
         )
-    if told := "\n".join(filter(None, problems)):
-        raise TuningError(told)
+    if message := "\n".join(filter(None, problems)):
+        raise TuningError(message)
 
 
-def _written(output: Path, found: dict[str, Any]) -> str:
-    """Write the result that is printed already; what was wrong with that, or nothing."""
+def _write(output: Path, found: dict[str, Any]) -> str:
+    """Write the result; return the error, or "" on success, since the result is printed anyway."""
     from reward_tuning.files.atomic_write import atomic_write
 
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
@@ -132,10 +138,10 @@ def _written(output: Path, found: dict[str, Any]) -> str:
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, before hours of scoring.
+    """Refuse an output that cannot be written, before hours of scoring.
 
     Raises:
-        TuningError: It is no .json file, is there already, or nothing can be written there.
+        TuningError: The name is not a .json file, or it exists, or cannot be written.
     """
     from reward_tuning.files.atomic_write import check_place
     from reward_tuning.files.file_names import file_name_fault

@@ -1,4 +1,4 @@
-"""`reward-tuning show`: a recipe's text, with its comments; or what a run has come to."""
+"""`reward-tuning show`: print a recipe with its comments, or the result of a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ from reward_tuning.schema.locate import find_recipe
 
 
 def show(
-    recipe: Annotated[str, typer.Argument(help="A shipped name, a path, or a run folder.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped name, a path, or a run folder")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="A recipe's values as written, or the run's result.")
+        bool, typer.Option("--json", help="Print the recipe's values, or the run's result, as JSON")
     ] = False,
 ) -> None:
-    """Print a recipe as it is written, comments included, or the results of a run folder."""
+    """Print a recipe with its comments, or the result of a run folder."""
     folder = Path(recipe).expanduser()
     if (folder / "recipe.yaml").is_file():
         from reward_tuning.cli.summary import print_run

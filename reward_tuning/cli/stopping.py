@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: leave at once, through every `finally`, and say how to go on."""
+"""Ctrl-C and SIGTERM: stop at once, run every `finally`, and print how to resume."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from types import FrameType
 
 
 class Stopped(BaseException):
-    """Someone asked the command to stop.
+    """A signal asked the command to stop.
 
-    No `KeyboardInterrupt`, which the argument parser would take for its own.
+    Not a `KeyboardInterrupt`, because the argument parser catches that one.
 
     Attributes:
-        number: Of the signal.
-        hint: How to go on; empty where nothing is lost.
+        number: Number of the signal.
+        hint: How to resume; "" if nothing is lost.
     """
 
     def __init__(self, number: int, hint: str = "") -> None:
@@ -26,29 +26,30 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM."""
+        """Exit code: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.number
 
-    def told(self) -> str:
-        """Return the last line a person sees."""
+    def message(self) -> str:
+        """Return the last line that the command prints."""
         name = "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
         return f"stopped by {name}" + (f"; {self.hint}" if self.hint else "")
 
 
-IMPATIENT = 1.0
-"""Seconds after which a second signal means that the first did not help; before, it is an echo."""
+ECHO_SECONDS = 1.0
+"""A second signal within this time is an echo of the first: a terminal and a parent process such as
+`timeout` both send one. A later one means that the first did not help."""
 
-_asked: list[tuple[Stopped, float]] = []
+_received: list[tuple[Stopped, float]] = []
 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Stopped`; put the old handlers back afterwards.
+    """Turn SIGINT and SIGTERM into `Stopped`; restore the old handlers afterwards.
 
-    A second signal at once, as a terminal and its parent both send one, is not another; a later one
-    leaves without any `finally`, which a run folder stands as it stands a kill.
+    A second signal within `ECHO_SECONDS` is ignored; a later one exits without running any
+    `finally`, which a run folder survives as it survives a kill.
     """
-    _asked.clear()
+    _received.clear()
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -56,12 +57,12 @@ def stop_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         now = time.monotonic()
-        if _asked:
-            if now - _asked[0][1] > IMPATIENT:
+        if _received:
+            if now - _received[0][1] > ECHO_SECONDS:
                 os._exit(128 + number)
             return
-        _asked.append((Stopped(number), now))
-        raise _asked[0][0]
+        _received.append((Stopped(number), now))
+        raise _received[0][0]
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -71,19 +72,19 @@ def stop_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stop_if_asked() -> None:
-    """Raise what a signal asked for and Python swallowed.
+def raise_if_stopped() -> None:
+    """Raise `Stopped` again if a signal arrived and Python swallowed the exception.
 
-    An exception that a handler raises inside a hook or a finaliser (starting a process runs some)
-    is printed and dropped. What goes on for long calls this now and then.
+    Python prints and drops an exception that a handler raises inside a hook or a finaliser, and
+    starting a process runs some. Long loops therefore call this regularly.
     """
-    if _asked:
-        raise _asked[0][0]
+    if _received:
+        raise _received[0][0]
 
 
 @contextmanager
 def hint_when_stopped(hint: str) -> Iterator[None]:
-    """Say how to go on if the body is stopped."""
+    """Add a hint on how to resume if the body is stopped."""
     try:
         yield
     except Stopped as stop:

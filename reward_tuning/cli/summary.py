@@ -1,4 +1,4 @@
-"""The last words of a run: what improved, how much, how surely, and where everything is."""
+"""The summary of a run: its result table, the paths of its files, and the next commands."""
 
 import contextlib
 import json
@@ -18,32 +18,33 @@ PLACES = {
     "clips": "samples",
     "metrics": "metrics.jsonl",
     "evaluation": "evaluation.json",
-    "report": "report.html",
 }
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Read what a finished run folder says of itself.
+    """Return the summary of a finished run.
 
     Returns:
-        `{"run": folder, "evaluation": evaluation.json, "verdicts": {metric: word}, "places": {what:
-        path}, "next": commands}`.
+        `{"run": folder, "evaluation": content of evaluation.json, "verdicts": {metric: verdict},
+        "places": {name: path}, "next": commands}`.
 
     Raises:
-        TuningError: There is no evaluation in it, or it is damaged.
+        TuningError: The folder has no evaluation.json, or it is damaged.
     """
     path = folder / "evaluation.json"
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TuningError(
-            f"{folder} holds no evaluation.json: the run is not finished; go on with "
+            f"{folder} has no evaluation.json: the run is not finished; resume it with "
             f"`reward-tuning resume {folder}`"
         ) from error
     except json.JSONDecodeError as error:
         raise TuningError(f"{path} is damaged ({error}); delete it and resume the run") from error
     if not isinstance(evaluation, dict) or not {"base", "tuned", "difference"} <= evaluation.keys():
-        raise TuningError(f"{path} is damaged (no sides in it); delete it and resume the run")
+        raise TuningError(
+            f"{path} is damaged (base and tuned are missing); delete it and resume the run"
+        )
     places = {what: str(folder / name) for what, name in PLACES.items() if (folder / name).exists()}
     return {
         "run": str(folder),
@@ -55,11 +56,13 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def next_commands(folder: Path) -> list[str]:
-    """What people do next with a finished run: look, draw, take the LoRA elsewhere."""
+    """Return the usual next commands after a run: show it, generate clips, export the LoRA."""
     run, prompt = shlex.quote(str(folder)), "..."
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # samples may be deleted
-        told = json.loads((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
-        prompt = str(told[0]["prompt"])
+    with contextlib.suppress(
+        OSError, ValueError, LookupError, TypeError
+    ):  # the user may have deleted the samples
+        samples = json.loads((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
+        prompt = str(samples[0]["prompt"])
     checkpoint = ""
     with contextlib.suppress(OSError, TuningError, LookupError, TypeError):
         recipe = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
@@ -74,7 +77,7 @@ def next_commands(folder: Path) -> list[str]:
 
 
 def _program() -> str:
-    """The command as this shell finds it: after `make demo` it is not on the PATH."""
+    """Return the command as this shell finds it: after `make demo` it is not on the PATH."""
     name = "reward-tuning"
     started = Path(sys.argv[0])
     if shutil.which(name) is None and started.name == name and started.is_file():
@@ -83,7 +86,7 @@ def _program() -> str:
 
 
 def print_summary(folder: Path, *, as_json: bool) -> None:
-    """Print a run's result as a table, or as JSON."""
+    """Print the summary of a finished run as a table, or as JSON."""
     found = summary(folder)
     if as_json:
         print_json(found)
@@ -109,10 +112,10 @@ FINETUNE_PLACES = ("lora", "generator", "samples", "metrics.jsonl", "clips.json"
 
 
 def print_run(folder: Path, *, as_json: bool = False) -> None:
-    """Print what came of a run, a reward tuning or a fine-tuning, or how far it is.
+    """Print the result of a reward tuning or fine-tuning run, or its progress if unfinished.
 
     Raises:
-        TuningError: A file of it is damaged.
+        TuningError: A file of the run is damaged.
     """
     if (folder / "finetune.json").is_file():
         print_finetune(folder, _read(folder / "finetune.json"), as_json=as_json)
@@ -122,30 +125,30 @@ def print_run(folder: Path, *, as_json: bool = False) -> None:
         steps, row = _last_row(folder)
         print_json({"run": str(folder), "finished": False, "steps": steps, "last": row})
     else:
-        print(f"{how_far(folder)}\ngo on with: reward-tuning resume {folder}")
+        print(f"{progress_line(folder)}\nresume with: reward-tuning resume {folder}")
 
 
 def print_finetune(folder: Path, found: dict[str, Any], *, as_json: bool = False) -> None:
-    """Print what a fine-tuning did, and where everything is."""
+    """Print the result of a fine-tuning run and the paths of its files."""
     places = finetune_places(folder)
     if as_json:
         print_json({"run": str(folder), **found, "places": places})
         return
-    print(finetune_told(found))
+    print(finetune_result(found))
     for name, place in places.items():
         print(f"{name + ':':15}{place}")
 
 
 def finetune_places(folder: Path) -> dict[str, str]:
-    """What a fine-tuning left, by name."""
+    """Return the files that a fine-tuning run has written, by name."""
     return {n: str(folder / n) for n in FINETUNE_PLACES if (folder / n).exists()}
 
 
-def finetune_told(found: dict[str, Any]) -> str:
-    """What a fine-tuning did, in two or three lines.
+def finetune_result(found: dict[str, Any]) -> str:
+    """Describe the result of a fine-tuning run in one or two lines.
 
     Args:
-        found: The content of finetune.json.
+        found: Content of finetune.json.
     """
     lines = [
         f"{found['steps']} steps on {found['clips']} clips, {found['epochs']:.1f} epochs; "
@@ -154,26 +157,27 @@ def finetune_told(found: dict[str, Any]) -> str:
     if found["base"] and found["tuned"]:
         base, tuned = found["base"]["loss"], found["tuned"]["loss"]
         lines.append(
-            f"loss of the held-out clips: {base:.4f} before, {tuned:.4f} after "
+            f"loss on the held-out clips: {base:.4f} before, {tuned:.4f} after "
             f"({(tuned - base) / base:+.1%})"
         )
     return "\n".join(lines)
 
 
-def how_far(folder: Path) -> str:
-    """The last row of a run that is not finished, in a line."""
+def progress_line(folder: Path) -> str:
+    """Describe the last step of an unfinished run in one line."""
     steps, row = _last_row(folder)
     if row is None:
-        return f"{folder}: no step of {steps} is done"
+        return f"{folder}: no step of {steps} is finished"
     loss = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
     return f"{folder}: not finished, step {row['step']} of {steps}, loss {loss}"
 
 
 def _last_row(folder: Path) -> tuple[int, dict[str, Any] | None]:
-    """How many steps a run has in all, and the row of its last; None before the first."""
+    """Return the total number of steps and the last row of metrics.jsonl; None before the first."""
     rows = []
     if (folder / "metrics.jsonl").is_file():
         text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+        # a running process may have written half of the last line
         rows = [line for line in text.splitlines() if line.endswith("}")]
     steps = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))["train"]["steps"]
     return steps, json.loads(rows[-1]) if rows else None

@@ -1,4 +1,4 @@
-"""What `run` and `resume` share: train in sight, then tell what came of it."""
+"""Training with a progress display and a summary, shared by `run` and `resume`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from reward_tuning.schema.recipe import Recipe
 
 
 def train_with_progress(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
-    """Run a recipe under a progress display and print the summary of its run folder."""
+    """Run a recipe with a progress display and print the summary of its run folder."""
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.summary import print_summary
     from reward_tuning.runs.launching import is_main_process, leave_processes
@@ -18,17 +18,17 @@ def train_with_progress(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
         with Display() as progress:
             run(recipe, resume=resume, progress=progress)
     except Stopped as stop:
-        stop.hint = how_to_go_on(folder)
+        stop.hint = resume_hint(folder)
         raise
     if is_main_process():
         print_summary(folder, as_json=as_json)
     leave_processes()
 
 
-def how_to_go_on(folder: Path) -> str:
-    """What to say of a training that was stopped."""
+def resume_hint(folder: Path) -> str:
+    """Return the hint after a stopped training."""
     from reward_tuning.runs.launching import resume_command
 
     if not (folder / "recipe.yaml").is_file():
-        return "nothing was begun yet"
-    return f"go on with: {resume_command(folder)}"
+        return "nothing was started yet"
+    return f"resume with: {resume_command(folder)}"

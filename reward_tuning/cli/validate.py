@@ -1,4 +1,4 @@
-"""`reward-tuning validate`: check a recipe and print every value of it."""
+"""`reward-tuning validate`: check a recipe and print all its values."""
 
 import sys
 from typing import Annotated
@@ -10,17 +10,17 @@ from reward_tuning.errors import TuningError
 
 
 def validate(
-    recipe: Annotated[str, typer.Argument(help="A shipped name or a path.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped name or a path")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as train.steps=6")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the values as JSON")] = False,
 ) -> None:
-    """Check a recipe and print it fully resolved, every value explicit.
+    """Check a recipe and print it with every value explicit.
 
-    Finds everything that run or finetune refuses before loading: in the recipe, the prompt files,
-    the clips and the libraries. All mistakes are listed at once, with exit code 2. Judges that are
-    not downloaded yet and an output that holds a run already only give a note on stderr.
+    Finds everything that run or finetune would refuse before loading: in the recipe, the prompt
+    files, the clips and the libraries. Lists all mistakes at once and exits with code 2. Judges
+    that are not downloaded yet and an output that already holds a run only give a note on stderr.
     """
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display

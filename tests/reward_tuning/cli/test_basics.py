@@ -300,5 +300,5 @@ def test_a_full_place_that_is_printed_to_is_told(words: list[str]) -> None:
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: what is printed cannot be written: No space left")
+    assert done.stderr.startswith("error: cannot write to stdout: No space left")
     assert done.stderr.count("\n") == 1

@@ -142,14 +142,14 @@ def test_resume_goes_on_where_the_folder_is_now(
 def test_resume_of_no_run(run: Command, tmp_path: Path) -> None:
     done = run("resume", tmp_path)
     assert done.code == 2
-    assert f"{tmp_path} is no run folder" in done.err
+    assert f"{tmp_path} is not a run folder" in done.err
 
 
 def test_run_without_evaluation(run: Command, trainer: Trainer, tmp_path: Path) -> None:
     trainer(lambda recipe: None)
     done = run("run", write_recipe(tmp_path), f"output={tmp_path / 'b'}")
     assert done.code == 2
-    assert "holds no evaluation.json" in done.err
+    assert "has no evaluation.json" in done.err
 
 
 # --- stopping
@@ -199,7 +199,7 @@ def test_stopped(tmp_path: Path, number: signal.Signals, code: int, name: str) -
     finally:
         process.kill()
     assert process.returncode == code
-    assert err.strip() == f"stopped by {name}; go on with: reward-tuning resume {folder}"
+    assert err.strip() == f"stopped by {name}; resume with: reward-tuning resume {folder}"
     assert (folder / "tidy").exists()  # every finally ran
 
 
@@ -207,7 +207,7 @@ def test_stopped_before_anything_was_kept(run: Command, trainer: Trainer, tmp_pa
     trainer(lambda recipe: signal.raise_signal(signal.SIGTERM))
     done = run("run", write_recipe(tmp_path), f"output={tmp_path / 'b'}")
     assert done.code == 143
-    assert done.err.endswith("stopped by SIGTERM; nothing was begun yet\n")
+    assert done.err.endswith("stopped by SIGTERM; nothing was started yet\n")
 
 
 SWALLOWED = """
@@ -278,7 +278,7 @@ def test_a_stop_that_python_swallowed_still_stops(tmp_path: Path) -> None:
     done = in_process(SWALLOWED, arguments)
     assert done.returncode == 130
     assert "never stopped" not in done.stdout
-    assert done.stderr.endswith("stopped by Ctrl-C; nothing was begun yet\n")
+    assert done.stderr.endswith("stopped by Ctrl-C; nothing was started yet\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")

@@ -244,7 +244,7 @@ def test_damaged_files_are_left_out_and_told(command: Command, folder: Path) -> 
         (["--reward", "hps:nothing"], "reward.0.checkpoint: got 'nothing'; no such judge"),
         (["--reward", "{kind: hps, chekpoint: x}"], "did you mean reward.0.checkpoint?"),
         (["--reward", "{kind: hps"], "not valid YAML"),
-        (["--reward", HPS, "--reward", HPS], "is given twice; name them apart"),
+        (["--reward", HPS, "--reward", HPS], "is given twice; give each its own name"),
         (["--reward", "latent:tiny/latent-clip.safetensors"], "judges noisy latents"),
         (["--reward", HPS, "--dtype", "half"], "--dtype: got 'half'; allowed: float32"),
         (["--reward", HPS, "--output", "x.csv"], "the name must end in .json"),

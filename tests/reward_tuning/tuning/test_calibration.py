@@ -105,7 +105,7 @@ def test_the_verb(world: Path, tmp_path: Path, command: Command) -> None:
     usual = json.loads(command("calibrate", world / "recipe.yaml", "--json").out)
     assert usual["prompts"] == len(TRAIN)  # fewer than 32
     for more, said in (
-        (["--write", written], "exists already"),
+        (["--write", written], "mine.yaml exists; give a new .yaml file"),
         (["--write", tmp_path / "x.json"], "does not end in .yaml"),
         (["--prompts", 6], "from 2 to 5, as many as prompts.train has"),
     ):
