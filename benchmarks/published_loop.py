@@ -13,6 +13,7 @@ one (there they become one conversation), and latents stay float32 (there bfloat
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -117,7 +118,7 @@ def published_gradient(
     """
     condition = sampler.condition(batch.prompts)
     latents = published_latents(
-        sampler.velocity(condition, sigmas, "joint"),
+        replace(sampler, negative="joint").velocity(condition, sigmas),
         sampler.noise(batch.noise_seeds),
         sigmas,
         batch.plan.active,

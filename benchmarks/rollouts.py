@@ -21,7 +21,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -30,11 +29,10 @@ from torch import Tensor
 from benchmarks.machine import machine
 from reward_tuning.progress import silent
 from reward_tuning.schema.loading import load_recipe
-from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch
-from reward_tuning.tuning.parts import RunParts, cheap_steps, load_parts
+from reward_tuning.tuning.parts import RunParts, load_parts, step_options
 from reward_tuning.tuning.state import start
-from reward_tuning.tuning.step import BatchReport, reward_step
+from reward_tuning.tuning.step import BatchReport, StepOptions, reward_step
 from reward_tuning.tuning.views import rolled_out
 
 EXACT = "exact"
@@ -62,7 +60,7 @@ def measure(
     exact = recipes[EXACT]
     parts = load_parts(exact, DEVICE, sys.maxsize, silent)
     transformer = parts.sampler.generator.transformer
-    cheap = {arm: cheap_steps(recipe, transformer) for arm, recipe in recipes.items()}
+    choices = {arm: step_options(recipe, transformer) for arm, recipe in recipes.items()}
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for number in range(batches + 1):
         gradients: dict[str, Tensor] = {}
@@ -71,7 +69,7 @@ def measure(
             state = start(recipe, parts)
             state.step, state.position = number, number * clips_a_step(recipe.train, Accelerator())
             batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(), 0)
-            seconds, report, gradients[arm] = one_batch(recipe, parts, batch, cheap[arm])
+            seconds, report, gradients[arm] = one_batch(parts, batch, choices[arm])
             row = {
                 "rollout_seconds": seconds["rollout"],
                 "batch_seconds": sum(seconds.values()),
@@ -79,7 +77,7 @@ def measure(
                 "full_steps": report.full_steps,
             }
             if not (batch.more_plans or batch.restarts):
-                ends[arm] = end_of(recipe, parts, batch, cheap[arm])
+                ends[arm] = end_of(parts, batch, choices[arm])
                 gap = (ends[arm] - ends[EXACT]).norm() / ends[EXACT].norm()
                 row["end_error"] = float(gap)
                 row["gradient_cosine"] = float(
@@ -95,7 +93,7 @@ def measure(
 
 
 def one_batch(
-    recipe: Recipe, parts: RunParts, batch: Batch, cheap: Any
+    parts: RunParts, batch: Batch, options: StepOptions
 ) -> tuple[dict[str, float], BatchReport, Tensor]:
     """The process's seconds of each phase, what the batch showed, and the gradient, `(n,)`."""
     seconds: dict[str, float] = {}
@@ -113,23 +111,17 @@ def one_batch(
         parts.judges,
         batch,
         parts.sigmas,
-        negative=recipe.sampling.negative,
         parameters=parts.parameters,
-        divide_by_guidance=recipe.sampling.divide_by_guidance,
-        cheap=cheap,
+        options=options,
         phase=phase,
     )
     grads = [p.grad.flatten() for p in parts.parameters if p.grad is not None]
     return seconds, report, torch.cat(grads).double()
 
 
-def end_of(recipe: Recipe, parts: RunParts, batch: Batch, cheap: Any) -> Tensor:
-    """The last state of the batch's rollout, `(b, 16, t, h, w)`."""
-    condition = parts.sampler.condition(batch.prompts)
-    negative = recipe.sampling.negative
-    found = rolled_out(
-        parts.sampler, condition, batch.noise_seeds, [batch.plan], parts.sigmas, negative, cheap
-    )
+def end_of(parts: RunParts, batch: Batch, options: StepOptions) -> Tensor:
+    """Return the last state of the batch's rollout, `(b, 16, t, h, w)`."""
+    found = rolled_out(parts.sampler, batch, parts.sigmas, options.cheap)
     return found.views[0].states[-1]
 
 

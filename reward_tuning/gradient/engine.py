@@ -75,6 +75,29 @@ class SweepReport:
         return sum(s.step_loss for s in self.steps)
 
 
+@dataclass(frozen=True)
+class SweepOptions:
+    """Limits of a sweep, and how many steps one call of it runs.
+
+    Attributes:
+        adjoint_limit: c >= 1; shortens the gradient that flows through a state, clip by clip, to c
+            times the length that its adjoint began with. Holds an exploding chain; None = exact.
+        step_norm: Norm that each active step's contribution to the parameters is scaled to (a
+            contribution of 0 stays 0), so that no step drowns the others. None = unscaled.
+        at_once: Active steps that one call of `many` sweeps, where no gradient flows through their
+            states. Takes the memory of that many steps; the gradient is the same to rounding.
+        many: The velocity of several steps in one call; None sweeps one step at a time.
+        rerun_tolerance: Largest allowed `StepReport.rerun_error`. Dropout or another adapter scale
+            exceeds 0.1; rounding does not.
+    """
+
+    adjoint_limit: float | None = None
+    step_norm: float | None = None
+    at_once: int = 1
+    many: ManyStepsFn | None = None
+    rerun_tolerance: float = 0.1
+
+
 @torch.no_grad()
 def rollout(velocity: VelocityFn, noise: Tensor, sigmas: Tensor, stop: int) -> list[Tensor]:
     """Run the Euler sampler to step `stop` and keep every visited state; no gradient.
@@ -190,11 +213,7 @@ def adjoint_sweep(
     *,
     step_loss: StepLossFn | None = None,
     parameters: Iterable[Tensor] = (),
-    rerun_tolerance: float = 0.1,
-    adjoint_limit: float | None = None,
-    step_norm: float | None = None,
-    many: ManyStepsFn | None = None,
-    at_once: int = 1,
+    options: SweepOptions = SweepOptions(),  # frozen
 ) -> SweepReport:
     r"""Accumulate the gradient of the active steps' parameters, one step's graph at a time.
 
@@ -214,17 +233,9 @@ def adjoint_sweep(
         g: d(loss)/d(reward input), shape of a state.
         step_loss: optional regulariser (index, x_i, v_i) -> scalar, on active steps only, such as
             beta |v_i - base velocity|^2; it uses the same re-run.
-        parameters: trainable tensors whose per-step gradient norm is wanted. Costs one copy of
-            their gradients; the accumulated result is the same bit for bit.
-        rerun_tolerance: largest allowed `StepReport.rerun_error`.
-        adjoint_limit: c >= 1: what flows on through a state is shortened, clip by clip, to c times
-            the length that its adjoint began with. Holds an exploding chain; None = exact.
-        step_norm: give each active step's contribution to `parameters` this norm, whatever it was
-            (a contribution of 0 stays 0), so that no step drowns the others. None = as it is.
-        many: `velocity` for several steps in one call.
-        at_once: so many active steps are swept in one call of `many`, where there is one and no
-            gradient flows on through their states. The memory is that of so many steps; the
-            gradient is the same to rounding.
+        parameters: Trainable tensors whose gradient norm is reported step by step. Costs one copy
+            of their gradients; the accumulated result is the same bit for bit.
+        options: Limits, and how many steps one call runs.
 
     Returns:
         A report of each re-run step. Gradients are added to `.grad` of the velocity's leaves.
@@ -240,9 +251,10 @@ def adjoint_sweep(
             "differentiate with respect to what read_reward_input returned"
         )
     parameters = list(parameters)
+    adjoint_limit, step_norm, many = options.adjoint_limit, options.step_norm, options.many
     if adjoint_limit is not None and not adjoint_limit >= 1.0:
         raise TuningError(f"the adjoint's limit is {adjoint_limit}; allowed is 1 or more")
-    if step_norm is not None and (not parameters or at_once > 1):
+    if step_norm is not None and (not parameters or options.at_once > 1):
         raise TuningError(
             "to give every step one norm, the sweep must be given the parameters and sweep the "
             "steps one at a time"
@@ -252,7 +264,7 @@ def adjoint_sweep(
     g = g.detach()
     longest = None if adjoint_limit is None else adjoint_limit * _lengths(g)
     reports = []
-    for group in _groups(plan, 1 if many is None else at_once):
+    for group in _groups(plan, 1 if many is None else options.at_once):
         is_active = group[0] in active
         flows_on = plan.flows_through(group[0])
         xs = [states[i].detach().requires_grad_(flows_on) for i in group]
@@ -261,7 +273,7 @@ def adjoint_sweep(
             vs = [velocity(xs[0], group[0])] if alone or many is None else many(xs, group)
             vs = [v.to(g.dtype) for v in vs]
             rerun_errors = [
-                _checked_rerun(states, sigmas, i, v, rerun_tolerance)
+                _checked_rerun(states, sigmas, i, v, options.rerun_tolerance)
                 for i, v in zip(group, vs, strict=True)
             ]
             product = sum((plan.weights[i] * g * v).sum() for i, v in zip(group, vs, strict=True))

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base_model.generator import Generator, GuidedCondition
-from base_model.sampling.guidance import NegativeBranch
-from reward_tuning.gradient.engine import VelocityFn, rollout
+from base_model.generator import Generator
+from reward_tuning.gradient.engine import rollout
 from reward_tuning.sampling.compilation import compilation_told
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
-from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.sampling.sampler import RolloutVelocity
 
 
 @dataclass(frozen=True)
@@ -60,40 +59,34 @@ class Rollout:
 
 
 def cheap_rollout(
-    sampler: ClipSampler,
-    condition: GuidedCondition,
-    velocity: VelocityFn,
+    velocity: RolloutVelocity,
     noise: Tensor,
-    sigmas: Tensor,
     stop: int,
     *,
-    negative: NegativeBranch,
     exact: Collection[int],
     cheap: CheapSteps,
 ) -> Rollout:
     """Run the Euler sampler to step `stop`, without gradient.
 
     Args:
-        sampler: Of the velocity.
-        condition: Of the velocity.
-        velocity: What the sweep will run again; it computes the steps in `exact`.
+        velocity: The function that the sweep will run again; it computes the steps in `exact`.
         noise: x_0, `(b, 16, t, h, w)`.
-        sigmas: `(N + 1,)`, falling to 0.
         stop: Number of steps.
-        negative: `none` leaves out the negative branch of the other steps, too.
         exact: Steps that the sweep runs again.
-        cheap: How the others are computed.
+        cheap: How the other steps are computed.
 
     Raises:
         TuningError: As `engine.rollout`, or the cache or the compiler cannot work on this model.
     """
+    sampler, sigmas = velocity.sampler, velocity.sigmas
     if cheap.exact:
         return Rollout(rollout(velocity, noise, sigmas, stop), stop)
-    near = replace(sampler, generator=fast_generator(sampler.generator, cheap)).velocity(
-        condition,
-        sigmas,
-        "none" if negative == "none" else "joint",  # one call for both branches
-    )
+    # "joint" runs both branches in one call; a cheap step has no gradient to detach.
+    near = replace(
+        sampler,
+        generator=fast_generator(sampler.generator, cheap),
+        negative="none" if sampler.negative == "none" else "joint",
+    ).velocity(velocity.condition, sigmas)
     transformer = sampler.generator.transformer
     with ExitStack() as stack:
         cache = None

@@ -1,4 +1,4 @@
-"""From prompts and seeds to clips: what training and evaluation share."""
+"""From prompts and seeds to clips: the sampler that training and evaluation share."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ class ClipSampler:
 
     Attributes:
         generator: Needs no text encoder.
-        states: Text states `(l, d)` of every prompt that will be asked for, and of the negative
+        states: Text states `(l, d)` of every prompt that will be sampled, and of the negative
             prompt, on the CPU.
-        negative_prompt: Of the negative guidance branch.
+        negative_prompt: Text of the negative guidance branch.
         guidance_scale: 1 = no guidance.
         size: Frames, height and width of a clip.
-        guidance_rescale: Share of the guided velocity that gets the positive branch's contrast.
-        decoder_checkpointing: Whether a decode with gradient keeps one latent's activations at a
-            time, or all.
-        conditions: Everything beside text that prompts follow, encoded.
+        guidance_rescale: CFG rescale (arXiv 2305.08891); 0 = off.
+        decoder_checkpointing: Keep the activations of one latent at a time in a decode with
+            gradient, instead of all.
+        conditions: Encoded conditions of the prompts that follow more than text.
+        negative: The negative branch in the gradient of `velocity`. `latents` samples with both
+            branches and no gradient, whatever it is.
     """
 
     generator: Generator
@@ -52,11 +54,12 @@ class ClipSampler:
     guidance_rescale: float = 0.0
     decoder_checkpointing: bool = True
     conditions: Mapping[ConditionFiles, EncodedCondition] = field(default_factory=dict)
+    negative: NegativeBranch = "detached"
 
     def condition(self, prompts: Sequence[str | Prompt]) -> GuidedCondition:
-        """Text states of b prompts and what else they follow, on the generator's device.
+        """Return text states and encoded conditions of b prompts, on the generator's device.
 
-        A prompt that is a plain text follows nothing else.
+        A prompt that is a plain text has no condition but its text.
         """
         device = self.generator.device
         texts = [one if isinstance(one, str) else one.text for one in prompts]
@@ -68,7 +71,7 @@ class ClipSampler:
         )
 
     def video(self, prompts: Sequence[str | Prompt]) -> Tensor | None:
-        """Latents of the videos that sampling starts from, on the CPU; None where from noise."""
+        """Return the latents that sampling starts from, on the CPU; None to start from noise."""
         return stacked_starts(self._followed(prompts))
 
     def _followed(self, prompts: Sequence[str | Prompt]) -> list[EncodedCondition]:
@@ -77,14 +80,12 @@ class ClipSampler:
         return [nothing if one == NOTHING else self.conditions[one] for one in files]
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
-        """Initial latents `(b, 16, t, h/8, w/8)` of b seeds."""
+        """Return the initial latents of b seeds, `(b, 16, t, h/8, w/8)`."""
         shape = self.generator.latent_shape(len(seeds), *self.size)
         return self.generator.initial_noise(shape, seeds)
 
-    def velocity(
-        self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
-    ) -> VelocityFn:
-        """The guided velocity as the engine calls it, `(x_i, i) -> v_i`."""
+    def velocity(self, condition: GuidedCondition, sigmas: Tensor) -> VelocityFn:
+        """Return the guided velocity in the engine's form, `(x_i, i) -> v_i`."""
 
         def velocity(x: Tensor, i: int) -> Tensor:
             return guided_velocity(
@@ -93,20 +94,11 @@ class ClipSampler:
                 sigmas[i],
                 condition,
                 self.guidance_scale,
-                negative,
+                self.negative,
                 self.guidance_rescale,
             )
 
         return velocity
-
-    def velocity_of_one_rollout(
-        self, condition: GuidedCondition, sigmas: Tensor, negative: NegativeBranch
-    ) -> RolloutVelocity:
-        """As `velocity`, for one rollout, one adapter and its sweep.
-
-        A function for the base or another noise is another one.
-        """
-        return RolloutVelocity(self, condition, sigmas, negative)
 
     @torch.no_grad()
     def latents(
@@ -119,13 +111,13 @@ class ClipSampler:
         """Sample clips, without gradient, to the end of the flow.
 
         Args:
-            prompts: b prompts whose states, and conditions, are known.
+            prompts: b prompts whose states and conditions are known.
             seeds: b seeds of the noise.
-            sigmas: `(N + 1,)`, the sampler's table; the rest of one where it starts from a video.
+            sigmas: `(N + 1,)`, the sampler's table; only the end of one to start from a video.
             on_step: Called with i after step i.
 
         Returns:
-            `(b, 16, t, h/8, w/8)` float32, on the generator's device: what its `decode` takes.
+            `(b, 16, t, h/8, w/8)` float32, on the generator's device, as its `decode` takes them.
         """
         return euler_sample(
             self.generator,
@@ -139,7 +131,7 @@ class ClipSampler:
 
 
 def first_state(noise: Tensor, video: Tensor | None, sigmas: Tensor) -> Tensor:
-    """Where a rollout begins: the noise, or a video noised to the table's first level.
+    """Return the start of a rollout: the noise, or a video noised to the table's first level.
 
     Args:
         noise: `(b, 16, t, h/8, w/8)`.
@@ -150,35 +142,28 @@ def first_state(noise: Tensor, video: Tensor | None, sigmas: Tensor) -> Tensor:
 
 
 class RolloutVelocity:
-    """The guided velocity of one rollout, `(x_i, i) -> v_i`, which remembers what need not be run.
+    """The guided velocity of one rollout and its sweep, `(x_i, i) -> v_i`, with a memory.
 
     A detached negative branch has no gradient and meets the same state again when the sweep re-runs
-    a step. So without gradient both branches run in one batch, as in the evaluation, and the sweep
-    runs the positive one alone.
+    a step. So the rollout runs both branches in one batch, as the evaluation does, and keeps the
+    negative one; the sweep runs the positive one alone. An object serves one rollout with one
+    adapter: the base, or other noise, needs a new one.
 
     Args:
-        sampler: Of the clips.
-        condition: Of the clips, b of them or one for all.
+        sampler: Sampler of the clips.
+        condition: Conditions of the b clips, or one for all.
         sigmas: `(N + 1,)`, the rollout's table.
-        negative: The negative guidance branch.
     """
 
-    def __init__(
-        self,
-        sampler: ClipSampler,
-        condition: GuidedCondition,
-        sigmas: Tensor,
-        negative: NegativeBranch,
-    ) -> None:
+    def __init__(self, sampler: ClipSampler, condition: GuidedCondition, sigmas: Tensor) -> None:
         self.sampler = sampler
         self.condition = condition
         self.sigmas = sigmas
-        self.negative = negative
-        self.remembers = negative == "detached" and sampler.guidance_scale != 1
+        self.remembers = sampler.negative == "detached" and sampler.guidance_scale != 1
         self._negative_branch: dict[int, Tensor] = {}
 
     def __call__(self, x: Tensor, i: int) -> Tensor:
-        """The velocity `(b, 16, t, h, w)` at step i."""
+        """Return the velocity `(b, 16, t, h, w)` at step i."""
         if torch.is_grad_enabled() or not self.remembers or i in self._negative_branch:
             return self.at_once([x], [i])[0]
         sampler = self.sampler
@@ -187,7 +172,7 @@ class RolloutVelocity:
         return self._mixed(both[0], v_positive)
 
     def at_once(self, xs: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
-        """The velocities of several steps of the rollout, from one call of as many batches."""
+        """Return the velocities of several steps of the rollout from one model call."""
         sampler, count = self.sampler, len(steps)
         x = xs[0] if count == 1 else torch.cat(list(xs))
         sigma = self.sigmas[steps[0]]
@@ -203,13 +188,13 @@ class RolloutVelocity:
                 sigma,
                 condition,
                 sampler.guidance_scale,
-                self.negative,
+                sampler.negative,
                 sampler.guidance_rescale,
             )
             return list(v.chunk(count))
         for i in steps:
             if i not in self._negative_branch:
-                raise TuningError(f"step {i} shall be run again and was not in the rollout")
+                raise TuningError(f"the sweep needs step {i}, which the rollout did not visit")
         positive = repeated(self.condition.positive, count)
         v_positive = sampler.generator.velocity(x, sigma, positive)
         v_negative = [self._negative_branch[i] for i in steps]
@@ -226,7 +211,7 @@ class RolloutVelocity:
 
 
 def repeated(condition: Condition, count: int) -> Condition:
-    """A condition of b clips for `count` batches of them; what is one for all stays one."""
+    """Repeat a condition of b clips for `count` batches; a tensor shared by all clips stays one."""
     if count == 1:
         return condition
     tensors = {

@@ -28,6 +28,7 @@ from reward_tuning.inputs.run_conditions import (
 )
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
 from reward_tuning.inputs.text_states import text_states
+from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import Judge, load_judges
 from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.offload import judge_modules, split_offload
@@ -57,6 +58,7 @@ from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_clips import replay_clips
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
+from reward_tuning.tuning.step import StepOptions
 from rewards.core.checkpoint import file_sha256
 from rewards.core.checkpoint import resolve as resolve_judge
 from rewards.qwen.files import resolve_folder
@@ -74,7 +76,7 @@ class RunParts:
         held_out: Prompts of the evaluation.
         sigmas: `(N + 1,)`, the training sampler's table.
         fingerprints: Hash of each checkpoint.
-        cheap: How rollouts compute the steps without gradient.
+        options: Choices of the recipe that hold for every batch.
         sources: Of the replay's clips; empty where it is off.
         replay: These clips, once they are made (`with_replay`).
         offload: Of judges and VAE, as `generator.memory` wants; of nothing where it is resident.
@@ -88,7 +90,7 @@ class RunParts:
     held_out: list[Prompt]
     sigmas: Tensor
     fingerprints: dict[str, str]
-    cheap: CheapSteps
+    options: StepOptions
     sources: list[ReplaySource] = field(default_factory=list)
     replay: ReplayClips | None = None
     offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
@@ -200,6 +202,7 @@ def load_parts(
             seed=recipe.seed,
             progress=progress,
         ),
+        sampling.negative,
     )
     if sampler.conditions:
         # of all prompts, whichever are drawn: a run may go on to more steps
@@ -212,7 +215,7 @@ def load_parts(
         held_out,
         sigmas,
         fingerprints,
-        cheap_steps(recipe, generator.transformer),
+        step_options(recipe, generator.transformer),
         sources,
         offload=offload.joined(generator.resting.vae),
         start=start,
@@ -264,17 +267,32 @@ def checks_before_loading(
     return checks
 
 
-def cheap_steps(recipe: Recipe, transformer: Any) -> CheapSteps:
-    """How rollouts compute the steps without gradient.
+def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
+    """Return the choices of a recipe that hold for every batch.
+
+    Args:
+        recipe: Resolved.
+        transformer: The generator's, which `rollout.compile` compiles.
 
     Raises:
-        TuningError: The transformer shall be compiled and torch.compile does not work here.
+        TuningError: `rollout.compile` is on and torch.compile does not work here.
     """
-    rollout = recipe.rollout
-    return CheapSteps(
+    train, rollout = recipe.train, recipe.rollout
+    cheap = CheapSteps(
         rollout.cache,
         None if rollout.dtype is None else getattr(torch, rollout.dtype),
         compiled(transformer) if rollout.compile else None,
+    )
+    return StepOptions(
+        divide_by_guidance=recipe.sampling.divide_by_guidance,
+        anchor=train.anchor,
+        share=1.0 / train.gradient_accumulation,
+        adjoint_limit=train.adjoint_limit,
+        normalise_steps=train.normalise_steps,
+        steps_at_once=train.steps_at_once,
+        merge=train.merge,
+        terms=ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt),
+        cheap=None if cheap.exact else cheap,
     )
 
 

@@ -15,9 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from base_model.generator import GuidedCondition
-from base_model.sampling.guidance import NegativeBranch
-from reward_tuning.gradient.engine import StepLossFn, StepReport, adjoint_sweep
+from reward_tuning.gradient.engine import StepLossFn, StepReport, SweepOptions, adjoint_sweep
 from reward_tuning.gradient.losses import guidance_gain
 from reward_tuning.gradient.merging import Merge, conflict_free_gradient, summed_gradient
 from reward_tuning.judges.clip_terms import ClipTerms
@@ -25,7 +23,7 @@ from reward_tuning.judges.judge import FramedJudge, Judge, LatentJudge
 from reward_tuning.judges.judging import Verdicts, on_frames, on_latents
 from reward_tuning.lora.adapter import scaled
 from reward_tuning.sampling.cheap_steps import CheapSteps
-from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.views import View, rolled_out
 
@@ -64,23 +62,43 @@ class BatchReport:
         return math.isfinite(self.loss)
 
 
+@dataclass(frozen=True)
+class StepOptions:
+    """The choices of a recipe that hold for every batch.
+
+    Attributes:
+        divide_by_guidance: With a detached negative branch, divide the loss by the guidance scale.
+            The gradient that flows through the states is divided in any case.
+        anchor: Weight of the mean square distance of the velocity to the base's, on active steps.
+        share: Factor of the gradient: 1 / number of accumulated batches.
+        adjoint_limit: Limit of the gradient through the states, in multiples of its first length.
+        normalise_steps: Give each active step's contribution one norm; together they have `share`.
+        steps_at_once: Active steps swept in one call where no gradient flows through their states.
+        merge: How the judges' gradients become one.
+        terms: Terms on whole clips that join judges of frames.
+        cheap: How the rollout computes the steps that the sweep does not run again; None computes
+            them exactly.
+    """
+
+    divide_by_guidance: bool = True
+    anchor: float = 0.0
+    share: float = 1.0
+    adjoint_limit: float | None = None
+    normalise_steps: bool = False
+    steps_at_once: int = 1
+    merge: Merge = "sum"
+    terms: ClipTerms = field(default_factory=ClipTerms)
+    cheap: CheapSteps | None = None
+
+
 def reward_step(
     sampler: ClipSampler,
     judges: Sequence[Judge],
     batch: Batch,
     sigmas: Tensor,
     *,
-    negative: NegativeBranch,
     parameters: Sequence[Tensor],
-    divide_by_guidance: bool = True,
-    anchor: float = 0.0,
-    share: float = 1.0,
-    adjoint_limit: float | None = None,
-    normalise_steps: bool = False,
-    steps_at_once: int = 1,
-    merge: Merge = "sum",
-    terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
-    cheap: CheapSteps = CheapSteps(),  # noqa: B008  # frozen
+    options: StepOptions = StepOptions(),  # frozen
     phase: PhaseFn = lambda name: nullcontext(),
 ) -> BatchReport:
     """Differentiate the judges' loss of one batch; add the gradient to the parameters' `.grad`.
@@ -88,20 +106,10 @@ def reward_step(
     Args:
         sampler: The generator with its adapter attached.
         judges: At least one.
-        batch: Prompts, noise and plan.
+        batch: Prompts, noise and plans.
         sigmas: `(N + 1,)`, the sampler's table.
-        negative: The negative guidance branch in the gradient.
-        parameters: Of the adapter.
-        divide_by_guidance: With a detached negative branch, divide the loss by the guidance scale.
-            What flows on through the states is divided in any case.
-        anchor: Weight of the mean square distance of the velocity to the base's, on active steps.
-        share: Factor of the gradient: 1 / number of accumulated batches.
-        adjoint_limit: Hold what flows through the states to so many times its first length.
-        normalise_steps: Each active step contributes a gradient of one norm, together `share`.
-        steps_at_once: Active steps swept in one call where no gradient flows through their states.
-        merge: How the judges' gradients become one.
-        terms: What joins judges of frames.
-        cheap: How the rollout computes the steps that the sweep does not run again.
+        parameters: Parameters of the adapter.
+        options: Choices of the recipe.
         phase: Entered around each phase.
 
     Returns:
@@ -109,19 +117,8 @@ def reward_step(
     """
     if batch.guidance_scale is not None:
         sampler = replace(sampler, guidance_scale=batch.guidance_scale)
-    condition = sampler.condition(batch.prompts)
     with phase("rollout"):
-        chain = rolled_out(
-            sampler,
-            condition,
-            batch.noise_seeds,
-            (batch.plan, *batch.more_plans),
-            sigmas,
-            negative,
-            cheap,
-            batch.restarts,
-            sampler.video(batch.prompts),
-        )
+        chain = rolled_out(sampler, batch, sigmas, options.cheap)
     views = chain.views
     motion = latent_motion(views[0].x)
     bad = BatchReport(math.nan, {}, motion, rollout_steps=chain.steps, full_steps=chain.full_steps)
@@ -129,7 +126,7 @@ def reward_step(
         return bad
 
     seen: list[dict[str, float]] = []
-    gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[merge]
+    gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[options.merge]
     texts = [prompt.reward_text for prompt in batch.prompts]
 
     def losses_of(latents: Tensor, view: View) -> list[Tensor]:
@@ -147,7 +144,7 @@ def reward_step(
                 texts,
                 seed=batch.noise_seeds[0],
                 frames=batch.frames,
-                terms=terms,
+                terms=options.terms,
                 clip_weights=view.clip_weights,
             )
         if verdicts is None:  # the trainer skips the step
@@ -160,17 +157,16 @@ def reward_step(
     if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
         return bad
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
-    share = share / len(views)
-    gain = guidance_gain(sampler.guidance_scale, negative)
-    divisor = gain if divide_by_guidance else 1.0
+    share, anchor = options.share / len(views), options.anchor
+    gain = guidance_gain(sampler.guidance_scale, sampler.negative)
+    divisor = gain if options.divide_by_guidance else 1.0
 
     reports, shares = [], []
     with phase("sweep"):
         for view, (_, g) in zip(views, found, strict=True):
             for plan, part in view.plans.items():
-                pull = pull_to_base(
-                    sampler, condition, view.sigmas, negative, anchor * share * part
-                )
+                pull = pull_to_base(view.velocity, anchor * share * part)
+                step_norm = share * part / len(plan.active) if options.normalise_steps else None
                 report = adjoint_sweep(
                     view.velocity,
                     view.states,
@@ -179,10 +175,12 @@ def reward_step(
                     g * (view.share * share * part / divisor),
                     step_loss=pull if anchor else None,
                     parameters=parameters,
-                    adjoint_limit=adjoint_limit,
-                    step_norm=share * part / len(plan.active) if normalise_steps else None,
-                    many=view.velocity.at_once,
-                    at_once=steps_at_once,
+                    options=SweepOptions(
+                        options.adjoint_limit,
+                        step_norm,
+                        options.steps_at_once,
+                        view.velocity.at_once,
+                    ),
                 )
                 seen_steps = [
                     replace(step, step=step.step + view.first)
@@ -198,15 +196,10 @@ def reward_step(
     return replace(bad, loss=loss, rewards=rewards, drift=drift, steps=tuple(reports))
 
 
-def pull_to_base(
-    sampler: ClipSampler,
-    condition: GuidedCondition,
-    sigmas: Tensor,
-    negative: NegativeBranch,
-    weight: float,
-) -> StepLossFn:
-    """The step loss `weight` times the mean square distance of a velocity to the base's."""
-    base_velocity = sampler.velocity(condition, sigmas, negative)
+def pull_to_base(velocity: RolloutVelocity, weight: float) -> StepLossFn:
+    """Return the step loss: `weight` times the mean square distance of a velocity to the base's."""
+    sampler = velocity.sampler
+    base_velocity = sampler.velocity(velocity.condition, velocity.sigmas)
 
     def pull(i: int, x: Tensor, v: Tensor) -> Tensor:
         with torch.no_grad(), scaled(sampler.generator.transformer, 0.0):  # the adapter off

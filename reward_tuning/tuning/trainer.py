@@ -16,7 +16,6 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.offload import onloaded_during
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.folder import RunFolder
@@ -27,7 +26,6 @@ from reward_tuning.runs.metrics import PhaseClock
 from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import update
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.schema.sections import TrainSection
 from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_plan, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
@@ -142,7 +140,6 @@ def optimiser_step(
     )
     state.optimiser.zero_grad(set_to_none=True)
     reports, replayed = [], []
-    terms = clip_terms(train)
     for number in range(train.gradient_accumulation):
         batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
         report = reward_step(
@@ -150,17 +147,8 @@ def optimiser_step(
             parts.judges,
             batch,
             parts.sigmas,
-            negative=recipe.sampling.negative,
-            parameters=parts.parameters,
-            divide_by_guidance=recipe.sampling.divide_by_guidance,
-            anchor=train.anchor,
-            share=1.0 / train.gradient_accumulation,
-            adjoint_limit=train.adjoint_limit,
-            normalise_steps=train.normalise_steps,
-            steps_at_once=train.steps_at_once,
-            merge=train.merge,
-            terms=terms,
-            cheap=parts.cheap,
+            parameters=parts.trained.parameters,
+            options=parts.options,
             phase=onloaded_during(parts.offload, "reward", clock),
         )
         reports.append(report)
@@ -177,11 +165,11 @@ def optimiser_step(
                         parts.replay,
                         draw,
                         weight=train.replay.weight,
-                        share=1.0 / train.gradient_accumulation,
+                        share=parts.options.share,
                     )
                 )
     with clock("update"):
-        labels = [*(judge.label for judge in parts.judges), *terms.labels]
+        labels = [*(judge.label for judge in parts.judges), *parts.options.terms.labels]
         means = mean_over_ranks(reports, labels, accelerator)
         replay = mean_of_all(replayed, accelerator) if replayed else None
         made = update(
@@ -213,11 +201,6 @@ def optimiser_step(
         bad_steps=state.bad_steps,
         clock=clock,
     )
-
-
-def clip_terms(train: TrainSection) -> ClipTerms:
-    """The recipe's terms on whole clips."""
-    return ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt)
 
 
 def nonfinite_name(means: Mapping[str, float], norm: float) -> str:

@@ -1,4 +1,4 @@
-"""Where the judges of a batch look: the rollout without gradient, and what is read from it."""
+"""The rollout of a batch, without gradient, and the latents of it that the judges see."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ import torch
 from torch import Tensor
 
 from base_model.generator import GuidedCondition
-from base_model.sampling.guidance import NegativeBranch
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.active_sets import shares_of
-from reward_tuning.gradient.engine import read_renoised, read_reward_input
+from reward_tuning.gradient.engine import read_renoised, read_reward_input, rollout
 from reward_tuning.gradient.leaps import leap_likeness
 from reward_tuning.gradient.plan import Plan
-from reward_tuning.gradient.restarts import Restart
 from reward_tuning.sampling.cheap_steps import CheapSteps, Rollout, cheap_rollout
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state
 from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.draws import Batch
 
 
 @dataclass(frozen=True)
 class View:
-    """One place where the judges look, and how its gradient goes back.
+    """Latents that the judges see, and the way of their gradient back to the parameters.
 
     Attributes:
         x: The reward input, a batch of latents.
-        velocity: Of the states that lead there.
-        states: Of the rollout, or the one noised state of a fresh look.
+        velocity: The velocity that the sweep runs again.
+        states: States of the rollout, or the one noised state of a fresh look.
         sigmas: The velocity's table.
-        plans: Of the sweeps over these states, each with its share, together 1.
-        first: What is added to the indices of its steps in the report.
+        plans: Plans of the sweeps over these states, each with its share; the shares add up to 1.
+        first: Offset of its step indices in the report.
         share: Factor of its gradient.
         clip_weights: `(b,)`, factor of each clip's loss; None for 1.
     """
@@ -47,18 +46,18 @@ class View:
 
     @property
     def plan(self) -> Plan:
-        """The first of them: all read the same."""
+        """The first plan; all of them read the same latents."""
         return next(iter(self.plans))
 
 
 @dataclass(frozen=True)
 class RolledOut:
-    """What a batch's rollout found.
+    """The end of a batch's rollout.
 
     Attributes:
         views: At least one.
-        steps: Steps of the sampler, those of restarts included.
-        full_steps: Those of them that ran every block of the transformer.
+        steps: Sampler steps, including those of restarts.
+        full_steps: Sampler steps that ran every block of the transformer.
     """
 
     views: list[View]
@@ -67,51 +66,33 @@ class RolledOut:
 
 
 def rolled_out(
-    sampler: ClipSampler,
-    condition: GuidedCondition,
-    noise_seeds: Sequence[int],
-    plans: Sequence[Plan],
-    sigmas: Tensor,
-    negative: NegativeBranch,
-    cheap: CheapSteps,
-    restarts: Sequence[Restart] = (),
-    video: Tensor | None = None,
+    sampler: ClipSampler, batch: Batch, sigmas: Tensor, cheap: CheapSteps | None = None
 ) -> RolledOut:
-    """Roll out without gradient, and collect what is to be judged.
+    """Roll out a batch without gradient, and collect the latents to be judged.
 
     Args:
         sampler: The generator with its adapter attached.
-        condition: Of b clips.
-        noise_seeds: One a clip.
-        plans: At least one; several share a reward gradient.
+        batch: Prompts, noise, plans and restarts.
         sigmas: `(N + 1,)`, the sampler's table.
-        negative: The negative guidance branch.
-        cheap: How the steps without gradient are computed.
-        restarts: Further chains from the end of the first, which must reach it.
-        video: Latents that the rollout starts from, noised; None for noise alone.
+        cheap: How the steps without gradient are computed; None computes each one exactly.
 
     Raises:
-        TuningError: Plans that do not go together.
+        TuningError: Plans that cannot share a rollout.
     """
+    condition, video = sampler.condition(batch.prompts), sampler.video(batch.prompts)
 
     def chain(
         start: Tensor, plans: Sequence[Plan], table: Tensor, first: int
     ) -> tuple[Rollout, list[View]]:
         shares = shares_of(plans)
         plan = plans[0]
-        velocity = sampler.velocity_of_one_rollout(condition, table, negative)
-        walked = cheap_rollout(
-            sampler,
-            condition,
-            velocity,
-            start,
-            table,
-            plan.stop,
-            negative=negative,
-            exact={i for plan in shares for i in plan.visited},
-            cheap=cheap,
-        )
-        if not plan.active:
+        velocity = RolloutVelocity(sampler, condition, table)
+        if cheap is None:
+            walked = Rollout(rollout(velocity, start, table, plan.stop), plan.stop)
+        else:
+            exact = {i for plan in shares for i in plan.visited}
+            walked = cheap_rollout(velocity, start, plan.stop, exact=exact, cheap=cheap)
+        if not plan.active:  # judged by its fresh looks alone
             return walked, []
         x = read_reward_input(velocity, walked.states, plan)
         likeness = None
@@ -120,14 +101,18 @@ def rolled_out(
         view = View(x, velocity, walked.states, table, shares, first, clip_weights=likeness)
         return walked, [view]
 
-    start = first_state(sampler.noise(noise_seeds), video, sigmas)
-    walked, views = chain(start, plans, sigmas, 0)
-    views += fresh_looks(sampler, condition, noise_seeds, plans[0], walked.states, sigmas, negative)
+    plan, seeds = batch.plan, batch.noise_seeds
+    start = first_state(sampler.noise(seeds), video, sigmas)
+    walked, views = chain(start, (plan, *batch.more_plans), sigmas, 0)
+    views += fresh_looks(sampler, condition, seeds, plan, walked.states, sigmas)
     every = [walked]
-    for number, restart in enumerate(restarts):
-        if plans[0].reward_input != "end":
-            raise TuningError("train.restarts: the rollout stops before the end it shall restart")
-        noise = sampler.noise([derive_seed(seed, "restart", number) for seed in noise_seeds])
+    for number, restart in enumerate(batch.restarts):
+        if plan.reward_input != "end":
+            raise TuningError(
+                f"train.restarts: the rollout stops at step {plan.stop} of {plan.steps}, so it has "
+                "no end to restart from; set method.early_stop=false or train.restarts=0"
+            )
+        noise = sampler.noise([derive_seed(seed, "restart", number) for seed in seeds])
         s = float(sigmas[restart.first])
         start = (1.0 - s) * walked.states[-1] + s * noise
         again, found = chain(start, restart.plans, sigmas[restart.first :], restart.first)
@@ -147,13 +132,12 @@ def fresh_looks(
     plan: Plan,
     states: list[Tensor],
     sigmas: Tensor,
-    negative: NegativeBranch,
 ) -> list[View]:
-    """The views of a plan's `renoised`, from the states of its rollout; without gradient."""
+    """Return the views of a plan's `renoised`, from the states of its rollout; without gradient."""
     views = []
     for number, renoised in enumerate(plan.renoised):
         table = torch.tensor([renoised.sigma, 0.0], dtype=sigmas.dtype, device=sigmas.device)
-        look = sampler.velocity_of_one_rollout(condition, table, negative)
+        look = RolloutVelocity(sampler, condition, table)
         noise = sampler.noise([derive_seed(seed, "look", number) for seed in noise_seeds])
         state, x = read_renoised(look, states, noise, renoised)
         views.append(

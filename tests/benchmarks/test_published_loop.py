@@ -151,7 +151,6 @@ def test_one_batch_is_what_the_engine_makes_of_the_same_plan(world: Path, method
         parts.judges,
         batch,
         parts.sigmas,
-        negative=recipe.sampling.negative,
         parameters=parts.parameters,
     )
     ours = gradients(parts)

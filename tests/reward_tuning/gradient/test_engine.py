@@ -12,6 +12,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient import engine
 from reward_tuning.gradient.engine import (
+    SweepOptions,
     SweepReport,
     adjoint_sweep,
     read_reward_input,
@@ -165,7 +166,12 @@ def _stale_state(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = engine.adjoint_sweep
 
     def shifted(velocity: Any, states: list[Tensor], *rest: Any) -> SweepReport:
-        return plain(velocity, [*states[1:], states[-1]], *rest, rerun_tolerance=float("inf"))
+        return plain(
+            velocity,
+            [*states[1:], states[-1]],
+            *rest,
+            options=SweepOptions(rerun_tolerance=float("inf")),
+        )
 
     monkeypatch.setattr(engine, "adjoint_sweep", shifted)
 
@@ -241,7 +247,7 @@ def test_the_adjoints_limit_shortens_each_clip_alone() -> None:
         adjoint = adjoint * factor[:, None, None]
     expected = gradients(flow)
     flow.zero_grad()
-    adjoint_sweep(flow, states, flow.sigmas, plan, g, adjoint_limit=1.05)
+    adjoint_sweep(flow, states, flow.sigmas, plan, g, options=SweepOptions(adjoint_limit=1.05))
     got = gradients(flow)
     assert relative_error(got, expected) <= 1e-12
     factors = torch.stack(cut)
@@ -249,14 +255,16 @@ def test_the_adjoints_limit_shortens_each_clip_alone() -> None:
     assert bool((factors[:, 0] != factors[:, 1]).any())
     _, exact, _ = sweep_gradients(flow, plan)
     assert relative_error(exact, expected) > 1e-2
-    _, loose, _ = sweep_gradients(flow, plan, adjoint_limit=1e6)
+    _, loose, _ = sweep_gradients(flow, plan, options=SweepOptions(adjoint_limit=1e6))
     assert relative_error(loose, exact) == 0.0
 
 
 def test_a_step_norm_gives_every_step_that_norm() -> None:
     flow = ToyFlow(STEPS)
     plan = PLANS["drtune_end"]
-    _, found, report = sweep_gradients(flow, plan, parameters=flow.parameters(), step_norm=0.5)
+    _, found, report = sweep_gradients(
+        flow, plan, parameters=flow.parameters(), options=SweepOptions(step_norm=0.5)
+    )
     expected = {name: torch.zeros_like(p) for name, p in flow.named_parameters()}
     for i in plan.active:
         one = make((i,), nested=0.0)
@@ -271,12 +279,16 @@ def test_a_step_norm_gives_every_step_that_norm() -> None:
     flow.zero_grad()
     none = torch.zeros_like(states[0])
     own = list(flow.parameters())
-    adjoint_sweep(flow, states, flow.sigmas, plan, none, parameters=own, step_norm=0.5)
+    adjoint_sweep(
+        flow, states, flow.sigmas, plan, none, parameters=own, options=SweepOptions(step_norm=0.5)
+    )
     assert all(not t.any() for t in gradients(flow).values())
     with pytest.raises(TuningError, match="must be given the parameters"):
-        adjoint_sweep(flow, states, flow.sigmas, plan, none, step_norm=0.5)
+        adjoint_sweep(flow, states, flow.sigmas, plan, none, options=SweepOptions(step_norm=0.5))
     with pytest.raises(TuningError, match=r"limit is 0\.5"):
-        adjoint_sweep(flow, states, flow.sigmas, plan, none, adjoint_limit=0.5)
+        adjoint_sweep(
+            flow, states, flow.sigmas, plan, none, options=SweepOptions(adjoint_limit=0.5)
+        )
 
 
 def test_gradients_accumulate_on_what_was_there() -> None:

@@ -189,7 +189,7 @@ def test_a_restart_needs_the_end(sampler: ClipSampler, judge: FramedJudge) -> No
     with pytest.raises(TuningError, match="fresh look"):
         Restart(1, (look,))
     batch = Batch(PROMPTS, [7, 8], early, restarts=(Restart(1, (plan(0, sigmas=SIGMAS[1:]),)),))
-    with pytest.raises(TuningError, match="stops before the end"):
+    with pytest.raises(TuningError, match="stops at step 3 of 4, so it has no end to restart from"):
         steps.step(sampler, [judge], batch)
 
 

@@ -23,7 +23,7 @@ from reward_tuning.inputs.run_conditions import content_hash
 from reward_tuning.progress import silent
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.draws import draw_batch, draw_plan
+from reward_tuning.tuning.draws import draw_batch
 from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.parts import RunParts, load_parts
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
@@ -182,16 +182,7 @@ def test_from_a_video_on(world: Path, tmp_path: Path) -> None:
     assert torch.equal(parts.sigmas, sigmas)
     assert torch.equal(evaluation_sigmas(recipe), sigmas)
     batch = draw_batch(recipe, parts.stream, parts.sigmas, start(recipe, parts), Accelerator(), 0)
-    walked = rolled_out(
-        parts.sampler,
-        parts.sampler.condition(batch.prompts),
-        batch.noise_seeds,
-        [draw_plan(recipe, parts.sigmas, step=1, batch=0)],
-        parts.sigmas,
-        "detached",
-        parts.cheap,
-        video=parts.sampler.video(batch.prompts),
-    )
+    walked = rolled_out(parts.sampler, batch, parts.sigmas)
     video = fitted(read_clip(world / "video.mp4")[:FRAMES], SIDE, SIDE)[None]
     latents = parts.sampler.generator.encode(video)
     noise = parts.sampler.noise(batch.noise_seeds)

@@ -23,7 +23,7 @@ from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
 from reward_tuning.sampling.compilation import compiled
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
-from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
 from tests.reward_tuning.tuning import test_step as steps
 
 sampler, judge = steps.sampler, steps.judge
@@ -51,25 +51,14 @@ def walked(
     sampler: ClipSampler, cheap: CheapSteps, exact: tuple[int, ...], negative: Any = "detached"
 ) -> tuple[list[Tensor], int]:
     condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = sampler.velocity_of_one_rollout(condition, SIGMAS, negative)
-    noise = sampler.noise([7, 8])
-    found = cheap_rollout(
-        sampler,
-        condition,
-        velocity,
-        noise,
-        SIGMAS,
-        4,
-        negative=negative,
-        exact=exact,
-        cheap=cheap,
-    )
+    velocity = RolloutVelocity(replace(sampler, negative=negative), condition, SIGMAS)
+    found = cheap_rollout(velocity, sampler.noise([7, 8]), 4, exact=exact, cheap=cheap)
     return found.states, found.full_steps
 
 
 def exact_states(sampler: ClipSampler, negative: Any = "detached") -> list[Tensor]:
     condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = sampler.velocity(condition, SIGMAS, negative)
+    velocity = replace(sampler, negative=negative).velocity(condition, SIGMAS)
     return rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4)
 
 

@@ -25,10 +25,10 @@ from reward_tuning.judges.augmentation import Augmentation
 from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import FramedJudge, LatentJudge, judged_window
 from reward_tuning.lora.adapter import LoraSpec, attach, scaled
-from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
-from reward_tuning.tuning.step import BatchReport, latent_motion, reward_step
+from reward_tuning.tuning.step import BatchReport, StepOptions, latent_motion, reward_step
 from rewards import load_latent_reward, load_reward
 from tests.goldens import write_checkpoint
 from tests.rewards.kinds.test_latent import ARCHITECTURE as LATENT
@@ -80,13 +80,23 @@ def batch(kind: str = "drtune", **options: Any) -> Batch:
 
 
 def step(
-    sampler: ClipSampler, judges: Sequence[FramedJudge], one: Batch, **options: Any
+    sampler: ClipSampler,
+    judges: Sequence[FramedJudge],
+    one: Batch,
+    *,
+    negative: NegativeBranch = "detached",
+    **options: Any,
 ) -> tuple[BatchReport, list[Tensor]]:
     own = parameters(sampler)
     for parameter in own:
         parameter.grad = None
     report = reward_step(
-        sampler, judges, one, SIGMAS, **{"negative": "detached", "parameters": own} | options
+        replace(sampler, negative=negative),
+        judges,
+        one,
+        SIGMAS,
+        parameters=own,
+        options=StepOptions(**options),
     )
     grads = [parameter.grad for parameter in own]
     return report, [grad.clone() for grad in grads if grad is not None]
@@ -280,7 +290,7 @@ def test_leaps_weigh_clips_by_their_likeness(sampler: ClipSampler, judge: Framed
     plan = next(plan for plan in plans if plan.active == (0, 2))  # both leaps over a step
     even = replace(plan, leap_floor=None)
     condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = sampler.velocity(condition, SIGMAS, "detached")
+    velocity = sampler.velocity(condition, SIGMAS)
     states = rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4)
     weights = leap_likeness(states, SIGMAS, plan.leaps, 1e-3)
     assert float((weights[0] - weights[1]).abs()) > 1e-3
@@ -432,7 +442,7 @@ def test_a_judge_of_noisy_latents_needs_no_decoder(
     report, got = step(sampler, [judge], one)
     (s,) = plan.active
     condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = sampler.velocity(condition, SIGMAS, "detached")
+    velocity = sampler.velocity(condition, SIGMAS)
     states = rollout(velocity, sampler.noise([7, 8]), SIGMAS, s)
     x = states[-1] + (SIGMAS[s + 1] - SIGMAS[s]) * velocity(states[-1], s)
     texts = [prompt.reward_text for prompt in PROMPTS]
@@ -498,7 +508,7 @@ def test_the_decoder_may_keep_its_activations(sampler: ClipSampler, judge: Frame
 
 def test_what_was_not_rolled_out_cannot_be_run_again(sampler: ClipSampler) -> None:
     condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = sampler.velocity_of_one_rollout(condition, SIGMAS, "detached")
+    velocity = RolloutVelocity(sampler, condition, SIGMAS)
     with pytest.raises(TuningError, match="step 2 shall be run again"):
         velocity(sampler.noise([7, 8]), 2)
 

@@ -230,7 +230,6 @@ def test_a_step_is_adamw_on_the_clipped_gradient(world: Path, tmp_path: Path) ->
         parts.judges,
         batch,
         parts.sigmas,
-        negative="detached",
         parameters=parts.parameters,
     )
     grads = [p.grad.clone() for p in parts.parameters]
