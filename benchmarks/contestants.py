@@ -10,11 +10,11 @@ from accelerate import Accelerator
 
 from benchmarks.published_loop import SETTINGS, published_step
 from reward_tuning.progress import silent
+from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.parts import RunParts, load_parts
-from reward_tuning.tuning.state import State, start
-from reward_tuning.tuning.trainer import optimiser_step
+from reward_tuning.tuning.trainer import optimiser_step, start
 
 RECIPE = "tiny-drtune-hps"
 SAMPLING_STEPS = 25
@@ -87,7 +87,7 @@ class Contestant:
         self.recipe: Recipe = load_recipe(RECIPE, [*COMMON, *arm.overrides, *overrides])
         every_prompt = 10**9
         self.parts: RunParts = load_parts(self.recipe, accelerator.device, every_prompt, silent)
-        self.state: State = start(self.recipe, self.parts)
+        self.state: TrainingState = start(self.recipe, self.parts)
 
     def step(self) -> None:
         """One update of the adapter, over when the device has done it."""

@@ -23,11 +23,11 @@ from base_model.generator import Generator
 from base_model.networks.magvit import clear_caches
 from reward_tuning.gradient.engine import VelocityFn
 from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch
 from reward_tuning.tuning.parts import RunParts
-from reward_tuning.tuning.state import State
 
 SETTINGS = (
     "sampling.negative=joint",
@@ -131,14 +131,14 @@ def published_gradient(
 
 
 def published_step(
-    recipe: Recipe, parts: RunParts, state: State, accelerator: Accelerator
+    recipe: Recipe, parts: RunParts, state: TrainingState, accelerator: Accelerator
 ) -> dict[str, float]:
     """One update of the adapter, on the batch that the trainer would have drawn.
 
     Args:
         recipe: With `SETTINGS` and a method of kind `easyanimate`.
         parts: Of that recipe.
-        state: Begun with `run_state.start`; moved on by one step.
+        state: Begun with `trainer.start`; moved on by one step.
         accelerator: Of one process.
 
     Returns:

@@ -31,8 +31,8 @@ from reward_tuning.progress import silent
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch
 from reward_tuning.tuning.parts import RunParts, load_parts, step_options
-from reward_tuning.tuning.state import start
 from reward_tuning.tuning.step import BatchReport, StepOptions, reward_step
+from reward_tuning.tuning.trainer import start
 from reward_tuning.tuning.views import rolled_out
 
 EXACT = "exact"

@@ -20,8 +20,7 @@ from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.evaluation import SideScores, evaluate
 from reward_tuning.tuning.parts import load_parts, with_replay
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
-from reward_tuning.tuning.state import exported_state, start
-from reward_tuning.tuning.trainer import optimiser_step
+from reward_tuning.tuning.trainer import optimiser_step, start
 
 JUDGES = "tiny-drtune-hps"
 """The recipe whose judges and sampler measure every run, whatever it was trained on."""
@@ -110,4 +109,4 @@ class Trainee:
 
     def adapter(self) -> Mapping[str, Tensor]:
         """What would be exported now."""
-        return exported_state(self.parts, self.state)
+        return self.state.exported(self.parts.trained)

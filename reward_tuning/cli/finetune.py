@@ -45,5 +45,5 @@ def finetune_with_progress(recipe: "FinetuneRecipe", *, resume: bool, as_json: b
         stop.hint = resume_hint(folder)
         raise
     if is_main_process():
-        print_finetune(folder, dict(result.summary), as_json=as_json)
+        print_finetune(folder, dict(result.evaluation), as_json=as_json)
     leave_processes()

@@ -55,14 +55,14 @@ def measure(
     return {"loss": sum(means) / len(means), "by_level": levels}
 
 
-def scalars(measured: Mapping[str, Any] | None) -> dict[str, Any]:
+def held_out_columns(measured: Mapping[str, Any] | None) -> dict[str, Any]:
     """What `measure` found, as it stands in a row of metrics.jsonl and on TensorBoard."""
     if measured is None:
         return {}
     return {"held_out": {"loss": measured["loss"], **measured["by_level"]}}
 
 
-def write_samples(
+def write_held_out_samples(
     recipe: FinetuneRecipe,
     parts: FinetuneParts,
     folder: RunFolder,

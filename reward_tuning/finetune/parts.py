@@ -191,7 +191,7 @@ def look_at_clips(recipe: FinetuneRecipe, channels: int | None, progress: Progre
         progress=progress,
     )
     if found.broken:
-        progress(ProgressEvent("loading", note=found.told()))
+        progress(ProgressEvent("loading", note=found.warning()))
     clips, held_out = split(found.clips, data.held_out, recipe.seed)
     files = [clip.row.file for clip in held_out]
     if warning := shared_files((clip.row.file for clip in clips), files):

@@ -47,7 +47,7 @@ class Survey:
     clips: tuple[UsableClip, ...]
     broken: tuple[tuple[Path, str], ...]
 
-    def told(self) -> str:
+    def warning(self) -> str:
         """The warning: how many files are broken, and which; empty where none is."""
         if not self.broken:
             return ""
@@ -105,7 +105,7 @@ def survey(
         look.save()
     found = Survey(tuple(clips), tuple(broken))
     if not clips:
-        raise TuningError(f"data.metadata: no clip can be used.\n{found.told()}")
+        raise TuningError(f"data.metadata: no clip can be used.\n{found.warning()}")
     return found
 
 

@@ -46,7 +46,7 @@ class DamagedCheckpointError(TuningError):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class RunCheckpoint:
     """A run after so many steps.
 
     Attributes:
@@ -81,7 +81,7 @@ class Checkpoint:
     ema_updates: int = 0
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, *, keep: int) -> Path:
     """Write `folder/step-NNNNNN`, then delete all but the newest `keep`.
 
     Args:
@@ -122,7 +122,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> RunCheckpoint:
     """Read a checkpoint, on the CPU.
 
     Raises:
@@ -138,7 +138,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             )
         _check(path, state)
         has_ema = state.pop("has_ema")
-        return Checkpoint(
+        return RunCheckpoint(
             **state,
             adapter=safetensors.torch.load_file(path / ADAPTER_FILE),
             optimiser=torch.load(path / OPTIMISER_FILE, map_location="cpu", weights_only=True),
@@ -189,7 +189,7 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(folder: Path, checkpoint: Checkpoint) -> None:
+def _write(folder: Path, checkpoint: RunCheckpoint) -> None:
     header = _strength(checkpoint.recipe)
     _write_tensors(folder / ADAPTER_FILE, checkpoint.adapter, header)
     if checkpoint.ema is not None:

@@ -197,7 +197,7 @@ class RunFolder:
         head += [f"{name} {digest}" for name, digest in fingerprints.items()]
         atomic_write(self.recipe, dump_recipe(recipe, head).encode(), advice=self._advice())
 
-    def go_on(self, recipe: Section, fingerprints: Mapping[str, str]) -> None:
+    def continue_with(self, recipe: Section, fingerprints: Mapping[str, str]) -> None:
         """Keep the recipe that a run is resumed with, where it is another than it began with.
 
         The evaluation of fewer steps is kept beside the one to come, such as
@@ -221,13 +221,13 @@ class RunFolder:
     def _steps(self) -> int:
         return _steps(self._load(self.recipe))
 
-    def versions_begun_with(self) -> dict[str, str]:
+    def initial_versions(self) -> dict[str, str]:
         """The versions in the head of recipe.yaml, by package."""
         lines = self.recipe.read_text(encoding="utf-8").splitlines()
         heads = [line[2:].split(" ") for line in lines if line.startswith("# ")]
         return {head[0]: head[1] for head in heads if len(head) == 2 and head[0] in PACKAGES}
 
-    def begun_with(self) -> dict[str, str]:
+    def initial_fingerprints(self) -> dict[str, str]:
         """The checkpoint hashes in the head of recipe.yaml, by name."""
         found = {}
         for line in self.recipe.read_text(encoding="utf-8").splitlines():

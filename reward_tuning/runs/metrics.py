@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard: one row a step; seconds and memory of its phases."""
+"""The rows of metrics.jsonl, one a step, and the clock that times the phases of a step."""
 
 from __future__ import annotations
 
@@ -12,59 +12,57 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from reward_tuning.files.atomic_write import atomic_write, not_written
+from reward_tuning.runs.trackers import TRACKERS
 
 
 class MetricsLog:
-    """Rows of a run, appended to metrics.jsonl and to TensorBoard.
+    """Write the rows of a run to metrics.jsonl, and their numbers to every tracker.
 
     Args:
-        path: metrics.jsonl; rows after `step` are dropped, so that a resumed run has none twice.
-        step: Steps done so far.
+        path: Path of metrics.jsonl. Rows after `steps` are dropped, since a resumed run writes them
+            again.
+        steps: Steps done so far.
+
+    Raises:
+        TuningError: The folder cannot be written.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, path: Path, steps: int) -> None:
         self._path = path
         if path.exists():
-            kept = [line for line in _whole_rows(path) if json.loads(line)["step"] <= step]
+            kept = [line for line in _whole_rows(path) if json.loads(line)["step"] <= steps]
             atomic_write(path, "".join(f"{line}\n" for line in kept).encode())
-        try:
-            self._board = SummaryWriter(str(path.parent), purge_step=step + 1 if step else None)
-        except OSError as error:
-            raise not_written(path.parent, error) from error
+        with _refused(path.parent):
+            self._trackers = [tracker(path.parent, steps) for tracker in TRACKERS]
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row.
+        """Append one row and track its numbers.
 
         Args:
-            row: JSON values, nested where wanted; numbers that are not finite become null.
+            row: JSON values, possibly nested; numbers that are not finite become null.
 
         Raises:
             TuningError: The disk is full.
         """
         row = plain(row)
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-        except OSError as error:
-            raise not_written(self._path, error) from error
-        self.show(row)
+        with _refused(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        self.track(row)
 
-    def show(self, row: Mapping[str, Any]) -> None:
-        """Give numbers to TensorBoard alone: those of before the first step and after the last.
+    def track(self, row: Mapping[str, Any]) -> None:
+        """Give numbers to the trackers alone, such as those before the first step.
 
         Raises:
             TuningError: The disk is full.
         """
-        try:
-            for name, value in _scalars(plain(row)):
-                self._board.add_scalar(name, value, row["step"])
-        except OSError as error:
-            raise not_written(self._path.parent, error) from error
+        scalars = dict(_scalars(plain(row)))
+        with _refused(self._path.parent):
+            for tracker in self._trackers:
+                tracker.log(row["step"], scalars)
 
     def flush(self) -> None:
         """Bring every row to the disk, before a checkpoint says that they are there.
@@ -72,42 +70,51 @@ class MetricsLog:
         Raises:
             TuningError: The disk is full.
         """
-        try:
+        with _refused(self._path):
             if self._path.exists():
                 with self._path.open("a", encoding="utf-8") as file:
                     os.fsync(file.fileno())
-            self._board.flush()
-        except OSError as error:
-            raise not_written(self._path, error) from error
+            for tracker in self._trackers:
+                tracker.flush()
 
     def close(self) -> None:
-        """Close TensorBoard's file.
+        """Close the trackers.
 
         Raises:
             TuningError: The disk is full.
         """
-        try:
-            self._board.close()
-        except OSError as error:
-            raise not_written(self._path.parent, error) from error
+        with _refused(self._path.parent):
+            for tracker in self._trackers:
+                tracker.close()
+
+
+@contextmanager
+def _refused(place: Path) -> Iterator[None]:
+    """Turn a failed write into an error that names the place and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(place, error) from error
 
 
 class PhaseClock:
-    """Seconds and peak memory of each phase of a step.
+    """Measure seconds and peak memory of each phase of a step.
 
-    Memory is the allocator's peak on a CUDA device and the process's resident size at the end of
-    the phase elsewhere.
+    Memory is the allocator's peak on a CUDA device; elsewhere, the process's resident size at the
+    end of the phase.
 
     Args:
-        device: Where the work happens.
+        device: Device that computes the phase.
         on_phase: Called with a phase's name as it begins.
+
+    Attributes:
+        seconds: Time of each phase.
+        memory: Bytes of each phase.
     """
 
     def __init__(
         self, device: torch.device, on_phase: Callable[[str], None] = lambda name: None
     ) -> None:
-        import psutil
-
         self._device = device
         self._on_phase = on_phase
         self._process = psutil.Process()
@@ -133,7 +140,7 @@ class PhaseClock:
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null instead."""
+    """Replace NaN and infinity, which JSON does not have, with null."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -163,5 +170,5 @@ def _whole_rows(path: Path) -> Iterator[str]:
         try:
             json.loads(line)
         except ValueError:
-            continue  # the row that was being written when the run was killed
+            continue  # the last row, half written when the run was killed
         yield line

@@ -1,4 +1,4 @@
-"""A run goes on where its newest whole checkpoint left it, if what decides it is unchanged."""
+"""Continue a run from its newest intact checkpoint, if everything that decides it is unchanged."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.checkpoints import (
-    Checkpoint,
     DamagedCheckpointError,
+    RunCheckpoint,
     complete_checkpoints,
-    load_checkpoint,
+    read_checkpoint,
     set_rng_state,
 )
 from reward_tuning.runs.folder import (
@@ -33,35 +33,38 @@ def restore_state(
     folder: RunFolder,
     *,
     draws_a_step: tuple[int, str],
-    called: Callable[[str], str],
-    tell: ProgressFn = silent,
+    describe_fingerprint: Callable[[str], str],
+    progress: ProgressFn = silent,
 ) -> None:
-    """Go to the newest whole checkpoint, or leave the start where there is none.
+    """Load the newest intact checkpoint; where there is none yet, leave the initial state.
 
     Args:
-        state: As begun; changed.
-        trained: Changed.
-        recipe: Of the run.
-        fingerprints: Of what was loaded.
-        folder: Of the run.
-        draws_a_step: On all processes, and what they are called.
-        called: Names what a fingerprint is of, for the error.
-        tell: Told of damaged checkpoints and of libraries that have changed.
+        state: The initial state; changed in place.
+        trained: What is trained; changed in place.
+        recipe: Recipe of the resumed run.
+        fingerprints: Hashes of what was loaded.
+        folder: Folder of the run.
+        draws_a_step: What a step draws on all processes: how many, and of what.
+        describe_fingerprint: Name for people what a fingerprint was made of.
+        progress: Receives a note on damaged checkpoints and changed library versions.
 
     Raises:
-        TuningError: Every checkpoint is damaged; or recipe, weights, prompts or number of processes
-            have changed since; the content also where there is no checkpoint yet.
+        TuningError: Every checkpoint is damaged, or recipe, weights, prompts, clips or number of
+            processes have changed since the run began.
     """
-    kept = newest_whole(folder, tell)
+    kept = newest_intact(folder, progress)
     if kept is None:
-        now = {name: fingerprints.get(name) for name in folder.begun_with()}
-        if changed := content_differences(folder.begun_with(), now, called):
+        # Without a checkpoint the head of recipe.yaml is the only record of what the run began with
+        begun = folder.initial_fingerprints()
+        now = {name: fingerprints.get(name) for name in begun}
+        if changed := content_differences(begun, now, describe_fingerprint):
             raise TuningError(changed_recipe(folder.recipe, changed))
-        tell_versions(folder.versions_begun_with(), tell)
+        report_versions(folder.initial_versions(), progress)
         return
     begun_with = rename_reward_keys(kept.recipe)  # a run of an older version has the old names
     changed = recipe_differences(begun_with, comparable(recipe))
-    changed += content_differences(kept.fingerprints, fingerprints, called)
+    changed += content_differences(kept.fingerprints, fingerprints, describe_fingerprint)
+    # With another number of processes every later draw would be another one.
     draws, name = draws_a_step
     if kept.position != kept.step * draws:
         was = kept.position // kept.step
@@ -74,35 +77,37 @@ def restore_state(
             f"train.steps: got {steps}, but the run has made {kept.step} steps; give at least that "
             "many"
         )
-    tell_versions(kept.versions, tell)
+    report_versions(kept.versions, progress)
     trained.load(kept.adapter)
     state.optimiser.load_state_dict(dict(kept.optimiser))
     if state.ema is not None:
         assert kept.ema is not None
         state.ema.load(kept.ema, kept.ema_updates)
+    # Last, for loading may draw from the global generators.
     set_rng_state(kept.rng)
     state.step, state.position = kept.step, kept.position
     state.bad_steps, state.bad_in_a_row = kept.bad_steps, kept.bad_in_a_row
     state.idle_steps = kept.idle_steps
 
 
-def newest_whole(folder: RunFolder, tell: ProgressFn = silent) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where the run has none yet.
+def newest_intact(folder: RunFolder, progress: ProgressFn = silent) -> RunCheckpoint | None:
+    """Read the newest checkpoint that is intact; None where the run has none yet.
 
     Args:
-        folder: Of the run.
-        tell: Told of each that is damaged.
+        folder: Folder of the run.
+        progress: Receives a note on each that is damaged.
 
     Raises:
-        TuningError: There are some, and all of them are damaged.
+        TuningError: There are checkpoints, and all of them are damaged.
     """
     damaged = []
     for path in reversed(complete_checkpoints(folder.checkpoints)):
         try:
-            return load_checkpoint(path)
+            return read_checkpoint(path)
         except DamagedCheckpointError as error:
             damaged.append(str(error))
-            tell(ProgressEvent("loading", note=f"{error}; the one before it is used"))
+            progress(ProgressEvent("loading", note=f"{error}; using the one before it"))
+    # Training again from the first step would cost the user hours without a word.
     if damaged:
         raise TuningError(
             f"{damaged[-1]}, and no other checkpoint is intact. To train again from the first "
@@ -112,17 +117,17 @@ def newest_whole(folder: RunFolder, tell: ProgressFn = silent) -> Checkpoint | N
 
 
 def content_differences(
-    kept: Mapping[str, str | None], now: Mapping[str, str | None], called: Callable[[str], str]
+    kept: Mapping[str, str | None], now: Mapping[str, str | None], describe: Callable[[str], str]
 ) -> list[str]:
-    """List the fingerprints that differ."""
+    """List the fingerprints that differ, as `what: was A, is B`."""
     return [
-        f"{called(name)}: was {kept.get(name)}, is {now.get(name)}"
+        f"{describe(name)}: was {kept.get(name)}, is {now.get(name)}"
         for name in dict.fromkeys([*kept, *now])
         if kept.get(name) != now.get(name)
     ]
 
 
-def tell_versions(kept: Mapping[str, str], tell: ProgressFn) -> None:
+def report_versions(kept: Mapping[str, str], progress: ProgressFn) -> None:
     """Report libraries whose version has changed since the run began."""
     now = versions()
     changed = [f"{name} {was} -> {now.get(name)}" for name, was in kept.items() if was != now[name]]
@@ -131,4 +136,4 @@ def tell_versions(kept: Mapping[str, str], tell: ProgressFn) -> None:
             f"library versions changed since the run began: {', '.join(changed)}. It continues, "
             "but its numbers may differ"
         )
-        tell(ProgressEvent("loading", note=note))
+        progress(ProgressEvent("loading", note=note))

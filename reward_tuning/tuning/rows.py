@@ -1,83 +1,26 @@
-"""What a step of a reward tuning says of itself: its row, its plan, and when that is a warning."""
+"""What a step of a reward tuning reports: its columns, its plan, the cause of a zero gradient."""
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from reward_tuning.gradient.plan import Plan
-from reward_tuning.runs.metrics import PhaseClock
 from reward_tuning.tuning.step import BatchReport
 
-VANISHING = 1e-3  # norm before clipping; the published script's own note on its stalled runs
-VANISHING_STEPS = 5
-CLIPPING_SHARE, CLIPPING_STEPS = 0.95, 20
 
-
-class GradientWatch:
-    """Says, once each, that the gradient vanishes or that every step is clipped.
-
-    Args:
-        max_grad_norm: Of the clipping; None for none.
-    """
-
-    def __init__(self, max_grad_norm: float | None) -> None:
-        self._limit = max_grad_norm
-        self._small = 0
-        self._clipped: deque[bool] = deque(maxlen=CLIPPING_STEPS)
-        self._told: set[str] = set()
-
-    def see(self, grad_norm: float) -> str | None:
-        """Take in a step's gradient norm before clipping; return a warning where one is due."""
-        # one of zero is told by `reward_tuning.runs.idle`
-        self._small = self._small + 1 if 0 < grad_norm < VANISHING else 0
-        self._clipped.append(self._limit is not None and grad_norm > self._limit)
-        if self._small == VANISHING_STEPS and self._once("vanishing"):
-            return (
-                f"the gradient vanishes: {VANISHING_STEPS} steps in a row under {VANISHING:g} "
-                "before clipping. Set method.rescale=1, take more or earlier active steps, raise "
-                "rewards.*.weight; a hinge (rewards.*.target) that is reached gives none either"
-            )
-        full = len(self._clipped) == CLIPPING_STEPS
-        if full and sum(self._clipped) > CLIPPING_SHARE * CLIPPING_STEPS and self._once("clipped"):
-            return (
-                f"more than {CLIPPING_SHARE:.0%} of the last {CLIPPING_STEPS} steps were clipped "
-                f"to train.max_grad_norm = {self._limit:g}, so the step length no longer follows "
-                "the gradient. Raise max_grad_norm, or lower method.nested or rewards.*.weight"
-            )
-        return None
-
-    def _once(self, what: str) -> bool:
-        fresh = what not in self._told
-        self._told.add(what)
-        return fresh
-
-
-def step_row(
-    step: int,
-    reports: Sequence[BatchReport],
-    means: Mapping[str, float],
-    *,
-    grad_norm: float,
-    learning_rate: float,
-    replay: float | None = None,
-    bad_steps: int,
-    clock: PhaseClock,
+def step_columns(
+    reports: Sequence[BatchReport], means: Mapping[str, float], replay: float | None = None
 ) -> dict[str, Any]:
-    """The row of one optimiser step.
+    """Return the columns of a reward tuning in the row of one optimiser step.
 
     Args:
-        step: Counted from 1.
-        reports: Of this rank's batches.
-        means: `loss`, `motion` and `reward/LABEL`, over every batch and rank.
-        grad_norm: Of the whole gradient, before clipping.
-        learning_rate: Of this step.
+        reports: Reports of this process's batches.
+        means: `loss`, `motion` and `reward/LABEL`, over every batch and process.
         replay: Flow-matching loss of the replayed clips; None where none were.
-        bad_steps: Steps skipped so far, this one included.
-        clock: Of this step.
     """
     drifts = [report.drift for report in reports if report.drift is not None]
     by_step: dict[int, list[Any]] = defaultdict(list)
@@ -93,14 +36,11 @@ def step_row(
         return mean(known) if known else None
 
     return {
-        "step": step,
-        "loss": means["loss"],
         "reward": {
             name.removeprefix("reward/"): value
             for name, value in means.items()
             if name.startswith("reward/")
         },
-        "grad_norm": grad_norm,
         "active_steps": [
             {
                 "step": i,
@@ -118,11 +58,43 @@ def step_row(
         "motion": means["motion"],
         "drift": mean(drifts) if drifts else None,
         "replay": replay,
-        "learning_rate": learning_rate,
-        "bad_steps": bad_steps,
-        "seconds": dict(clock.seconds) | {"step": sum(clock.seconds.values())},
-        "memory": dict(clock.memory),
     }
+
+
+class ScoredJudge(Protocol):
+    """A judge, as far as its hinge goes."""
+
+    @property
+    def label(self) -> str:
+        """Name of the judge."""
+
+    @property
+    def target(self) -> float | None:
+        """Score at which its hinge stops rewarding; None for no hinge."""
+
+
+def why_zero(judges: Sequence[ScoredJudge], means: Mapping[str, float]) -> str:
+    """Name the likely cause of a gradient of zero, and the next step.
+
+    Args:
+        judges: The judges that are trained on.
+        means: `loss` and `reward/LABEL` of the step.
+    """
+    reached = [
+        f"{judge.label} {means[f'reward/{judge.label}']:.4g} of {judge.target:g}"
+        for judge in judges
+        if judge.target is not None
+    ]
+    if means["loss"] == 0 and reached:
+        return (
+            f"The hinge is reached: every clip's score is at its target ({', '.join(reached)}). "
+            "Raise rewards.N.target, or set it to null; `reward-tuning calibrate` measures scores"
+        )
+    names = ", ".join(judge.label for judge in judges)
+    return (
+        f"The scores of {names} do not change with the frames: look for rounding, comparisons, "
+        ".detach() or a constant in a judge of your own"
+    )
 
 
 def plan_table(sigmas: torch.Tensor, plan: Plan) -> str:

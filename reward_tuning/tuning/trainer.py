@@ -1,4 +1,4 @@
-"""One run from beginning to end: prepare, train, evaluate, export.
+"""Reward tuning in the frame of every training: one step, one evaluation.
 
 A step draws its prompts, noise and plan by position and step, differentiates the rewards
 (`reward_step`), and updates the adapter. Nothing else decides a run, so a resumed one ends in the
@@ -8,10 +8,8 @@ only the main one writes files.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -19,45 +17,29 @@ from accelerate import Accelerator
 from reward_tuning.judges.offload import onloaded_during
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.idle import why_idle
-from reward_tuning.runs.launching import join_processes
-from reward_tuning.runs.loop import alone_in, metrics_log, report_resume_point, train_steps
-from reward_tuning.runs.metrics import PhaseClock
+from reward_tuning.runs.frame import RunResult, run_training
+from reward_tuning.runs.guards.choice import reward_guards
+from reward_tuning.runs.metrics import MetricsLog, PhaseClock
 from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
-from reward_tuning.runs.training_state import update
+from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
+from reward_tuning.runs.update import Average, StepMeans, take_step
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_plan, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.replay import replay_step
-from reward_tuning.tuning.rows import plan_table, step_row
-from reward_tuning.tuning.state import State, exported_state, restore, save, start
+from reward_tuning.tuning.rows import plan_table, step_columns, why_zero
 from reward_tuning.tuning.step import reward_step
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished run left.
-
-    Attributes:
-        folder: The run folder.
-        steps: Optimiser steps, skipped ones included.
-        evaluation: The content of evaluation.json.
-    """
-
-    folder: Path
-    steps: int
-    evaluation: Mapping[str, Any]
-
-
 def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) -> RunResult:
-    """Train what a recipe says, evaluate it and export it into its run folder.
+    """Train as a recipe says, evaluate the adapter and export it into the run folder.
 
     Args:
-        recipe: Resolved (`load_recipe`).
-        resume: Go on with the run in the folder from its newest checkpoint. A finished run is
+        recipe: The resolved recipe (`load_recipe`).
+        resume: Continue the run in the folder from its newest checkpoint. A finished run is
             returned as it is, unless the recipe has more steps.
-        progress: Told what happens, many times a step.
+        progress: Receives every event, many a step.
 
     Raises:
         TuningError: The folder holds a run already (or none to resume, or another recipe's), a
@@ -65,65 +47,102 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
         GeneratorError: The generator cannot be loaded.
         RewardError: A judge cannot be loaded.
     """
-    accelerator = join_processes()
     folder = RunFolder(recipe.output)
-    with alone_in(folder, accelerator, progress) as told:
-        return _run_in(folder, recipe, accelerator, resume, told)
+
+    def load(accelerator: Accelerator, report: ProgressFn) -> RewardTuning:
+        clips = recipe.train.steps * clips_a_step(recipe.train, accelerator)
+        prompts = clips // recipe.train.clips_per_prompt
+        parts = load_parts(recipe, accelerator.device, prompts, report)
+        return RewardTuning(recipe, parts, folder, accelerator, report)
+
+    return run_training(folder, recipe, recipe.train, load, resume=resume, progress=progress)
 
 
-def _run_in(
-    folder: RunFolder,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    resume: bool,
-    progress: ProgressFn,
-) -> RunResult:
-    train, main = recipe.train, accelerator.is_main_process
-    finished = folder.open(recipe, resume=resume)
-    if finished is not None:
-        return RunResult(folder.root, train.steps, finished)
+@dataclass
+class RewardTuning:
+    """Reward tuning, as the frame drives it (`reward_tuning.runs.frame.Training`).
 
-    with accelerator.main_process_first():  # the others find the text states in the cache
-        clips = train.steps * clips_a_step(train, accelerator)
-        prompts = clips // train.clips_per_prompt
-        parts = load_parts(recipe, accelerator.device, prompts, progress)
-    if main and not resume:
-        folder.begin(recipe, parts.fingerprints)
-    parts = with_replay(recipe, parts, folder.replay, accelerator, progress)
-    state = start(recipe, parts)
-    if resume:
-        restore(state, recipe, parts, folder, clips_a_step(train, accelerator), progress)
-        if main:
-            folder.go_on(recipe, parts.fingerprints)
-        report_resume_point(state, progress)
-    table = plan_table(parts.sigmas, draw_plan(recipe, parts.sigmas, step=1, batch=0))
-    progress(ProgressEvent("training", state.step, train.steps, note=table))
-    if main and state.step == 0:
-        write_samples(recipe, parts, folder, 0, parts.start, progress)
+    Attributes:
+        recipe: The resolved recipe.
+        parts: Everything that was loaded.
+        folder: The run folder.
+        accelerator: Processes of the run.
+        progress: Receives every event.
+    """
 
-    def look() -> Mapping[str, Any]:
-        tuned = exported_state(parts, state)
-        write_samples(recipe, parts, folder, state.step, tuned, progress)
+    recipe: Recipe
+    parts: RunParts
+    folder: RunFolder
+    accelerator: Accelerator
+    progress: ProgressFn
+
+    @property
+    def trained(self) -> Trained:
+        """The adapter."""
+        return self.parts.trained
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Hashes of the checkpoints and the prompts."""
+        return self.parts.fingerprints
+
+    @property
+    def draws_a_step(self) -> tuple[int, str]:
+        """Clips that an optimiser step draws."""
+        return clips_a_step(self.recipe.train, self.accelerator), "clips"
+
+    def describe_fingerprint(self, name: str) -> str:
+        """Name the prompt file, or the weights, that a fingerprint was made of."""
+        if name in ("prompts.train", "prompts.held_out"):
+            return f"{name} ({getattr(self.recipe.prompts, name.removeprefix('prompts.'))})"
+        return f"weights of {name}"
+
+    def prepare(self, *, resume: bool) -> None:
+        """Sample or read the clips of the replay, which the run folder keeps."""
+        del resume
+        place = self.folder.replay
+        self.parts = with_replay(self.recipe, self.parts, place, self.accelerator, self.progress)
+
+    def initial_state(self) -> TrainingState:
+        """Return the state before the first step."""
+        return start(self.recipe, self.parts)
+
+    def before(self, state: TrainingState, log: MetricsLog | None) -> None:
+        """Show the plan of the first step, and draw the sample clips of the base."""
+        plan = draw_plan(self.recipe, self.parts.sigmas, step=1, batch=0)
+        table = plan_table(self.parts.sigmas, plan)
+        self.progress(ProgressEvent("training", state.step, self.recipe.train.steps, note=table))
+        if log and state.step == 0:
+            write_samples(self.recipe, self.parts, self.folder, 0, self.parts.start, self.progress)
+
+    def step(self, state: TrainingState) -> dict[str, Any]:
+        """Make one update of the adapter."""
+        return optimiser_step(self.recipe, self.parts, state, self.accelerator, self.progress)
+
+    def evaluate(self, state: TrainingState) -> Mapping[str, Any]:
+        """Draw the sample clips of now; scores are only taken at the end."""
+        adapter = state.exported(self.trained)
+        write_samples(self.recipe, self.parts, self.folder, state.step, adapter, self.progress)
         return {}
 
-    with metrics_log(folder, state, accelerator) as log:
-        train_steps(
-            train,
-            state,
-            log,
-            step=lambda: optimiser_step(recipe, parts, state, accelerator, progress),
-            look=look,
-            save=lambda: save(state, recipe, parts, folder),
+    def finish(self, state: TrainingState, log: MetricsLog | None) -> dict[str, Any]:
+        """Export the adapter and evaluate it."""
+        del log
+        adapter = state.exported(self.trained)
+        return finish(
+            self.recipe, self.parts, self.accelerator, self.folder, adapter, self.progress
         )
-    tuned = exported_state(parts, state)
-    evaluation = finish(recipe, parts, accelerator, folder, tuned, progress)
-    return RunResult(folder.root, state.step, evaluation)
+
+
+def start(recipe: Recipe, parts: RunParts) -> TrainingState:
+    """Return the state before the first step; its position counts clips."""
+    return initial_state(recipe.train, parts.trained, reward_guards(recipe.train))
 
 
 def optimiser_step(
     recipe: Recipe,
     parts: RunParts,
-    state: State,
+    state: TrainingState,
     accelerator: Accelerator,
     progress: ProgressFn = silent,
 ) -> dict[str, Any]:
@@ -133,78 +152,52 @@ def optimiser_step(
         The step's row of metrics.jsonl.
     """
     train, step = recipe.train, state.step + 1
-    shown: dict[str, float] = {}
-    clock = PhaseClock(
-        accelerator.device,
-        lambda name: progress(ProgressEvent("training", state.step, train.steps, name, shown)),
-    )
-    state.optimiser.zero_grad(set_to_none=True)
-    reports, replayed = [], []
-    for number in range(train.gradient_accumulation):
-        batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
-        report = reward_step(
-            parts.sampler,
-            parts.judges,
-            batch,
-            parts.sigmas,
-            parameters=parts.trained.parameters,
-            options=parts.options,
-            phase=onloaded_during(parts.offload, "reward", clock),
-        )
-        reports.append(report)
-        shown.update(report.rewards)
-        if train.replay is not None and step % train.replay.every == 0:
-            assert parts.replay is not None
-            with clock("replay"):
-                draw = draw_replay_batch(
-                    recipe, len(parts.replay.prompts), step, accelerator, number
-                )
-                replayed.append(
-                    replay_step(
-                        parts.sampler,
-                        parts.replay,
-                        draw,
-                        weight=train.replay.weight,
-                        share=parts.options.share,
+
+    def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
+        reports, replayed = [], []
+        for number in range(train.gradient_accumulation):
+            batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
+            report = reward_step(
+                parts.sampler,
+                parts.judges,
+                batch,
+                parts.sigmas,
+                parameters=parts.trained.parameters,
+                options=parts.options,
+                phase=onloaded_during(parts.offload, "reward", clock),
+            )
+            reports.append(report)
+            shown.update(report.rewards)
+            if train.replay is not None and step % train.replay.every == 0:
+                assert parts.replay is not None
+                with clock("replay"):
+                    draw = draw_replay_batch(
+                        recipe, len(parts.replay.prompts), step, accelerator, number
                     )
-                )
-    with clock("update"):
-        labels = [*(judge.label for judge in parts.judges), *parts.options.terms.labels]
-        means = mean_over_ranks(reports, labels, accelerator)
-        replay = mean_of_all(replayed, accelerator) if replayed else None
-        made = update(
-            train,
-            parts.trained,
-            state,
-            accelerator,
-            loss=means["loss"],
-            limit=train.max_grad_norm,
-            draws=clips_a_step(train, accelerator),
-        )
-    norm = made.grad_norm
-    skipped = f"step {step} skipped: {nonfinite_name(means, norm)}"
-    idle = state.idle.see(made.idle, lambda: why_idle(parts.judges, means))
-    for warning in (state.watch.see(norm) if made.good else skipped, idle):
-        if warning:
-            progress(ProgressEvent("training", step, train.steps, note=warning))
-    shown = {"loss": means["loss"], **{k: v for k, v in means.items() if "reward/" in k}}
-    if replay is not None:
-        shown["replay"] = replay
-    progress(ProgressEvent("training", step, train.steps, "", shown))
-    return step_row(
-        step,
-        reports,
-        means,
-        replay=replay,
-        grad_norm=norm,
-        learning_rate=made.learning_rate,
-        bad_steps=state.bad_steps,
-        clock=clock,
-    )
+                    replayed.append(
+                        replay_step(
+                            parts.sampler,
+                            parts.replay,
+                            draw,
+                            weight=train.replay.weight,
+                            share=parts.options.share,
+                        )
+                    )
 
+        def average() -> StepMeans:
+            labels = [*(judge.label for judge in parts.judges), *parts.options.terms.labels]
+            means = mean_over_ranks(reports, labels, accelerator)
+            replay = mean_of_all(replayed, accelerator) if replayed else None
+            scores = {name: value for name, value in means.items() if "reward/" in name}
+            return StepMeans(
+                means["loss"],
+                {"loss": means["loss"], **scores, **({} if replay is None else {"replay": replay})},
+                step_columns(reports, means, replay),
+                lambda: why_zero(parts.judges, means),
+                train.max_grad_norm,
+            )
 
-def nonfinite_name(means: Mapping[str, float], norm: float) -> str:
-    """Name what was not finite."""
-    if not math.isfinite(means["loss"]):
-        return f"the loss is {means['loss']}"
-    return f"the gradient's norm is {norm}"
+        return average
+
+    draws = clips_a_step(train, accelerator)
+    return take_step(train, parts.trained, state, accelerator, progress, backward, draws)

@@ -25,9 +25,8 @@ from reward_tuning.progress import silent
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import draw_batch
 from reward_tuning.tuning.parts import RunParts, load_parts
-from reward_tuning.tuning.state import start
 from reward_tuning.tuning.step import reward_step
-from reward_tuning.tuning.trainer import optimiser_step
+from reward_tuning.tuning.trainer import optimiser_step, start
 from tests.goldens import load_golden, relative
 from tests.reward_tuning.golden_model import (
     CASES,

@@ -32,7 +32,7 @@ def test_a_truncated_file_is_left_out_of_training(tmp_path: Path) -> None:
     ]
     found = survey(rows)
     assert [clip.row.file.name for clip in found.clips] == [WHOLE[0], WHOLE[1]]
-    first, second = found.told().splitlines()
+    first, second = found.warning().splitlines()
     assert first.startswith("1 of 3 clips are left out")
     assert "truncated-faststart.mp4: cut short or damaged, 7 of about 13 frames" in second
 

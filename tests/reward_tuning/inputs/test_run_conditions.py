@@ -27,8 +27,7 @@ from reward_tuning.tuning.draws import draw_batch
 from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.parts import RunParts, load_parts
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
-from reward_tuning.tuning.state import start
-from reward_tuning.tuning.trainer import optimiser_step, run
+from reward_tuning.tuning.trainer import optimiser_step, run, start
 from reward_tuning.tuning.views import rolled_out
 from tests.goldens import write_checkpoint
 from tests.reward_tuning.kinds import CHECKPOINTS, write_media

@@ -24,8 +24,7 @@ from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.metrics import PhaseClock
 from reward_tuning.tuning.finish import write_samples
 from reward_tuning.tuning.parts import load_parts
-from reward_tuning.tuning.state import start
-from reward_tuning.tuning.trainer import optimiser_step, run
+from reward_tuning.tuning.trainer import optimiser_step, run, start
 from rewards import load_latent_reward
 from rewards.kinds.aesthetic import AestheticReward
 from rewards.networks.laion_head import build_head

@@ -26,7 +26,7 @@ from reward_tuning.lora.adapter import (
 from reward_tuning.lora.export import export_adapter, import_adapter
 from reward_tuning.lora.init import attach_adapter, check_start
 from reward_tuning.lora.several import combined, does_nothing
-from reward_tuning.runs.checkpoints import Checkpoint, save_checkpoint
+from reward_tuning.runs.checkpoints import RunCheckpoint, save_checkpoint
 from reward_tuning.schema.sections import LoraSection
 from tests.reward_tuning.command_line import command
 from tests.reward_tuning.lora_layouts import FIRST, cut, dotted, flat, peft_folder, save
@@ -83,7 +83,7 @@ def step(tmp_path: Path) -> Path:
     attach_weights(transformer, TWO[0])
     adapter = adapter_state(transformer)
     recipe = {"lora": {"rank": 4, "alpha": 2.0}}
-    checkpoint = Checkpoint(3, 12, 0, 0, adapter, {}, {}, recipe, {}, ema=adapter)
+    checkpoint = RunCheckpoint(3, 12, 0, 0, adapter, {}, {}, recipe, {}, ema=adapter)
     return save_checkpoint(tmp_path / "run" / "checkpoints", checkpoint, keep=1)
 
 

@@ -13,10 +13,10 @@ from torch import nn
 from reward_tuning.errors import TuningError
 from reward_tuning.runs import checkpoints as checkpointing
 from reward_tuning.runs.checkpoints import (
-    Checkpoint,
     DamagedCheckpointError,
+    RunCheckpoint,
     complete_checkpoints,
-    load_checkpoint,
+    read_checkpoint,
     rng_state,
     save_checkpoint,
     set_rng_state,
@@ -33,7 +33,7 @@ def trained(steps: int = 3) -> tuple[nn.Parameter, torch.optim.AdamW]:
     return parameter, optimiser
 
 
-def checkpoint(step: int, **changes: Any) -> Checkpoint:
+def checkpoint(step: int, **changes: Any) -> RunCheckpoint:
     parameter, optimiser = trained()
     values: dict[str, Any] = {
         "step": step,
@@ -49,7 +49,7 @@ def checkpoint(step: int, **changes: Any) -> Checkpoint:
         "ema_updates": 3,
         **changes,
     }
-    return Checkpoint(**values)
+    return RunCheckpoint(**values)
 
 
 def names(folder: Path) -> list[str]:
@@ -58,7 +58,7 @@ def names(folder: Path) -> list[str]:
 
 def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
     saved = checkpoint(20)
-    found = load_checkpoint(save_checkpoint(tmp_path, saved, keep=3))
+    found = read_checkpoint(save_checkpoint(tmp_path, saved, keep=3))
     for name in ("step", "position", "bad_steps", "bad_in_a_row", "ema_updates", "recipe"):
         assert getattr(found, name) == getattr(saved, name)
     assert found.fingerprints == saved.fingerprints
@@ -71,7 +71,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
 def test_the_optimiser_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     whole, _ = trained(6)
     path = save_checkpoint(tmp_path, checkpoint(3), keep=3)
-    found = load_checkpoint(path)
+    found = read_checkpoint(path)
     parameter = nn.Parameter(found.adapter["a.lora_A.weight"].clone())
     optimiser = torch.optim.AdamW([parameter], lr=0.1, eps=1e-10)
     optimiser.load_state_dict(dict(found.optimiser))
@@ -82,7 +82,7 @@ def test_the_optimiser_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
 
 
 def test_without_a_moving_average(tmp_path: Path) -> None:
-    assert load_checkpoint(save_checkpoint(tmp_path, checkpoint(1, ema=None), keep=1)).ema is None
+    assert read_checkpoint(save_checkpoint(tmp_path, checkpoint(1, ema=None), keep=1)).ema is None
 
 
 def test_random_generators_go_on(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_random_generators_go_on(tmp_path: Path) -> None:
     try:
         path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
         drawn = [random.random(), float(np.random.rand()), float(torch.rand(()))]
-        set_rng_state(load_checkpoint(path).rng)
+        set_rng_state(read_checkpoint(path).rng)
         assert [random.random(), float(np.random.rand()), float(torch.rand(()))] == drawn
     finally:
         set_rng_state(before)
@@ -100,7 +100,7 @@ def test_keeps_the_newest(tmp_path: Path) -> None:
     for step in (5, 10, 15, 1_000_000):
         save_checkpoint(tmp_path, checkpoint(step), keep=2)
     assert names(tmp_path) == ["step-000015", "step-1000000"]
-    assert [load_checkpoint(p).step for p in complete_checkpoints(tmp_path)] == [15, 1_000_000]
+    assert [read_checkpoint(p).step for p in complete_checkpoints(tmp_path)] == [15, 1_000_000]
 
 
 def test_a_half_written_checkpoint_is_ignored_and_swept_away(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_truncated_checkpoint_is_told(tmp_path: Path, name: str, share: float)
     data = (path / name).read_bytes()
     (path / name).write_bytes(data[: int(len(data) * share)])
     with pytest.raises(TuningError, match=r"step-000005 is damaged"):
-        load_checkpoint(path)
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_one_flipped_bit_is_told(tmp_path: Path, name: str) -> None:
     data[place] ^= 1
     (path / name).write_bytes(data)
     with pytest.raises(DamagedCheckpointError, match=f"{name}: .* checksum"):
-        load_checkpoint(path)
+        read_checkpoint(path)
 
 
 def test_every_flipped_bit_of_the_state_is_damage(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_every_flipped_bit_of_the_state_is_damage(tmp_path: Path) -> None:
             pass
         (path / "state.json").write_bytes(data)
         with pytest.raises(DamagedCheckpointError):
-            load_checkpoint(path)
+            read_checkpoint(path)
 
 
 def test_a_checkpoint_without_checksums_is_no_damaged_one(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_checkpoint_without_checksums_is_no_damaged_one(tmp_path: Path) -> Non
     del state["sha256"], state["files"]
     (path / "state.json").write_text(json.dumps(state))
     with pytest.raises(TuningError, match="an older reward-tuning wrote it") as found:
-        load_checkpoint(path)
+        read_checkpoint(path)
     assert not isinstance(found.value, DamagedCheckpointError)
 
 
@@ -198,4 +198,4 @@ def test_a_damaged_state_is_told(tmp_path: Path, text: str) -> None:
     path = save_checkpoint(tmp_path, checkpoint(5), keep=1)
     (path / "state.json").write_text(text)
     with pytest.raises(TuningError, match="is damaged"):
-        load_checkpoint(path)
+        read_checkpoint(path)

@@ -24,8 +24,7 @@ from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.replay_clips import content_hash, keep, read_kept
 from reward_tuning.tuning.replay_sources import check_sources, read_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
-from reward_tuning.tuning.state import start
-from reward_tuning.tuning.trainer import optimiser_step, run
+from reward_tuning.tuning.trainer import optimiser_step, run, start
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 CPU = torch.device("cpu")

@@ -272,7 +272,7 @@ def test_a_judge_that_changed_before_the_first_checkpoint_is_refused(
     folder = RunFolder(tmp_path / "run")
     folder.root.mkdir()
     folder.begin(recipe, fingerprints_of(recipe, lambda what: None))
-    begun = folder.begun_with()
+    begun = folder.initial_fingerprints()
     assert begun["my own"] == f"sha256:{hashlib.sha256(mine.read_bytes()).hexdigest()}"
     prompts = {"text encoder", "prompts.train", "prompts.held_out"}
     assert set(begun) == {"generator", "my own", "clip_held_out", *prompts}
@@ -301,8 +301,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(
     file.write_bytes(data)
     notes = notes_of(world, interrupted)
     assert "step-000004 is damaged (optimiser.pt:" in notes[0]
-    assert notes[0].endswith("the one before it is used")
-    assert "going on after step 2" in notes
+    assert notes[0].endswith("using the one before it")
+    assert "continuing after step 2" in notes
     assert_same(interrupted, uninterrupted)
 
 
@@ -374,4 +374,4 @@ def test_a_folder_that_goes_away_ends_the_run(world: Path, tmp_path: Path, remov
         run(tiny_recipe(world, output, *OVERRIDES), progress=progress)
     assert not output.exists()
     if not removed:
-        assert "going on after step 2" in notes_of(world, moved)
+        assert "continuing after step 2" in notes_of(world, moved)

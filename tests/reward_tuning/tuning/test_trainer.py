@@ -25,9 +25,8 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning import trainer
 from reward_tuning.tuning.draws import draw_batch, draw_guidance
 from reward_tuning.tuning.parts import load_parts
-from reward_tuning.tuning.state import start
 from reward_tuning.tuning.step import BatchReport, reward_step
-from reward_tuning.tuning.trainer import RunResult, optimiser_step, run
+from reward_tuning.tuning.trainer import RunResult, optimiser_step, run, start
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN, tiny_recipe, write_world
 
 DEVICE = torch.device("cpu")
@@ -399,12 +398,12 @@ def test_a_resumed_run_says_where_it_goes_on(world: Path, tmp_path: Path) -> Non
             run(recipe, resume=resume, progress=partial(listen, stop_at=stop_at))
         except KeyboardInterrupt:
             told.append("stopped")
-    told = [note for note in told if note == "stopped" or note.startswith("going on")]
+    told = [note for note in told if note == "stopped" or note.startswith("continuing")]
     assert told == [
         "stopped",
-        "going on from the beginning: no checkpoint",
+        "continuing from the beginning: no checkpoint",
         "stopped",
-        "going on after step 1",
+        "continuing after step 1",
     ]
 
 

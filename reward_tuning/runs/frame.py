@@ -1,0 +1,193 @@
+"""The frame of any training: alone in its folder, begun or resumed, trained, finished.
+
+A kind of training is a `Training`: what it loads, one step, one evaluation, and its end. The order
+of everything around them is here, for all of them alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.launching import ignored_settings, join_processes, resume_command
+from reward_tuning.runs.loop import metrics_log, train_steps
+from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.peers import watched
+from reward_tuning.runs.resuming import restore_state
+from reward_tuning.runs.training_state import Trained, TrainingState, save_state
+from reward_tuning.schema.loop_section import LoopSection
+from reward_tuning.schema.values import Section
+
+
+class Training(Protocol):
+    """One kind of training, loaded. Every process calls its methods, unless they say otherwise."""
+
+    @property
+    def trained(self) -> Trained:
+        """The parameters that are trained."""
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Hashes of everything that was loaded, by name: a resume needs the same."""
+
+    @property
+    def draws_a_step(self) -> tuple[int, str]:
+        """What an optimiser step draws on all processes: how many, and of what."""
+
+    def describe_fingerprint(self, name: str) -> str:
+        """Name for people what a fingerprint was made of."""
+
+    def prepare(self, *, resume: bool) -> None:
+        """Make what lies in the run folder and needs it begun."""
+
+    def initial_state(self) -> TrainingState:
+        """Return the state before the first step."""
+
+    def before(self, state: TrainingState, log: MetricsLog | None) -> None:
+        """Show and measure what there is before training; `state` may be a resumed one."""
+
+    def step(self, state: TrainingState) -> dict[str, Any]:
+        """Make one update and return its row of metrics.jsonl."""
+
+    def evaluate(self, state: TrainingState) -> Mapping[str, Any]:
+        """Draw sample clips and return further columns of the row; the main process alone."""
+
+    def finish(self, state: TrainingState, log: MetricsLog | None) -> dict[str, Any]:
+        """Export, evaluate, and return the final evaluation, which the main process writes last."""
+
+
+Load = Callable[[Accelerator, ProgressFn], Training]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        steps: Optimiser steps, skipped ones included.
+        evaluation: Content of evaluation.json (finetune.json of a fine-tuning).
+    """
+
+    folder: Path
+    steps: int
+    evaluation: Mapping[str, Any]
+
+
+def run_training(
+    folder: RunFolder,
+    recipe: Section,
+    train: LoopSection,
+    load: Load,
+    *,
+    resume: bool,
+    progress: ProgressFn,
+) -> RunResult:
+    """Take a training from its recipe to its last file.
+
+    Args:
+        folder: Folder of the run.
+        recipe: The resolved recipe.
+        train: Its section of the loop.
+        load: Load everything that the recipe names.
+        resume: Continue the run in the folder from its newest checkpoint. A finished run is
+            returned as it is, unless the recipe has more steps.
+        progress: Receives every event, many a step.
+
+    Raises:
+        TuningError: The folder holds a run already (or none to resume, or another recipe's), the
+            disk is full, a guard ended the run, or another process has ended.
+    """
+    accelerator = join_processes()
+    with alone_in(folder, accelerator, progress) as report:
+        finished = folder.open(recipe, resume=resume)
+        if finished is not None:
+            return RunResult(folder.root, train.steps, finished)
+        main = accelerator.is_main_process
+        with accelerator.main_process_first():  # the others find the text states in the cache
+            training = load(accelerator, report)
+        # Only now: a run that cannot be loaded leaves no folder behind.
+        if main and not resume:
+            folder.begin(recipe, training.fingerprints)
+        training.prepare(resume=resume)
+        state = training.initial_state()
+        if resume:
+            restore_state(
+                state,
+                training.trained,
+                recipe,
+                training.fingerprints,
+                folder,
+                draws_a_step=training.draws_a_step,
+                describe_fingerprint=training.describe_fingerprint,
+                progress=report,
+            )
+            # After the comparison with what the run began with, which this may overwrite.
+            if main:
+                folder.continue_with(recipe, training.fingerprints)
+            report_resume_point(state, report)
+        with metrics_log(folder, state, accelerator) as log:
+            training.before(state, log)
+            train_steps(
+                train,
+                state,
+                log,
+                step=lambda: training.step(state),
+                evaluate=lambda: training.evaluate(state),
+                save=lambda: save_state(
+                    state, train, training.trained, recipe, training.fingerprints, folder
+                ),
+            )
+            evaluation = training.finish(state, log)
+        return RunResult(folder.root, state.step, evaluation)
+
+
+@contextmanager
+def alone_in(
+    folder: RunFolder, accelerator: Accelerator, progress: ProgressFn
+) -> Iterator[ProgressFn]:
+    """Keep every other run out of the folder, and every process but the main one silent.
+
+    The processes leave together: none before the main one has written everything, and all of them
+    where one has ended early.
+
+    Yields:
+        The progress function of this process. It raises where another process has ended or the
+        folder is gone, so a long task notices either at its next event.
+
+    Raises:
+        TuningError: See `RunFolder.alone`; or the folder was moved or removed, or another process
+            of the run has ended.
+    """
+    main = accelerator.is_main_process
+    show = progress if main else silent
+
+    def report(event: ProgressEvent) -> None:
+        peers.check()
+        if main:
+            folder.check_there()
+        show(event)
+
+    with watched(accelerator, lambda: resume_command(folder.root)) as peers:
+        with folder.alone() if main else nullcontext() as warning:
+            for note in (warning, ignored_settings(os.environ)):
+                if note:
+                    report(ProgressEvent("loading", note=note))
+            yield report
+            if main:
+                folder.check_there()
+        accelerator.wait_for_everyone()
+
+
+def report_resume_point(state: TrainingState, progress: ProgressFn) -> None:
+    """Report the step from which a resumed run continues."""
+    where = f"after step {state.step}" if state.step else "from the beginning: no checkpoint"
+    progress(ProgressEvent("loading", note=f"continuing {where}"))

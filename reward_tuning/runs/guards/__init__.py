@@ -1,0 +1,1 @@
+"""Rules that watch a training's steps: each warns, or ends the run."""

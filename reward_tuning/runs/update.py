@@ -1,0 +1,138 @@
+"""One optimiser step of any training: gradient, update, guards, and the row of metrics.jsonl.
+
+The training gives a function that leaves the gradient of its batches in `.grad`; everything after
+it is the same for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.runs.guards.guard import StepFacts
+from reward_tuning.runs.metrics import PhaseClock
+from reward_tuning.runs.optimiser import learning_rate
+from reward_tuning.runs.ranks import mean_gradient
+from reward_tuning.runs.training_state import Trained, TrainingState
+from reward_tuning.schema.loop_section import LoopSection
+
+
+@dataclass(frozen=True)
+class StepMeans:
+    """The outcome of a step's batches, over all of them and all processes.
+
+    Attributes:
+        loss: Mean loss.
+        shown: Numbers for the progress display.
+        columns: The training's own columns of the row.
+        why_zero: Explain a gradient of zero; called only where it is needed.
+        max_grad_norm: Clip the gradient's norm to this; None for no clipping.
+    """
+
+    loss: float
+    shown: Mapping[str, float]
+    columns: Mapping[str, Any]
+    why_zero: Callable[[], str]
+    max_grad_norm: float | None
+
+
+Average = Callable[[], StepMeans]
+Backward = Callable[[PhaseClock, dict[str, float]], Average]
+"""Leave the gradient of a step's batches in `.grad`, timing its phases, and return what averages
+their numbers over the processes. The dictionary holds numbers to display during the step."""
+
+
+def take_step(
+    train: LoopSection,
+    trained: Trained,
+    state: TrainingState,
+    accelerator: Accelerator,
+    progress: ProgressFn,
+    backward: Backward,
+    draws: int,
+) -> dict[str, Any]:
+    """Make one update, or skip it where loss or gradient is not finite.
+
+    Args:
+        train: Section of the recipe.
+        trained: What is trained.
+        state: State of the run; advanced by one step and `draws`.
+        accelerator: Processes of the run.
+        progress: Receives the phases, warnings and numbers of the step.
+        backward: Computes the gradient.
+        draws: Clips or batches that the step draws, on all processes.
+
+    Returns:
+        The step's row of metrics.jsonl.
+    """
+    step, shown = state.step + 1, dict[str, float]()
+    clock = PhaseClock(
+        accelerator.device,
+        lambda name: progress(ProgressEvent("training", step - 1, train.steps, name, shown)),
+    )
+    state.optimiser.zero_grad(set_to_none=True)
+    average = backward(clock, shown)
+    with clock("update"):  # with its waiting for slower processes
+        means = average()
+        rate = learning_rate(train, step)
+        norm = update(trained, state, accelerator, means, rate, draws)
+    facts = StepFacts(step, means.loss, norm, _finite(means.loss, norm), means.why_zero)
+    for warning in (guard.warn(facts) for guard in state.guards):
+        if warning:
+            progress(ProgressEvent("training", step, train.steps, note=warning))
+    progress(ProgressEvent("training", step, train.steps, "", means.shown))
+    return {
+        "step": step,
+        "loss": means.loss,
+        **means.columns,
+        "grad_norm": norm,
+        "learning_rate": rate,
+        "bad_steps": state.bad_steps,
+        "seconds": dict(clock.seconds) | {"step": sum(clock.seconds.values())},
+        "memory": dict(clock.memory),
+    }
+
+
+def update(
+    trained: Trained,
+    state: TrainingState,
+    accelerator: Accelerator,
+    means: StepMeans,
+    rate: float,
+    draws: int,
+) -> float:
+    """Average the gradient over the processes, clip it, and let the optimiser take its step.
+
+    The step counts even where it is skipped: its draws are used up, so that a resumed run, which
+    finds its place by step and position alone, does not draw them again.
+
+    Returns:
+        The gradient's norm before clipping.
+    """
+    mean_gradient(trained.parameters, accelerator)
+    limit = means.max_grad_norm or math.inf  # an infinite limit only measures the norm
+    norm = float(nn.utils.clip_grad_norm_(trained.parameters, limit))
+    good = _finite(means.loss, norm)
+    # One infinite gradient would destroy the optimiser's moments for good, and the weights with it.
+    if good:
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        state.optimiser.step()
+        if state.ema is not None:
+            state.ema.update(trained.state())
+    state.step += 1
+    state.position += draws
+    state.bad_steps += not good
+    state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
+    state.idle_steps += good and norm == 0
+    return norm
+
+
+def _finite(loss: float, norm: float) -> bool:
+    return math.isfinite(loss) and math.isfinite(norm)
