@@ -13,12 +13,12 @@ import argparse
 
 from reward_tuning.pretrain.clip_accuracy import VIOLATIONS, ordering_accuracy, speed_agreement
 from rewards import VideoReward, load_reward
-from rewards.core.base import Judge
+from rewards.core.base import FrozenReward
 
 KINDS = ("motion_energy", "motion_flow", "flicker", "sharpness")
 
 
-def judges(vjepa2: str) -> list[Judge]:
+def judges(vjepa2: str) -> list[FrozenReward]:
     found = [load_reward(kind) for kind in KINDS]
     found.append(load_reward("consistency", "tiny/clip.safetensors"))
     found.append(load_reward("vjepa2", vjepa2))

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from rewards import load_reward
 from rewards.clip_towers.open_clip_models import build_model, open_clip_config
-from rewards.core.base import Judge
+from rewards.core.base import FrozenReward
 from rewards.core.shared_towers import TowerPool, seen_by_several, unique_bytes
 
 RELATIVE = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {prompt}"}
 PROMPT = ["a large blue square moves right on a dark background"]
 
 
-def measured(judges: list[Judge], frames: Tensor, repeats: int) -> tuple[float, int, Tensor]:
+def measured(judges: list[FrozenReward], frames: Tensor, repeats: int) -> tuple[float, int, Tensor]:
     """Least seconds of a forward and a backward pass, passes of the towers, pixel gradient."""
     passes: list[int] = []
     towers = {id(judge.tower.model): judge.tower.model for judge in judges}  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.free_memory import free_memory, gigabytes
 from reward_tuning.schema.judge_parts import FramesSection
 from rewards import FrameReward, VideoReward
-from rewards.core.base import Judge as FrozenJudge
+from rewards.core.base import FrozenReward
 
 NO_TEXT = "(no prompt)"  # given to judges that do not read it
 WINDOW = 2**26
@@ -87,7 +87,7 @@ class FileJudge:
         if isinstance(reward, VideoReward) and len(positions) < reward.least_frames:
             return None
         fps = clip.rate(positions, self.section.told_rate)
-        if fps is not None and isinstance(reward, FrozenJudge):
+        if fps is not None and isinstance(reward, FrozenReward):
             reward = reward.at_rate(fps)
         return replace(self.judge, reward=reward, positions=positions)
 

@@ -33,8 +33,7 @@ from rewards import (
     load_latent_reward,
     load_reward,
 )
-from rewards.core.base import CLIP_FPS
-from rewards.core.base import Judge as FrozenJudge
+from rewards.core.base import CLIP_FPS, FrozenReward
 from rewards.core.shared_towers import TowerPool, derived
 
 
@@ -115,7 +114,7 @@ class FramedJudge:
         """The judge, for the rate at which the frames that it sees follow each other."""
         gaps = len(self.positions) - 1
         span = self.positions[-1] - self.positions[0]
-        if span == gaps or not isinstance(self.reward, FrozenJudge):
+        if span == gaps or not isinstance(self.reward, FrozenReward):
             return self.reward
         return self.reward.at_rate((self.clip_fps or CLIP_FPS) * gaps / span)
 
@@ -310,7 +309,7 @@ def _loaded(
     )
 
 
-def _read_alone(reward: FrozenJudge, prompt: str, label: str) -> None:
+def _read_alone(reward: FrozenReward, prompt: str, label: str) -> None:
     """Let a judge read one text for every clip, so that clips need no prompts for it.
 
     Raises:

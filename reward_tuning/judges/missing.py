@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from reward_tuning.schema.judge_parts import JudgeSection
-from rewards.core.checkpoint import resolve
+from rewards.core.locate import resolve
 from rewards.errors import RewardError
 from rewards.qwen.files import resolve_folder
 

@@ -13,7 +13,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.judges.judge import Judge
 from reward_tuning.judges.shared_encoder import SharedEncoder
 from rewards import LatentClip
-from rewards.core.base import Judge as FrozenJudge
+from rewards.core.base import FrozenReward
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 
@@ -44,7 +44,7 @@ def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:
     """
     modules: list[nn.Module] = []
     for judge in judges:
-        if not isinstance(judge.reward, FrozenJudge | LatentClip):
+        if not isinstance(judge.reward, FrozenReward | LatentClip):
             raise TuningError(
                 f"generator.memory: {judge.label} is of a class that does not tell its modules "
                 f"({type(judge.reward).__name__}), so it cannot be offloaded; set "

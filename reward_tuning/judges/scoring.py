@@ -17,7 +17,7 @@ from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory
 from reward_tuning.judges.judge import FramedJudge, load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.schema.judge_parts import FramesSection, spread
-from rewards.core.base import Judge as FrozenJudge
+from rewards.core.base import FrozenReward
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _check_prompts(clips: Sequence[ClipFile], judges: Sequence[FileJudge]) -> No
     readers = [
         one.judge.label
         for one in judges
-        if not isinstance(one.judge.reward, FrozenJudge) or one.judge.reward.reads_text
+        if not isinstance(one.judge.reward, FrozenReward) or one.judge.reward.reads_text
     ]
     missing = [str(clip.path) for clip in clips if not (clip.prompt or "").strip()]
     if readers and missing:

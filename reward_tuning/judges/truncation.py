@@ -6,7 +6,7 @@ from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.judges.judge import FramedJudge, Judge
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from rewards import LatentClip
-from rewards.core.base import Judge as FrozenJudge
+from rewards.core.base import FrozenReward
 
 Texts = Mapping[str, Sequence[Prompt]]
 """Name of a set of prompts, such as `prompts.train`, to the set."""
@@ -38,7 +38,7 @@ def truncation_notes(judges: Sequence[Judge], texts: Sequence[str], where: str) 
         if isinstance(judge, FramedJudge) and judge.prompt is not None:
             continue  # it reads none of them
         reward = judge.reward
-        if not isinstance(reward, FrozenJudge | LatentClip) or reward.context_length is None:
+        if not isinstance(reward, FrozenReward | LatentClip) or reward.context_length is None:
             continue
         cut = [texts[position] for position in reward.truncated(texts)]
         if cut:

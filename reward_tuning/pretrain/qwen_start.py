@@ -20,8 +20,9 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.pretrain.judge_critic import frames_spec
+from rewards.core.tower_options import TowerOptions
 from rewards.kinds import hpsv3, video_align
-from rewards.qwen.files import EMBEDDING, build_model, load_tokenizer, read_config, read_folder
+from rewards.qwen.files import EMBEDDING, build_qwen_model, load_tokenizer, read_config, read_folder
 from rewards.qwen.model import Medium, QwenTower, Reading
 from rewards.qwen.templates import template
 
@@ -89,12 +90,11 @@ def start_tower(out_dir: Path, special: Sequence[str], medium: Medium = "video")
     known = state[EMBEDDING]
     new = torch.randn(len(tokenizer) - len(known), known.shape[1]) * known.std()
     state[EMBEDDING] = torch.cat([known, new])
-    model = build_model(
+    model = build_qwen_model(
         read_config(folder, len(tokenizer)),
         state,
         out_dir / CRITIC,
-        dtype=torch.float32,
-        device=torch.device("cpu"),
+        TowerOptions(),
         language_head=False,
     )
     tower = QwenTower(model, tokenizer, frames_spec(), medium, "plain")

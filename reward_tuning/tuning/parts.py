@@ -59,8 +59,8 @@ from reward_tuning.tuning.replay_clips import replay_clips
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
 from reward_tuning.tuning.step import StepOptions
-from rewards.core.checkpoint import file_sha256
-from rewards.core.checkpoint import resolve as resolve_judge
+from rewards.core.locate import resolve as resolve_judge
+from rewards.core.weight_file import file_sha256
 from rewards.qwen.files import resolve_folder
 
 

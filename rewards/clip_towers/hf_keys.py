@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rewards.core.checkpoint import check_keys
+from rewards.core.weight_file import check_keys
 from rewards.errors import RewardError
 
 POSITION_IDS = tuple(f"{side}_model.embeddings.position_ids" for side in ("text", "vision"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,33 +31,15 @@ from rewards.clip_towers.open_clip_models import (
     restore_causal_mask,
 )
 from rewards.clip_towers.tokenizers import build_tokenizer
-from rewards.core.checkpoint import Checkpoint, check_keys
 from rewards.core.json_text import json_object
 from rewards.core.preprocess import Preprocess
-from rewards.core.shared_towers import TowerPool, derived
+from rewards.core.shared_towers import derived
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile, check_keys
 from rewards.errors import RewardError
 
 BuildTokenizer = Callable[[Architecture, Path | None, Path | None], Any]
 """``(architecture, merges file or None, folder of the judge's file)`` -> a tokenizer."""
-
-
-@dataclass(frozen=True)
-class TowerOptions:
-    """Where and how a tower runs.
-
-    Attributes:
-        device: of the weights.
-        dtype: of the weights; in bf16 and fp16 the layer norms stay fp32.
-        architecture: open_clip's name or configuration, for a file that does not say.
-        gradient_checkpointing: recompute each transformer block in the backward pass.
-        pool: where equal towers of several judges meet; ``None`` keeps this one to itself.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    dtype: torch.dtype = torch.float32
-    architecture: str | Architecture | None = None
-    gradient_checkpointing: bool = False
-    pool: TowerPool | None = None
 
 
 class TextTower:
@@ -141,8 +122,9 @@ def unit_length(features: Tensor) -> Tensor:
 
 
 def load_tower(
-    checkpoint: Checkpoint,
-    options: TowerOptions,
+    checkpoint: WeightFile,
+    tower_options: TowerOptions,
+    architecture: str | Architecture | None = None,
     preprocess: Preprocess | None = None,
     tokenizer: BuildTokenizer = build_tokenizer,
 ) -> ClipTower:
@@ -150,52 +132,53 @@ def load_tower(
 
     Args:
         checkpoint: tensors in the names of open_clip, or of transformers' ``CLIPModel``.
-        options: where and how it runs.
+        tower_options: Where and how it runs; in bf16 and fp16 the layer norms stay fp32.
+        architecture: open_clip's model name or its configuration, for a file that does not say.
         preprocess: used when the file names none; ``None`` for the architecture's own.
         tokenizer: makes the tokenizer; open_clip's if not given.
 
     Raises:
         RewardError: no architecture is known, or names or shapes differ from it.
     """
-    architecture, what = find_architecture(checkpoint, options.architecture)
+    found, what = find_architecture(checkpoint, architecture)
     if "preprocess" in checkpoint.metadata:
         preprocess = Preprocess.from_json(checkpoint.metadata["preprocess"])
     elif preprocess is None:
-        preprocess = _own_preprocess(checkpoint, options.architecture, architecture)
+        preprocess = _own_preprocess(checkpoint, architecture, found)
     merges = checkpoint.metadata.get("tokenizer")
     folder = checkpoint.path.parent
-    words = tokenizer(architecture, folder / merges if merges else None, folder)
-    model = _filled_model(checkpoint, options, architecture, what)
-    return ClipTower(model, architecture, preprocess, words, options.dtype)
+    words = tokenizer(found, folder / merges if merges else None, folder)
+    model = _filled_model(checkpoint, tower_options, found, what)
+    return ClipTower(model, found, preprocess, words, tower_options.dtype)
 
 
 def _filled_model(
-    checkpoint: Checkpoint, options: TowerOptions, architecture: Architecture, what: str
+    checkpoint: WeightFile, tower_options: TowerOptions, architecture: Architecture, what: str
 ) -> Any:
     without_values = builds_without_values(architecture)
     place = torch.device("meta" if without_values else "cpu")
-    model = build_model(architecture, place, options.dtype)
+    model = build_model(architecture, place, tower_options.dtype)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     state = checkpoint.state
     if is_transformers_layout(state):
         state = to_open_clip(state, expected, what, checkpoint.path)
     check_keys(expected, state, what, checkpoint.path)
-    exact = torch.promote_types(options.dtype, torch.float32)
+    exact = torch.promote_types(tower_options.dtype, torch.float32)
     state = {k: t.to(exact) if t.is_floating_point() else t for k, t in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     if without_values:
         restore_causal_mask(model)
-    cast_weights(model, architecture, options.dtype)
-    if options.gradient_checkpointing:
+    cast_weights(model, architecture, tower_options.dtype)
+    if tower_options.gradient_checkpointing:
         model.set_grad_checkpointing(True)
-    model = model.to(options.device)
-    if options.pool is None:
+    model = model.to(tower_options.device)
+    if tower_options.pool is None:
         return model
-    return options.pool.clip(model, architecture, options.gradient_checkpointing)
+    return tower_options.pool.clip(model, architecture, tower_options.gradient_checkpointing)
 
 
 def find_architecture(
-    checkpoint: Checkpoint, given: str | Architecture | None
+    checkpoint: WeightFile, given: str | Architecture | None
 ) -> tuple[Architecture, str]:
     """The configuration of a checkpoint's model and what to call it in a message.
 
@@ -237,7 +220,7 @@ def find_architecture(
 
 
 def _own_preprocess(
-    checkpoint: Checkpoint, given: str | Architecture | None, architecture: Architecture
+    checkpoint: WeightFile, given: str | Architecture | None, architecture: Architecture
 ) -> Preprocess:
     """As the configuration beside the file says, or as open_clip publishes the model's name."""
     size = image_size(architecture)

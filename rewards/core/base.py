@@ -152,7 +152,7 @@ def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> T
     return result
 
 
-class Judge(ABC):
+class FrozenReward(ABC):
     """A frozen judge, its networks and where they are.
 
     Attributes:
@@ -181,7 +181,7 @@ class Judge(ABC):
         del prompts
         return []
 
-    def at_rate(self, fps: float) -> Judge:
+    def at_rate(self, fps: float) -> FrozenReward:
         """The same judge for clips of ``fps`` frames a second; itself where the rate is nothing."""
         del fps
         return self
@@ -191,7 +191,7 @@ class Judge(ABC):
         """Score clips: ``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)`` fp32."""
 
 
-class FrameReward(Judge):
+class FrameReward(FrozenReward):
     """A judge that sees single frames; a clip's score is the mean over its frames."""
 
     @abstractmethod
@@ -239,7 +239,7 @@ class FrameReward(Judge):
         return self.per_frame(frames, prompts).mean(dim=1)
 
 
-class VideoReward(Judge):
+class VideoReward(FrozenReward):
     """A judge that sees a clip as a whole, such as its motion.
 
     Attributes:

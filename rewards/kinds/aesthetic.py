@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from rewards.clip_towers.open_clip_models import Architecture, image_size
-from rewards.clip_towers.tower import TowerOptions, find_architecture, load_tower
+from rewards.clip_towers.tower import find_architecture, load_tower
 from rewards.core.base import FrameReward
-from rewards.core.checkpoint import Checkpoint, check_keys, load_checkpoint
 from rewards.core.preprocess import Prepared, prepared
-from rewards.core.shared_towers import TowerPool
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile, check_keys, load_weights
 from rewards.errors import RewardError
 from rewards.kinds.clip import clip_preprocess
 from rewards.networks.laion_head import build_head
@@ -70,46 +70,40 @@ class AestheticReward(FrameReward):
 
 def load_aesthetic(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     tower: str | Path | None = None,
     preprocess: Prepared = "own",
-    pool: TowerPool | None = None,
 ) -> AestheticReward:
     """Load a head and the CLIP it was trained on.
 
     Args:
         checkpoint: the head's file.
-        device: where it runs.
-        dtype: of the tower; the head is fp32.
-        folder: what relative paths are relative to.
-        gradient_checkpointing: recompute each block of the tower.
+        tower_options: Where and how the networks run; dtype: of the tower; the head is fp32.
         architecture: of the tower, open_clip's name, for a file that does not say.
         tower: the CLIP's checkpoint, if not the one that the head's file or record names.
         preprocess: ``own`` as OpenAI's CLIP, ``squash`` as EasyAnimate's reward script
             (:meth:`rewards.preprocess.Preprocess.squashed`).
-        pool: where it shares what is equal with other judges.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`; also when no tower is known.
     """
-    head_file = load_checkpoint(checkpoint, folder)
+    head_file = load_weights(checkpoint, tower_options.folder)
     advice = "on which CLIP its head was trained. Add it to the judge: tower: clip-vit-l-14 (for "
-    tower_file = find_tower(head_file, tower, folder, f"{advice}the published LAION head)")
-    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
-    own, _ = find_architecture(tower_file, options.architecture)
-    clip = load_tower(tower_file, options, clip_preprocess(image_size(own)))
+    tower_file = find_tower(
+        head_file, tower, tower_options.folder, advice + "the published LAION head)"
+    )
+    own, _ = find_architecture(tower_file, architecture)
+    preprocessing = clip_preprocess(image_size(own))
+    clip = load_tower(tower_file, tower_options, architecture, preprocessing)
     clip.preprocess = prepared(clip.preprocess, preprocess)
-    return AestheticReward(clip, load_head(head_file, own["embed_dim"], options))
+    return AestheticReward(clip, load_head(head_file, own["embed_dim"], tower_options))
 
 
 def find_tower(
-    head_file: Checkpoint, tower: str | Path | None, folder: Path | None, advice: str
-) -> Checkpoint:
+    head_file: WeightFile, tower: str | Path | None, folder: Path | None, advice: str
+) -> WeightFile:
     """Read the tower under a head: the one given, or the one the head's file or record names.
 
     Args:
@@ -123,23 +117,23 @@ def find_tower(
     """
     record = head_file.published.tower if head_file.published is not None else None
     if tower is not None:
-        return load_checkpoint(tower, folder)
+        return load_weights(tower, folder)
     if "tower" in head_file.metadata:
         # A name inside the file is that of a file beside it.
-        return load_checkpoint(head_file.metadata["tower"], head_file.path.parent)
+        return load_weights(head_file.metadata["tower"], head_file.path.parent)
     if record is None:
         raise RewardError(f"{head_file.path} does not say {advice}.")
-    return load_checkpoint(record, folder)
+    return load_weights(record, folder)
 
 
-def load_head(checkpoint: Checkpoint, features: int, options: TowerOptions) -> nn.Module:
+def load_head(checkpoint: WeightFile, features: int, options: TowerOptions) -> nn.Module:
     """LAION's head from a file (see :func:`filled_head`)."""
     what = f"an aesthetic head on {features} features"
     return filled_head(build_head(features), checkpoint, what, options)
 
 
 def filled_head(
-    head: nn.Module, checkpoint: Checkpoint, what: str, options: TowerOptions
+    head: nn.Module, checkpoint: WeightFile, what: str, options: TowerOptions
 ) -> nn.Module:
     """Put a file's tensors into a head, strictly, in fp32 (fp64 under an fp64 tower)."""
     expected = {name: tensor.shape for name, tensor in head.state_dict().items()}

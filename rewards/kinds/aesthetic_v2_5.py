@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from rewards.clip_towers.open_clip_models import LOW_PRECISION
 from rewards.clip_towers.siglip import CONFIGS, Norm, SiglipConfig, SiglipVision
-from rewards.clip_towers.tower import TowerOptions, unit_length
-from rewards.core.checkpoint import Checkpoint, check_keys, load_checkpoint
+from rewards.clip_towers.tower import unit_length
 from rewards.core.json_text import json_object
 from rewards.core.preprocess import Preprocess
-from rewards.core.shared_towers import TowerPool, derived
+from rewards.core.shared_towers import derived
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile, check_keys, load_weights
 from rewards.errors import RewardError
 from rewards.kinds.aesthetic import AestheticReward, filled_head, find_tower
 
@@ -100,45 +101,36 @@ def siglip_preprocess(size: int) -> Preprocess:
 
 def load_aesthetic_v2_5(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: str | Mapping[str, Any] | None = None,
     tower: str | Path | None = None,
-    pool: TowerPool | None = None,
 ) -> AestheticV25Reward:
     """Load a head and the SigLIP it was trained on.
 
     Args:
         checkpoint: the head's file.
-        device: where it runs.
-        dtype: of the tower; the head is fp32.
-        folder: what relative paths are relative to.
-        gradient_checkpointing: recompute each block of the tower.
+        tower_options: Where and how the networks run; dtype: of the tower; the head is fp32.
         architecture: of the tower, a name of :data:`rewards.siglip.CONFIGS` or the fields of a
             :class:`SiglipConfig`, for a file that does not say.
         tower: the SigLIP's file, if not the one that the head's file or record names.
-        pool: where it shares what is equal with other judges.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`; also when no tower is known.
     """
-    head_file = load_checkpoint(checkpoint, folder)
+    head_file = load_weights(checkpoint, tower_options.folder)
     advice = "on which SigLIP its head was trained. Add it to the judge: tower: siglip-so400m"
-    tower_file = find_tower(head_file, tower, folder, advice)
-    options = TowerOptions(device, dtype, None, gradient_checkpointing, pool)
+    tower_file = find_tower(head_file, tower, tower_options.folder, advice)
     config, what = find_config(tower_file, architecture)
-    siglip = load_siglip(tower_file, config, what, options)
+    siglip = load_siglip(tower_file, config, what, tower_options)
     features = config.hidden_size
     name = f"an aesthetic v2.5 head on {features} features"
-    head = filled_head(build_head(features), head_file, name, options)
+    head = filled_head(build_head(features), head_file, name, tower_options)
     return AestheticV25Reward(siglip, head)
 
 
 def find_config(
-    checkpoint: Checkpoint, given: str | Mapping[str, Any] | None
+    checkpoint: WeightFile, given: str | Mapping[str, Any] | None
 ) -> tuple[SiglipConfig, str]:
     """Sizes of a checkpoint's SigLIP and what to call it in a message.
 
@@ -166,7 +158,7 @@ def find_config(
 
 
 def load_siglip(
-    checkpoint: Checkpoint, config: SiglipConfig, what: str, options: TowerOptions
+    checkpoint: WeightFile, config: SiglipConfig, what: str, options: TowerOptions
 ) -> SiglipTower:
     """Put the image tower of a SigLIP's file into its architecture, strictly.
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rewards.clip_towers.open_clip_models import Architecture
-from rewards.clip_towers.tower import ClipTower, TowerOptions, load_tower
+from rewards.clip_towers.tower import ClipTower, load_tower
 from rewards.core.base import FrameReward
-from rewards.core.checkpoint import load_checkpoint
 from rewards.core.preprocess import Preprocess
-from rewards.core.shared_towers import TowerPool
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import load_weights
 from rewards.errors import RewardError
 
 PLACE = "{prompt}"
@@ -120,30 +119,21 @@ def clip_preprocess(size: int) -> Preprocess:
 
 def load_clip(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
-    pool: TowerPool | None = None,
 ) -> ClipReward:
     """Load any open_clip checkpoint as a judge, with the preprocessing of its own model.
 
     Args:
         checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
-        device: where it runs.
-        dtype: of the towers; features are fp32 before any dot product.
-        folder: what a relative path is relative to.
-        gradient_checkpointing: recompute each block of the vision transformer.
+        tower_options: Where and how the towers run; features are fp32 before any dot product.
         architecture: open_clip's model name or its configuration, for a file that does not say.
         relative: judge one text against another (:class:`Relative`, or its fields).
-        pool: where it shares what is equal with other judges.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
-    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
-    tower = load_tower(load_checkpoint(checkpoint, folder), options)
+    tower = load_tower(load_weights(checkpoint, tower_options.folder), tower_options, architecture)
     return ClipReward(tower, as_relative(relative))

@@ -7,17 +7,18 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from rewards.clip_towers.open_clip_models import Architecture
 from rewards.clip_towers.tower import ClipTower
 from rewards.core.base import VideoReward, chunked_score
 from rewards.core.preprocess import Preprocess
+from rewards.core.tower_options import TowerOptions
 from rewards.errors import RewardError
 from rewards.kinds.clip import load_clip
 
@@ -73,11 +74,8 @@ class Consistency(VideoReward):
 
 def load_consistency(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     encoded_at_once: int | None = None,
     preprocess: Literal["own", "vbench"] = "own",
@@ -86,10 +84,7 @@ def load_consistency(
 
     Args:
         checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
-        device: where it runs.
-        dtype: of the towers; features are fp32 before any dot product.
-        folder: what a relative path is relative to.
-        gradient_checkpointing: recompute each block of the vision transformer.
+        tower_options: Where and how the towers run; features are fp32 before any dot product.
         architecture: open_clip's model name or its configuration, for a file that does not say.
         encoded_at_once: frames encoded in one pass, ``None`` for all.
         preprocess: ``own`` for the CLIP's own resize, ``vbench`` for that of VBench's figures
@@ -100,14 +95,9 @@ def load_consistency(
     """
     if preprocess not in ("own", "vbench"):
         raise RewardError(f"preprocess is {preprocess!r}; allowed: own, vbench.")
-    clip = load_clip(
-        checkpoint,
-        device=device,
-        dtype=dtype,
-        folder=folder,
-        gradient_checkpointing=gradient_checkpointing,
-        architecture=architecture,
-    )
+    # No pool: the tower's preprocessing may be replaced below, and it is this judge's alone.
+    alone = dataclasses.replace(tower_options, pool=None)
+    clip = load_clip(checkpoint, alone, architecture=architecture)
     if preprocess == "vbench":
         clip.tower.preprocess = vbench_preprocess(clip.tower.preprocess)
     return Consistency(clip.tower, encoded_at_once=encoded_at_once)

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.core.base import VideoReward
-from rewards.core.checkpoint import check_keys, load_checkpoint
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.weight_file import check_keys, load_weights
 from rewards.errors import RewardError
 from rewards.networks.raft_keys import original_raft, torchvision_names
 
@@ -154,7 +154,7 @@ def load_dynamic_degree(
     Raises:
         RewardError: a missing, damaged or foreign file, the original small RAFT included.
     """
-    loaded = load_checkpoint(checkpoint, folder)
+    loaded = load_weights(checkpoint, folder)
     named = loaded.state
     if original_raft(named):
         named = torchvision_names(named, loaded.path)

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rewards.clip_towers.open_clip_models import Architecture, image_size
-from rewards.clip_towers.tower import TowerOptions, find_architecture, load_tower
-from rewards.core.checkpoint import load_checkpoint
+from rewards.clip_towers.tower import find_architecture, load_tower
 from rewards.core.preprocess import Prepared, Preprocess, prepared
-from rewards.core.shared_towers import TowerPool
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import load_weights
 from rewards.kinds.clip import ClipReward, Relative, as_relative
 
 
@@ -32,15 +30,11 @@ def hps_preprocess(size: int) -> Preprocess:
 
 def load_hps(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
     preprocess: Prepared = "own",
-    pool: TowerPool | None = None,
 ) -> HpsReward:
     """Load an HPS checkpoint (``{"state_dict": ...}`` with open_clip's keys, or safetensors).
 
@@ -51,9 +45,8 @@ def load_hps(
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
-    loaded = load_checkpoint(checkpoint, folder)
-    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
-    own, _ = find_architecture(loaded, options.architecture)
-    tower = load_tower(loaded, options, hps_preprocess(image_size(own)))
+    loaded = load_weights(checkpoint, tower_options.folder)
+    own, _ = find_architecture(loaded, architecture)
+    tower = load_tower(loaded, tower_options, architecture, hps_preprocess(image_size(own)))
     tower.preprocess = prepared(tower.preprocess, preprocess)
     return HpsReward(tower, as_relative(relative))

@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.core.base import FrameReward
-from rewards.core.checkpoint import check_keys, load_checkpoint
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import check_keys, load_weights
 from rewards.errors import RewardError
 from rewards.qwen.files import (
     EMBEDDING,
-    build_model,
+    build_qwen_model,
     find_folder,
     load_tokenizer,
     read_config,
@@ -104,11 +105,8 @@ class HpsV3Reward(FrameReward):
 
 def load_hpsv3(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     base: str | Path | None = None,
     pixels: int | None = None,
 ) -> HpsV3Reward:
@@ -116,10 +114,7 @@ def load_hpsv3(
 
     Args:
         checkpoint: the file, ``hpsv3`` or ``MizzenAI/HPSv3/HPSv3.safetensors`` in the hub's cache.
-        device: where it runs.
-        dtype: of the model; the head is fp32.
-        folder: what a relative path is relative to.
-        gradient_checkpointing: recompute each block of both towers in the backward pass.
+        tower_options: Where and how the networks run; dtype: of the model; the head is fp32.
         base: whose config and tokenizer go with it; ``Qwen/Qwen2-VL-7B-Instruct`` in the hub's
             cache, or what the file's metadata says, if not given. Its weights are not read.
         pixels: of an image as the model sees it, 200,704 as published.
@@ -127,9 +122,9 @@ def load_hpsv3(
     Raises:
         RewardError: a missing, damaged or foreign file.
     """
-    loaded = load_checkpoint(checkpoint, folder)
+    loaded = load_weights(checkpoint, tower_options.folder)
     said = loaded.metadata
-    below = find_folder(base or said.get("base", BASE), folder)
+    below = find_folder(base or said.get("base", BASE), tower_options.folder)
     state = renamed(loaded.state, loaded.path)
     head_state = {n.removeprefix(HEAD): state.pop(n) for n in list(state) if n.startswith(HEAD)}
     tokenizer = load_tokenizer(below.tokenizer, [TOKEN])
@@ -143,15 +138,15 @@ def load_hpsv3(
     shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
     check_keys(shapes, head_state, "the head (rm_head) of HPSv3", loaded.path)
     head.load_state_dict({name: tensor.float() for name, tensor in head_state.items()})
-    model = build_model(config, state, loaded.path, dtype=dtype, device=device, language_head=False)
+    model = build_qwen_model(config, state, loaded.path, tower_options, language_head=False)
     size = pixels or _pixels(said.get("pixels", str(PIXELS)), loaded.path)
     frames = frames_of_folder(
         below.weights, {"min_pixels": size, "max_pixels": size, "quantised": True, "passes": 2}
     )
     tower = QwenTower(model, tokenizer, frames, "image", "plain")
-    if gradient_checkpointing:
+    if tower_options.gradient_checkpointing:
         tower.checkpoint_gradients()
-    return HpsV3Reward(tower, head.to(device))
+    return HpsV3Reward(tower, head.to(tower_options.device))
 
 
 def _pixels(said: str, path: Path) -> int:

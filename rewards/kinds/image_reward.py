@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from rewards.clip_towers.tower import unit_length
 from rewards.core.base import FrameReward
-from rewards.core.checkpoint import Checkpoint, find_fields, load_checkpoint, resolve, verify
+from rewards.core.locate import resolve
 from rewards.core.preprocess import Preprocess
 from rewards.core.published import published
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile, find_fields, load_weights, verify
 from rewards.errors import RewardError
 from rewards.kinds.clip import clip_preprocess
 from rewards.networks.blip import (
@@ -100,11 +102,8 @@ class ImageRewardReward(FrameReward):
 
 def load_image_reward(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: BlipArchitecture | None = None,
     tokenizer: str | Path | None = None,
 ) -> ImageRewardReward:
@@ -113,10 +112,8 @@ def load_image_reward(
     Args:
         checkpoint: see :func:`rewards.loading.load_reward`, as the next four; a flat state dict in
             the published names.
-        device: where it runs.
-        dtype: of both towers, layer norms too; the head stays fp32.
-        folder: what relative paths are relative to.
-        gradient_checkpointing: recompute each block of both towers.
+        tower_options: Where and how both towers run; layer norms have the dtype too, the head stays
+            fp32.
         architecture: for a file of other sizes that does not say them; the published ones else.
         tokenizer: BERT's ``vocab.txt``: a path, or ``bert-base-uncased`` from the hub's cache. That
             is also what is used for a file that names none of its own.
@@ -125,28 +122,26 @@ def load_image_reward(
         RewardError: see :func:`rewards.loading.load_reward`; also when the vocabulary is missing or
             does not fit.
     """
-    loaded = load_checkpoint(checkpoint, folder)
+    loaded = load_weights(checkpoint, tower_options.folder)
     sizes = find_fields(
         loaded, architecture, PUBLISHED_ARCHITECTURE, check_architecture, "ImageReward"
     )
-    words = WordPiece(_find_vocabulary(loaded, folder, tokenizer), PROMPT_TOKENS)
+    words = WordPiece(_find_vocabulary(loaded, tower_options.folder, tokenizer), PROMPT_TOKENS)
     if words.size != sizes["text"]["vocab_size"]:
         raise RewardError(
             f"the tokenizer has {words.size} tokens with [DEC] and [ENC], {loaded.path} has "
             f"{sizes['text']['vocab_size']}: they do not belong together. The published "
             f"checkpoint needs the vocab.txt of {TOKENIZER}."
         )
-    scorer = load_scorer(
-        loaded, sizes, device=device, dtype=dtype, gradient_checkpointing=gradient_checkpointing
-    )
+    scorer = load_scorer(loaded, sizes, tower_options)
     preprocess = clip_preprocess(sizes["vision"]["image_size"])
     if "preprocess" in loaded.metadata:
         preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
-    return ImageRewardReward(scorer, words, preprocess, dtype)
+    return ImageRewardReward(scorer, words, preprocess, tower_options.dtype)
 
 
 def _find_vocabulary(
-    checkpoint: Checkpoint, folder: Path | None, tokenizer: str | Path | None
+    checkpoint: WeightFile, folder: Path | None, tokenizer: str | Path | None
 ) -> Path:
     inside = checkpoint.metadata.get("tokenizer")
     if tokenizer is None and inside is not None:

@@ -17,14 +17,9 @@ from torch import Tensor, nn
 from rewards.clip_towers.tokenizers import build_tokenizer
 from rewards.clip_towers.tower import TextTower, unit_length
 from rewards.core.base import check_prompts
-from rewards.core.checkpoint import (
-    Checkpoint,
-    check_keys,
-    load_checkpoint,
-    resolve,
-    verify_sha256,
-)
 from rewards.core.json_text import json_object
+from rewards.core.locate import resolve
+from rewards.core.weight_file import WeightFile, check_keys, load_weights, verify_sha256
 from rewards.errors import RewardError
 from rewards.networks.latent_tower import LatentTextModel, build_latent_model
 
@@ -172,7 +167,7 @@ def load_latent_reward(
     """
     if sha256 is not None:
         verify_sha256(resolve(checkpoint, folder), sha256)
-    loaded = load_checkpoint(checkpoint, folder)
+    loaded = load_weights(checkpoint, folder)
     if loaded.metadata.get("kind") != "latent":
         kind = loaded.metadata.get("kind")
         raise RewardError(
@@ -186,7 +181,7 @@ def load_latent_reward(
     return judge
 
 
-def _built(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> LatentClip:
+def _built(checkpoint: WeightFile, device: torch.device, dtype: torch.dtype) -> LatentClip:
     for entry in ("architecture", "tokenizer"):
         if entry not in checkpoint.metadata:
             raise RewardError(

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from rewards.clip_towers.tokenizers import Tokenizer, build_transformers_tokenizer
 from rewards.clip_towers.tower import unit_length
 from rewards.core.base import FrameReward
-from rewards.core.checkpoint import find_fields, load_checkpoint
 from rewards.core.preprocess import Prepared, Preprocess, prepared
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import find_fields, load_weights
 from rewards.errors import RewardError
 from rewards.kinds.pickscore import pickscore_preprocess
 from rewards.networks.mps import (
@@ -165,11 +166,8 @@ def scaled_cosine(network: MpsNetwork, text: Tensor, image: Tensor) -> Tensor:
 
 def load_mps(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: MpsArchitecture | None = None,
     condition: str = "overall",
     threshold: float = THRESHOLD,
@@ -180,10 +178,7 @@ def load_mps(
     Args:
         checkpoint: see :func:`rewards.loading.load_reward`, as the next four. The authors' own file
             is a pickled module and is refused.
-        device: where it runs.
-        dtype: of all of it but the cosine.
-        folder: what relative paths are relative to.
-        gradient_checkpointing: recompute each block of vision tower and cross model.
+        tower_options: Where and how the networks run; dtype: of all of it but the cosine.
         architecture: for a file of other sizes that does not say them; the published ones else.
         condition: a name of :data:`CONDITIONS`, or words of your own.
         threshold: see :class:`MpsReward`.
@@ -194,19 +189,19 @@ def load_mps(
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
-    loaded = load_checkpoint(checkpoint, folder)
+    loaded = load_weights(checkpoint, tower_options.folder)
     sizes = find_fields(loaded, architecture, PUBLISHED_ARCHITECTURE, check_architecture, "MPS")
     merges = loaded.metadata.get("tokenizer")
     tokenizer = mps_tokenizer(sizes, loaded.path.parent / merges if merges else None)
-    network = load_network(
-        loaded, sizes, device=device, dtype=dtype, gradient_checkpointing=gradient_checkpointing
-    )
+    network = load_network(loaded, sizes, tower_options)
     own = pickscore_preprocess(sizes["vision"]["image_size"])
     if "preprocess" in loaded.metadata:
         own = Preprocess.from_json(loaded.metadata["preprocess"])
     spec = prepared(own, preprocess)
     about = CONDITIONS.get(condition, condition)
-    return MpsReward(network, tokenizer, spec, dtype, about=about, threshold=threshold)
+    return MpsReward(
+        network, tokenizer, spec, tower_options.dtype, about=about, threshold=threshold
+    )
 
 
 def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokenizer:

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.core.base import VideoReward
-from rewards.core.checkpoint import check_keys, load_checkpoint
 from rewards.core.preprocess import resized
+from rewards.core.weight_file import check_keys, load_weights
 from rewards.errors import RewardError
 from rewards.networks.transnet import HEIGHT, WIDTH, TransNetV2
 
@@ -104,7 +104,7 @@ def load_no_cuts(
     Raises:
         RewardError: the package is not installed, or the file is damaged or another one.
     """
-    loaded = load_checkpoint(checkpoint, folder)
+    loaded = load_weights(checkpoint, folder)
     network = TransNetV2()
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     check_keys(expected, loaded.state, "TransNetV2", loaded.path)

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rewards.clip_towers.open_clip_models import Architecture, image_size
 from rewards.clip_towers.tokenizers import build_transformers_tokenizer
-from rewards.clip_towers.tower import TowerOptions, find_architecture, load_tower
-from rewards.core.checkpoint import load_checkpoint
+from rewards.clip_towers.tower import find_architecture, load_tower
 from rewards.core.preprocess import Preprocess
-from rewards.core.shared_towers import TowerPool
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import load_weights
 from rewards.kinds.clip import ClipReward, Relative, as_relative
 
 
@@ -49,34 +48,25 @@ def _tokenizer(architecture: Architecture, merges: Path | None, beside: Path | N
 
 def load_pickscore(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
-    pool: TowerPool | None = None,
 ) -> PickScoreReward:
     """Load a PickScore: transformers' ``CLIPModel``, or the same CLIP in open_clip's layout.
 
     Args:
         checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
-        device: where it runs.
-        dtype: of the towers; features are fp32 before any dot product.
-        folder: what a relative path is relative to.
-        gradient_checkpointing: recompute each block of the vision transformer.
+        tower_options: Where and how the towers run; features are fp32 before any dot product.
         architecture: open_clip's model name or its configuration, for a file that does not say:
             ``ViT-H-14`` for a copy of the published one under another name.
         relative: judge one text against another (:class:`rewards.clip.Relative`, or its fields).
-        pool: where it shares what is equal with other judges.
 
     Raises:
         RewardError: see :func:`rewards.loading.load_reward`.
     """
-    loaded = load_checkpoint(checkpoint, folder)
-    options = TowerOptions(device, dtype, architecture, gradient_checkpointing, pool)
-    own, _ = find_architecture(loaded, options.architecture)
+    loaded = load_weights(checkpoint, tower_options.folder)
+    own, _ = find_architecture(loaded, architecture)
     spec = pickscore_preprocess(image_size(own))
-    tower = load_tower(loaded, options, spec, _tokenizer)
+    tower = load_tower(loaded, tower_options, architecture, spec, _tokenizer)
     return PickScoreReward(tower, as_relative(relative))

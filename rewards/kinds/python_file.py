@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rewards.core.base import Judge, VideoReward
+from rewards.core.base import FrozenReward, VideoReward
 from rewards.core.global_state import draws_kept, settings_kept
 from rewards.errors import RewardError
 
@@ -54,7 +54,7 @@ def load_python(
     device: torch.device,
     folder: Path | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Judge:
+) -> FrozenReward:
     """Load a judge from a Python file.
 
     Args:
@@ -186,9 +186,9 @@ def _only_class(path: Path, names: Mapping[str, Any]) -> type[Any]:
     return leaves[0]
 
 
-def _made(path: Path, own: type[Any], options: dict[str, Any]) -> Judge:
+def _made(path: Path, own: type[Any], options: dict[str, Any]) -> FrozenReward:
     who = f"{own.__name__} of {path.name}"
-    checked = _checked(own, who) if issubclass(own, Judge) else own
+    checked = _checked(own, who) if issubclass(own, FrozenReward) else own
     try:
         inspect.signature(checked).bind(**options)
         made = checked(**options)
@@ -201,7 +201,7 @@ def _made(path: Path, own: type[Any], options: dict[str, Any]) -> Judge:
         raise
     except Exception as error:
         raise RewardError(f"{who} cannot be made: {_fault(error)}.") from error
-    if isinstance(made, Judge):
+    if isinstance(made, FrozenReward):
         return made
     if not callable(made):
         raise RewardError(

@@ -11,13 +11,19 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.core.base import VideoReward, check_input
+from rewards.core.tower_options import TowerOptions
 from rewards.errors import RewardError
-from rewards.qwen.files import build_model, find_folder, load_tokenizer, read_config, read_folder
+from rewards.qwen.files import (
+    build_qwen_model,
+    find_folder,
+    load_tokenizer,
+    read_config,
+    read_folder,
+)
 from rewards.qwen.frames import frames_of_folder
 from rewards.qwen.model import QwenTower
 
@@ -132,11 +138,8 @@ def _one_token(tokenizer: Any, word: str) -> int:
 
 def load_qwen_critic(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     aspects: Sequence[str] | None = None,
     model: Any = None,
     count: int | None = None,
@@ -150,10 +153,7 @@ def load_qwen_critic(
     Args:
         checkpoint: a folder with config, weights and tokenizer, a generator's checkpoint (whose
             text encoder is a whole Qwen2-VL), or a hub id in the cache.
-        device: where it runs.
-        dtype: of the weights; scores are fp32.
-        folder: what a relative path is relative to.
-        gradient_checkpointing: recompute each block of both towers in the backward pass.
+        tower_options: Where and how the networks run; dtype: of the weights; scores are fp32.
         aspects: what is asked (:func:`choose_questions`); all that have a name if not given.
         model: a loaded ``Qwen2VLForConditionalGeneration`` of this checkpoint, such as a
             generator's text encoder: used as it is and where it is, no weights are read. It is
@@ -169,7 +169,7 @@ def load_qwen_critic(
         RewardError: a missing, damaged or foreign file, an unknown aspect, or options that do not
             go together.
     """
-    found = find_folder(checkpoint, folder)
+    found = find_folder(checkpoint, tower_options.folder)
     choice = {"count": count, "fps": fps, "clip_fps": clip_fps}
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     # In 8 bits as transformers' processors resize, which round after each pass.
@@ -178,8 +178,8 @@ def load_qwen_critic(
     tokenizer = load_tokenizer(found.tokenizer)
     if model is None:
         config, state = read_config(found.weights), read_folder(found.weights)
-        model = build_model(config, state, found.weights, dtype=dtype, device=device)
+        model = build_qwen_model(config, state, found.weights, tower_options)
     tower = QwenTower(model, tokenizer, frames)
-    if gradient_checkpointing:
+    if tower_options.gradient_checkpointing:
         tower.checkpoint_gradients()
     return QwenCritic(tower, tuple(ASPECTS) if aspects is None else aspects)

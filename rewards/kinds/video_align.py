@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from rewards.core.base import VideoReward, check_input
-from rewards.core.checkpoint import check_keys, load_checkpoint
 from rewards.core.json_text import json_file
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import check_keys, load_weights
 from rewards.errors import RewardError
 from rewards.qwen.files import (
     EMBEDDING,
-    build_model,
+    build_qwen_model,
     find_folder,
     load_tokenizer,
     missing,
@@ -239,11 +240,8 @@ def _check_fields(path: Path, **sections: Any) -> None:
 
 def load_video_align(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     axis: AxisName = "overall",
     base: str | Path | None = None,
     count: int | None = None,
@@ -261,10 +259,7 @@ def load_video_align(
 
     Args:
         checkpoint: a folder, or a hub id in the cache (``KwaiVGI/VideoReward``).
-        device: where it runs.
-        dtype: of the model; the head is fp32.
-        folder: what a relative path is relative to.
-        gradient_checkpointing: recompute each block of both towers in the backward pass.
+        tower_options: Where and how the networks run; dtype: of the model; the head is fp32.
         axis: ``overall``, ``VQ``, ``MQ`` or ``TA``.
         base: the Qwen2-VL below; the one that the config names if not given.
         count: frames looked at, instead of the config's.
@@ -276,9 +271,9 @@ def load_video_align(
     Raises:
         RewardError: a missing, damaged or foreign file.
     """
-    root = _find_root(checkpoint, folder)
+    root = _find_root(checkpoint, tower_options.folder)
     config = VideoAlignConfig.read(root / CONFIG)
-    below = find_folder(base or config.base, folder)
+    below = find_folder(base or config.base, tower_options.folder)
     frames = _frames(below.weights, config, (count, fps, clip_fps, min_pixels, max_pixels))
     others, path = _read_checkpoint(root)
     start = {} if path.name == "model.pth" else read_folder(below.weights)
@@ -288,9 +283,9 @@ def load_video_align(
     width = qwen_config.text_config.hidden_size
     head = {HEAD: state.pop(HEAD)} if HEAD in state else {}
     check_keys({HEAD: torch.Size([config.outputs, width])}, head, "the head of VideoAlign", path)
-    model = build_model(qwen_config, state, path, dtype=dtype, device=device, language_head=False)
+    model = build_qwen_model(qwen_config, state, path, tower_options, language_head=False)
     tower = QwenTower(model, tokenizer, frames, positions="plain")
-    if gradient_checkpointing:
+    if tower_options.gradient_checkpointing:
         tower.checkpoint_gradients()
     return VideoAlignReward(tower, head[HEAD], config.norms, axis)
 
@@ -317,7 +312,7 @@ def _read_checkpoint(root: Path) -> tuple[dict[str, Tensor], Path]:
     newest = max(steps, key=lambda p: int(p.name.rpartition("-")[2]), default=root)
     whole, adapter = newest / "model.pth", newest / "adapter_model.safetensors"
     if whole.is_file():
-        return load_checkpoint(whole).state, whole
+        return load_weights(whole).state, whole
     rest = newest / "non_lora_state_dict.pth"
     if not adapter.is_file() or not rest.is_file():
         raise RewardError(
@@ -325,7 +320,7 @@ def _read_checkpoint(root: Path) -> tuple[dict[str, Tensor], Path]:
             "non_lora_state_dict.pth. Fetch the whole repository again: hf download "
             "KwaiVGI/VideoReward"
         )
-    return load_checkpoint(adapter).state | load_checkpoint(rest).state, adapter
+    return load_weights(adapter).state | load_weights(rest).state, adapter
 
 
 def _rows(state: Mapping[str, Tensor], tokenizer: Any, path: Path) -> int:

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from rewards.core.base import VideoReward
-from rewards.core.checkpoint import Checkpoint, check_keys, load_checkpoint
 from rewards.core.json_text import json_file, json_object
 from rewards.core.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile, check_keys, load_weights
 from rewards.errors import RewardError
 
 WEIGHTS = "model.safetensors"
@@ -215,11 +216,8 @@ def vjepa2_preprocess(size: int) -> Preprocess:
 
 def load_vjepa2(
     checkpoint: str | Path,
+    tower_options: TowerOptions,
     *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    folder: Path | None = None,
-    gradient_checkpointing: bool = False,
     contexts: Sequence[float] = (0.5,),
     both_ways: bool = True,
 ) -> VJepa2:
@@ -229,10 +227,7 @@ def load_vjepa2(
         checkpoint: the file ``model.safetensors`` with its ``config.json`` beside it, the folder or
             hub id of both (``facebook/vjepa2-vitl-fpc64-256``), or a file that says its own
             architecture.
-        device: where it runs.
-        dtype: of the weights; the surprise is fp32.
-        folder: what a relative path is relative to.
-        gradient_checkpointing: recompute each block in the backward pass.
+        tower_options: Where and how the networks run; dtype: of the weights; the surprise is fp32.
         contexts: shares of a clip that are known.
         both_ways: foretell the beginning from the end, too.
 
@@ -242,20 +237,20 @@ def load_vjepa2(
     """
     name, at, revision = str(checkpoint).partition("@")
     file = name if name.endswith(".safetensors") else f"{name}/{WEIGHTS}"
-    loaded = load_checkpoint(f"{file}{at}{revision}", folder)
+    loaded = load_weights(f"{file}{at}{revision}", tower_options.folder)
     config = _configuration(loaded)
     model = build_vjepa2(config, torch.device("meta"))
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     what = f"a V-JEPA 2 of width {model.config.hidden_size}"
     check_keys(expected, loaded.state, what, loaded.path)
-    state = {name: tensor.to(dtype) for name, tensor in loaded.state.items()}
+    state = {name: tensor.to(tower_options.dtype) for name, tensor in loaded.state.items()}
     model.load_state_dict(state, strict=True, assign=True)
-    if gradient_checkpointing:
+    if tower_options.gradient_checkpointing:
         recompute_blocks(model)
     preprocess = vjepa2_preprocess(model.config.crop_size)
     if "preprocess" in loaded.metadata:
         preprocess = Preprocess.from_json(loaded.metadata["preprocess"])
-    return VJepa2(model.to(device), preprocess, contexts, both_ways=both_ways)
+    return VJepa2(model.to(tower_options.device), preprocess, contexts, both_ways=both_ways)
 
 
 def recompute_blocks(model: Any) -> None:
@@ -264,7 +259,7 @@ def recompute_blocks(model: Any) -> None:
         block.forward = partial(recomputed, block.forward, use_reentrant=False)
 
 
-def _configuration(loaded: Checkpoint) -> Mapping[str, Any]:
+def _configuration(loaded: WeightFile) -> Mapping[str, Any]:
     if "architecture" in loaded.metadata:
         return json_object(loaded.metadata["architecture"], f"the architecture in {loaded.path}")
     path = loaded.path.with_name(CONFIG)

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rewards.core.checkpoint import Checkpoint, check_keys
 from rewards.core.recompute import recompute_blocks
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile, check_keys
 from rewards.errors import RewardError
 from rewards.networks.laion_head import build_head
 
@@ -143,21 +144,17 @@ class BlipScorer(nn.Module):
 
 
 def load_scorer(
-    checkpoint: Checkpoint,
+    checkpoint: WeightFile,
     architecture: BlipArchitecture,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    gradient_checkpointing: bool,
+    tower_options: TowerOptions,
 ) -> BlipScorer:
     """Put a published checkpoint into its network, strictly.
 
     Args:
         checkpoint: tensors in the published names; :data:`UNUSED` may be among them.
         architecture: checked by :func:`check_architecture`.
-        device: where it runs.
-        dtype: of the towers, layer norms too; the head is fp32 (fp64 under fp64 towers).
-        gradient_checkpointing: recompute each block of both towers in the backward pass.
+        tower_options: Where and how it runs. The towers have the dtype, layer norms too; the head
+            is fp32 (fp64 under fp64 towers).
 
     Raises:
         RewardError: names or shapes differ.
@@ -169,6 +166,7 @@ def load_scorer(
     given = {name: t for name, t in checkpoint.state.items() if name not in UNUSED}
     what = f"ImageReward's BLIP of width {architecture['vision']['hidden_size']}"
     check_keys(expected, given, what, checkpoint.path)
+    dtype = tower_options.dtype
     head_dtype = torch.promote_types(dtype, torch.float32)
     state = {
         ours[theirs]: tensor.to(head_dtype if theirs.startswith("mlp.") else dtype)
@@ -176,10 +174,10 @@ def load_scorer(
     }
     scorer.load_state_dict(state, strict=True, assign=True)
     _restore_positions(scorer)
-    if gradient_checkpointing:
+    if tower_options.gradient_checkpointing:
         recompute_blocks(scorer.vision.encoder.layers)
         recompute_blocks(scorer.text.encoder.layer)
-    return scorer.to(device).eval().requires_grad_(False)
+    return scorer.to(tower_options.device).eval().requires_grad_(False)
 
 
 def check_architecture(architecture: Mapping[str, Any], source: str) -> BlipArchitecture:

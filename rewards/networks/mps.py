@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rewards.core.checkpoint import Checkpoint, check_keys
 from rewards.core.recompute import recompute_blocks
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile, check_keys
 from rewards.errors import RewardError
 from rewards.networks.cross_model import CrossModel
 
@@ -91,21 +92,17 @@ class MpsNetwork(nn.Module):
 
 
 def load_network(
-    checkpoint: Checkpoint,
+    checkpoint: WeightFile,
     architecture: MpsArchitecture,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    gradient_checkpointing: bool,
+    tower_options: TowerOptions,
 ) -> MpsNetwork:
     """Put the re-released state dict into its network, strictly.
 
     Args:
         checkpoint: tensors in the published names; :data:`COUNTERS` may be among them.
         architecture: checked by :func:`check_architecture`.
-        device: where it runs.
-        dtype: of everything in it, layer norms too.
-        gradient_checkpointing: recompute each block of the vision tower and of the cross model.
+        tower_options: Where and how it runs. Everything has the dtype, layer norms too; the blocks
+            of the vision tower and of the cross model are recomputed.
 
     Raises:
         RewardError: names or shapes differ.
@@ -117,6 +114,7 @@ def load_network(
     what = f"MPS of width {architecture['width']}"
     check_keys(expected, given, what, checkpoint.path)
     # A rotary frequency in bf16 would be a radian off at place 256.
+    dtype = tower_options.dtype
     exact = torch.promote_types(dtype, torch.float32)
     state = {
         name: tensor.to(exact if name.endswith(".inv_freq") else dtype)
@@ -124,10 +122,10 @@ def load_network(
     }
     network.load_state_dict(state, strict=True, assign=True)
     _restore_positions(network)
-    if gradient_checkpointing:
+    if tower_options.gradient_checkpointing:
         recompute_blocks(network.model.vision_model.encoder.layers)
         recompute_blocks(network.cross_model.blocks())
-    return network.to(device).eval().requires_grad_(False)
+    return network.to(tower_options.device).eval().requires_grad_(False)
 
 
 def check_architecture(architecture: Mapping[str, Any], source: str) -> MpsArchitecture:

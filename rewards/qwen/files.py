@@ -16,10 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rewards.core.checkpoint import SHIPPED, check_keys
 from rewards.core.json_text import json_file
+from rewards.core.locate import SHIPPED
 from rewards.core.published import published
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import check_keys
 from rewards.errors import RewardError
 
 EMBEDDING = "model.language_model.embed_tokens.weight"
@@ -222,13 +224,12 @@ def expected_shapes(config: Any) -> dict[str, torch.Size]:
     return shapes
 
 
-def build_model(
+def build_qwen_model(
     config: Any,
     state: Mapping[str, Tensor],
     path: Path,
+    tower_options: TowerOptions,
     *,
-    dtype: torch.dtype,
-    device: torch.device,
     language_head: bool = True,
 ) -> Any:
     """Put tensors into a model, strictly; frozen.
@@ -237,8 +238,7 @@ def build_model(
         config: of :func:`read_config`.
         state: by new name; a tied head may be there, and is left out then.
         path: for messages.
-        dtype: of the weights.
-        device: of the weights.
+        tower_options: Device and dtype of the weights.
         language_head: without one the model cannot say a word, and is 0.5 to 1 GB smaller.
 
     Returns:
@@ -256,6 +256,7 @@ def build_model(
         state = {name: tensor for name, tensor in state.items() if name != HEAD}
         shapes.pop(HEAD, None)
     check_keys(shapes, state, f"a Qwen2-VL of width {config.text_config.hidden_size}", path)
+    device, dtype = tower_options.device, tower_options.dtype
     placed = {name: tensor.to(device, dtype) for name, tensor in state.items()}
     if tied:
         placed[HEAD] = placed[EMBEDDING]

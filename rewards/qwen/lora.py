@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rewards.core.checkpoint import check_keys
+from rewards.core.weight_file import check_keys
 from rewards.errors import RewardError
 from rewards.qwen.files import new_name
 

@@ -13,7 +13,7 @@ from reward_tuning.cli.cp import own_output
 from reward_tuning.files.yaml_text import read_yaml
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.locate import find_recipe, finetune_recipes, shipped_recipes
-from rewards.core.checkpoint import shipped_names
+from rewards.core.locate import shipped_names
 from rewards.core.published import PUBLISHED
 from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.recipes_for_tests import write_recipe

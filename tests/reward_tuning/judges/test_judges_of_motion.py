@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from reward_tuning.schema.recipe import Recipe
 from rewards.kinds.consistency import Consistency
 from rewards.kinds.motion import Flicker, MotionEnergy, MotionFlow
 from rewards.kinds.sharpness import Sharpness
-from rewards.loading import COMMON, loader_of
+from rewards.loading import COMMON, loader_keywords
 from tests.reward_tuning.recipes_for_tests import recipe_data
 from tests.rewards.synthetic_clips import pan
 
@@ -32,8 +31,8 @@ MINE = (
 
 @pytest.mark.parametrize("kind", MINE)
 def test_a_kinds_own_keys_are_its_loaders_own_keywords_and_defaults(kind: str) -> None:
-    parameters = inspect.signature(loader_of(kind)).parameters
-    own = {name: given.default for name, given in parameters.items() if name not in COMMON}
+    parameters = loader_keywords(kind)
+    own = {name: default for name, default in parameters.items() if name not in COMMON}
     fields = KINDS[kind].model_fields
     assert {name: fields[name].default for name in own} == own
     assert ("checkpoint" in fields) == ("checkpoint" in parameters)

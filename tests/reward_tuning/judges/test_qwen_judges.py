@@ -12,7 +12,7 @@ from reward_tuning.schema.judge_kinds import FOLDER_KEYS, QwenCriticSection
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.locate import locate_judge, locate_judge_folder
 from reward_tuning.schema.recipe import Recipe
-from rewards.core.checkpoint import SHIPPED
+from rewards.core.locate import SHIPPED
 from rewards.kinds.qwen_critic import QwenCritic
 from tests.reward_tuning.recipes_for_tests import recipe_data, write_recipe
 from tests.rewards import tiny_qwen

@@ -35,7 +35,7 @@ from reward_tuning.pretrain.video_align_data import (
     spoiled_alike,
 )
 from rewards import load_reward
-from rewards.core.checkpoint import SHIPPED
+from rewards.core.locate import SHIPPED
 from rewards.kinds import hpsv3, video_align
 from rewards.qwen.files import EMBEDDING, read_folder
 from rewards.qwen.templates import template

@@ -362,18 +362,18 @@ NOT_IN_RECIPES = {kind: {"architecture"} for kind in ("image_reward", "mps")}
 
 def test_kinds_keys_are_the_loaders_keywords() -> None:
     from rewards.loading import KINDS as LOADED
-    from rewards.loading import loader_of
+    from rewards.loading import loader_keywords
 
     assert [kind for kind in KINDS if kind != "latent"] == list(LOADED)
     for kind in LOADED:
-        keywords = inspect.signature(loader_of(kind)).parameters
+        keywords = loader_keywords(kind)
         keys = set(KINDS[kind].model_fields) - NOT_LOADED
         elsewhere = {"device", "folder", "pool", "model"} | NOT_IN_RECIPES.get(kind, set())
         assert keys == set(keywords) - elsewhere, kind
         assert issubclass(KINDS[kind], FramesSection)
         for key in keys - {"checkpoint"}:
             default = KINDS[kind].model_fields[key].get_default(call_default_factory=True) or None
-            assert default in (keywords[key].default or None, "float32"), key
+            assert default in (keywords[key] or None, "float32"), key
 
 
 def test_fully_written_recipes_of_older_run_folders_load() -> None:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,19 +9,19 @@ from torch import Tensor
 from rewards import RewardError, load_reward
 from rewards.clip_towers.open_clip_models import build_model, open_clip_config
 from rewards.clip_towers.tokenizers import build_tokenizer
-from rewards.clip_towers.tower import ClipTower, TowerOptions, load_tower
-from rewards.core.checkpoint import Checkpoint
+from rewards.clip_towers.tower import ClipTower, load_tower
 from rewards.core.preprocess import Preprocess
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile
 from tests.rewards.tiny_clip import ARCHITECTURE, PROMPTS, flat_file, frames, hps_file, random_state
 
 CPU = torch.device("cpu")
 
 
-def tower(state: dict[str, Tensor], **options: object) -> ClipTower:
-    options = {"architecture": ARCHITECTURE, **options}
-    return load_tower(
-        Checkpoint(Path("x"), state), TowerOptions(CPU, **options), Preprocess("crop", 32)
-    )
+def tower(state: dict[str, Tensor], **options: Any) -> ClipTower:
+    architecture = options.pop("architecture", ARCHITECTURE)
+    file = WeightFile(Path("x"), state)
+    return load_tower(file, TowerOptions(**options), architecture, Preprocess("crop", 32))
 
 
 def vit_h_14() -> dict[str, tuple[int, ...]]:

@@ -159,14 +159,16 @@ def test_chunk_below_one_is_refused() -> None:
 
 
 def test_load_reward_refuses_unknown_kinds_and_misplaced_options(tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match="'hpsv7' is no judge; allowed: hps, clip, aesthetic"):
+    with pytest.raises(
+        RewardError, match="unknown judge kind 'hpsv7'; allowed: hps, clip, aesthetic"
+    ):
         load_reward("hpsv7", "x")
     path = flat_file(tmp_path, random_state(ARCHITECTURE))
     with pytest.raises(
-        RewardError, match="tower is no option of the kind clip; allowed: architecture, relative"
+        RewardError, match="kind clip has no option tower; allowed: architecture, relative"
     ):
         load_reward("clip", path, architecture=ARCHITECTURE, tower="x")
-    with pytest.raises(RewardError, match="kind clip is loaded from a file"):
+    with pytest.raises(RewardError, match="kind clip needs a file; give its checkpoint"):
         load_reward("clip")
 
 

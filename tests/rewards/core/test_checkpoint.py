@@ -9,15 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from rewards import RewardError, load_latent_reward, load_reward
-from rewards.core.checkpoint import (
-    SHIPPED,
-    file_sha256,
-    load_checkpoint,
-    resolve,
-    shipped_names,
-    verify,
-)
+from rewards.core.locate import SHIPPED, resolve, shipped_names
 from rewards.core.published import PUBLISHED, published
+from rewards.core.weight_file import file_sha256, load_weights, verify
 
 PINNED = "697403c78157020a1ae59d23f111aa58ced35b0a"
 STATE = {"a": torch.arange(600.0), "b.weight": torch.ones(2, 3)}
@@ -40,7 +34,7 @@ def test_shipped_names_resolve_before_paths(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_folder(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "mine.safetensors", {"kind": "clip"})
     for name in ("mine.safetensors", tmp_path / "mine.safetensors"):
-        loaded = load_checkpoint(name, tmp_path)
+        loaded = load_weights(name, tmp_path)
         assert loaded.path == tmp_path / "mine.safetensors"
         assert loaded.metadata == {"kind": "clip"}
         assert loaded.published is None
@@ -53,7 +47,7 @@ def test_paths_are_relative_to_the_folder(tmp_path: Path) -> None:
 def test_torch_files_of_both_layouts(tmp_path: Path, layout: str) -> None:
     content = STATE if layout == "plain" else {"state_dict": STATE}
     torch.save(content, tmp_path / "m.pt")
-    state = load_checkpoint("m.pt", tmp_path).state
+    state = load_weights("m.pt", tmp_path).state
     assert set(state) == set(STATE)
     assert torch.equal(state["a"], STATE["a"])
 
@@ -126,7 +120,7 @@ def test_a_cut_off_file_is_told(tmp_path: Path, suffix: str, share: float) -> No
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(RewardError, match=r"cut off"):
-        load_checkpoint(path)
+        load_weights(path)
 
 
 class Payload:
@@ -144,17 +138,17 @@ def _run(_: str) -> str:
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"a": Payload()}, tmp_path / "evil.pt")
     with pytest.raises(RewardError, match="can run code"):
-        load_checkpoint("evil.pt", tmp_path)
+        load_weights("evil.pt", tmp_path)
     assert not Payload.ran
 
 
 def test_other_things_than_tensors_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1), "epoch": 3}, tmp_path / "m.pt")
     with pytest.raises(RewardError, match="more than tensors: epoch"):
-        load_checkpoint("m.pt", tmp_path)
+        load_weights("m.pt", tmp_path)
     torch.save([torch.ones(1)], tmp_path / "l.pt")
     with pytest.raises(RewardError, match="holds a list"):
-        load_checkpoint("l.pt", tmp_path)
+        load_weights("l.pt", tmp_path)
 
 
 def test_published_files_are_known_by_name_id_and_file() -> None:
@@ -174,7 +168,7 @@ def test_size_and_hash_of_a_published_file_are_checked(tmp_path: Path) -> None:
     with pytest.raises(
         RewardError, match=r"the published HPS_v2.1_compressed.pt has 1,972,490,005"
     ):
-        load_checkpoint(path)
+        load_weights(path)
     entry = published(path.name)
     assert entry is not None
     right = replace(
@@ -197,7 +191,7 @@ def test_an_md5_is_checked_where_nothing_better_is_published(tmp_path: Path) -> 
     # RFC 1321 gives this digest of "abc".
     verify(path, replace(entry, md5="900150983cd24fb0d6963f7d28e17f72"))
     with pytest.raises(RewardError, match=r"has the md5 900150983cd24fb0.*published MPS_overall"):
-        load_checkpoint(path)
+        load_weights(path)
 
 
 def test_files_that_lie_elsewhere_say_how_to_fetch_them(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from rewards import RewardError, load_reward
 from rewards.core.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocess
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
 from rewards.kinds.aesthetic import AestheticReward
 from rewards.kinds.consistency import Consistency, load_consistency
 from rewards.kinds.hps import HpsReward
@@ -138,22 +139,22 @@ def test_vbench_prepares_frames_without_antialiasing(
     tmp_path: Path, height: int, width: int
 ) -> None:
     path = flat_file(tmp_path, random_state(ARCHITECTURE))
-    options: dict[str, Any] = {"device": torch.device("cpu"), "architecture": ARCHITECTURE}
-    judge = load_consistency(path, preprocess="vbench", **options)
+    options: dict[str, Any] = {"architecture": ARCHITECTURE}
+    judge = load_consistency(path, TowerOptions(), preprocess="vbench", **options)
     frames = shown(height, width)
     bytes_ = (frames * 255).round()
     expected = vbench_transform()(bytes_)
     found = judge.tower.preprocess(frames)
     torch.testing.assert_close(found, expected, atol=5e-6, rtol=1e-5)
-    own = load_consistency(path, **options)
+    own = load_consistency(path, TowerOptions(), **options)
     if (height, width) == (97, 41):  # three times smaller: what is averaged here is dropped there
         assert float((own.tower.preprocess(frames) - expected).abs().mean()) > 0.15  # 0.196
 
 
 def test_consistency_as_vbench_measures_it(tmp_path: Path) -> None:
     path = flat_file(tmp_path, random_state(ARCHITECTURE))
-    options: dict[str, Any] = {"device": torch.device("cpu"), "architecture": ARCHITECTURE}
-    judge = load_consistency(path, preprocess="vbench", **options)
+    options: dict[str, Any] = {"architecture": ARCHITECTURE}
+    judge = load_consistency(path, TowerOptions(), preprocess="vbench", **options)
     assert isinstance(judge, Consistency)
     clip = torch.cat([shown(97, 41), shown(97, 41).flip(-1)])
     with torch.no_grad():

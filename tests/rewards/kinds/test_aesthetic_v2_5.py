@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from rewards import RewardError, load_reward
 from rewards.clip_towers.siglip import CONFIGS, SiglipConfig, SiglipVision
-from rewards.clip_towers.tower import TowerOptions
-from rewards.core.checkpoint import Checkpoint
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import WeightFile
 from rewards.kinds.aesthetic_v2_5 import build_head, load_siglip, siglip_preprocess
 from tests.rewards.tiny_clip import frames
 from tests.rewards.tiny_hf import SIGLIP, saved, siglip_model
@@ -123,7 +123,7 @@ def test_the_image_side_of_a_whole_file_is_taken_and_the_rest_named(
 ) -> None:
     whole = load_file(folder / "siglip.safetensors")
     config, options = SiglipConfig(**SIGLIP), TowerOptions()
-    tower = load_siglip(Checkpoint(Path("x"), whole), config, "tiny", options)
+    tower = load_siglip(WeightFile(Path("x"), whole), config, "tiny", options)
     rest = {name for name in whole if not name.startswith("vision_model.")}
     assert set(tower.left_out) == rest
     assert {"logit_scale", "logit_bias"} < rest
@@ -134,7 +134,7 @@ def test_the_image_side_of_a_whole_file_is_taken_and_the_rest_named(
     x = frames(1, 2)[0]
     expected = tower.image_features(x)
     for name, state in sides.items():
-        other = load_siglip(Checkpoint(Path("x"), state), config, "tiny", options)
+        other = load_siglip(WeightFile(Path("x"), state), config, "tiny", options)
         assert other.left_out == (), name
         assert torch.equal(other.image_features(x), expected), name
 

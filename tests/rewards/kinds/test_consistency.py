@@ -12,6 +12,7 @@ from base_model.tiny.render import render
 from base_model.tiny.scenes import scenes
 from reward_tuning.pretrain.judge_data import named_rng
 from rewards import RewardError
+from rewards.core.tower_options import TowerOptions
 from rewards.kinds.clip import load_clip
 from rewards.kinds.consistency import Consistency, consistency, load_consistency
 from tests.rewards.synthetic_clips import cut, pan, still
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def judge() -> Consistency:
-    return load_consistency("tiny/clip.safetensors", device=CPU)
+    return load_consistency("tiny/clip.safetensors", TowerOptions())
 
 
 def test_the_rule_frame_by_frame() -> None:
@@ -40,10 +41,10 @@ def test_the_rule_frame_by_frame() -> None:
 
 def test_features_are_those_of_the_checkpoints_clip(tmp_path: Path) -> None:
     path = flat_file(tmp_path, random_state(ARCHITECTURE))
-    clip = load_clip(path, device=CPU, architecture=ARCHITECTURE)
+    clip = load_clip(path, TowerOptions(), architecture=ARCHITECTURE)
     x = frames(2, 3)
     expected = consistency(clip.image_features(x.flatten(0, 1)).unflatten(0, (2, 3)))
-    judge = load_consistency(path.name, folder=tmp_path, device=CPU, architecture=ARCHITECTURE)
+    judge = load_consistency(path.name, TowerOptions(folder=tmp_path), architecture=ARCHITECTURE)
     found = judge(x, ["-", "-"])
     torch.testing.assert_close(found, expected)
 

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rewards import RewardError, load_latent_reward, load_reward
-from rewards.core.checkpoint import SHIPPED, load_checkpoint
+from rewards.core.locate import SHIPPED
+from rewards.core.weight_file import load_weights
 from rewards.kinds.dynamic_degree import build_raft
 
 TINY = SHIPPED / "tiny"
@@ -49,14 +50,14 @@ def test_bytes_that_are_no_torch_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "judge.pt"
     path.write_bytes(content)
     with pytest.raises(RewardError, match=r"judge\.pt"):
-        load_checkpoint(path)
+        load_weights(path)
 
 
 def test_tensors_without_names(tmp_path: Path) -> None:
     path = tmp_path / "judge.pt"
     torch.save({"state_dict": {3: torch.zeros(1)}}, path)
     with pytest.raises(RewardError, match="tensors without names: 3"):
-        load_checkpoint(path)
+        load_weights(path)
 
 
 def test_a_name_longer_than_any_file_has() -> None:

@@ -6,10 +6,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rewards.core.tower_options import TowerOptions
 from rewards.errors import RewardError
 from rewards.kinds.hpsv3 import TOKEN, HpsV3Reward, build_head, load_hpsv3
 from rewards.qwen.templates import template
 from tests.rewards import tiny_qwen
+from tests.rewards.options import taken
 from tests.rewards.qwen.test_model import reference_states
 from tests.rewards.tiny_qwen import PROMPTS, WIDTH, bytes_clips, old_name, write_folder
 
@@ -36,7 +38,7 @@ def load(root: Path, state: dict[str, Tensor], **options: Any) -> HpsV3Reward:
         write_folder(root / "base", tiny_qwen.model())
     save_file(state, root / "judge.safetensors")
     options = {"base": "base", "pixels": PIXELS, **options}
-    return load_hpsv3("judge.safetensors", folder=root, device=CPU, **options)
+    return load_hpsv3("judge.safetensors", taken(options, folder=root), **options)
 
 
 def test_mu_is_that_of_the_authors_model_for_every_frame(tmp_path: Path) -> None:
@@ -114,11 +116,11 @@ def test_embeddings_without_the_judges_token_are_refused(tmp_path: Path) -> None
     with pytest.raises(RewardError, match="embeddings"):
         load(tmp_path, state_of(tiny_qwen.model(), head))
     with pytest.raises(RewardError, match=r"hf download MizzenAI/HPSv3 HPSv3\.safetensors"):
-        load_hpsv3("hpsv3", folder=tmp_path, device=CPU)
+        load_hpsv3("hpsv3", TowerOptions(folder=tmp_path))
 
 
 def test_pixels_that_are_no_number_are_refused(tmp_path: Path) -> None:
     load(tmp_path, state := state_of(*parts()))
     save_file(state, tmp_path / "word.safetensors", {"pixels": "many"})
     with pytest.raises(RewardError, match="says pixels 'many' of itself"):
-        load_hpsv3("word.safetensors", folder=tmp_path, device=CPU, base="base")
+        load_hpsv3("word.safetensors", TowerOptions(folder=tmp_path), base="base")

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from rewards import RewardError
+from rewards.core.tower_options import TowerOptions
 from rewards.kinds.image_reward import ImageRewardReward, load_image_reward
 from rewards.networks.blip import PUBLISHED_ARCHITECTURE, UNUSED, BlipScorer
 from tests.goldens import load_golden
+from tests.rewards.options import taken
 from tests.rewards.tiny_clip import frames
 from tests.rewards.tiny_cross import (
     MEAN,
@@ -28,9 +30,10 @@ PROMPTS = ["a red circle moves left", "圆形, Café", "red"]
 
 
 def load(folder: Path, state: dict[str, Tensor] | None = None, **options: Any) -> ImageRewardReward:
-    settings = {"device": CPU, "architecture": golden_architecture(), **options}
+    settings = {"architecture": golden_architecture(), **options}
+    towers = taken(settings)
     file, words = image_reward_file(folder, state), vocabulary_file(folder)
-    return load_image_reward(file, tokenizer=words, **settings)
+    return load_image_reward(file, towers, tokenizer=words, **settings)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -269,7 +272,7 @@ def test_a_file_without_architecture_is_taken_for_the_published_one(tmp_path: Pa
         load(tmp_path, architecture=None)
     big = vocabulary_file(tmp_path, 30522)
     with pytest.raises(RewardError, match=r"width 1024: .*missing: .*another shape"):
-        load_image_reward(image_reward_file(tmp_path), device=CPU, tokenizer=big)
+        load_image_reward(image_reward_file(tmp_path), TowerOptions(), tokenizer=big)
     for wrong in ("ViT-L-14", {"vision": {"hidden_size": 3}}):
         with pytest.raises(RewardError, match=r"architecture.*[Rr]emove it"):
             load(tmp_path, architecture=wrong)
@@ -279,7 +282,8 @@ def test_a_missing_vocabulary_says_where_it_comes_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    options = {"device": CPU, "architecture": golden_architecture(), "folder": tmp_path}
+    options: dict[str, Any] = {"architecture": golden_architecture()}
+    options |= {"tower_options": TowerOptions(folder=tmp_path)}
     file = image_reward_file(tmp_path)
     with pytest.raises(RewardError, match=r"hf download google-bert/bert-base-uncased vocab\.txt"):
         load_image_reward(file, **options)
@@ -296,6 +300,7 @@ def test_vocabulary_of_the_hub_is_found_and_checked(
     (folder / "refs" / "main").write_text("abc")
     (folder / "snapshots" / "abc").mkdir(parents=True)
     vocabulary_file(folder / "snapshots" / "abc")
-    options = {"device": CPU, "architecture": golden_architecture(), "folder": tmp_path}
+    options: dict[str, Any] = {"architecture": golden_architecture()}
+    options |= {"tower_options": TowerOptions(folder=tmp_path)}
     with pytest.raises(RewardError, match=r"published vocab\.txt has 231,508"):
         load_image_reward(image_reward_file(tmp_path), **options)

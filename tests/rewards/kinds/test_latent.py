@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rewards import LatentReward, RewardError, load_latent_reward, load_reward
-from rewards.core.checkpoint import SHIPPED
+from rewards.core.locate import SHIPPED
 from rewards.kinds.latent import LatentClip
 from rewards.networks.latent_tower import build_latent_model
 

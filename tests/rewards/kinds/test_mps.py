@@ -11,8 +11,10 @@ from torch import Tensor
 
 from rewards import RewardError
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
 from rewards.kinds.mps import CONDITIONS, MpsReward, load_mps, related
 from rewards.networks.mps import PUBLISHED_ARCHITECTURE, MpsNetwork
+from tests.rewards.options import taken
 from tests.rewards.tiny_clip import frames
 from tests.rewards.tiny_cross import MEAN, MPS, STD, mps_file, mps_state
 
@@ -21,7 +23,7 @@ PROMPTS = ["a red circle moves left", "Ein Bär, “quoted”, in the light of t
 
 
 def load(folder: Path, state: dict[str, Tensor] | None = None, **options: Any) -> MpsReward:
-    return load_mps(mps_file(folder, state), device=CPU, **options)
+    return load_mps(mps_file(folder, state), taken(options), **options)
 
 
 class Reference:
@@ -343,17 +345,17 @@ def test_a_file_without_architecture_is_taken_for_the_published_one(
 ) -> None:
     torch.save(state, tmp_path / "mine.pth")
     with pytest.raises(RewardError, match=r"MPS of width 1024: .*missing.*another shape"):
-        load_mps(tmp_path / "mine.pth", device=CPU)
-    given = load_mps(tmp_path / "mine.pth", device=CPU, architecture=MPS)
+        load_mps(tmp_path / "mine.pth", TowerOptions())
+    given = load_mps(tmp_path / "mine.pth", TowerOptions(), architecture=MPS)
     x = frames(1, 1)
     expected = load(tmp_path, state)(x, ["red"])
     torch.testing.assert_close(given(x, ["red"]), expected, rtol=1e-6, atol=1e-5)
     for wrong in ("ViT-H-14", {**MPS, "cross": {"layers": 2}}, {**MPS, "width": "24"}):
         with pytest.raises(RewardError, match=r"architecture.*[Rr]emove it"):
-            load_mps(tmp_path / "mine.pth", device=CPU, architecture=wrong)  # type: ignore[arg-type]
+            load_mps(tmp_path / "mine.pth", TowerOptions(), architecture=wrong)  # type: ignore[arg-type]
 
 
 def test_the_authors_pickled_module_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "MPS_overall_checkpoint.pth")
     with pytest.raises(RewardError, match="more than tensors"):
-        load_mps(tmp_path / "MPS_overall_checkpoint.pth", device=CPU)
+        load_mps(tmp_path / "MPS_overall_checkpoint.pth", TowerOptions())

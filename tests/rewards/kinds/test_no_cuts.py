@@ -19,8 +19,8 @@ from reward_tuning.pretrain.judge_data import named_rng
 from reward_tuning.schema.judge_kinds import NoCutsSection
 from reward_tuning.schema.recipe import Recipe
 from rewards import RewardError, load_reward
-from rewards.core.checkpoint import resolve
 from rewards.core.global_state import draws_kept, settings_kept
+from rewards.core.locate import resolve
 from rewards.kinds.no_cuts import NoCuts, load_no_cuts
 from rewards.networks.transnet import HEIGHT, WIDTH, TransNetV2, band, histograms
 from tests.reward_tuning.recipes_for_tests import recipe_data

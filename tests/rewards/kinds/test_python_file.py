@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rewards import FrameReward, RewardError, load_reward
-from rewards.core.base import Judge
+from rewards.core.base import FrozenReward
 from tests.rewards.tiny_clip import frames
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "my_judge.py"
@@ -30,7 +30,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def returning(folder: Path, expression: str) -> Judge:
+def returning(folder: Path, expression: str) -> FrozenReward:
     return load_reward("python", write(folder, CALLABLE.format(returned=expression)))
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rewards.core.tower_options import TowerOptions
 from rewards.errors import RewardError
 from rewards.kinds.qwen_critic import ASPECTS, QwenCritic, choose_questions, load_qwen_critic
 from tests.rewards import tiny_qwen
@@ -106,7 +107,7 @@ def test_loading_and_sharing(tmp_path: Path) -> None:
     built = tiny_qwen.model(tied=True)
     write_folder(tmp_path / "gen" / "text_encoder", built)
     tiny_qwen.tokenizer().save_pretrained(tmp_path / "gen" / "tokenizer")
-    options: dict[str, Any] = {"folder": tmp_path, "device": torch.device("cpu")}
+    options: dict[str, Any] = {"tower_options": TowerOptions(folder=tmp_path)}
     options |= {"min_pixels": 28 * 28, "max_pixels": 112 * 112}
     loaded = load_qwen_critic("gen", **options, aspects=["colour"])
     shared = load_qwen_critic("gen", **options, aspects=["colour"], model=built)
@@ -128,5 +129,7 @@ def test_a_text_encoder_that_never_learned_to_say_yes_is_refused() -> None:
     assert encoder is not None
     with pytest.raises(RewardError, match="'Yes' in 2 tokens"):
         load_qwen_critic(
-            resolve_checkpoint("tiny"), device=torch.device("cpu"), model=encoder.text_encoder
+            resolve_checkpoint("tiny"),
+            TowerOptions(),
+            model=encoder.text_encoder,
         )

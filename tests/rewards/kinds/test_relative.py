@@ -64,5 +64,5 @@ def test_refusals(values: tuple[str, str, float], said: str) -> None:
 
 
 def test_a_judge_that_reads_nothing_has_no_relative() -> None:
-    with pytest.raises(RewardError, match="relative is no option of the kind aesthetic"):
+    with pytest.raises(RewardError, match="kind aesthetic has no option relative"):
         load_reward("aesthetic", "tiny/aesthetic.safetensors", relative=Relative(GOOD, BAD))

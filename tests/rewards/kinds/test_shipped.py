@@ -19,7 +19,7 @@ from reward_tuning.pretrain.judge_accuracy import (
     preference_accuracy,
 )
 from rewards import FrameReward, load_latent_reward, load_reward
-from rewards.core.checkpoint import SHIPPED, shipped_names
+from rewards.core.locate import SHIPPED, shipped_names
 
 NAMES = ("aesthetic", "aesthetic-v2-5", "clip-held-out", "clip", "hps", "pickscore")
 LATENT = "latent-clip"

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rewards.core.tower_options import TowerOptions
 from rewards.errors import RewardError
 from rewards.kinds.video_align import (
     AXES,
@@ -22,6 +23,7 @@ from rewards.kinds.video_align import (
 from rewards.qwen.files import read_folder
 from rewards.qwen.templates import template
 from tests.rewards import tiny_qwen
+from tests.rewards.options import taken
 from tests.rewards.qwen.test_model import reference_states
 from tests.rewards.tiny_qwen import PROMPTS, WIDTH, bytes_clips, old_name, write_folder
 
@@ -110,7 +112,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, **options: Any) -> VideoAlignReward:
-    return load_video_align("judge", folder=root, device=CPU, **options)
+    return load_video_align("judge", taken(options, folder=root), **options)
 
 
 @pytest.mark.parametrize(("layout", "outputs"), [("whole", 1), ("adapter", 1), ("adapter", 3)])
@@ -235,7 +237,7 @@ def test_configs_that_are_read_in_another_way_are_refused(root: Path) -> None:
     with pytest.raises(RewardError, match="lacks 'data_config'"):
         load(root)
     with pytest.raises(RewardError, match="hf download KwaiVGI/VideoReward"):
-        load_video_align("KwaiVGI/VideoReward", folder=root, device=CPU)
+        load_video_align("KwaiVGI/VideoReward", TowerOptions(folder=root))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rewards import RewardError
-from rewards.core.checkpoint import check_keys
 from rewards.core.preprocess import Preprocess
+from rewards.core.tower_options import TowerOptions
+from rewards.core.weight_file import check_keys
 from rewards.kinds.vjepa2 import (
     VJepa2,
     build_vjepa2,
@@ -148,7 +149,7 @@ def test_recomputed_blocks_change_no_number_and_keep_less(tmp_path: Path) -> Non
     x = frames(2, 8).requires_grad_()
     kept, found = [], []
     for checkpointing in (False, True):
-        judge = load_vjepa2(folder, device=CPU, gradient_checkpointing=checkpointing)
+        judge = load_vjepa2(folder, TowerOptions(gradient_checkpointing=checkpointing))
         count = [0]
 
         def pack(tensor: Tensor, count: list[int] = count) -> Tensor:
@@ -206,11 +207,11 @@ def test_a_folder_is_loaded_in_any_dtype(tmp_path: Path) -> None:
     model = random_model()
     folder = written(tmp_path / "vjepa2", model)
     x = frames(1, 4)
-    judge = load_vjepa2("vjepa2", folder=tmp_path, device=CPU)
+    judge = load_vjepa2("vjepa2", TowerOptions(folder=tmp_path))
     expected = VJepa2(model, vjepa2_preprocess(32))(x, ["-"])
     assert torch.equal(judge(x, ["-"]), expected)
     assert not any(parameter.requires_grad for parameter in judge.model.parameters())
-    low = load_vjepa2(folder, device=CPU, dtype=torch.bfloat16)(x, ["-"])
+    low = load_vjepa2(folder, TowerOptions(dtype=torch.bfloat16))(x, ["-"])
     assert low.dtype == torch.float32
     assert float(low) == pytest.approx(float(expected), rel=0.05)
 
@@ -246,20 +247,20 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RewardError, match=r"V-JEPA 2 of width 36: 75 missing: .*75 unknown: vjepa2"
     ):
-        load_vjepa2(folder, device=CPU)
+        load_vjepa2(folder, TowerOptions())
     other = written(tmp_path / "wide", model, {**CONFIG, "hidden_size": 48})
     with pytest.raises(RewardError, match=r"of another shape: encoder.*is .*36.*, not .*48"):
-        load_vjepa2(other, device=CPU)
+        load_vjepa2(other, TowerOptions())
     (folder / "config.json").write_text(json.dumps({"model_type": "videomae"}))
     with pytest.raises(RewardError, match="of the type 'videomae'; this judge takes vjepa2"):
-        load_vjepa2(folder, device=CPU)
+        load_vjepa2(folder, TowerOptions())
     (folder / "config.json").unlink()
     with pytest.raises(RewardError, match=r"config.json is missing.*hf download"):
-        load_vjepa2(folder, device=CPU)
+        load_vjepa2(folder, TowerOptions())
     with pytest.raises(
         RewardError, match=r"hf download facebook/vjepa2-vitl-fpc64-256 model\.safe"
     ):
-        load_vjepa2("facebook/vjepa2-vitl-fpc64-256", folder=tmp_path, device=CPU)
+        load_vjepa2("facebook/vjepa2-vitl-fpc64-256", TowerOptions(folder=tmp_path))
 
 
 @pytest.mark.parametrize("contexts", [[], [0.0], [1.0], [0.5, 1.5]])

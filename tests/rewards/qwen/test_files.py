@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rewards.core.tower_options import TowerOptions
 from rewards.errors import RewardError
 from rewards.qwen.files import (
-    build_model,
+    build_qwen_model,
     empty_model,
     expected_shapes,
     find_folder,
@@ -155,8 +156,8 @@ def test_names_old_and_new() -> None:
 def test_a_folder_comes_back_as_it_was(tmp_path: Path, tied: bool, old: bool, files: int) -> None:
     built = tiny_qwen.model(tied=tied)
     folder = write_folder(tmp_path / "q", built, old=old, files=files)
-    loaded = build_model(
-        read_config(folder), read_folder(folder), folder, dtype=torch.float32, device=CPU
+    loaded = build_qwen_model(
+        read_config(folder), read_folder(folder), folder, TowerOptions(dtype=torch.float32)
     )
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -173,12 +174,11 @@ def test_a_folder_comes_back_as_it_was(tmp_path: Path, tied: bool, old: bool, fi
 
 def test_without_a_language_head(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "q", tiny_qwen.model())
-    loaded = build_model(
+    loaded = build_qwen_model(
         read_config(folder),
         read_folder(folder),
         folder,
-        dtype=torch.bfloat16,
-        device=CPU,
+        TowerOptions(dtype=torch.bfloat16),
         language_head=False,
     )
     assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
@@ -206,7 +206,7 @@ def test_other_names_are_refused_by_name(kind: str, tmp_path: Path) -> None:
     change(kind, state)
     named = r"attn\.query" if kind == "unknown" else r"layers\.1\.mlp\.up_proj\.weight"
     with pytest.raises(RewardError, match=named):
-        build_model(read_config(folder), state, folder, dtype=torch.float32, device=CPU)
+        build_qwen_model(read_config(folder), state, folder, TowerOptions(dtype=torch.float32))
 
 
 def test_a_name_twice_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from rewards.core.torchvision_import import ensure_torchvision_importable
+from rewards.core.tower_options import TowerOptions
 from rewards.kinds.hpsv3 import HpsV3Reward, load_hpsv3
 from rewards.kinds.video_align import VideoAlignReward, load_video_align
 from rewards.qwen.model import QwenTower
@@ -40,12 +41,12 @@ def golden() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def video_align() -> VideoAlignReward:
-    return load_video_align(ROOT / "video_align", device=CPU, base=ROOT / "base", clip_fps=2.0)
+    return load_video_align(ROOT / "video_align", TowerOptions(), base=ROOT / "base", clip_fps=2.0)
 
 
 @pytest.fixture(scope="module")
 def hpsv3() -> HpsV3Reward:
-    return load_hpsv3(ROOT / "hpsv3.safetensors", device=CPU, base=ROOT / "base")
+    return load_hpsv3(ROOT / "hpsv3.safetensors", TowerOptions(), base=ROOT / "base")
 
 
 def clip(golden: dict[str, Any], row: int) -> tuple[Tensor, list[str]]:
