@@ -22,7 +22,7 @@ from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.condition_clips import path_heat_map
 from base_model.tiny.measure import BATCH, GUIDANCE_SCALE
 from base_model.tiny.moving_camera import PANS, ZOOM_SPEEDS, ZOOMS, camera_clip
-from base_model.tiny.oracle import centres, judge, read_clip, soft_mask
+from base_model.tiny.oracle import centres, judge, recognise_clip, soft_mask
 from base_model.tiny.paths import draw_path
 from base_model.tiny.render import ShapePath, draw_staging, render_staged, straight_path
 from base_model.tiny.scenes import COLOURS, FRAMES, SHAPES, SIDE, Scene, scenes
@@ -317,7 +317,7 @@ def compared(asked: Asked, clip: Tensor) -> Numbers:
         away = (centres(soft_mask(clip)) - asked.path).norm(dim=1)
         found["distance"] = away.mean().item()
     if asked.towards is not None:
-        velocity = torch.tensor(read_clip(clip).velocity)
+        velocity = torch.tensor(recognise_clip(clip).velocity)
         towards = torch.tensor(asked.towards)
         towards = towards / towards.norm()
         # Within 45 degrees of the asked direction, and faster than what counts as still.

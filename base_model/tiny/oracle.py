@@ -241,8 +241,8 @@ def tone_off(tone: float, background: str) -> float:
     return max(low - tone, tone - high, 0.0)
 
 
-def read_clip(frames: Tensor) -> Reading:
-    """Read one clip.
+def recognise_clip(frames: Tensor) -> Reading:
+    """Recognise what one clip shows.
 
     Args:
         frames: (f, 3, 64, 64) in [0, 1].
@@ -287,7 +287,7 @@ def judge(frames: Tensor, prompts: Sequence[str]) -> OracleScore:
     off = []
     for clip, prompt in zip(frames, prompts, strict=True):
         scene, _ = parse_caption(prompt)
-        reading = read_clip(clip)
+        reading = recognise_clip(clip)
         for name in ATTRIBUTES:
             right[name].append(float(reading.words[name] == getattr(scene, name)))
         off.append(tone_off(reading.tone, scene.background))

@@ -141,16 +141,16 @@ def _adapter(
     """Return all LoRAs as one, checked against the transformer's shapes, and its scale."""
     if not request.loras:
         return None, 1.0
+    from reward_tuning.lora.combining import combine, has_no_effect, no_effect_warning
     from reward_tuning.lora.export import import_adapter
     from reward_tuning.lora.module_shapes import transformer_shapes
-    from reward_tuning.lora.several import combined, does_nothing, nothing_told
 
     shapes = transformer_shapes(folder)
     read = [(import_adapter(path, shapes), scale) for path, scale in request.loras]
     for (path, _), (weights, _) in zip(request.loras, read, strict=True):
-        if does_nothing(weights):
-            progress(ProgressEvent("loading", note=nothing_told(path)))
-    return read[0] if len(read) == 1 else (combined(read), 1.0)
+        if has_no_effect(weights):
+            progress(ProgressEvent("loading", note=no_effect_warning(path)))
+    return read[0] if len(read) == 1 else (combine(read), 1.0)
 
 
 def _cheap(request: Request, generator: "Generator") -> "CheapSteps":

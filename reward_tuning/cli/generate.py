@@ -16,7 +16,7 @@ from reward_tuning.cli.option_sections import takes_sections
 from reward_tuning.cli.request import Request, requested_prompts, strength_or_default
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clip_names import (
-    ABOUT,
+    CLIP_LIST,
     PREVIEWS,
     clip_paths,
     is_clip,
@@ -56,7 +56,7 @@ def generate(
             prompts=prompts,
             strengths=strengths,
             paths=paths,
-            about=None if is_clip(output) else output / ABOUT,
+            about=None if is_clip(output) else output / CLIP_LIST,
             previews=conditions.previews,
             sampling=sampling,
             cost=cost,
@@ -86,4 +86,4 @@ def _written(output: Path, paths: Sequence[Sequence[Path]], previews: bool) -> l
     every = [path for of_clip in paths for path in of_clip]
     if previews:
         every += [preview_path(of_clip[0], name) for of_clip in paths for name in PREVIEWS]
-    return every if is_clip(output) else [*every, output / ABOUT]
+    return every if is_clip(output) else [*every, output / CLIP_LIST]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -51,19 +50,6 @@ def atomic_write(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
     finally:
         with contextlib.suppress(OSError):  # a folder that is a file, told above
             temporary.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file, read in pieces.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def temporary_beside(path: Path, kind: str = "tmp") -> Path:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from reward_tuning.errors import TuningError, first_lines
 
-ENDINGS = (".mp4", ".gif", ".png")
+WRITTEN_SUFFIXES = (".mp4", ".gif", ".png")
 LONGEST_ENDING = 5  # .webm, .jpeg; "clips.of-monday" is a folder
-ABOUT = "clips.jsonl"
+CLIP_LIST = "clips.jsonl"
+"""File that `generate` writes next to its clips: a row with the prompt and the options of each."""
 PREVIEWS = ("heat-map", "control", "mask", "camera")
 
 
@@ -30,9 +31,10 @@ def clip_paths(output: Path, count: int, formats: Sequence[str]) -> list[list[Pa
         return [[output]]
     if output.suffix and not output.is_dir() and len(output.suffix) <= LONGEST_ENDING:
         raise TuningError(
-            f"--output: got {output}; a clip ends in {', '.join(ENDINGS)}, a folder's name in none"
+            f"--output: got {output}; allowed: a clip that ends in {', '.join(WRITTEN_SUFFIXES)}, "
+            "or a folder without a suffix"
         )
-    wrong = [one for one in formats if f".{one}" not in ENDINGS]
+    wrong = [one for one in formats if f".{one}" not in WRITTEN_SUFFIXES]
     if wrong:
         raise TuningError(f"--format: got {wrong[0]!r}; allowed: mp4, gif, png")
     if output.exists() and not output.is_dir():
@@ -42,7 +44,7 @@ def clip_paths(output: Path, count: int, formats: Sequence[str]) -> list[list[Pa
 
 def is_clip(output: Path) -> bool:
     """Whether the output is a file, and not a folder."""
-    return output.suffix in ENDINGS and not output.is_dir()
+    return output.suffix in WRITTEN_SUFFIXES and not output.is_dir()
 
 
 def preview_path(clip: Path, name: str) -> Path:

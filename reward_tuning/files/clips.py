@@ -19,13 +19,12 @@ from reward_tuning.files.animations import (
     is_animation,
     look_at_animation,
 )
+from reward_tuning.files.clip_names import WRITTEN_SUFFIXES
 from reward_tuning.files.file_names import file_name_fault
 from reward_tuning.files.gif_file import gif_bytes
 from reward_tuning.files.mp4_file import write_mp4
 from reward_tuning.files.pictures import PICTURES, as_tensor, read_picture
 from reward_tuning.files.video_frames import ClipFacts, look_at_video, video_frames
-
-ENDINGS = (".mp4", ".gif", ".png")
 
 Wanted = Callable[[int], Iterable[int]]
 
@@ -45,8 +44,10 @@ def write_clip(
         TuningError: Another ending, another shape, frames that are not finite, or the disk is full.
     """
     path = Path(path)
-    if path.suffix not in ENDINGS:
-        raise TuningError(f"clip {path}: ending {path.suffix!r}; allowed: {', '.join(ENDINGS)}")
+    if path.suffix not in WRITTEN_SUFFIXES:
+        raise TuningError(
+            f"clip {path}: ending {path.suffix!r}; allowed: {', '.join(WRITTEN_SUFFIXES)}"
+        )
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise TuningError(f"clip {path}: got {tuple(frames.shape)}; wanted (frames, 3, H, W)")
     if not bool(frames.isfinite().all()):

@@ -16,7 +16,7 @@ from base_model.loading.config_conversion import model_index
 from base_model.loading.delta import OTHER_PARTS, WEIGHT_FILE
 from reward_tuning.files.atomic_write import not_written, temporary_beside
 from reward_tuning.finetune.recipe import FinetuneRecipe
-from reward_tuning.lora.folder import export_lora
+from reward_tuning.lora.export import export_every_format
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.sampling.generator_parts import generator_folder
 
@@ -36,7 +36,7 @@ def export_trained(
         TuningError: The disk is full.
     """
     if recipe.lora is not None:
-        export_lora(recipe.lora, folder.lora, weights)
+        export_every_format(recipe.lora, folder.lora, weights)
         return
     target = folder.root / "generator"
     temporary = temporary_beside(target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from base_model.generator import Generator, load_generator
 from base_model.memory.quantise import require as require_quantisation
 from base_model.training.input_channels import with_input_channels
 from reward_tuning.errors import TuningError
+from reward_tuning.files.hashes import file_sha256, text_sha256
 from reward_tuning.finetune.batches import BatchOrder, BatchSizes
 from reward_tuning.finetune.encoding import EMPTY, BatchEncoder
 from reward_tuning.finetune.fresh import fresh_weights
@@ -97,8 +97,7 @@ def load_finetune_parts(
         "clips": _list_hash(found),
     }
     if recipe.lora is not None and recipe.lora.init is not None:
-        start = adapter_file(Path(recipe.lora.init)).read_bytes()
-        fingerprints["lora.init"] = "sha256:" + hashlib.sha256(start).hexdigest()
+        fingerprints["lora.init"] = "sha256:" + file_sha256(adapter_file(Path(recipe.lora.init)))
     dtype = getattr(torch, recipe.generator.dtype)
     texts = [clip.row.text for clip in found.clips] + [EMPTY]
     states = text_states(
@@ -267,4 +266,4 @@ def _list_hash(found: Survey) -> str:
         f"{clip.row.file.stat().st_size}"
         for clip in found.clips
     ]
-    return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return "sha256:" + text_sha256("\n".join(lines))

@@ -6,18 +6,17 @@ depends on. Several runs may share a folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write
+from reward_tuning.files.hashes import tensor_sha256, text_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +53,14 @@ class PosteriorCache:
         if self._folder is None:
             return compute().float().cpu()
         key = json.dumps([self._fingerprint, identity()])
-        path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+        path = self._folder / f"{text_sha256(key)}.safetensors"
         found = _read(path)
         if found is not None:
             self.hits += 1
             return found
         self.misses += 1
         moments = compute().float().cpu().contiguous()
-        about = {"sha256": _sha256(moments)}
+        about = {"sha256": tensor_sha256(moments)}
         atomic_write(path, safetensors.torch.save({NAME: moments}, about), advice=ANOTHER_PLACE)
         return moments
 
@@ -76,13 +75,8 @@ def _read(path: Path) -> Tensor | None:
     except (SafetensorError, OSError) as error:
         problem = str(error)
     else:
-        if about.get("sha256") == _sha256(moments):
+        if about.get("sha256") == tensor_sha256(moments):
             return moments
         problem = "its content does not fit its checksum"
     logger.warning("posterior cache: %s is damaged (%s); encoding again", path, problem)
     return None
-
-
-def _sha256(moments: Tensor) -> str:
-    data = moments.contiguous().view(torch.uint8).numpy().tobytes()
-    return hashlib.sha256(data).hexdigest()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from base_model.core.kinds import Kind
 from base_model.errors import GeneratorError
 from base_model.generator import Generator
 from reward_tuning.errors import TuningError, first_lines
+from reward_tuning.files.hashes import file_sha256, sampled_bytes
 from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
 from reward_tuning.inputs.encoded_condition import EncodedCondition, encode
 from reward_tuning.inputs.prompts import Prompt
@@ -116,67 +116,51 @@ def encode_conditions(
             files,
             read_condition(files, size),
             strength=strength,
-            noise_seed=derive_seed(seed, "kept pixels", content_hash([files])),
+            noise_seed=derive_seed(seed, "kept pixels", conditions_hash([files])),
         )
         progress(ProgressEvent(STAGE, number, len(wanted), "encoding"))
     return found
 
 
-def content_hash(conditions: Iterable[ConditionFiles]) -> str:
-    """A hash of conditions by what is in their files and their words, not by where they lie.
+def conditions_hash(conditions: Iterable[ConditionFiles]) -> str:
+    """Hash conditions by the content of their files and their words, wherever the files lie.
 
     Raises:
         TuningError: A file cannot be read.
     """
     digest = hashlib.sha256()
     for files in conditions:
-        words = {key: value for key, value in files.given.items() if key not in files.paths}
-        digest.update(json.dumps(words, sort_keys=True).encode())
+        digest.update(_words(files))
         for name, paths in files.paths.items():
             for path in paths:
-                digest.update(f"{name} {_file_hash(path)}".encode())
+                digest.update(f"{name} {file_sha256(path)}".encode())
     return "sha256:" + digest.hexdigest()
 
 
-WHOLE = 4 * 2**20  # files up to so many bytes are hashed whole
-PIECES, PIECE_BYTES = 16, 2**16  # of a larger file, evenly spread, head and tail included
+WHOLE, SAMPLES = 4 * 2**20, 16  # bytes up to which a file is hashed whole; samples of a larger one
 
 
 def conditions_fingerprint(prompts: Iterable[Prompt]) -> str:
-    """A hash of the conditions of all prompts of a run, however many: of large files, in pieces.
+    """Hash the conditions of all prompts of a run, however many: large files in samples only.
 
     Raises:
         TuningError: A file cannot be read.
     """
     digest = hashlib.sha256()
     for files in distinct(prompts):
-        words = {key: value for key, value in files.given.items() if key not in files.paths}
-        digest.update(json.dumps(words, sort_keys=True).encode())
+        digest.update(_words(files))
         for name, paths in files.paths.items():
             for path in paths:
-                digest.update(f"\n{name} ".encode())
-                for piece in _pieces(path):
-                    digest.update(piece)
+                try:
+                    digest.update(f"\n{name} {path.stat().st_size} ".encode())
+                    for content in sampled_bytes(path, whole=WHOLE, samples=SAMPLES):
+                        digest.update(content)
+                except OSError as error:
+                    raise TuningError(f"{path}: cannot be read ({error.strerror})") from error
     return "sha256:" + digest.hexdigest()
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            yield f"{size} ".encode()
-            if size <= WHOLE:
-                yield file.read()
-                return
-            for i in range(PIECES):
-                file.seek((size - PIECE_BYTES) * i // (PIECES - 1))
-                yield file.read(PIECE_BYTES)
-    except OSError as error:
-        raise TuningError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise TuningError(f"{path}: cannot be read ({error.strerror})") from error
+def _words(files: ConditionFiles) -> bytes:
+    """Return the parts of a condition that are no files."""
+    words = {key: value for key, value in files.given.items() if key not in files.paths}
+    return json.dumps(words, sort_keys=True).encode()

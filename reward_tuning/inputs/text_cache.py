@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.hashes import sampled_bytes, tensor_sha256, text_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,10 @@ Encode = Callable[[Sequence[str]], Tensor]
 """b prompts to their states `(b, l, d)`."""
 
 BATCH = 8  # prompts encoded at a time, then written: a stopped run keeps what it has
-WHOLE = 64 * 2**20  # files up to so many bytes are hashed whole
-SAMPLES, SAMPLE_BYTES = 256, 2**16  # of a larger file: 16 MB, evenly spread, head and tail included
+WHOLE, SAMPLES = (
+    64 * 2**20,
+    256,
+)  # bytes up to which a file is hashed whole; samples of a larger one
 
 
 def checkpoint_fingerprint(folders: Iterable[Path]) -> str:
@@ -50,13 +53,8 @@ def checkpoint_fingerprint(folders: Iterable[Path]) -> str:
         for path in files:
             size = path.stat().st_size
             digest.update(f"{folder.name}/{path.relative_to(folder).as_posix()} {size}\n".encode())
-            with path.open("rb") as file:
-                if size <= WHOLE:
-                    digest.update(file.read())
-                    continue
-                for i in range(SAMPLES):
-                    file.seek((size - SAMPLE_BYTES) * i // (SAMPLES - 1))
-                    digest.update(file.read(SAMPLE_BYTES))
+            for content in sampled_bytes(path, whole=WHOLE, samples=SAMPLES):
+                digest.update(content)
     return digest.hexdigest()
 
 
@@ -86,7 +84,7 @@ class TextCache:
     def path(self, prompt: str) -> Path:
         """Return the file of a prompt's states."""
         about = [self.fingerprint, prompt, self.max_length, str(self.dtype)]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        key = text_sha256(json.dumps(about))
         return self.folder / f"{key}.safetensors"
 
     def encode(
@@ -153,7 +151,7 @@ class TextCache:
         except (SafetensorError, OSError) as error:
             problem = str(error)
         else:
-            whole = about.get("prompt") == prompt and about.get("sha256") == _sha256(state)
+            whole = about.get("prompt") == prompt and about.get("sha256") == tensor_sha256(state)
             if whole and state.shape[:1] == (self.max_length,) and state.dtype == self.dtype:
                 return state
             problem = "its content does not fit its checksum"
@@ -161,7 +159,7 @@ class TextCache:
         return None
 
     def _write(self, prompt: str, state: Tensor) -> None:
-        about = {"prompt": prompt, "encoder": self.fingerprint, "sha256": _sha256(state)}
+        about = {"prompt": prompt, "encoder": self.fingerprint, "sha256": tensor_sha256(state)}
         path = self.path(prompt)
         temporary: Path | None = None
         try:
@@ -183,7 +181,3 @@ class TextCache:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
             raise
-
-
-def _sha256(state: Tensor) -> str:
-    return hashlib.sha256(state.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -6,18 +6,29 @@ from pathlib import Path
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import cleaned, lone_surrogate, text_fault
+from reward_tuning.files.clip_names import CLIP_LIST
 from reward_tuning.files.columns import PROMPT, REWARD_PROMPT, VIDEO, Row, RowFormat
 from reward_tuning.files.rows import read_rows
 
 VIDEOS = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ogv")
-ENDINGS = (*VIDEOS, ".gif", ".apng", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+READ_SUFFIXES = (
+    *VIDEOS,
+    ".gif",
+    ".apng",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+)
 CLIP_ROWS = RowFormat(
     what="prompt file",
     columns=(replace(VIDEO, yielding=("video",)), PROMPT, REWARD_PROMPT),
     example='{"file": "clip.mp4", "prompt": "..."}',
     empty="names no clip",
 )
-ABOUT = "clips.jsonl"  # what `reward-tuning generate` writes beside its clips
 
 
 @dataclass(frozen=True)
@@ -51,16 +62,18 @@ def find_clips(sources: Sequence[Path]) -> list[Path]:
             inside = [
                 path
                 for path in sorted(source.rglob("*"))
-                if path.suffix.lower() in ENDINGS and path.is_file() and path.name[0] != "."
+                if path.suffix.lower() in READ_SUFFIXES and path.is_file() and path.name[0] != "."
             ]
             if not inside:
-                raise TuningError(f"{source} holds no clip; a clip ends in {', '.join(ENDINGS)}")
+                raise TuningError(
+                    f"{source} holds no clip; a clip ends in {', '.join(READ_SUFFIXES)}"
+                )
             found += inside
         elif not source.is_file():
             raise TuningError(f"{source}: no such file or folder")
-        elif source.suffix.lower() not in ENDINGS:
+        elif source.suffix.lower() not in READ_SUFFIXES:
             raise TuningError(
-                f"{source}: ending {source.suffix or '(none)'}; allowed: {', '.join(ENDINGS)}"
+                f"{source}: ending {source.suffix or '(none)'}; allowed: {', '.join(READ_SUFFIXES)}"
             )
         else:
             found.append(source)
@@ -99,7 +112,7 @@ def with_prompts(
         if text is None and note.is_file():
             text = _note(note)
         if text is None and path.parent not in beside:
-            about = path.parent / ABOUT
+            about = path.parent / CLIP_LIST
             beside[path.parent] = read_file_prompts(about) if about.is_file() else {}
         clips.append(ClipFile(path, text if text is not None else _of(path, beside[path.parent])))
     return clips

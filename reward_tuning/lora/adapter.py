@@ -17,10 +17,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
+from reward_tuning.lora.names import Factors, tensors_by_name
 
-ADAPTER = "default"
-METADATA = "lora_adapter_metadata"
-"""diffusers' name for the config of an adapter in the header of its safetensors file."""
+ADAPTER_NAME = "default"
+"""peft keeps several adapters on a model by name; here it has one."""
 
 ATTENTION = (
     "attn1.to_q",
@@ -160,7 +160,7 @@ def attach(transformer: nn.Module, spec: LoraSpec, *, seed: int) -> list[nn.Para
         init_lora_weights=False,
     )
     with torch.random.fork_rng(devices=[]):  # peft builds its layers by drawing; not from ours
-        inject_adapter_in_model(config, transformer, adapter_name=ADAPTER)
+        inject_adapter_in_model(config, transformer, adapter_name=ADAPTER_NAME)
     layers = adapted_layers(transformer)
     assert set(layers) == set(paths), "peft adapted other modules than the table names"
     # peft puts an adapter where its layer's weight lies, and blocks may rest on the CPU; the first
@@ -169,7 +169,7 @@ def attach(transformer: nn.Module, spec: LoraSpec, *, seed: int) -> list[nn.Para
     draw = torch.Generator().manual_seed(seed)
     parameters = []
     for layer in layers.values():
-        down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        down, up = layer.lora_A[ADAPTER_NAME], layer.lora_B[ADAPTER_NAME]
         down.to(device, torch.float32)
         up.to(device, torch.float32)
         bound = 1.0 / math.sqrt(down.in_features)
@@ -186,11 +186,7 @@ def attach_weights(transformer: nn.Module, weights: LoraWeights) -> list[nn.Para
     """Put finished weights on a transformer as an adapter; like `attach` otherwise."""
     spec = LoraSpec(weights.rank, weights.alpha, tuple(weights.state))
     parameters = attach(transformer, spec, seed=0)
-    state = {}
-    for path, (down, up) in weights.state.items():
-        state[f"{path}.lora_A.weight"] = down
-        state[f"{path}.lora_B.weight"] = up
-    load_adapter_state(transformer, state)
+    load_adapter_state(transformer, tensors_by_name(weights.state))
     return parameters
 
 
@@ -204,11 +200,8 @@ def adapter_state(transformer: nn.Module) -> dict[str, Tensor]:
 
     Detached but not copied, like `state_dict`: clone what shall survive the next step.
     """
-    state = {}
-    for path, layer in adapted_layers(transformer).items():
-        state[f"{path}.lora_A.weight"] = layer.lora_A[ADAPTER].weight.detach()
-        state[f"{path}.lora_B.weight"] = layer.lora_B[ADAPTER].weight.detach()
-    return state
+    layers = adapted_layers(transformer)
+    return tensors_by_name({path: _detached(layer) for path, layer in layers.items()})
 
 
 @torch.no_grad()
@@ -246,14 +239,11 @@ def lora_weights(transformer: nn.Module) -> LoraWeights:
     if not layers:
         raise TuningError("the transformer has no adapter; attach or import one first")
     first = next(iter(layers.values()))
-    state = {
-        path: (
-            layer.lora_A[ADAPTER].weight.detach().to("cpu", copy=True),
-            layer.lora_B[ADAPTER].weight.detach().to("cpu", copy=True),
-        )
-        for path, layer in layers.items()
-    }
-    return LoraWeights(first.r[ADAPTER], float(first.lora_alpha[ADAPTER]), state)
+    state = {}
+    for path, layer in layers.items():
+        down, up = _detached(layer)
+        state[path] = (down.to("cpu", copy=True), up.to("cpu", copy=True))
+    return LoraWeights(first.r[ADAPTER_NAME], float(first.lora_alpha[ADAPTER_NAME]), state)
 
 
 @contextmanager
@@ -269,17 +259,17 @@ def scaled(transformer: nn.Module, scale: float) -> Iterator[None]:
     if not math.isfinite(scale):
         raise TuningError(f"the adapter scale is {scale}; allowed is a finite number")
     layers = list(adapted_layers(transformer).values())
-    before = [(layer.scaling[ADAPTER], layer.disable_adapters) for layer in layers]
+    before = [(layer.scaling[ADAPTER_NAME], layer.disable_adapters) for layer in layers]
     trained = [[p.requires_grad for p in _parameters(layer)] for layer in layers]
     try:
         for layer, (strength, off) in zip(layers, before, strict=True):
-            layer.scaling[ADAPTER] = strength * scale
+            layer.scaling[ADAPTER_NAME] = strength * scale
             if scale == 0 and not off:
                 layer.enable_adapters(False)  # skips the adapter's products altogether
         yield
     finally:
         for layer, (strength, off), flags in zip(layers, before, trained, strict=True):
-            layer.scaling[ADAPTER] = strength
+            layer.scaling[ADAPTER_NAME] = strength
             if layer.disable_adapters != off:
                 layer.enable_adapters(not off)
             # peft couples this switch with requires_grad; ours is not a change of what is trained.
@@ -288,7 +278,12 @@ def scaled(transformer: nn.Module, scale: float) -> Iterator[None]:
 
 
 def _parameters(layer: LoraLayer) -> list[nn.Parameter]:
-    return [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+    return [layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight]
+
+
+def _detached(layer: LoraLayer) -> Factors:
+    down, up = _parameters(layer)
+    return down.detach(), up.detach()
 
 
 def _kind(path: str) -> str:

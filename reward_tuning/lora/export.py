@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.lora.adapter import LoraWeights
 from reward_tuning.lora.formats import diffusers_file, original_file, peft_folder
 from reward_tuning.lora.formats.adapter_files import DIFFUSERS_FILE, find_adapter, read_adapter
 from reward_tuning.lora.formats.fitting import checked_keys, fitted
+from reward_tuning.lora.names import factors_by_module
+from reward_tuning.schema.sections import LoraSection
 
 ExportFormat = Literal["peft", "diffusers", "original"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+ORIGINAL_FILE = "original.safetensors"
 
 __all__ = [
     "DIFFUSERS_FILE",
@@ -23,6 +28,7 @@ __all__ = [
     "ExportFormat",
     "check_adapter",
     "export_adapter",
+    "export_every_format",
     "import_adapter",
 ]
 
@@ -65,6 +71,27 @@ def export_adapter(
         case "original":
             original_file.write(weights, path, dtype)
     return path
+
+
+def export_every_format(lora: LoraSection, folder: Path, adapter: Mapping[str, Tensor]) -> None:
+    """Write an adapter in every format: a peft folder with a file of each other format in it.
+
+    Args:
+        lora: Section with rank and alpha.
+        folder: Target; an earlier export is replaced.
+        adapter: Tensors as `adapter_state` names them.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    factors = factors_by_module(adapter)
+    state = {path: (down.cpu(), up.cpu()) for path, (down, up) in factors.items()}
+    for left in folder.parent.glob(f".{folder.name}.*"):  # of a run that was killed in an export
+        shutil.rmtree(left, ignore_errors=True)
+    weights = LoraWeights(lora.rank, lora.alpha, state)
+    export_adapter(weights, folder, "peft")
+    export_adapter(weights, folder / DIFFUSERS_FILE, "diffusers")
+    export_adapter(weights, folder / ORIGINAL_FILE, "original")
 
 
 def check_adapter(path: str | Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.lora.adapter import (
@@ -18,14 +18,13 @@ from reward_tuning.lora.adapter import (
     load_adapter_state,
     select_targets,
 )
+from reward_tuning.lora.combining import has_no_effect, no_effect_warning
 from reward_tuning.lora.export import check_adapter, import_adapter
 from reward_tuning.lora.formats.adapter_files import find_adapter
 from reward_tuning.lora.module_shapes import transformer_shapes
-from reward_tuning.lora.several import does_nothing, nothing_told
+from reward_tuning.lora.names import Factors, factors_by_module, tensors_by_name
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.schema.sections import LoraSection
-
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def attach_adapter(
@@ -49,11 +48,11 @@ def attach_adapter(
     parameters = attach(transformer, LoraSpec(lora.rank, lora.alpha, lora.targets), seed=seed)
     if lora.init is not None:
         weights = import_adapter(Path(lora.init), transformer)
-        paths = [name.removesuffix(DOWN) for name in adapter_state(transformer) if DOWN in name]
-        _check_fit(weights, lora, paths)
-        if does_nothing(weights):
-            progress(ProgressEvent("loading", note=nothing_told(lora.init)))
-        load_adapter_state(transformer, _started(weights, adapter_state(transformer)))
+        random_start = factors_by_module(adapter_state(transformer))
+        _check_fit(weights, lora, tuple(random_start))
+        if has_no_effect(weights):
+            progress(ProgressEvent("loading", note=no_effect_warning(lora.init)))
+        load_adapter_state(transformer, tensors_by_name(_trainable(weights, random_start)))
     return parameters
 
 
@@ -78,7 +77,7 @@ def check_start(lora: LoraSection, transformer: nn.Module | None) -> str:
         return ""
     weights = import_adapter(Path(lora.init), transformer)
     _check_fit(weights, lora, select_targets(transformer, lora.targets))
-    return nothing_told(lora.init) if does_nothing(weights) else ""
+    return no_effect_warning(lora.init) if has_no_effect(weights) else ""
 
 
 def check_start_in(lora: LoraSection | None, folder: Path | None) -> str:
@@ -118,18 +117,17 @@ def _check_fit(weights: LoraWeights, lora: LoraSection, paths: Sequence[str]) ->
         )
 
 
-def _started(weights: LoraWeights, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The LoRA's tensors by the adapter's names.
+def _trainable(weights: LoraWeights, random_start: Mapping[str, Factors]) -> dict[str, Factors]:
+    """Return a LoRA's factors in which every row of down can be trained.
 
-    A row of down that is 0 with its column of up, which the reader gives a module of a smaller
-    rank, would never have a gradient; it keeps the random start of down, which adds nothing.
+    The reader pads a module of smaller rank with rows of down and columns of up that are both 0,
+    which would never get a gradient. Such a row takes the random start; its product stays 0.
     """
     state = {}
     for path, (down, up) in weights.state.items():
         dead = (down == 0).all(dim=1) & (up == 0).all(dim=0)
-        start = own[path + DOWN].to(down.device)
-        state[path + DOWN] = torch.where(dead[:, None], start, down)
-        state[path + UP] = up
+        start = random_start[path][0].to(down.device)
+        state[path] = (torch.where(dead[:, None], start, down), up)
     return state
 
 

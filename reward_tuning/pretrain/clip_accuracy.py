@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from base_model.tiny.oracle import read_clip
+from base_model.tiny.oracle import recognise_clip
 from base_model.tiny.render import DIRECTIONS, Staging, draw_staging, render_staged
 from base_model.tiny.scenes import FRAMES, SIDE, Scene, draw_scenes
 from reward_tuning.pretrain.judge_data import named_rng
@@ -96,7 +96,7 @@ def speed_agreement(judge: VideoReward, count: int, seed: int) -> dict[str, floa
             for i, scene in enumerate(moving_scenes(count, rng))
         ]
     )
-    speed = torch.tensor([torch.tensor(read_clip(clip).velocity).norm() for clip in clips])
+    speed = torch.tensor([torch.tensor(recognise_clip(clip).velocity).norm() for clip in clips])
     found = scores(judge, clips)
     ranks = [values.argsort().argsort().float() for values in (speed, found)]
     higher = [torch.triu((v[:, None] - v[None]).sign(), diagonal=1) for v in (speed, found)]

@@ -8,7 +8,6 @@ generators is kept besides, for what a judge or a library may draw.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -28,16 +27,12 @@ from torch import Tensor
 
 from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import file_sha256, not_written
-from reward_tuning.lora.adapter import METADATA
-from reward_tuning.lora.checkpoint_files import (
-    ADAPTER_FILE,
-    EMA_FILE,
-    OPTIMISER_FILE,
-    RNG_FILE,
-    STATE_FILE,
-)
+from reward_tuning.files.atomic_write import not_written
+from reward_tuning.files.hashes import file_sha256, text_sha256
+from reward_tuning.lora.formats.adapter_files import ADAPTER_FILE, EMA_FILE, STATE_FILE
+from reward_tuning.lora.names import CONFIG_IN_HEADER
 
+OPTIMISER_FILE, RNG_FILE = "optimiser.pt", "rng.pt"
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -222,7 +217,7 @@ def _write(folder: Path, checkpoint: RunCheckpoint) -> None:
 
 def state_sha256(state: Mapping[str, Any]) -> str:
     """Of a checkpoint's state.json, as read, without its own checksum."""
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    return text_sha256(json.dumps(state, sort_keys=True))
 
 
 def _check(path: Path, state: dict[str, Any]) -> None:
@@ -244,7 +239,7 @@ def _strength(recipe: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(lora, Mapping):
         return {}  # every weight is trained
     config = {"lora_alpha": lora.get("alpha"), "r": lora.get("rank")}
-    return {METADATA: json.dumps(config)}
+    return {CONFIG_IN_HEADER: json.dumps(config)}
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import file_sha256
+from reward_tuning.files.hashes import file_sha256
 from reward_tuning.inputs.prompts import Prompt
 
 

@@ -16,7 +16,7 @@ from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.judges.judge import load_judges
 from reward_tuning.judges.offload import judge_modules
 from reward_tuning.judges.shared_encoder import standing_alone
-from reward_tuning.lora.folder import export_lora
+from reward_tuning.lora.export import export_every_format
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.samples import write_clips, write_pair, write_prompts
@@ -100,7 +100,7 @@ def finish(
     """
     main, section = accelerator.is_main_process, recipe.evaluation
     if main:
-        export_lora(recipe.lora, folder.lora, adapter)
+        export_every_format(recipe.lora, folder.lora, adapter)
     size = parts.sampler.size
     measured_by = standing_alone(recipe, section.held_out_rewards)
     held_out = load_judges(measured_by, size[0], accelerator.device)

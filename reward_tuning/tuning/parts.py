@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
 from base_model.memory.quantise import require as require_quantisation
 from reward_tuning.errors import TuningError
+from reward_tuning.files.hashes import file_sha256, text_sha256
 from reward_tuning.inputs.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.inputs.run_conditions import (
     check_conditions,
@@ -60,7 +60,6 @@ from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, rep
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
 from reward_tuning.tuning.step import StepOptions
 from rewards.core.locate import resolve as resolve_judge
-from rewards.core.weight_file import file_sha256
 from rewards.qwen.files import resolve_folder
 
 
@@ -386,7 +385,7 @@ def fingerprints_of(recipe: Recipe, loading: Callable[[str], None]) -> dict[str,
         ("prompts.held_out", held_out_prompts(recipe)),
     ):
         texts = json.dumps([[prompt.text, prompt.reward_text] for prompt in prompts])
-        found[name] = "sha256:" + hashlib.sha256(texts.encode()).hexdigest()
+        found[name] = "sha256:" + text_sha256(texts)
     if recipe.lora.init is not None:
         found["lora.init"] = "sha256:" + file_sha256(adapter_file(Path(recipe.lora.init)))
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:

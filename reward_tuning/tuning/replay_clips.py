@@ -6,7 +6,6 @@ damaged or were made of something else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,8 +21,9 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import atomic_write
+from reward_tuning.files.hashes import file_sha256, tensor_sha256, text_sha256
 from reward_tuning.inputs.condition_files import NOTHING
-from reward_tuning.inputs.run_conditions import content_hash as followed_hash
+from reward_tuning.inputs.run_conditions import conditions_hash
 from reward_tuning.lora.adapter import scaled
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.sampler import ClipSampler
@@ -33,7 +33,7 @@ from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_sources import ReplaySource, read_fitting
 
 STAGE = "replay clips"
-ABOUT = "about"  # entry of the file's metadata
+METADATA_KEY = "about"  # the one entry of the file's metadata
 
 
 def replay_clips(
@@ -72,7 +72,7 @@ def replay_clips(
     made_of = origin(recipe, sources, sigmas, generator_hash)
     if file.exists():  # asked by every process before the main one writes it: `gather` lies between
         latents = read_kept(file, made_of)
-        return ReplayClips(prompts, latents), content_hash(latents)
+        return ReplayClips(prompts, latents), latents_hash(latents)
     size = recipe.evaluation.batch_size or recipe.train.batch_size
     batches = [range(i, min(i + size, len(sources))) for i in range(0, len(sources), size)]
     own: dict[int, Tensor] = {}
@@ -103,7 +103,7 @@ def replay_clips(
     progress(ProgressEvent(STAGE, len(sources), len(sources)))
     if accelerator.is_main_process:
         keep(file, latents, made_of)
-    return ReplayClips(prompts, latents), content_hash(latents)
+    return ReplayClips(prompts, latents), latents_hash(latents)
 
 
 @torch.no_grad()
@@ -123,7 +123,7 @@ def origin(
         "dtype": recipe.generator.dtype,
         "size": [sampling.frames, sampling.height, sampling.width],
         "prompts": [source.prompt for source in sources],
-        "videos": [_file_hash(source.video) for source in sources if source.video is not None],
+        "videos": [file_sha256(source.video) for source in sources if source.video is not None],
     }
     if sources[0].video is None:
         about |= {
@@ -134,15 +134,15 @@ def origin(
         }
     if any(source.files != NOTHING for source in sources):
         about |= {
-            "conditions": [followed_hash([source.files]) for source in sources],
+            "conditions": [conditions_hash([source.files]) for source in sources],
             "strength": sampling.strength,
         }
-    return "sha256:" + hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return "sha256:" + text_sha256(json.dumps(about, sort_keys=True))
 
 
-def content_hash(latents: Tensor) -> str:
-    """A hash of the latents' bytes."""
-    return "sha256:" + hashlib.sha256(latents.contiguous().numpy().tobytes()).hexdigest()
+def latents_hash(latents: Tensor) -> str:
+    """Return the hash of the latents' bytes."""
+    return "sha256:" + tensor_sha256(latents)
 
 
 def keep(file: Path, latents: Tensor, made_of: str) -> None:
@@ -153,9 +153,9 @@ def keep(file: Path, latents: Tensor, made_of: str) -> None:
     """
     for left in file.parent.glob(f".{file.name}.*"):  # of a run that was killed while it wrote
         left.unlink(missing_ok=True)
-    about = json.dumps({"made_of": made_of, "content": content_hash(latents)})
+    about = json.dumps({"made_of": made_of, "content": latents_hash(latents)})
     # One entry: safetensors writes several in an order that differs from process to process.
-    atomic_write(file, safetensors.torch.save({"latents": latents}, {ABOUT: about}))
+    atomic_write(file, safetensors.torch.save({"latents": latents}, {METADATA_KEY: about}))
 
 
 def read_kept(file: Path, made_of: str) -> Tensor:
@@ -166,11 +166,11 @@ def read_kept(file: Path, made_of: str) -> Tensor:
     """
     try:
         with safe_open(file, "pt") as opened:
-            about = json.loads((opened.metadata() or {})[ABOUT])
+            about = json.loads((opened.metadata() or {})[METADATA_KEY])
             latents = opened.get_tensor("latents")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise TuningError(_damaged(file, str(error))) from error
-    if content_hash(latents) != about.get("content"):
+    if latents_hash(latents) != about.get("content"):
         raise TuningError(_damaged(file, "its content is not what was written"))
     if about.get("made_of") != made_of:
         raise TuningError(
@@ -186,10 +186,3 @@ def _damaged(file: Path, reason: str) -> str:
         f"{file} is damaged ({reason}). Delete this file and resume: the clips are made again, and "
         "are the same"
     )
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise TuningError(f"clip {path}: cannot be read ({error.strerror})") from error

@@ -99,16 +99,11 @@ def verify_sha256(path: Path, wanted: str) -> None:
     Raises:
         RewardError: they differ.
     """
-    if (found := file_sha256(path)) != wanted.lower():
+    if (found := file_hash(path, "sha256")) != wanted.lower():
         raise RewardError(
             f"{path} has the sha256 {found}, the recipe wants {wanted.lower()}: the file changed "
             "or is another one. Get the right one, or correct the judge's sha256."
         )
-
-
-def file_sha256(path: Path) -> str:
-    """The 64 hexadecimal digits of a file's sha256."""
-    return file_hash(path, "sha256")
 
 
 def file_hash(path: Path, name: str) -> str:

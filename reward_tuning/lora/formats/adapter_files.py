@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.lora.adapter import METADATA
-from reward_tuning.lora.checkpoint_files import ADAPTER_FILE, EMA_FILE, STATE_FILE
 from reward_tuning.lora.formats.adapter_config import (
     Strength,
     checked_alpha,
@@ -22,14 +20,16 @@ from reward_tuning.lora.formats.adapter_config import (
 )
 from reward_tuning.lora.formats.shown import shown
 from reward_tuning.lora.formats.tensor_file import check_is_file, read_tensors
+from reward_tuning.lora.names import CONFIG_IN_HEADER, DIFFUSERS_PREFIX
 
 CONFIG = "adapter_config.json"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # The name diffusers looks for in a folder.
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+ADAPTER_FILE, EMA_FILE, STATE_FILE = "adapter.safetensors", "ema.safetensors", "state.json"
+"""Files of a run's checkpoint that an adapter is read from."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 ORIGINAL_ALPHA = "original_alpha"  # ours: of a file whose up factors have alpha / rank in them
-PREFIX = "transformer."
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,9 @@ def read_adapter(file: AdapterFile) -> ReadAdapter:
         tensors, metadata = read_tensors(file.weights)
     where = str(file.weights)
     strength = folded = None
-    if METADATA in metadata:
-        header = f"{where}, {METADATA} in its header"
-        strength = read_config(metadata[METADATA], header, prefix=PREFIX)
+    if CONFIG_IN_HEADER in metadata:
+        header = f"{where}, {CONFIG_IN_HEADER} in its header"
+        strength = read_config(metadata[CONFIG_IN_HEADER], header, prefix=DIFFUSERS_PREFIX)
         if ORIGINAL_ALPHA in metadata:
             text = metadata[ORIGINAL_ALPHA]
             folded = checked_alpha(_number(text), f"{where}, {ORIGINAL_ALPHA} in its header")

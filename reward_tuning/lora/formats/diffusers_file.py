@@ -12,20 +12,19 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.files.atomic_write import EXPORT_AGAIN, atomic_write
-from reward_tuning.lora.adapter import METADATA, LoraWeights
-from reward_tuning.lora.formats.adapter_files import ORIGINAL_ALPHA, PREFIX
+from reward_tuning.lora.adapter import LoraWeights
+from reward_tuning.lora.formats.adapter_files import ORIGINAL_ALPHA
+from reward_tuning.lora.names import CONFIG_IN_HEADER, DIFFUSERS_PREFIX, tensors_by_name
 
 
 def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
     """Write the file; a former one of the same name is replaced."""
-    tensors: dict[str, Tensor] = {}
-    for module, (down, up) in weights.state.items():
-        tensors[f"{PREFIX}{module}.lora_A.weight"] = down.to(dtype)
-        tensors[f"{PREFIX}{module}.lora_B.weight"] = (up * weights.strength).to(dtype)
+    folded = {path: (down, up * weights.strength) for path, (down, up) in weights.state.items()}
+    named = tensors_by_name(folded, DIFFUSERS_PREFIX)
+    tensors = {name: tensor.to(dtype) for name, tensor in named.items()}
     config = {
         "r": weights.rank,
         "lora_alpha": weights.rank,
@@ -33,7 +32,9 @@ def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
     }
     metadata = {
         "format": "pt",
-        METADATA: json.dumps({PREFIX + k: v for k, v in config.items()}, sort_keys=True),
+        CONFIG_IN_HEADER: json.dumps(
+            {DIFFUSERS_PREFIX + k: v for k, v in config.items()}, sort_keys=True
+        ),
         ORIGINAL_ALPHA: repr(float(weights.alpha)),
     }
     atomic_write(path, safetensors_bytes(tensors, metadata), advice=EXPORT_AGAIN)

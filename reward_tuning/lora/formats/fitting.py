@@ -13,6 +13,7 @@ from reward_tuning.lora.adapter import LoraWeights, linear_modules
 from reward_tuning.lora.formats.adapter_config import Strength, checked_alpha
 from reward_tuning.lora.formats.keys import LoraKey, Part, lora_keys, module_paths
 from reward_tuning.lora.formats.shown import shown
+from reward_tuning.lora.names import PEFT_PREFIX
 
 _FLOATS = (
     torch.float32,
@@ -139,7 +140,7 @@ def _module(
     where: str,
 ) -> _Module:
     down, up = (own[part].flatten(1).to(torch.float32) for part in ("down", "up"))
-    name = stem.removeprefix("base_model.model.")
+    name = stem.removeprefix(PEFT_PREFIX)
     asked, alpha = (strength or Strength()).of(name, down.shape[0])
     wanted = ((asked, linear.in_features), (linear.out_features, asked))
     got = (tuple(down.shape), tuple(up.shape))

@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from torch import Tensor
 
 from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.lora.adapter import LoraWeights
 from reward_tuning.lora.formats.adapter_files import CONFIG, PEFT_FILES
 from reward_tuning.lora.formats.tensor_file import write_folder_atomically
-
-_PREFIX = "base_model.model."
+from reward_tuning.lora.names import PEFT_PREFIX, tensors_by_name
 
 
 def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
@@ -28,10 +26,8 @@ def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
         bias="none",
         inference_mode=True,
     ).to_dict()
-    tensors: dict[str, Tensor] = {}
-    for path, (down, up) in weights.state.items():
-        tensors[f"{_PREFIX}{path}.lora_A.weight"] = down.to(dtype)
-        tensors[f"{_PREFIX}{path}.lora_B.weight"] = up.to(dtype)
+    named = tensors_by_name(weights.state, PEFT_PREFIX)
+    tensors = {name: tensor.to(dtype) for name, tensor in named.items()}
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain_value)
     files = {
         PEFT_FILES[0]: safetensors_bytes(tensors, {"format": "pt"}),

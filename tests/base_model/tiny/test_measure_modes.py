@@ -24,7 +24,7 @@ from base_model.tiny.measure_modes import (
     measure_mode,
 )
 from base_model.tiny.moving_camera import camera_clip
-from base_model.tiny.oracle import read_clip
+from base_model.tiny.oracle import recognise_clip
 from base_model.tiny.render import ShapePath, draw_staging, render_staged
 from base_model.tiny.scenes import Scene, scenes
 
@@ -46,7 +46,7 @@ def test_an_edit_frees_the_whole_shape() -> None:
     for seed in range(10):
         asked = ask_edit(SCENE, random.Random(seed))
         kept = torch.where(asked.kept, asked.clip, torch.tensor(0.5))
-        assert read_clip(kept).radius == 0.0  # no colour is left
+        assert recognise_clip(kept).radius == 0.0  # no colour is left
 
 
 def test_a_path_is_measured_from_the_shapes_centre() -> None:
@@ -105,7 +105,7 @@ def test_a_zoom_must_change_the_size() -> None:
 
 def test_a_variation_changes_the_colour_alone() -> None:
     asked = ask_variation(SCENE, random.Random(0))
-    words = read_clip(asked.start).words
+    words = recognise_clip(asked.start).words
     assert words["colour"] != "red"
     assert {k: v for k, v in words.items() if k != "colour"} == {
         "shape": "circle",

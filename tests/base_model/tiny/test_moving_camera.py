@@ -17,7 +17,7 @@ from base_model.tiny.moving_camera import (
     draw_motion,
     seen_path,
 )
-from base_model.tiny.oracle import read_clip
+from base_model.tiny.oracle import recognise_clip
 from base_model.tiny.render import Staging, draw_staging
 from base_model.tiny.scenes import FRAMES, SIDE, Scene, draw_scenes
 
@@ -62,7 +62,7 @@ def test_the_shapes_own_motion_adds_up_with_the_cameras() -> None:
 def test_the_picture_goes_the_other_way(motion: str) -> None:
     clip = camera_clip(SCENE, motion, 1.0, random.Random(motion))
     opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
-    reading = read_clip(clip.frames)
+    reading = recognise_clip(clip.frames)
     assert reading.words["motion"] == opposite[motion.removeprefix("pan ")]
     assert math.hypot(*reading.velocity) == pytest.approx(2.0, abs=0.2)
 
@@ -70,7 +70,7 @@ def test_the_picture_goes_the_other_way(motion: str) -> None:
 def test_the_backdrop_is_infinitely_far_away() -> None:
     striped = replace(SCENE, background="striped")
     clip = camera_clip(striped, "pan left", 1.0, random.Random(4))
-    assert read_clip(clip.frames).words["background"] == "striped"
+    assert recognise_clip(clip.frames).words["background"] == "striped"
     still = clip.frames.std(dim=0).amax(dim=0) < 1e-6
     assert still.float().mean() > 0.5
 
@@ -86,7 +86,7 @@ def test_drawn_clips_keep_small_shapes_in_the_picture() -> None:
     rng = random.Random(6)
     for scene in draw_scenes(30, rng):
         small = replace(scene, size="small", motion="still")
-        assert read_clip(draw_camera_clip(small, rng).frames).words["colour"] == small.colour
+        assert recognise_clip(draw_camera_clip(small, rng).frames).words["colour"] == small.colour
 
 
 def test_every_motion_is_drawn_and_no_roll() -> None:

@@ -16,8 +16,8 @@ from base_model.tiny.oracle import (
     OracleScore,
     centres,
     judge,
-    read_clip,
     read_motion,
+    recognise_clip,
     soft_mask,
 )
 from base_model.tiny.render import HUES, RADII, draw_staging, pixel_grid, render, render_staged
@@ -113,7 +113,7 @@ def test_the_reading_agrees_with_the_staging() -> None:
     for i in range(12):
         scene = scenes()[i * 119]
         staging = draw_staging(scene, random.Random(i))
-        reading = read_clip(render_staged(scene, staging))
+        reading = recognise_clip(render_staged(scene, staging))
         assert dict(reading.words) == {name: getattr(scene, name) for name in ATTRIBUTES}
         # The soft mask's threshold takes a little off tips; sizes are apart by a factor of 1.45.
         assert reading.radius == pytest.approx(staging.radius, rel=0.06)
@@ -223,7 +223,7 @@ def test_a_reversed_clip_has_the_wrong_motion_alone(clips: Tensor) -> None:
 
 
 def test_a_frozen_clip_is_still(clips: Tensor) -> None:
-    words = {read_clip(clip[:1].expand(9, -1, -1, -1)).words["motion"] for clip in clips[:8]}
+    words = {recognise_clip(clip[:1].expand(9, -1, -1, -1)).words["motion"] for clip in clips[:8]}
     assert words == {"still"}
 
 
@@ -235,7 +235,7 @@ def without_shape(picked: Sequence[Scene], seed: int) -> Tensor:
 
 def test_without_a_shape_all_is_unclear_but_the_background() -> None:
     for scene, clip in zip(SCENES, without_shape(SCENES, 0), strict=True):
-        reading = read_clip(clip)
+        reading = recognise_clip(clip)
         assert reading.words == dict.fromkeys(ATTRIBUTES, UNCLEAR) | {
             "background": scene.background
         }
@@ -245,7 +245,7 @@ def test_without_a_shape_all_is_unclear_but_the_background() -> None:
 def test_a_shape_that_vanishes_is_unclear(clips: Tensor) -> None:
     vanishing = clips[0].clone()
     vanishing[-1] = without_shape(SCENES[:1], 0)[0, 0]
-    assert read_clip(vanishing).words["shape"] == UNCLEAR
+    assert recognise_clip(vanishing).words["shape"] == UNCLEAR
 
 
 @pytest.mark.parametrize("turn", [60.0, 120.0, 180.0])
@@ -259,7 +259,7 @@ def test_a_shape_of_two_colours_has_an_unclear_one(turn: float) -> None:
         right = render_staged(replace(scene, colour=colours[turn]), staging)
         column = pixel_grid()[1]
         both = torch.where(column < staging.centre[0], left, right)
-        words = read_clip(both).words
+        words = recognise_clip(both).words
         assert words == {"colour": UNCLEAR} | {n: getattr(scene, n) for n in NAMES[1:]}
 
 
@@ -268,7 +268,9 @@ def test_a_hue_between_two_words_is_neither(hue: float) -> None:
     scene = Scene("red", "square", "bright", "medium", "up")
     staging = draw_staging(scene, random.Random(0))
     for degrees, word in ((hue, UNCLEAR), (hue - 12, None), (hue + 12, None)):
-        read = read_clip(render_staged(scene, replace(staging, hue_shift=degrees))).words["colour"]
+        read = recognise_clip(render_staged(scene, replace(staging, hue_shift=degrees))).words[
+            "colour"
+        ]
         assert read == word if word else read != UNCLEAR
 
 
@@ -295,7 +297,7 @@ def test_an_ellipse_is_no_shape_or_a_poor_circle(sides: tuple[float, float]) -> 
     length = torch.hypot((x - 32) / sides[0], (y - 32) / sides[1])
     cover = (0.5 - (length - radius) / 1.5).clamp(0, 1)
     frame = torch.stack([0.1 + 0.8 * cover, 0.1 * (1 - cover), 0.1 * (1 - cover)])
-    reading = read_clip(frame.expand(9, -1, -1, -1))
+    reading = recognise_clip(frame.expand(9, -1, -1, -1))
     assert reading.words["size"] == "large"
     assert reading.overlap < 0.85
     if sides[0] > 1.5:
@@ -305,10 +307,10 @@ def test_an_ellipse_is_no_shape_or_a_poor_circle(sides: tuple[float, float]) -> 
 def test_a_mid_grey_plain_background_is_unclear(clips: Tensor) -> None:
     scene = Scene("red", "circle", "dark", "medium", "still")
     staging = replace(draw_staging(scene, random.Random(0)), tone=0.5)
-    assert read_clip(render_staged(scene, staging)).words["background"] == UNCLEAR
+    assert recognise_clip(render_staged(scene, staging)).words["background"] == UNCLEAR
     # A shape that fills the frame leaves no background to read.
     full = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(9, 3, 64, 64)
-    assert read_clip(full).words["background"] == UNCLEAR
+    assert recognise_clip(full).words["background"] == UNCLEAR
 
 
 def test_no_gradient_reaches_the_oracle(clips: Tensor) -> None:

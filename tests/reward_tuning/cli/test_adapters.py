@@ -315,7 +315,7 @@ def test_an_exports_name_says_what_it_is(
 def test_a_clips_ending_must_be_one(run: Command, tmp_path: Path) -> None:
     done = run("generate", "--prompt", "a", "--output", tmp_path / "one.avi")
     assert done.code == 2
-    assert "a clip ends in .mp4, .gif, .png" in done.err
+    assert "allowed: a clip that ends in .mp4, .gif, .png, or a folder" in done.err
     gone = run("generate", "--prompt", "a", "--lora", tmp_path / "no", "--output", tmp_path / "x")
     assert "no LoRA at" in gone.err
 

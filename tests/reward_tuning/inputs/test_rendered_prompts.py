@@ -7,7 +7,7 @@ import torch
 
 from base_model.conditions.trajectory import read_points_file, track_pixels
 from base_model.tiny.captions import parse_caption
-from base_model.tiny.oracle import centres, read_clip, soft_mask
+from base_model.tiny.oracle import centres, recognise_clip, soft_mask
 from base_model.tiny.scenes import FRAMES, SIDE
 from reward_tuning.errors import TuningError
 from reward_tuning.files.frame_files import read_frames, read_mask, read_picture
@@ -44,7 +44,7 @@ def test_the_picture_shows_the_scene(tmp_path: Path) -> None:
     for prompt in read_prompts(write_rendered_prompts(tmp_path, "image", 6)):
         scene = parse_caption(prompt.text)[0]
         picture = read_picture(str(prompt.files.image))
-        words = read_clip(picture.expand(FRAMES, -1, -1, -1)).words
+        words = recognise_clip(picture.expand(FRAMES, -1, -1, -1)).words
         assert {k: words[k] for k in ("colour", "shape", "size")} == {
             "colour": scene.colour,
             "shape": scene.shape,
@@ -57,8 +57,8 @@ def test_an_edit_frees_what_the_video_shows(tmp_path: Path) -> None:
         video = read_frames(str(prompt.files.video), FRAMES, "video")
         mask = read_mask(str(prompt.files.mask), FRAMES, (SIDE, SIDE), str(prompt.files.video))
         scene = parse_caption(prompt.text)[0]
-        assert read_clip(video).words["colour"] not in (scene.colour, "unclear")
-        assert read_clip(torch.where(mask < 0.5, video, torch.tensor(0.5))).radius == 0.0
+        assert recognise_clip(video).words["colour"] not in (scene.colour, "unclear")
+        assert recognise_clip(torch.where(mask < 0.5, video, torch.tensor(0.5))).radius == 0.0
 
 
 def test_a_trajectory_passes_where_the_shape_would(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_edges_are_made_of_a_clip_of_the_scene(tmp_path: Path) -> None:
     for prompt in read_prompts(write_rendered_prompts(tmp_path, "edges", 3)):
         clip = read_frames(prompt.files.control[0], FRAMES, "control")
         assert prompt.files.control_type == "canny"
-        assert read_clip(clip).words["colour"] == parse_caption(prompt.text)[0].colour
+        assert recognise_clip(clip).words["colour"] == parse_caption(prompt.text)[0].colour
         assert centres(soft_mask(clip)).isfinite().all()
 
 

@@ -19,7 +19,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip
 from reward_tuning.files.frame_files import fitted, read_picture
 from reward_tuning.inputs.prompts import Prompt, read_prompts
-from reward_tuning.inputs.run_conditions import content_hash
+from reward_tuning.inputs.run_conditions import conditions_hash
 from reward_tuning.progress import silent
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
@@ -121,7 +121,7 @@ def test_a_batch_has_each_prompts_own_condition(world: Path, tmp_path: Path) -> 
 
     image = fitted(read_picture(world / "start.png")[None], SIDE, SIDE)
     text = TextCondition(found.positive.text[:1], found.negative.text)
-    seed = derive_seed(recipe.seed, "kept pixels", content_hash([prompts[0].files]))
+    seed = derive_seed(recipe.seed, "kept pixels", conditions_hash([prompts[0].files]))
     by_hand = generator.condition(text, image=image, frames=FRAMES, noise_seeds=[seed]).positive
     assert by_hand.inpaint_latents is not None
     torch.testing.assert_close(channels[:1], by_hand.inpaint_latents)
@@ -140,7 +140,7 @@ def test_the_evaluation_follows_the_pictures(world: Path, tmp_path: Path) -> Non
     ).clips[0]
     generator = parts.sampler.generator
     image = fitted(read_picture(world / "start.png")[None], SIDE, SIDE)
-    seed = derive_seed(recipe.seed, "kept pixels", content_hash([prompt.files]))
+    seed = derive_seed(recipe.seed, "kept pixels", conditions_hash([prompt.files]))
     states = parts.sampler.states
     condition = generator.condition(
         TextCondition(states[prompt.text][None], states[""][None]),

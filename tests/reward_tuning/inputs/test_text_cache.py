@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files import hashes
 from reward_tuning.inputs import text_cache
 from reward_tuning.inputs.text_cache import TextCache, checkpoint_fingerprint
 
@@ -206,7 +207,7 @@ def test_fingerprint_of_a_large_file_reads_head_and_tail(
 ) -> None:
     monkeypatch.setattr(text_cache, "WHOLE", 1000)
     monkeypatch.setattr(text_cache, "SAMPLES", 4)
-    monkeypatch.setattr(text_cache, "SAMPLE_BYTES", 10)
+    monkeypatch.setattr(hashes, "SAMPLE_BYTES", 10)
     path = tmp_path / "model.safetensors"
     found = set()
     for place in (None, 0, 9, 2500, 4990, 4999):

@@ -23,9 +23,9 @@ from reward_tuning.lora.adapter import (
     linear_modules,
     lora_weights,
 )
+from reward_tuning.lora.combining import combine, has_no_effect
 from reward_tuning.lora.export import export_adapter, import_adapter
 from reward_tuning.lora.init import attach_adapter, check_start
-from reward_tuning.lora.several import combined, does_nothing
 from reward_tuning.runs.checkpoints import RunCheckpoint, save_checkpoint
 from reward_tuning.schema.sections import LoraSection
 from tests.reward_tuning.command_line import command
@@ -54,13 +54,13 @@ def test_two_adapters_are_what_peft_makes_of_both(tmp_path: Path) -> None:
     model.base_model.set_adapter(["a", "b"])
     wanted = velocity(model.base_model.model, *inputs())
     ours = tiny_transformer()
-    attach_weights(ours, combined([(weights, 1.0) for weights in TWO]))
+    attach_weights(ours, combine([(weights, 1.0) for weights in TWO]))
     assert torch.allclose(velocity(ours, *inputs()), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_each_of_several_adapters_counts_at_its_scale() -> None:
     scales = (0.5, -1.5)
-    both = combined(list(zip(TWO, scales, strict=True)))
+    both = combine(list(zip(TWO, scales, strict=True)))
     assert both.rank == 7
     for path in linear_modules(tiny_transformer()):
         wanted: Any = 0.0
@@ -184,4 +184,4 @@ def test_a_module_of_a_smaller_rank_can_learn_with_the_whole_rank(tmp_path: Path
     assert torch.equal(up[:, 2:], torch.zeros_like(up[:, 2:]))
     assert (down[2:] != 0).all()  # else neither would ever have a gradient
     assert torch.equal(down[:2], weights.state[FIRST][0][:2])
-    assert not does_nothing(weights)
+    assert not has_no_effect(weights)

@@ -11,7 +11,7 @@ import torch
 
 from base_model.tiny.captions import parse_caption
 from base_model.tiny.oracle import judge as oracle
-from base_model.tiny.oracle import read_clip
+from base_model.tiny.oracle import recognise_clip
 from base_model.tiny.scenes import ATTRIBUTES, FRAMES, SIDE
 from base_model.training.loop import Schedule
 from reward_tuning.errors import TuningError
@@ -102,11 +102,11 @@ def test_faults_of_motion(pairs: Compared) -> None:
     assert {r for r, s in zip(pairs.reasons, pairs.sorts, strict=True) if s == "MQ"} == set(FAULTS)
     scene = parse_caption("a large blue square moves right on a dark background")[0]
     shown = {name: fault(scene, named_rng("fault", name)[0]) for name, fault in FAULTS.items()}
-    speeds = {name: read_clip(bad).velocity for name, (_, bad) in shown.items()}
+    speeds = {name: recognise_clip(bad).velocity for name, (_, bad) in shown.items()}
     assert speeds["frozen"] == pytest.approx((0.0, 0.0), abs=0.01)
     for name, (good, bad) in shown.items():
         steps = bad.diff(dim=0).abs().flatten(1).amax(dim=1)
-        assert read_clip(good).velocity[0] == pytest.approx(2.0, rel=0.15)
+        assert recognise_clip(good).velocity[0] == pytest.approx(2.0, rel=0.15)
         if name == "stuttering":  # three frames alike, then a leap
             assert (steps > 0).tolist() == [False, False, True] * 2 + [False, False]
         if name == "flickering":

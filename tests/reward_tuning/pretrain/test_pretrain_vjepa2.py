@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from base_model.tiny.oracle import centres, read_clip, soft_mask
+from base_model.tiny.oracle import centres, recognise_clip, soft_mask
 from base_model.tiny.render import render_staged
 from base_model.tiny.scenes import FRAMES, Scene
 from reward_tuning.pretrain import judge_vjepa2
@@ -107,7 +107,7 @@ def test_what_cannot_be() -> None:
 def test_at_speed() -> None:
     for speed in (0.0, 1.3, FASTEST):
         moved = render_staged(SCENE, at_speed(SCENE, speed, random.Random(1)))
-        found = torch.tensor(read_clip(moved).velocity)
+        found = torch.tensor(recognise_clip(moved).velocity)
         assert float(found.norm()) == pytest.approx(speed, abs=0.1)
         middle = centres(soft_mask(moved))[MIDDLE]
         assert middle.tolist() == pytest.approx([32.0, 32.0], abs=1.5)

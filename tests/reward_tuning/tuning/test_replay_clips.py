@@ -21,7 +21,7 @@ from reward_tuning.progress import ProgressEvent, silent
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
-from reward_tuning.tuning.replay_clips import content_hash, keep, read_kept
+from reward_tuning.tuning.replay_clips import keep, latents_hash, read_kept
 from reward_tuning.tuning.replay_sources import check_sources, read_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 from reward_tuning.tuning.trainer import optimiser_step, run, start
@@ -87,7 +87,7 @@ def test_clips_of_the_base(world: Path, tmp_path: Path) -> None:
         *((done, 3, f"step {i} of 3") for done in (0, 2) for i in (1, 2, 3)),
         (3, 3, ""),
     ]
-    assert made.fingerprints["replay clips"] == content_hash(made.replay.latents)
+    assert made.fingerprints["replay clips"] == latents_hash(made.replay.latents)
     again = with_replay(batched, parts, tmp_path / "kept", Accelerator(), unasked)
     assert again.replay is not None
     assert torch.equal(again.replay.latents, made.replay.latents)
@@ -107,7 +107,7 @@ def test_more_clips_than_prompts_have_noise_of_their_own(world: Path, tmp_path: 
     _, parts = prepared(world, tmp_path, "train.replay={weight: 1, clips: 7}")
     assert parts.replay is not None
     assert len(set(parts.replay.prompts)) == 5
-    assert len({content_hash(one) for one in parts.replay.latents}) == 7
+    assert len({latents_hash(one) for one in parts.replay.latents}) == 7
 
 
 # --- clips of files
@@ -256,7 +256,7 @@ def test_off_and_measured_only_are_the_same_run(world: Path, tmp_path: Path) -> 
     assert [row["replay"] is None for row in every] == [True, False]
     assert ["replay" in row["seconds"] for row in every] == [False, True]
     kept = load_file(folders["on"] / "replay.safetensors")["latents"]
-    assert content_hash(kept) == content_hash(
+    assert latents_hash(kept) == latents_hash(
         load_file(folders["zero"] / "replay.safetensors")["latents"]
     )
 

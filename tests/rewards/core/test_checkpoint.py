@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from rewards import RewardError, load_latent_reward, load_reward
 from rewards.core.locate import SHIPPED, resolve, shipped_names
 from rewards.core.published import PUBLISHED, published
-from rewards.core.weight_file import file_sha256, load_weights, verify
+from rewards.core.weight_file import file_hash, load_weights, verify
 
 PINNED = "697403c78157020a1ae59d23f111aa58ced35b0a"
 STATE = {"a": torch.arange(600.0), "b.weight": torch.ones(2, 3)}
@@ -101,7 +101,7 @@ def test_a_given_hash_is_checked_before_the_file_is_read(tmp_path: Path) -> None
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"abc")  # NIST's example of FIPS 180-2
     right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert file_sha256(path) == right
+    assert file_hash(path, "sha256") == right
     for load in (partial(load_reward, "clip"), load_latent_reward):
         with pytest.raises(RewardError, match=f"has the sha256 {right}, the recipe wants 00000"):
             load(path, sha256="0" * 64)
