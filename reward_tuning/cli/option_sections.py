@@ -27,10 +27,9 @@ def takes_sections(verb: Callable[..., None]) -> Callable[..., None]:
     sections = get_type_hints(verb)
     sections.pop("return", None)
     flat = [option for section in sections.values() for option in _options(section)]
-    # Python wants parameters without a default first; as keywords their order is that of --help
-    signature = inspect.Signature(flat)
     names = [option.name for option in flat]
     assert len(set(names)) == len(names), f"{verb.__name__}: an option is in two sections"
+    signature = inspect.Signature(flat)
 
     @functools.wraps(verb)
     def command(**given: Any) -> None:

@@ -1,337 +1,36 @@
-"""generate and export, on a small random checkpoint and the golden LoRA."""
+"""Which adapter and which generator a path stands for."""
 
-import itertools
-import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from base_model.generator import load_generator
-from base_model.sampling.sigmas import sigma_table
-from reward_tuning.lora.adapter import LoraWeights
-from reward_tuning.lora.export import import_adapter
-from reward_tuning.sampling.draw import decoded, sample_clip
-from tests.base_model.conftest import checkpoint, text_folder
-from tests.goldens import FOLDER
-from tests.reward_tuning.command_line import Command, command
+from reward_tuning.cli.adapters import adapter_path, checkpoint_of
+from reward_tuning.errors import TuningError
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
-__all__ = ["checkpoint", "text_folder"]  # fixtures
 
-run = pytest.fixture(command, name="run")
-GOLDEN_LORA = FOLDER / "lora_original_layout.safetensors"
-SIZE = ["--frames", 5, "--height", 32, "--width", 48, "--steps", 2, "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def model(checkpoint: Path, text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole checkpoint: golden transformer and VAE, random text encoder."""
-    folder = tmp_path_factory.mktemp("model") / "whole"
-    shutil.copytree(checkpoint, folder)
-    for part in ("text_encoder", "tokenizer"):
-        shutil.copytree(text_folder / part, folder / part)
-    return folder
+def test_the_adapter_of_a_run_is_its_lora_folder(tmp_path: Path) -> None:
+    write_recipe(tmp_path)
+    with pytest.raises(TuningError, match=f"resume it with `reward-tuning resume {tmp_path}`"):
+        adapter_path(tmp_path)
+    (tmp_path / "lora").mkdir()
+    assert adapter_path(tmp_path) == tmp_path / "lora"
 
 
-def test_generate_one_file(run: Command, model: Path, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "clip.png"
-    arguments = ["--checkpoint", model, "--prompt", "a red ball", "--seed", 7, *SIZE]
-    done = run("generate", *arguments, "--guidance-scale", 4, "--output", path)
-    assert done.code == 0, done.err
-    assert done.out == f"{path}\n"
-    assert [one.name for one in path.parent.iterdir()] == ["clip.png"]
-    assert "step 2 of 2" in done.err or "clips 0/1" in done.err
-
-    # the same clip by hand: Euler steps of the guided velocity, in the published sign
-    generator = load_generator(model)
-    text = generator.encode_prompts(["a red ball"], [""])
-    condition = generator.condition(text)
-    x = generator.initial_noise(generator.latent_shape(1, 5, 32, 48), [7])
-    sigmas = sigma_table(2)
-    with torch.no_grad():
-        for s, after in itertools.pairwise(sigmas):
-            positive = generator.velocity(x, s, condition.positive)
-            negative = generator.velocity(x, s, condition.negative)
-            x = x + (after - s) * (negative + 4 * (positive - negative))
-        wanted = generator.decode(x)[0]
-    with Image.open(path) as image:
-        found = torch.from_numpy(np.array(image)).reshape(32, 5, 48, 3).permute(1, 3, 0, 2)
-    assert (found - wanted * 255).abs().max() <= 0.51  # rounding to bytes
+def test_any_other_path_is_the_adapter_itself(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    with pytest.raises(TuningError, match=r"no LoRA at .*; give a run folder, a LoRA file"):
+        adapter_path(file)
+    file.touch()
+    assert adapter_path(file) == file
 
 
-def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
-    generator = load_generator(model)
-
-    def clip(
-        prompt: str, negative: str, seed: int, scale: float = 3.0, rescale: float = 0.0
-    ) -> torch.Tensor:
-        sampled = sample_clip(
-            generator,
-            prompt,
-            negative,
-            seed=seed,
-            size=(1, 32, 32),
-            steps=2,
-            guidance_scale=scale,
-            guidance_rescale=rescale,
-            tell=lambda step: None,
-        )
-        return decoded(generator, sampled.latents)
-
-    one = clip("a red ball", "", 0)
-    assert torch.equal(one, clip("a red ball", "", 0))
-    for other in (
-        clip("a red ball", "", 1),
-        clip("一个", "", 0),
-        clip("a red ball", "ball", 0),
-        clip("a red ball", "", 0, 5.0),
-        clip("a red ball", "", 0, 3.0, 1.0),
-    ):
-        assert not torch.equal(one, other)
+@pytest.mark.parametrize("place", ["", "lora", "lora/original.safetensors", "checkpoints/a/b"])
+def test_the_generator_is_that_of_the_run_around_the_adapter(tmp_path: Path, place: str) -> None:
+    write_recipe(tmp_path, generator__checkpoint="owner/name")
+    assert checkpoint_of(tmp_path / place) == "owner/name"
 
 
-def test_generate_a_folder_of_prompts(run: Command, model: Path, tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("a red ball\n一个红色的球\n")
-    folder = tmp_path / "clips"
-    done = run(
-        *("generate", "--checkpoint", model, "--prompts-file", tmp_path / "p.txt"),
-        *("--prompt", "first", "--format", "gif", "--format", "png", "--seed", 5),
-        *("--output", folder, *SIZE),
-    )
-    assert done.code == 0, done.err
-    names = [f"000{i}.{ending}" for i in range(3) for ending in ("gif", "png")]
-    assert sorted(path.name for path in folder.iterdir()) == [*names, "clips.jsonl"]
-    lines = (folder / "clips.jsonl").read_text(encoding="utf-8").splitlines()
-    about = [json.loads(line) for line in lines][::2]
-    assert [{key: one[key] for key in ("file", "prompt", "seed")} for one in about] == [
-        {"file": "0000.gif", "prompt": "first", "seed": 5},
-        {"file": "0001.gif", "prompt": "a red ball", "seed": 6},
-        {"file": "0002.gif", "prompt": "一个红色的球", "seed": 7},
-    ]
-    assert {(one["checkpoint"], one["lora"], one["lora_scale"]) for one in about} == {
-        (str(model), None, None)
-    }
-
-
-def test_generate_with_a_lora(run: Command, model: Path, tmp_path: Path) -> None:
-    arguments = ["--checkpoint", model, "--prompt", "a", *SIZE, "--output"]
-    for name, more in (
-        ("base.png", []),
-        ("zero.png", ["--lora", GOLDEN_LORA, "--lora-scale", 0]),
-        ("full.png", ["--lora", GOLDEN_LORA]),
-        ("half.png", ["--lora", GOLDEN_LORA, "--lora-scale", 0.5]),
-    ):
-        done = run("generate", *arguments, tmp_path / name, *more)
-        assert done.code == 0, done.err
-    read = {path.stem: path.read_bytes() for path in tmp_path.glob("*.png")}
-    assert read["zero"] == read["base"]
-    assert len({read["base"], read["half"], read["full"]}) == 3
-
-
-def test_generate_with_several_loras(run: Command, model: Path, tmp_path: Path) -> None:
-    """Each counts, at its own scale: half and half of one is the whole, and plus minus the base."""
-    arguments = ["--checkpoint", model, "--prompt", "a", *SIZE, "--format", "png", "--output"]
-    two = ["--lora", GOLDEN_LORA, "--lora", GOLDEN_LORA]
-    clips = {}
-    for name, more in (
-        ("base", []),
-        ("full", ["--lora", GOLDEN_LORA]),
-        ("halves", [*two, "--lora-scale", 0.25, "--lora-scale", 0.75]),
-        ("twice", two),
-        ("double", ["--lora", GOLDEN_LORA, "--lora-scale", 2]),
-        ("against", [*two, "--lora-scale", 1, "--lora-scale", -1]),
-    ):
-        done = run("generate", *arguments, tmp_path / name, *more)
-        assert done.code == 0, done.err
-        clips[name] = np.asarray(Image.open(next((tmp_path / name).glob("*.png"))), float)
-
-    def differ(a: str, b: str) -> float:
-        return float(abs(clips[a] - clips[b]).max())
-
-    assert max(differ("halves", "full"), differ("twice", "double")) <= 1  # of 255, by rounding
-    assert differ("against", "base") <= 1
-    assert min(differ("base", "full"), differ("full", "double")) > 3
-    about = json.loads((tmp_path / "halves" / "clips.jsonl").read_text(encoding="utf-8"))
-    assert about["lora"] == [str(GOLDEN_LORA)] * 2
-    assert about["lora_scale"] == [0.25, 0.75]
-
-
-def test_generate_says_that_a_lora_does_nothing(run: Command, model: Path, tmp_path: Path) -> None:
-    tensors = load_file(GOLDEN_LORA)
-    zero = {k: v * 0 if "lora_up" in k else v for k, v in tensors.items()}
-    save_file(zero, tmp_path / "zero.safetensors")
-    arguments = ["--checkpoint", model, "--prompt", "a", *SIZE, "--output", tmp_path / "a.png"]
-    done = run("generate", *arguments, "--lora", tmp_path / "zero.safetensors")
-    assert done.code == 0
-    assert done.err.count("zero.safetensors changes nothing") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--output", "x.mp4"], "no prompt"),
-        (["--output", "x.mp4", "--prompt", "a", "--prompt", "b"], "there are 2 prompts"),
-        (["--output", "x", "--prompt", "a", "--format", "avi"], "allowed: mp4, gif, png"),
-        (["--output", "x", "--prompt", "a", "--dtype", "bf16"], "allowed: float32"),
-        (["--output", "x", "--prompt", "a", "--checkpoint", "gone"], "No generator checkpoint"),
-        (["--output", "x", "--prompts-file", "gone.txt"], "cannot be read"),
-        (["--output", "x", "--prompt", "a", "--frames", "4"], "4k + 1"),
-        (["--output", "x", "--prompt", "a", "--height", "40"], "multiple of 16"),
-        (["--output", "x", "--prompt", "a", "--lora", "gone"], "no LoRA at gone"),
-    ],
-)
-def test_generate_refuses(
-    run: Command,
-    model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    if "--checkpoint" not in arguments:
-        arguments = [*arguments, "--checkpoint", str(model), "--device", "cpu"]
-    done = run("generate", *arguments)
-    assert done.code == 2
-    assert message in done.err
-    assert "Traceback" not in done.err
-    assert list(tmp_path.iterdir()) == []
-
-
-# --- export
-
-
-def same(a: LoraWeights, b: LoraWeights) -> bool:
-    return (a.rank, a.alpha, set(a.state)) == (b.rank, b.alpha, set(b.state)) and all(
-        torch.equal(x, y)
-        for path in a.state
-        for x, y in zip(a.state[path], b.state[path], strict=True)
-    )
-
-
-@pytest.mark.parametrize(
-    ("format_", "name"),
-    [("peft", "lora"), ("diffusers", "lora.safetensors"), ("original", "lora.safetensors")],
-)
-def test_export_keeps_the_adapter(
-    run: Command, model: Path, tmp_path: Path, format_: str, name: str
-) -> None:
-    target = tmp_path / name
-    done = run(
-        "export", GOLDEN_LORA, "--checkpoint", model, "--format", format_, "--output", target
-    )
-    assert done.code == 0, done.err
-    assert done.out == f"{target}\n"
-    transformer = load_generator(model, text_encoder=False).transformer
-    golden = import_adapter(GOLDEN_LORA, transformer)
-    assert golden.state
-    assert same(import_adapter(target, transformer), golden)
-
-
-def test_export_of_a_run_knows_its_generator(run: Command, model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    write_recipe(folder, generator__checkpoint=str(model))
-    done = run("export", folder, "--output", tmp_path / "a.safetensors")
-    assert done.code == 2
-    assert "run without a lora folder" in done.err
-    run(
-        "export",
-        GOLDEN_LORA,
-        "--checkpoint",
-        model,
-        "--format",
-        "peft",
-        "--output",
-        folder / "lora",
-    )
-    for source in (folder, folder / "lora"):
-        target = tmp_path / f"{source.name}.safetensors"
-        done = run("export", source, "--format", "original", "--output", target)
-        assert done.code == 0, done.err
-        transformer = load_generator(model, text_encoder=False).transformer
-        assert same(import_adapter(target, transformer), import_adapter(GOLDEN_LORA, transformer))
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ([], "--checkpoint"),
-        (["--checkpoint", "gone"], "No generator checkpoint"),
-        (["--checkpoint", "MODEL", "--format", "kohya"], "allowed: peft, diffusers, original"),
-        (["--checkpoint", "MODEL", "--dtype", "half"], "allowed: float32"),
-    ],
-)
-def test_export_refuses(
-    run: Command, model: Path, tmp_path: Path, more: list[str], message: str
-) -> None:
-    arguments = [str(model) if one == "MODEL" else one for one in more]
-    done = run("export", GOLDEN_LORA, *arguments, "--output", tmp_path / "a.safetensors")
-    assert done.code == 2
-    assert message in done.err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_export_does_not_overwrite(run: Command, model: Path, tmp_path: Path) -> None:
-    target = tmp_path / "a.safetensors"
-    target.write_text("mine")
-    arguments = ["export", GOLDEN_LORA, "--checkpoint", model, "--output", target]
-    done = run(*arguments)
-    assert done.code == 2
-    assert target.read_text() == "mine"
-    assert run(*arguments, "--overwrite").code == 0
-    assert target.stat().st_size > 1000
-
-
-def test_export_of_a_cut_file(run: Command, model: Path, tmp_path: Path) -> None:
-    source = tmp_path / "cut.safetensors"
-    source.write_bytes(GOLDEN_LORA.read_bytes()[:-100])
-    done = run("export", source, "--checkpoint", model, "--output", tmp_path / "a.safetensors")
-    assert done.code == 2
-    assert "cut.safetensors" in done.err
-    assert not (tmp_path / "a.safetensors").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--format", "peft", "--output", "a.safetensors"], "peft writes a folder"),
-        (["--format", "original", "--output", "a"], "original writes one file"),
-    ],
-)
-def test_an_exports_name_says_what_it_is(
-    run: Command, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    *rest, name = arguments
-    done = run("export", GOLDEN_LORA, "--checkpoint", "tiny", *rest, tmp_path / name)
-    assert (done.code, list(tmp_path.iterdir())) == (2, [])
-    assert message in done.err
-
-
-def test_a_clips_ending_must_be_one(run: Command, tmp_path: Path) -> None:
-    done = run("generate", "--prompt", "a", "--output", tmp_path / "one.avi")
-    assert done.code == 2
-    assert "allowed: a clip that ends in .mp4, .gif, .png, or a folder" in done.err
-    gone = run("generate", "--prompt", "a", "--lora", tmp_path / "no", "--output", tmp_path / "x")
-    assert "no LoRA at" in gone.err
-
-
-def test_generate_in_every_memory_mode(run: Command, model: Path, tmp_path: Path) -> None:
-    arguments = ["--checkpoint", model, "--prompt", "a red ball", "--seed", 7, *SIZE]
-    for memory in ("resident", "offload", "block-offload"):
-        path = tmp_path / f"{memory}.png"
-        done = run("generate", *arguments, "--memory", memory, "--output", path)
-        assert done.code == 0, done.err
-        assert path.read_bytes() == (tmp_path / "resident.png").read_bytes()
-    done = run("generate", *arguments, "--quantise", "fp8", "--output", tmp_path / "fp8.png")
-    assert done.code == 0, done.err
-    clips = [np.asarray(Image.open(tmp_path / f"{n}.png"), float) for n in ("resident", "fp8")]
-    assert 0 < abs(clips[0] - clips[1]).mean() < 10
-    for option, text in (("--memory", "disk"), ("--quantise", "int2")):
-        done = run("generate", *arguments, option, text, "--output", tmp_path / "no.png")
-        assert done.code == 2
-        assert f"{option}: got '{text}'; allowed: " in done.err
+def test_an_adapter_outside_a_run_names_no_generator(tmp_path: Path) -> None:
+    write_recipe(tmp_path)
+    assert checkpoint_of(tmp_path / "a/b/c/d/e.safetensors") is None

@@ -1,10 +1,8 @@
 """`generate` in every mode: the shipped and small random checkpoints of each kind, real files."""
 
-import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -214,52 +212,3 @@ def test_bad_input_is_told(
     assert message in done.err
     assert "Traceback" not in done.err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_is_overwritten_unasked(run: Command, folder: Path, tmp_path: Path) -> None:
-    arguments = ["generate", "--checkpoint", folder / "16", *COMMON, "--frames", "1"]
-    assert run(*arguments, "--output", tmp_path / "a.png").code == 0
-    before = (tmp_path / "a.png").read_bytes()
-    refused = run(*arguments, "--seed", 1, "--output", tmp_path / "a.png")
-    assert refused.code == 2
-    assert (
-        "a.png exists and is not overwritten; give another --output, or --overwrite" in refused.err
-    )
-    assert (tmp_path / "a.png").read_bytes() == before
-    assert run(*arguments, "--seed", 1, "--overwrite", "--output", tmp_path / "a.png").code == 0
-    assert (tmp_path / "a.png").read_bytes() != before
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "clips.jsonl").touch()
-    told = run(*arguments, "--output", tmp_path / "folder")
-    assert told.code == 2
-    assert "clips.jsonl exists" in told.err
-
-
-def test_a_prompt_file_says_what_each_clip_follows(
-    run: Command, folder: Path, tmp_path: Path
-) -> None:
-    rows: list[dict[str, Any]] = [
-        {"prompt": "a red ball", "image": "start.png"},
-        {"prompt": "a cat", "video": "video.mp4", "mask": "mask.png"},
-        {"prompt": "a dog"},
-    ]
-    file = folder / "rows.jsonl"
-    file.write_text("\n".join(map(json.dumps, rows)))
-    arguments = ["generate", "--checkpoint", folder / "33", *COMMON[2:], "--frames", FRAMES]
-    done = run(*arguments, "--prompts-file", file, "--format", "png", "--output", tmp_path / "o")
-    assert done.code == 0, done.err
-    lines = (tmp_path / "o" / "clips.jsonl").read_text().splitlines()
-    about = [json.loads(line) for line in lines]
-    assert about[0]["image"] == str(folder / "start.png")
-    assert about[1]["mask"] == str(folder / "mask.png")
-    assert "image" not in about[2]
-    # the first is what the options give
-    alone = run(
-        *("generate", "--checkpoint", folder / "33", *COMMON, "--frames", FRAMES),
-        *("--image", folder / "start.png", "--output", tmp_path / "alone.png"),
-    )
-    assert alone.code == 0, alone.err
-    assert torch.equal(strip(tmp_path / "alone.png"), strip(tmp_path / "o" / "0000.png"))
-    both = run(*arguments, "--prompts-file", file, "--image", folder / "end.png", "--output", "x")
-    assert both.code == 2
-    assert "names the conditions of 'a red ball', and so do the options" in both.err

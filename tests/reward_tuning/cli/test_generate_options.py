@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from base_model.files.shipped import WEIGHTS
 from base_model.generator import Generator, load_generator
 from base_model.loading.checkpoint import load_transformer
@@ -19,8 +20,10 @@ from base_model.networks.tiled_decode import Tiling, decode_tiled
 from base_model.sampling import sample as sampling
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
+from reward_tuning.cli.generate_options import ConditionOptions, CostOptions
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune import exporting as finetuned
+from reward_tuning.inputs.condition_files import NOTHING
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.draw import SampledClip, decoded, sample_clip
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
@@ -220,3 +223,35 @@ def test_compiled(run: Command, words: tuple[Any, ...], tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 100  # of the model's graph
     assert float((strip(plain) - strip(compiled)).abs().max()) < 1.1 / 255
+
+
+# --- sections
+
+
+def test_conditions_become_absolute_files_and_nothing_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").touch()
+    assert ConditionOptions(strength=0.5, previews=True).files() == NOTHING
+    found = ConditionOptions(control=[Path("a.mp4")], control_type="canny", camera="pan left")
+    assert found.files().given == {
+        "control": (str(tmp_path / "a.mp4"),),
+        "control_type": "canny",
+        "camera": "pan left",
+    }
+    with pytest.raises(TuningError, match=r"gone\.png: no such file"):
+        ConditionOptions(image=Path("gone.png")).files()
+
+
+def test_tiles_have_the_defaults_of_the_decoder() -> None:
+    assert CostOptions().tile_sides is None
+    tile, overlap = CostOptions(tiled_decode=True).tile_sides or (0, 0)
+    assert Tiling(tile // FAMILY.space_stride, overlap // FAMILY.space_stride) == Tiling()
+    assert CostOptions(tiled_decode=True, tile=64, tile_overlap=16).tile_sides == (64, 16)
+
+
+def test_quantize_is_quantise(run: Command, words: tuple[Any, ...], tmp_path: Path) -> None:
+    done = run(*words, "--quantize", "int2", "--output", tmp_path / "a.png")
+    assert done.code == 2
+    assert "--quantise: got 'int2'; allowed: int8, nf4, fp8" in done.err

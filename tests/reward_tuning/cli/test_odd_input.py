@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from reward_tuning.cli.summary import summary
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import write_clip
 from reward_tuning.files.yaml_text import read_yaml
@@ -126,13 +124,6 @@ def test_a_name_that_is_not_utf_8_is_shown(
     assert "a\\udcff" in (done.err if code else done.out)
 
 
-@pytest.mark.parametrize("content", [{}, [], "text", {"base": {}}])
-def test_an_evaluation_without_sides(tmp_path: Path, content: Any) -> None:
-    (tmp_path / "evaluation.json").write_text(json.dumps(content))
-    with pytest.raises(TuningError, match=r"evaluation\.json is damaged"):
-        summary(tmp_path)
-
-
 @pytest.mark.parametrize("when", ["flush", "close"])
 def test_a_disk_that_is_full_when_the_board_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
@@ -154,41 +145,6 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("device", "told"),
-    [("nonsense", "allowed: cpu"), ("meta", "allowed: cpu"), ("cuda:99", "this machine has")],
-)
-def test_a_device_that_is_not_there(run: Any, clip: Path, device: str, told: str) -> None:
-    output = clip.parent / "b.mp4"
-    for words in (
-        ("score", clip, "--reward", "sharpness"),
-        ("generate", "--prompt", "a", "--output", output),
-        ("calibrate", "tiny-draft-hps"),
-    ):
-        done = run(*words, "--device", device)
-        assert done.code == 2
-        assert told in done.err
-    assert not output.exists()
-
-
-@pytest.mark.parametrize(
-    "judge", ["{kind: [1]}", "{kind: {a: 1}}", "{kind: sharpness, name: [1]}", "{kind: null}"]
-)
-def test_a_judge_of_odd_values(run: Any, clip: Path, judge: str) -> None:
-    done = run("score", clip, "--reward", judge)
-    assert done.code == 2
-    assert "reward.0." in done.err
-
-
-@pytest.mark.parametrize("image", ["a\0b", LONG])
-def test_a_condition_that_no_file_is_called(run: Any, tmp_path: Path, image: str) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text(json.dumps({"prompt": "a", "image": image}) + "\n")
-    done = run("generate", "--prompts-file", prompts, "--output", tmp_path / "clips")
-    assert done.code == 2
-    assert "line 1" in done.err
-
-
 def test_half_a_letter_on_the_command_line(run: Any, clip: Path, tmp_path: Path) -> None:
     for words in (
         ("generate", "--output", tmp_path / "b.mp4", "--prompt", "a\udcff"),
@@ -204,25 +160,6 @@ def test_a_clip_without_pictures_is_not_written(tmp_path: Path, value: float) ->
     with pytest.raises(TuningError, match="NaN or infinity"):
         write_clip(torch.full((1, 3, 16, 16), value), tmp_path / "clip.png")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_judge_that_prints_leaves_the_result_alone(run: Any, clip: Path) -> None:
-    own = clip.parent / "own.py"
-    own.write_text(
-        "class Own:\n    def __call__(self, frames, prompts):\n"
-        "        print('hello')\n        return frames.mean((1, 2, 3, 4))\n"
-    )
-    done = run("score", clip, "--reward", f"python:{own}", "--prompt", "a", "--json")
-    assert done.code == 0, done.err
-    assert len(json.loads(done.out)["clips"]) == 1
-    assert "hello" in done.err
-
-
-def test_an_image_by_its_path(run: Any, clip: Path) -> None:
-    words = ("generate", "--prompt", "a", "--output", clip.parent / "b.mp4", "--image", clip)
-    done = run(*words)
-    assert done.code == 2
-    assert "inpaint" in done.err  # the embedded checkpoint follows text alone
 
 
 def test_aliases_of_aliases_are_told(run: Any, tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from base_model.tiny.scenes import FRAMES, SIDE
 from reward_tuning.errors import TuningError
 from reward_tuning.files.frame_files import read_frames, read_mask, read_picture
 from reward_tuning.inputs.prompts import read_prompts
-from reward_tuning.inputs.rendered_prompts import MODES, write_rendered_prompts
-from tests.reward_tuning.command_line import command
+from reward_tuning.inputs.rendered_prompts import MODES, WRITTEN, write_rendered_prompts
 
 KINDS = {
     "image": ("image",),
@@ -102,15 +101,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
         write_rendered_prompts(tmp_path / "file", "image", 1)
 
 
-def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = command(capsys)
-    ran = run("render", tmp_path / "a", "--ask", "camera", "--count", 3, "--split", "held_out")
-    assert ran.code == 0
-    assert len(read_prompts(ran.out.strip())) == 3
-    for options, told in (
-        (("--ask", "image", "--only", "red"), "--only and --style are for clips"),
-        (("--split", "held_out"), "--split is for --ask"),
-    ):
-        ran = run("render", tmp_path / "b", *options)
-        assert ran.code == 2
-        assert told in ran.err
+@pytest.mark.parametrize("mode", MODES)
+def test_the_names_that_are_looked_for_are_those_that_are_written(
+    tmp_path: Path, mode: str
+) -> None:
+    write_rendered_prompts(tmp_path, mode, 1)
+    written = {path.name for path in tmp_path.iterdir()} - {"prompts.jsonl"}
+    assert written == {f"000{ending}" for ending in WRITTEN[mode]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from reward_tuning.cli.judges import judges_of_options
-from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip, write_clip
 from reward_tuning.judges import file_judging
 from reward_tuning.judges.clip_files import ClipFile, find_clips, with_prompts
@@ -164,69 +162,7 @@ def test_a_gif_scores_as_its_frames(tmp_path: Path) -> None:
         assert found.scores[kind] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_cut_clip_is_left_out_counted_and_named(command: Command, tmp_path: Path) -> None:
-    for name in ("truncated-faststart.mp4", "variable-rate.mp4"):
-        shutil.copy(CASES / name, tmp_path / name)
-    ran = command("score", tmp_path, "--reward", "sharpness", "--json")
-    assert ran.code == 2
-    found = json.loads(ran.out)
-    assert [Path(one["file"]).name for one in found["clips"]] == ["variable-rate.mp4"]
-    assert "1 of 2 files could not be read and have no score" in ran.err
-    assert "truncated-faststart.mp4: cut short or damaged, 7 of about 13 frames" in ran.err
-
-
 # --- the file of the result
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    write_clip(frames(1, 2, 32, 32)[0], tmp_path / "a.mp4")
-    return tmp_path / "a.mp4"
-
-
-def test_a_result_that_cannot_be_written_is_refused_before_any_work(
-    command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "reward_tuning.judges.scoring.file_judges", lambda *_: pytest.fail("loaded")
-    )
-    there = clip.parent / "scores.json"
-    there.write_text("mine")
-    (clip.parent / "folder.json").mkdir()
-    for output, said in (
-        (there, "exists and is not overwritten; give another --output, or --overwrite"),
-        (clip / "scores.json", "is no folder"),
-        (clip.parent / "folder.json", "is a folder; name a .json file in it"),
-        (clip.parent / ("x" * 300 + ".json"), "too long for a file"),
-    ):
-        ran = command("score", clip, "--reward", "sharpness", "--output", output)
-        assert (ran.code, ran.out) == (2, "")
-        assert said in ran.err
-    assert there.read_text() == "mine"
-
-
-def test_a_write_that_fails_does_not_cost_the_scores(
-    command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, content: bytes, *, advice: str) -> None:
-        raise TuningError(f"{path} could not be written: No space left on device; {advice}")
-
-    monkeypatch.setattr("reward_tuning.files.atomic_write.atomic_write", full)
-    (clip.parent / "bad.mp4").write_bytes(b"no video")
-    output = clip.parent / "scores.json"
-    ran = command("score", clip.parent, "--reward", "sharpness", "--output", output, "--json")
-    assert ran.code == 2
-    assert len(json.loads(ran.out)["clips"]) == 1
-    assert "No space left on device; the scores are printed above" in ran.err
-    assert "1 of 2 files could not be read" in ran.err  # and this is not lost either
-
-
-def test_a_result_is_replaced_where_that_is_asked(command: Command, clip: Path) -> None:
-    output = clip.parent / "scores.json"
-    output.write_text("old")
-    words = ("score", clip, "--reward", "sharpness", "--output", output, "--overwrite")
-    assert command(*words).code == 0
-    assert len(json.loads(output.read_text())["clips"]) == 1
 
 
 # --- what `generate` writes, `score` reads

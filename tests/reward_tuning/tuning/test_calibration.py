@@ -1,6 +1,5 @@
 """Mean and std of the base's clips, against clips sampled and scored here step by step."""
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
 from reward_tuning.inputs.prompts import PromptStream, read_prompts
-from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.calibration import Calibration, calibrate, calibrated
 from reward_tuning.tuning.evaluation import evaluation_seed
 from rewards import load_reward
-from tests.reward_tuning.command_line import Command, command
-from tests.reward_tuning.tiny_run import TRAIN, tiny_recipe, write_world
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 CPU = torch.device("cpu")
 BRIGHT = """
@@ -26,11 +23,6 @@ class Bright:
     reads_text = False
     def __call__(self, frames, prompts): return 2 * frames.mean(dim=(1, 2, 3, 4))
 """
-
-
-@pytest.fixture(name="command")
-def _command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return command(capsys)
 
 
 @pytest.fixture(scope="module")
@@ -86,29 +78,3 @@ def test_a_recipe_takes_the_numbers(world: Path, tmp_path: Path) -> None:
     alike = Calibration.of("clip", [0.25, 0.25])
     with pytest.raises(TuningError, match=r"clip gave 0\.25 to every clip"):
         calibrated(recipe, [alike, found[1]])
-
-
-def test_the_verb(world: Path, tmp_path: Path, command: Command) -> None:
-    tiny_recipe(world, tmp_path / "run")  # writes the file
-    written = tmp_path / "mine.yaml"
-    ran = command("calibrate", world / "recipe.yaml", "--prompts", 3, "--write", written, "--json")
-    assert ran.code == 0
-    found = json.loads(ran.out)
-    (judge,) = found["judges"]
-    mean, std = (float(f"{judge[key]:.4g}") for key in ("mean", "deviation"))
-    assert found["overrides"] == [f"rewards.0.mean={mean}", f"rewards.0.std={std}"]
-    again = load_recipe(written)
-    assert (again.rewards[0].mean, again.rewards[0].std) == (mean, std)
-    assert load_recipe(world / "recipe.yaml", found["overrides"]) == again
-    table = command("calibrate", world / "recipe.yaml", "--prompts", 3).out
-    assert f"rewards.0 (clip): mean: {mean}, std: {std}" in table
-    usual = json.loads(command("calibrate", world / "recipe.yaml", "--json").out)
-    assert usual["prompts"] == len(TRAIN)  # fewer than 32
-    for more, said in (
-        (["--write", written], "mine.yaml exists; give a new .yaml file"),
-        (["--write", tmp_path / "x.json"], "does not end in .yaml"),
-        (["--prompts", 6], "from 2 to 5, as many as prompts.train has"),
-    ):
-        ran = command("calibrate", world / "recipe.yaml", *more)
-        assert (ran.code, ran.out) == (2, "")
-        assert said in ran.err

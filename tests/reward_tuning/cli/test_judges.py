@@ -1,0 +1,56 @@
+"""Judges from the command line: as options, and from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reward_tuning.cli.judges import judges_of_options, judges_of_recipe
+from reward_tuning.files.clips import write_clip
+from tests.reward_tuning.command_line import command
+
+run = pytest.fixture(command)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "a 'clip'.png"
+    write_clip(torch.rand(1, 3, 32, 32), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "judge", ["{kind: [1]}", "{kind: {a: 1}}", "{kind: sharpness, name: [1]}", "{kind: null}"]
+)
+def test_a_judge_of_odd_values(run: Any, clip: Path, judge: str) -> None:
+    done = run("score", clip, "--reward", judge)
+    assert done.code == 2
+    assert "reward.0." in done.err
+
+
+HPS = "hps:tiny/hps.safetensors"
+
+
+def test_a_judge_is_named_by_its_kind_and_by_its_file_where_two_are_of_a_kind() -> None:
+    assert [one.label for one in judges_of_options([HPS, "sharpness"])] == ["hps", "sharpness"]
+    clip = "clip:tiny/clip.safetensors"
+    other = "{kind: clip, checkpoint: tiny/clip-held-out.safetensors, name: other}"
+    third = "clip:tiny/clip-held-out.safetensors"
+    assert [one.label for one in judges_of_options([clip, other])] == ["clip", "other"]
+    assert [one.label for one in judges_of_options([clip, third])] == [clip, third]
+
+
+def test_options_are_defaults_of_the_judges_that_have_such_a_key() -> None:
+    own = "{kind: clip, checkpoint: tiny/clip.safetensors, dtype: float32}"
+    judges: list[Any] = judges_of_options([HPS, own, "sharpness"], chunk=3, dtype="bfloat16")
+    assert [judge.chunk for judge in judges[:2]] == [3, 3]
+    assert [judge.dtype for judge in judges[:2]] == ["bfloat16", "float32"]
+
+
+def test_the_judges_of_a_recipe_are_all_that_look_at_frames() -> None:
+    labels = [judge.label for judge in judges_of_recipe("tiny-drtune-multi")]
+    assert labels == ["hps", "clip", "aesthetic", "clip_held_out"]
+    assert "latent" not in [judge.kind for judge in judges_of_recipe("tiny-prfl-latent")]

@@ -1,0 +1,61 @@
+"""Errors that fit on a screen, tables and JSON."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from reward_tuning.cli.output import (
+    MAX_CHARS,
+    MAX_LINES,
+    error_text,
+    print_json,
+    print_table,
+)
+from tests.reward_tuning.command_line import Command, command
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+run = pytest.fixture(command, name="run")
+
+
+def test_long_errors_are_cut_and_what_is_left_out_is_counted(run: Command, tmp_path: Path) -> None:
+    name = "".join(f"{i} " for i in range(2000))
+    for arguments in (["show", name], ["validate", write_recipe(tmp_path), f"{name}=1"]):
+        done = run(*arguments)
+        assert done.code == 2
+        assert len(done.err) < 500
+    assert re.search(r"\d characters left out", run("show", name).err)
+    assert run("show", "gone").err.endswith("`reward-tuning ls` lists the shipped ones\n")
+    done = run("validate", write_recipe(tmp_path), *(f"{i}x{name}={i}" for i in range(40)))
+    assert len(done.err) < 2000
+    assert re.search(r"and \d+ more", done.err)
+
+
+def test_a_short_error_is_left_alone_and_one_without_text_is_its_name() -> None:
+    assert error_text(ValueError("a\nb")) == "a\nb"
+    assert error_text(ValueError()) == "ValueError"
+
+
+def test_short_lines_leave_their_room_to_long_ones() -> None:
+    long = "x" * 460
+    assert error_text(ValueError(f"short\n{long}")) == f"short\n{long}"
+    cut = error_text(ValueError(f"{long}\n{long}")).splitlines()
+    assert len(cut) == 2
+    assert all(len(line) <= MAX_CHARS // 2 for line in cut)
+    assert all("characters left out" in line for line in cut)
+
+
+def test_a_list_of_errors_ends_in_what_is_left_out() -> None:
+    lines = error_text(ValueError("\n".join(map(str, range(30))))).splitlines()
+    assert lines == [*map(str, range(MAX_LINES - 1)), "and 11 more lines"]
+
+
+def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Title", ("name", "about"), [("a[b]", "[red]text[/red]")])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["Title", "name  about", "a[b]  [red]text[/red]", ""]
+
+
+def test_json_keeps_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"prompt": "一个"})
+    assert capsys.readouterr().out == '{\n  "prompt": "一个"\n}\n'
