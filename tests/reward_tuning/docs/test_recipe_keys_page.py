@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripts.recipe_keys import PAGE, page
 
 from reward_tuning.finetune.recipe import load_any_recipe
 from reward_tuning.schema.locate import finetune_recipes, shipped_recipes
+from scripts.recipe_keys import PAGE, page
 
 TEXT = PAGE.read_text(encoding="utf-8")
 
