@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from reward_tuning.schema.optimiser_sections import AdamW, OptimiserChoice
 from reward_tuning.schema.values import NotNegative, Positive, Section
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -22,9 +23,10 @@ class LoopSection(Section):
         "of `steps`, along half a cosine or linearly",
     )
     warmup_steps: NotNegative = Field(default=0, description="Steps of linear warm-up from 0")
-    optimiser: Literal["adamw", "adamw-8bit"] = Field(
-        default="adamw",
-        description="adamw-8bit keeps the two moments in 8 bits a number (bitsandbytes)",
+    optimiser: OptimiserChoice = Field(
+        default=AdamW(),
+        description="adamw, or adamw-8bit, which keeps the two moments in 8 bits a number "
+        "(bitsandbytes); a name, or {kind: name}",
     )
     weight_decay: float = Field(default=0.0, ge=0.0, description="AdamW's decoupled weight decay")
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = Field(

@@ -1,0 +1,46 @@
+"""The optimisers a recipe may choose: one section a kind, with the keys that only it has.
+
+Keys that every optimiser shares (`learning_rate`, `weight_decay`) and those of both kinds of AdamW
+(`betas`, `adam_eps`) are keys of `train`. A kind without keys of its own may be written as its name
+alone, `optimiser: adamw`, and is always dumped so.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WrapSerializer
+
+from reward_tuning.schema.values import Section
+
+
+class AdamW(Section):
+    """AdamW with float32 moments."""
+
+    kind: Literal["adamw"] = "adamw"
+
+
+class AdamW8bit(Section):
+    """AdamW that keeps its two moments in 8 bits a number (bitsandbytes)."""
+
+    kind: Literal["adamw-8bit"] = "adamw-8bit"
+
+
+OptimiserSection = AdamW | AdamW8bit
+
+
+def _from_name(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _to_name(section: Section, dump: Callable[[Section], dict[str, Any]]) -> Any:
+    """Write the name alone where it says everything: recipes and checkpoints stay comparable."""
+    found = dump(section)
+    return found["kind"] if set(found) == {"kind"} else found
+
+
+OptimiserChoice = Annotated[
+    OptimiserSection,
+    Field(discriminator="kind"),
+    BeforeValidator(_from_name),
+    WrapSerializer(_to_name),
+]

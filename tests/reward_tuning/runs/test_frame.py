@@ -1,0 +1,196 @@
+"""The frame, with a training as small as can be: two weights that follow numbered gradients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from reward_tuning.errors import TuningError
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.frame import RunResult, run_training
+from reward_tuning.runs.guards.choice import finetune_guards
+from reward_tuning.runs.metrics import MetricsLog, PhaseClock
+from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
+from reward_tuning.runs.update import Average, StepMeans, take_step
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.seeds import derive_generator
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+
+@dataclass
+class Toy:
+    """A training that draws its gradients by number."""
+
+    recipe: Recipe
+    folder: RunFolder
+    accelerator: Accelerator
+    progress: ProgressFn
+    fingerprints: dict[str, str]
+    calls: list[str] = field(default_factory=list)
+    draws_a_step = (3, "pebbles")
+
+    def __post_init__(self) -> None:
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.trained = Trained([self.weight], lambda: {"w": self.weight.detach()}, self.load)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.weight.copy_(state["w"])
+
+    def describe_fingerprint(self, name: str) -> str:
+        return f"shape of {name}"
+
+    def prepare(self, *, resume: bool) -> None:
+        assert self.folder.recipe.is_file()  # the run has begun
+        self.calls.append(f"prepare, resume={resume}")
+
+    def initial_state(self) -> TrainingState:
+        train = self.recipe.train
+        return initial_state(train, self.trained, finetune_guards(train))
+
+    def before(self, state: TrainingState, log: MetricsLog | None) -> None:
+        assert log is not None
+        self.calls.append(f"before step {state.step}")
+
+    def step(self, state: TrainingState) -> dict[str, Any]:
+        def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
+            draw = derive_generator(self.recipe.seed, "toy", state.position)
+            self.weight.grad = torch.randn(2, generator=draw)
+            return lambda: StepMeans(1.0, {}, {}, lambda: "", None)
+
+        train = self.recipe.train
+        return take_step(train, self.trained, state, self.accelerator, self.progress, backward, 3)
+
+    def evaluate(self, state: TrainingState) -> Mapping[str, Any]:
+        return {"size": float(self.weight.detach().norm())}
+
+    def finish(self, state: TrainingState, log: MetricsLog | None) -> dict[str, Any]:
+        self.calls.append(f"finish after {state.step}")
+        found = {"weight": self.weight.tolist()}
+        self.folder.evaluation.write_text(json.dumps(found))
+        return found
+
+
+class Bench:
+    """Runs of one recipe in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+        self.fingerprints = {"pebbles": "sha256:1"}
+        self.toys: list[Toy] = []
+
+    def run(
+        self, *overrides: str, resume: bool = False, progress: ProgressFn = silent
+    ) -> RunResult:
+        settings = [
+            f"output={self.place / 'run'}",
+            "train.steps=4",
+            "train.checkpoint_every=2",
+            "train.sample_every=3",
+            *overrides,
+        ]
+        recipe = load_recipe(write_recipe(self.place / "recipe"), settings)
+        folder = RunFolder(recipe.output)
+
+        def load(accelerator: Accelerator, report: ProgressFn) -> Toy:
+            self.toys.append(Toy(recipe, folder, accelerator, report, self.fingerprints))
+            return self.toys[-1]
+
+        return run_training(folder, recipe, recipe.train, load, resume=resume, progress=progress)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(step: int) -> ProgressFn:
+    def progress(event: ProgressEvent) -> None:
+        if (event.stage, event.done, event.phase) == ("training", step, "update"):
+            raise StoppedError
+
+    return progress
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_run_from_its_recipe_to_its_last_file(bench: Bench, tmp_path: Path) -> None:
+    result = bench.run()
+    assert (result.folder, result.steps) == (tmp_path / "run", 4)
+    assert bench.toys[0].calls == ["prepare, resume=False", "before step 0", "finish after 4"]
+    assert result.evaluation == {"weight": bench.toys[0].weight.tolist()}
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [("size" in row, row["step"]) for row in rows] == [
+        (False, 1),
+        (False, 2),
+        (True, 3),
+        (False, 4),
+    ]
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
+        "step-000002",
+        "step-000004",
+    ]
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(bench: Bench, tmp_path: Path) -> None:
+    straight = Bench(tmp_path / "straight").run()
+    notes: list[str] = []
+    with pytest.raises(StoppedError):
+        bench.run(progress=stop_at(3))
+    resumed = bench.run(resume=True, progress=lambda event: notes.append(event.note))
+    assert bench.toys[1].calls == ["prepare, resume=True", "before step 2", "finish after 4"]
+    assert resumed.evaluation == straight.evaluation
+    assert "continuing after step 2" in notes
+
+
+def test_a_finished_run_is_returned_without_loading(bench: Bench) -> None:
+    first = bench.run()
+    assert bench.run(resume=True) == first
+    assert len(bench.toys) == 1
+    more = bench.run("train.steps=6", resume=True)
+    assert more.steps == 6
+    assert more.evaluation != first.evaluation
+
+
+def test_a_second_run_and_one_of_other_content_are_refused(bench: Bench) -> None:
+    with pytest.raises(StoppedError):
+        bench.run(progress=stop_at(3))
+    with pytest.raises(TuningError, match="holds a run already"):
+        bench.run()
+    bench.fingerprints = {"pebbles": "sha256:2"}
+    with pytest.raises(TuningError, match="shape of pebbles: was sha256:1, is sha256:2"):
+        bench.run(resume=True)
+
+
+def test_a_run_that_cannot_be_loaded_leaves_no_folder(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "recipe"), [f"output={tmp_path / 'run'}"])
+
+    def load(accelerator: Accelerator, report: ProgressFn) -> Toy:
+        raise TuningError("no such pebbles")
+
+    folder = RunFolder(recipe.output)
+    with pytest.raises(TuningError, match="no such pebbles"):
+        run_training(folder, recipe, recipe.train, load, resume=False, progress=silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_removed_ends_the_run(bench: Bench, tmp_path: Path) -> None:
+    def remove(event: ProgressEvent) -> None:
+        if (event.done, event.phase) == (2, "update"):
+            (tmp_path / "run").rename(tmp_path / "moved")
+
+    with pytest.raises(TuningError, match="was moved or removed while the run worked in it"):
+        bench.run(progress=remove)
+    assert not (tmp_path / "run").exists()

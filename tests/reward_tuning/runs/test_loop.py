@@ -1,0 +1,130 @@
+"""The loop: what happens after which step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from reward_tuning.errors import TuningError
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.guards.guard import Guard, StepCounts
+from reward_tuning.runs.loop import is_due, metrics_log, train_steps
+from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.training_state import TrainingState
+from reward_tuning.schema.loading import load_recipe
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+EVERY = ("checkpoint_every=3", "sample_every=2", "log_every=2")
+
+
+@dataclass
+class Loop:
+    """A training of seven steps that writes down what it is asked for."""
+
+    state: TrainingState
+    calls: list[str] = field(default_factory=list)
+
+    def step(self) -> dict[str, Any]:
+        self.state.step += 1
+        return {"step": self.state.step}
+
+    def evaluate(self) -> Mapping[str, Any]:
+        self.calls.append(f"evaluate {self.state.step}")
+        return {"held_out": 0.5}
+
+    def save(self) -> None:
+        self.calls.append(f"save {self.state.step}")
+
+    def run(self, folder: Path, log: MetricsLog | None, *overrides: str) -> None:
+        settings = [f"train.{text}" for text in ("steps=7", *EVERY, *overrides)]
+        train = load_recipe(write_recipe(folder / "recipe"), settings).train
+        train_steps(train, self.state, log, step=self.step, evaluate=self.evaluate, save=self.save)
+
+
+def loop(step: int = 0, *guards: Guard) -> Loop:
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    return Loop(TrainingState(optimiser=optimiser, ema=None, guards=guards, step=step))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[MetricsLog]:
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    yield log
+    log.close()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_what_happens_after_which_step(tmp_path: Path, log: MetricsLog) -> None:
+    found = loop()
+    found.run(tmp_path, log)
+    assert found.calls == ["evaluate 2", "save 3", "evaluate 4", "evaluate 6", "save 6", "save 7"]
+    steps = {row["step"]: row.get("held_out") for row in rows(tmp_path)}
+    assert steps == {2: 0.5, 4: 0.5, 6: 0.5, 7: None}
+
+
+def test_the_last_clips_are_left_to_the_end(tmp_path: Path, log: MetricsLog) -> None:
+    found = loop()
+    found.run(tmp_path, log, "sample_every=7")
+    assert "evaluate 7" not in found.calls
+
+
+def test_a_row_with_an_evaluation_is_always_written(tmp_path: Path, log: MetricsLog) -> None:
+    loop().run(tmp_path, log, "log_every=7", "sample_every=3")
+    assert [row["step"] for row in rows(tmp_path)] == [3, 6, 7]
+
+
+def test_another_process_only_trains(tmp_path: Path) -> None:
+    found = loop(step=2)
+    found.run(tmp_path, None)
+    assert found.state.step == 7
+    assert found.calls == []
+
+
+class Stop(Guard):
+    def stop(self, counts: StepCounts) -> str | None:
+        return "stopped" if counts.step == 6 else None
+
+
+class Reject(Guard):
+    def reject(self, counts: StepCounts) -> str | None:
+        return f"rejected after {counts.step}"
+
+
+def test_a_guard_ends_the_run_once_its_row_is_written(tmp_path: Path, log: MetricsLog) -> None:
+    found = loop(0, Guard(), Stop())
+    with pytest.raises(TuningError, match=r"^stopped$"):
+        found.run(tmp_path, log)
+    assert found.calls == ["evaluate 2", "save 3", "evaluate 4"]  # no clips, no checkpoint of it
+    assert rows(tmp_path)[-1] == {"step": 6}
+
+
+def test_a_guard_rejects_a_run_that_has_made_its_steps(tmp_path: Path, log: MetricsLog) -> None:
+    with pytest.raises(TuningError, match=r"^rejected after 7$"):
+        loop(0, Reject()).run(tmp_path, log)
+    assert rows(tmp_path)[-1]["step"] == 7
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "due"), [(3, 3, True), (4, 3, False), (7, 3, True), (6, 50, False)]
+)
+def test_something_is_due_now_and_then_and_at_the_end(step: int, every: int, due: bool) -> None:
+    assert is_due(step, every, 7) == due
+
+
+def test_rows_after_the_state_are_dropped_when_the_log_opens(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+    with metrics_log(folder, loop(step=2).state, Accelerator()) as log:
+        assert log is not None
+        log.write({"step": 3, "again": True})
+    assert rows(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]

@@ -1,0 +1,128 @@
+"""One optimiser step of any training, against AdamW by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from reward_tuning.progress import ProgressEvent
+from reward_tuning.runs.guards.choice import finetune_guards
+from reward_tuning.runs.metrics import PhaseClock
+from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
+from reward_tuning.runs.update import Average, StepMeans, take_step
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.sections import TrainSection
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+GRADIENT = (3.0, -4.0)  # of norm 5
+WARMED_UP = 3e-4 / 4
+
+
+def section(folder: Path, *overrides: str) -> TrainSection:
+    settings = ["train.warmup_steps=4", "train.max_grad_norm=1.0", *overrides]
+    return load_recipe(write_recipe(folder), settings).train
+
+
+def begun(train: TrainSection) -> tuple[nn.Parameter, Trained, TrainingState]:
+    weight = nn.Parameter(torch.zeros(2))
+    trained = Trained([weight], lambda: {"w": weight.detach()}, lambda state: None)
+    return weight, trained, initial_state(train, trained, finetune_guards(train))
+
+
+class Step:
+    """A step of a given loss and gradient, and what it told."""
+
+    def __init__(self, train: TrainSection, loss: float, gradient: tuple[float, ...]) -> None:
+        self.train, self.loss, self.gradient = train, loss, gradient
+        self.events: list[ProgressEvent] = []
+
+    def backward(self, clock: PhaseClock, shown: dict[str, float]) -> Average:
+        (weight,) = self.trained.parameters
+        assert weight.grad is None  # that of the step before is gone
+        with clock("sweep"):
+            weight.grad = torch.tensor(self.gradient)
+        shown["so far"] = 1.0
+        return lambda: StepMeans(
+            self.loss, {"loss": self.loss}, {"own": 7}, lambda: "why", self.train.max_grad_norm
+        )
+
+    def take(self, trained: Trained, state: TrainingState) -> dict:
+        self.trained = trained
+        with torch.random.fork_rng(devices=[]):
+            return take_step(
+                self.train, trained, state, Accelerator(), self.events.append, self.backward, 6
+            )
+
+
+def test_a_step_is_clipped_and_taken_with_the_rate_of_the_schedule(tmp_path: Path) -> None:
+    train = section(tmp_path)
+    weight, trained, state = begun(train)
+    row = Step(train, 0.5, GRADIENT).take(trained, state)
+    expected = nn.Parameter(torch.zeros(2))
+    optimiser = torch.optim.AdamW([expected], lr=WARMED_UP, eps=train.adam_eps, weight_decay=0.0)
+    expected.grad = torch.tensor(GRADIENT) / 5
+    optimiser.step()
+    assert weight.detach().tolist() == pytest.approx(expected.detach().tolist(), rel=1e-5)
+    assert row["grad_norm"] == pytest.approx(5.0)
+    assert row["learning_rate"] == pytest.approx(WARMED_UP)
+    assert (row["step"], row["loss"], row["own"], row["bad_steps"]) == (1, 0.5, 7, 0)
+    assert (state.step, state.position, state.idle_steps) == (1, 6, 0)
+
+
+def test_the_row_has_the_times_of_its_phases(tmp_path: Path) -> None:
+    train = section(tmp_path)
+    _, trained, state = begun(train)
+    step = Step(train, 0.5, GRADIENT)
+    row = step.take(trained, state)
+    phases = {k: v for k, v in row["seconds"].items() if k != "step"}
+    assert list(phases) == ["sweep", "update"]
+    assert row["seconds"]["step"] == pytest.approx(sum(phases.values()))
+    assert row["memory"]["sweep"] > 10_000_000  # this process
+    told = [(event.done, event.phase, dict(event.metrics)) for event in step.events]
+    # one dictionary is shown during the step, so the first event has the later number, too
+    assert told == [
+        (0, "sweep", {"so far": 1.0}),
+        (0, "update", {"so far": 1.0}),
+        (1, "", {"loss": 0.5}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "name"),
+    [
+        (math.nan, GRADIENT, "the loss is nan"),
+        (0.5, (math.inf, 0.0), "the gradient's norm is inf"),
+    ],
+)
+def test_what_is_not_finite_changes_no_weight_and_counts(
+    tmp_path: Path, loss: float, gradient: tuple[float, ...], name: str
+) -> None:
+    train = section(tmp_path, "train.ema_decay=0.5")
+    weight, trained, state = begun(train)
+    step = Step(train, loss, gradient)
+    step.take(trained, state)
+    assert weight.tolist() == [0.0, 0.0]
+    assert state.optimiser.state == {}
+    assert state.ema is not None
+    assert state.ema.updates == 0
+    assert (state.step, state.position, state.bad_steps, state.bad_in_a_row) == (1, 6, 1, 1)
+    assert [event.note for event in step.events if event.note] == [f"step 1 skipped: {name}"]
+    Step(train, 0.5, GRADIENT).take(trained, state)
+    assert (state.bad_steps, state.bad_in_a_row, state.ema.updates) == (1, 0, 1)
+    assert weight.abs().min() > 0
+
+
+def test_a_gradient_of_zero_is_counted(tmp_path: Path) -> None:
+    train = section(tmp_path)
+    _, trained, state = begun(train)
+    step = Step(train, 0.5, (0.0, 0.0))
+    for _ in range(5):
+        step.take(trained, state)
+    assert (state.idle_steps, state.bad_steps) == (5, 0)
+    (note,) = (event.note for event in step.events if event.note)
+    assert note.endswith("the gradient is zero. why")
