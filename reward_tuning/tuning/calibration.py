@@ -10,7 +10,6 @@ import torch
 
 from base_model.generator import load_generator
 from reward_tuning.errors import TuningError
-from reward_tuning.inputs.prompts import PromptStream, read_prompts
 from reward_tuning.inputs.text_states import text_states
 from reward_tuning.judges.judge import load_judges
 from reward_tuning.judges.missing import require_judges
@@ -19,9 +18,9 @@ from reward_tuning.judges.truncation import tell_truncation
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.generator_parts import generator_checkpoint
 from reward_tuning.sampling.sampler import ClipSampler
-from reward_tuning.schema.locate import prompt_path
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.evaluation import evaluate
+from reward_tuning.tuning.prompt_sets import training_prompts
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
 USUAL = 32  # prompts: a mean is then known to a fifth of a deviation
@@ -83,7 +82,7 @@ def calibrate(
         GeneratorError: A generator that cannot be loaded or does not take these sizes.
         RewardError: A judge that cannot be loaded.
     """
-    stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
+    stream = training_prompts(recipe)
     prompts = min(USUAL, len(stream)) if prompts is None else prompts
     if not 2 <= prompts <= len(stream):
         raise TuningError(

@@ -47,7 +47,7 @@ def test_validate_reads_prompts_and_makes_a_plan(run: Command, tmp_path: Path) -
     done = run("validate", path, f"prompts.train={tmp_path / 'bad.jsonl'}")
     assert done.code == 2
     assert "line 2: not valid JSON" in done.err
-    assert "evaluation.prompts: 3 are wanted and prompts.held_out has 2" in done.err
+    assert "evaluation.prompts: got 3, but prompts.held_out has 2" in done.err
     assert "method.active_steps is 16" in done.err  # the earliest stop leaves fewer
 
 

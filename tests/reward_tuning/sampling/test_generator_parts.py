@@ -15,7 +15,7 @@ from reward_tuning.sampling.generator_parts import generator_checkpoint, generat
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import GeneratorSection
-from reward_tuning.tuning.parts import fingerprints_of
+from reward_tuning.tuning.fingerprints import fingerprints_of
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 TINY = WEIGHTS / "tiny"
@@ -122,10 +122,10 @@ def test_a_recipe_names_parts_relative_to_itself_and_hashes_them(tuned: Path) ->
     assert isinstance(recipe, Recipe)
     assert recipe.generator.transformer == str(tuned)
     plain = load_recipe(str(path), ["generator.transformer=null"])
-    found = [fingerprints_of(one, lambda told: None)["generator"] for one in (recipe, plain)]
+    found = [fingerprints_of(one)["generator"] for one in (recipe, plain)]
     assert found[0] != found[1]
     same = load_recipe(str(path), [f"generator.transformer={TINY / 'transformer' / FILE}"])
-    assert fingerprints_of(same, lambda told: None)["generator"] == found[1]
+    assert fingerprints_of(same)["generator"] == found[1]
 
 
 def test_what_is_no_part_is_refused(tuned: Path, tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["evaluation.prompts=1"], "evaluation.prompts: got 1; at least 2"),
-        (["evaluation.prompts=3"], "3 are wanted and prompts.held_out has 2"),
+        (["evaluation.prompts=1"], "evaluation.prompts: got 1; needs at least 2"),
+        (["evaluation.prompts=3"], "evaluation.prompts: got 3, but prompts.held_out has 2"),
         (["generator.quantise=int8"], "bitsandbytes"),
         (["rollout.cache=0.1"], "has no first-block cache"),
         (["rollout.compile=true"], "torch.compile does not work here"),

@@ -26,7 +26,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.runs.folder import RunFolder, versions
 from reward_tuning.schema.loading import load_recipe
-from reward_tuning.tuning.parts import fingerprints_of
+from reward_tuning.tuning.fingerprints import fingerprints_of
 from reward_tuning.tuning.replay_clips import keep
 from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
@@ -271,7 +271,7 @@ def test_a_judge_that_changed_before_the_first_checkpoint_is_refused(
     recipe = tiny_recipe(world, tmp_path / "run", judge, *OVERRIDES)
     folder = RunFolder(tmp_path / "run")
     folder.root.mkdir()
-    folder.begin(recipe, fingerprints_of(recipe, lambda what: None))
+    folder.begin(recipe, fingerprints_of(recipe))
     begun = folder.initial_fingerprints()
     assert begun["my own"] == f"sha256:{hashlib.sha256(mine.read_bytes()).hexdigest()}"
     prompts = {"text encoder", "prompts.train", "prompts.held_out"}

@@ -509,7 +509,9 @@ def test_the_decoder_may_keep_its_activations(sampler: ClipSampler, judge: Frame
 def test_what_was_not_rolled_out_cannot_be_run_again(sampler: ClipSampler) -> None:
     condition = sampler.condition([prompt.text for prompt in PROMPTS])
     velocity = RolloutVelocity(sampler, condition, SIGMAS)
-    with pytest.raises(TuningError, match="the sweep needs step 2, which the rollout did not visit"):
+    with pytest.raises(
+        TuningError, match="the sweep needs step 2, which the rollout did not visit"
+    ):
         velocity(sampler.noise([7, 8]), 2)
 
 
