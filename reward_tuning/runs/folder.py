@@ -1,7 +1,7 @@
 """The run folder: where everything lies, begun once, written whole or not at all.
 
-Layout: docs, "The run folder": recipe.yaml, metrics.jsonl, events.out.*, samples/, checkpoints/,
-lora/, evaluation.json.
+Layout (docs/runs.md, "The run folder"): recipe.yaml, metrics.jsonl, events.out.*, samples/,
+checkpoints/, lora/, evaluation.json.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_the_vae_reconstructs_what_it_has_never_seen(generator: Generator) -> No
 
 
 def test_it_shows_what_it_is_asked_for_in_both_languages(generator: Generator) -> None:
-    """16 held-out scenes a language at the demo's 16 steps; docs/log.md has the measurement."""
+    """16 held-out scenes a language at the demo's 16 steps; measured in docs/log/2026-11.md."""
     for shares in all_right(generator, 16, steps=16).values():
         # All right has a standard error of 0.12 here.
         assert 0.2 <= shares["all_right"] <= 0.85

@@ -1,4 +1,4 @@
-"""The commands of README.md, in their order, in an empty folder; small where they take long."""
+"""The commands of README.md and of the pages that go on from it, in one folder, made small."""
 
 import re
 import shlex
@@ -12,6 +12,9 @@ from tests.reward_tuning.command_line import Command, command
 
 run = pytest.fixture(command, name="run")
 ROOT = Path(__file__).parents[3]
+PAGES = ("README.md", "docs/command-line.md", "docs/recipes.md")
+"""In the order of reading: the commands of a page use what those of the page before made."""
+
 TRAIN = "train.steps=1 evaluation.prompts=2 evaluation.steps=2 sampling.steps=4"
 SMALL = {
     "run": f"{TRAIN} method.active_steps=1 method.early_stop=false",
@@ -20,18 +23,18 @@ SMALL = {
     "generate": "--steps 2",
     "render": "--count 4",
 }
-"""What is put behind a command; the last of two values counts."""
+"""Appended to a command to make it short; of two values the last counts."""
 
 ELSEWHERE = {
     "make demo": "installs an environment: tests/test_scripts.py; its run is `run tiny-demo`",
     "make test": "is what runs this",
     "reward-tuning run easyanimate-v5.1-7b-hps": "needs a GPU and 30 GB of weights; validated",
 }
-"""Commands that are not run here, each with the reason."""
+"""Commands that this test does not run, each with the reason."""
 
 
 def commands(text: str) -> list[str]:
-    """Of the shell blocks, in their order, without comments."""
+    """Return the commands of the shell blocks, in order, without comments."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [
@@ -43,11 +46,11 @@ def commands(text: str) -> list[str]:
 
 def test_every_command_runs(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = commands((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert set(ELSEWHERE) <= set(told)
+    shown = [line for page in PAGES for line in commands((ROOT / page).read_text("utf-8"))]
+    assert set(ELSEWHERE) <= set(shown)
     fetched = {entry.fetch for entry in PUBLISHED}
     verbs = []
-    for line in told:
+    for line in shown:
         if line in ELSEWHERE or any(one.startswith(line) for one in fetched):
             continue
         if " > " in line:
@@ -59,7 +62,7 @@ def test_every_command_runs(run: Command, tmp_path: Path, monkeypatch: pytest.Mo
         assert done.code == 0, (line, done.err)
         verbs.append(verb)
     assert {"run", "resume", "generate", "finetune", "export", "convert"} <= set(verbs)
-    assert "reward-tuning validate easyanimate-v5.1-7b-hps" in told
+    assert "reward-tuning validate easyanimate-v5.1-7b-hps" in shown
     for made in ("runs/mine/lora", "runs/further/lora", "runs/own-prompts/evaluation.json"):
         assert (tmp_path / made).exists()
     assert list((tmp_path / "clips").glob("*.mp4"))
