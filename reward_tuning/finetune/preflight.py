@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from base_model.memory.quantise import require as require_quantisation
-from reward_tuning.finetune.parts import look_at_clips
 from reward_tuning.finetune.recipe import FinetuneRecipe
-from reward_tuning.progress import ProgressFn, silent
-from reward_tuning.runs.findings import Findings, check_lora
+from reward_tuning.finetune.training_set import TrainingSet, find_training_set
+from reward_tuning.lora.init import check_start_in
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs.findings import Findings
 from reward_tuning.runs.optimiser import require_optimiser
-from reward_tuning.sampling.generator_parts import (
-    folder_if_here,
-    generator_kind,
-)
+from reward_tuning.sampling.generator_parts import folder_if_here, generator_kind
+
+
+@dataclass
+class FinetuneFindings(Findings):
+    """What `finetune` would refuse, and what it can go on with.
+
+    Attributes:
+        channels: Input channels of the transformer to train; None where they are not known yet.
+        training_set: The clips; None where they cannot be used.
+    """
+
+    channels: int | None = None
+    training_set: TrainingSet | None = None
 
 
 def check_finetune(
-    recipe: FinetuneRecipe, device: torch.device, progress: ProgressFn = silent
-) -> Findings:
-    """Look at everything that `finetune` refuses before it loads; see `check_run`."""
-    found = Findings()
-    with found.told():
+    recipe: FinetuneRecipe,
+    device: torch.device,
+    progress: ProgressFn = silent,
+    *,
+    fetch: bool = False,
+) -> FinetuneFindings:
+    """Check everything that `finetune` refuses before it loads.
+
+    Args:
+        recipe: The resolved recipe.
+        device: Device that would train: not every one can quantise.
+        progress: Receives events while files are read.
+        fetch: Fetch the configuration of a generator that is not on the disk, if nothing else is
+            wrong; without it, control files of such a generator are not checked.
+    """
+    found = FinetuneFindings(channels=recipe.generator.channels)
+    with found.collect():
         if recipe.generator.quantise is not None:
             require_quantisation(recipe.generator.quantise, device)
-    with found.told():
+    with found.collect():
         require_optimiser(recipe.train, device)
-    channels: int | None = recipe.generator.channels
     root = None
-    with found.told("generator.checkpoint"):
+    with found.collect("generator.checkpoint"):
         root = folder_if_here(recipe.generator)
-        if root is not None:
-            channels = channels or generator_kind(recipe.generator).channels
-    check_lora(found, recipe.lora, root, progress)
-    with found.told():
-        look_at_clips(recipe, channels, progress)
+    with found.collect("lora.init"):
+        if note := check_start_in(recipe.lora, root):
+            progress(ProgressEvent("loading", note=note))
+    with found.collect("generator.checkpoint"):
+        if found.channels is None and (root is not None or (fetch and not found.mistakes)):
+            found.channels = generator_kind(recipe.generator).channels
+    # Last, for it decodes every clip: hours for a large set.
+    with found.collect():
+        found.training_set = find_training_set(recipe, found.channels, progress)
     return found

@@ -1,6 +1,6 @@
-"""A look at every file of a training set before anything is loaded: which can be used.
+"""A check of every file of a training set, before anything is loaded: which of them can be used.
 
-Large sets hold files that cannot be read. They are left out, counted and named, never in silence.
+Large sets contain files that cannot be read. These are skipped, counted and named, never silently.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from base_model.conditions.camera import read_pose_file
+from base_model.errors import GeneratorError
 from reward_tuning.errors import TuningError, first_lines
 from reward_tuning.files.pictures import PICTURES
-from reward_tuning.finetune.look_cache import LookCache
 from reward_tuning.finetune.metadata import ClipRow
+from reward_tuning.finetune.probe_cache import ProbeCache
 from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
-STAGE = "looking at clips"
+STAGE = "checking clips"
 MAX_REPORTED = 10  # files in one message
 POSES = ".txt"
 
@@ -27,8 +29,8 @@ class UsableClip:
     """A row whose files can be read.
 
     Attributes:
-        row: Of the list.
-        info: Of its file.
+        row: Row of the list.
+        info: Length and size of its file.
     """
 
     row: ClipRow
@@ -37,10 +39,10 @@ class UsableClip:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a training set holds.
+    """The content of a training set.
 
     Attributes:
-        clips: That can be used, in the list's order.
+        clips: Clips that can be used, in the order of the list.
         broken: Path and reason of each file that cannot.
     """
 
@@ -48,7 +50,7 @@ class Survey:
     broken: tuple[tuple[Path, str], ...]
 
     def warning(self) -> str:
-        """The warning: how many files are broken, and which; empty where none is."""
+        """Return how many files are broken, and which; empty for none."""
         if not self.broken:
             return ""
         rows = len(self.clips) + len(self.broken)
@@ -58,7 +60,7 @@ class Survey:
         return "\n".join(lines)
 
     def report(self) -> str:
-        """All of it, as JSON: `{"usable": n, "broken": [{"file": ..., "reason": ...}]}`."""
+        """Return all of it as JSON: `{"usable": n, "broken": [{"file": ..., "reason": ...}]}`."""
         broken = [{"file": str(path), "reason": reason} for path, reason in self.broken]
         return json.dumps(
             {"usable": len(self.clips), "broken": broken}, ensure_ascii=False, indent=1
@@ -72,50 +74,52 @@ def survey(
     cache: str | Path | None = None,
     progress: ProgressFn = silent,
 ) -> Survey:
-    """Look at every file.
+    """Check every file.
 
     Args:
-        rows: Of the list.
-        controls: Whether the control files are used; a pose file is only looked for.
-        cache: Folder that keeps what was found, so that files which have not changed are not
-            decoded again; None keeps nothing.
-        progress: Told after each row.
+        rows: Rows of the list.
+        controls: Check the control files, too, which the model uses.
+        cache: Folder that keeps the results, so that unchanged files are not decoded again; None
+            keeps nothing.
+        progress: Receives an event after each row.
 
     Raises:
-        TuningError: Not one clip can be used, or the cache cannot be written.
+        TuningError: No clip can be used, or the cache cannot be written.
     """
     clips: list[UsableClip] = []
     broken: list[tuple[Path, str]] = []
-    look = LookCache(cache)
+    probes = ProbeCache(cache)
     try:
         for done, row in enumerate(rows, 1):
-            looking = row.file
+            checked = row.file
             try:
-                info = look(row.file, row.kind)
+                info = probes(row.file, row.kind)
                 if controls and row.control is not None:
-                    looking = row.control
-                    _look_at_control(row, info, look)
+                    checked = row.control
+                    _check_control(row, info, probes)
             except TuningError as error:
-                broken.append((looking, str(error)))
+                broken.append((checked, str(error)))
             else:
                 clips.append(UsableClip(row, info))
-            look.save_now_and_then()
+            probes.save_now_and_then()
             progress(ProgressEvent(STAGE, done, len(rows)))
-    finally:
-        look.save()
+    finally:  # also where the user stops it: hours of decoding are kept
+        probes.save()
     found = Survey(tuple(clips), tuple(broken))
     if not clips:
         raise TuningError(f"data.metadata: no clip can be used.\n{found.warning()}")
     return found
 
 
-def _look_at_control(row: ClipRow, info: ClipInfo, look: LookCache) -> None:
+def _check_control(row: ClipRow, info: ClipInfo, probes: ProbeCache) -> None:
+    """Check that a control file can be read and is as long as its clip.
+
+    Raises:
+        TuningError: It cannot, or it is not.
+    """
     control = row.control
     assert control is not None
     if control.suffix.lower() == POSES:
-        from base_model.conditions.camera import read_pose_file
-        from base_model.errors import GeneratorError
-
         try:
             poses = len(read_pose_file(control))
         except GeneratorError as error:
@@ -126,7 +130,7 @@ def _look_at_control(row: ClipRow, info: ClipInfo, look: LookCache) -> None:
                 f"{row.file}"
             )
         return
-    found = look(control, "image" if control.suffix.lower() in PICTURES else "video")
+    found = probes(control, "image" if control.suffix.lower() in PICTURES else "video")
     if found.frames < info.frames:
         raise TuningError(
             f"control {control}: {found.frames} frames are fewer than the {info.frames} of "

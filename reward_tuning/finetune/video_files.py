@@ -1,4 +1,4 @@
-"""Clips of a training set: how long they are, and every k-th frame of a part."""
+"""The files of a training set: their length and size, and every k-th frame of a part."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from reward_tuning.finetune.metadata import ClipKind
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What a file holds.
+    """Length and size of a file.
 
     Attributes:
-        frames: Frames that it stores; 1 of a picture.
-        height: Pixels.
-        width: Pixels.
+        frames: Number of frames it stores; 1 for a picture.
+        height: Height in pixels.
+        width: Width in pixels.
     """
 
     frames: int
@@ -28,11 +28,13 @@ class ClipInfo:
     width: int
 
 
-def look_at(path: Path, kind: ClipKind) -> ClipInfo:
-    """Count the frames of a file, by decoding it once, and read its size.
+def probe(path: Path, kind: ClipKind) -> ClipInfo:
+    """Count the frames of a file and read its size, by decoding it once.
+
+    The header is not trusted: it states frames that a truncated file does not have.
 
     Raises:
-        TuningError: It is missing, damaged, cut short, or not of this kind.
+        TuningError: The file is missing, damaged, truncated, or not of this kind.
     """
     if kind == "image":
         _, height, width = read_picture(path).shape
@@ -44,13 +46,13 @@ def look_at(path: Path, kind: ClipKind) -> ClipInfo:
 def read_part(path: Path, kind: ClipKind, start: int, count: int, stride: int) -> Tensor:
     """Read `count` frames, every `stride`-th from `start` on; a picture is a clip of one.
 
-    Frames are counted as `clip_frames` counts them, by number and not by time.
+    Frames are counted as in `clip_frames`: by number, not by time.
 
     Returns:
         `(count, 3, H, W)` float32 in [0, 1], at the file's own size.
 
     Raises:
-        TuningError: The file is missing, damaged, or shorter than it was when looked at.
+        TuningError: The file is missing, damaged, or shorter than when it was checked.
     """
     if kind == "image":
         return read_picture(path)[None]

@@ -1,4 +1,4 @@
-"""What is wrong with a run before it begins, collected instead of raised one by one."""
+"""Collect everything that is wrong with a run before it begins, instead of raising one by one."""
 
 from __future__ import annotations
 
@@ -6,63 +6,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from base_model.errors import GeneratorError
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import check_place
-from reward_tuning.lora.init import check_start_in
-from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.schema.sections import LoraSection
-from rewards.errors import RewardError
 
 
 @dataclass
 class Findings:
-    """What a verb would refuse.
+    """Everything that a verb would refuse.
 
     Attributes:
-        mistakes: Of the recipe, its files or this machine, a text each.
-        missing: Judges that must be fetched first, each with the command.
+        mistakes: Faults of the recipe, its files or this machine, one text each.
+        missing: Judges to download first, each with the command that does it.
+        refusals: Errors that are collected; a training with judges adds theirs, since a fine-tuning
+            does not import them.
     """
+
+    refusals: ClassVar[tuple[type[ValueError], ...]] = (TuningError, GeneratorError)
 
     mistakes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @contextmanager
-    def told(self, key: str = "") -> Iterator[None]:
-        """Keep what is refused within the context, and go on."""
+    def collect(self, key: str = "") -> Iterator[None]:
+        """Collect what the body refuses, and continue after it.
+
+        Args:
+            key: Key of the recipe that the refusal is about, named first in its text.
+        """
         try:
             yield
-        except (TuningError, GeneratorError, RewardError) as error:
+        except self.refusals as error:
             text = f"{key}: {error}" if key and not str(error).startswith(key) else str(error)
             if text not in self.mistakes:
                 self.mistakes.append(text)
 
     def refuse(self) -> None:
-        """Refuse to begin.
+        """Refuse to begin if anything was found.
 
         Raises:
-            TuningError: With everything that was found.
+            TuningError: Everything that was found, one line each.
         """
         if found := [*self.mistakes, *self.missing]:
             raise TuningError("\n".join(found))
 
 
 def check_output(folder: str) -> list[str]:
-    """What stands against a run in this folder, which says nothing against its recipe."""
+    """List what prevents a run in this folder; none of it is a fault of the recipe."""
     found = Findings()
-    with found.told("output"):
+    with found.collect("output"):
         RunFolder(folder).refuse_a_second_run()
-    with found.told("output"):
+    with found.collect("output"):
         check_place(Path(folder))
     return found.mistakes
-
-
-def check_lora(
-    found: Findings, lora: LoraSection | None, root: Path | None, progress: ProgressFn
-) -> None:
-    """Read the LoRA that a run starts from; held against the generator where that is here."""
-    with found.told("lora.init"):
-        if note := check_start_in(lora, root):
-            progress(ProgressEvent("loading", note=note))

@@ -35,6 +35,7 @@ from reward_tuning.tuning.draws import draw_frames, draw_plan, draw_restarts
 from reward_tuning.tuning.prompt_sets import evaluation_prompts, training_prompts
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
+from rewards.errors import RewardError
 
 CheckFn = Callable[[str], AbstractContextManager[None]]
 """Recipe key -> the context of its check, which raises or collects what the check refuses."""
@@ -61,6 +62,12 @@ class CheckedFiles:
     lora_note: str = ""
 
 
+class RunFindings(Findings):
+    """Everything that `run` would refuse, its judges included."""
+
+    refusals = (*Findings.refusals, RewardError)
+
+
 def check_run(recipe: Recipe, device: torch.device, progress: ProgressFn = silent) -> Findings:
     """Collect everything that `run` would refuse before it loads anything large.
 
@@ -69,8 +76,8 @@ def check_run(recipe: Recipe, device: torch.device, progress: ProgressFn = silen
         device: Device of the run: not every device can quantise or compile.
         progress: Called while files are read.
     """
-    found = Findings()
-    files = check_files(recipe, device, found.told, progress=progress)
+    found = RunFindings()
+    files = check_files(recipe, device, found.collect, progress=progress)
     if files.lora_note:
         progress(ProgressEvent("loading", note=files.lora_note))
     found.missing += missing_judges([*recipe.rewards, *recipe.evaluation.held_out_rewards])
@@ -96,7 +103,7 @@ def check_files(
     Args:
         recipe: Resolved.
         device: Device of the run.
-        check: Context of each check: `raising`, or `Findings.told`.
+        check: Context of each check: `raising`, or `Findings.collect`.
         drawn: Training prompts that the run draws, whose condition files are read; None for all.
         progress: Called while files are read.
 

@@ -13,7 +13,7 @@ from reward_tuning.files.clips import look_at_clip, read_clip
 from reward_tuning.files.container_end import missing_end
 from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.survey import survey
-from reward_tuning.finetune.video_files import look_at, read_part
+from reward_tuning.finetune.video_files import probe, read_part
 from tests.reward_tuning.files.test_stored_frames import CASES, WHOLE, run_ffmpeg
 
 
@@ -111,7 +111,7 @@ def test_files_of_which_nothing_is_known_are_whole(tmp_path: Path) -> None:
 
 def test_a_file_that_became_shorter_while_it_was_read(containers: Path, tmp_path: Path) -> None:
     shutil.copy(containers / "c.avi", tmp_path / "c.avi")
-    assert look_at(tmp_path / "c.avi", "video").frames == 20
+    assert probe(tmp_path / "c.avi", "video").frames == 20
     content = (tmp_path / "c.avi").read_bytes()
     (tmp_path / "c.avi").write_bytes(content[: len(content) // 2])
     with pytest.raises(

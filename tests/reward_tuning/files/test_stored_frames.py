@@ -23,7 +23,7 @@ from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.pixels import READING, ClipReader
 from reward_tuning.finetune.posterior_cache import PosteriorCache
 from reward_tuning.finetune.survey import survey
-from reward_tuning.finetune.video_files import look_at, read_part
+from reward_tuning.finetune.video_files import probe, read_part
 from reward_tuning.tuning.replay_sources import read_fitting
 from tests.reward_tuning.finetune.clip_folder import numbered_clip
 
@@ -169,7 +169,7 @@ def test_a_constant_rate_gives_the_bytes_it_gave_before(tmp_path: Path, ending: 
 def test_names_that_are_no_protocols_or_options(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_clip(numbered_clip(5, 32, 48), path)
-    assert look_at(path, "video").frames == 5
+    assert probe(path, "video").frames == 5
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import write_clip
-from reward_tuning.finetune import look_cache
-from reward_tuning.finetune.look_cache import LookCache
+from reward_tuning.finetune import probe_cache
 from reward_tuning.finetune.metadata import read_metadata
+from reward_tuning.finetune.probe_cache import ProbeCache
 from reward_tuning.finetune.survey import Survey, survey
 from reward_tuning.finetune.video_files import ClipInfo
 from tests.reward_tuning.finetune.clip_folder import numbered_clip
@@ -32,13 +32,13 @@ def clips(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are decoded from now on."""
     names: list[str] = []
-    real = look_cache.look_at
+    real = probe_cache.probe
 
-    def look_at(path: Path, kind: str) -> ClipInfo:
+    def probe(path: Path, kind: str) -> ClipInfo:
         names.append(path.name)
         return real(path, kind)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(look_cache, "look_at", look_at)
+    monkeypatch.setattr(probe_cache, "probe", probe)
     return names
 
 
@@ -79,10 +79,10 @@ def test_a_cache_that_is_damaged_or_of_another_version_is_told_and_made_anew(
     (clips / "cache").mkdir()
     (clips / "cache/files.json").write_text(content)
     assert len(look(clips, clips / "cache").clips) == 2
-    assert "looking at every file again" in caplog.text
-    again = LookCache(clips / "cache")
+    assert "checking every file again" in caplog.text
+    again = ProbeCache(clips / "cache")
     assert again(clips / "a.mp4", "video") == ClipInfo(9, 32, 48)
-    assert again.looks == 0
+    assert again.probes == 0
 
 
 def test_a_cache_that_cannot_be_written_is_no_broken_clip(clips: Path) -> None:
@@ -94,8 +94,8 @@ def test_a_cache_that_cannot_be_written_is_no_broken_clip(clips: Path) -> None:
 def test_a_start_that_is_killed_keeps_its_looks(
     clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look_cache, "UNSAVED", 2)
-    cache = LookCache(clips / "cache")
+    monkeypatch.setattr(probe_cache, "UNSAVED", 2)
+    cache = ProbeCache(clips / "cache")
     for name in ("a.mp4", "b.mp4", "control.mp4"):
         cache(clips / name, "video")
         cache.save_now_and_then()

@@ -6,7 +6,7 @@ from PIL import Image
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip, write_clip
-from reward_tuning.finetune.video_files import ClipInfo, look_at, read_part
+from reward_tuning.finetune.video_files import ClipInfo, probe, read_part
 from tests.reward_tuning.finetune.clip_folder import frame_numbers, numbered_clip
 
 
@@ -18,7 +18,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_length_and_size(clip: Path) -> None:
-    assert look_at(clip, "video") == ClipInfo(15, 32, 48)
+    assert probe(clip, "video") == ClipInfo(15, 32, 48)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_part_is_every_kth_frame_from_its_start(
 
 def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), (255, 0, 51)).save(tmp_path / "a.png")
-    assert look_at(tmp_path / "a.png", "image") == ClipInfo(1, 10, 20)
+    assert probe(tmp_path / "a.png", "image") == ClipInfo(1, 10, 20)
     found = read_part(tmp_path / "a.png", "image", 0, 1, 3)
     assert found.shape == (1, 3, 10, 20)
     assert found[0, :, 5, 5].tolist() == pytest.approx([1.0, 0.0, 0.2])
@@ -51,11 +51,11 @@ def test_files_that_are_no_videos(clip: Path, tmp_path: Path) -> None:
         ("no.mp4", "no such"),
     ):
         with pytest.raises(TuningError, match=rf"{name}: {told}"):
-            look_at(tmp_path / name, "video")
+            probe(tmp_path / name, "video")
     with pytest.raises(TuningError, match=r"cut\.mp4: not a video"):
         read_part(tmp_path / "cut.mp4", "video", 0, 1, 1)
     with pytest.raises(TuningError, match=r"cut\.mp4"):
-        look_at(tmp_path / "cut.mp4", "image")
+        probe(tmp_path / "cut.mp4", "image")
 
 
 def test_a_file_that_became_shorter(clip: Path) -> None:

@@ -1,7 +1,7 @@
-"""What was found in the files of a training set, kept beside the posteriors for the next start.
+"""What the files of a training set hold, kept next to the posteriors for the next start.
 
-Counting the frames of a video decodes it, which takes hours for a large set. A file of the same
-path, size and time of change is not looked at again.
+Counting the frames of a video decodes it, which takes hours for a large set. A file with the same
+path, size and modification time is not decoded again.
 """
 
 from __future__ import annotations
@@ -14,50 +14,53 @@ from typing import Any
 
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write
 from reward_tuning.finetune.metadata import ClipKind
-from reward_tuning.finetune.video_files import ClipInfo, look_at
+from reward_tuning.finetune.video_files import ClipInfo, probe
 
 logger = logging.getLogger(__name__)
 
 FILE = "files.json"
-VERSION = 2  # 1 counted the frames of one rate, and took files that are cut short
-UNSAVED = 1000  # looks, or a tenth of all, that a killed start may have to repeat
+VERSION = 2
+"""Version 1 counted frames by time and accepted truncated files, so its counts are wrong."""
+UNSAVED = 1000
+"""Probes, or a tenth of all, that a killed start may have to repeat: each save writes the whole
+file, so more frequent ones would dominate the time of a large set."""
 
 
-class LookCache:
-    """Looks at files, each once as long as it does not change; what cannot be read is not kept.
+class ProbeCache:
+    """Probe files, each once as long as it does not change; failures are not kept.
 
     Args:
-        folder: For `files.json`, made when first written to; None keeps nothing.
+        folder: Folder of `files.json`, created when first written to; None keeps nothing.
 
     Attributes:
-        looks: How many files were decoded.
+        probes: Number of files decoded.
     """
 
     def __init__(self, folder: str | Path | None) -> None:
         self._path = None if folder is None else Path(folder) / FILE
         self._found = {} if self._path is None else _read(self._path)
         self._unsaved = 0
-        self.looks = 0
+        self.probes = 0
 
     def __call__(self, path: Path, kind: ClipKind) -> ClipInfo:
-        """Frames and size of a file; see `look_at`.
+        """Return frames and size of a file; see `probe`.
 
         Raises:
-            TuningError: It is missing, damaged, or not of this kind.
+            TuningError: The file is missing, damaged, or not of this kind.
         """
         key = f"{kind} {path}"
         state = _state(path)
         kept = self._found.get(key)
         if state is not None and kept is not None and kept["state"] == state:
             return ClipInfo(**kept["info"])
-        self.looks += 1
-        info = look_at(path, kind)
+        self.probes += 1
+        info = probe(path, kind)
         self._found[key] = {"state": state, "info": asdict(info)}
         self._unsaved += 1
         return info
 
     def save_now_and_then(self) -> None:
-        """Write where a killed start would otherwise have to repeat many looks.
+        """Save where a killed start would otherwise have to repeat many probes.
 
         Raises:
             TuningError: The folder cannot be written.
@@ -79,24 +82,25 @@ class LookCache:
 
 
 def _state(path: Path) -> list[int] | None:
-    """Size and time of change in nanoseconds; None where there is no file."""
+    """Return size and modification time in nanoseconds; None where there is no file."""
     try:
         found = path.stat()
     except OSError:
-        return None  # the look says what is wrong
+        return None  # the probe reports what is wrong
     return [found.st_size, found.st_mtime_ns]
 
 
 def _read(path: Path) -> dict[str, Any]:
+    # A cache is never worth refusing a run: a bad one is reported and built again.
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s); looking at every file again", path, error)
+        logger.warning("%s is damaged (%s); checking every file again", path, error)
         return {}
     if not isinstance(kept, dict) or kept.get("version") != VERSION:
-        logger.warning("%s is of another version; looking at every file again", path)
+        logger.warning("%s has another version; checking every file again", path)
         return {}
     files: dict[str, Any] = kept["files"]
     return files
