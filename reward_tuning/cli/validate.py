@@ -30,9 +30,10 @@ def validate(
     loaded = load_any_recipe(recipe, overrides or [])
 
     from reward_tuning.finetune.preflight import check_finetune
-    from reward_tuning.runs.findings import check_output
+    from reward_tuning.runs.findings import Findings, check_output
     from reward_tuning.tuning.preflight import check_run
 
+    found: Findings
     with Display() as progress:
         if isinstance(loaded, FinetuneRecipe):
             found = check_finetune(loaded, chosen_device(None), progress)

@@ -70,3 +70,12 @@ def test_calibrate_looks_at_the_place_before_it_samples(run: Command, tmp_path: 
     assert (ran.code, ran.out) == (2, "")
     assert "is no folder" in ran.err
     assert "base clips" not in ran.err
+
+
+def test_calibrate_refuses_what_run_refuses_all_at_once(run: Command, world: Path) -> None:
+    tiny_recipe(world, world / "run")
+    wrong = ("evaluation.prompts=1", "method.active_steps=9", "lora.init=judge")
+    told = [run(verb, world / "recipe.yaml", *wrong).err for verb in ("calibrate", "run")]
+    assert told[0] == told[1]
+    for text in ("evaluation.prompts: got 1", "method.active_steps is 9", "lora.init: "):
+        assert text in told[0]
