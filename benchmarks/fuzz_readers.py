@@ -39,7 +39,7 @@ from base_model.conditions.camera_motions import motion_matrices, motion_poses
 from base_model.conditions.trajectory import heat_maps, read_points_file
 from base_model.errors import GeneratorError
 from reward_tuning.errors import TuningError
-from reward_tuning.files.clips import clip_frames, look_at_clip
+from reward_tuning.files.clips import clip_frames, probe_clip
 from reward_tuning.files.gif_file import gif_bytes
 from reward_tuning.files.yaml_text import read_yaml, write_yaml
 from reward_tuning.finetune.metadata import read_metadata
@@ -405,7 +405,7 @@ def pictures(case: Case) -> None:
     if case.draw.random() < 0.8:
         content = case.turned(content)
     path = case.file(f"p.{ending}", content)
-    for frame in clip_frames(path, range(look_at_clip(path).frames)):
+    for frame in clip_frames(path, range(probe_clip(path).frames)):
         assert frame.isfinite().all(), "levels that are not finite"
 
 

@@ -50,9 +50,9 @@ def calibrate(
         wrong = "exists" if write.exists() else "does not end in .yaml"
         raise TuningError(f"--write: {write} {wrong}; give a new .yaml file")
     if write is not None:
-        from reward_tuning.files.atomic_write import check_place
+        from reward_tuning.files.atomic_write import check_writable
 
-        check_place(write.parent)  # fail before minutes of sampling
+        check_writable(write.parent)  # fail before minutes of sampling
 
     from reward_tuning.cli.display import Display
     from reward_tuning.tuning.calibration import calibrate as measure

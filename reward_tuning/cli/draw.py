@@ -10,7 +10,7 @@ from base_model.core.family import FAMILY
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.request import Request
 from reward_tuning.cli.stopping import Stopped
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_writable
 from reward_tuning.inputs.condition_files import NOTHING
 from reward_tuning.progress import ProgressEvent, ProgressFn
 
@@ -49,7 +49,7 @@ def draw(request: Request) -> None:
     """
     request.check()
     for folder in dict.fromkeys(path.parent for of_clip in request.paths for path in of_clip):
-        check_place(folder)
+        check_writable(folder)
     from reward_tuning.cli.display import Display
     from reward_tuning.files.clips import write_clip
     from reward_tuning.inputs.previews import write_previews

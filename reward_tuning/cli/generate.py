@@ -19,7 +19,7 @@ from reward_tuning.files.clip_names import (
     CLIP_LIST,
     PREVIEWS,
     clip_paths,
-    is_clip,
+    is_clip_file,
     preview_path,
     refuse_existing,
 )
@@ -56,7 +56,7 @@ def generate(
             prompts=prompts,
             strengths=strengths,
             paths=paths,
-            about=None if is_clip(output) else output / CLIP_LIST,
+            about=None if is_clip_file(output) else output / CLIP_LIST,
             previews=conditions.previews,
             sampling=sampling,
             cost=cost,
@@ -86,4 +86,4 @@ def _written(output: Path, paths: Sequence[Sequence[Path]], previews: bool) -> l
     every = [path for of_clip in paths for path in of_clip]
     if previews:
         every += [preview_path(of_clip[0], name) for of_clip in paths for name in PREVIEWS]
-    return every if is_clip(output) else [*every, output / CLIP_LIST]
+    return every if is_clip_file(output) else [*every, output / CLIP_LIST]

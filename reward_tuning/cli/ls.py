@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from reward_tuning.cli.output import print_json, print_table
-from reward_tuning.files.safetensors_header import metadata_of
+from reward_tuning.files.safetensors_header import safetensors_metadata
 from reward_tuning.judges.listing import (
     other_entries,
     published_entries,
@@ -77,6 +77,6 @@ def _about(path: Path) -> str:
     """Return the size of a checkpoint and the description in its safetensors metadata."""
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files) / 1e6
-    metadata = metadata_of(files[0]) if files else {}
+    metadata = safetensors_metadata(files[0]) if files else {}
     text = metadata.get("description") or metadata.get("about") or metadata.get("command") or ""
     return f"{size:.1f} MB" + (f"; {text}" if text else "")

@@ -143,7 +143,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
     Raises:
         TuningError: The name is not a .json file, or it exists, or cannot be written.
     """
-    from reward_tuning.files.atomic_write import check_place
+    from reward_tuning.files.atomic_write import check_writable
     from reward_tuning.files.file_names import file_name_fault
 
     if output.suffix != ".json":
@@ -157,7 +157,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
             f"--output: {output} exists and is not overwritten; give another --output, or "
             "--overwrite"
         )
-    check_place(output.parent)
+    check_writable(output.parent)
 
 
 def _print(scored: "Scored") -> None:

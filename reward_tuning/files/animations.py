@@ -1,7 +1,7 @@
-"""Animated GIF, WebP and PNG files, by Pillow: each picture as often as its duration says.
+"""Read animated GIF, WebP and PNG files with Pillow: repeat each picture for its duration.
 
-Writers of these files store a picture that does not change once, with a longer duration, and a
-reader that counts stored pictures would take a clip of 9 frames for one of 3.
+Writers of these files store an unchanged picture once, with a longer duration, so a reader that
+counts stored pictures would take a clip of 9 frames for one of 3.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from reward_tuning.files.video_frames import ClipFacts, Frame
 FORMATS = ("GIF", "WEBP", "PNG")
 
 TOO_SHORT, INSTEAD = 10.0, 100.0
-"""Milliseconds: browsers play a frame of at most 10 for 100, and so did ffmpeg up to 4.2. Not so
-where it is the rounding of a rate above 50: ffmpeg writes 60 a second as 20, 10, 20, 20, ..."""
+"""Milliseconds: browsers play a frame of at most 10 for 100, and so did ffmpeg up to 4.2. Here too,
+unless the 10 comes from rounding a rate above 50: ffmpeg writes 60 a second as 20, 10, 20, ..."""
 TICK = 10.0
-"""Milliseconds that a GIF counts in; a duration is rounded by less than this."""
+"""Milliseconds of a GIF's unit of time; rounding changes a duration by less."""
 SHORTEST = 20.0
-"""Milliseconds of the fastest rate that durations are taken apart into, 50 a second."""
+"""Milliseconds of a frame at the highest rate that durations are divided into, 50 a second."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How often each stored picture is a frame.
+    """How often each stored picture counts as a frame.
 
     Attributes:
-        repeats: Of each picture, 1 or more.
-        fps: Frames a second.
+        repeats: Number of frames of each picture, 1 or more.
+        fps: Frames per second.
     """
 
     repeats: tuple[int, ...]
@@ -43,14 +43,14 @@ class Timing:
 
 
 def timing(durations: Sequence[float]) -> Timing:
-    """Find the rate at which durations are whole numbers of frames.
+    """Find the lowest rate at which all durations are whole numbers of frames.
 
-    The shortest are one frame each where a rate exists at which every duration is off by less than
-    a GIF's hundredth of a second, as rounding leaves it; else two frames each, and so on. Where
-    none up to about 50 a second fits, durations are rounded to frames of that.
+    The shortest pictures are one frame each if that rate fits every duration up to a hundredth of a
+    second, the rounding of a GIF; otherwise two frames each, and so on. If no rate up to about 50 a
+    second fits, durations are rounded to frames of 50 a second.
 
     Args:
-        durations: Milliseconds, of each stored picture in their order.
+        durations: Duration of each stored picture in milliseconds.
     """
     longest = max(durations)
     rounded = TOO_SHORT < longest <= TOO_SHORT + TICK and min(durations) > 0
@@ -71,15 +71,15 @@ def timing(durations: Sequence[float]) -> Timing:
 
 
 def _fps(frames: int, total: float, uneven: bool) -> float:
-    """Frames a second; a whole number where uneven durations are its rounding, as 120 and 130."""
+    """Return frames per second; an integer if uneven durations, such as 120 and 130, round it."""
     measured = 1000 * frames / total
     whole = round(measured)
     low, high = 1000 * frames / (total + TICK), 1000 * frames / max(total - TICK, TICK)
     return float(whole) if uneven and low <= whole <= high else measured
 
 
-def holds_pictures(path: Path) -> bool:
-    """Whether a file is a GIF, PNG or WebP, by its first bytes and whatever its name."""
+def has_picture_signature(path: Path) -> bool:
+    """Return whether a file is a GIF, PNG or WebP by its first bytes, whatever its name."""
     with path.open("rb") as file:
         head = file.read(12)
     webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
@@ -87,20 +87,21 @@ def holds_pictures(path: Path) -> bool:
 
 
 def is_animation(path: Path) -> bool:
-    """Whether a file that `holds_pictures` has several, or is a GIF.
+    """Return whether a file with a picture's signature is a GIF or has several pictures.
 
     Raises:
-        TuningError: It cannot be read.
+        TuningError: The file cannot be read.
     """
     with _opened(path) as image:
         return image.format == "GIF" or _count(image) > 1
 
 
-def look_at_animation(path: Path) -> ClipFacts:
-    """Count the frames of an animation, each picture as often as its duration says.
+def probe_animation(path: Path) -> ClipFacts:
+    """Count the frames of an animation, pictures repeated for their duration.
 
     Raises:
-        TuningError: It cannot be read, or is cut short, with how many pictures are whole.
+        TuningError: The file cannot be read, or is cut short; the message gives the number of whole
+            pictures.
     """
     with _opened(path) as image:
         durations, height, width = _durations(path, image), image.height, image.width
@@ -114,40 +115,40 @@ def animation_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
     """Decode frames of an animation.
 
     Args:
-        path: A file that `look_at_animation` has found whole.
-        positions: Of the frames, increasing, repetitions counted.
+        path: File that `probe_animation` has read without an error.
+        positions: Positions of the frames, increasing, repetitions counted.
 
     Yields:
-        `(H, W, 3)`, each of them; transparency is dropped.
+        Frames `(H, W, 3)`; transparency is dropped.
 
     Raises:
-        TuningError: The file cannot be read, or is shorter than it was when looked at.
+        TuningError: The file cannot be read, or has fewer frames than when it was probed.
     """
     with _opened(path) as image:
         durations = _durations(path, image)
         repeats = timing(durations).repeats if len(durations) > 1 else (1,)
-        wanted, came, end = list(positions), 0, 0
+        wanted, yielded, end = list(positions), 0, 0
         first = _first(image)
-        for place, often in enumerate(repeats):
-            end += often
-            if came == len(wanted):
+        for number, count in enumerate(repeats):
+            end += count
+            if yielded == len(wanted):
                 break
-            if wanted[came] >= end:
-                continue  # Pillow draws the skipped ones when it seeks further
-            image.seek(first + place)
-            shown = np.asarray(image.convert("RGB"))
-            while came < len(wanted) and wanted[came] < end:
-                came += 1
-                yield shown
-    if came < len(wanted):
+            if wanted[yielded] >= end:
+                continue  # Pillow decodes the skipped ones when it seeks past them
+            image.seek(first + number)
+            frame = np.asarray(image.convert("RGB"))
+            while yielded < len(wanted) and wanted[yielded] < end:
+                yielded += 1
+                yield frame
+    if yielded < len(wanted):
         raise TuningError(
-            f"clip {path}: {came} frames decoded, but it had {len(wanted)} when it was checked; "
+            f"clip {path}: {yielded} frames decoded, but it had {len(wanted)} when it was checked; "
             "restore the file, or remove its row"
         )
 
 
 class _opened:  # noqa: N801  (a context manager, used as a function)
-    """Pillow's picture of a file; what Pillow finds wrong becomes a `TuningError`."""
+    """Open a file with Pillow, and raise Pillow's errors as `TuningError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -156,15 +157,15 @@ class _opened:  # noqa: N801  (a context manager, used as a function)
         try:
             self._image = Image.open(self._path)
         except UNREADABLE as error:
-            raise self._told(error) from error
+            raise self._error(error) from error
         return self._image
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._image.close()
         if isinstance(error, UNREADABLE) and not isinstance(error, TuningError):
-            raise self._told(error) from error
+            raise self._error(error) from error
 
-    def _told(self, error: BaseException) -> TuningError:
+    def _error(self, error: BaseException) -> TuningError:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         return TuningError(f"clip {self._path}: not a video that can be read ({why})")
 
@@ -174,20 +175,20 @@ def _count(image: Image.Image) -> int:
 
 
 def _first(image: Image.Image) -> int:
-    """1 for an animated PNG whose first picture is for readers of plain PNG alone."""
+    """Return 1 for an animated PNG whose first picture is only for readers of plain PNG."""
     return int(bool(image.info.get("default_image")))
 
 
 def _durations(path: Path, image: Image.Image) -> list[float]:
-    """Milliseconds of each picture.
+    """Return the duration of each picture in milliseconds.
 
     Raises:
-        TuningError: A picture is not whole, or the file ends too early.
+        TuningError: A picture is damaged, or the file is cut short.
     """
     found: list[float] = []
     why = missing_end(path)
     try:
-        while _has(image, _first(image) + len(found)):
+        while _seek(image, _first(image) + len(found)):
             image.load()
             found.append(float(image.info.get("duration", 0) or 0))
     except UNREADABLE as error:
@@ -203,10 +204,10 @@ def _durations(path: Path, image: Image.Image) -> list[float]:
     return found
 
 
-def _has(image: Image.Image, place: int) -> bool:
-    """Go to a picture; whether there is one."""
+def _seek(image: Image.Image, number: int) -> bool:
+    """Seek to a picture; return whether it exists."""
     try:
-        image.seek(place)
+        image.seek(number)
     except EOFError:
         return False
     return True

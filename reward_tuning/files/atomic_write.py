@@ -1,4 +1,4 @@
-"""Files that are there whole, or as they were before."""
+"""Files written whole or not at all: a crash or a full disk leaves the earlier content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from reward_tuning.errors import TuningError
 
 SPACE = "free some space"
-GO_ON = f"{SPACE}, then go on with `reward-tuning resume` on the run folder"
+"""Start of each advice; `not_written` replaces it for other faults than a full disk."""
+RESUME = f"{SPACE}, then continue with `reward-tuning resume` on the run folder"
 ANOTHER_PLACE = f"{SPACE} or choose another place"
 ANOTHER_OUTPUT = f"{ANOTHER_PLACE} with output=DIR"
 EXPORT_AGAIN = f"{ANOTHER_PLACE}, and export again"
@@ -19,25 +20,25 @@ REMEDIES = {
     errno.EACCES: "make it writable",
     errno.EPERM: "make it writable",
     errno.EROFS: "make it writable",
-    errno.ENOENT: "look where its folder has gone",
-    errno.ENOTDIR: "look what stands in the place of its folder",
-    errno.EIO: "look at the disk",
+    errno.ENOENT: "check where its folder has gone",
+    errno.ENOTDIR: "a part of its path is a file, not a folder; remove or rename that file",
+    errno.EIO: "check the disk",
 }
-"""What helps against other faults than a full disk."""
+"""Remedies for other faults than a full disk."""
 
 
-def atomic_write(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
+def atomic_write(path: Path, content: bytes, *, advice: str = RESUME) -> None:
     """Write a file under a temporary name, flush it to the disk and rename it.
 
     Args:
-        path: Where; missing folders are made.
-        content: All of it.
-        advice: The next step after a failure.
+        path: Target; missing folders are created.
+        content: Content of the file.
+        advice: Next step after a failure, for the message.
 
     Raises:
-        TuningError: It cannot be written; what was there before is unchanged.
+        TuningError: The file cannot be written; its earlier content is unchanged.
     """
-    temporary = temporary_beside(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -48,42 +49,42 @@ def atomic_write(path: Path, content: bytes, *, advice: str = GO_ON) -> None:
     except OSError as error:
         raise not_written(path, error, advice=advice) from error
     finally:
-        with contextlib.suppress(OSError):  # a folder that is a file, told above
+        with contextlib.suppress(OSError):  # the folder is a file, as reported above
             temporary.unlink(missing_ok=True)
 
 
-def temporary_beside(path: Path, kind: str = "tmp") -> Path:
-    """A hidden name of this process in the same folder."""
+def temporary_path(path: Path, kind: str = "tmp") -> Path:
+    """Return a hidden name in the same folder that no other process uses."""
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
 
 
-def not_written(path: Path, error: Exception, *, advice: str = GO_ON) -> TuningError:
-    """The error of a full disk, or of another fault, with the advice that fits it."""
+def not_written(path: Path, error: Exception, *, advice: str = RESUME) -> TuningError:
+    """Return the error for a file that could not be written, with advice that fits the fault."""
     reason = getattr(error, "strerror", None) or str(error)
     number = getattr(error, "errno", None)
     advice = advice.replace(SPACE, REMEDIES.get(number or 0, SPACE), 1)
     return TuningError(
-        f"{path} could not be written: {reason}. What was there before is unchanged; {advice}"
+        f"{path} could not be written: {reason}. Its earlier content is unchanged; {advice}"
     )
 
 
-def check_place(folder: Path) -> None:
-    """Look whether files can be made in a folder, which may not be there yet; nothing is left.
+def check_writable(folder: Path) -> None:
+    """Check that files can be created in a folder, which need not exist yet; leave nothing behind.
 
-    For what comes before hours of work, at whose end the file is written.
+    Call this before hours of work whose result goes into the folder.
 
     Raises:
-        TuningError: They cannot.
+        TuningError: No file can be created there.
     """
-    there = folder
-    while not (there.exists() or there.is_symlink()):
-        there = there.parent
-    if not there.is_dir():
-        raise TuningError(f"nothing can be written in {folder}: {there} is no folder")
+    existing = folder
+    while not (existing.exists() or existing.is_symlink()):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise TuningError(f"cannot write in {folder}: {existing} is not a folder")
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise TuningError(
-            f"nothing can be written in {there}: {error.strerror or error}; {ANOTHER_PLACE}"
+            f"cannot write in {existing}: {error.strerror or error}; {ANOTHER_PLACE}"
         ) from error

@@ -1,4 +1,4 @@
-"""How clips and what lies beside them are named, and that none is overwritten unasked."""
+"""Names of written clips and of the files next to them; refuse to overwrite any."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,30 +6,30 @@ from pathlib import Path
 from reward_tuning.errors import TuningError, first_lines
 
 WRITTEN_SUFFIXES = (".mp4", ".gif", ".png")
-LONGEST_ENDING = 5  # .webm, .jpeg; "clips.of-monday" is a folder
+MAX_SUFFIX = 5  # characters of a suffix: .webm, .jpeg; "clips.of-monday" is a folder
 CLIP_LIST = "clips.jsonl"
 """File that `generate` writes next to its clips: a row with the prompt and the options of each."""
 PREVIEWS = ("heat-map", "control", "mask", "camera")
 
 
 def clip_paths(output: Path, count: int, formats: Sequence[str]) -> list[list[Path]]:
-    """Name the files of each clip.
+    """Return the files of each clip.
 
     Args:
-        output: A file for one clip, or a folder.
-        count: Clips.
-        formats: In a folder: mp4, gif, png.
+        output: File for one clip, or a folder.
+        count: Number of clips.
+        formats: Formats of the files in a folder: mp4, gif, png.
 
     Raises:
-        TuningError: The output cannot hold them.
+        TuningError: The output is one file for several clips, or has another suffix.
     """
-    if is_clip(output):
+    if is_clip_file(output):
         if count > 1:
             raise TuningError(
                 f"--output: {output} is one file, but there are {count} prompts; give a folder"
             )
         return [[output]]
-    if output.suffix and not output.is_dir() and len(output.suffix) <= LONGEST_ENDING:
+    if output.suffix and not output.is_dir() and len(output.suffix) <= MAX_SUFFIX:
         raise TuningError(
             f"--output: got {output}; allowed: a clip that ends in {', '.join(WRITTEN_SUFFIXES)}, "
             "or a folder without a suffix"
@@ -38,38 +38,38 @@ def clip_paths(output: Path, count: int, formats: Sequence[str]) -> list[list[Pa
     if wrong:
         raise TuningError(f"--format: got {wrong[0]!r}; allowed: mp4, gif, png")
     if output.exists() and not output.is_dir():
-        raise TuningError(f"--output: {output} is a file that is no clip; give a folder")
+        raise TuningError(f"--output: {output} is a file and not a clip; give a folder")
     return [[output / f"{i:04d}.{one}" for one in formats] for i in range(count)]
 
 
-def is_clip(output: Path) -> bool:
-    """Whether the output is a file, and not a folder."""
+def is_clip_file(output: Path) -> bool:
+    """Return whether the output names a clip file and not a folder."""
     return output.suffix in WRITTEN_SUFFIXES and not output.is_dir()
 
 
 def preview_path(clip: Path, name: str) -> Path:
-    """Where a preview lies beside its clip: `dog.mp4` has `dog.mask.mp4`."""
+    """Return the path of a preview next to its clip: `dog.mask.mp4` for `dog.mp4`."""
     return clip.with_name(f"{clip.stem}.{name}{clip.suffix}")
 
 
 def refuse_existing(
     paths: Iterable[Path],
     *,
-    told: str = "--output: {} exists",
+    message: str = "--output: {} exists",
     advice: str = "give another --output, or --overwrite",
 ) -> None:
-    """Refuse to write where something is.
+    """Refuse to overwrite files.
 
     Args:
-        paths: Everything that would be written.
-        told: What the message begins with, and where it names the file.
-        advice: What it ends with.
+        paths: Files that would be written.
+        message: Start of the message, with `{}` for the first existing file.
+        advice: Next step, at the end of the message.
 
     Raises:
-        TuningError: Names the first such file.
+        TuningError: A file exists.
     """
     existing = [str(path) for path in paths if path.exists()]
     if existing:
         first, *others = first_lines(existing, 1)
         count = f" ({others[0]})" if others else ""
-        raise TuningError(f"{told.format(first)}{count} and is not overwritten; {advice}")
+        raise TuningError(f"{message.format(first)}{count} and is not overwritten; {advice}")

@@ -1,6 +1,6 @@
-"""Whether a file ends where its own lengths say: a copy that broke off does not.
+"""Detect files that are cut short, by the lengths that they store.
 
-ffmpeg reads what is there of a file that is cut between two frames, and says nothing.
+ffmpeg reads a file that is cut between two frames up to the cut, without an error.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 GIF_TRAILER, GIF_IMAGE, GIF_EXTENSION = 0x3B, 0x2C, 0x21
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-ASF_LIVE = 1  # a recording that was written as it came says no size
-OGG_FIRST, OGG_LAST = 2, 4  # flags of a page: of its stream
-TS_SYNC, TS_PACKETS = 0x47, ((188, 0), (192, 4))  # with the place of the sync byte
-LARGE = 1  # an MP4 box of this size has a length of 8 bytes behind its name
-OPEN = 0  # and of this one reaches to the end
+ASF_LIVE = 1  # flag of a live recording, which stores no size
+OGG_FIRST, OGG_LAST = 2, 4  # flags of the first and the last page of a stream
+TS_SYNC, TS_PACKETS = 0x47, ((188, 0), (192, 4))  # packet length and position of its sync byte
+LARGE = 1  # size of an MP4 box whose real size follows its name, in 8 bytes
+OPEN = 0  # size of an MP4 box that reaches to the end of the file
 
 
 def missing_end(path: Path) -> str | None:
-    """Tell that a file ends too early, by the lengths and ends that its kind has.
+    """Return how a file is cut short, or None if it is whole.
 
-    MP4, QuickTime, Matroska, WebM, AVI, ASF (wmv), Ogg and GIF; of FLV and MPEG transport streams
-    the last tag or packet alone.
+    Checks MP4, QuickTime, Matroska, WebM, AVI, ASF (wmv), Ogg and GIF; of FLV and MPEG transport
+    streams, which store no total length, only the last tag or packet.
 
     Args:
-        path: Of any file; one of another kind is taken as whole.
+        path: Any file; one of another format counts as whole.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -57,14 +57,14 @@ def missing_end(path: Path) -> str | None:
 
 
 def _boxes(file: IO[bytes], size: int) -> int | None:
-    """Where the last box of an MP4 ends; None where it does not say."""
+    """Return the end of the last box of an MP4; None if it is not stored."""
     place = 0
     while place + 8 <= size:
         file.seek(place)
         head = file.read(16)
         length, name = int.from_bytes(head[:4], "big"), head[4:8]
         if not (name.isascii() and name.decode().isprintable()):
-            return None  # cameras fill files up with anything
+            return None  # some cameras pad their files with arbitrary bytes
         if length == LARGE:
             length = int.from_bytes(head[8:16], "big")
         if length == OPEN:
@@ -76,7 +76,7 @@ def _boxes(file: IO[bytes], size: int) -> int | None:
 
 
 def _segment(file: IO[bytes]) -> int | None:
-    """Where a Matroska segment ends; None where it is open, as live recordings are."""
+    """Return the end of a Matroska segment; None for an open one, as in live recordings."""
     while True:
         name = file.read(4)
         length = _ebml_length(file)
@@ -88,7 +88,7 @@ def _segment(file: IO[bytes]) -> int | None:
 
 
 def _ebml_length(file: IO[bytes]) -> int | None:
-    """A length whose first bits say how many bytes it has; None for all ones: not known."""
+    """Read a length whose leading bits give its number of bytes; None for all ones (unknown)."""
     first = file.read(1)
     if not first or not first[0]:
         return None
@@ -98,16 +98,16 @@ def _ebml_length(file: IO[bytes]) -> int | None:
 
 
 def _asf_size(file: IO[bytes]) -> int | None:
-    """The size that the header of an ASF file says."""
+    """Return the file size in the header of an ASF file."""
     head = file.read(30)
     end, place = int.from_bytes(head[16:24], "little"), len(head)
     while place < end:
         file.seek(place)
         name, length = file.read(16), int.from_bytes(file.read(8), "little")
         if name == ASF_PROPERTIES:
-            about = file.read(68)
-            live = int.from_bytes(about[64:68], "little") & ASF_LIVE
-            return None if live else int.from_bytes(about[16:24], "little")
+            properties = file.read(68)
+            live = int.from_bytes(properties[64:68], "little") & ASF_LIVE
+            return None if live else int.from_bytes(properties[16:24], "little")
         if length < 24:
             return None
         place += length
@@ -115,7 +115,7 @@ def _asf_size(file: IO[bytes]) -> int | None:
 
 
 def _ogg_fault(file: IO[bytes], size: int) -> str | None:
-    """What is missing at the end of an Ogg file: a part of a page, or the last page of a stream."""
+    """Return what an Ogg file lacks at its end: part of a page, or the last page of a stream."""
     place, open_streams = 0, set()
     while place < size:
         file.seek(place)
@@ -133,7 +133,7 @@ def _ogg_fault(file: IO[bytes], size: int) -> str | None:
 
 
 def _flv_tags(file: IO[bytes], size: int) -> int:
-    """Where the last tag of an FLV ends, with the length that stands behind it."""
+    """Return the end of the last tag of an FLV and of the length that follows it."""
     place = int.from_bytes(file.read(9)[5:9], "big") + 4
     while place < size:
         file.seek(place)
@@ -143,7 +143,7 @@ def _flv_tags(file: IO[bytes], size: int) -> int:
 
 
 def _whole_packets(file: IO[bytes], size: int) -> int | None:
-    """Where the last packet of a transport stream ends; None where it is none."""
+    """Return the end of the last packet of a transport stream; None for another file."""
     head = file.read(1000)
     for length, sync in TS_PACKETS:
         marks = head[sync::length]
@@ -153,7 +153,7 @@ def _whole_packets(file: IO[bytes], size: int) -> int | None:
 
 
 def _gif_ends(file: IO[bytes]) -> bool:
-    """Whether a GIF comes to its trailer."""
+    """Return whether a GIF reaches its trailer."""
     head = file.read(13)
     if len(head) < 13:
         return False
@@ -162,10 +162,10 @@ def _gif_ends(file: IO[bytes]) -> bool:
         if mark[0] == GIF_TRAILER:
             return True
         if mark[0] == GIF_IMAGE:
-            about = file.read(9)
-            if len(about) < 9:
+            descriptor = file.read(9)
+            if len(descriptor) < 9:
                 return False
-            file.seek(_table(about[8]) + 1, 1)
+            file.seek(_table(descriptor[8]) + 1, 1)
         elif mark[0] == GIF_EXTENSION:
             file.seek(1, 1)
         else:
@@ -178,5 +178,5 @@ def _gif_ends(file: IO[bytes]) -> bool:
 
 
 def _table(flags: int) -> int:
-    """Bytes of a colour table."""
+    """Return the number of bytes of a colour table."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,7 +1,7 @@
-"""An mp4 by ffmpeg, whose failures are seen.
+"""Write mp4 files with ffmpeg, and report its failures.
 
-imageio's own writer starts the same ffmpeg and does not look how it ends: on a full disk it leaves
-a file that no player opens, and says nothing.
+imageio's own writer runs the same ffmpeg and ignores its exit code: on a full disk it leaves a file
+that no player opens, without an error.
 """
 
 import subprocess
@@ -12,19 +12,19 @@ import numpy as np
 
 from reward_tuning.files import ffmpeg
 
-CRF = 12  # x264's quality; about 40 dB and more, so that a file shows what was judged
+CRF = 12  # x264's quality: 40 dB or more, so a file shows what the judges saw
 
 
 def write_mp4(path: Path, video: "np.ndarray[Any, np.dtype[np.uint8]]", fps: float) -> None:
     """Write H.264 with 4:2:0 colour; the same frames give the same bytes.
 
     Args:
-        path: Where; on a failure what there is of it is no video.
-        video: `(f, H, W, 3)`; odd sides are filled up by one pixel, which this colour needs.
-        fps: Frames a second.
+        path: Target; after a failure it may hold a part of the video.
+        video: Frames `(f, H, W, 3)`; an odd side is padded by a pixel, since 4:2:0 needs even ones.
+        fps: Frames per second.
 
     Raises:
-        OSError: ffmpeg failed, such as on a full disk; with its reason.
+        OSError: ffmpeg failed, for example on a full disk; with its reason.
     """
     height, width = video.shape[1:3]
     if height % 2 or width % 2:
@@ -33,9 +33,9 @@ def write_mp4(path: Path, video: "np.ndarray[Any, np.dtype[np.uint8]]", fps: flo
     command = [ffmpeg.executable(), "-y", "-v", "error", "-xerror"]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
     command += ["-i", "-", "-an", "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", str(CRF)]
-    # one thread: the same frames give the same bytes
+    # One thread: with several, the bytes depend on the machine.
     command += ["-threads", "1", "-bitexact", ffmpeg.file_url(path)]
-    # `run` kills it where a signal leaves by an exception.
+    # `run` kills ffmpeg if an exception, such as an interrupt, ends this process.
     done = subprocess.run(command, input=video.tobytes(), capture_output=True, check=False)
     if done.returncode:
-        raise OSError(f"ffmpeg: {ffmpeg.reason(ffmpeg.said(done.stderr), done.returncode)}")
+        raise OSError(f"ffmpeg: {ffmpeg.failure(ffmpeg.messages(done.stderr), done.returncode)}")

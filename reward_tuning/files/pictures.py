@@ -1,7 +1,7 @@
-"""Pictures from files: every kind that Pillow reads, at its own levels.
+"""Read pictures of every mode that Pillow knows, scaled by the white level of the mode.
 
-Pillow's `convert("RGB")` cuts the levels of 16-bit, 32-bit and floating-point pictures off at 255
-instead of scaling them, so that a 16-bit depth map becomes white.
+Pillow's `convert("RGB")` clips the levels of 16-bit, 32-bit and floating-point pictures at 255
+instead of scaling them, which turns a 16-bit depth map white.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 from reward_tuning.files.file_names import file_name_fault
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 UNREADABLE = (
     OSError,
     ValueError,
@@ -35,54 +35,54 @@ UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow raises on files that are damaged, something else, or far too large: found by
+"""Exceptions of Pillow on damaged, foreign and far too large files, as found by
 `benchmarks/fuzz_readers.py pictures`."""
 
 BYTE, WORD = 255.0, 65535.0
-STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied -> not
+STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # mode with premultiplied alpha -> without
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # TIFF tags
-WHITE_IS_ZERO, SEPARATE = 0, 2  # of the second and the third
+WHITE_IS_ZERO, SEPARATE = 0, 2  # values of PHOTOMETRIC and PLANES
 INVERTED = "white is zero"
-SEVERAL = ("GIF", "WEBP", "PNG", "TIFF")  # formats whose further pictures are frames or pages
+MULTI_FRAME = ("GIF", "WEBP", "PNG", "TIFF")  # formats whose further pictures are frames or pages
 
 
 def read_picture(path: str | Path) -> Tensor:
-    """Read a picture, turned as its camera says; transparency is dropped.
+    """Read a picture in the orientation that its EXIF data give; transparency is dropped.
 
-    Levels are shares of the white of the file's mode: 255, or 65535 for 16 bits. A 32-bit whole
-    number counts to 65535, or to 255 where no level of the picture is higher; a floating-point
-    level to 1, or to 255 where one is above 2.
+    Levels are divided by the white level of the file's mode: 255, or 65535 for 16 bits. For 32-bit
+    integers it is 65535, or 255 if no level is higher; for floating point 1, or 255 if a level is
+    above 2.
 
     Returns:
-        `(3, H, W)` float32 in [0, 1].
+        Picture `(3, H, W)` float32 in [0, 1].
 
     Raises:
-        TuningError: The file is missing, is no picture, is an animation or has several pages, or
-            has levels outside of these.
+        TuningError: The file is missing, is not a picture, is an animation or has several pages, or
+            has levels outside the range of its mode.
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         return as_tensor(levels(image))
 
 
 def read_alpha(path: str | Path) -> Tensor | None:
-    """Read how opaque a picture is, `(H, W)` float32 in [0, 1]; None where it does not say.
+    """Read a picture's alpha channel, `(H, W)` float32 in [0, 1]; None if it has none.
 
     Raises:
         TuningError: As `read_picture`.
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         if image.mode not in WITH_ALPHA and "transparency" not in image.info:
             return None
         return torch.from_numpy(np.array(image.convert("RGBA").getchannel("A"))).float() / BYTE
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """A picture as Pillow has it, whole and turned, not premultiplied.
+def open_picture(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture with Pillow, decoded, oriented and without premultiplied alpha.
 
     Raises:
-        TuningError: As `read_picture`; also for what the body finds wrong with it.
+        TuningError: As `read_picture`; also for errors of Pillow in the body.
     """
     path = Path(path)
     if fault := file_name_fault(str(path)):
@@ -91,12 +91,12 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise TuningError(f"picture {path}: no such file")
     try:
         with Image.open(path) as file:
-            count = getattr(file, "n_frames", 1) if file.format in SEVERAL else 1
+            count = getattr(file, "n_frames", 1) if file.format in MULTI_FRAME else 1
             if count > 1:
                 kind = "pages" if file.format == "TIFF" else "frames"
                 raise TuningError(
-                    f"picture {path}: it has {count} {kind}, but a picture has one; save the one "
-                    "you want as its own file"
+                    f"picture {path}: it has {count} {kind}; expected one; save the one you "
+                    "want as its own file"
                 )
             if file.format == "TIFF":
                 _check_tiff(file)
@@ -108,27 +108,27 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     except UNREADABLE as error:
         raise TuningError(
             f"picture {path}: not a picture that can be read ({error}); give a "
-            f"{', '.join(PICTURES)} file"
+            f"{', '.join(PICTURE_SUFFIXES)} file"
         ) from error
 
 
 def _check_tiff(file: Image.Image) -> None:
-    """Mark what Pillow leaves as it is, and refuse what it reads wrongly in silence.
+    """Note inverted levels, which Pillow does not convert, and refuse what it misreads.
 
     Raises:
-        ValueError: Planes of more than 8 bits, which Pillow takes for 8.
+        ValueError: Planes of more than 8 bits, which Pillow reads as 8 bits.
     """
-    tags = file.tag_v2  # type: ignore[attr-defined]  # of Pillow's TIFF files
+    tags = file.tag_v2  # type: ignore[attr-defined]  # an attribute of Pillow's TIFF files alone
     if tags.get(PLANES) == SEPARATE and max(tags.get(BITS, (1,))) > 8:
         raise ValueError("its colours are planes of more than 8 bits; save it with 8 bits")
     file.info[INVERTED] = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def levels(image: Image.Image) -> NDArray[np.float32]:
-    """The levels of a picture of any mode, `(H, W, 3)` in [0, 1]; see `read_picture`.
+    """Return the levels of a picture of any mode, `(H, W, 3)` in [0, 1]; see `read_picture`.
 
     Raises:
-        ValueError: Levels outside of what its mode holds.
+        ValueError: Levels outside the range of the mode.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _deep(image)
@@ -139,37 +139,37 @@ def levels(image: Image.Image) -> NDArray[np.float32]:
 
 
 def as_tensor(frame: NDArray[Any]) -> Tensor:
-    """`(H, W, 3)` in [0, 1], or uint8, to `(3, H, W)` float32 in [0, 1]."""
+    """Convert `(H, W, 3)` uint8, or floats in [0, 1], to `(3, H, W)` float32 in [0, 1]."""
     found = torch.from_numpy(np.array(frame)).permute(2, 0, 1).float()
     return found / BYTE if frame.dtype == np.uint8 else found
 
 
 def _deep(image: Image.Image) -> NDArray[np.float32]:
-    """`(H, W)` of a grey picture of more than 8 bits."""
-    # The buffer of I;16B and I;16N has its own byte order, which numpy is told by the mode.
+    """Return the levels `(H, W)` of a grey picture of more than 8 bits."""
+    # I;16B and I;16N have their own byte order, which Pillow passes to numpy with the mode.
     grey = np.asarray(image).astype(np.float64)
     low, high = float(grey.min()), float(grey.max())
     white = WORD
     if image.mode == "F":
         white = BYTE if high > 2 else 1.0
     elif image.mode == "I" and image.format != "PPM" and high <= BYTE:
-        white = BYTE  # numpy's whole numbers saved as they are; PPM's are scaled to 65535
+        white = BYTE  # an array saved without scaling; Pillow scales those of PPM to 65535
     if not 0 <= low <= high <= white:  # NaN included
-        wanted = "0 to 1, or 0 to 255" if image.mode == "F" else "0 to 255, or 0 to 65535"
+        allowed = "0 to 1, or 0 to 255" if image.mode == "F" else "0 to 255, or 0 to 65535"
         raise ValueError(
-            f"its levels run from {low:g} to {high:g}, and those of the mode {image.mode} are "
-            f"{wanted}; save it with 8 bits"
+            f"its levels run from {low:g} to {high:g}; allowed in mode {image.mode}: {allowed}; "
+            "save it with 8 bits"
         )
-    if image.info.get(INVERTED):  # Pillow turns such levels up to 8 bits alone
+    if image.info.get(INVERTED):  # Pillow inverts such levels only up to 8 bits
         grey = white - grey
     return (grey / white).astype(np.float32)
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
-    """Pillow converts CIELAB by a colour profile alone."""
+    """Convert CIELAB to RGB, which Pillow does only by way of colour profiles."""
     from PIL import ImageCms
 
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert converted is not None  # only inPlace gives none
+    assert converted is not None  # None only with inPlace
     return converted

@@ -1,21 +1,20 @@
-"""What a safetensors file says of itself, read without torch."""
+"""Read the metadata of a safetensors file without importing torch."""
 
 import json
 from pathlib import Path
 
-MOST_HEADER = 2**24  # bytes of a safetensors header that are believed
+MAX_HEADER = 2**24  # bytes; a longer header is a damaged file
 
 
-def metadata_of(path: Path) -> dict[str, str]:
+def safetensors_metadata(path: Path) -> dict[str, str]:
     """Read a file's metadata: 8 bytes of length, then a JSON header.
 
     Returns:
-        Texts by name; nothing where the file is cut off or of another kind, which whoever loads it
-        says.
+        Texts by name; empty for a truncated or foreign file, which is reported when it is loaded.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(MOST_HEADER, path.stat().st_size):
+        if length > min(MAX_HEADER, path.stat().st_size):
             return {}
         header = json.loads(file.read(length))
     metadata: dict[str, str] = header.get("__metadata__", {})

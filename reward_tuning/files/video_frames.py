@@ -1,8 +1,8 @@
-"""The frames that a video file stores, by ffmpeg: how many, of what size, when, and what they show.
+"""Read the frames that a video file stores, with ffmpeg: their number, size, rate and pixels.
 
-A file stores frames, each with its time. Players and most readers repeat and drop frames so that
-they come at one rate; here every stored frame comes once, in its order, whatever its time. The
-rate of a file is that of its frames over the time they span.
+A file stores frames with timestamps. Players and most readers repeat and drop frames to reach a
+constant rate; this reader returns each stored frame once, in order, whatever its timestamp. The
+rate of a file is the number of intervals between frames over the time that they span.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from reward_tuning.files.container_end import missing_end
 Frame = NDArray[np.uint8]
 
 SAME_RATE = 0.01
-"""A rate measured from times, which webm rounds to milliseconds, is the header's if so near."""
+"""Relative distance within which the header's rate is taken for the measured one: webm rounds
+timestamps to milliseconds."""
 
 DAMAGE = (
     "partial file",
@@ -48,8 +49,8 @@ DAMAGE = (
     "header parsing",
     "invalid dropping",
 )
-"""What ffmpeg's errors and warnings hold where a file is damaged; others tell of odd but whole
-files."""
+"""Parts of ffmpeg's errors and warnings on damaged files; other messages are about unusual but
+whole files."""
 
 _VIDEO = re.compile(r"Stream #0:\d+.*: Video: ")
 _RATE = re.compile(r", ([\d.]+)(k?) fps")
@@ -59,13 +60,13 @@ _WORST = re.compile(r"\[(error|fatal|panic|warning)\]")
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What a video holds.
+    """Size and rate of a clip.
 
     Attributes:
-        frames: That it stores.
-        height: Pixels, as it is shown.
-        width: Pixels, as it is shown.
-        fps: Frames a second over the time they span; None for a single one.
+        frames: Number of stored frames.
+        height: Height in pixels, after rotation.
+        width: Width in pixels, after rotation.
+        fps: Frames per second over the time that they span; None for a single frame.
     """
 
     frames: int
@@ -74,27 +75,28 @@ class ClipFacts:
     fps: float | None
 
 
-def look_at_video(path: Path) -> ClipFacts:
+def probe_video(path: Path) -> ClipFacts:
     """Decode a video once, to count its frames.
 
     Raises:
-        TuningError: It is no video, holds no frame, or is cut short or damaged, with how many of
-            its frames can be decoded.
+        TuningError: The file is not a video, has no frame, or is cut short or damaged; the message
+            gives the number of frames that can be decoded.
     """
     command = [ffmpeg.executable(), "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
-    command += ["-i", ffmpeg.file_url(path), "-map", "0:V:0", *ffmpeg.as_stored()]
+    command += ["-i", ffmpeg.file_url(path), "-map", "0:V:0", *ffmpeg.passthrough_options()]
     # A wrapped frame is a few hundred bytes: no pixel goes through the pipe.
     command += ["-c:v", "wrapped_avframe", "-f", "framecrc", "-"]
     done = subprocess.run(command, capture_output=True, check=False)
-    lines = ffmpeg.said(done.stderr)
+    lines = ffmpeg.messages(done.stderr)
     size, times = _times(done.stdout.decode(errors="replace"))
     broken = next((line for line in lines if _damage(line)), None)
     why = missing_end(path)
     if not times or size is None:
-        told = ffmpeg.plain(broken) if broken else _first_error(lines, done.returncode)
-        raise TuningError(f"clip {path}: not a video that can be read ({why or told})")
+        why = why or (ffmpeg.without_tags(broken) if broken else None)
+        why = why or _first_error(lines, done.returncode)
+        raise TuningError(f"clip {path}: not a video that can be read ({why})")
     header, duration = _header(lines)
-    why = why or (ffmpeg.plain(broken) if broken else None)
+    why = why or (ffmpeg.without_tags(broken) if broken else None)
     if why is None and done.returncode:
         why = _first_error(lines, done.returncode)
     if why is not None:
@@ -111,27 +113,35 @@ def video_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
     """Decode frames of a video.
 
     Args:
-        path: A file that `look_at_video` has found whole.
-        positions: Of the frames, increasing, counted from 0; not empty.
+        path: File that `probe_video` has read without an error.
+        positions: Positions of the frames, increasing, counted from 0; not empty.
 
     Yields:
-        `(H, W, 3)`, each of them, one at a time.
+        Frames `(H, W, 3)`, one at a time.
 
     Raises:
-        TuningError: The file cannot be read, or is shorter than it was when looked at.
+        TuningError: The file cannot be read, or has fewer frames than when it was probed.
     """
     first, last = positions[0], positions[-1]
     stride = positions[1] - first if len(positions) > 1 else 1
     if any(b - a != stride for a, b in pairwise(positions)):
-        stride = 1  # those between are dropped here
+        stride = 1  # ffmpeg returns every frame, and the loop below drops the others
     picked = range(first, last + 1, stride)
     filters = f"select='between(n\\,{first}\\,{last})*not(mod(n-{first}\\,{stride}))'"
     command = [ffmpeg.executable(), "-nostdin", "-hide_banner", "-nostats", "-v", "error"]
-    command += ["-i", ffmpeg.file_url(path), "-map", "0:V:0", "-vf", filters, *ffmpeg.as_stored()]
+    command += [
+        "-i",
+        ffmpeg.file_url(path),
+        "-map",
+        "0:V:0",
+        "-vf",
+        filters,
+        *ffmpeg.passthrough_options(),
+    ]
     command += ["-frames:v", str(len(picked)), "-c:v", "ppm", "-pix_fmt", "rgb24"]
     command += ["-f", "image2pipe", "-"]
     wanted, came = set(positions), 0
-    with tempfile.TemporaryFile() as errors:  # a pipe that nobody empties would stop it
+    with tempfile.TemporaryFile() as errors:  # a full pipe that nobody reads would block ffmpeg
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert running.stdout is not None
         try:
@@ -146,8 +156,8 @@ def video_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
             running.wait()
         if came < len(positions):
             errors.seek(0)
-            lines = ffmpeg.said(errors.read())
-            why = f" ({ffmpeg.plain(lines[0])})" if lines else ""
+            lines = ffmpeg.messages(errors.read())
+            why = f" ({ffmpeg.without_tags(lines[0])})" if lines else ""
             if code and not came:
                 raise TuningError(f"clip {path}: not a video that can be read{why}")
             raise TuningError(
@@ -158,7 +168,7 @@ def video_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
 
 
 def _times(crc: str) -> tuple[tuple[int, int] | None, list[float]]:
-    """Height and width, and each frame's time in seconds, of ffmpeg's list of checksums."""
+    """Read the size and each frame's time in seconds from ffmpeg's list of checksums."""
     size, base, times = None, 1.0, []
     for line in crc.splitlines():
         if line.startswith("#dimensions 0: "):
@@ -173,7 +183,7 @@ def _times(crc: str) -> tuple[tuple[int, int] | None, list[float]]:
 
 
 def _header(lines: list[str]) -> tuple[float | None, float | None]:
-    """The rate of the video and the duration of the file, as its header says them."""
+    """Return the rate of the video and the duration of the file in its header."""
     rate = duration = None
     for line in lines:
         if "Output #0" in line:
@@ -186,14 +196,14 @@ def _header(lines: list[str]) -> tuple[float | None, float | None]:
 
 
 def _rate(times: list[float], header: float | None) -> float | None:
-    """Frames a second."""
+    """Return frames per second, measured, or as in the header if that is close."""
     span = max(times) - min(times)
     if len(times) < 2 or not span > 0:
         return header
     measured = (len(times) - 1) / span
     if header is None or abs(measured / header - 1) > SAME_RATE:
         return measured
-    for whole in (24, 30, 48, 60, 120):  # two digits of 24000/1001 are not enough
+    for whole in (24, 30, 48, 60, 120):  # ffmpeg prints 24000/1001 as 23.98
         if header == round(whole / 1.001, 2):
             return whole / 1.001
     return header
@@ -207,12 +217,12 @@ def _damage(line: str) -> bool:
 def _first_error(lines: list[str], code: int) -> str:
     errors = [line for line in lines if _WORST.search(line)]
     if any("matches no streams" in line for line in errors):
-        return "it holds sound or pictures, and no video"
-    return ffmpeg.plain(errors[0]) if errors else ffmpeg.reason([], code)
+        return "it has audio or pictures, and no video"
+    return ffmpeg.without_tags(errors[0]) if errors else ffmpeg.failure([], code)
 
 
 def _ppm(stream: IO[bytes]) -> Iterator[Frame]:
-    """Pictures of a stream: `P6`, width and height, 255, each on a line; then the pixels."""
+    """Read the pictures of a PPM stream: `P6`, width and height, 255, each on a line; pixels."""
     while stream.readline() == b"P6\n":
         width, height = map(int, stream.readline().split())
         stream.readline()

@@ -1,8 +1,8 @@
-"""YAML 1.2 as people mean it: numbers are numbers, `off` is a word, a key stands only once.
+"""Read and write YAML 1.2, in which `3e-4` is a number, `off` a word, and keys are unique.
 
-PyYAML reads YAML 1.1, where `3e-4` is a text, `off` and `no` are switches, `010` is eight, `1:30`
-is ninety and the second of two equal keys wins without a word. Reader and writer here share the
-core schema of YAML 1.2, so that what is written reads back equal.
+PyYAML reads YAML 1.1, in which `3e-4` is a text, `off` and `no` are booleans, `010` is eight and
+`1:30` is ninety, and takes the second of two equal keys without a warning. The reader and the
+writer here share the core schema of YAML 1.2, so written data reads back equal.
 """
 
 import re
@@ -35,22 +35,23 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     return table
 
 
-MOST_VALUES = 100_000
-"""Of a document. Aliases of aliases may mean billions, and whoever walks over them never ends."""
+MAX_VALUES = 100_000
+"""Values of a document with its aliases expanded: a few lines of nested aliases may stand for
+billions, over which a walk would never end."""
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuse a key that stands twice, where PyYAML would take the last."""
+        """Refuse a repeated key, of which PyYAML would take the last value."""
         seen: dict[str, int] = {}
         for key, _ in node.value:
             name = str(self.construct_object(key, deep=True))
             line = key.start_mark.line + 1
             if name in seen:
                 raise TuningError(
-                    f"line {line}: the key `{name}` stands in line {seen[name]} already; "
+                    f"line {line}: the key `{name}` appears in line {seen[name]} already; "
                     "remove one of the two"
                 )
             seen[name] = line
@@ -71,7 +72,7 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _resolvers()
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write equal values out instead of linking them."""
+        """Write equal values out instead of using aliases."""
         return True
 
 
@@ -83,12 +84,12 @@ def read_yaml(text: str) -> Any:
     """Read one YAML document.
 
     Raises:
-        TuningError: The text is no YAML, or a key stands twice; with the line. Or its aliases mean
-            more than `MOST_VALUES`.
+        TuningError: The text is not valid YAML or repeats a key, with the line; or it has more than
+            `MAX_VALUES` values with its aliases expanded.
     """
     try:
         found = yaml.load(text, Loader=_Loader)
-        values = _written_out(found, {})
+        values = _expanded_size(found, {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -101,24 +102,24 @@ def read_yaml(text: str) -> Any:
     except RecursionError as error:
         raise TuningError("not valid YAML: nested too deeply") from error
     except (ValueError, LookupError, AttributeError) as error:
-        # PyYAML's constructors take a tag such as !!int at its word.
-        raise TuningError(f"not valid YAML: a value is not what its tag says ({error})") from error
-    if values > MOST_VALUES:
+        # PyYAML's constructors do not check a value against a tag such as !!int.
+        raise TuningError(f"not valid YAML: a value does not fit its tag ({error})") from error
+    if values > MAX_VALUES:
         raise TuningError(
-            f"its aliases (*name) written out are more than {MOST_VALUES:,} values; leave out "
-            "those of aliases"
+            f"with its aliases (*name) expanded it has more than {MAX_VALUES:,} values; remove "
+            "aliases of aliases"
         )
     return found
 
 
-def _written_out(value: Any, known: dict[int, int]) -> int:
-    """Count the values of a document whose aliases are written out; one that holds itself once."""
+def _expanded_size(value: Any, known: dict[int, int]) -> int:
+    """Count the values of a document with its aliases expanded; a recursive one counts once."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
         known[id(value)] = 0
         parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_written_out(part, known) for part in parts)
+        known[id(value)] = 1 + sum(_expanded_size(part, known) for part in parts)
     return known[id(value)]
 
 
@@ -126,7 +127,7 @@ def read_yaml_file(path: Path) -> Any:
     """Read a file of one YAML document.
 
     Raises:
-        TuningError: It is no UTF-8 text or no YAML, or a key stands twice; with the path.
+        TuningError: The file is not UTF-8 text or not valid YAML, or repeats a key; with its path.
     """
     try:
         return read_yaml(path.read_text(encoding="utf-8"))
@@ -139,5 +140,5 @@ def read_yaml_file(path: Path) -> Any:
 
 
 def write_yaml(data: Any) -> str:
-    """Write plain data so that `read_yaml` gives it back equal, keys in their order."""
+    """Return plain data as YAML that `read_yaml` reads back equal, keys in their order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

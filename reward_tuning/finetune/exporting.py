@@ -14,7 +14,7 @@ from torch import Tensor
 from base_model.files.reproducible import save_reproducibly
 from base_model.loading.config_conversion import model_index
 from base_model.loading.delta import OTHER_PARTS, WEIGHT_FILE
-from reward_tuning.files.atomic_write import not_written, temporary_beside
+from reward_tuning.files.atomic_write import not_written, temporary_path
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.lora.export import export_every_format
 from reward_tuning.runs.folder import RunFolder
@@ -39,7 +39,7 @@ def export_trained(
         export_every_format(recipe.lora, folder.lora, weights)
         return
     target = folder.root / "generator"
-    temporary = temporary_beside(target)
+    temporary = temporary_path(target)
     base = generator_folder(recipe.generator, text_encoder=False)
     try:
         shutil.rmtree(temporary, ignore_errors=True)

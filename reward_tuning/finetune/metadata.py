@@ -9,7 +9,7 @@ from typing import Literal
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import cleaned, short_json
 from reward_tuning.files.columns import PROMPT, VIDEO, Column, Row, RowFormat
-from reward_tuning.files.pictures import PICTURES
+from reward_tuning.files.pictures import PICTURE_SUFFIXES
 from reward_tuning.files.rows import read_rows
 
 ClipKind = Literal["video", "image"]
@@ -70,7 +70,9 @@ def _clip_row(row: Row, folder: Path) -> ClipRow:
         TuningError: A value of the row is wrong.
     """
     file, text = row.path(VIDEO, folder), row.text(PROMPT, may_be_empty=True)
-    kind = row.values.get("type") or ("image" if file.suffix.lower() in PICTURES else "video")
+    kind = row.values.get("type") or (
+        "image" if file.suffix.lower() in PICTURE_SUFFIXES else "video"
+    )
     kind = cleaned(kind) if isinstance(kind, str) else kind
     if kind not in ("video", "image"):
         raise TuningError(f"type is {short_json(kind)}; allowed: video, image")

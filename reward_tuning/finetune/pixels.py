@@ -11,7 +11,7 @@ from torch import Tensor
 
 from base_model.conditions.camera import plucker_rays, read_pose_file
 from reward_tuning.files.frame_files import fitted
-from reward_tuning.files.pictures import PICTURES
+from reward_tuning.files.pictures import PICTURE_SUFFIXES
 from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.metadata import ClipKind
 from reward_tuning.finetune.survey import POSES, UsableClip
@@ -48,7 +48,7 @@ class ClipReader:
         control = self.clips[batch.clips[index]].row.control
         if control is None or control.suffix.lower() == POSES:
             return None
-        kind: ClipKind = "image" if control.suffix.lower() in PICTURES else "video"
+        kind: ClipKind = "image" if control.suffix.lower() in PICTURE_SUFFIXES else "video"
         return self._read(control, kind, batch, index)
 
     def rays(self, batch: ClipBatch, index: int) -> Tensor | None:

@@ -15,7 +15,7 @@ from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, scenes
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_place
+from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_writable
 from reward_tuning.files.clip_names import refuse_existing
 from reward_tuning.files.clips import write_clip
 
@@ -60,8 +60,8 @@ def write_rendered_clips(
         raise TuningError(f"no scene is {' and '.join(words)}; give one word of a kind")
     clips = [folder / f"{i:04d}.mp4" for i in range(count)]
     if not overwrite:
-        refuse_existing([folder / LIST, *clips], told="{} exists already", advice=ADVICE)
-    check_place(folder)
+        refuse_existing([folder / LIST, *clips], message="{} exists already", advice=ADVICE)
+    check_writable(folder)
     rng = random.Random(f"rendered/{seed}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 from base_model.conditions.camera import read_pose_file
 from base_model.errors import GeneratorError
 from reward_tuning.errors import TuningError, first_lines
-from reward_tuning.files.pictures import PICTURES
+from reward_tuning.files.pictures import PICTURE_SUFFIXES
 from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.probe_cache import ProbeCache
 from reward_tuning.finetune.video_files import ClipInfo
@@ -130,7 +130,7 @@ def _check_control(row: ClipRow, info: ClipInfo, probes: ProbeCache) -> None:
                 f"{row.file}"
             )
         return
-    found = probes(control, "image" if control.suffix.lower() in PICTURES else "video")
+    found = probes(control, "image" if control.suffix.lower() in PICTURE_SUFFIXES else "video")
     if found.frames < info.frames:
         raise TuningError(
             f"control {control}: {found.frames} frames are fewer than the {info.frames} of "

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reward_tuning.files.clips import clip_frames, look_at_clip
+from reward_tuning.files.clips import clip_frames, probe_clip
 from reward_tuning.files.pictures import read_picture
 from reward_tuning.finetune.metadata import ClipKind
 
@@ -39,7 +39,7 @@ def probe(path: Path, kind: ClipKind) -> ClipInfo:
     if kind == "image":
         _, height, width = read_picture(path).shape
         return ClipInfo(1, height, width)
-    found = look_at_clip(path)
+    found = probe_clip(path)
     return ClipInfo(found.frames, found.height, found.width)
 
 

@@ -62,7 +62,7 @@ def write_rendered_prompts(
     target = folder / PROMPTS
     if not overwrite:
         named = [folder / f"{i:03d}{end}" for i in range(count) for end in WRITTEN[mode]]
-        refuse_existing([target, *named], told="{} exists already", advice=ADVICE)
+        refuse_existing([target, *named], message="{} exists already", advice=ADVICE)
     ask, write = MODES[mode]
     rng = random.Random(f"rendered prompts/{mode}/{split}/{seed}")
     lines = []

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reward_tuning.files.safetensors_header import metadata_of
+from reward_tuning.files.safetensors_header import safetensors_metadata
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.locate import shipped_folder, shipped_judges
 
@@ -66,8 +66,8 @@ def _said(path: Path) -> tuple[str, str]:
     if told.is_file():
         return "video_align", str(json.loads(told.read_text(encoding="utf-8")).get("command", ""))
     if path.is_dir():
-        return "qwen_critic", metadata_of(path / "model.safetensors").get("command", "")
-    metadata = metadata_of(path)
+        return "qwen_critic", safetensors_metadata(path / "model.safetensors").get("command", "")
+    metadata = safetensors_metadata(path)
     return metadata.get("kind", ""), metadata.get("command", "")
 
 

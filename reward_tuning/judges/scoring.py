@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from reward_tuning.errors import TuningError, first_lines
-from reward_tuning.files.clips import look_at_clip
+from reward_tuning.files.clips import probe_clip
 from reward_tuning.judges.clip_files import ClipFile
 from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory, scores_of_shape
 from reward_tuning.judges.judge import FramedJudge, load_judges
@@ -135,7 +135,7 @@ def score_clips(
     tell()
     for i, file in enumerate(clips):
         try:
-            facts = look_at_clip(file.path)
+            facts = probe_clip(file.path)
             every = tuple(range(facts.frames))
             positions = every if frames is None else spread(frames, every)
             shape = ClipShape(facts.frames, positions, facts.height, facts.width, facts.fps)

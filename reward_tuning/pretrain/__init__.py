@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import check_place
+from reward_tuning.files.atomic_write import check_writable
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
 BASE = "tiny"
@@ -61,7 +61,7 @@ def pretrain_tiny(
             f"pretrain: {output} holds files and no earlier pretraining (no training/), and its "
             "generator/ and judges/ would be overwritten; choose a new or empty folder"
         )
-    check_place(output)
+    check_writable(output)
     training.mkdir(parents=True, exist_ok=True)  # the mark of such a folder
     pretraining = TinyPretraining(training, seed=seed, report=report)
     for stage in stages if only is None else (only,):

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from base_model.errors import GeneratorError
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import check_place
+from reward_tuning.files.atomic_write import check_writable
 from reward_tuning.runs.folder import RunFolder
 
 
@@ -60,5 +60,5 @@ def check_output(folder: str) -> list[str]:
     with found.collect("output"):
         RunFolder(folder).refuse_a_second_run()
     with found.collect("output"):
-        check_place(Path(folder))
+        check_writable(Path(folder))
     return found.mistakes

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_OUTPUT, GO_ON, atomic_write, not_written
+from reward_tuning.files.atomic_write import ANOTHER_OUTPUT, RESUME, atomic_write, not_written
 from reward_tuning.schema.loading import dump_recipe, load_recipe
 from reward_tuning.schema.values import Section
 
@@ -167,7 +167,7 @@ class RunFolder:
         return found.st_dev, found.st_ino
 
     def _advice(self) -> str:
-        return GO_ON if self.recipe.is_file() else ANOTHER_OUTPUT
+        return RESUME if self.recipe.is_file() else ANOTHER_OUTPUT
 
     def refuse_a_second_run(self) -> None:
         """Check that no run has begun here.

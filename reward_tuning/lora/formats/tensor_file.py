@@ -16,7 +16,7 @@ from reward_tuning.files.atomic_write import (
     EXPORT_AGAIN,
     atomic_write,
     not_written,
-    temporary_beside,
+    temporary_path,
 )
 from reward_tuning.lora.formats.shown import shown
 
@@ -38,7 +38,7 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes], *, marker:
             f"{folder} exists and is no earlier export (it has no {marker}); choose another name "
             "or remove it yourself"
         )
-    temporary, old = temporary_beside(folder), temporary_beside(folder, "old")
+    temporary, old = temporary_path(folder), temporary_path(folder, "old")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

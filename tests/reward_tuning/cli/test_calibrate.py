@@ -68,7 +68,7 @@ def test_calibrate_looks_at_the_place_before_it_samples(run: Command, tmp_path: 
     (tmp_path / "file").write_bytes(MINE)
     ran = run("calibrate", "tiny-draft-hps", "--write", tmp_path / "file/mine.yaml")
     assert (ran.code, ran.out) == (2, "")
-    assert "is no folder" in ran.err
+    assert "is not a folder" in ran.err
     assert "base clips" not in ran.err
 
 

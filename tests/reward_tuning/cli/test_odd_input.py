@@ -169,6 +169,6 @@ def test_aliases_of_aliases_are_told(run: Any, tmp_path: Path) -> None:
     recipe.write_text("\n".join(lines), encoding="utf-8")
     found = run("validate", recipe)
     assert found.code == 2
-    assert "aliases (*name) written out are more than 100,000 values" in found.err
+    assert "with its aliases (*name) expanded it has more than 100,000 values" in found.err
     shared = "a: &a {x: [1, 2]}\nb: [*a, *a]\n"
     assert read_yaml(shared) == {"a": {"x": [1, 2]}, "b": [{"x": [1, 2]}, {"x": [1, 2]}]}

@@ -22,7 +22,7 @@ def test_pretrain_takes_no_folder_of_something_else(tmp_path: Path) -> None:
     assert (tmp_path / "generator/model.safetensors").read_bytes() == MINE
     assert [path.name for path in tmp_path.iterdir()] == ["generator"]
     (tmp_path / "file").write_bytes(MINE)
-    with pytest.raises(TuningError, match="is no folder"):
+    with pytest.raises(TuningError, match="is not a folder"):
         pretrain_tiny(only="hps", output=tmp_path / "file")
 
 
@@ -31,7 +31,7 @@ def test_pretrain_takes_no_folder_of_something_else(tmp_path: Path) -> None:
     [
         (["small"], "pretrain: got 'small'; allowed: tiny"),
         (["tiny", "--only", "nothing"], "nothing"),
-        (["tiny", "--only", "hps", "--output", "file"], "is no folder"),
+        (["tiny", "--only", "hps", "--output", "file"], "is not a folder"),
     ],
 )
 def test_mistakes_of_the_verb(

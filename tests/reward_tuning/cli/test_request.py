@@ -117,8 +117,8 @@ def test_a_place_that_is_no_folder(
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     done = run(*words, "--output", tmp_path / output)
     assert done.code == 2
-    assert "nothing can be written in" in done.err
-    assert f"{tmp_path / output.split('/', maxsplit=1)[0]} is no folder" in done.err
+    assert "cannot write in" in done.err
+    assert f"{tmp_path / output.split('/', maxsplit=1)[0]} is not a folder" in done.err
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that takes no files: /proc")
@@ -128,7 +128,7 @@ def test_a_place_that_takes_no_files(
     forbid_loading(monkeypatch)
     done = run(*words, "--output", "/proc/clips")
     assert done.code == 2
-    assert "nothing can be written in /proc: " in done.err
+    assert "cannot write in /proc: " in done.err
     assert "choose another place" in done.err
 
 

@@ -153,7 +153,7 @@ def test_a_result_that_cannot_be_written_is_refused_before_any_work(
     (clip.parent / "folder.json").mkdir()
     for output, said in (
         (there, "exists and is not overwritten; give another --output, or --overwrite"),
-        (clip / "scores.json", "is no folder"),
+        (clip / "scores.json", "is not a folder"),
         (clip.parent / "folder.json", "is a folder; name a .json file in it"),
         (clip.parent / ("x" * 300 + ".json"), "too long for a file"),
     ):

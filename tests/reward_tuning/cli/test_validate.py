@@ -70,4 +70,4 @@ def test_what_is_no_yaml_is_told_with_its_file(
     path = tmp_path / "bad.yaml"
     path.write_text("seed: 1\nseed: 2\n", encoding="utf-8")
     err = run(verb[0], str(path), *verb[1:]).err
-    assert f"{path}: line 2: the key `seed` stands in line 1 already" in err
+    assert f"{path}: line 2: the key `seed` appears in line 1 already" in err

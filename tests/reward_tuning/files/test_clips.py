@@ -117,7 +117,7 @@ def test_side_by_side() -> None:
 
 
 def test_side_by_side_needs_one_shape() -> None:
-    with pytest.raises(TuningError, match="same frames and size"):
+    with pytest.raises(TuningError, match="the same number of frames and the same size"):
         side_by_side(torch.zeros(5, 3, 16, 16), torch.zeros(9, 3, 16, 16))
 
 
@@ -128,7 +128,7 @@ def test_other_endings(tmp_path: Path, name: str) -> None:
 
 
 def test_wrong_shape(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match=r"wanted \(frames, 3, H, W\)"):
+    with pytest.raises(TuningError, match=r"expected \(frames, 3, H, W\)"):
         write_clip(moving_disc()[None], tmp_path / "c.mp4")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.clips import look_at_clip, read_clip
+from reward_tuning.files.clips import probe_clip, read_clip
 from reward_tuning.files.container_end import missing_end
 from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.survey import survey
@@ -64,12 +64,12 @@ def test_no_cut_file_passes_as_whole(
     containers: Path, tmp_path: Path, ending: str, share: float
 ) -> None:
     whole = containers / f"c.{ending}"
-    assert look_at_clip(whole).frames == 20
+    assert probe_clip(whole).frames == 20
     assert missing_end(whole) is None
     content = whole.read_bytes()
     (tmp_path / f"cut.{ending}").write_bytes(content[: int(share * len(content))])
     with pytest.raises(TuningError, match=r"cut\.\w+: (cut short or damaged|not a video)"):
-        look_at_clip(tmp_path / f"cut.{ending}")
+        probe_clip(tmp_path / f"cut.{ending}")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_cut_between_two_frames(containers: Path, tmp_path: Path) -> None:
         path.write_bytes(content[: chunk + sum(samples[:kept])])
         assert missing_end(path) == f"it ends after {path.stat().st_size} of {len(content)} bytes"
         with pytest.raises(TuningError, match=rf"cut short or damaged, {kept} of about 20 frames"):
-            look_at_clip(path)
+            probe_clip(path)
 
 
 def test_files_of_which_nothing_is_known_are_whole(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 from reward_tuning.files import ffmpeg
 from reward_tuning.files.animations import timing
-from reward_tuning.files.clips import look_at_clip, read_clip, write_clip
+from reward_tuning.files.clips import probe_clip, read_clip, write_clip
 from reward_tuning.files.pictures import as_tensor
 from reward_tuning.finetune.video_files import read_part
 
@@ -33,7 +33,7 @@ def blocks(order: list[int], side: int = 32) -> Tensor:
 def times_by_ffmpeg(path: Path) -> list[float]:
     """When each stored picture is shown, in seconds, as another program reads it."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
-    command += [*ffmpeg.as_stored(), "-c:v", "wrapped_avframe", "-f", "framecrc", "-"]
+    command += [*ffmpeg.passthrough_options(), "-c:v", "wrapped_avframe", "-f", "framecrc", "-"]
     lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
     base = next(line.split()[-1] for line in lines if line.startswith("#tb"))
     over, under = map(int, base.split("/"))
@@ -56,7 +56,7 @@ def test_a_gif_comes_back_exactly(tmp_path: Path, order: list[int], fps: int) ->
     clip, path = blocks(order), tmp_path / "c.gif"
     write_clip(clip, path, fps=fps)
     assert torch.equal(read_clip(path), clip)
-    assert look_at_clip(path).frames == len(order)
+    assert probe_clip(path).frames == len(order)
 
 
 @pytest.mark.parametrize("fps", [8, 24, 30])
@@ -105,7 +105,7 @@ def test_what_is_small_keeps_its_colour_and_leaves_no_ghost(tmp_path: Path) -> N
 
 
 def test_fifty_frames_a_second_are_the_most(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match="a gif plays at most 50 frames a second; got 60"):
+    with pytest.raises(TuningError, match="a gif plays at most 50 frames per second; got 60"):
         write_clip(blocks([0]), tmp_path / "c.gif", fps=60)
 
 
@@ -139,7 +139,7 @@ def test_other_animations_keep_their_durations(tmp_path: Path, ending: str) -> N
     path = tmp_path / f"c{ending}"
     options = {"lossless": True} if ending == ".webp" else {}
     clip = by_pillow(path, [0, 1, 2], duration=[100, 300, 100], **options)
-    found = look_at_clip(path)
+    found = probe_clip(path)
     assert (found.frames, found.fps) == (5, 10.0)
     assert torch.allclose(read_clip(path), clip[[0, 1, 1, 1, 2]], atol=1 / 255)
 
@@ -148,7 +148,7 @@ def test_a_picture_of_the_same_ending_is_a_clip_of_one_frame(tmp_path: Path) -> 
     for ending in ("png", "webp"):
         path = tmp_path / f"p.{ending}"
         Image.fromarray(np.full((8, 12, 3), 51, np.uint8)).save(path)
-        found = look_at_clip(path)
+        found = probe_clip(path)
         assert (found.frames, found.height, found.width, found.fps) == (1, 8, 12, None)
 
 

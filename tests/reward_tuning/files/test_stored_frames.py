@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files import ffmpeg
-from reward_tuning.files.clips import look_at_clip, read_clip, write_clip
+from reward_tuning.files.clips import probe_clip, read_clip, write_clip
 from reward_tuning.files.frame_files import read_frames
 from reward_tuning.files.video_frames import video_frames
 from reward_tuning.finetune.batches import ClipBatch
@@ -55,7 +55,7 @@ def numbers(frames: torch.Tensor) -> list[int]:
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_stored_frame_comes_once(name: str) -> None:
     path = CASES / name
-    assert look_at_clip(path).frames == 13
+    assert probe_clip(path).frames == 13
     clip = read_clip(path)
     assert numbers(clip) == list(range(13))
     other = torch.from_numpy(by_opencv(path).copy()).permute(0, 3, 1, 2).float() / 255
@@ -121,7 +121,7 @@ def test_what_the_posterior_cache_keeps_is_the_stored_frames(
     ],
 )
 def test_the_rate_of_a_file_is_that_of_its_frames_over_their_time(name: str, fps: float) -> None:
-    assert look_at_clip(CASES / name).fps == pytest.approx(fps, abs=0.01)
+    assert probe_clip(CASES / name).fps == pytest.approx(fps, abs=0.01)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "webm", "mkv", "mov", "avi"])
@@ -134,7 +134,7 @@ def test_an_even_rate_is_exact_in_every_container(
     run_ffmpeg(
         "-f", "lavfi", "-i", f"testsrc2=s=64x48:r={rate}", "-frames:v", 20, "-c:v", codec, path
     )
-    found = look_at_clip(path)
+    found = probe_clip(path)
     assert (found.frames, found.height, found.width) == (20, 48, 64)
     assert found.fps == pytest.approx(fps, rel=1e-9)
 
@@ -142,9 +142,9 @@ def test_an_even_rate_is_exact_in_every_container(
 def test_a_webm_of_uneven_times(tmp_path: Path) -> None:
     path = tmp_path / "c.webm"
     source = "color=black:s=64x48:r=25:d=0.52,geq=lum=30+N*12:cb=128:cr=128,setpts=N*N/25/TB/4"
-    mode = ffmpeg.as_stored()
+    mode = ffmpeg.passthrough_options()
     run_ffmpeg("-f", "lavfi", "-i", source, *mode, "-c:v", "libvpx", "-b:v", "1M", path)
-    found = look_at_clip(path)
+    found = probe_clip(path)
     assert found.frames == len(by_opencv(path)) == 13
     assert found.fps == pytest.approx(12 / (144 / 25 / 4), rel=0.01)
     levels = read_clip(path).mean(dim=(1, 2, 3))
@@ -190,18 +190,18 @@ def test_the_options_of_each_version(
     program.write_text(f"#!/bin/sh\necho 'ffmpeg version {version} Copyright (c) 2000'\n")
     program.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
-    assert ffmpeg.as_stored()[0] == option
+    assert ffmpeg.passthrough_options()[0] == option
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac", tmp_path / "a.mp4")
-    with pytest.raises(TuningError, match="it holds sound or pictures, and no video"):
-        look_at_clip(tmp_path / "a.mp4")
+    with pytest.raises(TuningError, match="it has audio or pictures, and no video"):
+        probe_clip(tmp_path / "a.mp4")
 
 
 def test_a_video_that_is_turned(tmp_path: Path) -> None:
     write_clip(numbered_clip(5, 32, 48), tmp_path / "a.mp4")
     run_ffmpeg("-display_rotation", 90, "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "b.mp4")
-    found = look_at_clip(tmp_path / "b.mp4")
+    found = probe_clip(tmp_path / "b.mp4")
     assert (found.frames, found.height, found.width) == (5, 48, 32)
     assert read_clip(tmp_path / "b.mp4").shape == (5, 3, 48, 32)

@@ -193,7 +193,7 @@ def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
         atomic_write(folder.evaluation, b"0" * 100)
     found = str(not_written(tmp_path, PermissionError(13, "Permission denied")))
     assert found.endswith(
-        "make it writable, then go on with `reward-tuning resume` on the run folder"
+        "make it writable, then continue with `reward-tuning resume` on the run folder"
     )
     found = str(not_written(tmp_path, FileNotFoundError(2, "No such file"), advice=ANOTHER_PLACE))
-    assert found.endswith("look where its folder has gone or choose another place")
+    assert found.endswith("check where its folder has gone or choose another place")

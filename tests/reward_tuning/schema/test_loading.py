@@ -66,12 +66,12 @@ def test_yaml_values(text: str, value: Any) -> None:
 
 
 def test_yaml_duplicate_key() -> None:
-    with pytest.raises(TuningError, match=r"line 3: the key `a` stands in line 1 already"):
+    with pytest.raises(TuningError, match=r"line 3: the key `a` appears in line 1 already"):
         read_yaml("a: 1\nb: 2\na: 3\n")
 
 
 def test_yaml_duplicate_key_inside() -> None:
-    with pytest.raises(TuningError, match=r"line 2: the key `steps` stands in line 2 already"):
+    with pytest.raises(TuningError, match=r"line 2: the key `steps` appears in line 2 already"):
         read_yaml("x: 1\ntrain: {steps: 1, steps: 2}\n")
 
 
@@ -397,7 +397,7 @@ def test_recipe_that_is_a_folder(tmp_path: Path) -> None:
     [
         (b"", "a recipe has sections with keys; got null"),
         (b"- 1\n", "a recipe has sections with keys; got [1]"),
-        (b"seed: 1\nseed: 2\n", "line 2: the key `seed` stands in line 1 already"),
+        (b"seed: 1\nseed: 2\n", "line 2: the key `seed` appears in line 1 already"),
         (b"seed: [1\n", "not valid YAML"),
         (b"# caf\xe9\n", "not UTF-8 text (byte 5)"),
     ],
