@@ -74,8 +74,8 @@ def test_calibrate_looks_at_the_place_before_it_samples(run: Command, tmp_path: 
 
 def test_calibrate_refuses_what_run_refuses_all_at_once(run: Command, world: Path) -> None:
     tiny_recipe(world, world / "run")
-    wrong = ("evaluation.prompts=1", "method.active_steps=9", "lora.init=judge")
+    wrong = ("evaluation.prompts=1", "lora.init=judge")
     told = [run(verb, world / "recipe.yaml", *wrong).err for verb in ("calibrate", "run")]
     assert told[0] == told[1]
-    for text in ("evaluation.prompts: got 1", "method.active_steps is 9", "lora.init: "):
+    for text in ("evaluation.prompts: got 1", "lora.init: "):
         assert text in told[0]

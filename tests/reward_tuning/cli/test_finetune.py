@@ -41,7 +41,7 @@ def install(monkeypatch: pytest.MonkeyPatch, stop: bool) -> list[tuple[Any, bool
         (Path(recipe.output) / "recipe.yaml").touch()
         if stop:
             raise Stopped(signal.SIGINT)
-        return SimpleNamespace(summary=RESULT)
+        return SimpleNamespace(evaluation=RESULT)
 
     module.finetune = finetune  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "reward_tuning.finetune.trainer", module)
