@@ -27,7 +27,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.time_to_score import Curve, Point, best, compare_curves, train_curve
 from benchmarks.trainee import CLOCKS
-from reward_tuning.judges.judge import load_judges
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.lora.adapter import adapter_state
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.evaluation import evaluate

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from reward_tuning.judges.judge import load_judges
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.progress import silent
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.evaluation import SideScores, evaluate

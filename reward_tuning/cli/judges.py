@@ -62,9 +62,9 @@ def judges_of_recipe(source: str) -> list[FramesSection]:
         TuningError: The recipe has mistakes.
     """
     recipe = load_recipe(source)
-    from reward_tuning.judges.shared_encoder import standing_alone
+    from reward_tuning.judges.shared_encoder import loaded_from_folder
 
-    judges = standing_alone(recipe, [*recipe.rewards, *recipe.evaluation.held_out_rewards])
+    judges = loaded_from_folder(recipe, [*recipe.rewards, *recipe.evaluation.held_out_rewards])
     return [judge for judge in judges if isinstance(judge, FramesSection)]
 
 

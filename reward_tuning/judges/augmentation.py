@@ -1,8 +1,8 @@
-"""What stands between the decoder and a judge in training, so that a judge is harder to cheat.
+"""Changes of the frames between decoder and judge in training, against reward hacking.
 
-A reward that only holds for these very pixels is no improvement: it is lost with a slightly other
-crop, a little noise, or a step aside in the direction that the judge likes least. Every function
-here is differentiable in the frames.
+A gain that holds only for these exact pixels is no improvement: a slightly different crop, a little
+noise, or a small step in the direction that the judge likes least removes it. Every function here
+is differentiable in the frames.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes that a judge should not care about, one draw a clip, alike in all its frames.
+    """Random changes that should not matter to a judge, drawn once for all frames of a clip.
 
     Attributes:
-        crop: in [0, 1); largest share of each side that is cut off, at a random place. What is left
-            is enlarged again.
-        flip: mirror left and right in half of the clips. Not where the prompt says left or right.
-        noise: largest standard deviation of white noise added to pixels in [0, 1].
+        crop: Largest share of each side that is cut off at a random position, in [0, 1). The rest
+            is resized to the full frame.
+        flip: Mirror left and right in half of the clips; not for prompts that say left or right.
+        noise: Largest standard deviation of white noise added to pixels in [0, 1].
     """
 
     crop: float = 0.0
@@ -35,7 +35,7 @@ class Augmentation:
 
         Args:
             frames: `(b, f, 3, H, W)` in [0, 1].
-            draw: CPU generator.
+            draw: CPU generator to draw from.
 
         Returns:
             The same shape, in [0, 1].
@@ -62,25 +62,25 @@ class Augmentation:
 
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""BT.601, as image libraries and GenRL turn colour into grey."""
+"""BT.601 weights, by which image libraries and GenRL convert colour to grey."""
 
 
 def grey(frames: Tensor) -> Tensor:
-    """Clips without colour, still of three channels: `(b, f, 3, H, W)` -> the same shape."""
+    """Convert clips to grey with three equal channels: `(b, f, 3, H, W)` -> the same shape."""
     weights = frames.new_tensor(LUMINANCE).view(3, 1, 1)
     return (frames * weights).sum(dim=2, keepdim=True).repeat(1, 1, 3, 1, 1)
 
 
 def worst_nearby(score: Callable[[Tensor], Tensor], frames: Tensor, radius: float) -> Tensor:
-    """Step aside to where the score is lower, so that sharp peaks of a judge do not pay.
+    """Move frames to where the score is lower, so that sharp peaks of a judge do not pay.
 
-    One step of the length `radius` against the score's gradient, clip by clip; the step itself is a
+    One step of length `radius` against the score's gradient, clip by clip; the step itself is a
     constant (sharpness-aware minimisation, Foret et al., arXiv 2010.01412, here in pixels).
 
     Args:
         score: `(b, f, 3, H, W)` -> `(b,)`, differentiable.
         frames: `(b, f, 3, H, W)` in [0, 1].
-        radius: root mean square change of a pixel, above 0; 0.01 is 2.5 of 255 levels.
+        radius: Root mean square change of a pixel, above 0; 0.01 is 2.5 of 255 levels.
 
     Returns:
         The moved frames, in [0, 1]; gradient reaches `frames` as if they had not been moved.

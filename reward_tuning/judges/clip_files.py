@@ -1,4 +1,4 @@
-"""Which clips a person means, and which prompt belongs to each: files, folders, prompt files."""
+"""From the files and folders that the user names to clips, each with its prompt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,11 +33,11 @@ CLIP_ROWS = RowFormat(
 
 @dataclass(frozen=True)
 class ClipFile:
-    """A clip on the disk.
+    """A clip on disk.
 
     Attributes:
-        path: Of the file.
-        prompt: What the judges read; None where nobody says.
+        path: Path of the file.
+        prompt: Text that the judges read; None if there is none.
     """
 
     path: Path
@@ -48,13 +48,13 @@ def find_clips(sources: Sequence[Path]) -> list[Path]:
     """List the clips of files and folders.
 
     Args:
-        sources: Files, and folders that are searched with all that is in them, by name.
+        sources: Files, and folders that are searched with their subfolders, in the order of names.
 
     Returns:
         Each file once, in the order of the sources.
 
     Raises:
-        TuningError: A source is missing, is no clip by its ending, or a folder without clips.
+        TuningError: A source is missing, has the ending of no clip, or is a folder without clips.
     """
     found: list[Path] = []
     for source in sources:
@@ -66,7 +66,7 @@ def find_clips(sources: Sequence[Path]) -> list[Path]:
             ]
             if not inside:
                 raise TuningError(
-                    f"{source} holds no clip; a clip ends in {', '.join(READ_SUFFIXES)}"
+                    f"{source} contains no clip; a clip ends in {', '.join(READ_SUFFIXES)}"
                 )
             found += inside
         elif not source.is_file():
@@ -85,36 +85,38 @@ def with_prompts(
 ) -> list[ClipFile]:
     """Give each clip its prompt.
 
-    The one prompt for all; else what the prompt file says of it; else the text of the `.txt` beside
-    it; else what a `clips.jsonl` in its folder says, as `reward-tuning generate` writes one.
+    The one prompt for all; else its entry in the prompt file; else the text of the `.txt` next to
+    it; else its entry in the `clips.jsonl` of its folder, as `reward-tuning generate` writes one.
 
     Args:
-        paths: Of the clips.
-        prompt: For all.
+        paths: Paths of the clips.
+        prompt: One prompt for all clips.
         prompts_file: Rows with a `file` (or `video`, `file_path`), a `prompt` (or `text`,
             `caption`) and, optionally, a `reward_prompt` that the judges read instead, in a format
             of `rows.read_rows`. A relative path starts from the prompt file's folder; a name alone
             fits a clip of that name in any folder.
 
     Raises:
-        TuningError: A prompt file is missing or damaged, each bad line with its number.
+        TuningError: A prompt file is missing or has bad lines, each listed with its number.
     """
     if prompt is not None and (wrong := lone_surrogate(prompt)):
         raise TuningError(f"--prompt: {wrong}")
     if prompt is not None:
         return [ClipFile(path, prompt) for path in paths]
     given = {} if prompts_file is None else read_file_prompts(prompts_file)
-    beside: dict[Path, Mapping[Path | str, str]] = {}
+    of_folders: dict[Path, Mapping[Path | str, str]] = {}
     clips = []
     for path in paths:
-        text = _of(path, given)
+        text = _prompt_of(path, given)
         note = path.with_suffix(".txt")
         if text is None and note.is_file():
-            text = _note(note)
-        if text is None and path.parent not in beside:
+            text = _read_note(note)
+        if text is None and path.parent not in of_folders:
             about = path.parent / CLIP_LIST
-            beside[path.parent] = read_file_prompts(about) if about.is_file() else {}
-        clips.append(ClipFile(path, text if text is not None else _of(path, beside[path.parent])))
+            of_folders[path.parent] = read_file_prompts(about) if about.is_file() else {}
+        if text is None:
+            text = _prompt_of(path, of_folders[path.parent])
+        clips.append(ClipFile(path, text))
     return clips
 
 
@@ -122,14 +124,14 @@ def read_file_prompts(path: Path) -> dict[Path | str, str]:
     """Read a file of clips and prompts.
 
     Args:
-        path: See `with_prompts`.
+        path: Prompt file as `with_prompts` describes it.
 
     Returns:
-        Absolute path of a clip, and its bare name, to what the judges read. A bare name that
-        belongs to clips of different prompts is left out.
+        Absolute path of a clip, and its bare name, to the text that the judges read. A bare name
+        that belongs to clips with different prompts is left out.
 
     Raises:
-        TuningError: It cannot be read, or lines are bad, each told with its number.
+        TuningError: It cannot be read, or has bad lines, each listed with its number.
     """
     found: dict[Path | str, str] = {}
     names: dict[str, set[str]] = {}
@@ -139,11 +141,11 @@ def read_file_prompts(path: Path) -> dict[Path | str, str]:
     return found | {name: texts.pop() for name, texts in names.items() if len(texts) == 1}
 
 
-def _of(path: Path, prompts: Mapping[Path | str, str]) -> str | None:
+def _prompt_of(path: Path, prompts: Mapping[Path | str, str]) -> str | None:
     return prompts.get(path.resolve(), prompts.get(path.name))
 
 
-def _note(path: Path) -> str | None:
+def _read_note(path: Path) -> str | None:
     try:
         text = cleaned(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Terms of the loss that see a whole clip, where judges see single frames: motion, diversity."""
+"""Terms of the loss that see whole clips, where many judges see single frames."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rewards.kinds.motion import FEWEST_FRAMES, motion_energy
 
 @dataclass(frozen=True)
 class ClipTerms:
-    """Which terms join the judges.
+    """The terms that are added to the losses of the judges.
 
     Attributes:
-        motion: weight of the motion term.
-        motion_target: motion from which on it gives no gradient; None for no end.
-        repulsion: weight of the likeness of clips of one prompt.
-        clips_per_prompt: clips of one prompt lie side by side in a batch.
+        motion: Weight of the motion term; 0 for none.
+        motion_target: Motion from which on the term gives no gradient; None for no limit.
+        repulsion: Weight of the similarity of clips of one prompt; 0 for none.
+        clips_per_prompt: Number of clips of each prompt, neighbours in the batch.
     """
 
     motion: float = 0.0
@@ -30,40 +30,40 @@ class ClipTerms:
 
     @property
     def labels(self) -> list[str]:
-        """Names in metrics of the terms that are on."""
+        """Names in metrics of the active terms."""
         return [name for name in ("motion_term", "likeness") if self.weight(name)]
 
     def weight(self, name: str) -> float:
-        """Weight of a term by its name in metrics."""
+        """Return the weight of a term by its name in metrics."""
         return {"motion_term": self.motion, "likeness": self.repulsion}[name]
 
 
 def steady_motion(frames: Tensor) -> Tensor:
-    """How much moves, in a measure that flicker does not feed (:func:`rewards.motion_energy`).
+    """Measure motion without counting flicker (`rewards.kinds.motion.motion_energy`).
 
     Args:
         frames: `(b, f, 3, H, W)` in [0, 1], f at least 5, H and W at least 4.
 
     Returns:
-        `(b,)`, differentiable; 0 for a still.
+        `(b,)`, differentiable; 0 for a still clip.
 
     Raises:
-        TuningError: fewer frames.
+        TuningError: There are fewer frames.
     """
     if frames.shape[1] < FEWEST_FRAMES:
         raise TuningError(
-            f"the motion term needs {FEWEST_FRAMES} neighbouring frames, and {frames.shape[1]} are "
+            f"the motion term needs {FEWEST_FRAMES} neighbouring frames, but {frames.shape[1]} are "
             "decoded; let a judge see more (rewards.*.frames, train.decoded_latents)"
         )
     return motion_energy(frames)
 
 
 def likeness(features: Tensor, clips_per_prompt: int) -> Tensor:
-    """Mean cosine of two clips of one prompt, over all pairs.
+    """Return the mean cosine of two clips of one prompt, over all pairs.
 
     Args:
-        features: `(b, d)`, a feature vector a clip; clips of a prompt lie side by side.
-        clips_per_prompt: n, at least 2; divides b.
+        features: `(b, d)`, one feature vector per clip; clips of a prompt are neighbours.
+        clips_per_prompt: N, at least 2; divides b.
 
     Returns:
         `(b / n,)` in [-1, 1], differentiable.
@@ -75,5 +75,5 @@ def likeness(features: Tensor, clips_per_prompt: int) -> Tensor:
 
 
 def shortfall(values: Tensor, target: float | None) -> Tensor:
-    """What a term adds to the loss: minus its mean, or how far below a target it stays."""
+    """Return a term's loss: minus its mean, or the mean distance below a target."""
     return -values.mean() if target is None else torch.relu(target - values).mean()

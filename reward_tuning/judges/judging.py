@@ -1,4 +1,4 @@
-"""What the judges of a batch say of its latents, as losses: on decoded frames, or as they are."""
+"""Losses and scores of a batch of latents: decoded for judges of frames, or scored as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rewards import FrameReward
 from rewards.core.shared_towers import seen_by_several
 
 Verdicts = dict[str, tuple[Tensor, Tensor]]
-"""Label of a judge or a term -> its loss, a scalar with gradient, and its scores `(b,)` without."""
+"""Label of a judge or term -> its loss, a scalar with gradient, and its scores `(b,)` without."""
 
 
 def on_frames(
@@ -29,21 +29,21 @@ def on_frames(
     terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
     clip_weights: Tensor | None = None,
 ) -> Verdicts | None:
-    """Decode what the judges look at, and ask them.
+    """Decode the frames that the judges see, and score them.
 
     Args:
         sampler: Its generator decodes.
         judges: At least one.
         latents: `(b, 16, t, h, w)`.
         prompts: b texts.
-        seed: Of the augmentation and of the frames that judges draw.
-        frames: Positions that may be judged, and latents before the first one needed are decoded
-            without gradient; None for every frame.
-        terms: What joins the judges.
+        seed: Seed of the augmentation and of the frames that judges draw.
+        frames: Positions that may be judged; latents before the first one needed are then decoded
+            without gradient. None for every frame.
+        terms: Terms that are added to the judges.
         clip_weights: `(b,)`, a factor of each clip's loss by a judge; None for 1.
 
     Returns:
-        The verdicts; None where a frame is not finite, which judges refuse.
+        The verdicts; None if a frame is not finite, which judges refuse.
     """
     if frames is not None:
         judges = [judge.within(frames) for judge in judges]
@@ -73,16 +73,18 @@ def on_frames(
             loss = terms.motion * shortfall(moved, terms.motion_target)
             verdicts["motion_term"] = loss, moved.detach()
         if terms.repulsion:
-            alike = likeness(seen_by(judges[0], shown, window.start), terms.clips_per_prompt)
+            alike = likeness(
+                features_seen_by(judges[0], shown, window.start), terms.clips_per_prompt
+            )
             verdicts["likeness"] = terms.repulsion * alike.mean(), alike.detach()
     return verdicts
 
 
-def seen_by(judge: FramedJudge, frames: Tensor, first: int) -> Tensor:
-    """Image features of each clip as a judge sees it, `(b, d)`: the mean over its frames.
+def features_seen_by(judge: FramedJudge, frames: Tensor, first: int) -> Tensor:
+    """Return the image features of each clip as a judge sees it, `(b, d)`: the mean over frames.
 
     Raises:
-        TuningError: a judge without an image tower.
+        TuningError: The judge has no image tower.
     """
     if not isinstance(judge.reward, FrameReward):
         raise TuningError(
@@ -95,5 +97,5 @@ def seen_by(judge: FramedJudge, frames: Tensor, first: int) -> Tensor:
 def on_latents(
     judges: Sequence[LatentJudge], latents: Tensor, sigma: float, prompts: Sequence[str]
 ) -> Verdicts:
-    """Ask judges of noisy latents at one noise level."""
+    """Score noisy latents at one noise level."""
     return {judge.label: judge.loss(latents, sigma, prompts) for judge in judges}

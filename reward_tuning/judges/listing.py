@@ -1,7 +1,7 @@
-"""Which judges there are, in words: shipped ones, kinds without a file, published names.
+"""The available judges, described in words: shipped ones, kinds without a file, published names.
 
-Nothing here imports torch, nor the package of the judges: kinds are told by their sections, shipped
-files by their own metadata, published ones by the records that package keeps as data.
+Nothing here imports torch or the package `rewards`: kinds are described by their sections, shipped
+files by their metadata, published ones by the records that `rewards` keeps as data.
 """
 
 import json
@@ -12,21 +12,21 @@ from reward_tuning.files.safetensors_header import safetensors_metadata
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.locate import shipped_folder, shipped_judges
 
-PARTS = {"tower": "a network under the head of a judge", "tokenizer": "words of a judge"}
-"""What else a record or a file may be than a judge."""
+PARTS = {"tower": "the network below a judge's head", "tokenizer": "the vocabulary of a judge"}
+"""Kinds of records and files that are parts of judges."""
 
 Entry = dict[str, str]
 
 
 def shipped_entries() -> list[Entry]:
-    """The embedded judges: name, kind, what it is and its size, path, and the command."""
+    """List the embedded judges: name, kind, description and size, path, and command."""
     root = shipped_folder("rewards", "weights")
     found = []
     for name in shipped_judges():
         path = root / name
         files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files)
-        kind, command = _said(path)
+        kind, command = _origin(path)
         about = f"{_kind(kind)}; {_size(size)}"
         found.append(
             {"name": name, "kind": kind, "about": about, "path": str(path), "command": command}
@@ -35,20 +35,20 @@ def shipped_entries() -> list[Entry]:
 
 
 def weightless_entries() -> list[Entry]:
-    """Kinds that are a formula, and so need no file."""
+    """List the kinds that are a formula, and so need no file."""
     kinds = [kind for kind, section in KINDS.items() if "checkpoint" not in section.model_fields]
     return [{"name": kind, "about": _about(kind)} for kind in kinds]
 
 
 def other_entries() -> list[Entry]:
-    """Kinds on files that are neither shipped nor published under a name: yours, or a CLIP's."""
+    """List the kinds whose files are neither shipped nor published, such as `python`."""
     known = {entry["kind"] for entry in [*shipped_entries(), *published_entries()]}
     known |= {entry["name"] for entry in weightless_entries()}
     return [{"name": kind, "about": _about(kind)} for kind in KINDS if kind not in known]
 
 
 def published_entries() -> list[Entry]:
-    """Names of published files: kind, what it is with its size, and where it comes from."""
+    """List the published files: name, kind, description with size, and source."""
     text = (shipped_folder("rewards", "core") / "published.json").read_text(encoding="utf-8")
     return [
         {
@@ -60,11 +60,11 @@ def published_entries() -> list[Entry]:
     ]
 
 
-def _said(path: Path) -> tuple[str, str]:
-    """Kind and command of a shipped judge."""
-    told = path / "model_config.json"
-    if told.is_file():
-        return "video_align", str(json.loads(told.read_text(encoding="utf-8")).get("command", ""))
+def _origin(path: Path) -> tuple[str, str]:
+    """Return the kind of a shipped judge and the command that made it."""
+    config = path / "model_config.json"
+    if config.is_file():
+        return "video_align", str(json.loads(config.read_text(encoding="utf-8")).get("command", ""))
     if path.is_dir():
         return "qwen_critic", safetensors_metadata(path / "model.safetensors").get("command", "")
     metadata = safetensors_metadata(path)
@@ -76,7 +76,7 @@ def _kind(kind: str) -> str:
 
 
 def _about(kind: str) -> str:
-    """The first line of what its section says of a kind, without the full stop."""
+    """Return the first line of the docstring of a kind's section, without the full stop."""
     section = KINDS.get(kind)
     text = (section.__doc__ or "") if section is not None else ""
     return text.partition("\n")[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Which judges of a recipe are not on this machine yet: looked up by name, nothing is read."""
+"""Find the judges of a recipe that are not on this machine: looked up by name, nothing is read."""
 
 from collections.abc import Iterable
 
@@ -9,13 +9,13 @@ from rewards.qwen.files import resolve_folder
 
 
 def missing_judges(judges: Iterable[JudgeSection]) -> list[str]:
-    """Tell which files and folders are not there, each with the way to fetch it.
+    """List the files and folders that are missing, each with the command that fetches it.
 
     Args:
-        judges: Of a resolved recipe, training rewards and held-out ones alike.
+        judges: Judges of a resolved recipe, training rewards and held-out ones.
 
     Returns:
-        `label: what is missing` for each, in their order; what two judges share, once.
+        A line `label: what is missing` for each, in their order; what two judges share, once.
     """
     missing: dict[str, str] = {}
     for judge in judges:
@@ -29,10 +29,10 @@ def missing_judges(judges: Iterable[JudgeSection]) -> list[str]:
 
 
 def require_judges(judges: Iterable[JudgeSection]) -> None:
-    """Refuse to begin without one of these judges.
+    """Check that every file and folder of these judges is on this machine.
 
     Raises:
-        RewardError: With every one that is missing.
+        RewardError: Some are missing; the message lists all of them.
     """
     if missing := missing_judges(judges):
         raise RewardError("\n".join(missing))

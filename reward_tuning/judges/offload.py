@@ -1,4 +1,4 @@
-"""Judges and VAE on the CPU while they rest: which modules, and in which phase they work."""
+"""Judges and VAE in the CPU's memory between uses: which modules, and in which phase they work."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PhaseFn = Callable[[str], AbstractContextManager[None]]
 
 
 def onloaded_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:
-    """The same phases, with the weights on the device in the one of that name.
+    """Return the same phases, with the weights on the device during the one with that name.
 
-    Moving them counts to that phase, its seconds and its memory.
+    The time and memory of moving them count towards that phase.
     """
 
     @contextmanager
@@ -37,16 +37,16 @@ def onloaded_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:
 
 
 def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:
-    """The networks of judges.
+    """Return the networks of judges.
 
     Raises:
-        TuningError: A judge of another class does not say what it holds.
+        TuningError: A judge is of a class that does not list its networks.
     """
     modules: list[nn.Module] = []
     for judge in judges:
         if not isinstance(judge.reward, FrozenReward | LatentClip):
             raise TuningError(
-                f"generator.memory: {judge.label} is of a class that does not tell its modules "
+                f"generator.memory: {judge.label} is of a class that does not list its networks "
                 f"({type(judge.reward).__name__}), so it cannot be offloaded; set "
                 "generator.memory=resident"
             )
@@ -57,15 +57,17 @@ def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:
 def split_offload(
     resting: Sequence[nn.Module], shared: SharedEncoder | None, device: torch.device
 ) -> tuple[Offload, Offload]:
-    """How judges rest where one may be the generator's text encoder, which works for prompts too.
+    """Make the offloads of judges of which one may be the generator's text encoder.
+
+    The encoder is offloaded apart from the others, because prompts need it without them.
 
     Args:
-        resting: Modules of the judges that rest.
-        shared: The encoder, on the device; it need not be among them.
-        device: Where they work.
+        resting: Networks of the judges that are offloaded.
+        shared: The encoder, on the device; it need not be one of them.
+        device: Device that they work on.
 
     Returns:
-        Of the encoder alone (of nothing where it does not rest), and of all of them.
+        The offload of the encoder alone (empty if it stays on the device), and that of all.
     """
     model = None if shared is None else shared.encoder.text_encoder
     encoder = Offload([module for module in resting if module is model], device)

@@ -1,4 +1,4 @@
-"""Judges on clips from files: batches of one shape, one row a clip."""
+"""Score clips from files: in batches of one shape, one row of scores per clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from reward_tuning.errors import TuningError, first_lines
 from reward_tuning.files.clips import probe_clip
 from reward_tuning.judges.clip_files import ClipFile
 from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory, scores_of_shape
-from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.schema.judge_parts import FramesSection, spread
 from rewards.core.base import FrozenReward
@@ -22,12 +23,12 @@ from rewards.core.base import FrozenReward
 
 @dataclass(frozen=True)
 class ClipScores:
-    """What one clip scored.
+    """The scores of one clip.
 
     Attributes:
         clip: The file and its prompt.
-        shape: Frames judged from, height and width.
-        scores: Label of a judge to its score; None where the clip has too few frames for it.
+        shape: Number of frames read, height and width.
+        scores: Label of a judge to its score; None if the clip has too few frames for it.
     """
 
     clip: ClipFile
@@ -37,18 +38,18 @@ class ClipScores:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a set of clips scored.
+    """The scores of a set of clips.
 
     Attributes:
-        clips: In the order of the files.
-        skipped: Files that could not be read, with the reason.
+        clips: Scores of each clip, in the order of the files.
+        skipped: Unreadable files, with the reason.
     """
 
     clips: list[ClipScores]
     skipped: dict[Path, str] = field(default_factory=dict)
 
     def means(self) -> dict[str, float | None]:
-        """Each judge's mean over the clips that it could score."""
+        """Return each judge's mean over the clips that it could score."""
         found: dict[str, float | None] = {}
         for label in self.clips[0].scores if self.clips else ():
             values = [one.scores[label] for one in self.clips]
@@ -57,7 +58,7 @@ class Scored:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
         return {
             "clips": [
                 {
@@ -100,27 +101,27 @@ def score_clips(
 ) -> Scored:
     """Score files.
 
-    A file that cannot be read, is cut short or does not fit into memory is left out and counted, so
-    that one damaged clip of a thousand does not cost the others. Judges that look at frames at a
-    rate are told the rate of the file, unless their section says one.
+    A file that is unreadable, truncated or too large for memory is skipped and reported, so that
+    one damaged clip of a thousand does not cost the others. Judges that sample frames at a rate get
+    the rate of the file, unless their section sets one.
 
     Args:
-        clips: Each with a prompt, if any judge reads text.
+        clips: Clips, each with a prompt if any judge reads text.
         judges: At least one.
-        frames: Read so many frames of each clip, spread evenly; None for all.
-        batch_size: Clips of one shape that are scored at a time.
-        progress: Told after every batch.
+        frames: Number of frames to read of each clip, spread evenly; None for all.
+        batch_size: Number of clips of one shape scored at a time.
+        progress: Called after every batch.
 
     Raises:
-        TuningError: Clips without a prompt, for judges that read one, or a score is not finite,
-            which no table and no JSON can hold.
+        TuningError: A clip has no prompt and a judge reads one, or a score is not finite, which
+            JSON cannot represent.
     """
     _check_prompts(clips, judges)
     found: dict[int, ClipScores] = {}
     skipped: dict[Path, str] = {}
     waiting: dict[ClipShape, list[int]] = defaultdict(list)
 
-    def tell() -> None:
+    def report() -> None:
         progress(ProgressEvent("scoring", len(found) + len(skipped), len(clips)))
 
     def flush(shape: ClipShape) -> None:
@@ -130,9 +131,9 @@ def score_clips(
         for place, i in enumerate(places):
             of_clip = {label: values[place] for label, values in scores.items()}
             found[i] = ClipScores(clips[i], size, of_clip)
-        tell()
+        report()
 
-    tell()
+    report()
     for i, file in enumerate(clips):
         try:
             facts = probe_clip(file.path)
@@ -142,7 +143,7 @@ def score_clips(
             check_memory(file.path, shape, judges)
         except TuningError as error:
             skipped[file.path] = str(error)
-            tell()
+            report()
             continue
         waiting[shape].append(i)
         if len(waiting[shape]) == batch_size:
@@ -163,5 +164,5 @@ def _check_prompts(clips: Sequence[ClipFile], judges: Sequence[FileJudge]) -> No
         raise TuningError(
             f"no prompt for {', '.join(first_lines(missing, 3))}, and {', '.join(readers)} "
             "compares a clip with its prompt; give --prompt TEXT for all, --prompts FILE.jsonl "
-            'with {"file": "clip.mp4", "prompt": "..."} a line, or a .txt beside each clip'
+            'with {"file": "clip.mp4", "prompt": "..."} per line, or a .txt next to each clip'
         )

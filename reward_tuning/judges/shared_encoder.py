@@ -1,7 +1,7 @@
-"""The generator's text encoder as a judge: a whole Qwen2-VL, in memory once for both.
+"""The generator's text encoder as a judge: a whole Qwen2-VL, in memory once for both uses.
 
-A critic with `checkpoint: generator` is that model. Where no generator is loaded, or its encoder is
-gone by then, the same critic is loaded from the checkpoint's folder (`standing_alone`).
+A critic with `checkpoint: generator` uses that model. Where no generator is loaded, or its encoder
+has been released, the same critic is loaded from the checkpoint's folder (`loaded_from_folder`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SharedEncoder:
     """A text encoder that encodes prompts and judges clips.
 
     Attributes:
-        folder: Of the generator's checkpoint.
+        folder: Folder of the generator's checkpoint.
         encoder: The model with its tokenizer, frozen, on the device of the run.
     """
 
@@ -40,15 +40,15 @@ class SharedEncoder:
 def shared_encoder(
     recipe: Recipe, judges: Sequence[JudgeSection], device: torch.device
 ) -> SharedEncoder | None:
-    """Load the generator's text encoder, if one of these judges is it.
+    """Load the generator's text encoder if one of these judges uses it.
 
     Args:
-        recipe: Resolved; its generator's dtype is the encoder's.
-        judges: Of the recipe.
-        device: Where it works.
+        recipe: Resolved recipe; its generator's dtype is that of the encoder.
+        judges: Judges of the recipe.
+        device: Device that the encoder works on.
 
     Returns:
-        None where no judge asks for it.
+        The encoder; None if no judge uses it.
 
     Raises:
         GeneratorError: The checkpoint has no whole text encoder.
@@ -60,8 +60,8 @@ def shared_encoder(
     return SharedEncoder(folder, load_text_encoder(folder, dtype=dtype, device=device))
 
 
-def standing_alone(recipe: Recipe, judges: Sequence[AnyJudge]) -> list[AnyJudge]:
-    """The same judges for a place without a text encoder: each loads its weights from the folder.
+def loaded_from_folder(recipe: Recipe, judges: Sequence[AnyJudge]) -> list[AnyJudge]:
+    """Return the judges for a place without a text encoder: each loads its weights from the folder.
 
     Raises:
         GeneratorError: The checkpoint has no text encoder.
@@ -75,9 +75,9 @@ def standing_alone(recipe: Recipe, judges: Sequence[AnyJudge]) -> list[AnyJudge]
 
 
 def encoder_folder(recipe: Recipe) -> Path:
-    """The generator's checkpoint on disk, with `text_encoder/` and `tokenizer/`.
+    """Return the folder of the generator's checkpoint, with `text_encoder/` and `tokenizer/`.
 
     Raises:
-        GeneratorError: They are not there.
+        GeneratorError: There is no such folder.
     """
     return generator_folder(recipe.generator, text_encoder=True)

@@ -1,4 +1,4 @@
-"""Prompts that are longer than a judge reads: said once for each set, where it is read."""
+"""Warn of prompts that are longer than a judge reads, once for each set of prompts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,34 +9,34 @@ from rewards import LatentClip
 from rewards.core.base import FrozenReward
 
 Texts = Mapping[str, Sequence[Prompt]]
-"""Name of a set of prompts, such as `prompts.train`, to the set."""
+"""Sets of prompts by name, such as `prompts.train`."""
 
-MOST_SHOWN = 60  # characters of the longest prompt
+MOST_SHOWN = 60  # characters of the longest prompt that the warning quotes
 
 
-def tell_truncation(judges: Sequence[Judge], sets: Texts, progress: ProgressFn) -> None:
-    """Warn of prompts that judges do not read to their end, once for each set and judge."""
+def report_truncation(judges: Sequence[Judge], sets: Texts, progress: ProgressFn) -> None:
+    """Warn of prompts that a judge cuts off, once for each set and judge."""
     for where, prompts in sets.items():
         for note in truncation_notes(judges, [one.reward_text for one in prompts], where):
             progress(ProgressEvent("loading", note=note))
 
 
 def truncation_notes(judges: Sequence[Judge], texts: Sequence[str], where: str) -> list[str]:
-    """Tell which judges cut off prompts.
+    """List the judges that cut off prompts.
 
     Args:
-        judges: Of a run.
-        texts: What the judges read: the `reward_prompt` where there is one.
-        where: What the prompts are called, such as `prompts.train`.
+        judges: Judges of a run.
+        texts: Texts that the judges read: the `reward_prompt` where there is one.
+        where: Name of the set of prompts, such as `prompts.train`.
 
     Returns:
-        A line a judge that cuts any, with how many, its limit and the longest.
+        One line per judge that cuts any, with their number, its limit and the longest.
     """
     notes = []
     texts = list(dict.fromkeys(texts))
     for judge in judges:
         if isinstance(judge, FramedJudge) and judge.prompt is not None:
-            continue  # it reads none of them
+            continue  # the fixed prompt replaces them
         reward = judge.reward
         if not isinstance(reward, FrozenReward | LatentClip) or reward.context_length is None:
             continue
@@ -46,7 +46,8 @@ def truncation_notes(judges: Sequence[Judge], texts: Sequence[str], where: str) 
             shown = longest if len(longest) <= MOST_SHOWN else longest[: MOST_SHOWN - 3] + "..."
             notes.append(
                 f"warning: {where}: the judge {judge.label} reads {reward.context_length} tokens, "
-                f"and {len(cut)} of {len(texts)} prompts are longer: their ends are not judged. "
-                f"The longest: {shown!r} ({len(longest)} characters). Give a short reward_prompt"
+                f"but {len(cut)} of {len(texts)} prompts are longer: their ends are not judged. "
+                f"The longest: {shown!r} ({len(longest)} characters). Give them a short "
+                "reward_prompt"
             )
     return notes

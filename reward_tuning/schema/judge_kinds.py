@@ -43,7 +43,7 @@ class AestheticSection(ClipTowerSection, SquashSection):
 
     kind: Literal["aesthetic"]
     tower: FileName | None = Field(
-        default=None, description="The CLIP under the head; null = as the head's file says"
+        default=None, description="The CLIP below the head; null = as the head's file states"
     )
 
 
@@ -59,11 +59,11 @@ class AestheticV25Section(NetworkSection, EachFrameSection, FileSection):
     kind: Literal["aesthetic_v2_5"]
     architecture: Text | None = Field(
         default=None,
-        description="Of the SigLIP, siglip-so400m-patch14-384, for a file that does not say; "
-        "null = it says",
+        description="The SigLIP's name, siglip-so400m-patch14-384, for a file that does not state "
+        "it; null = it does",
     )
     tower: FileName | None = Field(
-        default=None, description="The SigLIP under the head; null = as the head's file says"
+        default=None, description="The SigLIP below the head; null = as the head's file states"
     )
 
 
@@ -74,7 +74,7 @@ class ImageRewardSection(NetworkSection, EachFrameSection, TextSection, FileSect
     tokenizer: FileName | None = Field(
         default=None,
         description="BERT's vocab.txt, or bert-base-uncased from the hub's cache; null = as the "
-        "judge's file says, else bert-base-uncased",
+        "judge's file states, else bert-base-uncased",
     )
 
 
@@ -84,30 +84,31 @@ class MpsSection(NetworkSection, EachFrameSection, TextSection, FileSection, Squ
     kind: Literal["mps"]
     condition: Text = Field(
         default="overall",
-        description="overall, aesthetics, detail or alignment, or a list of words of your own",
+        description="The aspect to judge: overall, aesthetics, detail or alignment, or your own "
+        "list of words",
     )
     threshold: float = Field(
         default=0.01,
         ge=0.0,
         lt=1.0,
-        description="A word of the prompt counts whose likeness to the condition is above this "
-        "share of the prompt's best word; the authors have 0.01 and 0.3",
+        description="A word of the prompt counts if its similarity to the condition exceeds this "
+        "fraction of the prompt's best word; the authors use 0.01 and 0.3",
     )
 
 
 class QwenCriticSection(QwenSection, FolderSection):
-    """A Qwen2-VL that is asked about the clip: how sure it is of Yes."""
+    """A Qwen2-VL that answers questions about the clip: how sure it is of Yes."""
 
     kind: Literal["qwen_critic"]
     checkpoint: FileName = Field(
         description="generator, for the generator's own text encoder, whose weights are then in "
-        "memory once; or a shipped name (tiny/qwen-critic), a folder (./generator if it is called "
-        "so), a published name (qwen2-vl-2b) or a hub id (owner/name)"
+        "memory once; or a shipped name (tiny/qwen-critic), a folder (./generator if it has that "
+        "name), a published name (qwen2-vl-2b) or a hub id (owner/name)"
     )
     aspects: Annotated[list[Text], Field(min_length=1)] | None = Field(
         default=None,
-        description="What is asked: names among object, colour, motion, artefact (null = all), or "
-        "questions of your own in which {prompt} stands for the prompt",
+        description="Questions to ask: names among object, colour, motion, artefact (null = all), "
+        "or your own questions, in which {prompt} is replaced by the prompt",
     )
 
     @property
@@ -117,12 +118,12 @@ class QwenCriticSection(QwenSection, FolderSection):
 
     @property
     def folders(self) -> dict[str, str]:
-        """Its folder; none where that is the generator's."""
+        """Its folder; none if that is the generator's."""
         return {} if self.of_generator else super().folders
 
     @property
     def identity(self) -> str:
-        """Its folder, or that it is the generator's."""
+        """Its folder, or `generator`."""
         return self.checkpoint
 
 
@@ -133,10 +134,10 @@ class VideoAlignSection(QwenSection, FolderSection):
 
     kind: Literal["video_align"]
     axis: Literal["overall", "VQ", "MQ", "TA"] = Field(
-        default="overall", description="The sum of the three, or one of them"
+        default="overall", description="The axis to score: the sum of the three, or one of them"
     )
     base: FileName | None = Field(
-        default=None, description="The Qwen2-VL below; null = the one that its config names"
+        default=None, description="The base Qwen2-VL; null = the one that its config names"
     )
 
     @model_validator(mode="after")
@@ -144,7 +145,7 @@ class VideoAlignSection(QwenSection, FolderSection):
         if self.prompt is not None and self.axis in ("VQ", "MQ"):
             raise ValueError(
                 f"axis {self.axis} is scored before the prompt and does not read it, so `prompt` "
-                "has no effect; remove it, or take axis: TA or overall"
+                "has no effect; remove it, or set axis: TA or overall"
             )
         return self
 
@@ -157,35 +158,39 @@ class HpsV3Section(NetworkSection, EachFrameSection, TextSection, FileSection):
     kind: Literal["hpsv3"]
     base: FileName | None = Field(
         default=None,
-        description="Whose config and tokenizer go with it; null = Qwen/Qwen2-VL-7B-Instruct",
+        description="The Qwen2-VL that its config and tokenizer come from; null = "
+        "Qwen/Qwen2-VL-7B-Instruct",
     )
     pixels: Positive | None = Field(
-        default=None, description="Of a frame as the model sees it; null = 200704, as published"
+        default=None,
+        description="Pixels of a frame as the model sees it; null = 200704, as published",
     )
 
 
 class MotionEnergySection(FramesSection):
-    """How much moves, low-passed in space and time; a target says how much is enough."""
+    """Amount of motion, low-passed in space and time; a target sets how much is enough."""
 
     kind: Literal["motion_energy"]
 
     @property
     def least_frames(self) -> int:
-        """What its low pass in time needs."""
+        """The number that its low pass in time needs."""
         return 5
 
 
 class MotionFlowSection(FramesSection):
-    """How fast, in pixels a frame, from a soft cost volume; and a little energy."""
+    """Speed in pixels per frame, from a soft cost volume, plus a little motion energy."""
 
     kind: Literal["motion_flow"]
     energy: float = Field(
-        default=5.0, ge=0.0, description="Pixels that a motion energy of 1 counts; 0 = flow alone"
+        default=5.0,
+        ge=0.0,
+        description="Pixels per frame that a motion energy of 1 counts as; 0 = flow alone",
     )
 
     @property
     def least_frames(self) -> int:
-        """The energy needs more than the flow."""
+        """More for the energy than for the flow."""
         return 5 if self.energy else 4
 
 
@@ -196,12 +201,12 @@ class FlickerSection(FramesSection):
 
     @property
     def least_frames(self) -> int:
-        """A frame with one before and one behind it."""
+        """A frame with one before and one after it."""
         return 3
 
 
 class ConsistencySection(NetworkSection, FramesSection, FileSection):
-    """Likeness of a CLIP's features to those of the frame before and of the first."""
+    """Similarity of a CLIP's features to those of the previous and of the first frame."""
 
     kind: Literal["consistency"]
     architecture: Text | None = Field(
@@ -209,7 +214,7 @@ class ConsistencySection(NetworkSection, FramesSection, FileSection):
         description="open_clip's model name, for a file that does not say; null = it says",
     )
     encoded_at_once: Positive | None = Field(
-        default=None, description="Frames encoded at a time, to save memory; null = all of a clip"
+        default=None, description="Frames encoded in one pass, to save memory; null = all of a clip"
     )
     preprocess: Literal["own", "vbench"] = Field(
         default="own",
@@ -223,25 +228,25 @@ class ConsistencySection(NetworkSection, FramesSection, FileSection):
 
 
 class VJepa2Section(NetworkSection, FramesSection, FileSection):
-    """Minus V-JEPA 2's surprise. A still surprises least: only beside a judge of motion."""
+    """Minus V-JEPA 2's surprise; least for a still clip, so combine it with a judge of motion."""
 
     kind: Literal["vjepa2"]
     contexts: Annotated[
         tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)
-    ] = Field(default=(0.5,), description="Shares of a clip that are known")
+    ] = Field(default=(0.5,), description="Fractions of a clip that are given")
     both_ways: bool = Field(
         default=True,
-        description="Foretell the beginning from the end, too: a gradient to each frame",
+        description="Also predict the beginning from the end, so that every frame gets a gradient",
     )
 
     @property
     def least_frames(self) -> int:
-        """More than one of its tubelets, of 2 frames in every published file."""
+        """More than one of its tubelets, which have 2 frames in every published file."""
         return 3
 
 
 class DynamicDegreeSection(FramesSection, FileSection):
-    """VBench's dynamic degree by RAFT; only measures."""
+    """VBench's dynamic degree by RAFT; for the evaluation only."""
 
     evaluation_only: ClassVar[bool] = True
 
@@ -254,18 +259,18 @@ class DynamicDegreeSection(FramesSection, FileSection):
     )
 
     @property
-    def told_rate(self) -> float | None:
+    def given_rate(self) -> float | None:
         """`fps`."""
         return self.fps
 
     @property
     def least_frames(self) -> int:
-        """Two, between which something moves."""
+        """Two, because it measures motion between frames."""
         return 2
 
 
 class SharpnessSection(FramesSection):
-    """Variance of the Laplacian; only measures."""
+    """Variance of the Laplacian; for the evaluation only."""
 
     evaluation_only: ClassVar[bool] = True
 
@@ -284,27 +289,29 @@ class NoCutsSection(FramesSection, FileSection):
     scale: Literal["log", "probability"] = Field(
         default="log",
         description="log: log-probability that no shot ends, 0 at best, to train on; probability: "
-        "1 for one shot, 0 for a certain cut, whose mean is the share of clips without one",
+        "1 for one shot, 0 for a certain cut, so that its mean is the share of clips without cuts",
     )
 
     @property
     def least_frames(self) -> int:
-        """Two, between which there may be a cut."""
+        """Two, because a cut lies between frames."""
         return 2
 
 
 class PythonSection(EachFrameSection, TextSection, FileSection):
-    """A judge of your own: one class in a Python file, whose code runs as it is loaded."""
+    """Your own judge: one class in a Python file, whose code runs when it is loaded."""
 
     kind: Literal["python"]
-    options: dict[str, Any] = Field(default_factory=dict, description="Passed to the class by name")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the class"
+    )
 
 
 class LatentSection(FileSection):
     """A judge of noisy latents, for method prfl only."""
 
     kind: Literal["latent"]
-    dtype: Dtype = Field(default="float32", description="Of its weights; scores stay float32")
+    dtype: Dtype = Field(default="float32", description="Dtype of its weights; scores stay float32")
 
 
 def _kind_of(value: Any) -> str | None:

@@ -17,7 +17,7 @@ FILE_KEYS = ("checkpoint", "tower", "tokenizer")
 OF_GENERATOR = "generator"
 """Checkpoint of a judge that is the generator's own text encoder."""
 
-RESTING: dict[str, Any] = {
+FORMER_KEYS: dict[str, Any] = {
     "architecture": None,
     "tower": None,
     "relative": None,
@@ -27,10 +27,10 @@ RESTING: dict[str, Any] = {
     "chunk": None,
     "gradient_checkpointing": False,
 }
-"""Keys that every kind once had, and the values at which they said nothing."""
+"""Keys that every kind once had, with the values that had no effect."""
 
 
-def _judged(value: Any) -> Any:
+def _judged_frames(value: Any) -> Any:
     if value == "all" or (type(value) is int and value >= 1):
         return value
     raise ValueError("allowed: all, or a number of frames from 1 up")
@@ -45,7 +45,7 @@ def _template(text: str) -> str:
 
 
 def spread(count: int, frames: tuple[int, ...]) -> tuple[int, ...]:
-    """`count` of these frames, evenly; from two on the first and the last are among them."""
+    """Select `count` of these frames, evenly spaced; two or more include the first and the last."""
     if count >= len(frames):
         return frames
     if count == 1:
@@ -56,10 +56,11 @@ def spread(count: int, frames: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class JudgeSection(Section):
-    """One frozen judge, as a training reward and a held-out reward both name it.
+    """One frozen judge, with the keys of both training and held-out rewards.
 
     Attributes:
-        evaluation_only: Refused as a training reward: its score measures and has no gradient.
+        evaluation_only: The judge only measures: its score has no gradient, so it is refused as a
+            training reward.
         folder_keys: Keys that name a folder, such as one with a Qwen2-VL.
     """
 
@@ -73,14 +74,14 @@ class JudgeSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_resting_keys(cls, data: Any) -> Any:
-        """Let the fully written recipes of older run folders load: they name keys of all kinds."""
+    def _drop_former_keys(cls, data: Any) -> Any:
+        """Drop former keys: the recipes in older run folders list them for every kind."""
         if not isinstance(data, dict):
             return data
         return {
             key: value
             for key, value in data.items()
-            if key in cls.model_fields or key not in RESTING or value != RESTING[key]
+            if key in cls.model_fields or key not in FORMER_KEYS or value != FORMER_KEYS[key]
         }
 
     @property
@@ -90,12 +91,12 @@ class JudgeSection(Section):
 
     @property
     def files(self) -> dict[str, str]:
-        """The files it names: key to name; empty for a judge without weights."""
+        """Names of its files, by key; empty for a judge without weights."""
         return self._named(key for key in FILE_KEYS if key not in self.folder_keys)
 
     @property
     def folders(self) -> dict[str, str]:
-        """The folders it names: key to name."""
+        """Names of its folders, by key."""
         return self._named(self.folder_keys)
 
     def _named(self, keys: Iterable[str]) -> dict[str, str]:
@@ -104,12 +105,12 @@ class JudgeSection(Section):
 
     @property
     def of_generator(self) -> bool:
-        """Whether it is the generator's text encoder, and so names no folder of its own."""
+        """Whether it uses the generator's text encoder, and so names no folder of its own."""
         return False
 
     @property
     def identity(self) -> str:
-        """What tells two judges apart: file or folder, or the kind where there is neither."""
+        """What distinguishes two judges: file or folder, or the kind if there is neither."""
         return (self.files | self.folders).get("checkpoint", self.kind)
 
     def loader_options(self) -> dict[str, Any]:
@@ -127,8 +128,8 @@ class FileSection(JudgeSection):
     )
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
         default=None,
-        description="Of the file, 64 hexadecimal digits, checked before it is read; null = as "
-        "recorded for a published file, else not checked",
+        description="Hash of the file, 64 hexadecimal digits, checked before it is read; null = "
+        "the recorded hash of a published file, otherwise unchecked",
     )
 
 
@@ -146,38 +147,38 @@ class FolderSection(JudgeSection):
 class FramesSection(JudgeSection):
     """A judge of decoded frames."""
 
-    frames: Annotated[Literal["all"] | int, BeforeValidator(_judged)] = Field(
+    frames: Annotated[Literal["all"] | int, BeforeValidator(_judged_frames)] = Field(
         default="all",
-        description="How many frames are judged: all, or n spread evenly over the clip (1 = the "
-        "first frame)",
+        description="Number of judged frames: all, or n spread evenly over the clip (1 = the first "
+        "frame)",
     )
     chunk: Positive | None = Field(
         default=None,
-        description="Frames (whole clips, for a judge of those) judged at a time, to save memory "
-        "(exact); null = all at once",
+        description="Frames (or whole clips, for a judge of those) scored in one pass, to save "
+        "memory; changes no number; null = all at once",
     )
 
     grayscale: bool = Field(
         default=False,
         description="Convert its clips to grey (0.299 R + 0.587 G + 0.114 B), so that colour earns "
-        "nothing",
+        "no reward",
     )
 
     @property
-    def told_rate(self) -> float | None:
-        """Frames a second of the clips, where it matters and the recipe says it."""
+    def given_rate(self) -> float | None:
+        """Frame rate of the clips, if it matters and the recipe sets it."""
         return None
 
     @property
     def least_frames(self) -> int:
-        """Frames of a clip that it needs; the judge itself refuses fewer."""
+        """Number of frames that it needs of a clip; the judge itself refuses fewer."""
         return 1
 
     def judged_frames(self, frames: int) -> list[int]:
-        """Return the positions of the judged frames in a clip of so many frames.
+        """Return the positions of the judged frames in a clip.
 
         Args:
-            frames: Frames of the clip, at least as many as this judge asks for.
+            frames: Number of frames of the clip, at least as many as this judge sees.
 
         Returns:
             Increasing positions in [0, frames), first and last included where two or more are
@@ -194,13 +195,13 @@ class MeanOverFrames(Section):
 
 
 class SoftMinOverFrames(Section):
-    """A clip's score is near that of its worst frame, so that no frame may flicker or fall off."""
+    """A clip's score is close to that of its worst frame, so that every frame has to be good."""
 
     kind: Literal["soft_min"]
     sharpness: float = Field(
         gt=0.0,
-        description="b of -log(mean(exp(-b score))) / b: 0 the mean, large the worst frame. In "
-        "units of the score: around 3 over its spread between frames",
+        description="b in -log(mean(exp(-b score))) / b: near 0 the mean, large the worst frame; "
+        "try 3 divided by the spread of scores between frames",
     )
 
 
@@ -211,16 +212,16 @@ class BestOverFrames(Section):
     share: float = Field(
         gt=0.0,
         le=1.0,
-        description="Share of the judged frames, rounded down, at least one; 0.3 is usual with "
-        "HPSv3",
+        description="Share of the judged frames, rounded down, at least one frame; 0.3 is usual "
+        "with HPSv3",
     )
 
 
 class RandomFrames(Section):
-    """The mean over frames drawn anew for each batch in training; the evaluation takes all."""
+    """The mean over frames drawn for each training batch; the evaluation takes all frames."""
 
     kind: Literal["random"]
-    count: Positive = Field(description="Frames drawn, of those that `frames` leaves")
+    count: Positive = Field(description="Number of frames to draw from those that `frames` selects")
 
 
 OverFrames = Annotated[
@@ -233,7 +234,7 @@ class EachFrameSection(FramesSection):
 
     over_frames: OverFrames = Field(
         default=MeanOverFrames(kind="mean"),
-        description="How the frames' scores become the clip's: {kind: mean}, {kind: soft_min, "
+        description="Reduction of the frames' scores to the clip's: {kind: mean}, {kind: soft_min, "
         "sharpness: b}, {kind: best, share: s} or {kind: random, count: k}",
     )
 
@@ -243,7 +244,7 @@ class TextSection(FramesSection):
 
     prompt: Text | None = Field(
         default=None,
-        description='One text for every clip in place of its prompt, such as "A high-quality '
+        description='One text for every clip instead of its prompt, such as "A high-quality '
         "image\"; null = the clip's own prompt",
     )
 
@@ -252,7 +253,7 @@ class NetworkSection(JudgeSection):
     """A judge with networks of its own."""
 
     dtype: Dtype = Field(
-        default="float32", description="Of the judge's towers; scores stay float32"
+        default="float32", description="Dtype of the judge's networks; scores stay float32"
     )
     gradient_checkpointing: bool = Field(
         default=False,
@@ -261,11 +262,11 @@ class NetworkSection(JudgeSection):
 
 
 class SquashSection(JudgeSection):
-    """A judge whose frames the reward scripts of EasyAnimate and VideoX-Fun squash."""
+    """A judge whose frames may be prepared as in the reward scripts of EasyAnimate."""
 
     preprocess: Literal["own", "squash"] = Field(
         default="own",
-        description="own: as the judge's authors prepare frames; squash: resize to the judge's "
+        description="own: prepare frames as the judge's authors do; squash: resize to the judge's "
         "square, ignoring the aspect ratio, as the reward scripts of EasyAnimate and VideoX-Fun do",
     )
 
@@ -275,7 +276,7 @@ class ClipTowerSection(NetworkSection, EachFrameSection, FileSection):
 
     architecture: Text | None = Field(
         default=None,
-        description="open_clip's model name, for a file that does not say; null = it says",
+        description="open_clip's model name, for a file that does not state it; null = it does",
     )
 
 
@@ -284,10 +285,12 @@ class QwenSection(NetworkSection, TextSection):
 
     count: Positive | None = Field(
         default=None,
-        description="Frames that the model looks at, of those judged; null = all, or by fps",
+        description="Number of judged frames that the model looks at; null = all, or as fps says",
     )
     fps: float | None = Field(
-        default=None, gt=0.0, description="Frames that the model looks at a second; excludes count"
+        default=None,
+        gt=0.0,
+        description="Frames per second that the model looks at; excludes count",
     )
     clip_fps: float | None = Field(
         default=None,
@@ -296,14 +299,14 @@ class QwenSection(NetworkSection, TextSection):
         "generated clips",
     )
     min_pixels: Positive | None = Field(
-        default=None, description="A frame of fewer pixels is enlarged; null = as published"
+        default=None, description="Smaller frames are enlarged to it; null = as published"
     )
     max_pixels: Positive | None = Field(
-        default=None, description="A frame of more pixels is made smaller; null = as published"
+        default=None, description="Larger frames are reduced to it; null = as published"
     )
 
     @property
-    def told_rate(self) -> float | None:
+    def given_rate(self) -> float | None:
         """`clip_fps`."""
         return self.clip_fps
 
@@ -312,10 +315,10 @@ class RelativeSection(Section):
     """SRPO's semantic-relative preference: (1 + k) cos(frame, positive) - cos(frame, negative)."""
 
     positive: Annotated[str, AfterValidator(_template)] = Field(
-        description='What is wanted, with a place for the prompt: "a clean picture: {prompt}"'
+        description='Preferred text, with a place for the prompt: "a clean picture: {prompt}"'
     )
     negative: Annotated[str, AfterValidator(_template)] = Field(
-        description='What is not wanted: "a distorted picture: {prompt}"'
+        description='Text to move away from: "a distorted picture: {prompt}"'
     )
     k: float = Field(default=0.0, ge=0.0, description="Extra weight of the positive text")
 
@@ -325,6 +328,6 @@ class TwoTowerSection(ClipTowerSection, TextSection):
 
     relative: RelativeSection | None = Field(
         default=None,
-        description="Judge one text against another, so that the judge's own tastes fall out; "
+        description="Score one text against another, so that the judge's own taste cancels; "
         "null = the prompt alone",
     )

@@ -18,14 +18,14 @@ from reward_tuning.schema.values import Section
 
 
 class AugmentationSection(Section):
-    """Random changes of the frames that a judge sees in training, one draw a clip."""
+    """Random changes of the frames that a judge sees in training, drawn once per clip."""
 
     crop: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="Largest share of each side that is cut off"
     )
     flip: bool = Field(
         default=False,
-        description="Mirror half of the clips; not where prompts say left or right",
+        description="Mirror half of the clips; not for prompts that say left or right",
     )
     noise: float = Field(
         default=0.0, ge=0.0, le=1.0, description="Largest standard deviation of white noise"
@@ -76,7 +76,7 @@ class RewardSection(JudgeSection):
     target: float | None = Field(
         default=None,
         description="Hinge, or cap: at a score of target or above this judge gives no gradient; "
-        "null = no upper end",
+        "null = no cap",
     )
     mean: float = Field(
         default=0.0,
@@ -107,19 +107,19 @@ class FrameRewardSection(RewardSection):
 
     augmentation: AugmentationSection | None = Field(
         default=None,
-        description="Crop, mirror or noise what the judge sees in training; null = as it is",
+        description="Crop, mirror or add noise to what the judge sees in training; null = none",
     )
     robust_radius: float = Field(
         default=0.0,
         ge=0.0,
         le=0.5,
         description="Train on the lowest score within this distance (root mean square of a pixel "
-        "in [0, 1]), so that sharp peaks of the judge do not pay; one more pass of it; 0 = off",
+        "in [0, 1]), so that sharp peaks of the judge do not pay; costs one more pass; 0 = off",
     )
 
 
 class HeldOutSection(JudgeSection):
-    """One judge that only the evaluation asks; nothing is trained on it."""
+    """One judge for the evaluation only; nothing is trained on it."""
 
     @property
     def label(self) -> str:

@@ -11,10 +11,10 @@ import torch
 from base_model.generator import load_generator
 from reward_tuning.errors import TuningError
 from reward_tuning.inputs.text_states import text_states
-from reward_tuning.judges.judge import load_judges
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.shared_encoder import shared_encoder
-from reward_tuning.judges.truncation import tell_truncation
+from reward_tuning.judges.truncation import report_truncation
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.generator_parts import generator_checkpoint
 from reward_tuning.sampling.sampler import ClipSampler
@@ -95,7 +95,7 @@ def calibrate(
     progress(ProgressEvent("loading", phase="judges"))
     shared = shared_encoder(recipe, recipe.rewards, device)
     judges = load_judges(recipe.rewards, sampling.frames, device, shared)
-    tell_truncation(judges, {"prompts.train": list(chosen.values())}, progress)
+    report_truncation(judges, {"prompts.train": list(chosen.values())}, progress)
     dtype = getattr(torch, recipe.generator.dtype)
     texts = [*(one.text for one in chosen.values()), sampling.negative_prompt]
     states = text_states(

@@ -13,9 +13,9 @@ from torch import Tensor
 from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
 from reward_tuning.files.atomic_write import atomic_write
-from reward_tuning.judges.judge import load_judges
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.offload import judge_modules
-from reward_tuning.judges.shared_encoder import standing_alone
+from reward_tuning.judges.shared_encoder import loaded_from_folder
 from reward_tuning.lora.export import export_every_format
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
@@ -102,7 +102,7 @@ def finish(
     if main:
         export_every_format(recipe.lora, folder.lora, adapter)
     size = parts.sampler.size
-    measured_by = standing_alone(recipe, section.held_out_rewards)
+    measured_by = loaded_from_folder(recipe, section.held_out_rewards)
     held_out = load_judges(measured_by, size[0], accelerator.device)
     judges = [*parts.judges, *held_out]
     offload = parts.offload

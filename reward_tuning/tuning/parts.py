@@ -22,11 +22,12 @@ from reward_tuning.inputs.run_conditions import (
 )
 from reward_tuning.inputs.text_states import text_states
 from reward_tuning.judges.clip_terms import ClipTerms
-from reward_tuning.judges.judge import Judge, load_judges
+from reward_tuning.judges.judge import Judge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.offload import judge_modules, split_offload
 from reward_tuning.judges.shared_encoder import shared_encoder
-from reward_tuning.judges.truncation import tell_truncation
+from reward_tuning.judges.truncation import report_truncation
 from reward_tuning.lora.init import attach_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained, trained_adapter
@@ -129,7 +130,7 @@ def load_parts(
     with texts_rest.at_work():
         measured = load_judges(measured_by, sampling.frames, device, shared)
     sets = {"prompts.train": stream.prompts, "prompts.held_out": held_out}
-    tell_truncation([*judges, *measured], sets, progress)
+    report_truncation([*judges, *measured], sets, progress)
     del measured
 
     # 3. The generator's small files; this downloads a checkpoint that is not on the disk.

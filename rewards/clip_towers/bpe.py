@@ -1,8 +1,8 @@
 """Train the small byte-level vocabulary that the embedded judges share.
 
-The result is a merges file as open_clip's ``SimpleTokenizer`` reads it: words are runs of letters,
+The result is a merges file as open_clip's `SimpleTokenizer` reads it: words are runs of letters,
 single digits or runs of other signs, lower-cased; bytes are written as printable characters; the
-last one of a word carries ``</w>``. A Chinese clause is one such word, so merges cross characters.
+last one of a word carries `</w>`. A Chinese clause is one such word, so merges cross characters.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def train_bpe(texts: Iterable[str], merges: int) -> list[str]:
     """Learn merges by frequency; ties go to the smaller pair, so the result is repeatable.
 
     Args:
-        texts: captions in any language.
-        merges: at most this many; fewer when nothing occurs twice any more.
+        texts: Captions in any language.
+        merges: At most this many; fewer when nothing occurs twice any more.
 
     Returns:
-        Lines ``"a b"``, most frequent first, without the header.
+        Lines `"a b"`, most frequent first, without the header.
     """
     words = _words(texts)
     counts: Counter[Pair] = Counter()

@@ -1,4 +1,4 @@
-"""transformers' ``CLIPModel`` layout of a CLIP: its names against open_clip's.
+"""transformers' `CLIPModel` layout of a CLIP: its names against open_clip's.
 
 Both libraries hold the same numbers. transformers splits the attention's input projection into
 query, key and value, and keeps the two final projections as linear layers, so transposed.
@@ -47,12 +47,12 @@ _INNER = {
 
 
 def is_transformers_layout(names: Iterable[str]) -> bool:
-    """Whether tensors are named as ``CLIPModel`` names them."""
+    """Whether tensors are named as `CLIPModel` names them."""
     return any(name.startswith(("vision_model.", "text_model.")) for name in names)
 
 
 def transformers_names(name: str) -> list[str]:
-    """The tensors of ``CLIPModel`` that make one tensor of open_clip: one, or q, k and v.
+    """The tensors of `CLIPModel` that make one tensor of open_clip: one, or q, k and v.
 
     Args:
         name: open_clip's, of a CLIP with plain vision and text transformers.
@@ -76,26 +76,26 @@ def transformers_names(name: str) -> list[str]:
             return [f"{block}.self_attn.{which}_proj.{leaf}" for which in "qkv"]
     raise RewardError(
         f"transformers' CLIP has no tensor like {name}: its layout is that of plain vision "
-        "transformers only. Give an architecture such as ViT-H-14, or a file in open_clip's layout."
+        "transformers only. Give an architecture such as ViT-H-14, or a file in open_clip's layout"
     )
 
 
 def to_open_clip(
     state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], what: str, path: Path
 ) -> dict[str, Tensor]:
-    """Turn a file of ``CLIPModel`` into open_clip's names and layouts.
+    """Turn a file of `CLIPModel` into open_clip's names and layouts.
 
     Args:
-        state: the file's tensors; counted ``position_ids`` are left out.
+        state: The file's tensors; counted `position_ids` are left out.
         expected: open_clip's shape by name, of the architecture.
-        what: the architecture, for the message.
-        path: the file, for the message.
+        what: The architecture, for the message.
+        path: The file, for the message.
 
     Returns:
-        Tensors by the names of ``expected``.
+        Tensors by the names of `expected`.
 
     Raises:
-        RewardError: a name of the file is missing, unknown or of another shape; said in the
+        RewardError: A name of the file is missing, unknown or of another shape; said in the
             file's own names.
     """
     state = {name: tensor for name, tensor in state.items() if name not in POSITION_IDS}
@@ -109,10 +109,10 @@ def to_open_clip(
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn open_clip's tensors into the names and layouts of ``CLIPModel``.
+    """Turn open_clip's tensors into the names and layouts of `CLIPModel`.
 
     Raises:
-        RewardError: the architecture is none that transformers' CLIP has.
+        RewardError: The architecture is none that transformers' CLIP has.
     """
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():

@@ -16,7 +16,7 @@ from rewards.core.preprocess import OPENAI_MEAN, OPENAI_STD, Kernel, Preprocess,
 from rewards.errors import RewardError
 
 Architecture = Mapping[str, Any]
-"""open_clip's model configuration: ``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``."""
+"""open_clip's model configuration: `embed_dim`, `vision_cfg`, `text_cfg`, `quick_gelu`."""
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 CONFIG_FILE = "open_clip_config.json"
@@ -44,10 +44,10 @@ def open_clip_config(name: str) -> Architecture:
 
 
 def config_beside(path: Path) -> dict[str, Any] | None:
-    """``model_cfg`` and ``preprocess_cfg`` from the configuration beside a file, if it has one.
+    """`model_cfg` and `preprocess_cfg` from the configuration beside a file, if it has one.
 
     Raises:
-        RewardError: the configuration is damaged.
+        RewardError: The configuration is damaged.
     """
     place = path.parent / CONFIG_FILE
     if not place.is_file():
@@ -58,7 +58,7 @@ def config_beside(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise RewardError(
             f"{place} has no model_cfg and preprocess_cfg ({type(error).__name__}: {error}). "
-            "Fetch it again, or remove it and give the judge an architecture."
+            "Fetch it again, or remove it and give the judge an architecture"
         ) from error
 
 
@@ -66,12 +66,12 @@ def image_size(architecture: Architecture) -> int:
     """Side of the square that a model sees, pixels.
 
     Raises:
-        RewardError: it sees no square.
+        RewardError: It sees no square.
     """
     size = architecture["vision_cfg"].get("image_size", 224)
     if isinstance(size, list | tuple):
         if len(set(size)) != 1:
-            raise RewardError(f"the architecture sees {size} pixels; judges see squares only.")
+            raise RewardError(f"the architecture sees {size} pixels; judges see squares only")
         size = size[0]
     return int(size)
 
@@ -82,13 +82,13 @@ def build_model(
     """An open_clip model with random weights (none on the meta device).
 
     Args:
-        architecture: of a ``CLIP``, of a ``CustomTextCLIP`` (``custom_text``, SigLIP among them)
-            or of a ``CoCa`` (``multimodal_cfg``).
-        device: of the weights.
-        dtype: what the weights will be cast to; in bf16 and fp16 layer norms stay fp32.
+        architecture: Of a `CLIP`, of a `CustomTextCLIP` (`custom_text`, SigLIP among them)
+            or of a `CoCa` (`multimodal_cfg`).
+        device: Of the weights.
+        dtype: What the weights will be cast to; in bf16 and fp16 layer norms stay fp32.
 
     Raises:
-        RewardError: the configuration is none of open_clip's, or its text tower is one of
+        RewardError: The configuration is none of open_clip's, or its text tower is one of
             transformers', which needs the hub.
     """
     open_clip = import_open_clip()
@@ -96,7 +96,7 @@ def build_model(
     if hub_model := config.get("text_cfg", {}).get("hf_model_name"):
         raise RewardError(
             f"this architecture takes its text tower from the hub ({hub_model}); judges load "
-            "open_clip's own towers only. Choose an architecture without hf_model_name."
+            "open_clip's own towers only. Choose an architecture without hf_model_name"
         )
     cast = dtype if dtype in LOW_PRECISION else None  # keeps the layer norms in fp32
     custom = config.pop("custom_text", False)
@@ -118,7 +118,7 @@ def build_model(
 def builds_without_values(architecture: Architecture) -> bool:
     """Whether a model may be made on the meta device and filled from a checkpoint.
 
-    A plain ``CLIP`` has one buffer that is in no checkpoint, :func:`restore_causal_mask`; towers of
+    A plain `CLIP` has one buffer that is in no checkpoint, `restore_causal_mask`; towers of
     timm compute several of their own, so they are made with values.
     """
     plain = not architecture.get("custom_text") and "multimodal_cfg" not in architecture
@@ -126,7 +126,7 @@ def builds_without_values(architecture: Architecture) -> bool:
 
 
 def restore_causal_mask(model: Any) -> None:
-    """Give a ``CLIP`` from the meta device the one buffer that is in no checkpoint."""
+    """Give a `CLIP` from the meta device the one buffer that is in no checkpoint."""
     if model.attn_mask is not None:
         length = model.context_length
         mask = torch.full((length, length), float("-inf")).triu_(1)
@@ -157,12 +157,12 @@ def cast_weights(model: Any, architecture: Architecture, dtype: torch.dtype) -> 
 def named_preprocess(name: str, size: int) -> Preprocess:
     """The preprocessing with which open_clip publishes a model name.
 
-    Where its published weights differ in it (``ViT-H-14``: all but ``dfn5b`` crop), open_clip's
+    Where its published weights differ in it (`ViT-H-14`: all but `dfn5b` crop), open_clip's
     default for a file is used, OpenAI's mean and deviation and a crop, with a warning.
 
     Args:
         name: open_clip's model name.
-        size: side in pixels.
+        size: Side in pixels.
     """
     open_clip = import_open_clip()
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -184,15 +184,15 @@ def named_preprocess(name: str, size: int) -> Preprocess:
 
 
 def preprocess_of(config: Mapping[str, Any], size: int, what: str) -> Preprocess:
-    """open_clip's ``preprocess_cfg`` as a :class:`Preprocess`; what it leaves out is OpenAI's.
+    """open_clip's `preprocess_cfg` as a `Preprocess`; what it leaves out is OpenAI's.
 
     Args:
-        config: ``mean``, ``std``, ``interpolation``, ``resize_mode`` and others.
-        size: side in pixels.
-        what: the model, for the message.
+        config: `mean`, `std`, `interpolation`, `resize_mode` and others.
+        size: Side in pixels.
+        what: The model, for the message.
 
     Raises:
-        RewardError: it asks for something that has no differentiable counterpart here.
+        RewardError: It asks for something that has no differentiable counterpart here.
     """
     said = {key: config[key] for key in _PREPROCESS_KEYS if config.get(key) is not None}
     resize = said.get("resize_mode", "shortest")
@@ -204,7 +204,7 @@ def preprocess_of(config: Mapping[str, Any], size: int, what: str) -> Preprocess
     ):
         raise RewardError(
             f"{what} wants its images prepared by {said}; allowed: resize_mode "
-            f"{', '.join(_RESIZE)}, interpolation bicubic or bilinear, fill_color 0."
+            f"{', '.join(_RESIZE)}, interpolation bicubic or bilinear, fill_color 0"
         )
     mean, std = _three(said.get("mean", OPENAI_MEAN)), _three(said.get("std", OPENAI_STD))
     return Preprocess(_RESIZE[resize], size, mean, std, quantised=True, kernel=kernel)

@@ -1,6 +1,6 @@
 """The image side of SigLIP: a vision transformer with an attention-pooling head (2303.15343).
 
-Names, shapes and functions are those of transformers' ``SiglipVisionModel``. It is written out
+Names, shapes and functions are those of transformers' `SiglipVisionModel`. It is written out
 here for three reasons: layer norms can stay fp32 under bf16, blocks are recomputed in evaluation
 mode too (transformers does it in training mode only), and the names of weights do not move with a
 library's version.
@@ -23,13 +23,13 @@ class SiglipConfig:
     """Sizes of a SigLIP image tower, by transformers' names.
 
     Attributes:
-        hidden_size: width of the tokens and of the features.
-        intermediate_size: width of the feed-forward layers.
-        num_hidden_layers: blocks.
-        num_attention_heads: of the blocks and of the pooling head.
-        image_size: side of the square it sees, pixels.
-        patch_size: side of a token's patch, pixels.
-        layer_norm_eps: of every layer norm.
+        hidden_size: Width of the tokens and of the features.
+        intermediate_size: Width of the feed-forward layers.
+        num_hidden_layers: Blocks.
+        num_attention_heads: Of the blocks and of the pooling head.
+        image_size: Side of the square it sees, pixels.
+        patch_size: Side of a token's patch, pixels.
+        layer_norm_eps: Of every layer norm.
     """
 
     hidden_size: int
@@ -44,7 +44,7 @@ class SiglipConfig:
         if self.hidden_size % self.num_attention_heads:
             raise RewardError(
                 f"a SigLIP of width {self.hidden_size} has no {self.num_attention_heads} equal "
-                "heads; the width must be a multiple of their number."
+                "heads; the width must be a multiple of their number"
             )
 
 
@@ -58,7 +58,7 @@ class Norm(nn.LayerNorm):
     """A layer norm that computes in its weights' dtype, fp32 in a bf16 tower."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., d)`` -> the same shape and dtype."""
+        """`(..., d)` -> the same shape and dtype."""
         y = F.layer_norm(
             x.to(self.weight.dtype), self.normalized_shape, self.weight, self.bias, self.eps
         )
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, tokens, d)`` -> the same shape."""
+        """`(n, tokens, d)` -> the same shape."""
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -93,7 +93,7 @@ class FeedForward(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., d)`` -> the same shape."""
+        """`(..., d)` -> the same shape."""
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
@@ -108,7 +108,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, config.intermediate_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, tokens, d)`` -> the same shape."""
+        """`(n, tokens, d)` -> the same shape."""
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 
@@ -125,7 +125,7 @@ class PoolingHead(nn.Module):
         self.mlp = FeedForward(width, config.intermediate_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, tokens, d)`` -> ``(n, d)``."""
+        """`(n, tokens, d)` -> `(n, d)`."""
         pooled = self.attention(self.probe.expand(len(x), -1, -1), x, x, need_weights=False)[0]
         pooled = pooled + self.mlp(self.layernorm(pooled))
         features: Tensor = pooled[:, 0]
@@ -154,8 +154,8 @@ class SiglipVision(nn.Module):
     """A SigLIP image tower with random weights.
 
     Attributes:
-        config: its sizes.
-        recompute: whether blocks are recomputed in the backward pass, to save memory.
+        config: Its sizes.
+        recompute: Whether blocks are recomputed in the backward pass, to save memory.
     """
 
     def __init__(self, config: SiglipConfig, *, recompute: bool = False) -> None:
@@ -168,7 +168,7 @@ class SiglipVision(nn.Module):
         self.head = PoolingHead(config)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """``(n, 3, size, size)`` normalised, in the weights' dtype -> ``(n, d)`` of any length."""
+        """`(n, 3, size, size)` normalised, in the weights' dtype -> `(n, d)` of any length."""
         x: Tensor = self.embeddings(pixels)
         for block in self.encoder.layers:
             if self.recompute and torch.is_grad_enabled():

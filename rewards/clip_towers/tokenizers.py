@@ -1,7 +1,7 @@
 """Tokenizers of CLIP towers: open_clip's, transformers' for CLIP, and those that a model brings.
 
 open_clip mends text first (ftfy, HTML entities, full-width letters to plain ones), transformers
-takes it as it is. So curly quotes, ``&amp;`` and full-width text give other tokens, and a judge
+takes it as it is. So curly quotes, `&amp;` and full-width text give other tokens, and a judge
 needs the one that it was trained with.
 """
 
@@ -22,13 +22,13 @@ class Tokenizer(Protocol):
     """From texts to a tower's numbers.
 
     Attributes:
-        context_length: tokens of a text that the tower reads, marks of start and end included.
+        context_length: Tokens of a text that the tower reads, marks of start and end included.
     """
 
     context_length: int
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> ``(b, context_length)`` token numbers, cut and padded."""
+        """B texts -> `(b, context_length)` token numbers, cut and padded."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -40,7 +40,7 @@ class TransformersTokenizer:
     """A tokenizer of transformers, cutting and padding at the tower's context length.
 
     Attributes:
-        context_length: see :class:`Tokenizer`.
+        context_length: See `Tokenizer`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TransformersTokenizer:
         self._strip_separator = strip_separator  # CLIPA's towers have never seen it
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> ``(b, context_length)`` token numbers."""
+        """B texts -> `(b, context_length)` token numbers."""
         rows = self._tokenizer(
             [self._clean(text) for text in texts],
             padding="max_length",
@@ -91,13 +91,13 @@ def build_tokenizer(
     """The tokenizer of an open_clip architecture.
 
     Args:
-        architecture: says the context length, the vocabulary's size, and whether the model has a
+        architecture: Says the context length, the vocabulary's size, and whether the model has a
             tokenizer of its own.
-        merges: a merges file (:mod:`rewards.bpe`); ``None`` for OpenAI's vocabulary.
-        beside: folder of the judge's file, where a model's own tokenizer may lie.
+        merges: A merges file (`rewards.clip_towers.bpe`); `None` for OpenAI's vocabulary.
+        beside: Folder of the judge's file, where a model's own tokenizer may lie.
 
     Raises:
-        RewardError: a file is missing, or the vocabulary has another size.
+        RewardError: A file is missing, or the vocabulary has another size.
     """
     text = architecture["text_cfg"]
     name = text.get("hf_tokenizer_name")
@@ -110,16 +110,16 @@ def build_tokenizer(
 
 
 def build_transformers_tokenizer(architecture: Mapping[str, Any], merges: Path | None) -> Tokenizer:
-    """Transformers' ``CLIPTokenizer``, built from open_clip's merges without any download.
+    """Transformers' `CLIPTokenizer`, built from open_clip's merges without any download.
 
     Texts are cut at the context length and padded with the end token, as PickScore's are.
 
     Args:
         architecture: open_clip's; says the context length and the vocabulary's size.
-        merges: as for :func:`build_tokenizer`.
+        merges: As for `build_tokenizer`.
 
     Raises:
-        RewardError: the merges file is missing, or its vocabulary has another size.
+        RewardError: The merges file is missing, or its vocabulary has another size.
     """
     text = architecture["text_cfg"]
     _check_merges(merges)
@@ -132,7 +132,7 @@ def build_transformers_tokenizer(architecture: Mapping[str, Any], merges: Path |
 def _check_merges(merges: Path | None) -> None:
     if merges is not None and not merges.is_file():
         raise RewardError(
-            f"the tokenizer file {merges} is missing; it belongs beside the judge's file."
+            f"the tokenizer file {merges} is missing; it belongs beside the judge's file"
         )
 
 
@@ -140,7 +140,7 @@ def _check_size(size: int, text: Mapping[str, Any], merges: Path | None) -> None
     if size != text.get("vocab_size", 49408):
         raise RewardError(
             f"the tokenizer {merges.name if merges else 'of OpenAI'} has {size} "
-            f"tokens, the architecture {text.get('vocab_size')}: they do not belong together."
+            f"tokens, the architecture {text.get('vocab_size')}: they do not belong together"
         )
 
 
@@ -181,12 +181,12 @@ def _model_tokenizer(name: str, text: Mapping[str, Any], beside: Path | None) ->
         raise RewardError(
             f"this model has a tokenizer of its own, {name}, and it is not on this machine. Fetch "
             f"it with: hf download {name} {' '.join(TOKENIZER_FILES)}  - or put its "
-            f"tokenizer.json beside the judge's file{f' ({beside})' if beside else ''}."
+            f"tokenizer.json beside the judge's file{f' ({beside})' if beside else ''}"
         )
     if mode := text.get("tokenizer_mode"):
         raise RewardError(
             f"this model wants its texts cut in the way {mode!r}, which judges do not have; choose "
-            "a model without tokenizer_mode."
+            "a model without tokenizer_mode"
         )
     options = dict(text.get("tokenizer_kwargs", {}))
     clean = get_clean_fn(options.pop("clean", "whitespace"))  # as open_clip's HFTokenizer

@@ -1,6 +1,6 @@
 """CLIP towers of open_clip: one path for the published checkpoints and for the embedded ones.
 
-What differs between them is data: an architecture, a :class:`Preprocess` and a tokenizer. An
+What differs between them is data: an architecture, a `Preprocess` and a tokenizer. An
 embedded file names all three in its metadata (the tokenizer's file lies beside it), a file from the
 hub has open_clip's configuration beside it, a published one is known by its record, and any other
 file gets its architecture from the recipe.
@@ -39,15 +39,15 @@ from rewards.core.weight_file import WeightFile, check_keys
 from rewards.errors import RewardError
 
 BuildTokenizer = Callable[[Architecture, Path | None, Path | None], Any]
-"""``(architecture, merges file or None, folder of the judge's file)`` -> a tokenizer."""
+"""`(architecture, merges file or None, folder of the judge's file)` -> a tokenizer."""
 
 
 class TextTower:
     """The text side of a frozen two-tower model.
 
     Attributes:
-        model: has open_clip's ``encode_text``; put into evaluation mode.
-        tokenizer: texts -> ``(b, length)`` token numbers.
+        model: Has open_clip's `encode_text`; put into evaluation mode.
+        tokenizer: Texts -> `(b, length)` token numbers.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -61,7 +61,7 @@ class TextTower:
         return next(self.model.parameters()).device
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """B texts -> ``(b, d)`` of length 1, without gradient; every text is encoded once.
+        """B texts -> `(b, d)` of length 1, without gradient; every text is encoded once.
 
         Each text is encoded alone: in a batch its last bits depend on its neighbours, and a resumed
         run meets other neighbours than the run that was never stopped.
@@ -88,8 +88,8 @@ class ClipTower(TextTower):
     """A frozen CLIP: normalised fp32 features of images and of texts.
 
     Attributes:
-        preprocess: from frames to the model's input.
-        architecture: the model's configuration.
+        preprocess: From frames to the model's input.
+        architecture: The model's configuration.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ClipTower(TextTower):
         self.dtype = dtype
 
     def image_features(self, images: Tensor) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, fp32 (fp64 for an fp64 tower)."""
+        """`(n, 3, H, W)` in [0, 1] -> `(n, d)` of length 1, fp32 (fp64 for an fp64 tower)."""
 
         def compute() -> Tensor:
             return unit_length(self.model.encode_image(self.preprocess(images).to(self.dtype)))
@@ -116,7 +116,7 @@ class ClipTower(TextTower):
 
 
 def unit_length(features: Tensor) -> Tensor:
-    """``(n, d)`` of any float dtype -> the same directions at length 1, fp32 (or fp64)."""
+    """`(n, d)` of any float dtype -> the same directions at length 1, fp32 (or fp64)."""
     # A bf16 cosine of 0.27 has steps of 0.002, as large as what a reward run gains: fp32 first.
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
@@ -131,14 +131,14 @@ def load_tower(
     """Put a checkpoint into its architecture, strictly.
 
     Args:
-        checkpoint: tensors in the names of open_clip, or of transformers' ``CLIPModel``.
+        checkpoint: Tensors in the names of open_clip, or of transformers' `CLIPModel`.
         tower_options: Where and how it runs; in bf16 and fp16 the layer norms stay fp32.
         architecture: open_clip's model name or its configuration, for a file that does not say.
-        preprocess: used when the file names none; ``None`` for the architecture's own.
-        tokenizer: makes the tokenizer; open_clip's if not given.
+        preprocess: Used when the file names none; `None` for the architecture's own.
+        tokenizer: Makes the tokenizer; open_clip's if not given.
 
     Raises:
-        RewardError: no architecture is known, or names or shapes differ from it.
+        RewardError: No architecture is known, or names or shapes differ from it.
     """
     found, what = find_architecture(checkpoint, architecture)
     if "preprocess" in checkpoint.metadata:
@@ -185,7 +185,7 @@ def find_architecture(
     A file that says what it is wins over a recipe's word only if both agree.
 
     Raises:
-        RewardError: nobody says which, the name is unknown to open_clip, or file and recipe differ.
+        RewardError: Nobody says which, the name is unknown to open_clip, or file and recipe differ.
     """
     inside = checkpoint.metadata.get("architecture")
     beside = config_beside(checkpoint.path)
@@ -196,7 +196,7 @@ def find_architecture(
         if "vision_cfg" not in own:
             raise RewardError(
                 f"{checkpoint.path} is of the kind {checkpoint.metadata.get('kind')!r} and has no "
-                "tower for frames. Load a judge of latents with kind latent, or give a CLIP here."
+                "tower for frames. Load a judge of latents with kind latent, or give a CLIP here"
             )
         if (
             given is not None
@@ -204,7 +204,7 @@ def find_architecture(
         ):
             raise RewardError(
                 f"{checkpoint.path} says that its architecture is {inside}, the recipe says "
-                f"{given}. Remove the recipe's architecture."
+                f"{given}. Remove the recipe's architecture"
             )
         return own, f"its own architecture (embed_dim {own.get('embed_dim')})"
     if given is None and checkpoint.published is not None:
@@ -212,7 +212,7 @@ def find_architecture(
     if given is None:
         raise RewardError(
             f"{checkpoint.path} does not say which architecture it is for. Add it to the judge: "
-            "architecture: ViT-H-14 (any model name of open_clip)."
+            "architecture: ViT-H-14 (any model name of open_clip)"
         )
     if isinstance(given, str):
         return open_clip_config(given), f"the architecture {given}"

@@ -13,11 +13,11 @@ def json_object(text: str, source: str) -> dict[str, Any]:
     """Read an object.
 
     Args:
-        text: of the object.
-        source: where it stands, for the message.
+        text: Of the object.
+        source: Where it stands, for the message.
 
     Raises:
-        RewardError: it is no JSON, or none of an object.
+        RewardError: It is no JSON, or none of an object.
     """
     try:
         found = json.loads(text)
@@ -25,12 +25,12 @@ def json_object(text: str, source: str) -> dict[str, Any]:
         reason = str(error) or type(error).__name__
         raise RewardError(
             f"{source} is no valid JSON ({reason}): it was cut off or damaged. Fetch or make it "
-            "again."
+            "again"
         ) from error
     if not isinstance(found, dict):
         raise RewardError(
             f"{source} holds a {type(found).__name__} instead of named values: it is damaged or "
-            "belongs to something else. Fetch or make it again."
+            "belongs to something else. Fetch or make it again"
         )
     return found
 
@@ -39,10 +39,10 @@ def json_file(path: Path) -> dict[str, Any]:
     """Read the object in a file.
 
     Raises:
-        RewardError: it cannot be read, is no JSON in UTF-8, or none of an object.
+        RewardError: It cannot be read, is no JSON in UTF-8, or none of an object.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RewardError(f"{path} cannot be read ({error}). Fetch or make it again.") from error
+        raise RewardError(f"{path} cannot be read ({error}). Fetch or make it again") from error
     return json_object(text, str(path))

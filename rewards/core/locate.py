@@ -14,7 +14,7 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 def shipped_names() -> list[str]:
-    """Names of the judges' files and folders in the package, such as ``tiny/hps.safetensors``."""
+    """Names of the judges' files and folders in the package, such as `tiny/hps.safetensors`."""
     files = SHIPPED.rglob("*.safetensors")
     places = {p.parent if (p.parent / "config.json").is_file() else p for p in files}
     places |= {p.parent for p in SHIPPED.rglob("model_config.json")}
@@ -27,14 +27,14 @@ def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:
     Nothing is downloaded: a judge can be gigabytes, so fetching it is the user's decision.
 
     Args:
-        checkpoint: what the recipe says.
-        folder: what a relative path is relative to; the working directory if not given.
+        checkpoint: What the recipe says.
+        folder: What a relative path is relative to; the working directory if not given.
 
     Returns:
         Path of an existing file.
 
     Raises:
-        RewardError: says which file is missing, how large it is, where it comes from and the
+        RewardError: Says which file is missing, how large it is, where it comes from and the
             command that fetches it.
     """
     text = str(checkpoint)
@@ -50,13 +50,13 @@ def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of the hub, by published name or as ``org/repo/file`` or ``org/repo/file@revision``.
+    """A file of the hub, by published name or as `org/repo/file` or `org/repo/file@revision`.
 
     Attributes:
-        repo: such as ``xswu/HPSv2``.
-        file: its path in the repository.
-        revision: a commit, tag or branch; ``None`` for the newest.
-        published: the record of a published file.
+        repo: Such as `xswu/HPSv2`.
+        file: Its path in the repository.
+        revision: A commit, tag or branch; `None` for the newest.
+        published: The record of a published file.
     """
 
     repo: str
@@ -66,7 +66,7 @@ class HubFile:
 
     @classmethod
     def of(cls, text: str) -> HubFile | None:
-        """What a recipe's name means; ``None`` where it cannot be on the hub or in git."""
+        """What a recipe's name means; `None` where it cannot be on the hub or in git."""
         name, _, revision = text.partition("@")
         entry = published(name)
         if entry is not None:

@@ -1,6 +1,6 @@
 """From frames of any size to what a tower was trained on, differentiable and close to PIL.
 
-``interpolate(mode="bicubic", antialias=True)`` has PIL's kernel, but PIL works in 8 bits: it clamps
+`interpolate(mode="bicubic", antialias=True)` has PIL's kernel, but PIL works in 8 bits: it clamps
 after the horizontal and after the vertical pass. Two 1-D passes with a clamp after each stay within
 1.1 levels of 255 of PIL; one 2-D call overshoots by up to 26 levels at hard edges.
 
@@ -25,7 +25,7 @@ CropRounding = Literal["floor", "round"]
 Kernel = Literal["bicubic", "bilinear"]
 Passes = Literal[1, 2]
 Prepared = Literal["own", "squash"]
-"""``own``: as a judge's authors prepare frames; ``squash``: :meth:`Preprocess.squashed`."""
+"""`own`: as a judge's authors prepare frames; `squash`: `Preprocess.squashed`."""
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -38,19 +38,19 @@ class Preprocess:
     """How one judge wants its images.
 
     Attributes:
-        mode: ``letterbox`` scales the longest side to ``size`` and pads with black, ``crop`` scales
-            the shortest side and cuts the centre, ``squash`` ignores the aspect ratio.
-        size: side of the square that comes out.
-        mean: subtracted, per colour.
-        std: divided by, per colour.
-        rounding: of half a pixel in ``crop``: torchvision rounds, Hugging Face floors.
-        clamped: clamp to [0, 1] after each pass, as images in 8 bits are; HPSv2 resizes floats and
+        mode: `letterbox` scales the longest side to `size` and pads with black, `crop` scales
+            the shortest side and cuts the centre, `squash` ignores the aspect ratio.
+        size: Side of the square that comes out.
+        mean: Subtracted, per colour.
+        std: Divided by, per colour.
+        rounding: Of half a pixel in `crop`: torchvision rounds, Hugging Face floors.
+        clamped: Clamp to [0, 1] after each pass, as images in 8 bits are; HPSv2 resizes floats and
             keeps the overshoot.
-        quantised: round to 8 bits after each pass, as PIL does; the gradient passes straight
+        quantised: Round to 8 bits after each pass, as PIL does; the gradient passes straight
             through.
-        shortest: of ``crop``: the shortest side before the cut; ``size`` if ``None``.
-        kernel: of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
-        antialias: ``False`` as VBench resizes for its CLIP; frames are then sampled, not averaged.
+        shortest: Of `crop`: the shortest side before the cut; `size` if `None`.
+        kernel: Of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
+        antialias: `False` as VBench resizes for its CLIP; frames are then sampled, not averaged.
     """
 
     mode: ResizeMode
@@ -68,12 +68,12 @@ class Preprocess:
         if self.mode not in ("letterbox", "crop", "squash") or self.size < 1:
             raise RewardError(
                 f"preprocess has mode {self.mode!r} and size {self.size}; allowed: letterbox, crop "
-                "or squash, and a size of at least 1."
+                "or squash, and a size of at least 1"
             )
         if self.shortest is not None and (self.mode != "crop" or self.shortest < self.size):
             raise RewardError(
                 f"preprocess has mode {self.mode!r}, size {self.size} and shortest "
-                f"{self.shortest}; shortest goes with crop and is at least the size."
+                f"{self.shortest}; shortest goes with crop and is at least the size"
             )
 
     def to_json(self) -> str:
@@ -82,10 +82,10 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, text: str) -> Preprocess:
-        """Read :meth:`to_json`.
+        """Read `to_json`.
 
         Raises:
-            RewardError: an unknown or missing field.
+            RewardError: An unknown or missing field.
         """
         try:
             fields = json.loads(text)
@@ -96,7 +96,7 @@ class Preprocess:
     def squashed(self) -> Preprocess:
         """As the reward scripts of EasyAnimate and VideoX-Fun prepare frames for every judge.
 
-        ``torchvision.transforms.Resize((size, size), BICUBIC)`` on float frames, which squeezes the
+        `torchvision.transforms.Resize((size, size), BICUBIC)` on float frames, which squeezes the
         aspect ratio, antialiases, and neither clamps nor rounds; then the judge's own mean and
         deviation.
         """
@@ -105,7 +105,7 @@ class Preprocess:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] -> ``(n, 3, size, size)`` normalised, same dtype."""
+        """`(n, 3, H, W)` in [0, 1] -> `(n, 3, size, size)` normalised, same dtype."""
         match self.mode:
             case "letterbox":
                 images = self._letterbox(images)
@@ -118,7 +118,7 @@ class Preprocess:
         return (images - mean) / std
 
     def resize(self, images: Tensor, height: int, width: int) -> Tensor:
-        """Resize as this judge's reference does (see ``clamped`` and ``quantised``)."""
+        """Resize as this judge's reference does (see `clamped` and `quantised`)."""
         return resized(
             images,
             height,
@@ -159,17 +159,17 @@ def prepared(own: Preprocess, wanted: Prepared) -> Preprocess:
     """What a judge's frames go through.
 
     Args:
-        own: of the judge's file or kind.
-        wanted: by the recipe.
+        own: Of the judge's file or kind.
+        wanted: By the recipe.
 
     Raises:
-        RewardError: another word.
+        RewardError: Another word.
     """
     if wanted == "own":
         return own
     if wanted == "squash":
         return own.squashed()
-    raise RewardError(f"preprocess is {wanted!r}; allowed: own, squash.")
+    raise RewardError(f"preprocess is {wanted!r}; allowed: own, squash")
 
 
 def resized(
@@ -186,19 +186,19 @@ def resized(
     """Antialiased bicubic (a = -0.5) or bilinear, by default in two 1-D passes as PIL.
 
     Args:
-        images: ``(n, c, H, W)`` in [0, 1], fp32 or fp64 (half types have no antialiased kernel on
+        images: `(n, c, H, W)` in [0, 1], fp32 or fp64 (half types have no antialiased kernel on
             CPU).
-        height: of the result.
-        width: of the result.
-        clamped: clamp to [0, 1] after each pass.
-        quantised: round to 8 bits after each pass, with a straight-through gradient; clamps too.
-        kernel: of the resampling.
+        height: Of the result.
+        width: Of the result.
+        clamped: Clamp to [0, 1] after each pass.
+        quantised: Round to 8 bits after each pass, with a straight-through gradient; clamps too.
+        kernel: Of the resampling.
         passes: 2 as PIL, horizontal first; 1 as torchvision resizes a tensor, which clamps and
             rounds once, at the end.
-        antialias: ``False`` for torch's plain bicubic, whose a is -0.75.
+        antialias: `False` for torch's plain bicubic, whose a is -0.75.
 
     Returns:
-        ``(n, c, height, width)``. A pass that would not change the size is left out.
+        `(n, c, height, width)`. A pass that would not change the size is left out.
     """
     sizes = ((images.shape[-2], width), (height, width))
     for size in sizes[-passes:]:

@@ -12,20 +12,20 @@ class PublishedFile:
     """One published checkpoint.
 
     Attributes:
-        name: what a recipe may write.
-        kind: the judge it is for; ``tower`` for a network under a head, ``tokenizer`` for words.
-        repo: hub repository, the address of a git repository or of a folder on the web, or the
+        name: What a recipe may write.
+        kind: The judge it is for; `tower` for a network under a head, `tokenizer` for words.
+        repo: Hub repository, the address of a git repository or of a folder on the web, or the
             name of a Python package that holds the file.
-        file: name in that repository; empty for a judge that is the whole repository.
-        size: bytes, where the publisher states or the reference measured it.
-        tensors: bytes of its tensors, told where ``size`` is not known; not checked.
-        sha256: of the file, where known; checked on every load.
+        file: Name in that repository; empty for a judge that is the whole repository.
+        size: Bytes, where the publisher states or the reference measured it.
+        tensors: Bytes of its tensors, told where `size` is not known; not checked.
+        sha256: Of the file, where known; checked on every load.
         architecture: open_clip's model name.
-        tower: published name of the CLIP under a head.
-        revision: commit of the repository that the record speaks of; ``None`` for its newest.
-        md5: of the file, where its publisher states nothing better; checked on every load.
-        module: the import name of that Python package, in whose folder the file lies.
-        note: what else is to be known.
+        tower: Published name of the CLIP under a head.
+        revision: Commit of the repository that the record speaks of; `None` for its newest.
+        md5: Of the file, where its publisher states nothing better; checked on every load.
+        module: The import name of that Python package, in whose folder the file lies.
+        note: What else is to be known.
     """
 
     name: str

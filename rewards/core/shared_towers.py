@@ -1,8 +1,8 @@
 """Equal towers of several judges held once, and their image features computed once a call.
 
 HPSv2.1, CLIP and PickScore are each tuned from the same ViT-H-14, so their published weights
-differ and nothing of them is shared. Equal are one file under two kinds or two prompts (``hps`` and
-a ``relative`` of it, an aesthetic head on the ``clip`` beside it), and towers of which only the
+differ and nothing of them is shared. Equal are one file under two kinds or two prompts (`hps` and
+a `relative` of it, an aesthetic head on the `clip` beside it), and towers of which only the
 text side was tuned. Whether weights are equal is told by their content, not by their name.
 """
 
@@ -30,13 +30,13 @@ class TowerPool:
         """The network of equal content that is held already, or else this one.
 
         Args:
-            module: frozen, on its device, in its dtype.
-            says: what its tensors do not say of its function, such as its configuration.
+            module: Frozen, on its device, in its dtype.
+            says: What its tensors do not say of its function, such as its configuration.
         """
         return self._held.setdefault(content(module, *says), module)
 
     def clip(self, model: Any, *says: object) -> Any:
-        """As :meth:`held` for a CLIP; of one that differs in its texts alone, the image tower."""
+        """As `held` for a CLIP; of one that differs in its texts alone, the image tower."""
         found = self.held(model, *says)
         if found is model:
             model.visual = self.held(model.visual, *says)
@@ -47,8 +47,8 @@ def content(module: nn.Module, *says: object) -> str:
     """A digest of a network's tensors, with their names, dtypes and devices.
 
     Args:
-        module: any.
-        says: what goes into the digest beside; must have a JSON form or a text.
+        module: Any.
+        says: What goes into the digest beside; must have a JSON form or a text.
     """
     digest = hashlib.sha256(json.dumps(says, sort_keys=True, default=str).encode())
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -77,11 +77,11 @@ def seen_by_several(frames: Tensor) -> Iterator[None]:
 
     Only what is made from this tensor object is shared, so another tensor of the same values, a
     chunk, or frames that were augmented for one judge are computed as without. Two judges then hang
-    on one graph: the gradient of a sum is exact, and a gradient of each needs ``retain_graph``, as
+    on one graph: the gradient of a sum is exact, and a gradient of each needs `retain_graph`, as
     any graph in common does. Everything is let go at the end.
 
     Args:
-        frames: ``(b, f, 3, H, W)``, what the judges are called with.
+        frames: `(b, f, 3, H, W)`, what the judges are called with.
     """
     token = _call.set(_Call(frames))
     try:
@@ -94,9 +94,9 @@ def derived(source: Tensor, what: Hashable, make: Callable[[], Tensor]) -> Tenso
     """A tensor made from another one: made once a call if that comes from the call's frames.
 
     Args:
-        source: what it is made from, told apart as an object.
-        what: says how it is made.
-        make: makes it, a function of ``source`` alone.
+        source: What it is made from, told apart as an object.
+        what: Says how it is made.
+        make: Makes it, a function of `source` alone.
     """
     call = _call.get()
     if call is None or id(source) not in call.known:

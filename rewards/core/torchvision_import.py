@@ -1,7 +1,7 @@
 """Make a CUDA build of torchvision importable beside a CPU-only torch.
 
 Every Linux wheel of torchvision on the package index is built for CUDA. Beside a CPU-only torch its
-native library does not load, so ``torchvision::nms`` is never declared, and the first import of
+native library does not load, so `torchvision::nms` is never declared, and the first import of
 torchvision (by open_clip, timm or transformers' vision models) ends in "operator torchvision::nms
 does not exist". Declaring the operators before that import mends it; calling them still raises
 torchvision's own clear error.
@@ -24,9 +24,9 @@ def needs_declaration(torchvision_version: str, *, cuda: str | None, hip: str | 
     """Whether this torchvision build cannot load its operators beside this torch build.
 
     Args:
-        torchvision_version: text of torchvision's ``version.py``.
-        cuda: ``torch.version.cuda``.
-        hip: ``torch.version.hip``.
+        torchvision_version: Text of torchvision's `version.py`.
+        cuda: `torch.version.cuda`.
+        hip: `torch.version.hip`.
     """
     return not cuda and not hip and "+cu" in torchvision_version
 

@@ -41,10 +41,10 @@ class WeightFile:
     """A judge's file in memory.
 
     Attributes:
-        path: where it was read from.
-        state: tensors by name, on the CPU, in the file's dtypes.
-        metadata: what a safetensors file says of itself; empty for the others.
-        published: the record of a published file.
+        path: Where it was read from.
+        state: Tensors by name, on the CPU, in the file's dtypes.
+        metadata: What a safetensors file says of itself; empty for the others.
+        published: The record of a published file.
     """
 
     path: Path
@@ -56,11 +56,11 @@ class WeightFile:
 def load_weights(checkpoint: str | Path, folder: Path | None = None) -> WeightFile:
     """Resolve and read a judge's file.
 
-    Reads ``.safetensors``, plain state dicts and HPS's ``{"state_dict": ...}`` in torch's format,
-    with ``weights_only=True``. A published file is checked for its size and hash first.
+    Reads `.safetensors`, plain state dicts and HPS's `{"state_dict": ...}` in torch's format,
+    with `weights_only=True`. A published file is checked for its size and hash first.
 
     Raises:
-        RewardError: the file is missing, cut off, changed, or holds more than tensors.
+        RewardError: The file is missing, cut off, changed, or holds more than tensors.
     """
     path = resolve(checkpoint, folder)
     entry = published(str(checkpoint).partition("@")[0]) or published(path.name)
@@ -77,7 +77,7 @@ def verify(path: Path, entry: PublishedFile) -> None:
     """Compare a file with the size and the hash that its publisher's file has.
 
     Raises:
-        RewardError: they differ.
+        RewardError: They differ.
     """
     size = path.stat().st_size
     if entry.size is not None and size != entry.size:
@@ -89,7 +89,7 @@ def verify(path: Path, entry: PublishedFile) -> None:
         if wanted is not None and (found := file_hash(path, name)) != wanted:
             raise RewardError(
                 f"{path} has the {name} {found}, the published {entry.file} has {wanted}. Fetch it "
-                f"again ({entry.fetch}), or rename it if it is your own."
+                f"again ({entry.fetch}), or rename it if it is your own"
             )
 
 
@@ -97,12 +97,12 @@ def verify_sha256(path: Path, wanted: str) -> None:
     """Compare a file with the hash that a recipe gives.
 
     Raises:
-        RewardError: they differ.
+        RewardError: They differ.
     """
     if (found := file_hash(path, "sha256")) != wanted.lower():
         raise RewardError(
             f"{path} has the sha256 {found}, the recipe wants {wanted.lower()}: the file changed "
-            "or is another one. Get the right one, or correct the judge's sha256."
+            "or is another one. Get the right one, or correct the judge's sha256"
         )
 
 
@@ -110,8 +110,8 @@ def file_hash(path: Path, name: str) -> str:
     """Hexadecimal digits of a file's hash, read in blocks of 4 MB.
 
     Args:
-        path: the file.
-        name: ``sha256``; or ``md5``, which finds damage but no forgery.
+        path: The file.
+        name: `sha256`; or `md5`, which finds damage but no forgery.
     """
     digest = hashlib.new(name, usedforsecurity=False)
     with path.open("rb") as file:
@@ -130,14 +130,14 @@ def find_fields(
     """The architecture of a file, by fields: its own, else the given, else the published one.
 
     Args:
-        checkpoint: the file.
-        given: by the caller; a name is refused.
-        published: of the published file, which does not say.
-        check: refuses fields that are missing or unknown, naming who gave them.
-        what: the judge, for the message.
+        checkpoint: The file.
+        given: By the caller; a name is refused.
+        published: Of the published file, which does not say.
+        check: Refuses fields that are missing or unknown, naming who gave them.
+        what: The judge, for the message.
 
     Raises:
-        RewardError: it is not complete, or a name is given instead of fields.
+        RewardError: It is not complete, or a name is given instead of fields.
     """
     inside = checkpoint.metadata.get("architecture")
     if inside is not None:
@@ -149,7 +149,7 @@ def find_fields(
     if not isinstance(given, Mapping):
         raise RewardError(
             f"{what} got the architecture {given!r}; its architectures have no names. Remove it "
-            "for the published checkpoint, or give the fields of every part."
+            "for the published checkpoint, or give the fields of every part"
         )
     return check(given, "the caller")
 
@@ -160,13 +160,13 @@ def check_keys(
     """Compare names and shapes before loading, so that the refusal names them.
 
     Args:
-        expected: shape by name.
-        state: the file's tensors.
-        what: the architecture, for the message.
-        path: the file, for the message.
+        expected: Shape by name.
+        state: The file's tensors.
+        what: The architecture, for the message.
+        path: The file, for the message.
 
     Raises:
-        RewardError: a name is missing, unknown, has another shape, holds NaN, which would make
+        RewardError: A name is missing, unknown, has another shape, holds NaN, which would make
             every score NaN, or holds one byte a value: quantised, and its scales are not read.
     """
     problems = []
@@ -193,7 +193,7 @@ def check_keys(
     if problems:
         raise RewardError(
             f"{path} does not fit {what}: {'; '.join(problems)}. Check that the file belongs to "
-            "this kind of judge and to this architecture."
+            "this kind of judge and to this architecture"
         )
 
 
@@ -226,18 +226,18 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise RewardError(
             f"{path} holds more than tensors, or is no torch file ({what}). Such a file can "
             "run code when it is loaded and is refused; ask its author for a state dict, or fetch "
-            "it again if it was cut off."
+            "it again if it was cut off"
         ) from error
     except UNPICKLED as error:
         raise RewardError(_damaged(path, error)) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not loaded:
-        raise RewardError(f"{path} holds a {type(loaded).__name__} instead of named tensors.")
+        raise RewardError(f"{path} holds a {type(loaded).__name__} instead of named tensors")
     if numbers := [repr(k) for k in loaded if not isinstance(k, str)]:
-        raise RewardError(f"{path} holds tensors without names: {_some(numbers)}.")
+        raise RewardError(f"{path} holds tensors without names: {_some(numbers)}")
     if others := [str(k) for k, v in loaded.items() if not isinstance(v, Tensor)]:
-        raise RewardError(f"{path} holds more than tensors: {_some(others)}.")
+        raise RewardError(f"{path} holds more than tensors: {_some(others)}")
     return dict(loaded)
 
 

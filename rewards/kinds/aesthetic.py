@@ -36,7 +36,7 @@ class ImageTower(Protocol):
         ...
 
     def image_features(self, images: Tensor) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, fp32."""
+        """`(n, 3, H, W)` in [0, 1] -> `(n, d)` of length 1, fp32."""
         ...
 
 
@@ -60,11 +60,11 @@ class AestheticReward(FrameReward):
         """Nothing: the judge looks at the frame alone."""
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Those of the tower, ``(n, d)`` of length 1."""
+        """Those of the tower, `(n, d)` of length 1."""
         return self.tower.image_features(images)
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] -> ``(n,)``."""
+        """`(n, 3, H, W)` in [0, 1] -> `(n,)`."""
         return self.head(self.tower.image_features(images)).squeeze(-1)
 
 
@@ -79,15 +79,15 @@ def load_aesthetic(
     """Load a head and the CLIP it was trained on.
 
     Args:
-        checkpoint: the head's file.
+        checkpoint: The head's file.
         tower_options: Where and how the networks run; dtype: of the tower; the head is fp32.
-        architecture: of the tower, open_clip's name, for a file that does not say.
-        tower: the CLIP's checkpoint, if not the one that the head's file or record names.
-        preprocess: ``own`` as OpenAI's CLIP, ``squash`` as EasyAnimate's reward script
-            (:meth:`rewards.preprocess.Preprocess.squashed`).
+        architecture: Of the tower, open_clip's name, for a file that does not say.
+        tower: The CLIP's checkpoint, if not the one that the head's file or record names.
+        preprocess: `own` as OpenAI's CLIP, `squash` as EasyAnimate's reward script
+            (`rewards.core.preprocess.Preprocess.squashed`).
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`; also when no tower is known.
+        RewardError: See `rewards.load_reward`; also when no tower is known.
     """
     head_file = load_weights(checkpoint, tower_options.folder)
     advice = "on which CLIP its head was trained. Add it to the judge: tower: clip-vit-l-14 (for "
@@ -107,13 +107,13 @@ def find_tower(
     """Read the tower under a head: the one given, or the one the head's file or record names.
 
     Args:
-        head_file: the head.
-        tower: as the recipe says.
-        folder: what the recipe's paths are relative to.
-        advice: what the file does not say, and how to say it.
+        head_file: The head.
+        tower: As the recipe says.
+        folder: What the recipe's paths are relative to.
+        advice: What the file does not say, and how to say it.
 
     Raises:
-        RewardError: nobody names a tower, or it cannot be read.
+        RewardError: Nobody names a tower, or it cannot be read.
     """
     record = head_file.published.tower if head_file.published is not None else None
     if tower is not None:
@@ -122,12 +122,12 @@ def find_tower(
         # A name inside the file is that of a file beside it.
         return load_weights(head_file.metadata["tower"], head_file.path.parent)
     if record is None:
-        raise RewardError(f"{head_file.path} does not say {advice}.")
+        raise RewardError(f"{head_file.path} does not say {advice}")
     return load_weights(record, folder)
 
 
 def load_head(checkpoint: WeightFile, features: int, options: TowerOptions) -> nn.Module:
-    """LAION's head from a file (see :func:`filled_head`)."""
+    """LAION's head from a file (see `filled_head`)."""
     what = f"an aesthetic head on {features} features"
     return filled_head(build_head(features), checkpoint, what, options)
 
@@ -146,7 +146,7 @@ def affine(head: nn.Module) -> tuple[Tensor, Tensor]:
     """Collapse the head to the one affine map it is.
 
     Returns:
-        ``(features,)`` and ``()``: score = features @ weight + bias.
+        `(features,)` and `()`: score = features @ weight + bias.
     """
     weight: Tensor | None = None
     bias: Tensor | None = None

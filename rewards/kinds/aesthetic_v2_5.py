@@ -36,10 +36,10 @@ class SiglipTower:
     """A frozen SigLIP image tower: normalised fp32 features.
 
     Attributes:
-        model: the network, in evaluation mode.
-        preprocess: from frames to its input.
-        dtype: of its weights; layer norms stay fp32 in bf16 and fp16.
-        left_out: names of the file's tensors that were not used, those of the text side.
+        model: The network, in evaluation mode.
+        preprocess: From frames to its input.
+        dtype: Of its weights; layer norms stay fp32 in bf16 and fp16.
+        left_out: Names of the file's tensors that were not used, those of the text side.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SiglipTower:
         return device
 
     def image_features(self, images: Tensor) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] -> ``(n, d)`` of length 1, fp32 (fp64 for an fp64 tower)."""
+        """`(n, 3, H, W)` in [0, 1] -> `(n, d)` of length 1, fp32 (fp64 for an fp64 tower)."""
 
         def compute() -> Tensor:
             return unit_length(self.model(self.preprocess(images).to(self.dtype)))
@@ -76,13 +76,13 @@ class AestheticV25Reward(AestheticReward):
 
 
 def build_head(features: int) -> nn.Sequential:
-    """The published head: ``scoring_head.{0,2,4,6,8}`` with dropout between.
+    """The published head: `scoring_head.{0,2,4,6,8}` with dropout between.
 
     Args:
-        features: width of the image features (1152 for so400m).
+        features: Width of the image features (1152 for so400m).
 
     Returns:
-        ``(n, features)`` of length 1 -> ``(n, 1)``, about 1 to 10.
+        `(n, features)` of length 1 -> `(n, 1)`, about 1 to 10.
     """
     w = (features, *WIDTHS)
     layers: list[nn.Module] = []
@@ -94,7 +94,7 @@ def build_head(features: int) -> nn.Sequential:
 
 
 def siglip_preprocess(size: int) -> Preprocess:
-    """As ``SiglipImageProcessor``: PIL bicubic to a square whatever the shape, then [-1, 1]."""
+    """As `SiglipImageProcessor`: PIL bicubic to a square whatever the shape, then [-1, 1]."""
     half = (0.5, 0.5, 0.5)
     return Preprocess("squash", size, half, half, quantised=True)
 
@@ -109,14 +109,14 @@ def load_aesthetic_v2_5(
     """Load a head and the SigLIP it was trained on.
 
     Args:
-        checkpoint: the head's file.
+        checkpoint: The head's file.
         tower_options: Where and how the networks run; dtype: of the tower; the head is fp32.
-        architecture: of the tower, a name of :data:`rewards.siglip.CONFIGS` or the fields of a
-            :class:`SiglipConfig`, for a file that does not say.
-        tower: the SigLIP's file, if not the one that the head's file or record names.
+        architecture: Of the tower, a name of `rewards.clip_towers.siglip.CONFIGS` or the fields of
+            a `SiglipConfig`, for a file that does not say.
+        tower: The SigLIP's file, if not the one that the head's file or record names.
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`; also when no tower is known.
+        RewardError: See `rewards.load_reward`; also when no tower is known.
     """
     head_file = load_weights(checkpoint, tower_options.folder)
     advice = "on which SigLIP its head was trained. Add it to the judge: tower: siglip-so400m"
@@ -135,7 +135,7 @@ def find_config(
     """Sizes of a checkpoint's SigLIP and what to call it in a message.
 
     Raises:
-        RewardError: nobody says which, or the name or a field is unknown.
+        RewardError: Nobody says which, or the name or a field is unknown.
     """
     inside = checkpoint.metadata.get("architecture")
     if given is None and inside is not None:
@@ -145,16 +145,16 @@ def find_config(
     if given is None:
         raise RewardError(
             f"{checkpoint.path} does not say which SigLIP it is. Add it to the judge: "
-            f"architecture: {next(iter(CONFIGS))}."
+            f"architecture: {next(iter(CONFIGS))}"
         )
     if isinstance(given, str):
         if given not in CONFIGS:
-            raise RewardError(f"no SigLIP is called {given!r}; allowed: {', '.join(CONFIGS)}.")
+            raise RewardError(f"no SigLIP is called {given!r}; allowed: {', '.join(CONFIGS)}")
         return CONFIGS[given], given
     try:
         return SiglipConfig(**given), f"the given SigLIP (hidden_size {given.get('hidden_size')})"
     except TypeError as error:
-        raise RewardError(f"cannot build this SigLIP: {error}.") from error
+        raise RewardError(f"cannot build this SigLIP: {error}") from error
 
 
 def load_siglip(
@@ -163,15 +163,15 @@ def load_siglip(
     """Put the image tower of a SigLIP's file into its architecture, strictly.
 
     Args:
-        checkpoint: tensors in transformers' names: of a whole ``SiglipModel``, of which the image
-            side is taken and :data:`LEFT_OUT` is not, or of a ``SiglipVisionModel`` with or
-            without the prefix ``vision_model.``.
-        config: its sizes.
-        what: the architecture, for messages.
-        options: where and how it runs.
+        checkpoint: Tensors in transformers' names: of a whole `SiglipModel`, of which the image
+            side is taken and `LEFT_OUT` is not, or of a `SiglipVisionModel` with or
+            without the prefix `vision_model.`.
+        config: Its sizes.
+        what: The architecture, for messages.
+        options: Where and how it runs.
 
     Raises:
-        RewardError: a name is missing, unknown or of another shape.
+        RewardError: A name is missing, unknown or of another shape.
     """
     with torch.device("meta"):
         model = SiglipVision(config, recompute=options.gradient_checkpointing)

@@ -30,12 +30,12 @@ class Relative:
     left is the difference that the words make. One pass of the image tower, as without.
 
     Attributes:
-        positive: a template with ``{prompt}``, such as "a clean picture: {prompt}".
-        negative: likewise.
+        positive: A template with `{prompt}`, such as "a clean picture: {prompt}".
+        negative: Likewise.
         k: 0 or more; 0 in the authors' code.
 
     Raises:
-        RewardError: a template without a place for the prompt, two equal ones, or a negative k.
+        RewardError: A template without a place for the prompt, two equal ones, or a negative k.
     """
 
     positive: str
@@ -52,10 +52,10 @@ class Relative:
         if self.positive == self.negative:
             raise RewardError(
                 f"relative.positive and relative.negative are both {self.positive!r}; their "
-                "difference is nothing. Let one say what is wanted, the other what is not."
+                "difference is nothing. Let one say what is wanted, the other what is not"
             )
         if not self.k >= 0.0:
-            raise RewardError(f"relative.k is {self.k}; allowed is 0 or more.")
+            raise RewardError(f"relative.k is {self.k}; allowed is 0 or more")
 
     def texts(self, prompts: Sequence[str]) -> tuple[list[str], list[str]]:
         """The positive and the negative text of each prompt."""
@@ -74,7 +74,7 @@ def as_relative(relative: Relative | Mapping[str, Any] | None) -> Relative | Non
 class ClipReward(FrameReward):
     """Cosine of image and text features.
 
-    Published CLIPs give about 0.2 to 0.35. The paper's CLIPScore is ``2.5 * max(cosine, 0)``.
+    Published CLIPs give about 0.2 to 0.35. The paper's CLIPScore is `2.5 * max(cosine, 0)`.
     """
 
     name = "clip"
@@ -96,18 +96,18 @@ class ClipReward(FrameReward):
         return sorted({i for some in texts for i in self.tower.truncated(some)})
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Those of the tower, ``(n, d)`` of length 1."""
+        """Those of the tower, `(n, d)` of length 1."""
         return self.tower.image_features(images)
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """What the image features are multiplied with, ``(b, d)``: text features, cached."""
+        """What the image features are multiplied with, `(b, d)`: text features, cached."""
         if self.relative is None:
             return self.tower.text_features(prompts)
         positive, negative = map(self.tower.text_features, self.relative.texts(prompts))
         return (1.0 + self.relative.k) * positive - negative
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and ``(n, d)`` -> ``(n,)``: cosines, or their difference."""
+        """`(n, 3, H, W)` in [0, 1] and `(n, d)` -> `(n,)`: cosines, or their difference."""
         assert condition is not None
         return (self.tower.image_features(images) * condition).sum(dim=-1)
 
@@ -127,13 +127,13 @@ def load_clip(
     """Load any open_clip checkpoint as a judge, with the preprocessing of its own model.
 
     Args:
-        checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
+        checkpoint: See `rewards.load_reward`, as the next four.
         tower_options: Where and how the towers run; features are fp32 before any dot product.
         architecture: open_clip's model name or its configuration, for a file that does not say.
-        relative: judge one text against another (:class:`Relative`, or its fields).
+        relative: Judge one text against another (`Relative`, or its fields).
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`.
+        RewardError: See `rewards.load_reward`.
     """
     tower = load_tower(load_weights(checkpoint, tower_options.folder), tower_options, architecture)
     return ClipReward(tower, as_relative(relative))

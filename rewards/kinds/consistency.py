@@ -27,10 +27,10 @@ def consistency(features: Tensor) -> Tensor:
     """Mean over frames of the likeness to the frame before and to the first.
 
     Args:
-        features: ``(b, f, d)`` of length 1, f at least 2.
+        features: `(b, f, d)` of length 1, f at least 2.
 
     Returns:
-        ``(b,)`` in [0, 1]; cosines below 0 count as 0.
+        `(b,)` in [0, 1]; cosines below 0 count as 0.
     """
     later = features[:, 1:]
     before = (later * features[:, :-1]).sum(dim=-1).relu()
@@ -39,11 +39,11 @@ def consistency(features: Tensor) -> Tensor:
 
 
 class Consistency(VideoReward):
-    """:func:`consistency` of a CLIP's image features, in [0, 1]; good clips have over 0.9.
+    """`consistency` of a CLIP's image features, in [0, 1]; good clips have over 0.9.
 
     Attributes:
-        encoded_at_once: frames encoded in one pass, ``None`` for all; bounds the memory.
-        cap: a higher score counts as this, and gives no gradient; ``None`` for no end.
+        encoded_at_once: Frames encoded in one pass, `None` for all; bounds the memory.
+        cap: A higher score counts as this, and gives no gradient; `None` for no end.
     """
 
     name = "consistency"
@@ -62,7 +62,7 @@ class Consistency(VideoReward):
         return [self.tower.model]
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`."""
         features = chunked_score(
             lambda images, rows: self.tower.image_features(images),
             frames.flatten(0, 1),
@@ -83,18 +83,18 @@ def load_consistency(
     """Load any open_clip checkpoint as a judge of consistency.
 
     Args:
-        checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
+        checkpoint: See `rewards.load_reward`, as the next four.
         tower_options: Where and how the towers run; features are fp32 before any dot product.
         architecture: open_clip's model name or its configuration, for a file that does not say.
-        encoded_at_once: frames encoded in one pass, ``None`` for all.
-        preprocess: ``own`` for the CLIP's own resize, ``vbench`` for that of VBench's figures
-            (:func:`vbench_preprocess`).
+        encoded_at_once: Frames encoded in one pass, `None` for all.
+        preprocess: `own` for the CLIP's own resize, `vbench` for that of VBench's figures
+            (`vbench_preprocess`).
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`.
+        RewardError: See `rewards.load_reward`.
     """
     if preprocess not in ("own", "vbench"):
-        raise RewardError(f"preprocess is {preprocess!r}; allowed: own, vbench.")
+        raise RewardError(f"preprocess is {preprocess!r}; allowed: own, vbench")
     # No pool: the tower's preprocessing may be replaced below, and it is this judge's alone.
     alone = dataclasses.replace(tower_options, pool=None)
     clip = load_clip(checkpoint, alone, architecture=architecture)
@@ -104,12 +104,12 @@ def load_consistency(
 
 
 def vbench_preprocess(own: Preprocess) -> Preprocess:
-    """VBench's ``clip_transform``: plain bicubic of float frames, no antialiasing, no clamp.
+    """VBench's `clip_transform`: plain bicubic of float frames, no antialiasing, no clamp.
 
     Its loader turns a clip's bytes into floats before the resize, so nothing is rounded either;
     then the rounded centre crop.
 
     Args:
-        own: of the CLIP; size, mean and deviation stay.
+        own: Of the CLIP; size, mean and deviation stay.
     """
     return Preprocess("crop", own.size, own.mean, own.std, clamped=False, antialias=False)

@@ -1,8 +1,8 @@
 """VBench's dynamic degree: whether anything in a clip moves far, by RAFT's optical flow.
 
 Source: arXiv 2311.17982 (the rule) and RAFT (arXiv 2003.12039) in torchvision's code. VBench runs
-the weights ``raft-things.pth`` in the original's; the flow is the same to 1e-5 pixels. It only
-measures: its threshold has no gradient; :class:`rewards.motion.MotionFlow` is the differentiable
+the weights `raft-things.pth` in the original's; the flow is the same to 1e-5 pixels. It only
+measures: its threshold has no gradient; `rewards.kinds.motion.MotionFlow` is the differentiable
 stand-in.
 """
 
@@ -45,13 +45,13 @@ def moves(speeds: Tensor, frames: int, shortest: int) -> Tensor:
     """VBench's rule.
 
     Args:
-        speeds: ``(b, f - 1, H, W)`` length of each pixel's flow, pixels a frame, with what frames
+        speeds: `(b, f - 1, H, W)` length of each pixel's flow, pixels a frame, with what frames
             were continued by to multiples of 8, as VBench counts it.
-        frames: f; so many pairs must move as a quarter of the frames, rounded.
-        shortest: side of a frame; a pair moves where its fastest 5 % go 6 pixels of 256 on average.
+        frames: F; so many pairs must move as a quarter of the frames, rounded.
+        shortest: Side of a frame; a pair moves where its fastest 5 % go 6 pixels of 256 on average.
 
     Returns:
-        ``(b,)``: 1 where the clip is dynamic, 0 where it is not.
+        `(b,)`: 1 where the clip is dynamic, 0 where it is not.
     """
     flat = speeds.flatten(2)
     fastest = flat.topk(max(int(FASTEST * flat.shape[2]), 1), dim=2).values.mean(dim=2)
@@ -63,7 +63,7 @@ class DynamicDegree(VideoReward):
     """1 for a dynamic clip, 0 for any other, without gradient; its mean is VBench's figure.
 
     Attributes:
-        fps: frames a second of the clips; every ``round(fps / 8)``-th is looked at.
+        fps: Frames a second of the clips; every `round(fps / 8)`-th is looked at.
     """
 
     name = "dynamic_degree"
@@ -73,7 +73,7 @@ class DynamicDegree(VideoReward):
 
     def __init__(self, model: Any, fps: float = RATE) -> None:
         if not fps > 0:
-            raise RewardError(f"dynamic_degree has fps {fps}; give the clips' frames a second.")
+            raise RewardError(f"dynamic_degree has fps {fps}; give the clips' frames a second")
         self.model: Any = model.eval().requires_grad_(False)
         self.device = next(model.parameters()).device
         self.fps = fps
@@ -84,14 +84,14 @@ class DynamicDegree(VideoReward):
         return [self.model]
 
     def at_rate(self, fps: float) -> DynamicDegree:
-        """The same judge for clips of ``fps`` frames a second."""
+        """The same judge for clips of `fps` frames a second."""
         other = copy(self)
         other.fps = fps
         return other
 
     @torch.no_grad()
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``, 0 or 1."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`, 0 or 1."""
         frames = frames[:, :: max(1, round(self.fps / RATE))]
         speeds = self.flow(frames).square().sum(dim=2).sqrt()
         return moves(speeds, frames.shape[1], min(frames.shape[-2:]))
@@ -100,10 +100,10 @@ class DynamicDegree(VideoReward):
         """Optical flow between neighbouring frames.
 
         Args:
-            frames: ``(b, f, 3, H, W)`` in [0, 1].
+            frames: `(b, f, 3, H, W)` in [0, 1].
 
         Returns:
-            ``(b, f - 1, 2, H', W')`` in pixels, H' and W' the next multiples of 8.
+            `(b, f - 1, 2, H', W')` in pixels, H' and W' the next multiples of 8.
         """
         size = frames.shape[-2:]
         height, width = (-(-side // STRIDE) * STRIDE for side in size)
@@ -128,7 +128,7 @@ def _continued(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def build_raft(variant: str) -> Any:
-    """A ``raft_small`` or ``raft_large`` of torchvision with random weights."""
+    """A `raft_small` or `raft_large` of torchvision with random weights."""
     ensure_torchvision_importable()
     from torchvision.models import optical_flow
 
@@ -145,14 +145,14 @@ def load_dynamic_degree(
     """Load RAFT from a file of torchvision's layout, small or large, or of the original's, large.
 
     Args:
-        checkpoint: ``raft-things.pth``, which VBench takes, or such as torchvision's
-            ``raft_large_C_T_SKHT_V2-ff5fadd5.pth``.
-        device: where it runs.
-        folder: what a relative path is relative to.
-        fps: frames a second of the clips; ``None`` for 8, those of the generator.
+        checkpoint: `raft-things.pth`, which VBench takes, or such as torchvision's
+            `raft_large_C_T_SKHT_V2-ff5fadd5.pth`.
+        device: Where it runs.
+        folder: What a relative path is relative to.
+        fps: Frames a second of the clips; `None` for 8, those of the generator.
 
     Raises:
-        RewardError: a missing, damaged or foreign file, the original small RAFT included.
+        RewardError: A missing, damaged or foreign file, the original small RAFT included.
     """
     loaded = load_weights(checkpoint, folder)
     named = loaded.state
@@ -164,7 +164,7 @@ def load_dynamic_degree(
         raise RewardError(
             f"{loaded.path} is neither torchvision's RAFT nor the original: it has no "
             f"{FIRST_KERNEL} of 32 or 64 kernels. Give raft-things.pth of the original's "
-            "models.zip, or torchvision's raft_small or raft_large (download.pytorch.org/models)."
+            "models.zip, or torchvision's raft_small or raft_large (download.pytorch.org/models)"
         )
     with torch.device("meta"):
         model = build_raft(variant)

@@ -15,16 +15,16 @@ from rewards.kinds.clip import ClipReward, Relative, as_relative
 
 
 class HpsReward(ClipReward):
-    """Cosine of image and text features, as ``hpsv2.score`` gives it; its tables say 100 times it.
+    """Cosine of image and text features, as `hpsv2.score` gives it; its tables say 100 times it.
 
-    Published range: about 0.23 to 0.31. ``logit_scale`` is not used.
+    Published range: about 0.23 to 0.31. `logit_scale` is not used.
     """
 
     name = "hps"
 
 
 def hps_preprocess(size: int) -> Preprocess:
-    """As ``hpsv2.score``: the longest side is resized as floats, black bars fill the square."""
+    """As `hpsv2.score`: the longest side is resized as floats, black bars fill the square."""
     return Preprocess("letterbox", size, clamped=False)
 
 
@@ -36,14 +36,14 @@ def load_hps(
     relative: Relative | Mapping[str, Any] | None = None,
     preprocess: Prepared = "own",
 ) -> HpsReward:
-    """Load an HPS checkpoint (``{"state_dict": ...}`` with open_clip's keys, or safetensors).
+    """Load an HPS checkpoint (`{"state_dict": ...}` with open_clip's keys, or safetensors).
 
-    The options are those of :func:`rewards.clip.load_clip`, and ``preprocess``: ``own`` as
-    ``hpsv2.score``, ``squash`` as EasyAnimate's reward script
-    (:meth:`rewards.preprocess.Preprocess.squashed`).
+    The options are those of `rewards.kinds.clip.load_clip`, and `preprocess`: `own` as
+    `hpsv2.score`, `squash` as EasyAnimate's reward script
+    (`rewards.core.preprocess.Preprocess.squashed`).
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`.
+        RewardError: See `rewards.load_reward`.
     """
     loaded = load_weights(checkpoint, tower_options.folder)
     own, _ = find_architecture(loaded, architecture)

@@ -58,8 +58,8 @@ class HpsV3Reward(FrameReward):
     """Mu of the preference for each frame.
 
     Attributes:
-        tower: the model, without a language head; a frame is an image to it.
-        head: fp32, ``(n, d)`` -> ``(n, 2)``.
+        tower: The model, without a language head; a frame is an image to it.
+        head: fp32, `(n, d)` -> `(n, 2)`.
     """
 
     name = "hpsv3"
@@ -77,7 +77,7 @@ class HpsV3Reward(FrameReward):
         return [self.tower.model, self.head]
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """Tokens behind the image, ``(b, l)``, padded by -1."""
+        """Tokens behind the image, `(b, l)`, padded by -1."""
         for prompt in prompts:
             self.tower.check_plain(prompt)
         texts = [self._template.replace("{text_prompt}", prompt) for prompt in prompts]
@@ -85,7 +85,7 @@ class HpsV3Reward(FrameReward):
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=NO_TOKEN)
 
     def preferences(self, images: Tensor, condition: Tensor) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and ``(n, l)`` tokens -> ``(n, 2)`` fp32: mu and sigma."""
+        """`(n, 3, H, W)` in [0, 1] and `(n, l)` tokens -> `(n, 2)` fp32: mu and sigma."""
         before, _ = self.tower.tokens("")
         texts = [[(before, [t for t in row if t != NO_TOKEN])] for row in condition.tolist()]
         states = self.tower.read_tokens(images[:, None], texts).at(self._token)
@@ -93,12 +93,12 @@ class HpsV3Reward(FrameReward):
         return scores
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and ``(n, l)`` tokens -> ``(n,)``."""
+        """`(n, 3, H, W)` in [0, 1] and `(n, l)` tokens -> `(n,)`."""
         assert condition is not None
         return self.preferences(images, condition)[:, 0]
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Mean vision token, ``(n, 3, H, W)`` -> ``(n, d)`` of length 1, fp32."""
+        """Mean vision token, `(n, 3, H, W)` -> `(n, d)` of length 1, fp32."""
         features, _ = self.tower.clip_features(images[:, None])
         return F.normalize(features.float().mean(dim=1), dim=-1)
 
@@ -113,14 +113,14 @@ def load_hpsv3(
     """Load HPSv3's one file, under the old key names or the new ones.
 
     Args:
-        checkpoint: the file, ``hpsv3`` or ``MizzenAI/HPSv3/HPSv3.safetensors`` in the hub's cache.
+        checkpoint: The file, `hpsv3` or `MizzenAI/HPSv3/HPSv3.safetensors` in the hub's cache.
         tower_options: Where and how the networks run; dtype: of the model; the head is fp32.
-        base: whose config and tokenizer go with it; ``Qwen/Qwen2-VL-7B-Instruct`` in the hub's
+        base: Whose config and tokenizer go with it; `Qwen/Qwen2-VL-7B-Instruct` in the hub's
             cache, or what the file's metadata says, if not given. Its weights are not read.
-        pixels: of an image as the model sees it, 200,704 as published.
+        pixels: Of an image as the model sees it, 200,704 as published.
 
     Raises:
-        RewardError: a missing, damaged or foreign file.
+        RewardError: A missing, damaged or foreign file.
     """
     loaded = load_weights(checkpoint, tower_options.folder)
     said = loaded.metadata
@@ -131,7 +131,7 @@ def load_hpsv3(
     if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
         raise RewardError(
             f"{loaded.path} lacks {EMBEDDING}, which every whole Qwen2-VL has, so it is no HPSv3. "
-            "Give the file HPSv3.safetensors of MizzenAI/HPSv3 or one like it."
+            "Give the file HPSv3.safetensors of MizzenAI/HPSv3 or one like it"
         )
     config = read_config(below.weights, state[EMBEDDING].shape[0])
     head = build_head(config.text_config.hidden_size)
@@ -153,6 +153,6 @@ def _pixels(said: str, path: Path) -> int:
     if not said.isdecimal():
         raise RewardError(
             f"{path} says pixels {said!r} of itself; wanted is a number such as {PIXELS}. Give the "
-            "judge its `pixels`, or make the file again."
+            "judge its `pixels`, or make the file again"
         )
     return int(said)

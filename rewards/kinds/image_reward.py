@@ -47,9 +47,9 @@ class ImageRewardReward(FrameReward):
     """Score of a standard normal size: about -2.3 to 2 on the publishers' images.
 
     Attributes:
-        scorer: vision tower, text tower and head.
-        tokenizer: of the prompts.
-        preprocess: from frames to the vision tower's input.
+        scorer: Vision tower, text tower and head.
+        tokenizer: Of the prompts.
+        preprocess: From frames to the vision tower's input.
     """
 
     name = "image_reward"
@@ -75,7 +75,7 @@ class ImageRewardReward(FrameReward):
         return [self.scorer]
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """Token numbers and mask of the prompts, ``(b, 2, 35)`` int64; each is read once."""
+        """Token numbers and mask of the prompts, `(b, 2, 35)` int64; each is read once."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._tokens]
         if new:
             self._tokens.update(zip(new, self.tokenizer(new), strict=True))
@@ -87,11 +87,11 @@ class ImageRewardReward(FrameReward):
         return [i for i, prompt in enumerate(prompts) if self.tokenizer.count(prompt) > most]
 
     def image_features(self, images: Tensor) -> Tensor:
-        """The vision tower's class token, ``(n, d)`` of length 1."""
+        """The vision tower's class token, `(n, d)` of length 1."""
         return unit_length(self.scorer.image_tokens(self._pixels(images))[:, 0])
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and ``(n, 2, 35)`` -> ``(n,)`` fp32 (fp64 for fp64 towers)."""
+        """`(n, 3, H, W)` in [0, 1] and `(n, 2, 35)` -> `(n,)` fp32 (fp64 for fp64 towers)."""
         assert condition is not None
         ids, mask = condition.unbind(dim=1)
         return (self.scorer(self._pixels(images), ids, mask) - MEAN) / STD
@@ -110,16 +110,16 @@ def load_image_reward(
     """Load ImageReward's checkpoint, or a small one that says what it is.
 
     Args:
-        checkpoint: see :func:`rewards.loading.load_reward`, as the next four; a flat state dict in
+        checkpoint: See `rewards.load_reward`, as the next four; a flat state dict in
             the published names.
         tower_options: Where and how both towers run; layer norms have the dtype too, the head stays
             fp32.
-        architecture: for a file of other sizes that does not say them; the published ones else.
-        tokenizer: BERT's ``vocab.txt``: a path, or ``bert-base-uncased`` from the hub's cache. That
+        architecture: For a file of other sizes that does not say them; the published ones else.
+        tokenizer: BERT's `vocab.txt`: a path, or `bert-base-uncased` from the hub's cache. That
             is also what is used for a file that names none of its own.
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`; also when the vocabulary is missing or
+        RewardError: See `rewards.load_reward`; also when the vocabulary is missing or
             does not fit.
     """
     loaded = load_weights(checkpoint, tower_options.folder)
@@ -131,7 +131,7 @@ def load_image_reward(
         raise RewardError(
             f"the tokenizer has {words.size} tokens with [DEC] and [ENC], {loaded.path} has "
             f"{sizes['text']['vocab_size']}: they do not belong together. The published "
-            f"checkpoint needs the vocab.txt of {TOKENIZER}."
+            f"checkpoint needs the vocab.txt of {TOKENIZER}"
         )
     scorer = load_scorer(loaded, sizes, tower_options)
     preprocess = clip_preprocess(sizes["vision"]["image_size"])
@@ -148,7 +148,7 @@ def _find_vocabulary(
         path = checkpoint.path.parent / inside
         if not path.is_file():
             raise RewardError(
-                f"the tokenizer file {path} is missing; it belongs beside the judge's file."
+                f"the tokenizer file {path} is missing; it belongs beside the judge's file"
             )
         return path
     wanted = str(tokenizer or TOKENIZER)

@@ -34,13 +34,13 @@ class LatentReward(Protocol):
         """Score latents.
 
         Args:
-            latents: ``(b, 16, t, h, w)`` fp32, ``(1 - sigma) * clip + sigma * noise`` in the
+            latents: `(b, 16, t, h, w)` fp32, `(1 - sigma) * clip + sigma * noise` in the
                 generator's normalised latent space: what its sampler holds between steps.
-            sigma: noise level in [0, 1], one for all or ``(b,)``.
+            sigma: Noise level in [0, 1], one for all or `(b,)`.
             prompts: b texts.
 
         Returns:
-            ``(b,)`` fp32, higher is better, differentiable in ``latents``.
+            `(b,)` fp32, higher is better, differentiable in `latents`.
         """
         ...
 
@@ -49,9 +49,9 @@ class LatentClip:
     """Cosine of the features of noisy latents and of a prompt, in [-1, 1].
 
     Attributes:
-        name: how metrics call it.
-        text: the text tower with its cache; its ``model`` holds both towers.
-        dtype: of the weights; features are fp32 before the dot product.
+        name: How metrics call it.
+        text: The text tower with its cache; its `model` holds both towers.
+        dtype: Of the weights; features are fp32 before the dot product.
     """
 
     name = "latent"
@@ -81,10 +81,10 @@ class LatentClip:
         return self.text.truncated(prompts)
 
     def __call__(self, latents: Tensor, sigma: Tensor | float, prompts: Sequence[str]) -> Tensor:
-        """Score latents: see :class:`LatentReward`.
+        """Score latents: see `LatentReward`.
 
         Raises:
-            RewardError: the input cannot be scored (:func:`check_latents`).
+            RewardError: The input cannot be scored (`check_latents`).
         """
         tower = self.model.latent
         check_latents(latents, sigma, prompts, tower.channels, tower.multiple)
@@ -100,42 +100,42 @@ def check_latents(
     """Refuse what a judge of latents cannot score.
 
     Args:
-        latents: must be ``(b, channels, t, h, w)``, fp32 (fp64 for gradient checks), finite.
-        sigma: must be in [0, 1], one number or ``(b,)``.
-        prompts: must be b strings, none of them empty.
-        channels: of the judge.
-        multiple: what height and width must be multiples of.
+        latents: Must be `(b, channels, t, h, w)`, fp32 (fp64 for gradient checks), finite.
+        sigma: Must be in [0, 1], one number or `(b,)`.
+        prompts: Must be b strings, none of them empty.
+        channels: Of the judge.
+        multiple: What height and width must be multiples of.
 
     Raises:
-        RewardError: says what is wrong, the value it got, and the next step.
+        RewardError: Says what is wrong, the value it got, and the next step.
     """
     shape = tuple(latents.shape)
     if latents.ndim != 5 or shape[1] != channels or 0 in shape:
         raise RewardError(
             f"latents have shape {shape}; this judge takes (batch, {channels}, time, height, "
-            "width). Use the judge that was trained on this generator's VAE."
+            "width). Use the judge that was trained on this generator's VAE"
         )
     if shape[3] % multiple or shape[4] % multiple:
         raise RewardError(
             f"latents are {shape[3]} x {shape[4]}; height and width must be multiples of "
-            f"{multiple}, so the clip's of {8 * multiple} pixels."
+            f"{multiple}, so the clip's of {8 * multiple} pixels"
         )
     if latents.dtype not in (torch.float32, torch.float64):
         raise RewardError(
-            f"latents are {latents.dtype}; the sampler's state is float32. Call .float() first."
+            f"latents are {latents.dtype}; the sampler's state is float32. Call .float() first"
         )
     if not bool(torch.isfinite(latents.detach()).all()):
-        raise RewardError("latents hold NaN or infinity; the sampler went wrong before the judge.")
+        raise RewardError("latents hold NaN or infinity; the sampler went wrong before the judge")
     check_prompts(prompts, shape[0])
     levels = torch.as_tensor(sigma).detach()
     if levels.shape not in {torch.Size([]), torch.Size([shape[0]])}:
         raise RewardError(
             f"sigma has shape {tuple(levels.shape)} for {shape[0]} clips; give one number, or one "
-            "a clip."
+            "a clip"
         )
     if not bool(((levels >= 0) & (levels <= 1)).all()):
         raise RewardError(
-            f"sigma is {levels.tolist()}; a noise level is in [0, 1]. Divide a timestep by 1000."
+            f"sigma is {levels.tolist()}; a noise level is in [0, 1]. Divide a timestep by 1000"
         )
 
 
@@ -151,19 +151,19 @@ def load_latent_reward(
     """Load a frozen judge of latents.
 
     Args:
-        checkpoint: a shipped name (``tiny/latent-clip.safetensors``), a path, or a hub id
-            (``org/repo/file``).
-        device: where it runs.
-        dtype: of the weights; features are fp32 before the dot product.
-        name: in metrics; ``latent`` if not given.
-        folder: what a relative path is relative to; the working directory if not given.
-        sha256: of the file, 64 hexadecimal digits; checked before it is read.
+        checkpoint: A shipped name (`tiny/latent-clip.safetensors`), a path, or a hub id
+            (`org/repo/file`).
+        device: Where it runs.
+        dtype: Of the weights; features are fp32 before the dot product.
+        name: In metrics; `latent` if not given.
+        folder: What a relative path is relative to; the working directory if not given.
+        sha256: Of the file, 64 hexadecimal digits; checked before it is read.
 
     Returns:
         The judge, in evaluation mode, without trainable parameters.
 
     Raises:
-        RewardError: a missing or damaged file, or one of another kind of judge.
+        RewardError: A missing or damaged file, or one of another kind of judge.
     """
     if sha256 is not None:
         verify_sha256(resolve(checkpoint, folder), sha256)
@@ -174,7 +174,7 @@ def load_latent_reward(
             f"{loaded.path} {f'is of the kind {kind!r}' if kind else 'does not say its kind'}; a "
             "judge of latents says kind latent in its metadata. Give "
             "tiny/latent-clip.safetensors, or a file that `reward-tuning pretrain tiny "
-            "--only latent-clip` made; load a judge of frames with rewards.load_reward."
+            "--only latent-clip` made; load a judge of frames with rewards.load_reward"
         )
     judge = _built(loaded, torch.device(device), dtype)
     judge.name = name or judge.name
@@ -186,7 +186,7 @@ def _built(checkpoint: WeightFile, device: torch.device, dtype: torch.dtype) -> 
         if entry not in checkpoint.metadata:
             raise RewardError(
                 f"{checkpoint.path} does not say its {entry}; make it again with reward-tuning "
-                "pretrain tiny --only latent-clip."
+                "pretrain tiny --only latent-clip"
             )
     architecture = json_object(
         checkpoint.metadata["architecture"], f"the architecture in {checkpoint.path}"

@@ -11,14 +11,14 @@ from rewards.core.base import VideoReward
 from rewards.errors import RewardError
 
 MeasureFn = Callable[[Tensor, Sequence[str]], Tensor]
-"""``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)``; higher is better."""
+"""`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)`; higher is better."""
 
 
 class Measure(VideoReward):
     """A function as a judge, without gradient: a video-language model, a detector, a metric.
 
     Attributes:
-        function: called with detached frames on ``device``.
+        function: Called with detached frames on `device`.
     """
 
     evaluation_only = True
@@ -45,20 +45,20 @@ class Measure(VideoReward):
 
     @torch.no_grad()
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)`` fp32.
+        """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` fp32.
 
         Raises:
-            RewardError: the function returned something else than b finite numbers.
+            RewardError: The function returned something else than b finite numbers.
         """
         scores = self.function(frames.detach(), prompts)
         if not isinstance(scores, Tensor) or scores.shape != (len(frames),):
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise RewardError(
                 f"the measure {self.name} returned {got}; it must return a tensor of shape "
-                f"({len(frames)},): one number a clip."
+                f"({len(frames)},): one number a clip"
             )
         if not bool(torch.isfinite(scores).all()):
             raise RewardError(
-                f"the measure {self.name} returned {scores.tolist()}; every score must be finite."
+                f"the measure {self.name} returned {scores.tolist()}; every score must be finite"
             )
         return scores.float()

@@ -1,7 +1,7 @@
 """Judges of motion without weights: energy that flicker does not feed, flow in pixels, flicker.
 
 Each is a function of frames and a judge. More motion is not always better: give the first two a
-``cap``. Unrelated frames have energy, too, so put a judge of consistency beside it.
+`cap`. Unrelated frames have energy, too, so put a judge of consistency beside it.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ BLOCKS = 4  # regions each way: motion in one must not hide the flicker of anoth
 def motion_energy(frames: Tensor, *, pool: int = POOL) -> Tensor:
     """How much moves, in a measure that flicker does not feed.
 
-    The mean absolute difference of frames two apart, after each was averaged over ``pool`` x
-    ``pool`` pixels and with its two neighbours in time, and its mean colour taken off. What changes
+    The mean absolute difference of frames two apart, after each was averaged over `pool` x
+    `pool` pixels and with its two neighbours in time, and its mean colour taken off. What changes
     from one frame to the next and back, the brightness of whole frames, and noise cancel out; what
     travels does not.
 
     Args:
-        frames: ``(b, f, 3, H, W)`` in [0, 1], f at least 5, H and W at least ``pool``.
-        pool: pixels averaged, each way.
+        frames: `(b, f, 3, H, W)` in [0, 1], f at least 5, H and W at least `pool`.
+        pool: Pixels averaged, each way.
 
     Returns:
-        ``(b,)``, differentiable; 0 for a still.
+        `(b,)`, differentiable; 0 for a still.
 
     Raises:
-        RewardError: fewer or smaller frames.
+        RewardError: Fewer or smaller frames.
     """
     b, f = frames.shape[:2]
     if f < FEWEST_FRAMES or min(frames.shape[-2:]) < pool:
         raise RewardError(
             f"motion energy needs {FEWEST_FRAMES} neighbouring frames of {pool} pixels or more; it "
-            f"got {f} of {frames.shape[-2]} x {frames.shape[-1]}. Show it longer or larger clips."
+            f"got {f} of {frames.shape[-2]} x {frames.shape[-1]}. Show it longer or larger clips"
         )
     coarse = F.avg_pool2d(frames.flatten(0, 1), pool).flatten(1).view(b, f, 3, -1)
     coarse = coarse - coarse.mean(dim=3, keepdim=True)
@@ -61,21 +61,21 @@ def flicker(frames: Tensor, *, pool: int = POOL) -> Tensor:
     gives 0, too.
 
     Args:
-        frames: ``(b, f, 3, H, W)`` in [0, 1], f at least 3, H and W at least 4 x ``pool``.
-        pool: pixels averaged, each way.
+        frames: `(b, f, 3, H, W)` in [0, 1], f at least 3, H and W at least 4 x `pool`.
+        pool: Pixels averaged, each way.
 
     Returns:
-        ``(b,)`` in [0, 1], differentiable; a brightness that jumps by a and back gives a.
+        `(b,)` in [0, 1], differentiable; a brightness that jumps by a and back gives a.
 
     Raises:
-        RewardError: fewer or smaller frames.
+        RewardError: Fewer or smaller frames.
     """
     b, f = frames.shape[:2]
     if f < 3 or min(frames.shape[-2:]) < BLOCKS * pool:
         raise RewardError(
             f"flicker is measured on 3 neighbouring frames or more, of {BLOCKS * pool} pixels or "
             f"more; it got {f} of {frames.shape[-2]} x {frames.shape[-1]}. Show it longer or "
-            "larger clips."
+            "larger clips"
         )
     coarse = F.avg_pool2d(frames.flatten(0, 1), pool).unflatten(0, (b, f))
     step = _change(coarse, 1)
@@ -84,7 +84,7 @@ def flicker(frames: Tensor, *, pool: int = POOL) -> Tensor:
 
 
 def _change(coarse: Tensor, apart: int) -> Tensor:
-    """Mean absolute difference of frames so far apart, ``(b, f - apart, BLOCKS**2)``."""
+    """Mean absolute difference of frames so far apart, `(b, f - apart, BLOCKS**2)`."""
     change = (coarse[:, apart:] - coarse[:, :-apart]).abs().mean(dim=2)
     return F.adaptive_avg_pool2d(change, BLOCKS).flatten(2)
 
@@ -93,8 +93,8 @@ class _Weightless(VideoReward):
     """A judge that is a formula.
 
     Attributes:
-        cap: a higher score counts as this, and gives no gradient; ``None`` for no end. In a recipe
-            the ``target`` of a reward does this.
+        cap: A higher score counts as this, and gives no gradient; `None` for no end. In a recipe
+            the `target` of a reward does this.
     """
 
     reads_text = False
@@ -114,7 +114,7 @@ class _Weightless(VideoReward):
 
 
 class MotionEnergy(_Weightless):
-    """:func:`motion_energy`: 0 for a still, about 0.02 to 0.15 for what travels 1 to 8 pixels."""
+    """`motion_energy`: 0 for a still, about 0.02 to 0.15 for what travels 1 to 8 pixels."""
 
     name = "motion_energy"
     least_frames = FEWEST_FRAMES
@@ -125,17 +125,17 @@ class MotionEnergy(_Weightless):
         return self.least_frames if self.cap is None else None
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`."""
         return self.capped(motion_energy(frames))
 
 
 class MotionFlow(_Weightless):
-    """Pixels a frame (:func:`rewards.flow.flow_speed`), and a little energy.
+    """Pixels a frame (`rewards.networks.flow.flow_speed`), and a little energy.
 
     Flow has no gradient on a still; the energy has, so a still can be set in motion.
 
     Attributes:
-        energy: pixels a frame that a :func:`motion_energy` of 1 counts. At the default a pan of 1
+        energy: Pixels a frame that a `motion_energy` of 1 counts. At the default a pan of 1
             to 8 pixels gains 0.2 to 0.35.
     """
 
@@ -149,12 +149,12 @@ class MotionFlow(_Weightless):
     ) -> None:
         super().__init__(device)
         if energy < 0:
-            raise RewardError(f"motion_flow has energy {energy}; allowed is 0 (off) or more.")
+            raise RewardError(f"motion_flow has energy {energy}; allowed is 0 (off) or more")
         self.energy = energy
         self.least_frames = FEWEST_FRAMES if energy else FLOW_FRAMES
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`."""
         scores = flow_speed(frames)
         if self.energy:
             scores = scores + self.energy * motion_energy(frames)
@@ -162,7 +162,7 @@ class MotionFlow(_Weightless):
 
 
 class Flicker(_Weightless):
-    """Minus :func:`flicker`: 0 at best."""
+    """Minus `flicker`: 0 at best."""
 
     name = "flicker"
     least_frames = 3
@@ -173,5 +173,5 @@ class Flicker(_Weightless):
         return self.least_frames if self.cap is None else None
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`."""
         return self.capped(-flicker(frames))

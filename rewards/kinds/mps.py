@@ -39,7 +39,7 @@ CONDITIONS = {
     "detail": "shape, face, hair, hands, limbs, structure, instance, texture",
     "alignment": "quantity, attributes, position, number, location",
 }
-"""Conditions by name. ``overall`` is the authors' own text, and that of the only weights they
+"""Conditions by name. `overall` is the authors' own text, and that of the only weights they
 released; the other three are the parts of it that DiffSynth-Studio scores with those weights."""
 
 THRESHOLD = 0.01
@@ -51,14 +51,14 @@ class MpsReward(FrameReward):
 
     Attributes:
         network: CLIP and the cross model.
-        tokenizer: of prompts and condition.
-        preprocess: from frames to the vision tower's input.
-        about: the condition's text.
-        threshold: a word counts whose largest similarity with the condition's words is above this
+        tokenizer: Of prompts and condition.
+        preprocess: From frames to the vision tower's input.
+        about: The condition's text.
+        threshold: A word counts whose largest similarity with the condition's words is above this
             share of the prompt's best word.
 
     Raises:
-        RewardError: an empty condition, or a threshold that no word could pass.
+        RewardError: An empty condition, or a threshold that no word could pass.
     """
 
     name = "mps"
@@ -75,12 +75,12 @@ class MpsReward(FrameReward):
     ) -> None:
         if not about.strip():
             raise RewardError(
-                f"MPS got the condition {about!r}; give one of {', '.join(CONDITIONS)}, or words."
+                f"MPS got the condition {about!r}; give one of {', '.join(CONDITIONS)}, or words"
             )
         if not 0.0 <= threshold < 1.0:
             raise RewardError(
                 f"MPS got the threshold {threshold}; allowed is 0 or more and less than 1, the "
-                f"prompt's best word. The authors have {THRESHOLD} and 0.3."
+                f"prompt's best word. The authors have {THRESHOLD} and 0.3"
             )
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -101,7 +101,7 @@ class MpsReward(FrameReward):
         """What the score needs of the prompts, without gradient; every prompt is read once, alone.
 
         Returns:
-            ``(b, length + 1, width + 1)`` fp32 (or fp64): the prompt's tokens, then the prompt as a
+            `(b, length + 1, width + 1)` fp32 (or fp64): the prompt's tokens, then the prompt as a
             whole; the last channel is 1 for a token that the image may look at, else 0.
         """
         for prompt in dict.fromkeys(prompts):
@@ -125,11 +125,11 @@ class MpsReward(FrameReward):
         return packed.to(torch.promote_types(packed.dtype, torch.float32))
 
     def image_features(self, images: Tensor) -> Tensor:
-        """CLIP's class token before any prompt, ``(n, d)`` of length 1."""
+        """CLIP's class token before any prompt, `(n, d)` of length 1."""
         return unit_length(self.network.image_tokens(self._pixels(images))[:, 0])
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and what :meth:`condition` gives -> ``(n,)`` fp32 (fp64)."""
+        """`(n, 3, H, W)` in [0, 1] and what `condition` gives -> `(n,)` fp32 (fp64)."""
         assert condition is not None
         text, whole, keep = condition[:, :-1, :-1], condition[:, -1, :-1], condition[:, :-1, -1] > 0
         image = self.network.image_tokens(self._pixels(images))
@@ -147,19 +147,19 @@ def related(text: Tensor, condition: Tensor, threshold: float) -> Tensor:
     on its neighbours; here it is the largest of the prompt's own, as for a batch of one.
 
     Args:
-        text: ``(n, j, width)`` tokens of prompts.
-        condition: ``(1 or n, k, width)`` tokens of the condition.
-        threshold: share of the best token's similarity.
+        text: `(n, j, width)` tokens of prompts.
+        condition: `(1 or n, k, width)` tokens of the condition.
+        threshold: Share of the best token's similarity.
 
     Returns:
-        ``(n, j)`` bool.
+        `(n, j)` bool.
     """
     similarity = (text @ condition.transpose(1, 2)).amax(dim=2)
     return similarity / similarity.amax(dim=1, keepdim=True) > threshold
 
 
 def scaled_cosine(network: MpsNetwork, text: Tensor, image: Tensor) -> Tensor:
-    """``(n, width)`` twice, not normalised -> ``(n,)``, with the factor that CLIP learnt."""
+    """`(n, width)` twice, not normalised -> `(n,)`, with the factor that CLIP learnt."""
     scale = network.model.logit_scale.to(torch.promote_types(image.dtype, torch.float32)).exp()
     return scale * (unit_length(text) * unit_length(image)).sum(dim=-1)
 
@@ -176,18 +176,18 @@ def load_mps(
     """Load the re-released state dict, or a small file that says what it is.
 
     Args:
-        checkpoint: see :func:`rewards.loading.load_reward`, as the next four. The authors' own file
+        checkpoint: See `rewards.load_reward`, as the next four. The authors' own file
             is a pickled module and is refused.
         tower_options: Where and how the networks run; dtype: of all of it but the cosine.
-        architecture: for a file of other sizes that does not say them; the published ones else.
-        condition: a name of :data:`CONDITIONS`, or words of your own.
-        threshold: see :class:`MpsReward`.
-        preprocess: ``own`` as its authors, ``squash`` as EasyAnimate's reward script
-            (:meth:`rewards.preprocess.Preprocess.squashed`), whose score is the cosine without the
-            factor ``exp(logit_scale)``.
+        architecture: For a file of other sizes that does not say them; the published ones else.
+        condition: A name of `CONDITIONS`, or words of your own.
+        threshold: See `MpsReward`.
+        preprocess: `own` as its authors, `squash` as EasyAnimate's reward script
+            (`rewards.core.preprocess.Preprocess.squashed`), whose score is the cosine without the
+            factor `exp(logit_scale)`.
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`.
+        RewardError: See `rewards.load_reward`.
     """
     loaded = load_weights(checkpoint, tower_options.folder)
     sizes = find_fields(loaded, architecture, PUBLISHED_ARCHITECTURE, check_architecture, "MPS")
@@ -208,7 +208,7 @@ def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokeniz
     """Transformers' tokenizer of CLIP for an architecture, with OpenAI's words or other merges.
 
     Raises:
-        RewardError: the merges file is missing, or its vocabulary has another size.
+        RewardError: The merges file is missing, or its vocabulary has another size.
     """
     text = architecture["text"]
     sizes = {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}

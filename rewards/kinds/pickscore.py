@@ -1,6 +1,6 @@
 """PickScore: human preference as the scaled cosine of a CLIP (Kirstain et al., 2305.01569).
 
-The published file is transformers' ``CLIPModel``; it is loaded into the same tower as every other
+The published file is transformers' `CLIPModel`; it is loaded into the same tower as every other
 CLIP. What is its own: transformers' tokenizer, which takes text as it is, and a centre crop whose
 odd pixel is floored.
 """
@@ -23,7 +23,7 @@ from rewards.kinds.clip import ClipReward, Relative, as_relative
 
 
 class PickScoreReward(ClipReward):
-    """``exp(logit_scale)`` times the cosine of image and text features; about 18 to 24.
+    """`exp(logit_scale)` times the cosine of image and text features; about 18 to 24.
 
     Row by row: the authors' script compares all images with the first prompt only.
     """
@@ -31,13 +31,13 @@ class PickScoreReward(ClipReward):
     name = "pickscore"
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """``(n, 3, H, W)`` in [0, 1] and ``(n, d)`` -> ``(n,)``."""
+        """`(n, 3, H, W)` in [0, 1] and `(n, d)` -> `(n,)`."""
         scale = self.tower.model.logit_scale.exp()
         return scale * super().score_images(images, condition)
 
 
 def pickscore_preprocess(size: int) -> Preprocess:
-    """As transformers' ``CLIPImageProcessor``: PIL bicubic of the shortest side, floored crop."""
+    """As transformers' `CLIPImageProcessor`: PIL bicubic of the shortest side, floored crop."""
     return Preprocess("crop", size, rounding="floor", quantised=True)
 
 
@@ -53,17 +53,17 @@ def load_pickscore(
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
 ) -> PickScoreReward:
-    """Load a PickScore: transformers' ``CLIPModel``, or the same CLIP in open_clip's layout.
+    """Load a PickScore: transformers' `CLIPModel`, or the same CLIP in open_clip's layout.
 
     Args:
-        checkpoint: see :func:`rewards.loading.load_reward`, as the next four.
+        checkpoint: See `rewards.load_reward`, as the next four.
         tower_options: Where and how the towers run; features are fp32 before any dot product.
         architecture: open_clip's model name or its configuration, for a file that does not say:
-            ``ViT-H-14`` for a copy of the published one under another name.
-        relative: judge one text against another (:class:`rewards.clip.Relative`, or its fields).
+            `ViT-H-14` for a copy of the published one under another name.
+        relative: Judge one text against another (`rewards.kinds.clip.Relative`, or its fields).
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`.
+        RewardError: See `rewards.load_reward`.
     """
     loaded = load_weights(checkpoint, tower_options.folder)
     own, _ = find_architecture(loaded, architecture)

@@ -1,7 +1,7 @@
 """A judge of the user's own: one class in a Python file.
 
-The class is a :class:`rewards.base.FrameReward` or ``VideoReward``, or anything whose instances are
-called with ``(frames, prompts)`` and return one score a clip. What it returns is checked on every
+The class is a `rewards.core.base.FrameReward` or `VideoReward`, or anything whose instances are
+called with `(frames, prompts)` and return one score a clip. What it returns is checked on every
 call. The file's code runs as it is loaded: name only files that you trust. What it sets for all of
 torch (default dtype, gradient mode, seeds) is put back.
 """
@@ -26,7 +26,7 @@ ScoreClips = Callable[[Tensor, Sequence[str]], Tensor]
 
 
 class OwnJudge(VideoReward):
-    """Any callable ``(frames, prompts) -> (b,)`` as a judge of whole clips."""
+    """Any callable `(frames, prompts) -> (b,)` as a judge of whole clips."""
 
     def __init__(self, score: ScoreClips, who: str) -> None:
         self.score = score
@@ -42,7 +42,7 @@ class OwnJudge(VideoReward):
         return networks[:1] if networks and networks[0] is self.score else networks
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """What the callable returns, checked: ``(b,)``."""
+        """What the callable returns, checked: `(b,)`."""
         scores = _called(lambda: self.score(frames, prompts), frames, self.who)
         check_scores(scores, frames, (len(frames),), self.who, trained=not self.evaluation_only)
         return scores
@@ -58,23 +58,23 @@ def load_python(
     """Load a judge from a Python file.
 
     Args:
-        checkpoint: path of the file; it must have one class of its own (names with an underscore
+        checkpoint: Path of the file; it must have one class of its own (names with an underscore
             in front, imported ones and base classes of the one do not count).
-        device: its networks are moved there, and frames come to it there.
-        folder: what a relative path is relative to.
-        options: passed to the class by name.
+        device: Its networks are moved there, and frames come to it there.
+        folder: What a relative path is relative to.
+        options: Passed to the class by name.
 
     Returns:
         The judge, its networks frozen and in evaluation mode.
 
     Raises:
-        RewardError: the file is missing or does not run, holds no class or several, the class does
+        RewardError: The file is missing or does not run, holds no class or several, the class does
             not take these options, or its instances cannot be called.
     """
     path = (folder or Path()) / Path(checkpoint).expanduser()
     if not path.is_file():
         raise RewardError(
-            f"there is no file {path}; a judge of kind python is a Python file on this machine."
+            f"there is no file {path}; a judge of kind python is a Python file on this machine"
         )
     with settings_kept(), draws_kept():  # a seed in the file is no seed of the run
         judge = _made(path, _only_class(path, _run(path)), dict(options or {}))
@@ -90,36 +90,36 @@ def check_scores(
     """Refuse what is no score of clips.
 
     Args:
-        scores: what a judge returned: must be fp32 (or fp64) of this shape, finite and, where
-            it is trained on and ``frames`` has a gradient, made from them.
-        frames: what it was given.
-        shape: ``(b,)``, or ``(b, f)`` for scores of frames.
-        who: the judge, for the message.
-        trained: whether the judge may be trained on.
+        scores: What a judge returned: must be fp32 (or fp64) of this shape, finite and, where
+            it is trained on and `frames` has a gradient, made from them.
+        frames: What it was given.
+        shape: `(b,)`, or `(b, f)` for scores of frames.
+        who: The judge, for the message.
+        trained: Whether the judge may be trained on.
 
     Raises:
-        RewardError: says what is wrong, and what to return instead.
+        RewardError: Says what is wrong, and what to return instead.
     """
     if not isinstance(scores, Tensor):
-        raise RewardError(f"{who} returned a {type(scores).__name__}; return a tensor {shape}.")
+        raise RewardError(f"{who} returned a {type(scores).__name__}; return a tensor {shape}")
     if tuple(scores.shape) != shape:
         raise RewardError(
             f"{who} returned the shape {tuple(scores.shape)} for frames "
-            f"{tuple(frames.shape)}; return one score a clip, {shape}."
+            f"{tuple(frames.shape)}; return one score a clip, {shape}"
         )
     if scores.dtype not in (torch.float32, torch.float64):
-        raise RewardError(f"{who} returned {scores.dtype}; return float32 (call .float()).")
+        raise RewardError(f"{who} returned {scores.dtype}; return float32 (call .float())")
     if not bool(scores.detach().isfinite().all()):
         raise RewardError(
             f"{who} returned {scores.detach().tolist()}; a score is a finite number. Look for a "
-            "division by 0, a logarithm or a root of 0."
+            "division by 0, a logarithm or a root of 0"
         )
     wanted = trained and torch.is_grad_enabled() and frames.requires_grad
     if wanted and not scores.requires_grad:
         raise RewardError(
             f"{who} returned scores without a gradient to its frames, so nothing can be trained on "
             "them. Take out no_grad, .detach(), .item() and NumPy; or say evaluation_only = True "
-            "in its class, and name it under evaluation.held_out_rewards."
+            "in its class, and name it under evaluation.held_out_rewards"
         )
 
 
@@ -127,7 +127,7 @@ def _called(score: Callable[[], Any], frames: Tensor, who: str) -> Any:
     """What a judge returns; its exceptions told with their line.
 
     Raises:
-        RewardError: it raised something, or changed the frames, which other judges see too.
+        RewardError: It raised something, or changed the frames, which other judges see too.
     """
     before = frames._version
     try:
@@ -136,11 +136,11 @@ def _called(score: Callable[[], Any], frames: Tensor, who: str) -> Any:
     except (RewardError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the user's code does wrong
-        raise RewardError(f"{who} stopped with {_fault(error)}.") from error
+        raise RewardError(f"{who} stopped with {_fault(error)}") from error
     if frames._version != before:
         raise RewardError(
             f"{who} changed its frames in place, and other judges look at the same ones; work on "
-            "frames.clone(), or without operations that end in _."
+            "frames.clone(), or without operations that end in _"
         )
     return scores
 
@@ -156,7 +156,7 @@ def _run(path: Path) -> dict[str, Any]:
     """The names that a file defines."""
     spec = importlib.util.spec_from_file_location(f"reward_of_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise RewardError(f"{path} is no Python file; its name must end in .py.")
+        raise RewardError(f"{path} is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -164,7 +164,7 @@ def _run(path: Path) -> dict[str, Any]:
         lines = [one.lineno for one in traceback.extract_tb(error.__traceback__)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
         raise RewardError(
-            f"{path} does not run: {type(error).__name__}: {error} (line {line})."
+            f"{path} does not run: {type(error).__name__}: {error} (line {line})"
         ) from error
     return {
         name: value
@@ -181,7 +181,7 @@ def _only_class(path: Path, names: Mapping[str, Any]) -> type[Any]:
         found = ", ".join(one.__name__ for one in leaves) or "none"
         raise RewardError(
             f"{path} must have one class, the judge; found: {found}. "
-            "Put an underscore before the names of the others, or move them to another file."
+            "Put an underscore before the names of the others, or move them to another file"
         )
     return leaves[0]
 
@@ -195,18 +195,18 @@ def _made(path: Path, own: type[Any], options: dict[str, Any]) -> FrozenReward:
     except TypeError as error:
         takes = ", ".join(map(str, inspect.signature(checked).parameters.values())) or "nothing"
         raise RewardError(
-            f"{who} cannot be made with the options {options}: {error}. It takes: {takes}."
+            f"{who} cannot be made with the options {options}: {error}. It takes: {takes}"
         ) from error
     except RewardError:
         raise
     except Exception as error:
-        raise RewardError(f"{who} cannot be made: {_fault(error)}.") from error
+        raise RewardError(f"{who} cannot be made: {_fault(error)}") from error
     if isinstance(made, FrozenReward):
         return made
     if not callable(made):
         raise RewardError(
             f"{who} cannot be called; give it __call__(self, frames, prompts) -> (b,), or derive "
-            "it from rewards.FrameReward or rewards.VideoReward."
+            "it from rewards.FrameReward or rewards.VideoReward"
         )
     return OwnJudge(made, who)
 

@@ -44,9 +44,9 @@ class QwenCritic(VideoReward):
     """How sure a Qwen2-VL is that a clip is as its prompt says.
 
     Attributes:
-        tower: the model.
-        questions: by name; a user's own are named by themselves.
-        answers: tokens of Yes and No.
+        tower: The model.
+        questions: By name; a user's own are named by themselves.
+        answers: Tokens of Yes and No.
     """
 
     name = "qwen_critic"
@@ -64,7 +64,7 @@ class QwenCritic(VideoReward):
         return [self.tower.model]
 
     def at_rate(self, fps: float) -> QwenCritic:
-        """The same judge for clips of ``fps`` frames a second."""
+        """The same judge for clips of `fps` frames a second."""
         other = copy(self)
         other.tower = self.tower.at_rate(fps)
         return other
@@ -73,11 +73,11 @@ class QwenCritic(VideoReward):
         """Put k questions to each clip.
 
         Args:
-            clips: ``(b, f, 3, H, W)`` in [0, 1], on the critic's device.
+            clips: `(b, f, 3, H, W)` in [0, 1], on the critic's device.
             texts: k texts for each of the b clips.
 
         Returns:
-            ``(b, k)`` fp32: log p(Yes) - log p(No).
+            `(b, k)` fp32: log p(Yes) - log p(No).
         """
         states = self.tower.read(clips, texts).last()
         # fp32 from here: a bf16 logit of 20 has steps of 0.125.
@@ -87,17 +87,17 @@ class QwenCritic(VideoReward):
         return yes - no
 
     def per_aspect(self, frames: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Each question's own score: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)`` by name.
+        """Each question's own score: `(b, f, 3, H, W)` and b prompts -> `(b,)` by name.
 
         Raises:
-            RewardError: the input cannot be scored.
+            RewardError: The input cannot be scored.
         """
         check_input(frames, prompts)
         scores = self.ask(frames.to(self.device), self._texts(prompts))
         return dict(zip(self.questions, scores.unbind(dim=1), strict=True))
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)`` fp32, the mean over questions."""
+        """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` fp32, the mean over questions."""
         return self.ask(frames, self._texts(prompts)).mean(dim=1)
 
     def _texts(self, prompts: Sequence[str]) -> list[list[str]]:
@@ -110,18 +110,18 @@ def choose_questions(aspects: Sequence[str]) -> dict[str, str]:
     """Questions of named aspects and of texts.
 
     Args:
-        aspects: keys of :data:`ASPECTS`, or a user's own questions of more than one word, in which
-            ``{prompt}`` stands for the prompt.
+        aspects: Keys of `ASPECTS`, or a user's own questions of more than one word, in which
+            `{prompt}` stands for the prompt.
 
     Raises:
-        RewardError: none, one twice, or a single word that is no aspect's name.
+        RewardError: None, one twice, or a single word that is no aspect's name.
     """
     unknown = [aspect for aspect in aspects if aspect not in ASPECTS and " " not in aspect.strip()]
     if isinstance(aspects, str) or not aspects or unknown or len(set(aspects)) < len(aspects):
         raise RewardError(
             f"aspects are {aspects!r}; allowed: a list of different names among "
             f"{', '.join(ASPECTS)}, and questions of your own in which {PLACE} stands for the "
-            "prompt and which can be answered by Yes or No."
+            "prompt and which can be answered by Yes or No"
         )
     return {aspect: ASPECTS.get(aspect, aspect) for aspect in aspects}
 
@@ -131,7 +131,7 @@ def _one_token(tokenizer: Any, word: str) -> int:
     if len(ids) != 1:
         raise RewardError(
             f"the tokenizer writes {word!r} in {len(ids)} tokens; a critic's answer must be one. "
-            "Use the tokenizer of a Qwen2-VL-Instruct, or of tiny/qwen-critic."
+            "Use the tokenizer of a Qwen2-VL-Instruct, or of tiny/qwen-critic"
         )
     return ids[0]
 
@@ -151,22 +151,22 @@ def load_qwen_critic(
     """Load a Qwen2-VL as a critic, or use one that is already loaded.
 
     Args:
-        checkpoint: a folder with config, weights and tokenizer, a generator's checkpoint (whose
+        checkpoint: A folder with config, weights and tokenizer, a generator's checkpoint (whose
             text encoder is a whole Qwen2-VL), or a hub id in the cache.
         tower_options: Where and how the networks run; dtype: of the weights; scores are fp32.
-        aspects: what is asked (:func:`choose_questions`); all that have a name if not given.
-        model: a loaded ``Qwen2VLForConditionalGeneration`` of this checkpoint, such as a
+        aspects: What is asked (`choose_questions`); all that have a name if not given.
+        model: A loaded `Qwen2VLForConditionalGeneration` of this checkpoint, such as a
             generator's text encoder: used as it is and where it is, no weights are read. It is
             frozen.
-        count: frames that the model looks at, of those it is given; ``None`` for all, or by
-            ``fps``.
-        fps: frames looked at a second.
-        clip_fps: frames a second of judged clips; matters beside ``fps`` alone.
-        min_pixels: of a frame as the model sees it.
-        max_pixels: of a frame as the model sees it.
+        count: Frames that the model looks at, of those it is given; `None` for all, or by
+            `fps`.
+        fps: Frames looked at a second.
+        clip_fps: Frames a second of judged clips; matters beside `fps` alone.
+        min_pixels: Of a frame as the model sees it.
+        max_pixels: Of a frame as the model sees it.
 
     Raises:
-        RewardError: a missing, damaged or foreign file, an unknown aspect, or options that do not
+        RewardError: A missing, damaged or foreign file, an unknown aspect, or options that do not
             go together.
     """
     found = find_folder(checkpoint, tower_options.folder)

@@ -20,10 +20,10 @@ def laplacian_variance(images: Tensor) -> Tensor:
     """Variance of the Laplacian of grey levels, edges mirrored (the usual measure of blur).
 
     Args:
-        images: ``(n, 3, H, W)`` in [0, 1]. A side of one pixel has no other to be unlike.
+        images: `(n, 3, H, W)` in [0, 1]. A side of one pixel has no other to be unlike.
 
     Returns:
-        ``(n,)`` in squared levels of 255: under 100 is usually called blurred.
+        `(n,)` in squared levels of 255: under 100 is usually called blurred.
     """
     grey = (255 * images * images.new_tensor(LUMINANCE).view(3, 1, 1)).sum(dim=1, keepdim=True)
     kernel = images.new_tensor(LAPLACIAN).view(1, 1, 3, 3)
@@ -34,7 +34,7 @@ def laplacian_variance(images: Tensor) -> Tensor:
 
 
 class Sharpness(VideoReward):
-    """Mean over frames of :func:`laplacian_variance`, without gradient."""
+    """Mean over frames of `laplacian_variance`, without gradient."""
 
     name = "sharpness"
     reads_text = False
@@ -55,6 +55,6 @@ class Sharpness(VideoReward):
 
     @torch.no_grad()
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`."""
         scores = laplacian_variance(frames.flatten(0, 1))
         return scores.unflatten(0, frames.shape[:2]).mean(dim=1)

@@ -56,10 +56,10 @@ class VideoAlignReward(VideoReward):
     """Standardised scores at three special tokens.
 
     Attributes:
-        tower: the model, without a language head.
-        head: fp32, ``(1 or 3, d)``, no bias.
-        norms: mean and deviation by axis.
-        axis: what the score is: the sum of the three, or one.
+        tower: The model, without a language head.
+        head: fp32, `(1 or 3, d)`, no bias.
+        norms: Mean and deviation by axis.
+        axis: What the score is: the sum of the three, or one.
     """
 
     name = "video_align"
@@ -72,7 +72,7 @@ class VideoAlignReward(VideoReward):
         axis: AxisName = "overall",
     ) -> None:
         if axis != "overall" and axis not in AXES:
-            raise RewardError(f"axis is {axis!r}; allowed: overall, {', '.join(AXES)}.")
+            raise RewardError(f"axis is {axis!r}; allowed: overall, {', '.join(AXES)}")
         self.tower = tower
         self.device = tower.device
         self.head = _head(head.to(tower.device))
@@ -88,13 +88,13 @@ class VideoAlignReward(VideoReward):
         return [self.tower.model, self.head]
 
     def at_rate(self, fps: float) -> VideoAlignReward:
-        """The same judge for clips of ``fps`` frames a second."""
+        """The same judge for clips of `fps` frames a second."""
         other = copy(self)
         other.tower = self.tower.at_rate(fps)
         return other
 
     def axes(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b, 3)`` fp32: VQ, MQ, TA."""
+        """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b, 3)` fp32: VQ, MQ, TA."""
         for prompt in prompts:
             self.tower.check_plain(prompt)
         texts = [[self._template.replace("{text_prompt}", prompt)] for prompt in prompts]
@@ -107,17 +107,17 @@ class VideoAlignReward(VideoReward):
         return (raw - mean) / deviation
 
     def per_axis(self, frames: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Each axis: ``(b, f, 3, H, W)`` and b prompts -> ``(b,)`` by name.
+        """Each axis: `(b, f, 3, H, W)` and b prompts -> `(b,)` by name.
 
         Raises:
-            RewardError: the input cannot be scored.
+            RewardError: The input cannot be scored.
         """
         check_input(frames, prompts)
         scores = self.axes(frames.to(self.device), prompts)
         return dict(zip(AXES, scores.unbind(dim=1), strict=True))
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] and b prompts -> ``(b,)`` fp32."""
+        """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` fp32."""
         scores = self.axes(frames, prompts)
         return scores.sum(dim=1) if self.axis == "overall" else scores[:, AXES.index(self.axis)]
 
@@ -131,14 +131,14 @@ def _head(weight: Tensor) -> nn.Linear:
 
 @dataclass(frozen=True)
 class VideoAlignConfig:
-    """What ``model_config.json`` says, as far as scoring needs it.
+    """What `model_config.json` says, as far as scoring needs it.
 
     Attributes:
-        base: name of the Qwen2-VL below.
-        outputs: of the head, 1 or 3.
-        lora: of the adapter; ``None`` for a model that was trained as a whole.
-        norms: mean and deviation by axis.
-        frames: fields of :class:`QwenFrames`.
+        base: Name of the Qwen2-VL below.
+        outputs: Of the head, 1 or 3.
+        lora: Of the adapter; `None` for a model that was trained as a whole.
+        norms: Mean and deviation by axis.
+        frames: Fields of `QwenFrames`.
     """
 
     base: str
@@ -152,7 +152,7 @@ class VideoAlignConfig:
         """Read it.
 
         Raises:
-            RewardError: a field is missing, or the model is one that is read in another way.
+            RewardError: A field is missing, or the model is one that is read in another way.
         """
         said = json_file(path)
         try:
@@ -177,7 +177,7 @@ class VideoAlignConfig:
                         f"{path}: {name} is {value!r}; this judge reads "
                         f"{' or '.join(map(repr, allowed))}. Other VideoAligns are asked with "
                         "other texts or on other frames; take one that was trained as the "
-                        "published KwaiVGI/VideoReward."
+                        "published KwaiVGI/VideoReward"
                     )
             scale = LoraScale(
                 lora["lora_r"], lora["lora_alpha"], bool(lora.get("use_rslora", False))
@@ -197,7 +197,7 @@ class VideoAlignConfig:
         except KeyError as error:
             raise RewardError(
                 f"{path} lacks {error}; it must have data_config, model_config and "
-                "peft_lora_config as VideoAlign's training writes them."
+                "peft_lora_config as VideoAlign's training writes them"
             ) from error
 
 
@@ -206,7 +206,7 @@ _PUBLISHED_NORMS = {
     for axis, norm in NORMS.items()
     for what, value in zip(("mean", "std"), norm, strict=True)
 }
-"""As ``inference_config`` has them, for a config without it."""
+"""As `inference_config` has them, for a config without it."""
 
 _MAY_BE_NULL = ("num_frames", "fps", "min_frame_pixels")
 
@@ -215,13 +215,13 @@ def _check_fields(path: Path, **sections: Any) -> None:
     """Refuse sections that hold no named values, and values that are no numbers.
 
     Raises:
-        RewardError: names the first.
+        RewardError: Names the first.
     """
     for section, values in sections.items():
         if not isinstance(values, Mapping):
             raise RewardError(
                 f"{path}: the section for {section} holds {values!r} instead of named values; it "
-                "is damaged or belongs to something else. Fetch it again."
+                "is damaged or belongs to something else. Fetch it again"
             )
     numbers = {key: sections["lora"][key] for key in ("lora_r", "lora_alpha")}
     numbers |= {"max_frame_pixels": sections["data"]["max_frame_pixels"]}
@@ -234,7 +234,7 @@ def _check_fields(path: Path, **sections: Any) -> None:
         if not number or (key.endswith("_std") and not value > 0):
             raise RewardError(
                 f"{path}: {key} is {value!r}; wanted is a number{' above 0' * number}. The file is "
-                "damaged; fetch it again."
+                "damaged; fetch it again"
             )
 
 
@@ -252,24 +252,24 @@ def load_video_align(
 ) -> VideoAlignReward:
     """Load a VideoAlign in its published layout.
 
-    ``model_config.json`` and the newest ``checkpoint-N/`` beside it, which holds either
-    ``model.pth`` (the whole model) or ``adapter_model.safetensors`` and
-    ``non_lora_state_dict.pth``. Config and tokenizer come from the base, and so do the weights
+    `model_config.json` and the newest `checkpoint-N/` beside it, which holds either
+    `model.pth` (the whole model) or `adapter_model.safetensors` and
+    `non_lora_state_dict.pth`. Config and tokenizer come from the base, and so do the weights
     below an adapter.
 
     Args:
-        checkpoint: a folder, or a hub id in the cache (``KwaiVGI/VideoReward``).
+        checkpoint: A folder, or a hub id in the cache (`KwaiVGI/VideoReward`).
         tower_options: Where and how the networks run; dtype: of the model; the head is fp32.
-        axis: ``overall``, ``VQ``, ``MQ`` or ``TA``.
-        base: the Qwen2-VL below; the one that the config names if not given.
-        count: frames looked at, instead of the config's.
-        fps: frames looked at a second, instead of the config's.
-        clip_fps: frames a second of judged clips; the published model looks at 2 a second.
-        min_pixels: of a frame as the model sees it.
-        max_pixels: of a frame as the model sees it, instead of the config's.
+        axis: `overall`, `VQ`, `MQ` or `TA`.
+        base: The Qwen2-VL below; the one that the config names if not given.
+        count: Frames looked at, instead of the config's.
+        fps: Frames looked at a second, instead of the config's.
+        clip_fps: Frames a second of judged clips; the published model looks at 2 a second.
+        min_pixels: Of a frame as the model sees it.
+        max_pixels: Of a frame as the model sees it, instead of the config's.
 
     Raises:
-        RewardError: a missing, damaged or foreign file.
+        RewardError: A missing, damaged or foreign file.
     """
     root = _find_root(checkpoint, tower_options.folder)
     config = VideoAlignConfig.read(root / CONFIG)
@@ -328,13 +328,13 @@ def _rows(state: Mapping[str, Tensor], tokenizer: Any, path: Path) -> int:
     if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
         raise RewardError(
             f"{path} lacks {EMBEDDING}, which every Qwen2-VL has. Give the folder of a whole "
-            "Qwen2-VL as base, or fetch this one again if it was cut off."
+            "Qwen2-VL as base, or fetch this one again if it was cut off"
         )
     rows = state[EMBEDDING].shape[0]
     if rows < len(tokenizer):
         raise RewardError(
             f"{path} has {rows:,} embeddings for {len(tokenizer):,} tokens, those of the judge "
             "included. Give the base that it was trained on; its own embeddings, which belong into "
-            "non_lora_state_dict.pth, may be missing as well."
+            "non_lora_state_dict.pth, may be missing as well"
         )
     return rows

@@ -1,6 +1,6 @@
 """V-JEPA 2 as a judge of time: how well one part of a clip can be foretold from another.
 
-Source: arXiv 2506.09985 and transformers' ``VJEPA2Model``. The score is minus the surprise: the
+Source: arXiv 2506.09985 and transformers' `VJEPA2Model`. The score is minus the surprise: the
 mean distance between what the predictor says of unseen tubelets (pairs of frames) and what the
 encoder makes of them.
 
@@ -38,12 +38,12 @@ class VJepa2(VideoReward):
     The encoder attends over all it is given, so it sees the known tubelets alone: nothing of the
     others leaks into them. Targets are layer-normalised, as in training, and constants to the
     gradient: a clip may change what is foretold, not make its features easy to foretell. The known
-    part is the beginning and, ``both_ways``, then the end; so every frame gets a gradient.
+    part is the beginning and, `both_ways`, then the end; so every frame gets a gradient.
 
     Attributes:
-        preprocess: from frames to the encoder's input.
-        contexts: shares of the tubelets that are known; the surprise is the mean over them.
-        both_ways: the beginning is foretold from the end, too.
+        preprocess: From frames to the encoder's input.
+        contexts: Shares of the tubelets that are known; the surprise is the mean over them.
+        both_ways: The beginning is foretold from the end, too.
     """
 
     name = "vjepa2"
@@ -60,7 +60,7 @@ class VJepa2(VideoReward):
         if not contexts or not all(0 < share < 1 for share in contexts):
             raise RewardError(
                 f"contexts are {list(contexts)}; give at least one share between 0 and 1, such as "
-                "[0.5]: what part of a clip is known when the rest is foretold."
+                "[0.5]: what part of a clip is known when the rest is foretold"
             )
         self.model: Any = model.eval().requires_grad_(False)
         self.preprocess = preprocess
@@ -77,11 +77,11 @@ class VJepa2(VideoReward):
         return [self.model]
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``: minus :meth:`surprise`."""
+        """`(b, f, 3, H, W)` in [0, 1] -> `(b,)`: minus `surprise`."""
         return -self.surprise(frames)
 
     def surprise(self, frames: Tensor) -> Tensor:
-        """Mean absolute error of the predictor, ``(b, f, 3, H, W)`` in [0, 1] -> ``(b,)``."""
+        """Mean absolute error of the predictor, `(b, f, 3, H, W)` in [0, 1] -> `(b,)`."""
         pixels = self.pixels(frames)
         tubelets = pixels.shape[1] // self.tubelet
         with torch.no_grad():
@@ -99,7 +99,7 @@ class VJepa2(VideoReward):
         return torch.stack(errors).mean(dim=0)
 
     def pixels(self, frames: Tensor) -> Tensor:
-        """Frames as the encoder takes them, ``(b, f, 3, H, W)`` -> ``(b, f', 3, size, size)``.
+        """Frames as the encoder takes them, `(b, f, 3, H, W)` -> `(b, f', 3, size, size)`.
 
         Where f is no multiple of the tubelet, the first frame is repeated: it is always known when
         the rest is foretold, and the first of EasyAnimate's latents is a single frame as well.
@@ -121,12 +121,12 @@ def encode(model: Any, pixels: Tensor, places: Tensor) -> Tensor:
     depend on where in the clip a part is, and not only on distances within it.
 
     Args:
-        model: a ``VJEPA2Model``.
-        pixels: ``(b, f, 3, size, size)``, preprocessed frames of the part.
-        places: ``(n,)`` of its tokens in the clip; ``arange(n)`` is what the model assumes.
+        model: A `VJEPA2Model`.
+        pixels: `(b, f, 3, size, size)`, preprocessed frames of the part.
+        places: `(n,)` of its tokens in the clip; `arange(n)` is what the model assumes.
 
     Returns:
-        ``(b, n, d)``.
+        `(b, n, d)`.
     """
     encoder = model.encoder
     features, places = encoder.embeddings(pixels), places.expand(len(pixels), -1)
@@ -139,13 +139,13 @@ def predict(model: Any, features: Tensor, known: Tensor, unknown: Tensor) -> Ten
     """What the predictor foretells.
 
     Args:
-        model: a ``VJEPA2Model``.
-        features: ``(b, k, d)`` of the known tokens.
-        known: ``(k,)`` their places in the clip.
-        unknown: ``(m,)`` places to foretell.
+        model: A `VJEPA2Model`.
+        features: `(b, k, d)` of the known tokens.
+        known: `(k,)` their places in the clip.
+        unknown: `(m,)` places to foretell.
 
     Returns:
-        ``(b, m, d)``, fp32 (or fp64).
+        `(b, m, d)`, fp32 (or fp64).
     """
     predictor, count = model.predictor, len(features)
     known, unknown = known.expand(count, -1), unknown.expand(count, -1)
@@ -177,10 +177,10 @@ def token_places(
 
 
 def build_vjepa2(config: Mapping[str, Any], device: torch.device) -> Any:
-    """A ``VJEPA2Model`` with random weights (none on the meta device).
+    """A `VJEPA2Model` with random weights (none on the meta device).
 
     Raises:
-        RewardError: the configuration is of another model, or no model can be made from it.
+        RewardError: The configuration is of another model, or no model can be made from it.
     """
     ensure_torchvision_importable()
     from transformers import VJEPA2Config, VJEPA2Model
@@ -188,7 +188,7 @@ def build_vjepa2(config: Mapping[str, Any], device: torch.device) -> Any:
     if config.get("model_type", "vjepa2") != "vjepa2":
         raise RewardError(
             f"the configuration is of a model of the type {config['model_type']!r}; this judge "
-            "takes vjepa2, such as facebook/vjepa2-vitl-fpc64-256."
+            "takes vjepa2, such as facebook/vjepa2-vitl-fpc64-256"
         )
     try:
         with device:
@@ -197,7 +197,7 @@ def build_vjepa2(config: Mapping[str, Any], device: torch.device) -> Any:
         raise RewardError(
             f"no V-JEPA 2 can be made from the configuration ({type(error).__name__}: {error}). It "
             "is damaged, or of another version; fetch config.json again from where the weights "
-            "came from."
+            "came from"
         ) from error
 
 
@@ -224,15 +224,15 @@ def load_vjepa2(
     """Load a V-JEPA 2 as a judge.
 
     Args:
-        checkpoint: the file ``model.safetensors`` with its ``config.json`` beside it, the folder or
-            hub id of both (``facebook/vjepa2-vitl-fpc64-256``), or a file that says its own
+        checkpoint: The file `model.safetensors` with its `config.json` beside it, the folder or
+            hub id of both (`facebook/vjepa2-vitl-fpc64-256`), or a file that says its own
             architecture.
         tower_options: Where and how the networks run; dtype: of the weights; the surprise is fp32.
-        contexts: shares of a clip that are known.
-        both_ways: foretell the beginning from the end, too.
+        contexts: Shares of a clip that are known.
+        both_ways: Foretell the beginning from the end, too.
 
     Raises:
-        RewardError: see :func:`rewards.loading.load_reward`; also a folder without a
+        RewardError: See `rewards.load_reward`; also a folder without a
             configuration, or one of another model.
     """
     name, at, revision = str(checkpoint).partition("@")
@@ -266,6 +266,6 @@ def _configuration(loaded: WeightFile) -> Mapping[str, Any]:
     if not path.is_file():
         raise RewardError(
             f"{path} is missing: it says which V-JEPA 2 the weights beside it are. Fetch it from "
-            "where they came from (hf download ORG/NAME config.json)."
+            "where they came from (hf download ORG/NAME config.json)"
         )
     return json_file(path)

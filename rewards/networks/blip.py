@@ -20,7 +20,7 @@ from rewards.errors import RewardError
 from rewards.networks.laion_head import build_head
 
 BlipArchitecture = Mapping[str, Mapping[str, Any]]
-"""``vision`` and ``text``: fields of transformers' ``BlipVisionConfig`` and ``BlipTextConfig``."""
+"""`vision` and `text`: fields of transformers' `BlipVisionConfig` and `BlipTextConfig`."""
 
 PUBLISHED_ARCHITECTURE: BlipArchitecture = {
     "vision": {
@@ -68,7 +68,7 @@ _VISION = (
 
 
 def published_name(name: str) -> str:
-    """The published checkpoint's name of a tensor of :class:`BlipScorer`."""
+    """The published checkpoint's name of a tensor of `BlipScorer`."""
     part = next(part for part in _PARTS if name.startswith(part))
     rest = name.removeprefix(part)
     if part == "vision.":
@@ -81,8 +81,8 @@ class BlipScorer(nn.Module):
     """Image and prompt to one number, before it is normalised.
 
     Attributes:
-        vision: transformers' ``BlipVisionModel``.
-        text: transformers' ``BlipTextModel`` with cross-attention.
+        vision: transformers' `BlipVisionModel`.
+        text: transformers' `BlipTextModel` with cross-attention.
         head: LAION's head on the text's first state; ImageReward has the same one.
     """
 
@@ -107,7 +107,7 @@ class BlipScorer(nn.Module):
         self.head = build_head(text["hidden_size"])
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """``(n, 3, size, size)`` normalised -> ``(n, 1 + patches, width)``, class token first."""
+        """`(n, 3, size, size)` normalised -> `(n, 1 + patches, width)`, class token first."""
         tokens: Tensor = self.vision(pixel_values=pixels).last_hidden_state
         return tokens
 
@@ -115,12 +115,12 @@ class BlipScorer(nn.Module):
         """What the text's [CLS] has read.
 
         Args:
-            ids: ``(n, length)`` token numbers.
-            mask: ``(n, length)``, 1 where there is text and 0 where there is padding.
-            tokens: ``(n, 1 + patches, width)``.
+            ids: `(n, length)` token numbers.
+            mask: `(n, length)`, 1 where there is text and 0 where there is padding.
+            tokens: `(n, 1 + patches, width)`.
 
         Returns:
-            ``(n, d)`` in the towers' dtype.
+            `(n, d)` in the towers' dtype.
         """
         states = self.text(
             input_ids=ids,
@@ -133,7 +133,7 @@ class BlipScorer(nn.Module):
         return first
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Pixels in the towers' dtype and token numbers -> ``(n,)`` in the head's dtype."""
+        """Pixels in the towers' dtype and token numbers -> `(n,)` in the head's dtype."""
         state = self.first_state(ids, mask, self.image_tokens(pixels))
         number: Tensor = self.head(state.to(next(self.head.parameters()).dtype))
         return number.squeeze(-1)
@@ -151,13 +151,13 @@ def load_scorer(
     """Put a published checkpoint into its network, strictly.
 
     Args:
-        checkpoint: tensors in the published names; :data:`UNUSED` may be among them.
-        architecture: checked by :func:`check_architecture`.
+        checkpoint: Tensors in the published names; `UNUSED` may be among them.
+        architecture: Checked by `check_architecture`.
         tower_options: Where and how it runs. The towers have the dtype, layer norms too; the head
             is fp32 (fp64 under fp64 towers).
 
     Raises:
-        RewardError: names or shapes differ.
+        RewardError: Names or shapes differ.
     """
     with torch.device("meta"):
         scorer = BlipScorer(architecture)
@@ -184,11 +184,11 @@ def check_architecture(architecture: Mapping[str, Any], source: str) -> BlipArch
     """Refuse an architecture whose fields are not those of the published one.
 
     Args:
-        architecture: ``{"vision": {...}, "text": {...}}``.
-        source: who says so, for the message.
+        architecture: `{"vision": {...}, "text": {...}}`.
+        source: Who says so, for the message.
 
     Raises:
-        RewardError: names the missing and the unknown fields.
+        RewardError: Names the missing and the unknown fields.
     """
     for part, names in FIELDS.items():
         fields = architecture.get(part)
@@ -197,7 +197,7 @@ def check_architecture(architecture: Mapping[str, Any], source: str) -> BlipArch
             raise RewardError(
                 f"{source} gives ImageReward the architecture part {part} with {got}; it needs "
                 f"exactly {', '.join(sorted(names))}. The published checkpoint needs no "
-                "architecture: remove it, or name every field."
+                "architecture: remove it, or name every field"
             )
     return architecture
 

@@ -23,7 +23,7 @@ class WeightNorm(nn.Module):
         self.register_buffer("bias", torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., width)`` -> the same."""
+        """`(..., width)` -> the same."""
         return F.layer_norm(x, x.shape[-1:], self.weight, self.get_buffer("bias"))
 
 
@@ -31,7 +31,7 @@ class SwiGlu(nn.Module):
     """Half of the channels, gated by the other half (Shazeer, 2002.05202)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., 2 d)`` -> ``(..., d)``."""
+        """`(..., 2 d)` -> `(..., d)`."""
         value, gate = x.chunk(2, dim=-1)
         return F.silu(gate) * value
 
@@ -40,7 +40,7 @@ class Rotary(nn.Module):
     """Rotary positions of one sequence (Su et al., 2104.09864), halves as pairs.
 
     Attributes:
-        inv_freq: ``(head_width / 2,)`` radians a position; a tensor of the checkpoint.
+        inv_freq: `(head_width / 2,)` radians a position; a tensor of the checkpoint.
     """
 
     def __init__(self, head_width: int) -> None:
@@ -49,7 +49,7 @@ class Rotary(nn.Module):
         self.register_buffer("inv_freq", 10000.0**-exponents)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., tokens, head_width)`` -> the same, each token turned by its place."""
+        """`(..., tokens, head_width)` -> the same, each token turned by its place."""
         # Angles in fp32 (fp64 for gradient checks): bf16 has no integer beyond 256.
         frequency = self.get_buffer("inv_freq")
         frequency = frequency.to(torch.promote_types(frequency.dtype, torch.float32))
@@ -61,14 +61,14 @@ class Rotary(nn.Module):
 
 
 class Residual(nn.Module):
-    """``x + fn(x)``; the published names have its ``fn``."""
+    """`x + fn(x)`; the published names have its `fn`."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.fn = fn
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        """``(n, tokens, width)`` -> the same."""
+        """`(n, tokens, width)` -> the same."""
         added: Tensor = self.fn(x, *others)
         return x + added
 
@@ -89,7 +89,7 @@ class LookAtText(nn.Module):
         )
 
     def forward(self, x: Tensor, text: Tensor, keep: Tensor) -> Tensor:
-        """Image ``(n, i, width)``, text ``(n, j, width)`` and ``(n, j)`` bool -> as image."""
+        """Image `(n, i, width)`, text `(n, j, width)` and `(n, j)` bool -> as image."""
         x = self.norm(x)
         key, value = self.to_kv(text).chunk(2, dim=-1)
         read = _attend(self.to_q(x), key, value, self.heads, keep[:, None, None, :])
@@ -112,7 +112,7 @@ class LookAround(nn.Module):
         self.ff_out = nn.Sequential(SwiGlu(), nn.Linear(inner, width, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, i, width)`` -> the same."""
+        """`(n, i, width)` -> the same."""
         projected = self.fused_attn_ff_proj(self.norm(x))
         query, key, value, inner = projected.split(self.widths, dim=-1)
         seen = _attend(query, key, value, self.heads, None, self.rotary_emb)
@@ -128,7 +128,7 @@ def _attend(
     keep: Tensor | None,
     rotary: Rotary | None = None,
 ) -> Tensor:
-    """Many query heads, one key and value: ``(n, i, heads d)``, ``(n, j, d)`` twice -> as query."""
+    """Many query heads, one key and value: `(n, i, heads d)`, `(n, j, d)` twice -> as query."""
     query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
     key, value = key[:, None], value[:, None]
     if rotary is not None:
@@ -155,7 +155,7 @@ class CrossModel(nn.Module):
         return [block for pair in self.layers for block in pair.children()]
 
     def forward(self, image: Tensor, text: Tensor, keep: Tensor) -> Tensor:
-        """``(n, i, width)``, ``(n, j, width)`` and ``(n, j)`` bool -> ``(n, i, width)``."""
+        """`(n, i, width)`, `(n, j, width)` and `(n, j)` bool -> `(n, i, width)`."""
         for pair in self.layers:
             assert isinstance(pair, nn.ModuleList)
             image = pair[1](pair[0](image, text, keep))

@@ -67,10 +67,10 @@ class Flow:
     """Flow between neighbouring frames at the search's resolution.
 
     Attributes:
-        displacement: ``(n, 2, h, w)`` expected x and y displacement, pixels of the frame.
-        structure: ``(n, h, w)`` in [0, 1]: 0 for flat patches.
-        found: ``(n, h, w)`` in [0, 1]: 0 for patches that are not in the next frame.
-        certain: ``(n, h, w)`` in [0, 1]: 0 for patches that are at many places in it.
+        displacement: `(n, 2, h, w)` expected x and y displacement, pixels of the frame.
+        structure: `(n, h, w)` in [0, 1]: 0 for flat patches.
+        found: `(n, h, w)` in [0, 1]: 0 for patches that are not in the next frame.
+        certain: `(n, h, w)` in [0, 1]: 0 for patches that are at many places in it.
     """
 
     displacement: Tensor
@@ -83,21 +83,21 @@ def flow_speed(frames: Tensor, pairs_at_once: int = 4) -> Tensor:
     """Mean speed of what has structure.
 
     Args:
-        frames: ``(b, f, 3, H, W)`` in [0, 1], f at least 4, shortest side at least 32.
-        pairs_at_once: bounds the memory: each group of frame pairs is computed again in the
+        frames: `(b, f, 3, H, W)` in [0, 1], f at least 4, shortest side at least 32.
+        pairs_at_once: Bounds the memory: each group of frame pairs is computed again in the
             backward pass.
 
     Returns:
-        ``(b,)`` pixels a frame, differentiable. Its gradient vanishes on a still.
+        `(b,)` pixels a frame, differentiable. Its gradient vanishes on a still.
 
     Raises:
-        RewardError: frames are too few or too small.
+        RewardError: Frames are too few or too small.
     """
     b, f, _, height, width = frames.shape
     if f < FEWEST_FRAMES or min(height, width) < LEAST_SIDE:
         raise RewardError(
             f"flow needs {FEWEST_FRAMES} neighbouring frames of {LEAST_SIDE} pixels or more; it "
-            f"got {f} of {height} x {width}. Show it longer or larger clips."
+            f"got {f} of {height} x {width}. Show it longer or larger clips"
         )
     pixels = max(FINEST, -(-min(height, width) // LONGEST_SEARCH_SIDE))
     coarse = F.avg_pool2d(frames.flatten(0, 1), pixels).unflatten(0, (b, f))
@@ -111,7 +111,7 @@ def flow_speed(frames: Tensor, pairs_at_once: int = 4) -> Tensor:
 
 
 def _pair_speed(before: Tensor, after: Tensor) -> Tensor:
-    """``(n, 3, h, w)`` twice -> ``(n,)`` averaged pixels a frame."""
+    """`(n, 3, h, w)` twice -> `(n,)` averaged pixels a frame."""
     flow = search(before, after)
     length = (flow.displacement.square().sum(dim=1) + _ROUND**2).sqrt() - _ROUND
     found = flow.structure * flow.found
@@ -127,8 +127,8 @@ def search(before: Tensor, after: Tensor) -> Flow:
     """Where each patch of one picture is in another.
 
     Args:
-        before: ``(n, 3, h, w)``.
-        after: ``(n, 3, h, w)``.
+        before: `(n, 3, h, w)`.
+        after: `(n, 3, h, w)`.
 
     Returns:
         The flow, displacements in pixels of these pictures.
@@ -157,12 +157,12 @@ def correlations(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """Correlation of each patch with the patches around its place.
 
     Args:
-        before: ``(n, 3, h, w)``.
-        after: ``(n, 3, h, w)``; both are continued beyond their edges by the outermost pixels.
+        before: `(n, 3, h, w)`.
+        after: `(n, 3, h, w)`; both are continued beyond their edges by the outermost pixels.
 
     Returns:
-        ``(n, (2 REACH + 1)**2, h, w)`` in [-1, 1], displacements row by row, and the variance of
-        the patches of ``before``, ``(n, h, w)``.
+        `(n, (2 REACH + 1)**2, h, w)` in [-1, 1], displacements row by row, and the variance of
+        the patches of `before`, `(n, h, w)`.
     """
     h, w = before.shape[-2:]
     half = PATCH // 2
@@ -180,12 +180,12 @@ def correlations(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _patch_moments(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Each patch's mean colour ``(n, 3, h, w)`` and variance ``(n, h, w)``."""
+    """Each patch's mean colour `(n, 3, h, w)` and variance `(n, h, w)`."""
     mean = F.avg_pool2d(pictures, PATCH, stride=1)
     variance = F.avg_pool2d(pictures.square(), PATCH, stride=1) - mean.square()
     return mean, variance.mean(dim=1).clamp_min(0.0)
 
 
 def _windows(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Every crop of a size: ``(n, c, H, W)`` -> ``(n, c, displacements, height, width)``."""
+    """Every crop of a size: `(n, c, H, W)` -> `(n, c, displacements, height, width)`."""
     return pictures.unfold(2, height, 1).unfold(3, width, 1).flatten(2, 3)

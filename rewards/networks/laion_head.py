@@ -10,13 +10,13 @@ WIDTHS = (1024, 128, 64, 16, 1)
 
 
 def build_head(features: int) -> nn.Sequential:
-    """The published head: ``layers.{0,2,4,6,7}`` with dropout at 1, 3 and 5.
+    """The published head: `layers.{0,2,4,6,7}` with dropout at 1, 3 and 5.
 
     Args:
-        features: width of the image features (768 for ViT-L-14).
+        features: Width of the image features (768 for ViT-L-14).
 
     Returns:
-        ``(n, features)`` of length 1 -> ``(n, 1)``, about 1 to 10.
+        `(n, features)` of length 1 -> `(n, 1)`, about 1 to 10.
     """
     w = (features, *WIDTHS)
     linear = [nn.Linear(w[i], w[i + 1]) for i in range(5)]

@@ -36,7 +36,7 @@ class LatentBlock(nn.Module):
         self.time = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """``(b, width, t, h, w)`` and the embedded sigma ``(b, SIGMA_WIDTH)`` -> like ``x``."""
+        """`(b, width, t, h, w)` and the embedded sigma `(b, SIGMA_WIDTH)` -> like `x`."""
         hidden = self.norm2(self.space(F.silu(self.norm1(x))))
         scale, shift = self.modulation(sigma)[:, :, None, None, None].chunk(2, dim=1)
         return x + self.time(F.silu(hidden * (1 + scale) + shift))
@@ -55,7 +55,7 @@ class LatentLevel(nn.Module):
         self.blocks = nn.ModuleList(LatentBlock(width) for _ in range(depth))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """``(b, before, t, h, w)`` -> ``(b, width, t, h, w)``, or half as high and wide."""
+        """`(b, before, t, h, w)` -> `(b, width, t, h, w)`, or half as high and wide."""
         x = self.enter(x)
         for block in self.blocks:
             x = block(x, sigma)
@@ -66,14 +66,14 @@ class LatentTower(nn.Module):
     """Features of noisy latents.
 
     Args:
-        embed_dim: of the features.
-        channels: of the latents, 16 for EasyAnimateV5.1.
-        widths: channels of each level, multiples of 8; height and width halve between levels.
-        depths: blocks of each level.
-        heads: places that attention pooling looks at.
+        embed_dim: Of the features.
+        channels: Of the latents, 16 for EasyAnimateV5.1.
+        widths: Channels of each level, multiples of 8; height and width halve between levels.
+        depths: Blocks of each level.
+        heads: Places that attention pooling looks at.
 
     Raises:
-        ValueError: widths that are no multiples of 8, or not one depth a width.
+        ValueError: Widths that are no multiples of 8, or not one depth a width.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class LatentTower(nn.Module):
         """Features of latents at their noise levels.
 
         Args:
-            latents: ``(b, channels, t, h, w)``.
-            sigma: ``(b,)`` in [0, 1].
+            latents: `(b, channels, t, h, w)`.
+            sigma: `(b,)` in [0, 1].
 
         Returns:
-            ``(b, embed_dim)``, not normalised.
+            `(b, embed_dim)`, not normalised.
         """
         angles = torch.pi * sigma[:, None] * torch.arange(FREQUENCIES, device=sigma.device)
         embedded = F.silu(self.sigma(torch.cos(angles).to(latents.dtype)))
@@ -129,9 +129,9 @@ class LatentTextModel(nn.Module):
     """The two towers and CLIP's temperature, as a file holds them.
 
     Attributes:
-        latent: :class:`LatentTower`.
+        latent: `LatentTower`.
         text: open_clip's text transformer.
-        logit_scale: ``()``, only for training.
+        logit_scale: `()`, only for training.
     """
 
     def __init__(self, embed_dim: int, latent_cfg: Mapping[str, Any], text_cfg: Any) -> None:
@@ -144,11 +144,11 @@ class LatentTextModel(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def encode_latents(self, latents: Tensor, sigma: Tensor) -> Tensor:
-        """``(b, channels, t, h, w)`` and ``(b,)`` -> ``(b, embed_dim)``, not normalised."""
+        """`(b, channels, t, h, w)` and `(b,)` -> `(b, embed_dim)`, not normalised."""
         return self.latent(latents, sigma)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """``(b, length)`` token numbers -> ``(b, embed_dim)``, not normalised."""
+        """`(b, length)` token numbers -> `(b, embed_dim)`, not normalised."""
         return self.text(tokens)
 
 
@@ -156,11 +156,11 @@ def build_latent_model(architecture: Mapping[str, Any]) -> LatentTextModel:
     """The model of an architecture, with random weights.
 
     Args:
-        architecture: ``embed_dim``, ``latent_cfg`` (the arguments of :class:`LatentTower`) and
-            ``text_cfg`` as open_clip has it.
+        architecture: `embed_dim`, `latent_cfg` (the arguments of `LatentTower`) and
+            `text_cfg` as open_clip has it.
 
     Raises:
-        RewardError: the architecture is not one of a latent judge.
+        RewardError: The architecture is not one of a latent judge.
     """
     try:
         return LatentTextModel(**architecture)

@@ -19,8 +19,8 @@ from rewards.errors import RewardError
 from rewards.networks.cross_model import CrossModel
 
 MpsArchitecture = Mapping[str, Any]
-"""``text`` and ``vision``: fields of transformers' ``CLIPTextConfig`` and ``CLIPVisionConfig``;
-``cross``: ``layers``, ``heads`` and ``head_width``; ``width`` of the space that they share."""
+"""`text` and `vision`: fields of transformers' `CLIPTextConfig` and `CLIPVisionConfig`;
+`cross`: `layers`, `heads` and `head_width`; `width` of the space that they share."""
 
 PUBLISHED_ARCHITECTURE: MpsArchitecture = {
     "width": 1024,
@@ -55,8 +55,8 @@ class MpsNetwork(nn.Module):
     """CLIP and the cross model.
 
     Attributes:
-        model: transformers' ``CLIPModel``.
-        cross_model: what the image makes of the prompt.
+        model: transformers' `CLIPModel`.
+        cross_model: What the image makes of the prompt.
     """
 
     def __init__(self, architecture: MpsArchitecture) -> None:
@@ -75,13 +75,13 @@ class MpsNetwork(nn.Module):
         self.cross_model = CrossModel(width, cross["layers"], cross["heads"], cross["head_width"])
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """``(n, 3, size, size)`` normalised -> ``(n, 1 + patches, width)``, not pooled."""
+        """`(n, 3, size, size)` normalised -> `(n, 1 + patches, width)`, not pooled."""
         states = self.model.vision_model(pixel_values=pixels).last_hidden_state
         tokens: Tensor = self.model.visual_projection(states)
         return tokens
 
     def text_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """``(n, length)`` padded with the end token -> ``(n, length, width)`` and ``(n, width)``.
+        """`(n, length)` padded with the end token -> `(n, length, width)` and `(n, width)`.
 
         The second is the prompt as a whole: the state at the first end token. There is no mask:
         what follows the end token is read by the cross model too.
@@ -99,13 +99,13 @@ def load_network(
     """Put the re-released state dict into its network, strictly.
 
     Args:
-        checkpoint: tensors in the published names; :data:`COUNTERS` may be among them.
-        architecture: checked by :func:`check_architecture`.
+        checkpoint: Tensors in the published names; `COUNTERS` may be among them.
+        architecture: Checked by `check_architecture`.
         tower_options: Where and how it runs. Everything has the dtype, layer norms too; the blocks
             of the vision tower and of the cross model are recomputed.
 
     Raises:
-        RewardError: names or shapes differ.
+        RewardError: Names or shapes differ.
     """
     with torch.device("meta"):
         network = MpsNetwork(architecture)
@@ -132,11 +132,11 @@ def check_architecture(architecture: Mapping[str, Any], source: str) -> MpsArchi
     """Refuse an architecture whose fields are not those of the published one.
 
     Args:
-        architecture: ``{"width": ..., "text": {...}, "vision": {...}, "cross": {...}}``.
-        source: who says so, for the message.
+        architecture: `{"width": ..., "text": {...}, "vision": {...}, "cross": {...}}`.
+        source: Who says so, for the message.
 
     Raises:
-        RewardError: names what it needs and what it got.
+        RewardError: Names what it needs and what it got.
     """
     for part, published in PUBLISHED_ARCHITECTURE.items():
         given = architecture.get(part)
@@ -148,7 +148,7 @@ def check_architecture(architecture: Mapping[str, Any], source: str) -> MpsArchi
         if not good:
             raise RewardError(
                 f"{source} gives MPS the architecture part {part} with {got}; it needs {needed}. "
-                "The published checkpoint needs no architecture: remove it, or name every field."
+                "The published checkpoint needs no architecture: remove it, or name every field"
             )
     return architecture
 

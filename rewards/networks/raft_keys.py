@@ -1,8 +1,8 @@
-"""The original RAFT's names of its tensors (``raft-things.pth``), as torchvision calls them.
+"""The original RAFT's names of its tensors (`raft-things.pth`), as torchvision calls them.
 
-One network in two codes (princeton-vl/RAFT, arXiv 2003.12039; torchvision's ``raft_large``). The
+One network in two codes (princeton-vl/RAFT, arXiv 2003.12039; torchvision's `raft_large`). The
 original wraps its model for several devices before saving, so that every name begins with
-``module.``, and holds the norm of each shortcut twice.
+`module.`, and holds the norm of each shortcut twice.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def torchvision_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Tens
     """Rename the original large RAFT's tensors.
 
     Args:
-        state: by original name, with or without the wrapper's.
-        path: for messages.
+        state: By original name, with or without the wrapper's.
+        path: For messages.
 
     Returns:
         By torchvision's name; a name that the original does not have stays as it is.
 
     Raises:
-        RewardError: the two copies of a shortcut's norm differ.
+        RewardError: The two copies of a shortcut's norm differ.
     """
     plain = {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
     result = {}
@@ -60,7 +60,7 @@ def torchvision_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Tens
             if twin is None or not torch.equal(twin, tensor):
                 raise RewardError(
                     f"{path}: {name} differs from the norm of its shortcut (downsample.1), of "
-                    "which it is a copy in every RAFT. The file is damaged; fetch it again."
+                    "which it is a copy in every RAFT. The file is damaged; fetch it again"
                 )
             continue
         result[_renamed(name)] = tensor

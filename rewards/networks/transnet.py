@@ -49,13 +49,13 @@ class Dilated(nn.Module):
         self.bn = nn.BatchNorm3d(len(DILATIONS) * width, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, c, t, h, w)`` -> ``(b, 4 width, t, h, w)``."""
+        """`(b, c, t, h, w)` -> `(b, 4 width, t, h, w)`."""
         branches = [getattr(self, f"Conv3D_{dilation}").layers(x) for dilation in DILATIONS]
         return self.bn(torch.cat(branches, dim=1))
 
 
 class Stage(nn.Module):
-    """Two :class:`Dilated` with a shortcut from the first to the end; half the height and width."""
+    """Two `Dilated` with a shortcut from the first to the end; half the height and width."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Stage(nn.Module):
         self.DDCNN = nn.ModuleList(Dilated(c, width) for c in inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, c, t, h, w)`` -> ``(b, 4 width, t, h // 2, w // 2)``."""
+        """`(b, c, t, h, w)` -> `(b, 4 width, t, h // 2, w // 2)`."""
         x = first = F.relu(self.DDCNN[0](x))
         for cell in self.DDCNN[1:]:
             x = F.relu(cell(x))
@@ -79,7 +79,7 @@ class Likeness(nn.Module):
         self.fc = nn.Linear(BAND, SIMILARITY)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, t, d)`` -> ``(b, t, 128)``."""
+        """`(b, t, d)` -> `(b, t, 128)`."""
         if self.projection is not None:
             x = self.projection(x)
         x = F.normalize(x, dim=2)
@@ -87,7 +87,7 @@ class Likeness(nn.Module):
 
 
 def band(square: Tensor) -> Tensor:
-    """Each row's neighbourhood of the diagonal, ``(b, t, t)`` -> ``(b, t, 101)``, 0 outside."""
+    """Each row's neighbourhood of the diagonal, `(b, t, t)` -> `(b, t, 101)`, 0 outside."""
     length = square.shape[1]
     padded = F.pad(square, (BAND // 2, BAND // 2))
     places = torch.arange(length, device=square.device)[:, None] + torch.arange(
@@ -97,7 +97,7 @@ def band(square: Tensor) -> Tensor:
 
 
 def histograms(frames: Tensor) -> Tensor:
-    """Counts of 8 x 8 x 8 colours, ``(b, t, 3, h, w)`` in [0, 1] -> ``(b, t, 512)``."""
+    """Counts of 8 x 8 x 8 colours, `(b, t, 3, h, w)` in [0, 1] -> `(b, t, 512)`."""
     levels = (frames.detach() * 255).round().long() * BINS // 256
     red, green, blue = levels.flatten(3).unbind(dim=2)
     bins = (red * BINS + green) * BINS + blue
@@ -126,10 +126,10 @@ class TransNetV2(nn.Module):
         """Look for cuts.
 
         Args:
-            frames: ``(b, t, 3, 27, 48)`` in [0, 1], in whole 255ths.
+            frames: `(b, t, 3, 27, 48)` in [0, 1], in whole 255ths.
 
         Returns:
-            ``(b, t)`` logits of "a new shot begins after this frame", and of "this frame belongs to
+            `(b, t)` logits of "a new shot begins after this frame", and of "this frame belongs to
             a transition", of which a gradual one has many.
         """
         x = frames.transpose(1, 2)

@@ -24,15 +24,15 @@ class WordPiece:
     """Texts to token numbers and mask, padded and cut to one length.
 
     Attributes:
-        length: of every row, [CLS] and [SEP] included.
-        size: tokens of the vocabulary, the two added ones included.
+        length: Of every row, [CLS] and [SEP] included.
+        size: Tokens of the vocabulary, the two added ones included.
 
     Args:
-        path: a vocabulary file, one token a line, its number is its line.
-        length: of every row.
+        path: A vocabulary file, one token a line, its number is its line.
+        length: Of every row.
 
     Raises:
-        RewardError: the file is no vocabulary of BERT.
+        RewardError: The file is no vocabulary of BERT.
     """
 
     def __init__(self, path: Path, length: int) -> None:
@@ -50,7 +50,7 @@ class WordPiece:
         self._whole.add_special_tokens(list(ADDED))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> ``(b, 2, length)`` int64: token numbers, and 1 where they are not padding."""
+        """B texts -> `(b, 2, length)` int64: token numbers, and 1 where they are not padding."""
         rows = self._tokenizer.encode_batch(list(texts))
         return torch.tensor([[row.ids, row.attention_mask] for row in rows])
 
@@ -60,20 +60,20 @@ class WordPiece:
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Token -> number of a ``vocab.txt``.
+    """Token -> number of a `vocab.txt`.
 
     Raises:
-        RewardError: it is no text, or BERT's special tokens are not in it.
+        RewardError: It is no text, or BERT's special tokens are not in it.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise RewardError(f"{path} is no text file: {error}. Give BERT's vocab.txt.") from error
+        raise RewardError(f"{path} is no text file: {error}. Give BERT's vocab.txt") from error
     vocabulary = {token: number for number, token in enumerate(lines)}
     if missing := [token for token in SPECIAL if token not in vocabulary]:
         raise RewardError(
             f"{path} has {len(vocabulary)} tokens and no {', '.join(missing)}: it is no vocabulary "
-            "of BERT. Give the vocab.txt of bert-base-uncased."
+            "of BERT. Give the vocab.txt of bert-base-uncased"
         )
     return vocabulary
 
@@ -82,7 +82,7 @@ def train_vocabulary(texts: Iterable[str]) -> list[str]:
     """A vocabulary of whole words, with single letters for what it does not know.
 
     Args:
-        texts: whose words it should know.
+        texts: Whose words it should know.
 
     Returns:
         Tokens in the order of their numbers; the same texts give the same list.
@@ -102,5 +102,5 @@ def train_vocabulary(texts: Iterable[str]) -> list[str]:
 
 
 def write_vocabulary(path: Path, tokens: Iterable[str]) -> None:
-    """Write a ``vocab.txt``."""
+    """Write a `vocab.txt`."""
     path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")

@@ -1,7 +1,7 @@
 """Folders with a Qwen2-VL: where they are, tensors under old and new names, strict loading.
 
-Old names are those of transformers before 4.52 and of every published file (``visual.*``,
-``model.layers.*``); new ones are ``model.visual.*`` and ``model.language_model.*``. Everything here
+Old names are those of transformers before 4.52 and of every published file (`visual.*`,
+`model.layers.*`); new ones are `model.visual.*` and `model.language_model.*`. Everything here
 speaks the new ones.
 """
 
@@ -35,8 +35,8 @@ class QwenFolder:
     """Where the parts of a Qwen2-VL lie: one folder, or two of a generator's checkpoint.
 
     Attributes:
-        weights: with ``config.json`` and ``*.safetensors``.
-        tokenizer: with ``tokenizer.json`` or ``vocab.json`` and ``merges.txt``.
+        weights: With `config.json` and `*.safetensors`.
+        tokenizer: With `tokenizer.json` or `vocab.json` and `merges.txt`.
     """
 
     weights: Path
@@ -47,12 +47,12 @@ def find_folder(checkpoint: str | Path, folder: Path | None = None) -> QwenFolde
     """Find a Qwen2-VL: shipped name, then path, then hub id in the cache. Downloads nothing.
 
     Args:
-        checkpoint: ``tiny/qwen-critic``, a folder, a generator's checkpoint with ``text_encoder/``
-            and ``tokenizer/``, or ``org/repo``.
-        folder: what a relative path is relative to; the working directory if not given.
+        checkpoint: `tiny/qwen-critic`, a folder, a generator's checkpoint with `text_encoder/`
+            and `tokenizer/`, or `org/repo`.
+        folder: What a relative path is relative to; the working directory if not given.
 
     Raises:
-        RewardError: it is not there; says where it was looked for and the command that fetches it.
+        RewardError: It is not there; says where it was looked for and the command that fetches it.
     """
     for place in places(checkpoint, folder, "config.json"):
         if (place / "config.json").is_file():
@@ -64,10 +64,10 @@ def find_folder(checkpoint: str | Path, folder: Path | None = None) -> QwenFolde
 
 
 def resolve_folder(checkpoint: str | Path, folder: Path | None = None) -> Path:
-    """Find the folder of any judge on Qwen2-VL: one with ``config.json`` or VideoAlign's.
+    """Find the folder of any judge on Qwen2-VL: one with `config.json` or VideoAlign's.
 
     Raises:
-        RewardError: it is not there.
+        RewardError: It is not there.
     """
     for file in ("config.json", "model_config.json"):
         for place in places(checkpoint, folder, file):
@@ -80,9 +80,9 @@ def places(checkpoint: str | Path, folder: Path | None, file: str) -> list[Path]
     """Folders that a name may mean, first of all the shipped one.
 
     Args:
-        checkpoint: what the recipe says.
-        folder: what a relative path is relative to; the working directory if not given.
-        file: of a hub repository, by which its folder in the cache is found.
+        checkpoint: What the recipe says.
+        folder: What a relative path is relative to; the working directory if not given.
+        file: Of a hub repository, by which its folder in the cache is found.
     """
     text = str(checkpoint)
     here = [SHIPPED / text, (folder or Path()) / Path(text).expanduser()]
@@ -133,38 +133,38 @@ def renamed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """A state dict under new names.
 
     Raises:
-        RewardError: two names become one.
+        RewardError: Two names become one.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if new_name(name) in result:
             raise RewardError(
                 f"{path} holds {new_name(name)} twice, under its old and its new name. The file "
-                "was put together from two; fetch it again."
+                "was put together from two; fetch it again"
             )
         result[new_name(name)] = tensor
     return result
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """Tensors of every ``*.safetensors`` of a folder, by new name, in the files' dtypes.
+    """Tensors of every `*.safetensors` of a folder, by new name, in the files' dtypes.
 
     Raises:
-        RewardError: there is none, the index names one that is not there, or one is damaged.
+        RewardError: There is none, the index names one that is not there, or one is damaged.
     """
     index = folder / "model.safetensors.index.json"
     files = sorted(folder.glob("*.safetensors"))
     if index.is_file():
         named = json_file(index).get("weight_map")
         if not isinstance(named, dict):
-            raise RewardError(f"{index} has no weight_map: it is damaged. Fetch the folder again.")
+            raise RewardError(f"{index} has no weight_map: it is damaged. Fetch the folder again")
         names = set(named.values())
         files = [folder / name for name in sorted(names)]
     lost = [path.name for path in files if not path.is_file()]
     if lost or not files:
         raise RewardError(
             f"{folder} lacks {', '.join(lost) or 'any *.safetensors'}: the download was cut off. "
-            "Fetch the folder again."
+            "Fetch the folder again"
         )
     state: dict[str, Tensor] = {}
     for path in files:
@@ -174,20 +174,20 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise RewardError(
                 f"cannot read {path}: {str(error).splitlines()[0]}. The file is cut off or "
-                "damaged; fetch it again."
+                "damaged; fetch it again"
             ) from error
     return renamed(state, folder)
 
 
 def read_config(folder: Path, vocabulary: int | None = None) -> Any:
-    """The ``Qwen2VLConfig`` of a folder.
+    """The `Qwen2VLConfig` of a folder.
 
     Args:
-        folder: with ``config.json``, of any version.
-        vocabulary: rows of the embedding table, where they are not the config's.
+        folder: With `config.json`, of any version.
+        vocabulary: Rows of the embedding table, where they are not the config's.
 
     Raises:
-        RewardError: it is of another model.
+        RewardError: It is of another model.
     """
     ensure_torchvision_importable()
     from transformers import Qwen2VLConfig
@@ -196,7 +196,7 @@ def read_config(folder: Path, vocabulary: int | None = None) -> Any:
     if said.get("model_type") != "qwen2_vl":
         raise RewardError(
             f"{folder} holds a {said.get('model_type')!r}; this judge needs a qwen2_vl (Qwen2-VL, "
-            "not Qwen2.5-VL or Qwen3-VL, whose vision towers differ)."
+            "not Qwen2.5-VL or Qwen3-VL, whose vision towers differ)"
         )
     config = Qwen2VLConfig(**said)
     if vocabulary is not None:
@@ -205,7 +205,7 @@ def read_config(folder: Path, vocabulary: int | None = None) -> Any:
 
 
 def empty_model(config: Any) -> Any:
-    """A ``Qwen2VLForConditionalGeneration`` of shapes alone: parameters without memory.
+    """A `Qwen2VLForConditionalGeneration` of shapes alone: parameters without memory.
 
     Its rotary tables, which are in no file, do have values.
     """
@@ -235,17 +235,17 @@ def build_qwen_model(
     """Put tensors into a model, strictly; frozen.
 
     Args:
-        config: of :func:`read_config`.
-        state: by new name; a tied head may be there, and is left out then.
-        path: for messages.
+        config: Of `read_config`.
+        state: By new name; a tied head may be there, and is left out then.
+        path: For messages.
         tower_options: Device and dtype of the weights.
-        language_head: without one the model cannot say a word, and is 0.5 to 1 GB smaller.
+        language_head: Without one the model cannot say a word, and is 0.5 to 1 GB smaller.
 
     Returns:
-        ``Qwen2VLForConditionalGeneration`` in evaluation mode.
+        `Qwen2VLForConditionalGeneration` in evaluation mode.
 
     Raises:
-        RewardError: a name is missing, unknown, or has another shape.
+        RewardError: A name is missing, unknown, or has another shape.
     """
     model = empty_model(config)
     tied = language_head and config.tie_word_embeddings
@@ -273,12 +273,12 @@ def load_tokenizer(folder: Path, special: Iterable[str] = ()) -> Any:
     """The tokenizer of a folder, with a chat template and with a judge's special tokens.
 
     Args:
-        folder: with the tokenizer's files; code in it is never run.
-        special: tokens of the judge, added behind the others where they are not there yet, as its
+        folder: With the tokenizer's files; code in it is never run.
+        special: Tokens of the judge, added behind the others where they are not there yet, as its
             authors' training did.
 
     Raises:
-        RewardError: no tokenizer, or one without a chat template.
+        RewardError: No tokenizer, or one without a chat template.
     """
     from transformers import AutoTokenizer
 
@@ -291,7 +291,7 @@ def load_tokenizer(folder: Path, special: Iterable[str] = ()) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RewardError(
             f"the tokenizer in {folder} cannot be loaded ({reason}). A judge "
-            "on Qwen2-VL needs its tokenizer beside its weights; copy or fetch it again."
+            "on Qwen2-VL needs its tokenizer beside its weights; copy or fetch it again"
         ) from error
     template = folder / "chat_template.json"
     if not tokenizer.chat_template and template.is_file():
@@ -299,7 +299,7 @@ def load_tokenizer(folder: Path, special: Iterable[str] = ()) -> Any:
     if not tokenizer.chat_template:
         raise RewardError(
             f"the tokenizer in {folder} has no chat template, which questions are wrapped in. Add "
-            "chat_template.json of the Qwen2-VL you use."
+            "chat_template.json of the Qwen2-VL you use"
         )
     known = tokenizer.get_vocab()
     missing = [token for token in special if token not in known]

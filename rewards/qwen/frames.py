@@ -1,8 +1,8 @@
 """From clips to Qwen2-VL's patches, differentiable: which frames, what size, in which order.
 
 The published route goes through 8-bit video files and image processors and so has no gradient.
-This is the same arithmetic on tensors: frames chosen as ``qwen-vl-utils`` does, sides rounded to
-whole merged patches, PIL's bicubic (:mod:`rewards.preprocess`), and the processors' patch order.
+This is the same arithmetic on tensors: frames chosen as `qwen-vl-utils` does, sides rounded to
+whole merged patches, PIL's bicubic (`rewards.core.preprocess`), and the processors' patch order.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LONGEST_RATIO = 200
 """Of two sides; Qwen2-VL refuses more."""
 
 FEWEST_AT_A_RATE = 4
-"""Frames that are taken at least where a rate is given, as ``qwen-vl-utils``."""
+"""Frames that are taken at least where a rate is given, as `qwen-vl-utils`."""
 
 MOST_AT_A_RATE = 768
-"""Frames that are taken at most where a rate is given, as ``qwen-vl-utils``."""
+"""Frames that are taken at most where a rate is given, as `qwen-vl-utils`."""
 
 GIVEN = ("min_pixels", "max_pixels", "patch_size", "merge_size", "temporal_patch_size")
 
@@ -38,8 +38,8 @@ class Patches:
     """What a Qwen2-VL vision tower takes.
 
     Attributes:
-        values: ``(b * t * h * w, 3 * temporal_patch_size * patch_size**2)``, normalised.
-        grid: t, h and w, of one clip, in patches before merging.
+        values: `(b * t * h * w, 3 * temporal_patch_size * patch_size**2)`, normalised.
+        grid: T, h and w, of one clip, in patches before merging.
     """
 
     values: Tensor
@@ -51,25 +51,25 @@ class QwenFrames:
     """How one judge on Qwen2-VL wants its clips.
 
     Attributes:
-        count: frames taken of a clip, evenly spaced, rounded to even; ``None`` for all (or by
-            ``fps``).
-        fps: frames taken a second of the clip, at least 4; excludes ``count``.
-        clip_fps: frames a second of the clips that are given; used with ``fps`` alone. A file's own
+        count: Frames taken of a clip, evenly spaced, rounded to even; `None` for all (or by
+            `fps`).
+        fps: Frames taken a second of the clip, at least 4; excludes `count`.
+        clip_fps: Frames a second of the clips that are given; used with `fps` alone. A file's own
             rate where clips come from files; 8, EasyAnimate's, where nobody says.
-        min_pixels: a frame of fewer is enlarged (the default is that of videos).
-        max_pixels: a frame of more is made smaller.
-        patch_size: side of a patch, pixels.
-        merge_size: patches a side that become one token.
-        temporal_patch_size: frames a patch spans.
-        mean: subtracted, per colour.
-        std: divided by, per colour.
-        quantised: round to 8 bits in the resize, with a straight-through gradient: the loaders say
+        min_pixels: A frame of fewer is enlarged (the default is that of videos).
+        max_pixels: A frame of more is made smaller.
+        patch_size: Side of a patch, pixels.
+        merge_size: Patches a side that become one token.
+        temporal_patch_size: Frames a patch spans.
+        mean: Subtracted, per colour.
+        std: Divided by, per colour.
+        quantised: Round to 8 bits in the resize, with a straight-through gradient: the loaders say
             so, for the published processors resize bytes.
-        passes: of the resize: 1 as torchvision resizes videos (``qwen-vl-utils``, VideoAlign), 2 as
+        passes: Of the resize: 1 as torchvision resizes videos (`qwen-vl-utils`, VideoAlign), 2 as
             PIL resizes images (HPSv3).
 
     Raises:
-        RewardError: both ``count`` and ``fps``, or a number below 1.
+        RewardError: Both `count` and `fps`, or a number below 1.
     """
 
     count: int | None = None
@@ -89,20 +89,20 @@ class QwenFrames:
         if self.count is not None and self.fps is not None:
             raise RewardError(
                 f"count is {self.count} and fps is {self.fps}: give the frames of a clip as a "
-                "number or as a rate, not both."
+                "number or as a rate, not both"
             )
         for name in ("count", "fps", "clip_fps", *GIVEN):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise RewardError(f"{name} is {value}; it must be above 0.")
+                raise RewardError(f"{name} is {value}; it must be above 0")
         if self.min_pixels > self.max_pixels:
             raise RewardError(
                 f"min_pixels is {self.min_pixels} and max_pixels {self.max_pixels}; the first must "
-                "not be larger."
+                "not be larger"
             )
 
     def chosen(self, total: int) -> list[int]:
-        """Places of the frames that are looked at, of a clip of ``total``.
+        """Places of the frames that are looked at, of a clip of `total`.
 
         An odd number of them repeats the last, as the processors do.
         """
@@ -122,19 +122,19 @@ class QwenFrames:
         """Qwen2-VL's smart resize: whole merged patches, within the two limits of pixels.
 
         Args:
-            height: of a frame.
-            width: of a frame.
+            height: Of a frame.
+            width: Of a frame.
 
         Returns:
             Height and width of what the tower sees.
 
         Raises:
-            RewardError: one side is more than 200 times the other.
+            RewardError: One side is more than 200 times the other.
         """
         if max(height, width) / min(height, width) > LONGEST_RATIO:
             raise RewardError(
                 f"frames are {height}x{width}; Qwen2-VL takes sides of a ratio up to "
-                f"{LONGEST_RATIO}. Crop them first."
+                f"{LONGEST_RATIO}. Crop them first"
             )
         side = self.patch_size * self.merge_size
         new = [max(side, round(length / side) * side) for length in (height, width)]
@@ -150,7 +150,7 @@ class QwenFrames:
         """Choose frames, resize, normalise, cut into patches.
 
         Args:
-            clips: ``(b, f, 3, H, W)`` in [0, 1], fp32 or fp64. One frame is an image: it is
+            clips: `(b, f, 3, H, W)` in [0, 1], fp32 or fp64. One frame is an image: it is
                 repeated to fill a patch.
 
         Returns:
@@ -166,7 +166,7 @@ class QwenFrames:
         return self._cut(((images - mean) / std).unflatten(0, clips.shape[:2]))
 
     def _cut(self, clips: Tensor) -> Patches:
-        """``(b, t * pt, 3, h * p, w * p)`` -> rows in the processors' order.
+        """`(b, t * pt, 3, h * p, w * p)` -> rows in the processors' order.
 
         The patches that are merged into one token lie next to each other; in a patch, colour comes
         before time.
@@ -180,24 +180,24 @@ class QwenFrames:
 
 
 def frames_of_folder(folder: Path, options: Mapping[str, Any]) -> QwenFrames:
-    """How the model in a folder wants its clips; what ``options`` say wins.
+    """How the model in a folder wants its clips; what `options` say wins.
 
-    Sizes of patches come from ``config.json``. A ``video_preprocessor_config.json`` gives mean,
+    Sizes of patches come from `config.json`. A `video_preprocessor_config.json` gives mean,
     deviation and the limits of pixels; without one they are those that Qwen2-VL's own video route
-    uses, not those of ``preprocessor_config.json``, which are for images.
+    uses, not those of `preprocessor_config.json`, which are for images.
 
     Args:
-        folder: with ``config.json``.
-        options: fields of :class:`QwenFrames`; ``None`` counts as not given.
+        folder: With `config.json`.
+        options: Fields of `QwenFrames`; `None` counts as not given.
 
     Raises:
-        RewardError: see :class:`QwenFrames`.
+        RewardError: See `QwenFrames`.
     """
     vision = json_file(folder / "config.json").get("vision_config")
     if not isinstance(vision, dict):
         raise RewardError(
             f"{folder / 'config.json'} has no vision_config: it is damaged or of another model. "
-            "Fetch the folder again."
+            "Fetch the folder again"
         )
     frames = QwenFrames(
         patch_size=vision.get("patch_size", 14),

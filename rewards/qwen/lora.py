@@ -1,8 +1,8 @@
 """A LoRA adapter beside a Qwen2-VL, merged into its weights: W + scale * B A.
 
 Frozen judges need no adapter at run time, so peft is not needed either. Its two forms are read: a
-whole model with the adapter inside (``X.base_layer.weight``, ``X.lora_A.default.weight``), and an
-adapter's own file (``X.lora_A.weight``) beside other tensors that its training changed.
+whole model with the adapter inside (`X.base_layer.weight`, `X.lora_A.default.weight`), and an
+adapter's own file (`X.lora_A.weight`) beside other tensors that its training changed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class LoraScale:
     """How strongly an adapter counts.
 
     Attributes:
-        rank: r.
-        alpha: of ``scale = alpha / r``.
-        rank_stabilised: ``scale = alpha / sqrt(r)`` instead (rsLoRA).
+        rank: R.
+        alpha: Of `scale = alpha / r`.
+        rank_stabilised: `scale = alpha / sqrt(r)` instead (rsLoRA).
     """
 
     rank: int
@@ -59,16 +59,16 @@ def merged(
     """Base weights under what a training left of them.
 
     Args:
-        base: by new name; empty where ``others`` is a whole model.
-        others: as in the file: replaced tensors, and factors A ``(r, in)`` and B ``(out, r)``.
-        scale: of the adapter; ``None`` where there must be none.
-        path: for messages.
+        base: By new name; empty where `others` is a whole model.
+        others: As in the file: replaced tensors, and factors A `(r, in)` and B `(out, r)`.
+        scale: Of the adapter; `None` where there must be none.
+        path: For messages.
 
     Returns:
         By new name; merged weights are fp32, the others in their files' dtypes.
 
     Raises:
-        RewardError: a factor without its pair or its weight, of another rank, or of another kind
+        RewardError: A factor without its pair or its weight, of another rank, or of another kind
             of adapter.
     """
     result, factors = dict(base), dict[str, dict[str, Tensor]]()
@@ -80,14 +80,14 @@ def merged(
         elif "lora_" in name:
             raise RewardError(
                 f"{path} holds {name}, an adapter of a kind that this loader does not know; it "
-                "reads LoRA on linear layers (lora_A and lora_B)."
+                "reads LoRA on linear layers (lora_A and lora_B)"
             )
         else:
             result[plain_name(name)] = tensor
     if factors and scale is None:
         raise RewardError(
             f"{path} holds a LoRA adapter, but its model_config.json says that there is none "
-            "(peft_lora_config.lora_enable). They do not belong together."
+            "(peft_lora_config.lora_enable). They do not belong together"
         )
     for name, pair in factors.items():
         assert scale is not None
@@ -101,7 +101,7 @@ def _merged(
     if weight is None:
         raise RewardError(
             f"{path} adapts {name}, which the model below it does not have. Give the base that the "
-            "adapter was trained on."
+            "adapter was trained on"
         )
     out, features = weight.shape
     expected = {"A": torch.Size([scale.rank, features]), "B": torch.Size([out, scale.rank])}

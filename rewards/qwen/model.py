@@ -1,13 +1,13 @@
 """A frozen Qwen2-VL that reads clips with texts: patches in, hidden states out, differentiable.
 
 The steps are those of transformers' processor and model, on tensors alone. The positions of tokens
-(M-RoPE) are computed here, by one of two rules (:data:`Positions`):
+(M-RoPE) are computed here, by one of two rules (`Positions`):
 
-- ``grid``: Qwen2-VL's own, which its published weights were trained with: text after a clip goes on
+- `grid`: Qwen2-VL's own, which its published weights were trained with: text after a clip goes on
   behind the largest position of the clip, be it in time, height or width. transformers 5.23 counts
   height and width alone, which differs for clips of more patches in time than a side.
-- ``plain``: 0, 1, 2, ... on all three axes, for clip and text alike. VideoAlign and HPSv3 pass
-  ``inputs_embeds`` without ``position_ids`` to the model of transformers 4.45.2, in training and in
+- `plain`: 0, 1, 2, ... on all three axes, for clip and text alike. VideoAlign and HPSv3 pass
+  `inputs_embeds` without `position_ids` to the model of transformers 4.45.2, in training and in
   scoring, and that is what it then takes.
 """
 
@@ -38,12 +38,12 @@ class Reading:
     """What the language model has in mind at every token of b sequences: a clip and its k texts.
 
     Attributes:
-        states: ``(b, l, d)`` after the last norm, in the model's dtype.
-        tokens: ``(b, l)``.
-        parts: ``(b, l)``: 0 for the clip and what stands before it, 1 to k for the texts, -1 for
+        states: `(b, l, d)` after the last norm, in the model's dtype.
+        tokens: `(b, l)`.
+        parts: `(b, l)`: 0 for the clip and what stands before it, 1 to k for the texts, -1 for
             padding.
-        ends: ``(b, k)``: place of each text's last token.
-        features: ``(b, v, d)``: the vision tokens among them, as they came in.
+        ends: `(b, k)`: place of each text's last token.
+        features: `(b, v, d)`: the vision tokens among them, as they came in.
     """
 
     states: Tensor
@@ -53,11 +53,11 @@ class Reading:
     features: Tensor
 
     def last(self) -> Tensor:
-        """States from which the answers would be said, ``(b, k, d)``."""
+        """States from which the answers would be said, `(b, k, d)`."""
         return self.states.take_along_dim(self.ends[..., None], dim=1)
 
     def at(self, token: int) -> Tensor:
-        """States at a token that every sequence holds once, ``(b, d)``."""
+        """States at a token that every sequence holds once, `(b, d)`."""
         found = self.tokens == token
         assert bool((found.sum(dim=1) == 1).all()), "a sequence holds the token not once"
         return self.states[found]
@@ -67,11 +67,11 @@ class QwenTower:
     """A Qwen2-VL, its tokenizer, and how it wants its clips.
 
     Attributes:
-        model: transformers' ``Qwen2VLForConditionalGeneration``; may be shared with others.
-        tokenizer: its tokenizer.
-        frames: from clips to patches.
-        medium: what the clips are to the model.
-        positions: how tokens are numbered; by the weights' training, not a choice.
+        model: transformers' `Qwen2VLForConditionalGeneration`; may be shared with others.
+        tokenizer: Its tokenizer.
+        frames: From clips to patches.
+        medium: What the clips are to the model.
+        positions: How tokens are numbered; by the weights' training, not a choice.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class QwenTower:
         if len(tokenizer) > rows:
             raise RewardError(
                 f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,} embeddings: they "
-                "do not belong together. Take tokenizer and weights from one checkpoint."
+                "do not belong together. Take tokenizer and weights from one checkpoint"
             )
 
     @property
@@ -100,7 +100,7 @@ class QwenTower:
         return next(self.model.parameters()).device
 
     def at_rate(self, fps: float) -> QwenTower:
-        """The same model for clips of ``fps`` frames a second."""
+        """The same model for clips of `fps` frames a second."""
         other = copy(self)
         other.frames = replace(self.frames, clip_fps=fps)
         return other
@@ -111,13 +111,13 @@ class QwenTower:
         transformers does so in training mode alone, which differs from evaluation by dropout.
 
         Raises:
-            RewardError: the config has dropout, so that training mode would change the score.
+            RewardError: The config has dropout, so that training mode would change the score.
         """
         dropout = self.model.config.text_config.attention_dropout
         if dropout:
             raise RewardError(
                 f"attention_dropout is {dropout} in the judge's config, so gradient checkpointing "
-                "would make its score random. Set it to 0 in config.json."
+                "would make its score random. Set it to 0 in config.json"
             )
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
@@ -137,13 +137,13 @@ class QwenTower:
         """Refuse a prompt that holds one of the tokenizer's special tokens.
 
         Raises:
-            RewardError: names it. It would change what the model is asked.
+            RewardError: Names it. It would change what the model is asked.
         """
         found = [token for token in self.tokenizer.get_added_vocab() if token in text]
         if found:
             raise RewardError(
                 f"the prompt {text!r} holds {', '.join(found)}, which has a meaning of its own to "
-                "this judge. Take it out of the prompt."
+                "this judge. Take it out of the prompt"
             )
 
     def tokens(self, text: str) -> tuple[list[int], list[int]]:
@@ -155,7 +155,7 @@ class QwenTower:
         return ids[:place], ids[place + 1 :]
 
     def clip_features(self, clips: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Vision tokens of clips, ``(b, f, 3, H, W)`` -> ``(b, v, d)``, and their grid."""
+        """Vision tokens of clips, `(b, f, 3, H, W)` -> `(b, v, d)`, and their grid."""
         patches = self.frames(clips)
         t, h, w = patches.grid
         visual = self.model.model.visual
@@ -166,7 +166,7 @@ class QwenTower:
         return features.unflatten(0, (len(clips), -1)), (t, h // m, w // m)
 
     def read(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Reading:
-        """Read clips, each with its k texts, which do not see each other (:meth:`read_tokens`)."""
+        """Read clips, each with its k texts, which do not see each other (`read_tokens`)."""
         return self.read_tokens(clips, [[self.tokens(text) for text in those] for those in texts])
 
     def read_tokens(
@@ -179,11 +179,11 @@ class QwenTower:
         sequence, and give what k passes would.
 
         Args:
-            clips: ``(b, f, 3, H, W)`` in [0, 1], on the model's device.
-            texts: k of :meth:`tokens` for each of the b clips.
+            clips: `(b, f, 3, H, W)` in [0, 1], on the model's device.
+            texts: k of `tokens` for each of the b clips.
 
         Raises:
-            RewardError: they are longer than the model knows places.
+            RewardError: They are longer than the model knows places.
         """
         features, grid = self.clip_features(clips)
         pad = self.tokenizer.convert_tokens_to_ids(PAD[self.medium])
@@ -194,7 +194,7 @@ class QwenTower:
         if most > known:
             raise RewardError(
                 f"a clip and its texts take {most:,} places, and the Qwen2-VL knows {known:,}. "
-                "Give a shorter prompt (reward_prompt), fewer frames or fewer pixels."
+                "Give a shorter prompt (reward_prompt), fewer frames or fewer pixels"
             )
         device = clips.device
         tokens = torch.tensor([row.padded(row.tokens, length, 0) for row in rows], device=device)
@@ -254,7 +254,7 @@ def _places(positions: Positions, start: int, grid: tuple[int, ...], length: int
 
 
 def _mask(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(b, l)`` parts -> ``(b, 1, l, l)`` to add to attention: causal, and no text sees another.
+    """`(b, l)` parts -> `(b, 1, l, l)` to add to attention: causal, and no text sees another.
 
     Padding sees padding, so that no row is empty; nothing else sees it.
     """
@@ -269,12 +269,12 @@ def rope_places(start: int, grid: tuple[int, ...], length: int) -> Tensor:
     """Grid places in time, height, width (M-RoPE, arXiv 2409.12191) of a text with one clip in it.
 
     Args:
-        start: tokens before the clip.
-        grid: t, h and w of the clip, in tokens.
-        length: tokens in all, those of the clip included.
+        start: Tokens before the clip.
+        grid: T, h and w of the clip, in tokens.
+        length: Tokens in all, those of the clip included.
 
     Returns:
-        ``(3, length)``: equal numbers for text; for the clip its grid, from ``start`` on.
+        `(3, length)`: equal numbers for text; for the clip its grid, from `start` on.
     """
     axes = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
     clip = torch.stack(axes).flatten(1) + start

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @cache
 def template(name: str) -> str:
-    """The text of ``video_align`` or ``hpsv3``, with ``{text_prompt}`` where the prompt goes."""
+    """The text of `video_align` or `hpsv3`, with `{text_prompt}` where the prompt goes."""
     path = Path(__file__).parent / f"{name}.txt"
     # Bytes, so that no platform changes an end of line: the texts count to the last blank.
     return path.read_bytes().decode("utf-8")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.schema.judge_kinds import DynamicDegreeSection, VideoAlignSection
 from rewards import Reward
 from rewards.kinds.dynamic_degree import DynamicDegree, build_raft

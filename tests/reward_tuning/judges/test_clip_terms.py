@@ -50,7 +50,7 @@ def test_faster_is_more() -> None:
 def test_motion_is_differentiable_and_needs_five_frames() -> None:
     clip = travelling()[:, :5, :, :8, :8].clone().requires_grad_()
     torch.autograd.gradcheck(steady_motion, (clip,))
-    with pytest.raises(TuningError, match="needs 5 neighbouring frames, and 4"):
+    with pytest.raises(TuningError, match="needs 5 neighbouring frames, but 4"):
         steady_motion(clip[:, :4])
 
 

@@ -84,8 +84,8 @@ def test_a_clip_that_does_not_fit_is_refused_with_numbers(
     found = score_clips(clips, file_judges(judges_of_options(["motion_flow"]), CPU))
     assert [one.clip.path.name for one in found.clips] == ["b.mp4"]
     (why,) = found.skipped.values()
-    assert "a.mp4: 9 frames of 48 x 64 need about 1.0 MB at once for motion_flow, and" in why
-    assert "0.4 MB are free; take --frames 4 or fewer" in why
+    assert "a.mp4: 9 frames of 48 x 64 need about 1.0 MB at once for motion_flow, but" in why
+    assert "0.4 MB are free; use --frames 4 or fewer" in why
     # judges of single frames or a few neighbours need no more than a window
     frame_judges = file_judges(judges_of_options(["sharpness", "motion_energy"]), CPU)
     assert not score_clips(clips, frame_judges).skipped
@@ -127,10 +127,10 @@ def test_dynamic_degree_takes_it_too() -> None:
     assert isinstance(other, DynamicDegree)
     assert (other.fps, judge.fps, other.model) == (24.0, 8.0, network)
     (section,) = judges_of_options(["{kind: dynamic_degree, checkpoint: tiny/hps.safetensors}"])
-    assert section.told_rate is None
+    assert section.given_rate is None
     said = "{kind: dynamic_degree, checkpoint: tiny/hps.safetensors, fps: 24}"
     (section,) = judges_of_options([said])
-    assert section.told_rate == 24.0
+    assert section.given_rate == 24.0
 
 
 def test_a_judge_without_a_rate_is_the_same(tmp_path: Path) -> None:

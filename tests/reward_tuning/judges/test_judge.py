@@ -9,7 +9,8 @@ import torch
 from pydantic import ValidationError, create_model
 
 from reward_tuning.errors import TuningError
-from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.truncation import truncation_notes
 from reward_tuning.schema.judge_kinds import HpsSection, VideoAlignSection
 from reward_tuning.schema.judge_roles import FrameRewardSection
@@ -109,7 +110,7 @@ def test_one_text_for_every_clip(hps: dict[str, object]) -> None:
     assert float((judge.reward(x, ["a cat", "a dog"]) - expected).detach().abs().min()) > 1e-4
     long = " ".join(["cat"] * 100)
     assert truncation_notes([judge], [long], "prompts.train") == []  # it reads none of them
-    with pytest.raises(TuningError, match=r"hps reads 77 tokens, and its prompt is longer"):
+    with pytest.raises(TuningError, match=r"hps reads 77 tokens, but its prompt is longer"):
         load_judges([HpsSection.model_validate(hps | {"prompt": long})], 3, CPU)
 
 

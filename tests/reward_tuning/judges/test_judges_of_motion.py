@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.judge_roles import HeldOutSection
 from reward_tuning.schema.recipe import Recipe

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from reward_tuning.errors import TuningError
-from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import missing_judges
 from reward_tuning.schema.judge_kinds import FOLDER_KEYS, QwenCriticSection
 from reward_tuning.schema.loading import load_recipe

@@ -93,7 +93,7 @@ def test_clips_are_found_by_name_and_once(folder: Path) -> None:
     for source, said in (
         ("gone.mp4", "no such file or folder"),
         ("notes.md", r"ending .md; allowed: .mp4, .webm"),
-        ("empty", "holds no clip"),
+        ("empty", "contains no clip"),
     ):
         with pytest.raises(TuningError, match=said):
             find_clips([folder / source])

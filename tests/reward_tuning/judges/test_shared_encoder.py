@@ -18,9 +18,10 @@ from reward_tuning.errors import TuningError
 from reward_tuning.inputs import text_states as states_module
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
 from reward_tuning.judges import shared_encoder as module
-from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.offload import judge_modules, split_offload
-from reward_tuning.judges.shared_encoder import SharedEncoder, shared_encoder, standing_alone
+from reward_tuning.judges.shared_encoder import SharedEncoder, loaded_from_folder, shared_encoder
 from reward_tuning.progress import silent
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.calibration import calibrate
@@ -114,7 +115,7 @@ def test_states_and_scores_are_those_of_two_models(
         torch.testing.assert_close(
             shared.sampler.states[text], apart.sampler.states[text], rtol=0, atol=1e-6
         )
-    (alone,) = load_judges(standing_alone(recipe, recipe.rewards), 5, CPU)
+    (alone,) = load_judges(loaded_from_folder(recipe, recipe.rewards), 5, CPU)
     assert isinstance(alone, FramedJudge)
     x = bytes_clips(1, 5, 32, 32).float() / 255
     results = []
@@ -175,7 +176,10 @@ def test_a_tokenizer_with_longer_answers_is_told(tmp_path: Path) -> None:
         update={"generator": recipe.generator.model_copy(update={"checkpoint": "tiny"})}
     )
     shared = shared_encoder(recipe, recipe.rewards, CPU)
-    told = r"qwen_critic has checkpoint: generator.* cannot be it: .*'Yes' in 2 tokens.*tiny/qwen"
+    told = (
+        r"qwen_critic has checkpoint: generator.* cannot be used as a judge: "
+        r".*'Yes' in 2 tokens.*tiny/qwen"
+    )
     with pytest.raises(TuningError, match=told):
         load_judges(recipe.rewards, 5, CPU, shared)
 
@@ -187,7 +191,7 @@ def test_what_does_not_go_together(world: Path, tmp_path: Path) -> None:
     twice = r"held_out_rewards\.0\.checkpoint: got 'generator'; is trained on under rewards"
     with pytest.raises(TuningError, match=twice):
         tiny_recipe(world, tmp_path / "run", CRITIC, HELD_OUT)
-    with pytest.raises(TuningError, match="here is no generator"):
+    with pytest.raises(TuningError, match="no generator is loaded here"):
         load_judges(judges_of_options(["qwen_critic:generator"]), 5, CPU)
 
 

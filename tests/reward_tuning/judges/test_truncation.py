@@ -8,7 +8,7 @@ import torch
 
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.judges.judge import FramedJudge
-from reward_tuning.judges.truncation import tell_truncation
+from reward_tuning.judges.truncation import report_truncation
 from reward_tuning.progress import ProgressEvent
 from rewards import ClipReward, Relative, load_reward
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
@@ -43,10 +43,10 @@ def test_one_warning_a_judge_and_a_set(clip: ClipReward) -> None:
         "prompts.train": [Prompt(LONGEST, LONGEST), Prompt(LONG, LONG), Prompt("a", "a")] * 2,
         "prompts.held_out": [Prompt(LONGEST, "a cat")],  # the judges read the short text
     }
-    tell_truncation(judges, sets, told.append)
+    report_truncation(judges, sets, told.append)
     (event,) = told
     assert event.note == (
-        "warning: prompts.train: the judge clip reads 77 tokens, and 2 of 3 prompts are longer: "
+        "warning: prompts.train: the judge clip reads 77 tokens, but 2 of 3 prompts are longer: "
         f"their ends are not judged. The longest: {LONGEST[:57] + '...'!r} (359 characters). Give "
-        "a short reward_prompt"
+        "them a short reward_prompt"
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from reward_tuning.schema import methods as method_sections
 from reward_tuning.schema.judge_kinds import KINDS, AestheticSection, HpsSection
-from reward_tuning.schema.judge_parts import RESTING, FramesSection
+from reward_tuning.schema.judge_parts import FORMER_KEYS, FramesSection
 from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection
 from reward_tuning.schema.methods import DRTuneMethod
 from reward_tuning.schema.mistakes import key_paths, members
@@ -377,10 +377,10 @@ def test_kinds_keys_are_the_loaders_keywords() -> None:
 
 
 def test_fully_written_recipes_of_older_run_folders_load() -> None:
-    older = {key: value for key, value in RESTING.items() if key != "frames"}
+    older = {key: value for key, value in FORMER_KEYS.items() if key != "frames"}
     written = recipe_data(
         method={"kind": "prfl"},
-        rewards=[LATENT | RESTING],
+        rewards=[LATENT | FORMER_KEYS],
         evaluation__held_out_rewards=[HPS | older],
     )
     assert Recipe.model_validate(written) == Recipe.model_validate(

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from base_model.tiny.render import render
 from base_model.tiny.scenes import scenes
-from reward_tuning.judges.judge import FramedJudge, load_judges
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
 from reward_tuning.pretrain.judge_data import named_rng
 from reward_tuning.schema.judge_kinds import NoCutsSection
 from reward_tuning.schema.recipe import Recipe
