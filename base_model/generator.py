@@ -19,8 +19,9 @@ from base_model.conditions.conditions import (
     TextCondition,
 )
 from base_model.conditions.inpainting import KEPT_NOISE
+from base_model.conditions.model_inputs import model_channels, with_channels
 from base_model.core.family import FAMILY
-from base_model.core.kinds import KINDS, Kind, kind_of
+from base_model.core.kinds import Kind, kind_of
 from base_model.errors import GeneratorError
 from base_model.files.shipped import resolve_checkpoint
 from base_model.loading.checkpoint import (
@@ -43,16 +44,16 @@ __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_g
 class Generator:
     """EasyAnimateV5.1: a transformer, a VAE and, where prompts are encoded, a text encoder.
 
-    Building one corrects the transformer in place (`base_model.networks.corrections.correct`)
+    The constructor corrects the transformer in place (`base_model.networks.corrections.correct`)
     and changes nothing else: gradients, dtype, device and training mode stay as they are.
 
     Attributes:
         transformer: `EasyAnimateTransformer3DModel`.
         vae: `AutoencoderKLMagvit`.
-        prompt_encoder: None where text states come from a cache.
+        prompt_encoder: Text encoder with its tokenizer; None where text states come from a cache.
         fp32_timesteps: Feed the time embedding 1000 * sigma in float32. The published code rounds
             it to the weights' dtype first (up to 1.9 of 1000 in bfloat16), which is the default.
-        resting: What lies on the CPU while it is not used (`base_model.memory.modes`).
+        resting: Parts that rest on the CPU while unused (`base_model.memory.resting`).
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Generator:
         fp32_timesteps: bool = False,
         resting: Resting | None = None,
     ) -> None:
-        kind_of(transformer.config.in_channels)  # refuses others
+        kind_of(transformer.config.in_channels)  # refuses a number that no kind has
         if transformer.config.out_channels != vae.config.latent_channels:
             raise GeneratorError(
                 f"The transformer makes {transformer.config.out_channels} latent channels and the "
@@ -88,11 +89,16 @@ class Generator:
 
     @property
     def state_dtype(self) -> torch.dtype:
-        """Dtype of latents and velocities: float32, or float64 when the weights are."""
+        """Dtype of latents and velocities: float32, or float64 when the weights are float64."""
         return torch.promote_types(self.dtype, torch.float32)
 
+    @property
+    def kind(self) -> Kind:
+        """Kind of the checkpoint, which decides the conditions it takes."""
+        return kind_of(self.transformer.config.in_channels)
+
     def encode_prompts(self, prompts: list[str], negatives: list[str]) -> TextCondition:
-        """Text states of prompts and negative prompts.
+        """Encode prompts and negative prompts.
 
         Args:
             prompts: b prompts.
@@ -102,7 +108,7 @@ class Generator:
             States `(b, l, d)` for both branches, without gradient.
 
         Raises:
-            GeneratorError: When there is no text encoder, or the lists differ in length.
+            GeneratorError: There is no text encoder, or the lists differ in length.
         """
         if self.prompt_encoder is None:
             raise GeneratorError(
@@ -116,11 +122,6 @@ class Generator:
             )
         with self.resting.text_encoder.at_work():
             return TextCondition(self.prompt_encoder(prompts), self.prompt_encoder(negatives))
-
-    @property
-    def kind(self) -> Kind:
-        """Which conditions the checkpoint takes."""
-        return kind_of(self.transformer.config.in_channels)
 
     def condition(
         self,
@@ -136,28 +137,28 @@ class Generator:
         frames: int | None = None,
         noise_seeds: Sequence[int] | None = None,
     ) -> GuidedCondition:
-        """Text, and what else the clip shall follow. Both guidance branches get the latter.
+        """Combine text states with the inputs that the clip follows, for both guidance branches.
 
-        Without anything but text every further input channel of the model is zero: for an inpaint
-        model the published text-to-video mode, for control and camera models no control and no
-        reference image.
+        Without any input, all further channels of the model are zero: for an inpaint model that is
+        the published text-to-video mode, for control and camera models no control and no reference
+        image. The many parameters are the fields of `ConditionInputs`, for callers with pixels.
 
         Args:
-            text: Of b samples.
-            image: See `base_model.conditions.conditions.ConditionInputs`, here and below. A
-                batch of 1 serves all samples.
-            end_image: Kept last frame.
-            video: With a mask, what is kept of it; without, where sampling starts, and no
-                condition.
-            mask: Where to generate.
+            text: Text states of b samples.
+            image: First frame; see `base_model.conditions.conditions.ConditionInputs` for all
+                inputs. A batch of 1 serves all samples.
+            end_image: Last frame.
+            video: Clip of which the mask keeps a part. Without a mask it is no condition: sampling
+                starts from it.
+            mask: Pixels to generate.
             control: Control clip.
             reference: Reference image.
-            camera: Pluecker rays.
-            frames: Of the clip, where only single images are given.
+            camera: Plücker rays.
+            frames: Frames of the clip, where only single images are given.
             noise_seeds: See `encode_condition`.
 
         Raises:
-            GeneratorError: When the checkpoint does not take an input, or shapes do not fit.
+            GeneratorError: The checkpoint does not take an input, or shapes differ.
         """
         inputs = ConditionInputs(image, end_image, video, mask, control, reference, camera, frames)
         if not inputs.given:
@@ -171,25 +172,27 @@ class Generator:
         noise_seeds: Sequence[int] | None = None,
         noise_strength: float = KEPT_NOISE,
     ) -> Tensor | None:
-        """Pixels to the channels behind the noisy latents.
+        """Encode pixels to the channels that are concatenated to the noisy latents.
 
         Args:
-            inputs: Of this kind of checkpoint.
-            noise_seeds: One a sample, for the noise on the kept pixels of an inpaint model that was
-                trained with it (its config says so). None adds none.
-            noise_strength: Its deviation in [-1, 1]; the default is the published pipeline's.
+            inputs: Inputs that this kind of checkpoint takes.
+            noise_seeds: One seed per sample, for the noise on the kept pixels of an inpaint model
+                that was trained with it (its config says so). None adds no noise.
+            noise_strength: Standard deviation of that noise, on pixels in [-1, 1]; the default is
+                the published pipeline's.
 
         Returns:
             `(b, 17, 32 or 22, t, h/8, w/8)`, float32 (float64 for a float64 VAE), differentiable
             in the pixels; None where the inputs need no channel.
 
         Raises:
-            GeneratorError: When the checkpoint does not take an input, or shapes do not fit.
+            GeneratorError: The checkpoint does not take an input, or shapes differ.
         """
         self.kind.require(inputs.given)
         if not self.transformer.config.add_noise_in_inpaint_model:
             noise_seeds = None
         shape = self.latent_shape(*inputs.size())
+        # One of the inputs stands for all: the VAE must stay if any of them needs a gradient.
         pixels = max(inputs.given.values(), key=lambda value: value.requires_grad)
         with self.resting.vae_for(pixels):
             return condition_latents(
@@ -202,31 +205,21 @@ class Generator:
             )
 
     def conditioned(self, text: TextCondition, latents: Tensor | None) -> GuidedCondition:
-        """Text states and what `encode_condition` made, for both guidance branches.
+        """Combine text states with the channels of `encode_condition`, for both guidance branches.
 
         Args:
-            text: Of b samples.
-            latents: Of b samples, or of 1 for all; None is all zero.
+            text: Text states of b samples.
+            latents: Channels of b samples, or of 1 for all; None stands for zeros.
         """
-        extra: dict[str, Tensor] = {}
-        if latents is not None:
-            assert self.kind.field is not None
-            batch = len(text.positive)
-            if len(latents) not in {1, batch}:
-                raise GeneratorError(
-                    f"Got text states for {batch} samples and a condition for {len(latents)}. "
-                    "Give one image or clip for each prompt, or one for all."
-                )
-            extra[self.kind.field] = latents.expand(batch, -1, -1, -1, -1)
-        return GuidedCondition(Condition(text.positive, **extra), Condition(text.negative, **extra))
+        return with_channels(text, latents, self.kind)
 
     def latent_shape(
         self, batch: int, frames: int, height: int, width: int
     ) -> tuple[int, int, int, int, int]:
-        """Shape of the latents of `batch` clips.
+        """Return the shape of the latents of `batch` clips.
 
         Args:
-            batch: Clips.
+            batch: Number of clips.
             frames: Frames of a clip, 4k + 1.
             height: Pixels, a multiple of 16.
             width: Pixels, a multiple of 16.
@@ -235,7 +228,7 @@ class Generator:
             `(batch, 16, (frames - 1)/4 + 1, height/8, width/8)`.
 
         Raises:
-            GeneratorError: When frames or size do not fit.
+            GeneratorError: The frames or the size are none of these.
         """
         ratio, space = self.vae.temporal_compression_ratio, self.vae.spatial_compression_ratio
         unit = space * self.transformer.config.patch_size
@@ -249,7 +242,7 @@ class Generator:
         )
 
     def initial_noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Standard normal latents, one CPU random generator per sample.
+        """Draw standard normal latents, with one CPU random generator per sample.
 
         A sample's noise depends on its seed alone, not on batch size or device.
 
@@ -261,7 +254,7 @@ class Generator:
             Latents of that shape on the generator's device, in `state_dtype`.
 
         Raises:
-            GeneratorError: When there is not one seed per sample.
+            GeneratorError: There is not one seed per sample.
         """
         batch, *rest = shape
         if len(seeds) != batch:
@@ -277,7 +270,7 @@ class Generator:
         return torch.stack(samples).to(self.device, self.state_dtype)
 
     def velocity(self, latents: Tensor, sigma: Tensor | float, condition: Condition) -> Tensor:
-        """One model call: d(latents)/d(sigma).
+        """Call the model once: d(latents)/d(sigma).
 
         Args:
             latents: `(b, 16, t, h/8, w/8)`, any float dtype.
@@ -288,7 +281,7 @@ class Generator:
             Velocity, shape of `latents`, in `state_dtype`, differentiable.
 
         Raises:
-            GeneratorError: When a condition does not fit the model or the latents.
+            GeneratorError: The condition fits neither the model nor the latents.
         """
         device, dtype = self.device, self.dtype
         batch = latents.shape[0]
@@ -300,51 +293,25 @@ class Generator:
             )
         if text.shape[0] != batch:
             text = text.expand(batch, -1, -1)
+        channels = model_channels(
+            condition, self.kind, tuple(latents.shape), device=device, dtype=dtype
+        )
         velocity = self.transformer(
             latents.to(device, dtype),
             self._timesteps(sigma, batch),
             encoder_hidden_states=text.to(device, dtype),
             return_dict=False,
-            **self._extra_inputs(latents, condition),
+            **channels,
         )[0]
         return velocity.to(self.state_dtype)
 
     def _timesteps(self, sigma: Tensor | float, batch: int) -> Tensor:
-        """`(b,)`: 1000 * sigma, rounded to the weights' dtype as the published code does."""
+        """Return `(b,)`: 1000 * sigma, rounded to the weights' dtype as the published code does."""
         steps = torch.as_tensor(sigma, device=self.device).to(self.state_dtype)
         steps = steps * FAMILY.timesteps
         if not self.fp32_timesteps:
             steps = steps.to(self.dtype)
         return steps.expand(batch)
-
-    def _extra_inputs(self, latents: Tensor, condition: Condition) -> dict[str, Tensor]:
-        wanted = self.kind
-        for field in ("inpaint_latents", "control_latents"):
-            if getattr(condition, field) is not None and wanted.field != field:
-                takers = " or ".join(
-                    f"{kind.name} ({kind.channels})"
-                    for kind in KINDS.values()
-                    if kind.field == field
-                )
-                raise GeneratorError(
-                    f"The condition has {field}, which a transformer with "
-                    f"{self.transformer.config.in_channels} input channels does not take. "
-                    f"Use a checkpoint that does: {takers}."
-                )
-        if wanted.field is None:
-            return {}
-        shape = (latents.shape[0], wanted.extra, *latents.shape[2:])
-        given = getattr(condition, wanted.field)
-        if given is None:
-            return {wanted.field: torch.zeros(shape, device=self.device, dtype=self.dtype)}
-        if given.shape[0] == 1:
-            given = given.expand(shape[0], -1, -1, -1, -1)
-        if tuple(given.shape) != shape:
-            raise GeneratorError(
-                f"The condition's {wanted.field} have shape {tuple(given.shape)}; latents of shape "
-                f"{tuple(latents.shape)} and this transformer need {shape}."
-            )
-        return {wanted.field: given.to(self.device, self.dtype)}
 
     def decode(
         self,
@@ -354,20 +321,20 @@ class Generator:
         detach_context: bool = False,
         checkpointing: bool = True,
     ) -> Tensor:
-        """Latents to frames, differentiable.
+        """Decode latents to frames, differentiable.
 
         Args:
             latents: `(b, 16, t, h/8, w/8)`, scaled.
-            frames: Which frames; None is all. Later latents than needed are not decoded.
-            detach_context: No gradient through the latents before the first of these frames.
-            checkpointing: Keep one latent frame's activations at a time, and run it again in the
-                backward pass; False keeps them all.
+            frames: Frames to decode; None decodes all. Later latents than needed are not decoded.
+            detach_context: Stop the gradient at the latents before the first of these frames.
+            checkpointing: Keep one latent frame's activations at a time and recompute the others in
+                the backward pass; False keeps them all.
 
         Returns:
             `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE).
 
         Raises:
-            GeneratorError: When the slice is empty or has a step, or a gradient is wanted through
+            GeneratorError: The slice is empty or has a step, or the call needs a gradient through
                 a VAE that rests on the CPU.
         """
         with self.resting.vae_for(latents):
@@ -380,7 +347,7 @@ class Generator:
             )
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames to latents: the mode of the posterior, scaled.
+        """Encode frames to latents: the mode of the posterior, scaled.
 
         Args:
             frames: `(b, f, 3, H, W)` in [0, 1], f = 4k + 1, H and W multiples of 8.
@@ -389,7 +356,7 @@ class Generator:
             `(b, 16, (f - 1)/4 + 1, H/8, W/8)`, float32 (float64 for a float64 VAE).
 
         Raises:
-            GeneratorError: When the number of frames or the size does not fit.
+            GeneratorError: The number of frames or the size is none of these.
         """
         with self.resting.vae_for(frames):
             return magvit.encode(self.vae, frames)
@@ -405,24 +372,24 @@ def load_generator(
     memory: Memory = "resident",
     quantise: Quantise | None = None,
 ) -> Generator:
-    """Loads a generator, frozen and in eval mode, in either checkpoint layout.
+    """Load a generator in either checkpoint layout, frozen and in eval mode.
 
     Args:
         checkpoint: A shipped name ("tiny"), a folder, or a hub id ("org/name").
         dtype: Dtype of all weights.
-        device: Where they go.
-        text_encoder: False leaves the text encoder out (and does not download it).
+        device: Device of all weights.
+        text_encoder: Load the text encoder; False neither loads nor downloads it.
         fp32_timesteps: See `Generator`.
-        memory: Where weights are while they are not used (`base_model.memory.modes`).
-        quantise: How the linear layers of the transformer's blocks are stored
-            (`base_model.memory.quantise`); None is in `dtype`.
+        memory: Memory mode (`base_model.memory.modes`).
+        quantise: Storage of the linear layers in the transformer's blocks
+            (`base_model.memory.quantise`); None stores them in `dtype`.
 
     Returns:
-        The generator, its transformer corrected.
+        The generator, with its transformer corrected.
 
     Raises:
-        GeneratorError: When the checkpoint is not there or is not a whole EasyAnimateV5.1, or its
-            weights cannot be quantised here.
+        GeneratorError: The checkpoint is missing or is no complete EasyAnimateV5.1, or its weights
+            cannot be quantised here.
     """
     folder = local_folder(resolve_checkpoint(checkpoint), text_encoder=text_encoder)
     transformer = load_transformer(

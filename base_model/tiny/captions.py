@@ -1,7 +1,7 @@
-"""Captions of scenes in English and Chinese, and the way back from a caption to its scene.
+"""Captions of scenes in English and Chinese, and the parser from a caption to its scene.
 
-The grammar is small and exact: every caption belongs to one scene, so a prompt alone tells
-the oracle what a clip should show.
+The grammar is small and exact: every caption belongs to one scene, so the oracle knows from the
+prompt alone what a clip should show.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CHINESE_MOVES = {
 
 @cache
 def phrasings(scene: Scene, language: Language) -> tuple[str, ...]:
-    """Every caption of a scene in one language, in a fixed order."""
+    """Return every caption of a scene in one language, in a fixed order."""
     if language == "en":
         templates, moves = ENGLISH_TEMPLATES, ENGLISH_MOVES[scene.motion]
         words = {w: w for w in (scene.size, scene.colour, scene.shape, scene.background)}
@@ -74,7 +74,7 @@ def phrasings(scene: Scene, language: Language) -> tuple[str, ...]:
 
 
 def draw_caption(scene: Scene, rng: random.Random, language: Language | None = None) -> str:
-    """One caption of a scene; the language is drawn too when None."""
+    """Draw one caption of a scene; None draws the language too."""
     return rng.choice(phrasings(scene, language or rng.choice(LANGUAGES)))
 
 
@@ -89,20 +89,20 @@ def _captions() -> dict[str, tuple[Scene, Language]]:
 
 
 def parse_caption(caption: str) -> tuple[Scene, Language]:
-    """The scene and language of a caption of the grammar.
+    """Return the scene and the language of a caption.
 
     Raises:
-        ValueError: The text is no caption of the grammar, so no oracle can judge it.
+        ValueError: The text is no caption of the grammar, so the oracle cannot judge it.
     """
     try:
         return _captions()[caption]
     except KeyError:
         raise ValueError(
             f"{caption!r} is not a caption of the embedded world; "
-            f"one that is: {phrasings(scenes()[0], 'en')[0]!r}"
+            f"an example: {phrasings(scenes()[0], 'en')[0]!r}"
         ) from None
 
 
 def every_caption(split: Literal["train", "held_out"] | None = None) -> list[str]:
-    """Every caption of a split, both languages, in a fixed order."""
+    """Return every caption of a split in both languages, in a fixed order."""
     return [c for s in scenes(split) for lang in LANGUAGES for c in phrasings(s, lang)]

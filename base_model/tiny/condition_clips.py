@@ -1,7 +1,7 @@
-"""Clips of the embedded world with what a conditioned checkpoint is given of them.
+"""Clips of the embedded world with the conditions that a checkpoint is trained with.
 
-Every draw is of training scenes, with captions in both languages; conditions are encoded frame by
-frame (`encode_key_frames`), which for the embedded VAE is what the published encoding gives.
+All scenes are training scenes. Conditions are encoded frame by frame (`encode_key_frames`), which
+equals the published encoding for the embedded VAE.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from base_model.training.loop import python_random
 from base_model.training.mask_sampling import TEXT_ONLY_SHARE, draw_kept_noise, draw_masks
 
 EDGES_SHARE, SCRIBBLE_SHARE = 0.45, 0.1
-"""Share of the control clips that are edges, and strokes; the rest are heat maps of paths."""
+"""Shares of the control clips with edges and with strokes; the rest are heat maps of paths."""
 
 ELSEWHERE_SHARE = 0.5
 """Share of the reference images of control clips that show the shape at another place.
 
-With frames of the clip itself alone the model took the place from them, and a trajectory was
-followed to 14 pixels when the reference was of elsewhere, to 4 without one.
+If all references are frames of the clip, the model reads the place from them: it then followed a
+trajectory to within 14 pixels with a reference from elsewhere, and to within 4 without one.
 """
 
 UNKNOWN_CAMERA_SHARE = 0.6
-"""Share of the clips with a camera at rest that come without rays: what a prompt alone asks for."""
+"""Share of the clips with a static camera that come without rays, like a prompt alone."""
 
 LATENT_SIDE = SIDE // FAMILY.space_stride
 LATENT_SIZE = (FAMILY.latent_frames(FRAMES), LATENT_SIDE, LATENT_SIDE)
@@ -47,12 +47,12 @@ LATENT_SIZE = (FAMILY.latent_frames(FRAMES), LATENT_SIDE, LATENT_SIDE)
 
 @dataclass(frozen=True)
 class ConditionedClips:
-    """Clips and conditions, encoded.
+    """Encoded clips and conditions.
 
     Attributes:
-        scenes: b.
+        scenes: b scenes.
         latents: (b, 16, 3, 8, 8), scaled.
-        condition: (b, 17, 32 or 22, 3, 8, 8), what the model reads behind the noisy latents.
+        condition: (b, 17, 32 or 22, 3, 8, 8), concatenated to the noisy latents.
     """
 
     scenes: list[Scene]
@@ -62,12 +62,12 @@ class ConditionedClips:
 
 @torch.no_grad()
 def encoded(vae: Any, clips: Tensor) -> Tensor:
-    """Scaled latents of clips (b, 4k + 1, 3, H, W) in [0, 1]."""
+    """Encode clips (b, 4k + 1, 3, H, W) in [0, 1] to scaled latents."""
     return encode_key_frames(vae, clips) * vae.config.scaling_factor
 
 
 def inpaint_clips(vae: Any, count: int, generator: torch.Generator) -> ConditionedClips:
-    """Clips, each with a mask of the published distribution."""
+    """Draw clips, each with a mask from the published distribution."""
     rng = python_random(generator)
     scenes = draw_scenes(count, rng)
     clips = render(scenes, rng)
@@ -82,7 +82,7 @@ def inpaint_clips(vae: Any, count: int, generator: torch.Generator) -> Condition
 
 
 def control_clips(vae: Any, count: int, generator: torch.Generator) -> ConditionedClips:
-    """Clips whose shapes take drawn paths, each with edges, strokes or a heat map, and a frame."""
+    """Draw clips with drawn paths, each with edges, strokes or a heat map, and a reference."""
     rng = python_random(generator)
     scenes = draw_scenes(count, rng)
     clips, controls, references = [], [], []
@@ -111,7 +111,7 @@ def control_clips(vae: Any, count: int, generator: torch.Generator) -> Condition
 
 
 def camera_clips(vae: Any, count: int, generator: torch.Generator) -> ConditionedClips:
-    """Clips of a moving camera with its rays, and a frame."""
+    """Draw clips of a moving camera, each with its rays and a reference."""
     rng = python_random(generator)
     scenes = draw_scenes(count, rng)
     clips, rays = [], []
@@ -135,11 +135,11 @@ DRAWS: Mapping[str, Callable[[Any, int, torch.Generator], ConditionedClips]] = {
     "control": control_clips,
     "camera": camera_clips,
 }
-"""By kind of checkpoint: draws and encodes so many clips."""
+"""By kind of checkpoint: draws and encodes a number of clips."""
 
 
 def path_heat_map(path: ShapePath) -> Tensor:
-    """The control clip of a path, one point a frame: (FRAMES, 3, SIDE, SIDE) in [0, 1]."""
+    """Draw the control clip of a path, one point per frame: (FRAMES, 3, SIDE, SIDE) in [0, 1]."""
     points = (path.centres - 0.5).clamp(0, SIDE - 1).double().numpy()
     track = Track("shape", points, None, "pixel")
     levels = torch.from_numpy(heat_maps([track], FRAMES, SIDE, SIDE)).float() / 255
@@ -147,6 +147,6 @@ def path_heat_map(path: ShapePath) -> Tensor:
 
 
 def reference_channels(vae: Any, images: Tensor) -> Tensor:
-    """Reference images (b, 3, SIDE, SIDE) as (b, 16, 3, 8, 8), later latents zero."""
+    """Encode reference images (b, 3, SIDE, SIDE) to (b, 16, 3, 8, 8), zero after the first."""
     first = encoded(vae, images[:, None])
     return torch.cat([first, torch.zeros_like(first).expand(-1, -1, LATENT_SIZE[0] - 1, -1, -1)], 2)

@@ -1,6 +1,6 @@
 """Train the embedded inpaint, control and camera checkpoints from the embedded text-to-video one.
 
-As the published stages do, the patch embedding gets further input channels, which start at zero,
+As in the published stages, the patch embedding gets further input channels, which start at zero,
 and every weight of the transformer is trained. VAE and text encoder stay as they are.
 """
 
@@ -21,7 +21,8 @@ from base_model.loading.delta import write_delta
 from base_model.sampling.sigmas import MU
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.condition_clips import DRAWS
-from base_model.tiny.pretraining import ENCODED_AT_ONCE, LATENT_BATCH, save_whole
+from base_model.tiny.pretraining import LATENT_BATCH, save_atomically
+from base_model.tiny.training_clips import ENCODED_AT_ONCE
 from base_model.training.dropout import draw_dropped, without_control, without_text
 from base_model.training.flow_matching import TEXT_DROPOUT, flow_matching_loss
 from base_model.training.input_channels import with_input_channels
@@ -46,11 +47,11 @@ class ConditionTraining:
     """The training of one kind of checkpoint, in one folder.
 
     Attributes:
-        kind: Of the checkpoint.
-        folder: Where checkpoints, log and cache are kept.
-        base: The text-to-video checkpoint it starts from: the name of a shipped one.
-        seed: Of every draw.
-        report: Called every few steps.
+        kind: Kind of the checkpoint.
+        folder: Folder of checkpoints, log and cache.
+        base: Shipped text-to-video checkpoint that the training starts from.
+        seed: Seed of every random draw.
+        report: Callback, called every few steps.
     """
 
     def __init__(self, stage: str, folder: Path, *, base: str, seed: int, report: ReportFn) -> None:
@@ -61,7 +62,7 @@ class ConditionTraining:
         self.report = report
 
     def run(self) -> Generator:
-        """Train, or what is left of it.
+        """Train, from a checkpoint if there is one.
 
         Returns:
             The generator with the trained transformer.
@@ -77,11 +78,12 @@ class ConditionTraining:
             dropped = draw_dropped(LATENT_BATCH, TEXT_DROPOUT, generator)
             text = without_text(cache["text"][rows, language].float(), cache["empty"], dropped)
             channels = cache["condition"][rows].float()
-            if self.kind.field == "control_latents":
+            if self.kind.controlled:
                 channels = without_control(channels, self.kind, generator)
             given: Any = {self.kind.field: channels}
             condition = Condition(text, **given)
-            # At 84 tokens the backward is a quarter shorter with plain products than with flash.
+            # At 84 tokens the backward pass takes a quarter less time with plain products than with
+            # flash attention.
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 return flow_matching_loss(
                     model, cache["latents"][rows].float(), condition, generator, mu=MU
@@ -100,15 +102,15 @@ class ConditionTraining:
         return model
 
     def cache(self) -> dict[str, Tensor]:
-        """Clips, conditions and text states, drawn and encoded once.
+        """Return clips, conditions and text states, drawn and encoded on the first call.
 
-        `latents` (n, 16, 3, 8, 8), `condition` (n, c, 3, 8, 8), `text` (n, 2, l, d) in English and
-        Chinese, all bf16 but the latents, and `empty` (l, d).
+        `latents` (n, 16, 3, 8, 8) in float32; `condition` (n, c, 3, 8, 8) and `text` (n, 2, l, d)
+        in English and Chinese, both in bf16; `empty` (l, d).
         """
         path = self.folder / f"{self.kind.name}-clips.safetensors"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_whole(self._encode_clips(), path)
+            save_atomically(self._encode_clips(), path)
         return load_file(path)
 
     def _encode_clips(self) -> dict[str, Tensor]:
@@ -131,11 +133,11 @@ class ConditionTraining:
         }
 
     def write_checkpoint(self, target: Path, *, command: str) -> None:
-        """Write what is trained as a delta from a shipped checkpoint (`base_model.loading.delta`).
+        """Write the trained transformer as a delta from the base (`base_model.loading.delta`).
 
         Args:
-            target: The checkpoint's folder.
-            command: What made the weights, for the file's metadata.
+            target: Folder of the checkpoint.
+            command: Command that made the weights, for the file's metadata.
         """
         transformer = self.run().transformer
         folder = resolve_checkpoint(self.base)

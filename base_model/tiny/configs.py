@@ -1,4 +1,4 @@
-"""Architectures of the embedded generator: the published classes at a laptop's size."""
+"""Architectures of the embedded generator: the published classes at the size of a laptop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXT_LENGTH = 36
 TEXT: dict[str, Any] = {
     "hidden_size": TEXT_WIDTH,
     "intermediate_size": 384,
-    "num_hidden_layers": 2,  # more layers wash the words of a class together
+    "num_hidden_layers": 2,  # with more layers the states of the words of one class become alike
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,

@@ -1,4 +1,4 @@
-"""Measure the embedded generator on held-out combinations: the bars it is shipped against."""
+"""Measure the embedded generator on held-out combinations, before its weights are shipped."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BATCH = 16
 
 @torch.no_grad()
 def vae_psnr(generator: Generator, clips: int, *, seed: int = 0) -> float:
-    """Reconstruction of held-out clips, dB: mean over clips of each clip's PSNR.
+    """Return the mean PSNR of reconstructed held-out clips, in dB.
 
     Args:
-        generator: The generator; its VAE encodes (mode) and decodes.
-        clips: How many rendered clips of held-out combinations.
-        seed: Of the clips.
+        generator: Generator whose VAE encodes (mode) and decodes.
+        clips: Number of rendered clips of held-out combinations.
+        seed: Seed of the clips.
     """
     rng = random.Random(f"vae-psnr/{seed}")
     total = 0.0
@@ -49,17 +49,17 @@ def all_right(
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, dict[str, float]]:
-    """Oracle accuracy of generated clips, per language.
+    """Return the oracle's accuracy on generated clips by language.
 
-    The same held-out scenes and the same noise seeds in every language, one caption each.
+    Every language has the same held-out scenes and noise seeds, with one caption for each scene.
 
     Args:
-        generator: With its prompt encoder.
-        prompts_per_language: Clips of each language.
+        generator: Generator with its prompt encoder.
+        prompts_per_language: Number of clips in each language.
         steps: Sampling steps.
         guidance_scale: Classifier-free guidance with the empty negative prompt.
-        seed: Of scenes, captions and noise.
-        report: Called with (clips done, clips in all).
+        seed: Seed of scenes, captions and noise.
+        report: Callback, called with (clips done, all clips).
 
     Returns:
         Language -> `all_right` and each attribute's share in [0, 1].
@@ -97,7 +97,7 @@ def measure(
     prompts_per_language: int = 128,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Both bars in one JSON-ready value: `vae_psnr` (dB) and `base` (per language)."""
+    """Return both measures, ready for JSON: `vae_psnr` (dB) and `base` (by language)."""
     return {
         "vae_psnr": vae_psnr(generator, vae_clips),
         "base": all_right(generator, prompts_per_language, report=report),

@@ -1,7 +1,7 @@
-"""Measure what the embedded conditioned checkpoints keep and follow, on held-out scenes.
+"""Measure how well the embedded checkpoints keep and follow conditions, on held-out scenes.
 
-Every mode is asked for by pixels, as a person would, and read by the oracle and in PSNR. Prompts
-alternate between English and Chinese.
+Every mode gets its conditions as pixels, like a user's, and is measured by the oracle and in PSNR.
+Prompts alternate between English and Chinese.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from base_model.tiny.scenes import COLOURS, FRAMES, SHAPES, SIDE, Scene, scenes
 STEPS = 25
 STRENGTH = 0.7
 EDIT_MARGIN = 4.0
-"""Pixels of a masked edit's box beyond the shape's own reach."""
+"""Pixels between the shape and the box of a masked edit."""
 
 Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One clip that is asked for.
+    """Request for one clip.
 
     Attributes:
-        scene: What the prompt says.
-        inputs: Of `Generator.condition`, without the batch axis.
-        clip: (FRAMES, 3, SIDE, SIDE), the clip that the inputs were made of.
-        kept: (FRAMES, 1, SIDE, SIDE) bool: what must come back as it is in `clip`.
-        path: Where the shape must be, (FRAMES, 2) pixels.
-        start: (FRAMES, 3, SIDE, SIDE) that sampling starts from.
-        motion: Of the camera, in words.
-        speed: Of it.
-        towards: Direction that it moves the picture to.
-        grows: Whether it enlarges the shape.
-        frames: Of the result.
+        scene: Scene of the prompt.
+        inputs: Inputs of `Generator.condition`, without the batch axis.
+        clip: (FRAMES, 3, SIDE, SIDE), the clip that the inputs were made from.
+        kept: (FRAMES, 1, SIDE, SIDE) bool: pixels that the result must keep from `clip`.
+        path: Required places of the shape, (FRAMES, 2) pixels.
+        start: (FRAMES, 3, SIDE, SIDE), the clip that sampling starts from.
+        motion: Motion of the camera in words.
+        speed: Speed of the camera.
+        towards: Direction in which the camera moves the picture.
+        grows: Whether the camera enlarges the shape.
+        frames: Frames of the result.
     """
 
     scene: Scene
@@ -70,33 +70,33 @@ Ask = Callable[[Scene, random.Random], Asked]
 
 
 def ask_start(scene: Scene, rng: random.Random) -> Asked:
-    """First frame given."""
+    """Give the first frame."""
     clip = _clip(scene, rng)
     return Asked(scene, {"image": clip[0]}, clip, kept=_frames_kept(0))
 
 
 def ask_end(scene: Scene, rng: random.Random) -> Asked:
-    """Last frame given."""
+    """Give the last frame."""
     clip = _clip(scene, rng)
     return Asked(scene, {"end_image": clip[-1]}, clip, kept=_frames_kept(FRAMES - 1))
 
 
 def ask_both(scene: Scene, rng: random.Random) -> Asked:
-    """First and last frame given."""
+    """Give the first and the last frame."""
     clip = _clip(scene, rng)
     inputs = {"image": clip[0], "end_image": clip[-1]}
     return Asked(scene, inputs, clip, kept=_frames_kept(0, FRAMES - 1))
 
 
 def ask_longer(scene: Scene, rng: random.Random) -> Asked:
-    """The first five frames given."""
+    """Give the first five frames."""
     clip = _clip(scene, rng)
     video, mask = (part[0] for part in prolonged(clip[None, :5], FRAMES))
     return Asked(scene, {"video": video, "mask": mask}, clip, kept=_frames_kept(*range(5)))
 
 
 def ask_edit(scene: Scene, rng: random.Random) -> Asked:
-    """A clip of another shape and colour, with a box around it to be made anew."""
+    """Give a clip of another shape and colour, with a box around it to regenerate."""
     other = replace(
         scene,
         colour=rng.choice([c for c in COLOURS if c != scene.colour]),
@@ -114,7 +114,7 @@ def ask_edit(scene: Scene, rng: random.Random) -> Asked:
 
 
 def ask_variation(scene: Scene, rng: random.Random) -> Asked:
-    """A clip of another colour to start from, at strength 0.7."""
+    """Give a clip of another colour to start from, at strength 0.7."""
     other = replace(scene, colour=rng.choice([c for c in COLOURS if c != scene.colour]))
     staging = draw_staging(other, rng)
     path = straight_path(staging)
@@ -123,7 +123,7 @@ def ask_variation(scene: Scene, rng: random.Random) -> Asked:
 
 
 def ask_edges(scene: Scene, rng: random.Random) -> Asked:
-    """Edges of a clip of the scene."""
+    """Give the edges of a clip of the scene."""
     staging = draw_staging(scene, rng)
     path = draw_path(scene, staging, rng)
     clip = render_staged(scene, staging, path)
@@ -131,14 +131,14 @@ def ask_edges(scene: Scene, rng: random.Random) -> Asked:
 
 
 def ask_edges_with_reference(scene: Scene, rng: random.Random) -> Asked:
-    """Edges of a clip, and a picture of the shape elsewhere."""
+    """Give the edges of a clip, and a picture of the shape at another place."""
     picture = _clip(scene, rng)[FRAMES // 2]
     asked = ask_edges(scene, rng)
     return replace(asked, inputs={**asked.inputs, "reference": picture})
 
 
 def ask_two_controls(scene: Scene, rng: random.Random) -> Asked:
-    """Edges of a clip together with the heat map of its shape's path."""
+    """Give the edges of a clip together with the heat map of its shape's path."""
     asked = ask_edges(scene, rng)
     assert asked.path is not None
     heat_map = path_heat_map(ShapePath(asked.path, 1.0))
@@ -146,20 +146,20 @@ def ask_two_controls(scene: Scene, rng: random.Random) -> Asked:
 
 
 def ask_trajectory(scene: Scene, rng: random.Random) -> Asked:
-    """A heat map of a path that the motion word still describes."""
+    """Give the heat map of a path that the motion word still describes."""
     path = draw_path(scene, draw_staging(scene, rng), rng)
     return Asked(scene, {"control": path_heat_map(path)}, path=path.centres)
 
 
 def ask_trajectory_with_reference(scene: Scene, rng: random.Random) -> Asked:
-    """A heat map, and a picture of the shape elsewhere."""
+    """Give a heat map, and a picture of the shape at another place."""
     picture = _clip(scene, rng)[FRAMES // 2]
     asked = ask_trajectory(scene, rng)
     return replace(asked, inputs={**asked.inputs, "reference": picture})
 
 
 def ask_pan(scene: Scene, rng: random.Random) -> Asked:
-    """A single pan at speed 1 past a shape at rest: it must go the other way."""
+    """Give a single pan at speed 1 past a shape at rest, which must move the other way."""
     motion = rng.choice(PANS)
     still = replace(scene, motion="still")
     clip = camera_clip(still, motion, 1.0, rng)
@@ -173,13 +173,13 @@ def ask_pan(scene: Scene, rng: random.Random) -> Asked:
 
 
 def ask_pan_with_reference(scene: Scene, rng: random.Random) -> Asked:
-    """A single pan, and a picture of the shape."""
+    """Give a single pan and a picture of the shape."""
     asked = ask_pan(scene, rng)
     return replace(asked, inputs={**asked.inputs, "reference": _clip(asked.scene, rng)[0]})
 
 
 def ask_diagonal(scene: Scene, rng: random.Random) -> Asked:
-    """Two pans at once past a shape at rest."""
+    """Give two simultaneous pans past a shape at rest."""
     still = replace(scene, motion="still")
     sideways, upright = rng.choice(PANS[:2]), rng.choice(PANS[2:])
     motion, speed = f"{sideways} and {upright}", 0.8
@@ -190,7 +190,7 @@ def ask_diagonal(scene: Scene, rng: random.Random) -> Asked:
 
 
 def ask_zoom(scene: Scene, rng: random.Random) -> Asked:
-    """A zoom at speed 0.45 on a shape at rest, which grows to 1.5 or shrinks to 0.8."""
+    """Give a zoom at speed 0.45 on a shape at rest, which grows to 1.5 or shrinks to 0.8."""
     still = replace(scene, motion="still")
     motion, speed = rng.choice(ZOOMS), ZOOM_SPEEDS[1]
     clip = camera_clip(still, motion, speed, rng)
@@ -199,12 +199,12 @@ def ask_zoom(scene: Scene, rng: random.Random) -> Asked:
 
 
 def ask_text(scene: Scene, rng: random.Random) -> Asked:
-    """A prompt alone."""
+    """Give the prompt alone."""
     return Asked(scene)
 
 
 def ask_picture(scene: Scene, rng: random.Random) -> Asked:
-    """A prompt alone, for a picture."""
+    """Give the prompt alone, for a picture."""
     return Asked(scene, frames=1)
 
 
@@ -240,28 +240,28 @@ MODES: Mapping[str, Mapping[str, Ask]] = {
         "zoom": ask_zoom,
     },
 }
-"""By kind of checkpoint and mode: draws one clip to ask for."""
+"""By kind of checkpoint and mode: draws one request."""
 
 
 @torch.no_grad()
 def measure_mode(generator: Generator, ask: Ask, count: int, *, seed: int = 0) -> Numbers:
-    """What clips of one mode keep and follow.
+    """Measure how well clips of one mode keep and follow their conditions.
 
-    Each scene is asked for in English and in Chinese, with the same inputs and the same noise.
+    Each scene is generated in English and in Chinese, with the same inputs and the same noise.
 
     Args:
-        generator: Of the kind that takes the mode, with its prompt encoder.
-        ask: Of `MODES`.
-        count: Scenes; twice as many clips.
-        seed: Of scenes, captions and noise.
+        generator: Generator of the kind that takes the mode, with its prompt encoder.
+        ask: Entry of `MODES`.
+        count: Number of scenes; there are twice as many clips.
+        seed: Seed of scenes, captions and noise.
 
     Returns:
-        Share right of each attribute (but of motion where a camera moves or nothing does),
-        `all_right`, and the same of each language alone (`all_right_en`); where the mode has them
-        `psnr` (dB, mean over clips, of what must be kept) and `psnr_26` (share of clips at 26 dB
-        or more), `distance` (pixels between the shape's centre and its path, mean over frames and
-        clips), `direction` (share of clips that move to the asked side), `growth` (share whose
-        shape grows or shrinks as asked).
+        The share of clips with each attribute right (without motion where the camera moves or the
+        result is a picture), `all_right`, and `all_right` by language (`all_right_en`). Where the
+        mode defines them: `psnr` (dB of the kept pixels, mean over clips), `psnr_26` (share of
+        clips at 26 dB or more), `distance` (pixels between the shape's centre and its path, mean
+        over frames and clips), `direction` (share of clips that move to the requested side) and
+        `growth` (share whose shape grows or shrinks as requested).
     """
     rng = random.Random(f"modes/{seed}")
     chosen = rng.choices(scenes("held_out"), k=count)
@@ -276,7 +276,7 @@ def measure_mode(generator: Generator, ask: Ask, count: int, *, seed: int = 0) -
         for i, one in enumerate(both):
             row = {name: float(right[i]) for name, right in score.right.items()}
             if one.motion is not None or one.frames == 1:
-                del row["motion"]  # the shape's own, which is seen with the camera's
+                del row["motion"]  # the oracle sees the shape's motion and the camera's as one
             row["all_right"] = min(row.values())
             row[f"all_right_{LANGUAGES[i // len(asked)]}"] = row["all_right"]
             rows.append(row | compared(one, clips[i]))
@@ -288,7 +288,7 @@ def measure_mode(generator: Generator, ask: Ask, count: int, *, seed: int = 0) -
 def sample(
     generator: Generator, asked: Sequence[Asked], prompts: list[str], seeds: list[int]
 ) -> Tensor:
-    """Clips that are asked for, all with the same inputs: (b, f, 3, SIDE, SIDE)."""
+    """Sample requested clips that have the same kinds of input: (b, f, 3, SIDE, SIDE)."""
     text = generator.encode_prompts(prompts, [""] * len(prompts))
     inputs = {name: torch.stack([one.inputs[name] for one in asked]) for name in asked[0].inputs}
     frames = asked[0].frames
@@ -306,7 +306,7 @@ def sample(
 
 
 def compared(asked: Asked, clip: Tensor) -> Numbers:
-    """What a clip keeps of what was given, and how far it follows."""
+    """Compare a clip with its request: what it keeps, and how closely it follows."""
     found: Numbers = {}
     if asked.kept is not None:
         assert asked.clip is not None

@@ -1,9 +1,9 @@
 """The embedded world seen by a moving camera.
 
-The shape stands (or moves) `DEPTH` units before the first camera; the backdrop is infinitely far
-away, so a camera that only moves leaves it as it is. So a pan to the left shifts the shape to the
-right, and a zoom in makes it larger and carries it away from the middle of the picture. A camera
-that rolls would turn the backdrop, which the embedded VAE has never seen: no clip has a roll.
+The shape rests (or moves) `DEPTH` units in front of the first camera. The backdrop is infinitely
+far away, so a camera that only moves leaves it unchanged: a pan to the left shifts the shape to the
+right, and a zoom in enlarges it and carries it away from the middle of the picture. No clip has a
+roll: it would turn the backdrop, which the embedded VAE has never seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from base_model.tiny.render import ShapePath, Staging, draw_staging, render_stag
 from base_model.tiny.scenes import FRAMES, SIDE, Scene
 
 DEPTH = 4.5
-"""Units from the first camera to the shape: a pan at speed 1 shifts it by 16 pixels in a clip."""
+"""Units from the first camera to the shape; a pan at speed 1 shifts it by 16 pixels in a clip."""
 
 PANS = ("pan left", "pan right", "pan up", "pan down")
 ZOOMS = ("zoom in", "zoom out")
@@ -32,13 +32,13 @@ MARGIN = 2.0
 
 @dataclass(frozen=True)
 class CameraClip:
-    """A clip, the camera that took it, and the words for its motion.
+    """A clip, the camera that took it, and the camera's motion in words.
 
     Attributes:
         frames: (FRAMES, 3, SIDE, SIDE) in [0, 1].
-        motion: As `base_model.conditions.camera_motions.parse_motion` reads it.
-        speed: Of the motion.
-        rays: (6, FRAMES, SIDE, SIDE), Pluecker coordinates.
+        motion: Text for `base_model.conditions.camera_motions.parse_motion`.
+        speed: Speed of the motion.
+        rays: (6, FRAMES, SIDE, SIDE), Plücker coordinates.
     """
 
     frames: Tensor
@@ -64,11 +64,11 @@ def draw_motion(rng: random.Random) -> tuple[str, float]:
 
 
 def seen_path(staging: Staging, start: tuple[float, float], poses: Poses) -> ShapePath:
-    """Where a moving camera sees the shape.
+    """Return the path of the shape as a moving camera sees it.
 
     Args:
-        staging: Size and the shape's own velocity, in pixels of the first picture.
-        start: Centre in the first picture, pixels.
+        staging: Size and velocity of the shape, in pixels of the first picture.
+        start: Centre in the first picture, in pixels.
         poses: (FRAMES, 19); the first is the identity.
     """
     table = torch.from_numpy(poses)
@@ -86,7 +86,7 @@ def seen_path(staging: Staging, start: tuple[float, float], poses: Poses) -> Sha
 
 
 def draw_camera_clip(scene: Scene, rng: random.Random) -> CameraClip:
-    """Render a scene under a drawn camera motion; the shape stays in the picture if it can."""
+    """Render a scene under a drawn camera motion; the shape stays in the picture where possible."""
     motion, speed = draw_motion(rng)
     return camera_clip(scene, motion, speed, rng)
 
@@ -95,11 +95,11 @@ def camera_clip(scene: Scene, motion: str, speed: float, rng: random.Random) -> 
     """Render a scene under a camera motion.
 
     Args:
-        scene: Its motion word is the shape's own motion.
-        motion: In words.
+        scene: Scene, whose motion word is the shape's own motion.
+        motion: Motion of the camera in words.
         speed: Factor on the motion.
-        rng: Of staging and start; the start is drawn again, 40 times at most, until the shape stays
-            in the picture.
+        rng: Generator of staging and start; the start is drawn up to 40 times, until the shape
+            stays in the picture.
     """
     staging = draw_staging(scene, rng)
     poses = motion_poses(motion, FRAMES, speed)
@@ -119,7 +119,7 @@ def camera_clip(scene: Scene, motion: str, speed: float, rng: random.Random) -> 
 
 
 def out_of_picture(path: ShapePath) -> float:
-    """Pixels by which a shape comes too near to the edges, summed over sides and frames."""
+    """Return by how many pixels a shape is too close to the edges, over all sides and frames."""
     assert isinstance(path.radii, Tensor)
     reach = (1.2 * path.radii + MARGIN)[:, None]
     low, high = reach - path.centres, path.centres + reach - SIDE

@@ -1,10 +1,10 @@
-"""Read a clip's attributes back from its pixels, without any learning.
+"""Read the attributes of a clip from its pixels, without learning.
 
-The grey of backgrounds and clutter makes the shape the only thing with chroma. From the
-chroma come a soft mask, its hue (colour), its area (size), its drift (motion) and its
-overlap with ideal outlines (shape); what the mask leaves is compared with the four
-background patterns. A reading that fits nothing well is `unclear`, which is never right.
-No method may train on the oracle: it is what tells improvement from reward hacking.
+Backgrounds and clutter are grey, so only the shape has chroma. The chroma gives a soft mask, its
+hue (colour), its area (size), its drift (motion) and its overlap with ideal outlines (shape); the
+rest of the picture is compared with the four background patterns. A reading without a good fit is
+`unclear`, which never counts as right. No method may train on the oracle: it tells improvement from
+reward hacking.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from base_model.tiny.scenes import ATTRIBUTES, SHAPES, SIDE
 UNCLEAR = "unclear"
 
 BINOMIAL = torch.tensor([0.25, 0.5, 0.25])
-"""A light blur before chroma is read: noise has chroma too."""
+"""Kernel of a light blur before chroma is read, because noise has chroma too."""
 
 MIN_CHROMA = 0.2
-"""Chroma (max - min over RGB) under which a pixel belongs to the background."""
+"""Chroma (max - min over RGB) below which a pixel belongs to the background."""
 
 MIN_AREA = 40.0
-"""Pixels under which nothing is there; the smallest shape has 100."""
+"""Pixels below which there is no shape; the smallest one has 100."""
 
 MAX_HUE_ERROR = 25.0
-"""Degrees; neighbouring colours are 60 apart and renders stray by 8."""
+"""Degrees; neighbouring colours are 60 apart, and renders vary by 8."""
 
 MAX_HUE_SPREAD = 0.9
-"""Length of the mean hue vector under which the shape has several colours."""
+"""Length of the mean hue vector below which the shape has several colours."""
 
 MIN_OVERLAP = 0.8
-"""Intersection over union with the best outline under which a shape is none of the four."""
+"""Intersection over union with the best outline below which a shape is none of the four."""
 
 STILL_SPEED = 0.6
-"""Pixels a frame; moving shapes go at 1.8 to 2.2."""
+"""Pixels per frame; moving shapes have 1.8 to 2.2."""
 
 MAX_SPEED_SIDEWAYS = 0.6
-"""Share of the speed along the main axis that may go across it."""
+"""Largest speed across the main axis, as a share of the speed along it."""
 
 MIN_PATTERN = 0.06
-"""Amplitude of a fitted pattern under which a background is plain; renders have 0.12 to 0.18."""
+"""Amplitude of a fitted pattern below which a background is plain; renders have 0.12 to 0.18."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the oracle read from one clip: a word (or `unclear`) per attribute, and how sure.
+    """Reading of one clip: a word (or `unclear`) for each attribute, and the numbers behind it.
 
     Attributes:
         words: Attribute name to word.
         overlap: Intersection over union of the mask with the best ideal outline, [0, 1].
         radius: Radius of the circle of equal area, pixels.
-        velocity: (x, y) drift of the centre, pixels a frame.
-        tone: Mean grey of the background, [0, 1]; NaN where nothing of it is seen.
+        velocity: (x, y) drift of the centre, in pixels per frame.
+        tone: Mean grey of the background, [0, 1]; NaN if none of it is visible.
     """
 
     words: Mapping[str, str]
@@ -75,10 +75,10 @@ class OracleScore:
     """Shares in [0, 1] of clips that show what their prompts say.
 
     Attributes:
-        all_right: (b,) 1 where every attribute is right.
-        right: Attribute name to (b,) 1 where that attribute is right.
-        tone_off: (b,) how far the background's grey lies outside of what the world renders for its
-            word, in [0, 1]; 1 where no background is seen.
+        all_right: (b,), 1 where every attribute is right.
+        right: By attribute name: (b,), 1 where that attribute is right.
+        tone_off: (b,), distance of the background's grey from the range that the world renders for
+            its word, in [0, 1]; 1 if no background is visible.
     """
 
     all_right: Tensor
@@ -86,19 +86,19 @@ class OracleScore:
     tone_off: Tensor
 
     def means(self) -> dict[str, float]:
-        """`all_right` and each attribute's mean."""
+        """Return `all_right` and the mean of each attribute."""
         parts = {name: value.mean().item() for name, value in self.right.items()}
         return {"all_right": self.all_right.mean().item(), **parts}
 
 
 def soft_mask(frames: Tensor) -> Tensor:
-    """Share of each pixel that the coloured shape covers, from chroma alone.
+    """Return the share of each pixel that the coloured shape covers, from chroma alone.
 
     Args:
         frames: (f, 3, H, W) in [0, 1].
 
     Returns:
-        (f, H, W) in [0, 1], scaled so that the shape's inside is 1.
+        (f, H, W) in [0, 1], scaled so that the inside of the shape is 1.
     """
     smooth = blurred(frames)
     chroma = smooth.amax(dim=1) - smooth.amin(dim=1)
@@ -109,19 +109,19 @@ def soft_mask(frames: Tensor) -> Tensor:
 
 
 def blurred(images: Tensor) -> Tensor:
-    """A light blur of (n, c, H, W), edges repeated."""
+    """Blur (n, c, H, W) lightly, with repeated edges."""
     channels = images.shape[1]
     kernel = (BINOMIAL[:, None] * BINOMIAL).expand(channels, 1, 3, 3)
     return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
 
 
 def steepened(coverage: Tensor) -> Tensor:
-    """Coverage with half a pixel left at half and under a quarter, which is noise, at nothing."""
+    """Steepen coverage about one half: a quarter and less (noise) becomes 0, three quarters 1."""
     return (2.0 * coverage - 0.5).clamp(0.0, 1.0)
 
 
 def read_colour(frames: Tensor, mask: Tensor) -> str:
-    """The colour word of the masked pixels, or `unclear` when hues disagree."""
+    """Return the colour word of the masked pixels, or `unclear` when hues disagree."""
     red, green, blue = frames.unbind(dim=1)
     x = red - 0.5 * (green + blue)
     y = math.sqrt(0.75) * (green - blue)
@@ -138,12 +138,12 @@ def read_colour(frames: Tensor, mask: Tensor) -> str:
 
 
 def read_size(radius: float) -> str:
-    """The size word whose radius is nearest on a logarithmic scale."""
+    """Return the size word whose radius is nearest on a logarithmic scale."""
     return min(RADII, key=lambda word: abs(math.log(max(radius, 1e-3) / RADII[word])))
 
 
 def centres(mask: Tensor) -> Tensor:
-    """Centre of mass of each frame, (f, 2) as x, y in pixels."""
+    """Return the centre of mass of each frame, (f, 2) as x, y in pixels."""
     y, x = pixel_grid()
     weight = mask.sum(dim=(1, 2)).clamp_min(1e-6)
     return (
@@ -152,7 +152,7 @@ def centres(mask: Tensor) -> Tensor:
 
 
 def read_motion(path: Tensor) -> tuple[str, tuple[float, float]]:
-    """The motion word of a path of centres, and its least-squares velocity.
+    """Return the motion word of a path of centres, and its least-squares velocity.
 
     Args:
         path: (f, 2) pixels.
@@ -172,18 +172,18 @@ def read_motion(path: Tensor) -> tuple[str, tuple[float, float]]:
 
 
 def read_shape(mask: Tensor, path: Tensor, radius: float) -> tuple[str, float]:
-    """The shape word whose ideal outline overlaps the mask best, and that overlap.
+    """Return the shape word whose ideal outline overlaps the mask best, and that overlap.
 
-    Every frame is compared at its own centre of mass with outlines turned by -12 to 12
-    degrees, blurred and steepened as the mask is; a shape's overlap is the mean over frames of
-    the best turn.
+    Every frame is compared at its own centre of mass with outlines turned by -12 to 12 degrees,
+    blurred and steepened like the mask; the overlap of a shape is the mean over frames of its best
+    turn.
     """
     y, x = pixel_grid()
     dx = x - path[:, 0, None, None]
     dy = y - path[:, 1, None, None]
     overlaps = {}
     for shape in SHAPES:
-        # A mass centre differs from the outline's centre only for clipped shapes.
+        # The centre of mass differs from the centre of the outline only for clipped shapes.
         turns = (0.0,) if shape == "circle" else tuple(range(-12, 13, 6))
         best = torch.zeros(len(mask))
         for degrees in turns:
@@ -199,9 +199,9 @@ def read_shape(mask: Tensor, path: Tensor, radius: float) -> tuple[str, float]:
 
 
 def read_background(frames: Tensor, mask: Tensor) -> tuple[str, float]:
-    """The background word, and the mean grey.
+    """Return the background word and the mean grey.
 
-    Stripes and checks are fitted to the time-mean luminance off the shape.
+    Stripes and checks are fitted to the mean luminance over time outside the shape.
     """
     keep = (mask < 0.05).float()
     weight = keep.sum(dim=0)
@@ -234,7 +234,7 @@ def read_background(frames: Tensor, mask: Tensor) -> tuple[str, float]:
 
 
 def tone_off(tone: float, background: str) -> float:
-    """How far a grey lies outside of what the world renders for a background's word, in [0, 1]."""
+    """Return the distance of a grey from the range rendered for a background's word, in [0, 1]."""
     if math.isnan(tone):
         return 1.0
     low, high = TONES[background]
@@ -248,7 +248,7 @@ def recognise_clip(frames: Tensor) -> Reading:
         frames: (f, 3, 64, 64) in [0, 1].
 
     Returns:
-        The reading; every attribute but the background is `unclear` on a clip without a shape.
+        The reading; on a clip without a shape all attributes but the background are `unclear`.
     """
     frames = frames.detach().float().clamp(0.0, 1.0)
     mask = soft_mask(frames)
@@ -272,17 +272,19 @@ def recognise_clip(frames: Tensor) -> Reading:
 
 
 def judge(frames: Tensor, prompts: Sequence[str]) -> OracleScore:
-    """Say which clips show what their prompts say.
+    """Score which clips show what their prompts say.
 
     Args:
         frames: (b, f, 3, 64, 64) in [0, 1].
-        prompts: One caption of the grammar a clip.
+        prompts: One caption of the grammar for each clip.
 
     Raises:
-        ValueError: A prompt is no caption of the grammar, or counts differ.
+        ValueError: A prompt is no caption of the grammar, or the numbers differ.
     """
     if len(frames) != len(prompts):
-        raise ValueError(f"{len(frames)} clips but {len(prompts)} prompts: one prompt a clip")
+        raise ValueError(
+            f"got {len(frames)} clips and {len(prompts)} prompts; give one prompt for each clip"
+        )
     right: dict[str, list[float]] = {name: [] for name in ATTRIBUTES}
     off = []
     for clip, prompt in zip(frames, prompts, strict=True):

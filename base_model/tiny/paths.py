@@ -1,4 +1,4 @@
-"""Ways that a shape can take through a clip: for control clips, which say where things are."""
+"""Paths of a shape through a clip, for control clips."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from base_model.tiny.render import DIRECTIONS, ShapePath, Staging, straight_path
 from base_model.tiny.scenes import FRAMES, SIDE, Scene
 
 FREE_SHARE = 0.6
-"""Share of the paths that are not as the base's world moves."""
+"""Share of the paths that differ from the straight paths of the text-to-video training."""
 
 MOST_TURN = 60.0
-"""Degrees that a bent path turns over the clip."""
+"""Largest turn of a bent path over the clip, in degrees."""
 
 MOST_ASIDE = 45.0
-"""Degrees between a free path and the direction of its word."""
+"""Largest angle between a free path and the direction of its word, in degrees."""
 
 SLOWEST, FASTEST, REST = 0.8, 2.3, 0.5
-"""Pixels a frame: of free paths, and of those that still count as resting."""
+"""Pixels per frame: limits of free paths, and the largest speed that counts as resting."""
 
 
 def draw_path(scene: Scene, staging: Staging, rng: random.Random) -> ShapePath:
-    """Draw a way that the scene's motion word still describes.
+    """Draw a path that the scene's motion word still describes.
 
-    Four in ten are the staging's own straight one; the others go up to 45 degrees beside the word's
-    direction, at another speed, half of them bent.
+    Four in ten are the staging's own straight path; the others deviate by up to 45 degrees from the
+    word's direction, at another speed, half of them bent.
 
     Args:
-        scene: Whose motion word it is.
+        scene: Scene with the motion word.
         staging: Size of the shape, and the straight path.
-        rng: Of the draw.
+        rng: Random generator.
     """
     if rng.random() >= FREE_SHARE:
         return straight_path(staging)
@@ -52,12 +52,12 @@ def draw_path(scene: Scene, staging: Staging, rng: random.Random) -> ShapePath:
 
 
 def draw_start(way: Tensor, radius: float, rng: random.Random) -> Tensor:
-    """A place to start from that keeps the shape in the picture; in the middle if nothing does.
+    """Draw a start that keeps the shape in the picture; the middle if there is none.
 
     Args:
-        way: (f, 2) pixels, from the start.
-        radius: Of the shape.
-        rng: Of the draw.
+        way: (f, 2) pixels, relative to the start.
+        radius: Radius of the shape in pixels.
+        rng: Random generator.
 
     Returns:
         (2,) pixels.

@@ -2,25 +2,23 @@
 
 Stages, each resumable and each needing those before it:
 
-    text          tokenizer and Qwen2-VL language model on captions said again in other words
-    vae-images    the VAE on single frames, as the published image alignment does
-    vae-clips     the decoder on whole clips; latents do not change any more
+    text          tokenizer and Qwen2-VL language model, on captions and their paraphrases
+    vae-images    the VAE on single frames, as in the published image alignment
+    vae-clips     the decoder on whole clips; the latents stay as they are from here on
     transformer   flow matching on cached latents and text states; a lesson on shape at the end
-    transformer-shapes   goes on from it: a second lesson, then clips of every kind
+    transformer-shapes   continues it: a second lesson, then clips of every kind
 
-The encoder stays frame-wise: its three latents are codes of frames 0, 4 and 8, between which
-the decoder learns to move things. In a world of constant speeds nothing is lost by it.
+The encoder stays frame-wise: its three latents encode frames 0, 4 and 8, and the decoder learns the
+motion between them. In a world of constant speeds this loses nothing.
 
-`write_checkpoint` puts the results into the diffusers layout that `load_generator` reads.
+`write_checkpoint` writes the results in the diffusers layout that `load_generator` reads.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +37,16 @@ from base_model.sampling.sigmas import MU
 from base_model.tiny import configs
 from base_model.tiny.captions import LANGUAGES, draw_caption, every_caption
 from base_model.tiny.key_frames import encode_key_frames
-from base_model.tiny.render import draw_staging, render, render_staged
-from base_model.tiny.scenes import FRAMES, SIDE, Scene, draw_scenes
-from base_model.tiny.scenes import scenes as every_scene
+from base_model.tiny.scenes import draw_scenes
+from base_model.tiny.training_clips import (
+    ENCODED_AT_ONCE,
+    LESSON_CLIPS,
+    LESSONS,
+    DrawClips,
+    clip_batch,
+    draw_any_clips,
+    image_batch,
+)
 from base_model.training.flow_matching import TEXT_DROPOUT, flow_matching_loss
 from base_model.training.loop import (
     ReportFn,
@@ -86,89 +91,18 @@ SCHEDULES = {
 }
 STAGES = tuple(SCHEDULES)
 
-IMAGE_BATCH = 8
-CLIP_BATCH = 4
 CAPTION_BATCH = 32
 LATENT_BATCH = 32
 CACHED_CLIPS = 10000
-
-LESSON_CLIPS = 2000
-
-
-def image_batch(generator: torch.Generator) -> Tensor:
-    """Two frames each of freshly rendered clips, (IMAGE_BATCH, 1, 3, 64, 64)."""
-    rng = python_random(generator)
-    clips = render(draw_scenes(IMAGE_BATCH // 2, rng), rng)
-    first, last = rng.randint(0, 3), rng.randint(4, 8)
-    return torch.cat([clips[:, first : first + 1], clips[:, last : last + 1]])
-
-
-def clip_batch(generator: torch.Generator) -> Tensor:
-    """Freshly rendered clips, (CLIP_BATCH, 9, 3, 64, 64)."""
-    rng = python_random(generator)
-    return render(draw_scenes(CLIP_BATCH, rng), rng)
-
-
-ENCODED_AT_ONCE = 50
-DrawClips = Callable[[random.Random], tuple[list[Scene], Tensor]]
-"""Draws ENCODED_AT_ONCE scenes and renders their clips."""
-
-
-def clips_of_any_scene(rng: random.Random) -> tuple[list[Scene], Tensor]:
-    """ENCODED_AT_ONCE scenes and their clips."""
-    scenes = draw_scenes(ENCODED_AT_ONCE, rng)
-    return scenes, render(scenes, rng)
-
-
-def clips_of_a_lesson(rng: random.Random) -> tuple[list[Scene], Tensor]:
-    """ENCODED_AT_ONCE scenes of large still shapes in the middle, and their clips.
-
-    Where a shape is and how it moves is most of what noise hides; what shape it is, so little that
-    after 2,600 steps the error did not depend on the shape's word at any noise level, when
-    every other word had long been learned. With nothing else to guess, shape counts.
-    """
-    large = [s for s in every_scene("train") if s.size == "large" and s.motion == "still"]
-    scenes = rng.choices(large, k=ENCODED_AT_ONCE)
-    return scenes, torch.stack([render_amid(scene, rng, spread=1.0) for scene in scenes])
-
-
-def clips_of_a_second_lesson(rng: random.Random) -> tuple[list[Scene], Tensor]:
-    """ENCODED_AT_ONCE scenes of any kind that pass the middle within 4 pixels, and their clips."""
-    scenes = draw_scenes(ENCODED_AT_ONCE, rng)
-    return scenes, torch.stack([render_amid(scene, rng, spread=4.0) for scene in scenes])
-
-
-def render_amid(scene: Scene, rng: random.Random, *, spread: float) -> Tensor:
-    """A clip whose shape is in the middle, within `spread` pixels, at half time."""
-    staging = draw_staging(scene, rng)
-    centre = [
-        SIDE / 2 + rng.uniform(-spread, spread) - v * (FRAMES - 1) / 2 for v in staging.velocity
-    ]
-    return render_staged(scene, replace(staging, centre=(centre[0], centre[1])))
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Steps of a stage in which half of each batch is drawn otherwise."""
-
-    name: str
-    draw: DrawClips
-    steps: range
-
-
-LESSONS = {
-    "transformer": Lesson("lessons", clips_of_a_lesson, range(2800, 4000)),
-    "transformer-shapes": Lesson("second-lessons", clips_of_a_second_lesson, range(1500)),
-}
 
 
 class TinyPretraining:
     """The stages of one pre-training run in one folder.
 
     Attributes:
-        folder: Where stages keep checkpoints, logs and caches.
-        seed: Of every draw.
-        report: Called every few steps of every stage.
+        folder: Folder of the stages' checkpoints, logs and caches.
+        seed: Seed of every random draw.
+        report: Callback, called every few steps of every stage.
     """
 
     def __init__(self, folder: Path, *, seed: int, report: ReportFn) -> None:
@@ -177,7 +111,7 @@ class TinyPretraining:
         self.report = report
 
     def run(self, stage: str) -> None:
-        """Run one stage, or what is left of it."""
+        """Run one stage, from its checkpoint if there is one."""
         match stage:
             case "text":
                 self._train_text()
@@ -188,7 +122,9 @@ class TinyPretraining:
             case "transformer" | "transformer-shapes":
                 self._train_transformer(stage)
             case _:
-                raise ValueError(f"no pre-training stage {stage!r}; stages: {', '.join(STAGES)}")
+                raise ValueError(
+                    f"unknown pre-training stage {stage!r}; allowed: {', '.join(STAGES)}"
+                )
 
     def _train(self, stage: str, module: torch.nn.Module, loss: Any, **options: Any) -> None:
         train(
@@ -203,7 +139,7 @@ class TinyPretraining:
         )
 
     def _trained(self, stage: str, module: torch.nn.Module, *, averaged: bool = True) -> None:
-        """Load a finished stage's weights: the moving average, or those of its last step."""
+        """Load the weights of a finished stage: the moving average, or those of its last step."""
         path = self.folder / f"{stage}.ckpt"
         if not path.exists():
             raise FileNotFoundError(
@@ -216,7 +152,7 @@ class TinyPretraining:
         module.load_state_dict(module.state_dict() | own)
 
     def tokenizer(self) -> Qwen2Tokenizer:
-        """The tokenizer; trained anew each time, which takes a second."""
+        """Train the tokenizer, which takes a second and always gives the same result."""
         conversations = [
             f"system\nYou are a helpful assistant.\nuser\n{caption}\nassistant\n"
             for caption in every_caption("train")
@@ -269,29 +205,29 @@ class TinyPretraining:
             self._train(stage, vae, loss, around_step=lambda: slow_past_taps(vae, past_tap_rate))
 
     def vae(self) -> AutoencoderKLMagvit:
-        """The trained VAE."""
+        """Load the trained VAE."""
         vae = self._new_vae()
         self._trained("vae-images", vae)
         self._trained("vae-clips", vae)
         return vae.requires_grad_(False).eval()
 
     def prompt_encoder(self) -> PromptEncoder:
-        """The trained text encoder with its tokenizer."""
+        """Load the trained text encoder with its tokenizer."""
         tokenizer = self.tokenizer()
         model = self._new_text_encoder(tokenizer)
         self._trained("text", model)
         return PromptEncoder(model.requires_grad_(False).eval(), tokenizer, batch_size=64)
 
     def latent_cache(self) -> dict[str, Tensor]:
-        """Latents and text states of CACHED_CLIPS clips, made once.
+        """Return latents and text states of CACHED_CLIPS clips, encoded on the first call.
 
-        `latents` (n, 16, 3, 8, 8) scaled to unit variance, `text` (n, 2, l, d) for a caption in
-        English and one in Chinese, `scenes` (n, 5) places of the clips' words in `ATTRIBUTES`,
+        `latents` (n, 16, 3, 8, 8) scaled to unit variance; `text` (n, 2, l, d) for one caption in
+        English and one in Chinese; `scenes` (n, 5), indices of the scenes' words in `ATTRIBUTES`;
         `empty` (l, d) and `scaling_factor` ().
         """
         path = self.folder / "latents.safetensors"
         if not path.exists():
-            latents, text, scenes = self._encode_clips("latents", CACHED_CLIPS, clips_of_any_scene)
+            latents, text, scenes = self._encode_clips("latents", CACHED_CLIPS, draw_any_clips)
             scale = 1.0 / latents.std()
             cache = {
                 "latents": latents * scale,
@@ -300,17 +236,17 @@ class TinyPretraining:
                 "empty": self.prompt_encoder()([""])[0],
                 "scaling_factor": scale,
             }
-            save_whole(cache, path)
+            save_atomically(cache, path)
         return load_file(path)
 
     def lesson_cache(self, stage: str) -> dict[str, Tensor]:
-        """`latents` and `text` as in `latent_cache`, of LESSON_CLIPS clips that teach shape."""
+        """Return `latents` and `text` as in `latent_cache`, of LESSON_CLIPS clips of the lesson."""
         lesson = LESSONS[stage]
         path = self.folder / f"{lesson.name}.safetensors"
         if not path.exists():
             latents, text, _ = self._encode_clips(lesson.name, LESSON_CLIPS, lesson.draw)
             scale = self.latent_cache()["scaling_factor"]
-            save_whole({"latents": latents * scale, "text": text}, path)
+            save_atomically({"latents": latents * scale, "text": text}, path)
         return load_file(path)
 
     def _encode_clips(
@@ -347,7 +283,8 @@ class TinyPretraining:
                 text[:half] = lessons["text"][rows, language[:half]]
             dropped = torch.rand(LATENT_BATCH, generator=generator) < TEXT_DROPOUT
             text = torch.where(dropped[:, None, None], cache["empty"], text.float())
-            # At 84 tokens the backward is a quarter shorter with plain products than with flash.
+            # At 84 tokens the backward pass takes a quarter less time with plain products than with
+            # flash attention.
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 return flow_matching_loss(model, latents, Condition(text), generator, mu=MU)
 
@@ -358,7 +295,7 @@ class TinyPretraining:
             return EasyAnimateTransformer3DModel(**configs.TRANSFORMER)
 
     def transformer(self) -> EasyAnimateTransformer3DModel:
-        """The trained transformer."""
+        """Load the trained transformer."""
         transformer = self._new_transformer()
         self._trained("transformer-shapes", transformer)
         return transformer.requires_grad_(False).eval()
@@ -367,8 +304,8 @@ class TinyPretraining:
         """Write transformer (bf16), VAE (fp16), text encoder (bf16), tokenizer, scheduler, index.
 
         Args:
-            target: The checkpoint folder; parts that are there are replaced.
-            command: What made the weights, for the files' metadata.
+            target: Folder of the checkpoint; existing parts are replaced.
+            command: Command that made the weights, for the files' metadata.
         """
         vae = self.vae()
         # diffusers' inpaint pipeline reads cache_mag_vae, which its own VAE class does not take.
@@ -399,17 +336,17 @@ class TinyPretraining:
 
 
 def bfloat16_convolutions_learn() -> bool:
-    """Whether the CPU gives bfloat16 weight gradients of 3D convolutions that can be used.
+    """Return whether this CPU computes usable bfloat16 weight gradients of 3D convolutions.
 
-    oneDNN's are NaN or wrong on CPUs with AMX (`findings/conv3d-bfloat16-gradient-amx.sh`): there
-    the VAE is trained in float32.
+    On CPUs with AMX oneDNN's are NaN or wrong (`findings/conv3d-bfloat16-gradient-amx.sh`), so the
+    VAE is trained in float32 there.
     """
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return has_amx is None or not has_amx()
 
 
-def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
-    """`save_file` under a temporary name, then renamed."""
+def save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file under a temporary name, then rename it."""
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary)
     temporary.replace(path)
@@ -417,7 +354,7 @@ def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator, which module constructors draw from, and put it back."""
+    """Seed torch's global generator, which module constructors draw from; restore it at the end."""
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     try:

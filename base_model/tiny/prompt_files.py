@@ -1,4 +1,4 @@
-"""Write the embedded world's prompt files: captions of both languages, one scene a line."""
+"""Write the prompt files of the embedded world: captions in both languages, one scene per line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def write_prompt_files(folder: Path) -> None:
     """Write `train.jsonl` and `held_out.jsonl`.
 
     Scenes are drawn without replacement from their split; languages alternate. The reward
-    prompt is always English, as judges of the published kind read English.
+    prompt is always English, because the published judges read English.
 
     Args:
-        folder: Where the two files go; existing ones are replaced.
+        folder: Folder of the two files; existing ones are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in COUNTS.items():

@@ -1,8 +1,8 @@
 """Render scenes as anti-aliased clips.
 
-Distances are signed distances to the outline in pixels; coverage is a linear ramp two and a
-half pixels wide, so that edges survive an 8x8 compression. Shapes of one size have one
-*area* (that of a circle of the size's radius), so that size can be read whatever the shape.
+Distances are signed distances to the outline in pixels; coverage is a linear ramp two and a half
+pixels wide, so that edges survive an 8 x 8 compression. Shapes of one size have the same *area*
+(that of a circle with the size's radius), so that size can be read whatever the shape.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from base_model.tiny.scenes import FRAMES, SIDE, Scene
+from base_model.tiny.scenes import FRAMES, SHAPES, SIDE, Scene
 
 HUES = {"red": 0.0, "yellow": 60.0, "green": 120.0, "cyan": 180.0, "blue": 240.0, "purple": 300.0}
 RADII = {"small": 6.0, "medium": 9.0, "large": 13.0}
@@ -27,10 +27,10 @@ DIRECTIONS = {
     "still": (0.0, 0.0),
 }
 SPEED = 2.0
-"""Pixels a frame, +-10 %: sixteen pixels over a clip."""
+"""Pixels per frame, +-10 %: sixteen pixels over a clip."""
 
 EDGE = 2.5
-"""Width of the anti-aliasing ramp in pixels."""
+"""Width of the anti-aliasing ramp, in pixels."""
 
 PERIOD = 16.0
 """Pixels of one period of stripes or checks."""
@@ -49,9 +49,9 @@ STAR_INNER = 0.5
 
 @dataclass(frozen=True)
 class Staging:
-    """Everything of a clip that its scene leaves open.
+    """Everything in a clip that its scene leaves open.
 
-    Pixels for lengths, radians for `angle`, degrees for `hue_shift`, [0, 1] for tones.
+    Lengths are in pixels, `angle` in radians, `hue_shift` in degrees, tones in [0, 1].
     """
 
     radius: float
@@ -104,7 +104,7 @@ def draw_staging(scene: Scene, rng: random.Random) -> Staging:
 
 
 def shape_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor | float) -> Tensor:
-    """Signed distance (negative inside) to a shape of the area pi * radius**2 about the origin.
+    """Return the signed distance (negative inside) to a shape of area pi * radius**2 at the origin.
 
     Args:
         shape: A word of `SHAPES`.
@@ -112,8 +112,8 @@ def shape_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor | float) -> 
         y: Pixels below the centre, same shape.
         radius: Radius of the circle of equal area, pixels.
 
-    Exact for the circle; for polygons the distance to the nearest edge line, exact near the
-    outline, where coverage is decided.
+    The distance is exact for the circle. For polygons it is the distance to the nearest edge line,
+    which is exact near the outline, where it decides coverage.
     """
     if shape == "circle":
         return torch.sqrt(x * x + y * y + 1e-9) - radius
@@ -137,7 +137,7 @@ def shape_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor | float) -> 
         ey = STAR_INNER * math.sin(step)
         norm = math.hypot(ex, ey)
         return ((px - outer) * ey - py * ex) / norm
-    raise ValueError(f"unknown shape {shape!r}")
+    raise ValueError(f"unknown shape {shape!r}; allowed: {', '.join(SHAPES)}")
 
 
 def shape_coverage(
@@ -146,12 +146,12 @@ def shape_coverage(
     y: Tensor,
     radius: Tensor | float,
 ) -> Tensor:
-    """Share of each pixel that a shape covers, in [0, 1]."""
+    """Return the share of each pixel that a shape covers, in [0, 1]."""
     return (0.5 - shape_distance(shape, x, y, radius) / EDGE).clamp(0.0, 1.0)
 
 
 def background_pattern(background: str, phase: tuple[float, float]) -> Tensor:
-    """A background's pattern in [-1, 1], (SIDE, SIDE); zero for the plain ones."""
+    """Return the pattern of a background in [-1, 1], (SIDE, SIDE); zero for plain backgrounds."""
     y, x = pixel_grid()
     wave_x = torch.sin(2 * math.pi * (x + phase[0]) / PERIOD) * 2.5
     wave_y = torch.sin(2 * math.pi * (y + phase[1]) / PERIOD) * 2.5
@@ -163,14 +163,14 @@ def background_pattern(background: str, phase: tuple[float, float]) -> Tensor:
 
 
 def pixel_grid() -> tuple[Tensor, Tensor]:
-    """Pixel centres: y and x, each (SIDE, SIDE)."""
+    """Return the pixel centres: y and x, each (SIDE, SIDE)."""
     line = torch.arange(SIDE, dtype=torch.float32) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
     return y, x
 
 
 def hue_to_rgb(hue: float, saturation: float, brightness: float) -> Tensor:
-    """HSV (degrees, [0, 1], [0, 1]) to RGB in [0, 1], (3,)."""
+    """Convert HSV (degrees, [0, 1], [0, 1]) to RGB in [0, 1], (3,)."""
     k = torch.remainder(torch.tensor([5.0, 3.0, 1.0]) + hue / 60.0, 6.0)
     ramp = torch.minimum(k, 4.0 - k).clamp(0.0, 1.0)
     return brightness * (1.0 - saturation * ramp)
@@ -178,7 +178,7 @@ def hue_to_rgb(hue: float, saturation: float, brightness: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ShapePath:
-    """Where the shape of a clip is in each frame, and how large it is.
+    """Place and size of a clip's shape in each frame.
 
     Attributes:
         centres: (FRAMES, 2), x and y in pixels.
@@ -190,7 +190,7 @@ class ShapePath:
 
 
 def straight_path(staging: Staging) -> ShapePath:
-    """The path at the staging's own constant speed."""
+    """Return the path at the staging's constant speed."""
     time = torch.arange(FRAMES, dtype=torch.float32)
     axes = [c + v * time for c, v in zip(staging.centre, staging.velocity, strict=True)]
     return ShapePath(torch.stack(axes, dim=1), staging.radius)
@@ -200,9 +200,9 @@ def render_staged(scene: Scene, staging: Staging, path: ShapePath | None = None)
     """Render one clip, (FRAMES, 3, SIDE, SIDE) fp32 in [0, 1].
 
     Args:
-        scene: What it shows.
-        staging: What the scene leaves open.
-        path: Another way for the shape than the staging's `straight_path`.
+        scene: Scene to show.
+        staging: Everything that the scene leaves open.
+        path: Path of the shape; None takes `straight_path`.
     """
     path = path or straight_path(staging)
     y, x = pixel_grid()
@@ -223,7 +223,7 @@ def render_staged(scene: Scene, staging: Staging, path: ShapePath | None = None)
 
 
 def render(scenes: Sequence[Scene], rng: random.Random) -> Tensor:
-    """Render one clip a scene, each with a staging of its own.
+    """Render one clip for each scene, each with its own staging.
 
     Returns:
         (b, FRAMES, 3, SIDE, SIDE) fp32 in [0, 1].

@@ -1,8 +1,8 @@
-"""What a clip of the embedded world shows: five attributes, and which combinations are held out.
+"""Scenes of the embedded world: five attributes, and the combinations that are held out.
 
-A scene is one coloured shape that moves (or rests) before a grey background. 6 colours x
-4 shapes x 4 backgrounds x 3 sizes x 5 motions = 1440 combinations; one in five is never
-trained on, chosen by a hash of its words, so that the split is the same on every machine.
+A scene is one coloured shape that moves (or rests) in front of a grey background. There are 6
+colours x 4 shapes x 4 backgrounds x 3 sizes x 5 motions = 1440 combinations. One in five is held
+out, chosen by a hash of its words, so that the split is the same on every machine.
 """
 
 from __future__ import annotations
@@ -54,28 +54,28 @@ class Scene:
 
     @property
     def split(self) -> Split:
-        """`held_out` for one combination in five, by a hash of its words."""
+        """Split of the scene: `held_out` for one combination in five, by a hash of its words."""
         words = "/".join(asdict(self).values())
         return "held_out" if hashlib.sha256(words.encode()).digest()[0] % 5 == 0 else "train"
 
     @property
     def places(self) -> tuple[int, ...]:
-        """The places of its words in `ATTRIBUTES`: five numbers that a file can hold."""
+        """Indices of its words in `ATTRIBUTES`, five numbers for a file."""
         return tuple(ATTRIBUTES[name].index(word) for name, word in asdict(self).items())
 
     @classmethod
     def of_places(cls, places: Sequence[int]) -> Scene:
-        """The scene of five `places`."""
+        """Return the scene with these `places`."""
         return cls(*(words[i] for words, i in zip(ATTRIBUTES.values(), places, strict=True)))
 
 
 @cache
 def scenes(split: Split | None = None) -> tuple[Scene, ...]:
-    """Every scene of a split (of both when None), in a fixed order."""
+    """Return every scene of a split (of both if None), in a fixed order."""
     every = (Scene(*words) for words in itertools.product(*ATTRIBUTES.values()))
     return tuple(scene for scene in every if split is None or scene.split == split)
 
 
 def draw_scenes(count: int, rng: random.Random, split: Split | None = "train") -> list[Scene]:
-    """Draw `count` scenes of a split uniformly, with replacement."""
+    """Draw `count` scenes of a split uniformly with replacement."""
     return rng.choices(scenes(split), k=count)

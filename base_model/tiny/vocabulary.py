@@ -1,4 +1,4 @@
-"""The words of the embedded world's captions, and what of a prompt is not among them."""
+"""Words of the embedded world's captions, and the words of a prompt that are not among them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _WORD = re.compile(r"[^\W\d_\u3400-\u9fff]+|[\u3400-\u9fff]|\d+")
 
 @cache
 def known_words() -> frozenset[str]:
-    """English words and Chinese characters of all captions, in small letters."""
+    """Return the English words and Chinese characters of all captions, in lower case."""
     texts = (text for scene in scenes() for lang in LANGUAGES for text in phrasings(scene, lang))
     return frozenset(word for text in texts for word in _words(text))
 
 
 def unknown_words(text: str) -> list[str]:
-    """The words of a prompt that no caption has, in their order, each once.
+    """Return the words of a prompt that no caption has, in order and without repeats.
 
-    Chinese characters that follow each other are one word. Capitals do not matter.
+    Consecutive Chinese characters count as one word. Case does not matter.
     """
     known, found = known_words(), list(_WORD.finditer(text.lower()))
     unknown: list[str] = []

@@ -17,9 +17,9 @@ from diffusers import AutoencoderKLMagvit
 
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.key_frames import encode_key_frames
-from base_model.tiny.pretraining import ENCODED_AT_ONCE
 from base_model.tiny.render import render
 from base_model.tiny.scenes import ATTRIBUTES, Scene, draw_scenes
+from base_model.tiny.training_clips import ENCODED_AT_ONCE
 from reward_tuning.pretrain.degradations import jitter
 from reward_tuning.pretrain.judge_aesthetic import appeal, draw_mixed_quality
 from reward_tuning.pretrain.judge_data import VISIBLE, draw_frames, draw_pairs, named_rng

@@ -20,14 +20,12 @@ from base_model.loading.text_encoder_files import newer_than_easyanimate
 from base_model.networks import magvit
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
-from base_model.tiny import pretraining
+from base_model.tiny import pretraining, training_clips
 from base_model.tiny.captions import parse_caption
 from base_model.tiny.key_frames import encode_key_frames
 from base_model.tiny.pretraining import (
     STAGES,
     TinyPretraining,
-    clip_batch,
-    image_batch,
     seeded,
 )
 from base_model.tiny.render import render
@@ -88,8 +86,13 @@ def small() -> Iterator[None]:
             steps=3, learning_rate=1e-3, warmup=1, checkpoint_every=1, report_every=1
         )
         patch.setattr(pretraining, "SCHEDULES", dict.fromkeys(STAGES, schedule))
-        for name, size in {"IMAGE": 4, "CLIP": 1, "CAPTION": 4, "LATENT": 4}.items():
-            patch.setattr(pretraining, f"{name}_BATCH", size)
+        for module, name, size in (
+            (training_clips, "IMAGE", 4),
+            (training_clips, "CLIP", 1),
+            (pretraining, "CAPTION", 4),
+            (pretraining, "LATENT", 4),
+        ):
+            patch.setattr(module, f"{name}_BATCH", size)
         patch.setattr(pretraining, "CACHED_CLIPS", 50)
         patch.setattr(pretraining, "LESSON_CLIPS", 50)
         lessons = {k: replace(v, steps=range(1, 2)) for k, v in pretraining.LESSONS.items()}
@@ -110,7 +113,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory, seen: list[Scene]) -> Iterator
         return drawn
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretraining, "draw_scenes", recorded)
+        for module in (pretraining, training_clips):
+            patch.setattr(module, "draw_scenes", recorded)
         yield Ran(tmp_path_factory.mktemp("whole"))
 
 
@@ -283,7 +287,7 @@ def test_a_checkpoint_of_unfinished_stages_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_stage_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no pre-training stage 'vea'; stages: text, vae-"):
+    with pytest.raises(ValueError, match=r"unknown pre-training stage 'vea'; stages: text, vae-"):
         TinyPretraining(tmp_path, seed=0, report=Report()).run("vea")
 
 
@@ -296,20 +300,6 @@ def test_seeds_begin_from_other_weights(tmp_path: Path) -> None:
         assert all(torch.equal(first[name], again[name]) for name in first)
         matrices = [name for name in first if first[name].ndim > 1]
         assert not any(torch.equal(first[name], third[name]) for name in matrices)
-
-
-def test_batches_come_from_their_generator() -> None:
-    def generator(seed: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed)
-
-    images, clips = image_batch(generator(0)), clip_batch(generator(0))
-    assert images.shape == (4, 1, 3, 64, 64)
-    assert clips.shape == (1, 9, 3, 64, 64)
-    assert torch.equal(images, image_batch(generator(0)))
-    assert torch.equal(clips, clip_batch(generator(0)))
-    assert not torch.equal(images, image_batch(generator(1)))
-    # Two frames each of two clips: their backgrounds agree pairwise in the corner.
-    assert not torch.equal(images[0], images[1])
 
 
 def test_seeding_puts_the_global_state_back() -> None:
