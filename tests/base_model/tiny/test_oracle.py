@@ -321,7 +321,7 @@ def test_no_gradient_reaches_the_oracle(clips: Tensor) -> None:
 
 
 def test_counts_must_agree(clips: Tensor) -> None:
-    with pytest.raises(ValueError, match="got 2 clips and 1 prompts; give one prompt for each clip"):
+    with pytest.raises(ValueError, match="2 clips and 1 prompts; give one prompt for each clip"):
         judge(clips[:2], [phrasings(SCENES[0], "en")[0]])
 
 

@@ -132,7 +132,7 @@ def test_every_stage_ran_to_its_end(ran: Ran) -> None:
 def test_only_training_scenes_were_seen(seen: list[Scene]) -> None:
     # Three steps of 4 captions, of 2 clips and of 1; 50 cached ones; 50 of the second lesson.
     assert len(seen) == 3 * (4 + 2 + 1) + 50 + 50
-    first, clips = pretraining.clips_of_a_lesson(random.Random(0))
+    first, clips = training_clips.draw_still_shapes(random.Random(0))
     assert len(first) == len(clips) == 50
     assert {scene.split for scene in first} == {"train"}
     assert {(scene.size, scene.motion) for scene in first} == {("large", "still")}
@@ -287,7 +287,7 @@ def test_a_checkpoint_of_unfinished_stages_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_stage_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown pre-training stage 'vea'; stages: text, vae-"):
+    with pytest.raises(ValueError, match=r"unknown pre-training stage 'vea'; allowed: text, vae-"):
         TinyPretraining(tmp_path, seed=0, report=Report()).run("vea")
 
 
