@@ -1,12 +1,11 @@
-"""The gradient engine: rollout, reward gradient, adjoint sweep.
+"""The gradient engine: rollout, reward input, adjoint sweep.
 
-Three phases, of which no two hold a graph at the same time, as pure functions on tensors. The sweep
-re-runs one step at a time, so its peak memory is that of one denoiser step however many steps are
-active, and each backward is that of an ordinary scalar loss. With nested = 1 the result equals
-autograd through the whole chain to rounding; `tests/reward_tuning/gradient/test_engine.py` holds it
-to that.
+Pure functions on tensors, called in that order, with `losses.reward_gradient` before the sweep. No
+two phases hold a graph at the same time. The sweep re-runs one step at a time, so its peak memory
+is that of one denoiser step, however many are active. With nested = 1 the result equals autograd
+through the whole chain to rounding (`tests/reward_tuning/gradient/test_engine.py`).
 
-The engine knows no model, no adapter and no configuration: `velocity(x, i)` is all it calls.
+The engine knows no model, no adapter and no recipe: it only calls `velocity(x, i)`.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ StepLossFn = Callable[[int, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What the sweep saw at one re-run step.
+    """Measurements of one re-run step.
 
     Attributes:
-        step: its index i.
-        active: whether its parameters received gradient.
+        step: Its index i.
+        active: Whether its parameters received gradient.
         weight: |w_i|, the size of d(reward input)/d v_i.
-        adjoint_norm: ||g|| that reached the step's output (before the weight and the rescale).
-        gradient_norm: norm of this step's own contribution to `parameters`; None if they were not
-            given, the step is not active, or other steps were swept in the same call.
-        step_loss: value of the step's regulariser; 0 without one.
-        rerun_error: ||x_i + d_i v_i - x_{i+1}|| / ||d_i v_i||, how far the re-run is from the
-            rollout; 0 at a posterior-mean step, which has no next state.
+        adjoint_norm: ||g|| that reached the step's output, before the weight and the rescale.
+        gradient_norm: Norm of this step's own contribution to `parameters`; None if they were not
+            given, the step is not active, or the same call swept other steps.
+        step_loss: Value of the step's regulariser; 0 without one.
+        rerun_error: ||x_i + d_i v_i - x_{i+1}|| / ||d_i v_i||, the relative distance of the re-run
+            from the rollout; 0 at a posterior-mean step, which has no next state.
     """
 
     step: int
@@ -64,14 +63,14 @@ class SweepReport:
 
     @property
     def adjoint_growth(self) -> float:
-        """Largest adjoint norm over the first one: far above 1 means an exploding chain."""
+        """Return the largest adjoint norm over the first; far above 1 means an exploding chain."""
         first = self.steps[0].adjoint_norm
         largest = max(s.adjoint_norm for s in self.steps)
         return largest / first if first > 0 else float(largest > 0)
 
     @property
     def step_loss(self) -> float:
-        """Sum of the regularisers of the active steps."""
+        """Return the sum of the regularisers of the active steps."""
         return sum(s.step_loss for s in self.steps)
 
 
@@ -103,16 +102,16 @@ def rollout(velocity: VelocityFn, noise: Tensor, sigmas: Tensor, stop: int) -> l
     """Run the Euler sampler to step `stop` and keep every visited state; no gradient.
 
     Args:
-        velocity: guided velocity at (x_i, i).
+        velocity: Guided velocity at (x_i, i).
         noise: x_0, `(b, ...)`, float32 or float64. bf16 states lose the small steps.
         sigmas: `(N + 1,)`, falling from 1 to 0.
-        stop: number of steps to take, 0 ... N.
+        stop: Number of steps to take, 0 ... N.
 
     Returns:
         x_0 ... x_stop, each like `noise`.
 
     Raises:
-        TuningError: a half-precision state or a stop out of range.
+        TuningError: A half-precision state, or a stop out of range.
     """
     if noise.dtype not in (torch.float32, torch.float64):
         raise TuningError(
@@ -130,7 +129,7 @@ def rollout(velocity: VelocityFn, noise: Tensor, sigmas: Tensor, stop: int) -> l
 
 @torch.no_grad()
 def read_reward_input(velocity: VelocityFn, states: list[Tensor], plan: Plan) -> Tensor:
-    """The tensor the reward is computed on: x_N, a noisy x_s, or the posterior mean x_s - s_s v_s.
+    """Return the reward input: x_N, a noisy x_s, or the posterior mean x_s - s_s v_s.
 
     The posterior mean costs one more velocity. No gradient; shape and dtype of the states.
     """
@@ -145,16 +144,16 @@ def read_reward_input(velocity: VelocityFn, states: list[Tensor], plan: Plan) ->
 def read_renoised(
     velocity: VelocityFn, states: list[Tensor], noise: Tensor, renoised: Renoised
 ) -> tuple[Tensor, Tensor]:
-    """Look at the end afresh; no gradient.
+    """Noise the end again and denoise it by one velocity; no gradient.
 
     Args:
-        velocity: at `renoised.sigma`; called once, as step 0.
-        states: what `rollout` returned, to the end.
-        noise: e, like a state; without effect where the clip's own noise is taken.
-        renoised: how far.
+        velocity: The velocity at `renoised.sigma`; called once, as step 0.
+        states: States of the rollout, to the end.
+        noise: e, like a state; ignored if the clip's own noise is reused.
+        renoised: The noise levels.
 
     Returns:
-        The noised state, and the reward input x̂. Its gradient is that of
+        The noised state, and the reward input x̂. The gradient of x̂ is that of
         `plan.look(renoised)` on this state alone.
     """
     noise = states[0] if renoised.own_noise else noise
@@ -162,46 +161,6 @@ def read_renoised(
     x = (1.0 - renoised.sigma) * states[-1] + renoised.sigma * noise
     v = velocity(x, 0).to(x.dtype)
     return x, (x - to * noise) / (1.0 - to) + renoised.weight * v
-
-
-def reward_gradient(loss_fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and its gradient at the reward input; the graph (VAE, rewards) is gone on return.
-
-    Args:
-        loss_fn: maps a leaf like `x` to a scalar loss, differentiably.
-        x: the reward input, `(b, ...)`.
-
-    Returns:
-        The loss (detached scalar) and g = d(loss)/dx, shape and dtype of `x`.
-
-    Raises:
-        TuningError: the loss is no scalar, or does not depend on `x`.
-    """
-    leaf = x.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = loss_fn(leaf)
-    return loss.detach(), loss_gradient(loss, leaf)
-
-
-def loss_gradient(loss: Tensor, leaf: Tensor, *, retain_graph: bool = False) -> Tensor:
-    """d(loss)/d(leaf), and a clear word where there is none.
-
-    Raises:
-        TuningError: as `reward_gradient`.
-    """
-    if loss.dim() != 0:
-        raise TuningError(
-            f"the loss has shape {tuple(loss.shape)}; reduce it to a scalar (a mean over clips)"
-        )
-    if not loss.requires_grad:
-        raise TuningError(
-            "the loss carries no gradient; the reward or the decoder detaches its input "
-            "(no_grad, numpy or integer pixels on the way)"
-        )
-    (g,) = torch.autograd.grad(loss, leaf, allow_unused=True, retain_graph=retain_graph)
-    if g is None:
-        raise TuningError("the loss does not depend on the sampled latents")
-    return g
 
 
 def adjoint_sweep(
@@ -226,12 +185,12 @@ def adjoint_sweep(
     the gradient of `S * loss + sum of step losses`, and nested = 0 keeps it local to its step.
 
     Args:
-        velocity: the function of the rollout; its re-run must be deterministic (dropout 0).
-        states: what `rollout` returned, x_0 ... x_stop.
-        sigmas: the rollout's table, `(N + 1,)`.
-        plan: which steps, with which weights.
+        velocity: The function of the rollout; its re-run must be deterministic (dropout 0).
+        states: States of the rollout, x_0 ... x_stop.
+        sigmas: The rollout's table, `(N + 1,)`.
+        plan: The steps and their weights.
         g: d(loss)/d(reward input), shape of a state.
-        step_loss: optional regulariser (index, x_i, v_i) -> scalar, on active steps only, such as
+        step_loss: Optional regulariser (index, x_i, v_i) -> scalar on active steps, such as
             beta |v_i - base velocity|^2; it uses the same re-run.
         parameters: Trainable tensors whose gradient norm is reported step by step. Costs one copy
             of their gradients; the accumulated result is the same bit for bit.
@@ -241,8 +200,8 @@ def adjoint_sweep(
         A report of each re-run step. Gradients are added to `.grad` of the velocity's leaves.
 
     Raises:
-        TuningError: shapes that do not fit, a velocity without gradient, or a re-run that differs
-            from the rollout.
+        TuningError: Shapes that do not match, a velocity without gradient, or a re-run that
+            differs from the rollout.
     """
     _check_states(states, plan)
     if g.shape != states[0].shape:
@@ -260,12 +219,12 @@ def adjoint_sweep(
             "steps one at a time"
         )
     scale = plan.gradient_scale
-    active = set(plan.active)
     g = g.detach()
     longest = None if adjoint_limit is None else adjoint_limit * _lengths(g)
     reports = []
+    # Last step first: g at a step is known once the steps after it are done.
     for group in _groups(plan, 1 if many is None else options.at_once):
-        is_active = group[0] in active
+        is_active = group[0] in plan.active
         flows_on = plan.flows_through(group[0])
         xs = [states[i].detach().requires_grad_(flows_on) for i in group]
         alone = len(group) == 1
@@ -279,13 +238,14 @@ def adjoint_sweep(
             product = sum((plan.weights[i] * g * v).sum() for i, v in zip(group, vs, strict=True))
             assert isinstance(product, Tensor)
             regularisers = []
-            if not is_active:
+            if not is_active:  # passed on the way to an earlier active step: only g changes
                 (x_grad,) = torch.autograd.grad(product, xs[0])
             else:
                 scalar = scale * product
                 if step_loss is not None:
-                    of_steps = zip(group, xs, vs, strict=True)
-                    regularisers = [step_loss(i, x, v) for i, x, v in of_steps]
+                    regularisers = [
+                        step_loss(i, x, v) for i, x, v in zip(group, xs, vs, strict=True)
+                    ]
                     scalar = scalar + sum(regularisers)
         gradient_norm = None
         if is_active:
@@ -306,20 +266,19 @@ def adjoint_sweep(
             (x,) = xs
             if is_active:
                 assert x.grad is not None
-                x_grad = x.grad / scale
+                x_grad = x.grad / scale  # of the scalar, which carries S; g itself does not
             g = g + plan.nested * x_grad
             if longest is not None:
-                g = g * (longest / _lengths(g)).clamp(max=1.0).nan_to_num(1.0)
+                g = g * (longest / _lengths(g)).clamp(max=1.0).nan_to_num(1.0)  # 0 / 0: stays 0
     return SweepReport(steps=tuple(reports), gradient_scale=scale)
 
 
 def _groups(plan: Plan, at_once: int) -> list[list[int]]:
-    """The steps of each call of the sweep: one, or several neighbours that know of no other."""
-    active = set(plan.active)
+    """Return the steps of each call of the sweep: one, or several independent neighbours."""
     groups: list[list[int]] = []
     room = 0
     for i in plan.visited:
-        independent = i in active and not plan.flows_through(i)
+        independent = i in plan.active and not plan.flows_through(i)
         if independent and room > 0:
             groups[-1].append(i)
             room -= 1
@@ -330,16 +289,16 @@ def _groups(plan: Plan, at_once: int) -> list[list[int]]:
 
 
 def _lengths(x: Tensor) -> Tensor:
-    """Euclidean length of each clip, `(b, 1, ...)`."""
+    """Return the Euclidean length of each clip, `(b, 1, ...)`."""
     return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
 
 
 def _backward(
     scalar: Tensor, parameters: list[Tensor], wanted: float | None = None
 ) -> float | None:
-    """Backpropagate; with `parameters`, return the norm of what this call alone gave.
+    """Backpropagate; with `parameters`, return the norm of this call's own contribution.
 
-    With a `wanted` norm that is what is added.
+    With a `wanted` norm, the contribution is scaled to it before it is added.
     """
     if not parameters:
         scalar.backward()
@@ -363,13 +322,18 @@ def _backward(
 def _checked_rerun(
     states: list[Tensor], sigmas: Tensor, i: int, v: Tensor, tolerance: float
 ) -> float:
-    """How far a step's re-run is from the rollout; refused where its gradient would be wrong."""
+    """Return the distance of a step's re-run from the rollout; raise if it is too large."""
     if not v.requires_grad:
         raise TuningError(
             f"the velocity of step {i} carries no gradient; attach an adapter and leave "
             "its parameters trainable while the sweep runs"
         )
-    error = _rerun_error(states, sigmas, i, v)
+    if i + 1 >= len(states):
+        return 0.0
+    moved = float(sigmas[i + 1] - sigmas[i]) * v.detach()
+    length, gap = moved.norm(), (states[i] + moved - states[i + 1]).norm()
+    error = float(gap / length.clamp_min(torch.finfo(length.dtype).tiny))
+    # A NaN is not a wrong re-run: the caller skips the step and counts it.
     if not error <= tolerance and bool(v.isfinite().all()):
         raise TuningError(
             f"the re-run of step {i} differs from the rollout by {error:.2g} of its "
@@ -377,15 +341,6 @@ def _checked_rerun(
             "dropout to 0 and keep guidance and adapter scale as in the rollout"
         )
     return error
-
-
-def _rerun_error(states: list[Tensor], sigmas: Tensor, i: int, v: Tensor) -> float:
-    if i + 1 >= len(states):
-        return 0.0
-    moved = float(sigmas[i + 1] - sigmas[i]) * v.detach()
-    length = moved.norm()
-    gap = (states[i] + moved - states[i + 1]).norm()
-    return float(gap / length.clamp_min(torch.finfo(length.dtype).tiny))
 
 
 def _check_states(states: list[Tensor], plan: Plan) -> None:

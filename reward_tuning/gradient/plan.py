@@ -145,6 +145,11 @@ class Plan:
             raise TuningError(f"plan: rescale is {self.rescale}; allowed is 0 ... 1")
 
     @property
+    def reads_end(self) -> bool:
+        """Whether the rollout reaches the true end and the reward is read there, nowhere else."""
+        return self.reward_input == "end" and not self.renoised
+
+    @property
     def gradient_scale(self) -> float:
         """1 + rho (W / sum over active steps |w| - 1), W the weight of all steps or `whole`."""
         whole = self.whole or sum(abs(w) for w in self.weights)

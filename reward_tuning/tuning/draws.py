@@ -23,7 +23,7 @@ from base_model.training.flow_matching import draw_sigmas
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.plan import Plan
-from reward_tuning.gradient.restarts import Restart, restart_index
+from reward_tuning.gradient.reuse import Restart, restart_index
 from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.schema.recipe import Recipe

@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from reward_tuning.gradient.engine import StepLossFn, StepReport, SweepOptions, adjoint_sweep
-from reward_tuning.gradient.losses import guidance_gain
-from reward_tuning.gradient.merging import Merge, conflict_free_gradient, summed_gradient
+from reward_tuning.gradient.losses import (
+    Merge,
+    conflict_free_gradient,
+    guidance_gain,
+    summed_gradient,
+)
 from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import FramedJudge, Judge, LatentJudge
 from reward_tuning.judges.judging import Verdicts, on_frames, on_latents

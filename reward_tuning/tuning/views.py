@@ -10,10 +10,10 @@ from torch import Tensor
 
 from base_model.generator import GuidedCondition
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.active_sets import shares_of
 from reward_tuning.gradient.engine import read_renoised, read_reward_input, rollout
 from reward_tuning.gradient.leaps import leap_likeness
 from reward_tuning.gradient.plan import Plan
+from reward_tuning.gradient.reuse import shares_of
 from reward_tuning.sampling.cheap_steps import CheapSteps, Rollout, cheap_rollout
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state
 from reward_tuning.seeds import derive_seed
@@ -84,8 +84,8 @@ def rolled_out(
     def chain(
         start: Tensor, plans: Sequence[Plan], table: Tensor, first: int
     ) -> tuple[Rollout, list[View]]:
-        shares = shares_of(plans)
         plan = plans[0]
+        shares = {plan: 1.0} if len(plans) == 1 else shares_of(plans)
         velocity = RolloutVelocity(sampler, condition, table)
         if cheap is None:
             walked = Rollout(rollout(velocity, start, table, plan.stop), plan.stop)

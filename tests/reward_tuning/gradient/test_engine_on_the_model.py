@@ -9,13 +9,8 @@ from torch import Tensor, nn
 from base_model.generator import Generator
 from base_model.sampling.guidance import NegativeBranch
 from base_model.sampling.sigmas import sigma_table
-from reward_tuning.gradient.engine import (
-    VelocityFn,
-    adjoint_sweep,
-    read_reward_input,
-    reward_gradient,
-    rollout,
-)
+from reward_tuning.gradient.engine import VelocityFn, adjoint_sweep, read_reward_input, rollout
+from reward_tuning.gradient.losses import reward_gradient
 from reward_tuning.gradient.plan import Plan, RewardInput, chain_weights
 from reward_tuning.lora.adapter import scaled
 from tests.goldens import load_golden

@@ -9,7 +9,8 @@ from torch import Tensor
 from base_model.generator import Generator
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
-from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, reward_gradient, rollout
+from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, rollout
+from reward_tuning.gradient.losses import reward_gradient
 from reward_tuning.gradient.plan import Plan, chain_weights
 from reward_tuning.lora.adapter import scaled
 from tests.goldens import load_golden, relative

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reward_tuning.gradient.engine import SweepReport, adjoint_sweep, reward_gradient, rollout
-from reward_tuning.gradient.losses import guidance_gain
+from reward_tuning.gradient.engine import SweepReport, adjoint_sweep, rollout
+from reward_tuning.gradient.losses import guidance_gain, reward_gradient
 from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.plan import Plan
 from tests.reward_tuning.toy_flow import ToyFlow, chain_gradients, relative_error, toy_loss

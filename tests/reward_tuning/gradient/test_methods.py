@@ -9,7 +9,8 @@ import torch
 
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, reward_gradient, rollout
+from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, rollout
+from reward_tuning.gradient.losses import reward_gradient
 from reward_tuning.gradient.methods import (
     METHODS,
     alignprop,

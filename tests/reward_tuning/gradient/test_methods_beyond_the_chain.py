@@ -11,14 +11,9 @@ from torch import Tensor
 
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.engine import (
-    adjoint_sweep,
-    read_renoised,
-    read_reward_input,
-    reward_gradient,
-    rollout,
-)
+from reward_tuning.gradient.engine import adjoint_sweep, read_renoised, read_reward_input, rollout
 from reward_tuning.gradient.leaps import Leap, leap_likeness, quadrature_weights, spread_steps
+from reward_tuning.gradient.losses import reward_gradient
 from reward_tuning.gradient.methods import (
     direct_align,
     draft_k,

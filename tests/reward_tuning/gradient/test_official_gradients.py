@@ -15,14 +15,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from reward_tuning.gradient.engine import (
-    adjoint_sweep,
-    read_renoised,
-    read_reward_input,
-    reward_gradient,
-    rollout,
-)
+from reward_tuning.gradient.engine import adjoint_sweep, read_renoised, read_reward_input, rollout
 from reward_tuning.gradient.leaps import leap_likeness
+from reward_tuning.gradient.losses import reward_gradient
 from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.plan import Plan
 from tests.reward_tuning.toy_flow import SHAPE, ToyFlow, relative_error, toy_loss

@@ -14,10 +14,9 @@ from torch import Tensor
 from base_model.sampling.guidance import guided_velocity
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.active_sets import shares_of
 from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.plan import Plan
-from reward_tuning.gradient.restarts import Restart, restart_index
+from reward_tuning.gradient.reuse import Restart, restart_index, shares_of
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
@@ -103,7 +102,7 @@ def test_plans_that_share_no_reward_gradient() -> None:
         make_plan("leapalign", torch.Generator().manual_seed(n), SIGMAS, leap_floor=0.1)
         for n in range(2)
     ]
-    with pytest.raises(TuningError, match="weigh clips by their leaps"):
+    with pytest.raises(TuningError, match="weight clips by their leaps"):
         shares_of(leaps)
     looks = make_plan("direct_align", torch.Generator().manual_seed(0), SIGMAS)
     with pytest.raises(TuningError, match="look at the end afresh"):

@@ -17,7 +17,8 @@ from base_model.generator import Generator, GuidedCondition, TextCondition, load
 from base_model.sampling.guidance import guided_velocity
 from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
-from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, reward_gradient, rollout
+from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, rollout
+from reward_tuning.gradient.losses import reward_gradient
 from reward_tuning.gradient.plan import Plan, chain_weights
 from reward_tuning.lora.adapter import LoraSpec, attach
 from tests.goldens import write_checkpoint
