@@ -11,7 +11,7 @@ from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.request import Request
 from reward_tuning.cli.stopping import Stopped
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_writable
-from reward_tuning.inputs.condition_files import NOTHING
+from reward_tuning.inputs.condition_files import NO_CONDITION
 from reward_tuning.progress import ProgressEvent, ProgressFn
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from base_model.memory.quantise import Quantise
     from base_model.networks.attention_backend import Attention
     from base_model.networks.tiled_decode import Tiling
-    from reward_tuning.inputs.read_condition import ConditionPixels
+    from reward_tuning.inputs.condition_pixels import ConditionPixels
     from reward_tuning.lora.adapter import LoraWeights
     from reward_tuning.sampling.cheap_steps import CheapSteps
 
@@ -91,7 +91,7 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     from base_model.loading.clip_size import check_clip_size, own_clip_size
     from base_model.loading.model_configs import kind_of_checkpoint
     from base_model.networks.tiled_decode import Tiling
-    from reward_tuning.inputs.read_condition import check_kind, read_condition
+    from reward_tuning.inputs.condition_pixels import check_kind, read_condition_pixels
     from reward_tuning.inputs.world_notes import world_notes
     from reward_tuning.sampling.clip_memory import check_clip_fits
 
@@ -103,13 +103,14 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     given = (sampling.frames, sampling.height, sampling.width)
     size = ClipSize(*(b if a is None else a for a, b in zip(given, own, strict=True)))
     check_clip_size(*size)
-    conditions = [one.files for one in request.prompts if one.files != NOTHING]
+    conditions = [one.files for one in request.prompts if one.files != NO_CONDITION]
     if conditions:
         kind = kind_of_checkpoint(folder)
         for files in conditions:
             check_kind(files, kind)
     pixels = [
-        None if one.files == NOTHING else read_condition(one.files, size) for one in request.prompts
+        None if one.files == NO_CONDITION else read_condition_pixels(one.files, size)
+        for one in request.prompts
     ]
     texts = [one.text for one in request.prompts]
     for note in world_notes(request.checkpoint, texts):
@@ -166,7 +167,7 @@ def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
 
 def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Tensor":
     """Sample and decode one clip; return its frames."""
-    from reward_tuning.inputs.encoded_condition import EncodedCondition, encode
+    from reward_tuning.inputs.encoded_condition import EncodedCondition, encode_condition
     from reward_tuning.sampling.draw import decoded, sample_clip
     from reward_tuning.seeds import derive_seed
 
@@ -179,7 +180,7 @@ def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Te
 
     condition, read = EncodedCondition(), parts.conditions[i]
     if read is not None:
-        condition = encode(
+        condition = encode_condition(
             parts.generator,
             prompt.files,
             read,
@@ -225,5 +226,5 @@ def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any
         "guidance_rescale": request.sampling.guidance_rescale,
         "cache": request.cost.cache,
         "size": list(parts.size),
-        **({} if files == NOTHING else {"strength": request.strengths[i], **files.given}),
+        **({} if files == NO_CONDITION else {"strength": request.strengths[i], **files.given}),
     }

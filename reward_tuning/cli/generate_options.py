@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from typer import Option
 
-from reward_tuning.inputs.condition_files import ConditionFiles, resolved
+from reward_tuning.inputs.condition_files import ConditionFiles, resolve_condition_files
 
 TILE, TILE_OVERLAP = 384, 96  # pixels, the defaults of `base_model.networks.tiled_decode.Tiling`
 
@@ -155,7 +155,7 @@ class ConditionOptions:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         # these two belong to the request as a whole
         del given["strength"], given["previews"]
-        return resolved(given | {"control": self.control or None}, Path())
+        return resolve_condition_files(given | {"control": self.control or None}, Path())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from base_model.memory.modes import MODES, Memory
 from reward_tuning.cli.generate_options import CostOptions, PromptOptions, SamplingOptions
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import lone_surrogate
-from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
+from reward_tuning.inputs.condition_files import NO_CONDITION, ConditionFiles
 from reward_tuning.inputs.prompts import Prompt, read_prompts
 
 VIDEO_STRENGTH = 0.7
@@ -148,11 +148,11 @@ def requested_prompts(
         prompts += read_prompts(options.prompts_file)
     if not prompts:
         raise TuningError("no prompt; give --prompt TEXT or --prompts-file FILE")
-    named = [one.text for one in prompts if one.files != NOTHING]
-    if named and files != NOTHING:
+    named = [one.text for one in prompts if one.files != NO_CONDITION]
+    if named and files != NO_CONDITION:
         raise TuningError(
             f"--prompts-file {options.prompts_file} names the conditions of {named[0]!r}, and so "
-            f"do the options ({files.told()}); give one of them"
+            f"do the options ({files.described()}); give one of them"
         )
     return prompts if named else [replace(one, files=files) for one in prompts]
 

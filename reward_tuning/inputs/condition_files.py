@@ -1,4 +1,4 @@
-"""What a clip shall follow, as files and words."""
+"""The conditions of a clip besides its text, as files and words."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _FILES = ("image", "end_image", "video", "mask", "extend", "reference", "traject
 
 @dataclass(frozen=True)
 class ConditionFiles:
-    """Where the parts of a condition are. Files are absolute paths; nothing given is text alone.
+    """Files (absolute paths) and words that condition a clip; the defaults condition nothing.
 
     Attributes:
-        image: Picture that the clip starts with.
-        end_image: Picture that it ends with.
-        video: Clip to be changed.
-        mask: White where the video is to be made anew: a picture, or a clip.
-        extend: Clip to be gone on with.
-        keep_frames: How many first frames of it are kept; None for all.
-        control: Control clips, put together by the brightest value of each pixel.
-        control_type: How they are made from these files: `canny`, `scribble`, or `raw` for control
-            clips that were made elsewhere (`video` means the same).
-        reference: Picture of what things look like.
+        image: First frame of the clip.
+        end_image: Last frame of the clip.
+        video: Clip to change.
+        mask: Picture or clip that is white where the video is generated.
+        extend: Clip to continue.
+        keep_frames: Number of its first frames to keep; None for all.
+        control: Control clips, combined by the brightest value of each pixel.
+        control_type: Preprocessor that turns these files into control clips: `canny`, `scribble`,
+            or `raw` for files that are control clips already (`video` means the same).
+        reference: Picture of the subject's appearance.
         trajectory: Points file, drawn into the control clip.
-        camera: A pose file, or a motion in words.
+        camera: Pose file, or a motion in words.
         camera_speed: Factor on a motion in words.
     """
 
@@ -49,22 +49,22 @@ class ConditionFiles:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Name to value of what differs from nothing."""
+        """Name to value of the attributes that differ from their defaults."""
         nothing = ConditionFiles()
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: value for k, value in named.items() if value != getattr(nothing, k)}
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of `base_model.conditions.conditions.ConditionInputs` that these files become."""
-        became = {"extend": ("video", "mask"), "trajectory": ("control",)}
+        """Attributes of `ConditionInputs` (`base_model.conditions`) that are made of these."""
+        made_of = {"extend": ("video", "mask"), "trajectory": ("control",)}
         settings = {"keep_frames", "control_type", "camera_speed"}
-        names = [became.get(name, (name,)) for name in self.given if name not in settings]
+        names = [made_of.get(name, (name,)) for name in self.given if name not in settings]
         return tuple(dict.fromkeys(name for group in names for name in group))
 
     @property
     def paths(self) -> dict[str, tuple[Path, ...]]:
-        """Name to the files that are to be there."""
+        """Name to files, of the attributes that name files."""
         found = {}
         for name, value in self.given.items():
             if name == "control":
@@ -73,21 +73,21 @@ class ConditionFiles:
                 found[name] = (Path(value),)
         return found
 
-    def told(self) -> str:
-        """As an error says it: `image a.png, camera pan left`."""
+    def described(self) -> str:
+        """Return the condition for a message: `image a.png, camera pan left`."""
         return ", ".join(
             f"{name.replace('_', ' ')} {' '.join(value) if isinstance(value, tuple) else value}"
             for name, value in self.given.items()
         )
 
     def check(self, strength: float) -> None:
-        """Refuse parts that do not go together, before any file is read.
+        """Refuse parts that exclude or need each other, before any file is read.
 
         Args:
-            strength: Share of the sampler's steps that is run, from the noised video on.
+            strength: Fraction of the sampler's steps that run, starting from the noised video.
 
         Raises:
-            TuningError: Names both parts and the rule.
+            TuningError: Parts exclude each other, or one needs another.
         """
         if not 0.0 < strength <= 1.0:
             raise TuningError(f"strength {strength:g}; allowed: above 0, up to 1")
@@ -99,42 +99,42 @@ class ConditionFiles:
             ("camera_speed", "camera"),
         ):
             if name in given and other not in given:
-                raise TuningError(f"{_flag(name)} is for {_flag(other)}, which is not given")
+                raise TuningError(f"{_words(name)} needs {_words(other)}, which is not given")
         if {"video", "extend"} <= given.keys():
-            raise TuningError("video and extend: give the clip as one of them")
+            raise TuningError("video and extend are both given; give the clip as one of them")
         if "camera_speed" in given and is_pose_file(given["camera"]):
             raise TuningError(
-                f"camera {self.camera} is a pose file, whose speed is its own; camera speed is for "
-                "motions in words"
+                f"camera {self.camera} is a pose file, which sets its own speed; leave out camera "
+                "speed, which is for motions in words"
             )
         if strength < 1.0 and "video" not in given:
             raise TuningError(
-                f"strength {strength:g}: sampling then starts from a video, and none is given"
+                f"strength {strength:g}: below 1, sampling starts from a video, and none is given"
             )
         if "video" in given and "mask" not in given and strength >= 1.0:
             raise TuningError(
-                f"video {self.video}: with strength 1 and no mask nothing of it is left; give a "
+                f"video {self.video}: with strength 1 and no mask nothing of it remains; give a "
                 "strength below 1 (0.7 is usual), or a mask"
             )
 
 
-NOTHING = ConditionFiles()
+NO_CONDITION = ConditionFiles()
 
 
 def is_pose_file(camera: str) -> bool:
-    """Whether a camera is given by a file, and not in words."""
+    """Return whether a camera is given by a pose file and not in words."""
     return camera.lower().endswith(POSE_ENDING)
 
 
-def resolved(values: Mapping[str, Any], folder: Path) -> ConditionFiles:
-    """The files that a prompt's keys or a command's options name.
+def resolve_condition_files(values: Mapping[str, Any], folder: Path) -> ConditionFiles:
+    """Return the condition that a prompt's columns or a command's options give, paths absolute.
 
     Args:
-        values: Names of `ConditionFiles` to values; None for what is not given.
-        folder: That relative paths start from.
+        values: Attribute of `ConditionFiles` to value; None for one that is not given.
+        folder: Folder of relative paths.
 
     Raises:
-        TuningError: A file is not there, or no file has such a name.
+        TuningError: A file does not exist, or no file can have such a name.
     """
 
     def place(value: str | Path) -> str:
@@ -156,9 +156,9 @@ def resolved(values: Mapping[str, Any], folder: Path) -> ConditionFiles:
     for name, paths in files.paths.items():
         for path in paths:
             if not path.is_file():
-                raise TuningError(f"{_flag(name)} {path}: no such file")
+                raise TuningError(f"{_words(name)} {path}: no such file")
     return files
 
 
-def _flag(name: str) -> str:
+def _words(name: str) -> str:
     return name.replace("_", " ")

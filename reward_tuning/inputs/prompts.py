@@ -16,7 +16,11 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import short_json
 from reward_tuning.files.columns import PROMPT, REWARD_PROMPT, Column, Row, RowFormat
 from reward_tuning.files.rows import TABLES, read_rows
-from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles, resolved
+from reward_tuning.inputs.condition_files import (
+    NO_CONDITION,
+    ConditionFiles,
+    resolve_condition_files,
+)
 
 CONDITION_KEYS = tuple(field.name for field in fields(ConditionFiles))
 LARGEST = 10**6  # frames, or a camera speed: a larger number is a slip
@@ -43,7 +47,7 @@ class Prompt:
 
     text: str
     reward_text: str
-    files: ConditionFiles = NOTHING
+    files: ConditionFiles = NO_CONDITION
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -66,7 +70,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         text = row.text(PROMPT)
         reward_text = row.text(REWARD_PROMPT) if "reward_prompt" in row.values else text
         values = _with_numbers(row.values) if table else row.values
-        return Prompt(text, reward_text, resolved(_condition_values(values), path.parent))
+        files = resolve_condition_files(_condition_values(values), path.parent)
+        return Prompt(text, reward_text, files)
 
     return read_rows(path, PROMPT_ROWS, make)
 

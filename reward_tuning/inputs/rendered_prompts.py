@@ -1,4 +1,4 @@
-"""A prompt file of the embedded world whose prompts name pictures, clips, paths and cameras."""
+"""Render a prompt file of the embedded world, with the conditions that its prompts name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write
 from reward_tuning.files.clip_names import refuse_existing
 from reward_tuning.files.clips import write_clip
 
-PROMPTS = "prompts.jsonl"
+PROMPT_FILE = "prompts.jsonl"
 ADVICE = "choose another folder, or give --overwrite"
 
 
@@ -41,25 +41,25 @@ def write_rendered_prompts(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
-    """Render what prompts of one mode ask for.
+    """Write prompts of one mode and render the files that condition their clips.
 
     Args:
-        folder: For `prompts.jsonl` and the files it names.
-        mode: A word of `MODES`.
-        count: Prompts; languages alternate.
-        split: Of the scenes.
-        seed: Of every draw.
-        overwrite: Replace files of these names.
+        folder: Folder for `prompts.jsonl` and the files that it names.
+        mode: Name in `MODES`.
+        count: Number of prompts; languages alternate.
+        split: Split of the scenes.
+        seed: Seed of every draw.
+        overwrite: Replace existing files of these names.
 
     Returns:
-        The prompt file.
+        Path of the prompt file.
 
     Raises:
-        TuningError: No such mode, the folder holds such files already, or it cannot be written.
+        TuningError: Unknown mode, existing files, or a folder that cannot be written.
     """
     if mode not in MODES:
-        raise TuningError(f"no mode {mode!r}; allowed: {', '.join(MODES)}")
-    target = folder / PROMPTS
+        raise TuningError(f"unknown mode {mode!r}; allowed: {', '.join(MODES)}")
+    target = folder / PROMPT_FILE
     if not overwrite:
         named = [folder / f"{i:03d}{end}" for i in range(count) for end in WRITTEN[mode]]
         refuse_existing([target, *named], message="{} exists already", advice=ADVICE)
@@ -85,7 +85,7 @@ def write_rendered_prompts(
 
 
 Write = Callable[[Asked, Path, str], dict[str, Any]]
-"""Writes the files of what is asked under a folder and a number; gives the prompt's keys."""
+"""Writes the condition files of a request with a name stem; returns columns of the prompt."""
 
 
 def _image(asked: Asked, folder: Path, name: str) -> dict[str, Any]:
@@ -134,7 +134,7 @@ MODES: Mapping[str, tuple[Callable[[Any, random.Random], Asked], Write]] = {
     "trajectory": (ask_trajectory, _trajectory),
     "camera": (ask_pan, _camera),
 }
-"""What is drawn for a prompt, and what is written of it."""
+"""Mode to the function that draws a request and the one that writes its files."""
 
 WRITTEN: Mapping[str, tuple[str, ...]] = {
     "image": (".png",),
@@ -144,7 +144,7 @@ WRITTEN: Mapping[str, tuple[str, ...]] = {
     "trajectory": (".json",),
     "camera": (),
 }
-"""How the names of these files end, behind the number of the prompt."""
+"""Mode to the endings of its files' names, after the number of the prompt."""
 
 
 def _picture(image: Tensor, folder: Path, name: str) -> str:

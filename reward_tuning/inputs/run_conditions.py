@@ -1,4 +1,4 @@
-"""What the clips of a run follow beside their prompts: checked early, encoded once."""
+"""The conditions of a run's clips: check them early, encode each once, fingerprint them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from base_model.errors import GeneratorError
 from base_model.generator import Generator
 from reward_tuning.errors import TuningError, first_lines
 from reward_tuning.files.hashes import file_sha256, sampled_bytes
-from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
-from reward_tuning.inputs.encoded_condition import EncodedCondition, encode
+from reward_tuning.inputs.condition_files import NO_CONDITION, ConditionFiles
+from reward_tuning.inputs.condition_pixels import check_kind, read_condition_pixels
+from reward_tuning.inputs.encoded_condition import EncodedCondition, encode_condition
 from reward_tuning.inputs.prompts import Prompt
-from reward_tuning.inputs.read_condition import check_kind, read_condition
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.seeds import derive_seed
 
@@ -22,9 +22,9 @@ STAGE = "conditions"
 MAX_REPORTED = 10  # prompts in one message
 
 
-def distinct(prompts: Iterable[Prompt]) -> list[ConditionFiles]:
-    """The conditions of prompts, each once, in their order."""
-    return [files for files in dict.fromkeys(one.files for one in prompts) if files != NOTHING]
+def distinct_conditions(prompts: Iterable[Prompt]) -> list[ConditionFiles]:
+    """Return the conditions of prompts, each once, in order."""
+    return [files for files in dict.fromkeys(one.files for one in prompts) if files != NO_CONDITION]
 
 
 def check_conditions(
@@ -38,27 +38,27 @@ def check_conditions(
     """Read every file of the prompts' conditions once, before anything heavy is loaded.
 
     Args:
-        prompts: That a run will draw.
+        prompts: Prompts that the run will draw.
         size: Frames, height and width of a clip.
-        strength: Of the recipe.
-        kind: Of the checkpoint; None where that is not known.
-        progress: Told after every condition.
+        strength: The recipe's strength.
+        kind: Kind of the checkpoint; None if it is not known yet.
+        progress: Called after each condition.
 
     Raises:
-        TuningError: With every prompt whose condition does not fit.
+        TuningError: Conditions do not fit; the message lists their prompts.
     """
     bad: list[str] = []
     whose: dict[ConditionFiles, Prompt] = {}
     for prompt in prompts:
         whose.setdefault(prompt.files, prompt)
-    if strength == 1.0:  # below, a prompt must have something
-        whose.pop(NOTHING, None)
+    if strength == 1.0:  # below 1, every prompt needs a video to start from
+        whose.pop(NO_CONDITION, None)
     for number, (files, prompt) in enumerate(whose.items(), 1):
         try:
             files.check(strength)
             if kind is not None:
                 check_kind(files, kind)
-            for note in read_condition(files, size).notes:
+            for note in read_condition_pixels(files, size).notes:
                 progress(ProgressEvent(STAGE, number - 1, len(whose), "reading", note=note))
         except (TuningError, GeneratorError) as error:
             bad.append(f"{prompt.text!r}: {error}")
@@ -67,10 +67,10 @@ def check_conditions(
 
 
 def check_kinds(prompts: Sequence[Prompt], kind: Kind) -> None:
-    """Check that a checkpoint of this kind takes what the prompts follow; no file is read.
+    """Check that a kind of checkpoint takes the prompts' conditions, without reading files.
 
     Raises:
-        TuningError: With every prompt whose condition it does not take.
+        TuningError: It does not take some conditions; the message lists their prompts.
     """
     bad: dict[ConditionFiles, str] = {}
     for prompt in prompts:
@@ -98,23 +98,24 @@ def encode_conditions(
 ) -> dict[ConditionFiles, EncodedCondition]:
     """Encode the conditions of a run's prompts, each once; kept on the CPU.
 
-    The noise on kept pixels is drawn once, from the run's seed and the content of the files.
+    The noise on kept pixels is drawn once, from the run's seed and the content of the files: the
+    same clip gets the same noise wherever it lies.
 
     Args:
-        generator: Its VAE encodes.
-        prompts: That the run will draw, checked.
+        generator: Generator whose VAE encodes.
+        prompts: Prompts that the run will draw, as `check_conditions` has accepted them.
         size: Frames, height and width of a clip.
-        strength: Of the recipe.
-        seed: Of the run.
-        progress: Told after every condition.
+        strength: The recipe's strength.
+        seed: Seed of the run.
+        progress: Called after each condition.
     """
-    wanted = distinct(prompts)
+    wanted = distinct_conditions(prompts)
     found = {}
     for number, files in enumerate(wanted, 1):
-        found[files] = encode(
+        found[files] = encode_condition(
             generator,
             files,
-            read_condition(files, size),
+            read_condition_pixels(files, size),
             strength=strength,
             noise_seed=derive_seed(seed, "kept pixels", conditions_hash([files])),
         )
@@ -147,7 +148,7 @@ def conditions_fingerprint(prompts: Iterable[Prompt]) -> str:
         TuningError: A file cannot be read.
     """
     digest = hashlib.sha256()
-    for files in distinct(prompts):
+    for files in distinct_conditions(prompts):
         digest.update(_words(files))
         for name, paths in files.paths.items():
             for path in paths:
@@ -161,6 +162,6 @@ def conditions_fingerprint(prompts: Iterable[Prompt]) -> str:
 
 
 def _words(files: ConditionFiles) -> bytes:
-    """Return the parts of a condition that are no files."""
+    """Return the parts of a condition that are not files."""
     words = {key: value for key, value in files.given.items() if key not in files.paths}
     return json.dumps(words, sort_keys=True).encode()

@@ -1,7 +1,7 @@
-"""Text states on disk: each prompt is encoded once, and the encoder need not stay in memory.
+"""Cache text states on disk: each prompt is encoded once, and the encoder need not stay loaded.
 
-Qwen2-VL-7B takes 17 GB and is needed for some seconds of a run; its states are 1.8 MB a prompt.
-One safetensors file a prompt, named by a hash of everything the states depend on.
+Qwen2-VL-7B takes 17 GB for a few seconds of a run; its states are 1.8 MB per prompt. Each prompt
+has a safetensors file, named by a hash of everything that the states depend on.
 """
 
 import gc
@@ -24,9 +24,9 @@ from reward_tuning.files.hashes import sampled_bytes, tensor_sha256, text_sha256
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Sequence[str]], Tensor]
-"""b prompts to their states `(b, l, d)`."""
+"""From b prompts to their states `(b, l, d)`."""
 
-BATCH = 8  # prompts encoded at a time, then written: a stopped run keeps what it has
+BATCH = 8  # prompts encoded, then written: a run that stops keeps the earlier batches
 WHOLE, SAMPLES = (
     64 * 2**20,
     256,
@@ -34,22 +34,24 @@ WHOLE, SAMPLES = (
 
 
 def checkpoint_fingerprint(folders: Iterable[Path]) -> str:
-    """Name the content of a checkpoint's folders, in a second even for 17 GB.
+    """Fingerprint the content of a checkpoint's folders, in a second even for 17 GB.
 
     Args:
-        folders: Such as `text_encoder/` and `tokenizer/`.
+        folders: Folders such as `text_encoder/` and `tokenizer/`.
 
     Returns:
-        Hexadecimal sha256 over names, sizes and content; of files above 64 MB, over 256 pieces.
+        Hexadecimal SHA-256 over names, sizes and content; of files above 64 MB, over 256 samples.
 
     Raises:
-        TuningError: A folder does not exist or holds no file.
+        TuningError: A folder does not exist or has no file.
     """
     digest = hashlib.sha256()
     for folder in folders:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         if not files:
-            raise TuningError(f"no files in {folder}, so its states cannot be told from others")
+            raise TuningError(
+                f"no files in {folder}, so its states cannot be identified; check the checkpoint"
+            )
         for path in files:
             size = path.stat().st_size
             digest.update(f"{folder.name}/{path.relative_to(folder).as_posix()} {size}\n".encode())
@@ -59,13 +61,13 @@ def checkpoint_fingerprint(folders: Iterable[Path]) -> str:
 
 
 class TextCache:
-    """States of prompts under one encoder.
+    """The states of prompts under one encoder.
 
     Args:
-        folder: Where the files lie; made when first written to. Several runs may share it.
-        fingerprint: Names the encoder's weights and tokenizer (`checkpoint_fingerprint`).
-        max_length: Tokens l of the states; part of the key.
-        dtype: Of the states; part of the key.
+        folder: Folder of the files, created on the first write. Several runs may share it.
+        fingerprint: `checkpoint_fingerprint` of the encoder's weights and tokenizer.
+        max_length: Number of tokens l of the states; part of the key.
+        dtype: Type of the states; part of the key.
     """
 
     def __init__(
@@ -93,15 +95,15 @@ class TextCache:
         """Read or compute the states of prompts.
 
         Args:
-            prompts: Repetitions cost nothing.
-            encoder_factory: Builds the encoder; called only when a state is missing, and what it
-                built is dropped before this returns.
+            prompts: Prompts; repeated ones are encoded once.
+            encoder_factory: Builds the encoder; called only if a state is missing. The encoder is
+                freed before this returns.
 
         Returns:
             Prompt to its states `(l, d)` on the CPU, in `dtype`.
 
         Raises:
-            TuningError: The encoder gives another shape than promised, or the disk is full.
+            TuningError: The encoder returns another shape, or the disk is full.
         """
         states: dict[str, Tensor] = {}
         missing: list[str] = []
@@ -128,11 +130,11 @@ class TextCache:
                 encoded = encoder(batch)
             if encoded.ndim != 3 or encoded.shape[:2] != (len(batch), self.max_length):
                 raise TuningError(
-                    f"the text encoder gave states {tuple(encoded.shape)} for {len(batch)} "
-                    f"prompts; wanted ({len(batch)}, {self.max_length}, d)"
+                    f"the text encoder returned states {tuple(encoded.shape)} for {len(batch)} "
+                    f"prompts; expected ({len(batch)}, {self.max_length}, d)"
                 )
             for prompt, state in zip(batch, encoded, strict=True):
-                # a copy of its own: a view would keep, and write, the whole batch
+                # A copy: a view would keep, and write, the whole batch.
                 states[prompt] = state.to("cpu", self.dtype, copy=True).contiguous()
                 self._write(prompt, states[prompt])
         del encoder
@@ -175,7 +177,7 @@ class TextCache:
                 temporary.unlink(missing_ok=True)
             raise TuningError(
                 f"text cache: cannot write {path} ({error.strerror}); free some space or choose "
-                "another folder, then start again: what is written already is kept"
+                "another folder, then start again; states written so far are kept"
             ) from error
         except BaseException:
             if temporary is not None:

@@ -1,4 +1,4 @@
-"""Text states of a run's prompts: computed once, cached on disk, encoder gone before training."""
+"""Compute the text states of a run's prompts once, and free the encoder before training."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def text_states(
     encoder: PromptEncoder | None = None,
     progress: ProgressFn = silent,
 ) -> dict[str, Tensor]:
-    """States of prompts under a checkpoint's text encoder.
+    """Return the states of prompts under a checkpoint's text encoder.
 
-    An encoder is loaded only if a state is missing from the cache, and is gone on return.
+    The encoder is loaded only if a state is missing from the cache, and freed on return.
 
     Args:
-        checkpoint: As a resolved recipe names it.
-        prompts: Repetitions cost nothing.
-        dtype: Of the encoder and of the states.
-        device: Where missing ones are computed.
-        folder: The cache; None is the user's.
-        encoder: This checkpoint's, where it is in memory already; None loads it.
-        progress: Told while prompts are encoded.
+        checkpoint: Checkpoint as a resolved recipe names it.
+        prompts: Prompts; repeated ones are encoded once.
+        dtype: Type of the encoder's weights and of the states.
+        device: Device that computes missing states.
+        folder: Folder of the cache; None for the user's.
+        encoder: The checkpoint's encoder, if it is in memory already; None loads it.
+        progress: Called while prompts are encoded.
 
     Returns:
-        Prompt to `(l, d)` on the CPU.
+        Prompt to states `(l, d)` on the CPU.
 
     Raises:
-        GeneratorError: The checkpoint has no whole text encoder.
+        GeneratorError: The checkpoint has no complete text encoder.
         TuningError: The cache cannot be written.
     """
     root = local_folder(resolve_checkpoint(checkpoint), text_encoder=True)

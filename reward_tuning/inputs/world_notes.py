@@ -1,7 +1,7 @@
-"""What prompts ask of an embedded generator that it has never seen, said before anything is drawn.
+"""Notes on prompts that an embedded generator cannot follow, given before anything is drawn.
 
-It was trained on captions of moving shapes alone, a few dozen words, and draws some shape for any
-other prompt.
+It was trained only on captions of moving shapes, a few dozen words, and draws an arbitrary shape
+for any other prompt.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Iterable
 
 from base_model.files.shipped import WEIGHTS, shipped_checkpoints
 
-BASE = "tiny"  # whose tokenizer all embedded checkpoints share
-LONGEST_SHOWN, MOST_WORDS = 60, 8
+BASE = "tiny"  # all embedded checkpoints share its tokenizer
+MAX_SHOWN, MAX_WORDS = 60, 8  # characters of a prompt and unknown words in a note
 
 
 def world_notes(checkpoint: str, texts: Iterable[str]) -> list[str]:
-    """Tell which prompts an embedded generator cannot follow.
+    """Return notes on prompts that an embedded generator cannot follow.
 
     Args:
-        checkpoint: As a resolved recipe names it; of one that is not shipped nothing is told.
-        texts: What it is asked for; empty ones do not count.
+        checkpoint: Checkpoint as a resolved recipe names it; no notes for one that is not shipped.
+        texts: Prompts; empty ones do not count.
 
     Returns:
-        At most two lines: words outside of its world, and prompts that are cut.
+        At most two notes: on words outside its world, and on prompts that are truncated.
     """
     asked = [text for text in dict.fromkeys(texts) if text]
     if checkpoint not in shipped_checkpoints() or not asked:
         return []
-    return [*_outside(checkpoint, asked), *_cut(checkpoint, asked)]
+    return [*_outside(checkpoint, asked), *_truncated(checkpoint, asked)]
 
 
 def _outside(checkpoint: str, asked: list[str]) -> list[str]:
@@ -42,32 +42,34 @@ def _outside(checkpoint: str, asked: list[str]) -> list[str]:
     return [
         f"note: {checkpoint} knows only moving shapes; {len(outside)} of {len(asked)} prompts "
         f"contain other words, which it cannot draw: {_short(text)} has "
-        f"{', '.join(words[:MOST_WORDS])}. Its world: {world}. Example: a small red star moves "
+        f"{', '.join(words[:MAX_WORDS])}. Its world: {world}. Example: a small red star moves "
         "left on a dark background"
     ]
 
 
-def _cut(checkpoint: str, asked: list[str]) -> list[str]:
+def _truncated(checkpoint: str, asked: list[str]) -> list[str]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / BASE / "tokenizer", local_files_only=True)
-    most = tokenizer.model_max_length
+    limit = tokenizer.model_max_length
     lengths = {}
     for text in asked:
         turn = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        talk = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        # verbose=False: the tokenizer's own warning says indexing errors are to come; none are
-        lengths[text] = len(tokenizer(talk, verbose=False)["input_ids"])
-    long = {text: length for text, length in lengths.items() if length > most}
+        conversation = tokenizer.apply_chat_template(
+            turn, tokenize=False, add_generation_prompt=True
+        )
+        # verbose=False: the tokenizer warns of indexing errors, which do not occur here.
+        lengths[text] = len(tokenizer(conversation, verbose=False)["input_ids"])
+    long = {text: length for text, length in lengths.items() if length > limit}
     if not long:
         return []
     text = max(long, key=lambda one: long[one])
     return [
-        f"warning: {checkpoint} reads {most} tokens, its template included, and {len(long)} of "
+        f"warning: {checkpoint} reads {limit} tokens, its template included, and {len(long)} of "
         f"{len(asked)} prompts are longer: their ends have no effect. The longest, of "
         f"{long[text]}: {_short(text)}"
     ]
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "...")
+    return repr(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "...")

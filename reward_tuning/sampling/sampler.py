@@ -18,7 +18,7 @@ from base_model.sampling.guidance import (
 from base_model.sampling.sample import euler_sample, start_state
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import VelocityFn
-from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
+from reward_tuning.inputs.condition_files import NO_CONDITION, ConditionFiles
 from reward_tuning.inputs.encoded_condition import (
     EncodedCondition,
     stacked_channels,
@@ -75,9 +75,9 @@ class ClipSampler:
         return stacked_starts(self._followed(prompts))
 
     def _followed(self, prompts: Sequence[str | Prompt]) -> list[EncodedCondition]:
-        files = [NOTHING if isinstance(one, str) else one.files for one in prompts]
+        files = [NO_CONDITION if isinstance(one, str) else one.files for one in prompts]
         nothing = EncodedCondition()
-        return [nothing if one == NOTHING else self.conditions[one] for one in files]
+        return [nothing if one == NO_CONDITION else self.conditions[one] for one in files]
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return the initial latents of b seeds, `(b, 16, t, h/8, w/8)`."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.hashes import file_sha256, tensor_sha256, text_sha256
-from reward_tuning.inputs.condition_files import NOTHING
+from reward_tuning.inputs.condition_files import NO_CONDITION
 from reward_tuning.inputs.run_conditions import conditions_hash
 from reward_tuning.lora.adapter import scaled
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
@@ -132,7 +132,7 @@ def origin(
             "guidance": [sampling.guidance_scale, sampling.guidance_rescale],
             "negative_prompt": sampling.negative_prompt,
         }
-    if any(source.files != NOTHING for source in sources):
+    if any(source.files != NO_CONDITION for source in sources):
         about |= {
             "conditions": [conditions_hash([source.files]) for source in sources],
             "strength": sampling.strength,

@@ -12,7 +12,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip
 from reward_tuning.files.columns import PROMPT, VIDEO, Row, RowFormat
 from reward_tuning.files.rows import bad_rows_message, read_rows
-from reward_tuning.inputs.condition_files import NOTHING, ConditionFiles
+from reward_tuning.inputs.condition_files import NO_CONDITION, ConditionFiles
 from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.schema.recipe import Recipe
 
@@ -39,12 +39,12 @@ class ReplaySource:
     prompt: str
     video: Path | None = None
     place: str = ""
-    files: ConditionFiles = NOTHING
+    files: ConditionFiles = NO_CONDITION
 
     @property
     def asked(self) -> str | Prompt:
         """The prompt, with what it follows where that is anything."""
-        if self.files == NOTHING:
+        if self.files == NO_CONDITION:
             return self.prompt
         return Prompt(self.prompt, self.prompt, self.files)
 

@@ -23,7 +23,7 @@ from base_model.sampling.sigmas import sigma_table
 from reward_tuning.cli.generate_options import ConditionOptions, CostOptions
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune import exporting as finetuned
-from reward_tuning.inputs.condition_files import NOTHING
+from reward_tuning.inputs.condition_files import NO_CONDITION
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.draw import SampledClip, decoded, sample_clip
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
@@ -233,7 +233,7 @@ def test_conditions_become_absolute_files_and_nothing_by_default(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.mp4").touch()
-    assert ConditionOptions(strength=0.5, previews=True).files() == NOTHING
+    assert ConditionOptions(strength=0.5, previews=True).files() == NO_CONDITION
     found = ConditionOptions(control=[Path("a.mp4")], control_type="canny", camera="pan left")
     assert found.files().given == {
         "control": (str(tmp_path / "a.mp4"),),

@@ -17,8 +17,8 @@ from reward_tuning.files.clips import read_clip, write_clip
 from reward_tuning.files.frame_files import binary_mask, read_mask
 from reward_tuning.files.pictures import read_alpha, read_picture
 from reward_tuning.inputs.condition_files import ConditionFiles
+from reward_tuning.inputs.condition_pixels import read_condition_pixels
 from reward_tuning.inputs.prompts import Prompt
-from reward_tuning.inputs.read_condition import read_condition
 from reward_tuning.inputs.run_conditions import check_conditions
 from reward_tuning.progress import ProgressEvent
 
@@ -251,7 +251,7 @@ def test_it_is_said_where_a_condition_is_read_and_where_a_run_checks_it(tmp_path
     write_clip(torch.rand(9, 3, 64, 96), tmp_path / "v.mp4")
     mask = str(CASES / "mask-in-alpha.png")
     files = ConditionFiles(video=str(tmp_path / "v.mp4"), mask=mask)
-    (note,) = read_condition(files, (9, 64, 96)).notes
+    (note,) = read_condition_pixels(files, (9, 64, 96)).notes
     events: list[ProgressEvent] = []
     check_conditions(
         [Prompt("a", "a", files)], (9, 64, 96), strength=1.0, kind=None, progress=events.append

@@ -91,7 +91,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match="no mode 'depth'; allowed: image, edit"):
+    with pytest.raises(TuningError, match="unknown mode 'depth'; allowed: image, edit"):
         write_rendered_prompts(tmp_path, "depth", 1)
     write_rendered_prompts(tmp_path, "camera", 1)
     with pytest.raises(TuningError, match="exists already"):

@@ -229,7 +229,7 @@ BAD: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         33,
         [{"prompt": "a cat", "video": "video.mp4"}, {"prompt": "a dog"}],
         ["sampling.strength=0.7", "method.active_steps=1"],
-        r"'a dog': strength 0\.7: sampling then starts from a video, and none is given",
+        r"'a dog': strength 0\.7: below 1, sampling starts from a video, and none is given",
     ),
     "a short control": (
         48,

@@ -1,4 +1,4 @@
-"""A condition's files read, at a clip's size."""
+"""Read a condition's files, fitted to a clip's size."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from reward_tuning.inputs.condition_files import ConditionFiles, is_pose_file
 
 @dataclass(frozen=True)
 class ConditionPixels:
-    """A condition read from its files.
+    """The content of a condition's files.
 
     Attributes:
-        inputs: Of one clip, on the CPU.
-        heat_maps: `(f, H, W)` uint8, of the trajectory.
-        poses: `(f, 19)`, of the camera.
-        notes: What a person should know of how files were read.
+        inputs: Inputs of one clip, on the CPU.
+        heat_maps: Heat maps `(f, H, W)` uint8 of the trajectory.
+        poses: Poses `(f, 19)` of the camera.
+        notes: Notes for the user on how files were read.
     """
 
     inputs: ConditionInputs
@@ -42,27 +42,27 @@ class ConditionPixels:
 
 
 def check_kind(files: ConditionFiles, kind: Kind) -> None:
-    """Refuse a condition that a checkpoint has no channels for.
+    """Refuse a condition that a kind of checkpoint has no channels for.
 
     Raises:
-        TuningError: Names what is given, the checkpoint's kind and the kind that takes it.
+        TuningError: It has none; the message names the kind that takes the condition.
     """
     try:
         kind.require(files.inputs)
     except GeneratorError as error:
-        raise TuningError(f"{files.told()}: {error}") from error
+        raise TuningError(f"{files.described()}: {error}") from error
 
 
-def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> ConditionPixels:
-    """Read a condition's files, at a clip's size.
+def read_condition_pixels(files: ConditionFiles, size: tuple[int, int, int]) -> ConditionPixels:
+    """Read a condition's files, fitted to a clip's size.
 
     Args:
-        files: At least one thing given, and checked.
+        files: Files that `ConditionFiles.check` has accepted, not empty.
         size: Frames, height and width of the clip.
 
     Raises:
         TuningError: A file cannot be read, is shorter than the clip, or does not fit another.
-        GeneratorError: A pose or points file that is not valid, or a motion that is not known.
+        GeneratorError: A pose or points file is not valid, or a camera motion is unknown.
     """
     frames, height, width = size
 
@@ -88,7 +88,7 @@ def read_condition(files: ConditionFiles, size: tuple[int, int, int]) -> Conditi
 def _video(
     files: ConditionFiles, size: tuple[int, int, int]
 ) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
-    """`(1, f, 3, H, W)`, its mask, and what is to be said of them."""
+    """Return the video `(1, f, 3, H, W)`, its mask `(1, f, 1, H, W)` and notes on them."""
     frames, height, width = size
     if files.extend is not None:
         known = read_clip(files.extend, lambda count: range(min(count, frames)))
@@ -98,7 +98,7 @@ def _video(
                 f"extend {files.extend}: {keep} of its {len(known)} first frames cannot be kept in "
                 f"a clip of {frames}; keep 1 to {min(len(known), frames - 1)} of them"
                 if frames > 1
-                else f"extend {files.extend}: a clip of 1 frame is no longer than its beginning"
+                else f"extend {files.extend}: a clip of 1 frame cannot extend another"
             )
         return *prolonged(fitted(known[:keep], height, width)[None], frames), ()
     if files.video is None:
@@ -107,15 +107,15 @@ def _video(
     video = fitted(clip, height, width)[None]
     if files.mask is None:
         return video, None, ()
-    said: list[str] = []
-    mask = read_mask(files.mask, frames, (clip.shape[2], clip.shape[3]), files.video, said.append)
-    return video, binary_mask(fitted(mask, height, width))[None], tuple(said)
+    notes: list[str] = []
+    mask = read_mask(files.mask, frames, (clip.shape[2], clip.shape[3]), files.video, notes.append)
+    return video, binary_mask(fitted(mask, height, width))[None], tuple(notes)
 
 
 def _control(
     files: ConditionFiles, size: tuple[int, int, int]
 ) -> tuple[Tensor | None, NDArray[np.uint8] | None]:
-    """`(1, f, 3, H, W)` and the trajectory's heat maps in it."""
+    """Return the control clip `(1, f, 3, H, W)` and the trajectory's heat maps in it."""
     frames, height, width = size
     kind = "video" if files.control_type == "raw" else files.control_type
     clips = [
@@ -133,7 +133,7 @@ def _control(
 def _camera(
     files: ConditionFiles, size: tuple[int, int, int]
 ) -> tuple[Poses | None, Tensor | None]:
-    """Poses of the frames and their rays, `(1, 6, f, H, W)`."""
+    """Return the camera's pose in each frame and the rays `(1, 6, f, H, W)`."""
     if files.camera is None:
         return None, None
     frames, height, width = size
