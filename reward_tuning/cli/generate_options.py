@@ -155,7 +155,7 @@ class ConditionOptions:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         # these two belong to the request as a whole
         del given["strength"], given["previews"]
-        return resolve_condition_files(given | {"control": self.control or None}, Path())
+        return resolve_condition_files(given, Path())
 
 
 @dataclass(frozen=True)

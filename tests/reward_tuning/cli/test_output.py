@@ -39,6 +39,7 @@ def test_a_short_error_is_left_alone_and_one_without_text_is_its_name() -> None:
 def test_short_lines_leave_their_room_to_long_ones() -> None:
     long = "x" * 460
     assert error_text(ValueError(f"short\n{long}")) == f"short\n{long}"
+    assert len(error_text(ValueError(f"short\n{'x' * (MAX_CHARS - 4)}"))) <= MAX_CHARS
     cut = error_text(ValueError(f"{long}\n{long}")).splitlines()
     assert len(cut) == 2
     assert all(len(line) <= MAX_CHARS // 2 for line in cut)
