@@ -24,7 +24,7 @@ def finetune(
     from reward_tuning.runs.folder import RunFolder
 
     loaded = load_finetune_recipe(recipe, overrides or [])
-    RunFolder(loaded.output).refuse_a_second_run()
+    RunFolder(loaded.output).refuse_existing_run()
     finetune_with_progress(loaded, resume=False, as_json=as_json)
 
 

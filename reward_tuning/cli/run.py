@@ -19,7 +19,7 @@ def run(
     from reward_tuning.schema.loading import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    RunFolder(loaded.output).refuse_a_second_run()
+    RunFolder(loaded.output).refuse_existing_run()
 
     from reward_tuning.tuning.preflight import check_run
 

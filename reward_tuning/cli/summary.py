@@ -125,7 +125,11 @@ def print_run(folder: Path, *, as_json: bool = False) -> None:
         steps, row = _last_row(folder)
         print_json({"run": str(folder), "finished": False, "steps": steps, "last": row})
     else:
-        print(f"{progress_line(folder)}\nresume with: reward-tuning resume {folder}")
+        from reward_tuning.runs.folder import RunFolder
+        from reward_tuning.runs.resume_command import resume_command
+
+        command = resume_command(folder, RunFolder(folder).initial_processes())
+        print(f"{progress_line(folder)}\nresume with: {command}")
 
 
 def print_finetune(folder: Path, found: dict[str, Any], *, as_json: bool = False) -> None:

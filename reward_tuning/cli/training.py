@@ -27,7 +27,7 @@ def train_with_progress(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
 
 def resume_hint(folder: Path) -> str:
     """Return the hint after a stopped training."""
-    from reward_tuning.runs.launching import resume_command
+    from reward_tuning.runs.resume_command import resume_command
 
     if not (folder / "recipe.yaml").is_file():
         return "nothing was started yet"

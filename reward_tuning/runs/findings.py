@@ -58,7 +58,7 @@ def check_output(folder: str) -> list[str]:
     """List what prevents a run in this folder; none of it is a fault of the recipe."""
     found = Findings()
     with found.collect("output"):
-        RunFolder(folder).refuse_a_second_run()
+        RunFolder(folder).refuse_existing_run()
     with found.collect("output"):
         check_writable(Path(folder))
     return found.mistakes

@@ -17,10 +17,11 @@ from accelerate import Accelerator
 
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.launching import ignored_settings, join_processes, resume_command
+from reward_tuning.runs.launching import ignored_settings, join_processes
 from reward_tuning.runs.loop import metrics_log, train_steps
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.peers import watched
+from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
 from reward_tuning.runs.training_state import Trained, TrainingState, save_state
 from reward_tuning.schema.loop_section import LoopSection
@@ -107,7 +108,7 @@ def run_training(
             disk is full, a guard ended the run, or another process has ended.
     """
     accelerator = join_processes()
-    with alone_in(folder, accelerator, progress) as report:
+    with exclusive_run(folder, accelerator, progress) as report:
         finished = folder.open(recipe, resume=resume)
         if finished is not None:
             return RunResult(folder.root, train.steps, finished)
@@ -116,7 +117,7 @@ def run_training(
             training = load(accelerator, report)
         # Only now: a run that cannot be loaded leaves no folder behind.
         if main and not resume:
-            folder.begin(recipe, training.fingerprints)
+            folder.begin(recipe, training.fingerprints, processes=accelerator.num_processes)
         training.prepare(resume=resume)
         state = training.initial_state()
         if resume:
@@ -132,7 +133,9 @@ def run_training(
             )
             # After the comparison with what the run began with, which this may overwrite.
             if main:
-                folder.continue_with(recipe, training.fingerprints)
+                folder.continue_with(
+                    recipe, training.fingerprints, processes=accelerator.num_processes
+                )
             report_resume_point(state, report)
         with metrics_log(folder, state, accelerator) as log:
             training.before(state, log)
@@ -151,7 +154,7 @@ def run_training(
 
 
 @contextmanager
-def alone_in(
+def exclusive_run(
     folder: RunFolder, accelerator: Accelerator, progress: ProgressFn
 ) -> Iterator[ProgressFn]:
     """Keep every other run out of the folder, and every process but the main one silent.
@@ -164,7 +167,7 @@ def alone_in(
         folder is gone, so a long task notices either at its next event.
 
     Raises:
-        TuningError: See `RunFolder.alone`; or the folder was moved or removed, or another process
+        TuningError: See `RunFolder.locked`; or the folder was moved or removed, or another process
             of the run has ended.
     """
     main = accelerator.is_main_process
@@ -173,17 +176,17 @@ def alone_in(
     def report(event: ProgressEvent) -> None:
         peers.check()
         if main:
-            folder.check_there()
+            folder.check_in_place()
         show(event)
 
     with watched(accelerator, lambda: resume_command(folder.root)) as peers:
-        with folder.alone() if main else nullcontext() as warning:
+        with folder.locked() if main else nullcontext() as warning:
             for note in (warning, ignored_settings(os.environ)):
                 if note:
                     report(ProgressEvent("loading", note=note))
             yield report
             if main:
-                folder.check_there()
+                folder.check_in_place()
         accelerator.wait_for_everyone()
 
 

@@ -1,12 +1,10 @@
-"""How a run's processes were started: by a launcher that does what was asked, or a refusal."""
+"""Join the processes that a launcher started, and refuse what the launcher asks for in vain."""
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 
 import psutil
 import torch
@@ -14,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from reward_tuning.errors import TuningError
+from reward_tuning.runs.resume_command import number_in, world_size
 
 NOT_BUILT = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -21,23 +20,22 @@ NOT_BUILT = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 LONGEST_WAIT = timedelta(hours=6)
-"""For one another. The main process writes and measures while the others wait; one that has ended
-is noticed at once (`reward_tuning.runs.peers`)."""
+"""Of one process for another. The main process writes and measures while the others wait, which may
+take hours; a process that has ended is noticed at once (`reward_tuning.runs.peers`)."""
 
 
 def join_processes() -> Accelerator:
     """Join the processes that share a run, as `torchrun` or `accelerate launch` started them.
 
     Raises:
-        TuningError: The launcher was asked for what would be ignored, or started fewer processes
-            than it was asked for.
+        TuningError: The launcher asks for something that would be ignored, or started fewer
+            processes than it was asked for.
     """
     check_launcher(os.environ)
-    several = (_size(os.environ) or 1) > 1
+    several = (world_size(os.environ) or 1) > 1
     if several and torch.cuda.is_available():
-        here, devices = _number(os.environ, "LOCAL_WORLD_SIZE"), torch.cuda.device_count()
+        here, devices = number_in(os.environ, "LOCAL_WORLD_SIZE"), torch.cuda.device_count()
         if here > devices and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true":
             raise TuningError(
                 f"{here} processes were started on this machine, which has {devices} GPUs; start "
@@ -45,18 +43,18 @@ def join_processes() -> Accelerator:
             )
     accelerator = Accelerator(
         mixed_precision="no",
-        # Without a GPU accelerate has to be told, or each process takes itself for the only one.
+        # Without it, and without a GPU, each process would take itself for the only one.
         cpu=several and not torch.accelerator.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
     )
     asked = asked_processes(os.environ)
     if asked is not None and asked != accelerator.num_processes:
-        told = str(asked) if asked else "several"
+        wanted = str(asked) if asked else "several"
         again = f"torchrun --nproc_per_node {asked or 'N'} -m reward_tuning.cli ..."
         raise TuningError(
-            f"the launcher was asked for {told} processes and {accelerator.num_processes} runs, so "
-            f"a step would draw fewer clips than intended. Start with `{again}`, which works on "
-            "CPUs, too, or ask for one process"
+            f"the launcher was asked for {wanted} processes and {accelerator.num_processes} runs, "
+            f"so a step would draw fewer clips than intended. Start with `{again}`, which also "
+            "works on CPUs, or ask for one process"
         )
     return accelerator
 
@@ -65,10 +63,10 @@ def check_launcher(environment: Mapping[str, str]) -> None:
     """Refuse settings of `accelerate launch` that have no effect here.
 
     Args:
-        environment: Of the process.
+        environment: Environment variables of the process.
 
     Raises:
-        TuningError: FSDP, DeepSpeed or another such way is asked for.
+        TuningError: FSDP, DeepSpeed or another kind of sharding is asked for.
     """
     for name, what in NOT_BUILT.items():
         if environment.get(name, "").lower() in ("true", "1", "yes"):
@@ -80,13 +78,13 @@ def check_launcher(environment: Mapping[str, str]) -> None:
     backend = environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
     if backend != "no":
         raise TuningError(
-            f"the launcher asks for the dynamo backend {backend}, which would be ignored; leave it "
-            "out, and set rollout.compile=true in the recipe"
+            f"the launcher asks for the dynamo backend {backend}, which would be ignored; remove "
+            "it, and set rollout.compile=true in the recipe"
         )
 
 
 def ignored_settings(environment: Mapping[str, str]) -> str:
-    """A note on a setting of the launcher that the recipe decides instead; empty for none."""
+    """Return a note on a setting of the launcher that the recipe overrides; empty for none."""
     precision = environment.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if precision == "no":
         return ""
@@ -97,19 +95,19 @@ def ignored_settings(environment: Mapping[str, str]) -> str:
 
 
 def asked_processes(environment: Mapping[str, str]) -> int | None:
-    """How many processes the launcher was asked for.
+    """Return how many processes the launcher was asked for.
 
-    `accelerate launch --cpu --num_processes 2` starts one process, says nothing, and sets no
-    WORLD_SIZE; but it sets the address that two would meet at
+    `accelerate launch --cpu --num_processes 2` starts one process without a warning, and sets no
+    WORLD_SIZE; but it sets the address at which two would meet
     (`findings/accelerate-launch-cpu-one-process.sh`).
 
     Args:
-        environment: Of the process.
+        environment: Environment variables of the process.
 
     Returns:
-        The number; 0 for several where it is not known; None where nothing says.
+        The number; 0 for several of unknown number; None where nothing tells it.
     """
-    if size := _size(environment):
+    if size := world_size(environment):
         return size
     if "ACCELERATE_DYNAMO_BACKEND" not in environment or "MASTER_PORT" not in environment:
         return None
@@ -123,7 +121,7 @@ def asked_processes(environment: Mapping[str, str]) -> int | None:
 
 
 def _asked_in(command: list[str]) -> int:
-    """The number in the launcher's command; 0 where it stands in its config file alone."""
+    """Return the number in the launcher's command; 0 where only its config file has it."""
     for i, word in enumerate(command):
         name, _, value = word.partition("=")
         if name in ("--num_processes", "--num-processes"):
@@ -132,21 +130,8 @@ def _asked_in(command: list[str]) -> int:
     return 0
 
 
-def _size(environment: Mapping[str, str]) -> int | None:
-    """The launcher's number of processes; a batch system may say its own beside it."""
-    for name in SIZES:
-        if name in environment:
-            return _number(environment, name)
-    return None
-
-
-def _number(environment: Mapping[str, str], name: str) -> int:
-    value = environment.get(name, "")
-    return int(value) if value.isdecimal() else 1
-
-
 def is_main_process() -> bool:
-    """Whether this process is the only one of its run, or the one that writes."""
+    """Return whether this process is the only one of its run, or the one that writes."""
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
         return True
@@ -154,17 +139,6 @@ def is_main_process() -> bool:
 
 
 def leave_processes() -> None:
-    """Say goodbye to the other processes; nothing where there are none."""
+    """Leave the other processes in order; do nothing where there are none."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def resume_command(folder: Path) -> str:
-    """The command that goes on with a run, in as many processes as this one's."""
-    place = shlex.quote(str(folder))
-    processes = _size(os.environ) or 1
-    if processes == 1:
-        return f"reward-tuning resume {place}"
-    if _number(os.environ, "LOCAL_WORLD_SIZE") == processes:
-        return f"torchrun --nproc_per_node {processes} -m reward_tuning.cli resume {place}"
-    return f"-m reward_tuning.cli resume {place}, started in {processes} processes as the run was"

@@ -13,8 +13,8 @@ from reward_tuning.runs.checkpoints import (
     read_checkpoint,
     set_rng_state,
 )
-from reward_tuning.runs.folder import (
-    RunFolder,
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.resumable import (
     changed_recipe,
     comparable,
     recipe_differences,

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from reward_tuning.lora.adapter import adapter_state, load_adapter_state
 from reward_tuning.runs.checkpoints import RunCheckpoint, rng_state, save_checkpoint
 from reward_tuning.runs.ema import Ema
-from reward_tuning.runs.folder import RunFolder, comparable, versions
+from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.guards.guard import Guard
 from reward_tuning.runs.optimiser import make_optimiser
+from reward_tuning.runs.resumable import comparable, versions
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.schema.values import Section
 

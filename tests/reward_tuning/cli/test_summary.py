@@ -61,13 +61,21 @@ def test_an_unfinished_run_says_how_far_it_is(
     run: Command, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "evaluation.json").unlink()
-    resume = f"resume with: reward-tuning resume {folder}\n"
+    resume = f"resume with: reward-tuning resume {shlex.quote(str(folder))}\n"
     assert run("show", folder).out == f"{folder}: no step of 10 is finished\n{resume}"
     (folder / "metrics.jsonl").write_text('{"step": 3, "loss": null}\n{"step": 4, "lo')
     assert progress_line(folder) == f"{folder}: not finished, step 3 of 10, loss not finite"
     (folder / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
     print_run(folder)
     assert capsys.readouterr().out == f"{folder}: not finished, step 3 of 10, loss 0.5000\n{resume}"
+
+
+def test_a_run_of_several_processes_is_resumed_in_as_many(run: Command, folder: Path) -> None:
+    (folder / "evaluation.json").unlink()
+    kept = folder / "recipe.yaml"
+    kept.write_text("# torch 2.0\n# processes 2\n" + kept.read_text())
+    told = run("show", folder).out
+    assert "resume with: torchrun --nproc_per_node 2 -m reward_tuning.cli resume " in told
 
 
 def test_a_damaged_result_of_a_fine_tuning(run: Command, folder: Path) -> None:

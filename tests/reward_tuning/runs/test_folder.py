@@ -11,6 +11,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, not_written
 from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.resumable import versions
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from tests.reward_tuning.full_disk import largest_file
@@ -60,7 +61,7 @@ def test_remains_of_something_else_are_refused(recipe: Recipe, name: str) -> Non
 def test_a_fine_tuning_leaves_other_files_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(TuningError, match=f"holds {name} of something else"):
-        FinetuneFolder(tmp_path).refuse_a_second_run()
+        FinetuneFolder(tmp_path).refuse_existing_run()
     assert (tmp_path / name).read_text() == "mine"
 
 
@@ -121,7 +122,7 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     code = (
         "import sys; from reward_tuning.runs.folder import RunFolder\n"
-        "with RunFolder(sys.argv[1]).alone(): print('in', flush=True); sys.stdin.read()"
+        "with RunFolder(sys.argv[1]).locked(): print('in', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(folder.root)],
@@ -133,12 +134,12 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
         assert other.stdout.readline() == "in\n"
         with (
             pytest.raises(TuningError, match=r"run is in use: .* or choose another folder"),
-            folder.alone(),
+            folder.locked(),
         ):
             pytest.fail("got in")
         other.kill()  # the lock goes with the process
         other.wait()
-    with folder.alone() as warning:
+    with folder.locked() as warning:
         assert warning is None
         atomic_write(folder.evaluation, b"{}")
     assert {p.name for p in folder.root.iterdir()} >= {"evaluation.json"}
@@ -146,7 +147,7 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
 
 def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(RuntimeError), folder.alone():
+    with pytest.raises(RuntimeError), folder.locked():
         raise RuntimeError
     assert not folder.root.exists()
 
@@ -158,7 +159,7 @@ def test_a_file_system_without_locks_is_told(
         raise NotImplementedError
 
     monkeypatch.setattr("reward_tuning.runs.folder.FileLock.acquire", no_locks)
-    with RunFolder(tmp_path / "run").alone() as warning:
+    with RunFolder(tmp_path / "run").locked() as warning:
         assert warning is not None
         assert "without locks" in warning
 
@@ -166,18 +167,18 @@ def test_a_file_system_without_locks_is_told(
 @pytest.mark.parametrize("removed", [False, True])
 def test_a_folder_that_is_gone_is_told(tmp_path: Path, removed: bool) -> None:
     folder = RunFolder(tmp_path / "run")
-    with folder.alone():
+    with folder.locked():
         atomic_write(folder.metrics, b"")
-        folder.check_there()
+        folder.check_in_place()
         if removed:
             shutil.rmtree(folder.root)
         else:
             folder.root.rename(tmp_path / "elsewhere")
         with pytest.raises(TuningError, match=r"was moved or removed.*where it is now"):
-            folder.check_there()
+            folder.check_in_place()
         folder.root.mkdir()  # another of the name is not it
         with pytest.raises(TuningError, match="was moved or removed"):
-            folder.check_there()
+            folder.check_in_place()
 
 
 def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
@@ -197,3 +198,16 @@ def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
     )
     found = str(not_written(tmp_path, FileNotFoundError(2, "No such file"), advice=ANOTHER_PLACE))
     assert found.endswith("check where its folder has gone or choose another place")
+
+
+def test_the_head_of_the_recipe_keeps_what_the_run_began_with(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    hashes = {"prompts.train": "sha256:12", "judge hps 2": "sha256:34"}  # names may have spaces
+    folder.begin(recipe, hashes, processes=2)
+    assert folder.initial_fingerprints() == hashes
+    assert folder.initial_processes() == 2
+    assert folder.initial_versions().items() <= versions().items()
+    assert "torch" in folder.initial_versions()
+    folder.begin(recipe, hashes)
+    assert folder.initial_processes() == 1
+    assert "processes" not in folder.recipe.read_text()  # as older versions wrote it

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.runs.folder import comparable
 from reward_tuning.runs.optimiser import OPTIMISERS
+from reward_tuning.runs.resumable import comparable
 from reward_tuning.schema.loading import dump_recipe, load_recipe
 from reward_tuning.schema.mistakes import members
 from reward_tuning.schema.optimiser_sections import AdamW, AdamW8bit, OptimiserSection

@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent
-from reward_tuning.runs.folder import RunFolder, versions
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.resumable import versions
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.fingerprints import fingerprints_of
 from reward_tuning.tuning.replay_clips import keep

@@ -1,0 +1,73 @@
+"""What decides the numbers of a run and must be the same when it is resumed."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from reward_tuning.schema.values import Section
+
+MAY_CHANGE = (
+    "steps",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "sample_every",
+    "max_bad_steps",
+)
+"""Keys of `train` that a resume may change, because they change no step that both runs make.
+
+`steps` only where the learning rate does not depend on it."""
+PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
+"""Libraries whose version may change a number."""
+
+
+def comparable(recipe: Section) -> dict[str, Any]:
+    """Return the values that must not change between run and resume.
+
+    That is everything but the folder, which may be moved, and `MAY_CHANGE`.
+    """
+    data = recipe.model_dump(mode="json")
+    del data["output"]
+    free: tuple[str, ...] = MAY_CHANGE
+    if data["train"]["lr_schedule"] != "constant":
+        free = tuple(key for key in free if key != "steps")
+    data["train"] = {k: v for k, v in data["train"].items() if k not in free}
+    return data
+
+
+def recipe_differences(kept: Any, given: Any, path: str = "") -> list[str]:
+    """List the keys whose values differ, as `key: was A, is B`."""
+    if isinstance(kept, dict) and isinstance(given, dict):
+        lines = []
+        for key in dict.fromkeys([*kept, *given]):
+            where = f"{path}.{key}" if path else str(key)
+            lines += recipe_differences(kept.get(key), given.get(key), where)
+        return lines
+    if isinstance(kept, list) and isinstance(given, list) and len(kept) == len(given):
+        lines = []
+        for i, (a, b) in enumerate(zip(kept, given, strict=True)):
+            lines += recipe_differences(a, b, f"{path}.{i}")
+        return lines
+    return [] if kept == given else [f"{path}: was {kept}, is {given}"]
+
+
+def changed_recipe(place: Path, differences: list[str]) -> str:
+    """Write the refusal to resume with another recipe or other content."""
+    lines = "\n".join(f"  {line}" for line in differences)
+    return (
+        f"{place}: the recipe has changed since the run began, so it would not end as it began:\n"
+        f"{lines}\nRestore the old values and resume, or start a new run with another output"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of `PACKAGES`."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
