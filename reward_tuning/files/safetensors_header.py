@@ -14,7 +14,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(MAX_HEADER, path.stat().st_size):
+        if not 0 < length <= min(MAX_HEADER, path.stat().st_size):
             return {}
         header = json.loads(file.read(length))
     metadata: dict[str, str] = header.get("__metadata__", {})

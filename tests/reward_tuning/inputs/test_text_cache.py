@@ -177,7 +177,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("shape", [(1, LENGTH + 1, 3), (2, LENGTH, 3), (LENGTH, 3)])
 def test_wrong_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(TuningError, match="wanted \\(1, 5, d\\)"):
+    with pytest.raises(TuningError, match="expected \\(1, 5, d\\)"):
         cache(tmp_path).encode(["a"], lambda: lambda _: torch.zeros(shape))
     assert not (tmp_path / "texts").exists()
 

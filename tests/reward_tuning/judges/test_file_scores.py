@@ -20,7 +20,7 @@ from rewards.core.base import FrameReward
 from rewards.kinds.dynamic_degree import DynamicDegree, build_raft
 from rewards.qwen.frames import QwenFrames
 from tests.reward_tuning.command_line import Command, command
-from tests.reward_tuning.files.test_gifs import blocks
+from tests.reward_tuning.files.test_gif_file import blocks
 from tests.rewards.tiny_clip import frames
 
 CASES = Path(__file__).parents[1] / "cases/clips"

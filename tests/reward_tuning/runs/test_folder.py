@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, not_written
+from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.resumable import versions
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
-from tests.reward_tuning.full_disk import largest_file
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 
@@ -102,22 +101,6 @@ def test_resume_of_a_finished_run_gives_its_result(recipe: Recipe) -> None:
         folder.open(recipe, resume=True)
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.json"
-    atomic_write(path, b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(TuningError, match=r"No space left.*free some space"):
-        atomic_write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     code = (
@@ -179,25 +162,6 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, removed: bool) -> None:
         folder.root.mkdir()  # another of the name is not it
         with pytest.raises(TuningError, match="was moved or removed"):
             folder.check_in_place()
-
-
-def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
-    """Where nothing was begun there is nothing to resume; permissions are no want of space."""
-    folder = RunFolder(recipe.output)
-    with (
-        largest_file(16),
-        pytest.raises(TuningError, match=r"free some space or choose .* output=DIR$"),
-    ):
-        folder.begin(recipe, {})
-    folder.begin(recipe, {})
-    with largest_file(16), pytest.raises(TuningError, match=r"free some space, then .*resume"):
-        atomic_write(folder.evaluation, b"0" * 100)
-    found = str(not_written(tmp_path, PermissionError(13, "Permission denied")))
-    assert found.endswith(
-        "make it writable, then continue with `reward-tuning resume` on the run folder"
-    )
-    found = str(not_written(tmp_path, FileNotFoundError(2, "No such file"), advice=ANOTHER_PLACE))
-    assert found.endswith("check where its folder has gone or choose another place")
 
 
 def test_the_head_of_the_recipe_keeps_what_the_run_began_with(recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ from reward_tuning.files.container_end import missing_end
 from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.survey import survey
 from reward_tuning.finetune.video_files import probe, read_part
-from tests.reward_tuning.files.test_stored_frames import CASES, WHOLE, run_ffmpeg
+from tests.reward_tuning.files.test_video_frames import CASES, WHOLE, run_ffmpeg
 
 
 def test_a_truncated_file_is_counted_and_named() -> None:

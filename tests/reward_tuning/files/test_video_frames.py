@@ -23,7 +23,7 @@ from reward_tuning.finetune.metadata import ClipRow
 from reward_tuning.finetune.pixels import READING, ClipReader
 from reward_tuning.finetune.posterior_cache import PosteriorCache
 from reward_tuning.finetune.survey import survey
-from reward_tuning.finetune.video_files import probe, read_part
+from reward_tuning.finetune.video_files import read_part
 from reward_tuning.tuning.replay_sources import read_fitting
 from tests.reward_tuning.finetune.clip_folder import numbered_clip
 
@@ -163,34 +163,6 @@ def test_a_constant_rate_gives_the_bytes_it_gave_before(tmp_path: Path, ending: 
 
 
 # --- names, versions, what is no video
-
-
-@pytest.mark.parametrize("name", ["a: b.mp4", "-dash.mp4", "100%d.mp4", "a 'b'.mp4"])
-def test_names_that_are_no_protocols_or_options(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    write_clip(numbered_clip(5, 32, 48), path)
-    assert probe(path, "video").frames == 5
-
-
-@pytest.mark.parametrize(
-    ("version", "option"),
-    [
-        ("4.2.2-static https://johnvansickle.com/ffmpeg/", "-vsync"),
-        ("5.1.6-0+deb12u1", "-vsync"),
-        ("6.1.1-3ubuntu5", "-vsync"),
-        ("7.0.2-static", "-fps_mode"),
-        ("n9.0.2-17-g2a571b6068-20260930", "-fps_mode"),
-        ("N-118193-g5f38c82536", "-fps_mode"),
-    ],
-)
-def test_the_options_of_each_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, option: str
-) -> None:
-    program = tmp_path / "ffmpeg"
-    program.write_text(f"#!/bin/sh\necho 'ffmpeg version {version} Copyright (c) 2000'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
-    assert ffmpeg.passthrough_options()[0] == option
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""Metadata of safetensors files, as safetensors writes them and as damage leaves them."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from reward_tuning.files.safetensors_header import MAX_HEADER, safetensors_metadata
+
+
+def test_metadata_are_those_that_safetensors_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata={"command": "make it — 做", "seed": "0"})
+    assert safetensors_metadata(path) == {"command": "make it — 做", "seed": "0"}
+    save_file({"a": torch.zeros(2)}, path)
+    assert safetensors_metadata(path) == {}
+
+
+def test_truncated_and_foreign_files_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata={"seed": "0"})
+    path.write_bytes(path.read_bytes()[:20])
+    assert safetensors_metadata(path) == {}
+    path.write_bytes(b"no safetensors file at all, but a text of some length")
+    assert safetensors_metadata(path) == {}
+    path.write_bytes(b"")
+    assert safetensors_metadata(path) == {}
+
+
+def test_a_header_of_an_impossible_length_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    header = json.dumps({"__metadata__": {"seed": "0"}}).encode().ljust(MAX_HEADER + 1)
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert safetensors_metadata(path) == {}
