@@ -14,7 +14,7 @@ WORLDS = ("tiny",)
 def pretrain(
     world: Annotated[str, typer.Argument(help="The embedded world: tiny")],
     only: Annotated[
-        str | None, typer.Option("--only", help="One stage, such as vae; earlier stages must exist")
+        str | None, typer.Option("--only", help="One stage, such as hps; earlier stages must exist")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw")] = 0,
     output: Annotated[

@@ -1,4 +1,4 @@
-"""ls, show, cp, validate, help: what they print, what they refuse, what they do not import."""
+"""The command itself: version, help, imports at start, exit codes, threads."""
 
 import os
 import subprocess
@@ -110,7 +110,7 @@ def test_module_runs() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
 @pytest.mark.parametrize("words", [["ls"], ["ls", "--json"]])
-def test_a_full_place_that_is_printed_to_is_told(words: list[str]) -> None:
+def test_a_full_disk_behind_stdout_is_reported(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "reward_tuning.cli", *words],
@@ -138,8 +138,8 @@ def test_threads_spin_shortly_unless_the_environment_decides(
     code = (
         "import atexit, os, sys\n"
         "from reward_tuning.cli import script\n"
-        "told = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
-        "atexit.register(told)\n"
+        "report = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+        "atexit.register(report)\n"
         "sys.argv = ['reward-tuning', '--version']\n"
         "script()\n"
     )

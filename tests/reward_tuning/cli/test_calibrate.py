@@ -64,7 +64,7 @@ run = pytest.fixture(command)
 MINE = b"a clip of mine"
 
 
-def test_calibrate_looks_at_the_place_before_it_samples(run: Command, tmp_path: Path) -> None:
+def test_calibrate_checks_the_output_before_it_samples(run: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(MINE)
     ran = run("calibrate", "tiny-draft-hps", "--write", tmp_path / "file/mine.yaml")
     assert (ran.code, ran.out) == (2, "")
@@ -75,7 +75,7 @@ def test_calibrate_looks_at_the_place_before_it_samples(run: Command, tmp_path: 
 def test_calibrate_refuses_what_run_refuses_all_at_once(run: Command, world: Path) -> None:
     tiny_recipe(world, world / "run")
     wrong = ("evaluation.prompts=1", "lora.init=judge")
-    told = [run(verb, world / "recipe.yaml", *wrong).err for verb in ("calibrate", "run")]
-    assert told[0] == told[1]
+    errors = [run(verb, world / "recipe.yaml", *wrong).err for verb in ("calibrate", "run")]
+    assert errors[0] == errors[1]
     for text in ("evaluation.prompts: got 1", "lora.init: "):
-        assert text in told[0]
+        assert text in errors[0]

@@ -1,4 +1,4 @@
-"""convert, as a person types it."""
+"""convert: there and back, its options, and what it refuses."""
 
 from pathlib import Path
 

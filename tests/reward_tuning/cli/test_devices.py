@@ -24,10 +24,10 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("device", "told"),
+    ("device", "message"),
     [("nonsense", "allowed: cpu"), ("meta", "allowed: cpu"), ("cuda:99", "this machine has")],
 )
-def test_a_device_that_is_not_there(run: Any, clip: Path, device: str, told: str) -> None:
+def test_a_device_that_is_not_there(run: Any, clip: Path, device: str, message: str) -> None:
     output = clip.parent / "b.mp4"
     for words in (
         ("score", clip, "--reward", "sharpness"),
@@ -36,7 +36,7 @@ def test_a_device_that_is_not_there(run: Any, clip: Path, device: str, told: str
     ):
         done = run(*words, "--device", device)
         assert done.code == 2
-        assert told in done.err
+        assert message in done.err
     assert not output.exists()
 
 

@@ -13,7 +13,7 @@ def events(*done: int) -> list[ProgressEvent]:
     return [ProgressEvent("training", unit, 10, "rollout", {"reward": 0.5}) for unit in done]
 
 
-def test_plain_display_tells_now_and_then() -> None:
+def test_plain_display_prints_now_and_then() -> None:
     stream, seconds = io.StringIO(), iter([0.0, 4.0, 12.0, 13.0, 40.0])
     with Display(stream, lambda: next(seconds)) as display:
         for event in events(0, 1, 3, 4, 10):
@@ -33,7 +33,7 @@ def test_seconds_left_of_a_resumed_run() -> None:
     assert stream.getvalue().splitlines()[-1].endswith("0:20 left")  # 10 s each, not 2.5 s
 
 
-def test_a_new_stage_is_told_at_once() -> None:
+def test_a_new_stage_is_printed_at_once() -> None:
     stream, seconds = io.StringIO(), iter([0.0, 0.1])
     with Display(stream, lambda: next(seconds)) as display:
         display(ProgressEvent("text states"))

@@ -157,7 +157,7 @@ def test_generate_with_several_loras(run: Command, model: Path, tmp_path: Path) 
     assert about["lora_scale"] == [0.25, 0.75]
 
 
-def test_generate_says_that_a_lora_does_nothing(run: Command, model: Path, tmp_path: Path) -> None:
+def test_generate_warns_of_a_lora_without_effect(run: Command, model: Path, tmp_path: Path) -> None:
     tensors = load_file(GOLDEN_LORA)
     zero = {k: v * 0 if "lora_up" in k else v for k, v in tensors.items()}
     save_file(zero, tmp_path / "zero.safetensors")

@@ -1,4 +1,4 @@
-"""The end table: its words, its groups, what is folded, and what is said below and next."""
+"""The result table: its verdicts, its groups, and the lines below it."""
 
 from pathlib import Path
 

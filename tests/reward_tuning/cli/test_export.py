@@ -126,7 +126,7 @@ def test_export_of_a_cut_file(run: Command, model: Path, tmp_path: Path) -> None
         (["--format", "original", "--output", "a"], "original writes one file"),
     ],
 )
-def test_an_exports_name_says_what_it_is(
+def test_the_name_of_an_export_must_fit_its_format(
     run: Command, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     *rest, name = arguments

@@ -64,7 +64,7 @@ def test_generate_refuses(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_clips_ending_must_be_one(run: Command, tmp_path: Path) -> None:
+def test_a_clip_must_have_a_known_ending(run: Command, tmp_path: Path) -> None:
     done = run("generate", "--prompt", "a", "--output", tmp_path / "one.avi")
     assert done.code == 2
     assert "allowed: a clip that ends in .mp4, .gif, .png, or a folder" in done.err
@@ -95,7 +95,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("image", ["a\0b", LONG])
-def test_a_condition_that_no_file_is_called(run: Any, tmp_path: Path, image: str) -> None:
+def test_a_condition_that_no_file_can_have_as_a_name(run: Any, tmp_path: Path, image: str) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "a", "image": image}) + "\n")
     done = run("generate", "--prompts-file", prompts, "--output", tmp_path / "clips")
@@ -143,9 +143,9 @@ def test_nothing_is_overwritten_unasked(run: Command, folder: Path, tmp_path: Pa
     assert (tmp_path / "a.png").read_bytes() != before
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "clips.jsonl").touch()
-    told = run(*arguments, "--output", tmp_path / "folder")
-    assert told.code == 2
-    assert "clips.jsonl exists" in told.err
+    refused = run(*arguments, "--output", tmp_path / "folder")
+    assert refused.code == 2
+    assert "clips.jsonl exists" in refused.err
 
 
 def test_a_prompt_file_says_what_each_clip_follows(

@@ -199,7 +199,7 @@ BAD: dict[str, tuple[int, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_told(
+def test_bad_input_is_refused(
     run: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     channels, options, message = BAD[name]

@@ -67,7 +67,7 @@ def sampled(generator: Generator, **options: Any) -> SampledClip:
 @pytest.mark.parametrize(
     ("asked", "size"), [((), (9, 64, 64)), (("--frames", 1, "--width", 96), (1, 64, 96))]
 )
-def test_a_folder_says_its_own_size(
+def test_a_checkpoint_names_its_own_size(
     run: Command, tmp_path: Path, asked: tuple[Any, ...], size: tuple[int, ...]
 ) -> None:
     shutil.copytree(WEIGHTS / "tiny", tmp_path / "mine")

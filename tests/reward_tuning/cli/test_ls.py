@@ -31,7 +31,7 @@ def test_ls(run: Command) -> None:
     assert prompts["prompts/scenes-train.jsonl"] == "48 prompts"
 
 
-def test_ls_says_what_each_judge_is(run: Command) -> None:
+def test_ls_describes_each_judge(run: Command) -> None:
     found = json.loads(run("ls", "--json").out)
     judges = {entry["name"]: entry for entry in found["judges"]}
     assert set(judges) == set(shipped_names())
@@ -60,9 +60,9 @@ def test_ls_reads_what_a_checkpoint_says_of_itself(
     import base_model.files.shipped
 
     (tmp_path / "mini" / "transformer").mkdir(parents=True)
-    told = {"command": "reward-tuning pretrain mini [x]"}
+    metadata = {"command": "reward-tuning pretrain mini [x]"}
     save_file(
-        {"w": torch.zeros(250_000)}, tmp_path / "mini" / "transformer" / "m.safetensors", told
+        {"w": torch.zeros(250_000)}, tmp_path / "mini" / "transformer" / "m.safetensors", metadata
     )
     monkeypatch.setattr(base_model.files.shipped, "WEIGHTS", tmp_path)
     (entry,) = json.loads(run("ls", "--json").out)["generators"]

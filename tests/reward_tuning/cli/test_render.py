@@ -39,7 +39,7 @@ def test_render_overwrites_nothing_unasked(
     assert (tmp_path / name).read_bytes() != MINE
 
 
-def test_clips_of_another_name_are_no_matter(run: Command, tmp_path: Path) -> None:
+def test_clips_of_another_name_do_not_matter(run: Command, tmp_path: Path) -> None:
     (tmp_path / "holiday.mp4").write_bytes(MINE)
     assert run("render", tmp_path, "--count", 1).code == 0
     assert (tmp_path / "holiday.mp4").read_bytes() == MINE
@@ -50,10 +50,10 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ran = run("render", tmp_path / "a", "--ask", "camera", "--count", 3, "--split", "held_out")
     assert ran.code == 0
     assert len(read_prompts(ran.out.strip())) == 3
-    for options, told in (
+    for options, message in (
         (("--ask", "image", "--only", "red"), "--only and --style are for clips"),
         (("--split", "held_out"), "--split is for --ask"),
     ):
         ran = run("render", tmp_path / "b", *options)
         assert ran.code == 2
-        assert told in ran.err
+        assert message in ran.err

@@ -109,7 +109,7 @@ def write_foreign_lora(path: Path) -> None:
 
 
 @pytest.mark.parametrize("output", ["file/a.png", "file/clips/", "file/a/b/c.mp4", "link/a.png"])
-def test_a_place_that_is_no_folder(
+def test_an_output_inside_a_file_is_refused(
     run: Command, words: tuple[Any, ...], tmp_path: Path, monkeypatch: Any, output: str
 ) -> None:
     forbid_loading(monkeypatch)
@@ -122,7 +122,7 @@ def test_a_place_that_is_no_folder(
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that takes no files: /proc")
-def test_a_place_that_takes_no_files(
+def test_an_output_that_cannot_be_written_is_refused(
     run: Command, words: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid_loading(monkeypatch)

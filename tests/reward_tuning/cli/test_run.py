@@ -1,4 +1,4 @@
-"""run and resume: what they hand to the trainer, what they tell, how they stop."""
+"""run: what it hands to the trainer, what it prints, what it refuses."""
 
 import json
 from pathlib import Path

@@ -71,7 +71,7 @@ def test_the_verb(command: Command, folder: Path) -> None:
     assert f"{found['mean']['aesthetic']:.4f}" in table.splitlines()[-2]
 
 
-def test_damaged_files_are_left_out_and_told(command: Command, folder: Path) -> None:
+def test_damaged_files_are_skipped_and_reported(command: Command, folder: Path) -> None:
     (folder / "bad.mp4").write_bytes((folder / "a.mp4").read_bytes()[:200])
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(folder / "cut.png")
     (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:60])

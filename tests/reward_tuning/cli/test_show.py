@@ -35,7 +35,7 @@ def test_show_json_of_a_recipe_and_of_a_run_under_way(run: Command, folder: Path
     assert found["recipe"]["rewards"][0]["kind"] == "hps"
     assert Path(found["path"]).is_file()
     (folder / "evaluation.json").unlink()
-    told = {"run": str(folder), "finished": False, "steps": 10, "last": None}
-    assert json.loads(run("show", folder, "--json").out) == told
+    expected = {"run": str(folder), "finished": False, "steps": 10, "last": None}
+    assert json.loads(run("show", folder, "--json").out) == expected
     (folder / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n{"step": 4, "lo')
     assert json.loads(run("show", folder, "--json").out)["last"] == {"step": 3, "loss": 0.5}

@@ -24,7 +24,7 @@ def test_validate_prints_the_resolved_recipe(run: Command, tmp_path: Path) -> No
     assert "hf download xswu/HPSv2 HPS_v2.1_compressed.pt" in done.err
 
 
-def test_validate_tells_all_mistakes(run: Command, tmp_path: Path) -> None:
+def test_validate_lists_all_mistakes(run: Command, tmp_path: Path) -> None:
     done = run("validate", write_recipe(tmp_path), "train.stepz=7", "sampling.frames=8")
     assert done.code == 2
     assert done.out == ""
@@ -51,7 +51,7 @@ def test_validate_reads_prompts_and_makes_a_plan(run: Command, tmp_path: Path) -
     assert "method.active_steps is 16" in done.err  # the earliest stop leaves fewer
 
 
-def test_a_name_that_is_none_is_told_with_the_likely_one(run: Command, tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused_with_the_likely_one(run: Command, tmp_path: Path) -> None:
     assert "no recipe 'tiny-dmeo'" in run("validate", "tiny-dmeo").err
     assert "did you mean tiny-demo? " in run("validate", "tiny-dmeo").err
     assert "did you mean" not in run("validate", "whale").err
@@ -64,7 +64,7 @@ def test_a_name_that_is_none_is_told_with_the_likely_one(run: Command, tmp_path:
 
 
 @pytest.mark.parametrize("verb", [["validate"], ["show", "--json"], ["run"], ["cp", "to.yaml"]])
-def test_what_is_no_yaml_is_told_with_its_file(
+def test_invalid_yaml_is_refused_with_its_file(
     run: Command, tmp_path: Path, verb: list[str]
 ) -> None:
     path = tmp_path / "bad.yaml"
