@@ -42,8 +42,8 @@ def score(
         Path | None,
         typer.Option(
             "--prompts",
-            help="A .jsonl, .json, .csv or .tsv file with `file` and `prompt` in each row; default: "
-            "the .txt next to a clip, or the clips.jsonl that generate writes",
+            help="A .jsonl, .json, .csv or .tsv file with `file` and `prompt` in each row; "
+            "default: the .txt next to a clip, or the clips.jsonl that generate writes",
         ),
     ] = None,
     frames: Annotated[
