@@ -1,7 +1,7 @@
-"""What a long task tells while it works: a plain value to a plain function.
+"""Progress of a long task: a plain value given to a plain function.
 
-The tasks know no terminal. They call `progress(ProgressEvent(...))` as often as they like; the
-command line draws it, a test collects it, `silent` drops it.
+A task knows no terminal. It calls `progress(ProgressEvent(...))` as often as it likes; the command
+line draws the event, a test collects it, `silent` drops it.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """One sign of life.
+    """One report of a task at work.
 
     Attributes:
-        stage: What is under way, such as `text states`, `training`, `evaluation`.
-        done: Units of the stage that are finished.
-        total: Units of the stage; 0 where that is unknown.
-        phase: What is being done inside the unit, such as `rollout`, `reward`, `sweep`.
+        stage: Name of the stage, such as `text states`, `training`, `evaluation`.
+        done: Finished units of the stage.
+        total: All units of the stage; 0 where their number is unknown.
+        phase: Part of the current unit, such as `rollout`, `reward`, `sweep`.
         metrics: Numbers to show, such as the reward of the last step.
-        note: Lines to leave standing, such as a table or a warning; empty for none.
+        note: Lines that stay on the screen, such as a table or a warning; empty for none.
     """
 
     stage: str
@@ -33,5 +33,5 @@ ProgressFn = Callable[[ProgressEvent], None]
 
 
 def silent(event: ProgressEvent) -> None:
-    """Show nothing."""
+    """Drop the event."""
     del event

@@ -1,7 +1,7 @@
-"""Every random draw of a run, by name.
+"""Seeds of all random draws of a run, derived from names.
 
-A draw depends on the run's seed and on what it is for, never on what was drawn before it, so a
-resumed run draws what the uninterrupted one would have drawn.
+A draw depends on the run's seed and on its purpose, never on earlier draws, so a resumed run draws
+what the uninterrupted one would have drawn.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed of 63 bits for one purpose.
+    """Return a seed of 63 bits for one purpose.
 
     Args:
-        seed: Of the run.
-        *purpose: Such as `"noise", 17`: words and numbers that name the draw.
+        seed: Seed of the run.
+        *purpose: Words and numbers that name the draw, such as `"noise", 17`.
     """
     name = "/".join(map(str, (seed, *purpose)))
+    # 63 bits, for torch takes seeds as signed 64-bit integers. Python's hash() differs by process.
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def derive_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose."""
+    """Return a CPU generator for one purpose, which draws the same on every device."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: everything that decides how it goes on, there whole or not at all.
+"""Checkpoints of a run: everything that decides how it continues, written whole or not at all.
 
 `checkpoints/step-NNNNNN/` is written under a temporary name, flushed to the disk and renamed; older
 ones go only when the new one is in place. Every draw of a run comes from its seed and a position
 (`reward_tuning.seeds`), so step and position restore all of them; the state of the global random
-generators is kept besides, for what a judge or a library may draw.
+generators is kept as well, for what a judge or a library may draw.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _NAME = re.compile(r"step-(\d{6,})")
 
 
 class DamagedCheckpointError(TuningError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint whose files are not what was written."""
 
 
 @dataclass(frozen=True)
 class RunCheckpoint:
-    """A run after so many steps.
+    """The state of a run after so many steps.
 
     Attributes:
-        step: Optimiser steps done; also the scheduler's state, for the learning rate is a function
-            of it.
-        position: Of the prompt stream: clips drawn so far, on all ranks.
+        step: Optimiser steps done; also the state of the learning rate, which is a function of it.
+        position: Clips or batches drawn so far, on all processes.
         bad_steps: Steps skipped so far.
         bad_in_a_row: Steps skipped since the last good one.
-        adapter: fp32 tensors by `reward_tuning.lora.adapter.adapter_state`'s names.
-        optimiser: Its state dict.
-        rng: Of `rng_state`.
-        recipe: What the run was begun with, without its place.
-        fingerprints: Hashes of the checkpoints that were loaded, and of the prompts.
-        versions: Of the libraries that decide a run's numbers.
+        adapter: The trained tensors by name: an adapter (`lora.adapter.adapter_state`), or all
+            weights.
+        optimiser: State dict of the optimiser.
+        rng: State of the global random generators, from `rng_state`.
+        recipe: The recipe as far as it must not change (`resumable.comparable`).
+        fingerprints: Hashes of the checkpoints that were loaded, and of prompts or clips.
+        versions: Versions of the libraries that decide a run's numbers.
         idle_steps: Steps so far whose gradient was zero.
         ema: The moving average, where it is on.
-        ema_updates: How often it was updated.
+        ema_updates: Number of its updates.
     """
 
     step: int
@@ -80,12 +80,12 @@ def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, *, keep: int) -> Pa
     """Write `folder/step-NNNNNN`, then delete all but the newest `keep`.
 
     Args:
-        folder: The run's `checkpoints`.
-        checkpoint: What to keep; tensors may be on any device.
-        keep: At least 1.
+        folder: Folder of all checkpoints of the run.
+        checkpoint: The checkpoint to write; tensors may be on any device.
+        keep: Number of checkpoints to keep, at least 1.
 
     Returns:
-        The checkpoint's folder.
+        The folder of this checkpoint.
 
     Raises:
         TuningError: The disk is full or cannot be written; earlier checkpoints are untouched.
@@ -96,11 +96,11 @@ def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, *, keep: int) -> Pa
         remove_leftovers(folder)
         temporary.mkdir(parents=True)
         _write(temporary, checkpoint)
-        if final.exists():  # a run that went on from an older one, by hand
+        if final.exists():  # a damaged one, passed over by the resume
             _delete(final)
         temporary.rename(final)
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch.save tells a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise not_written(final, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -110,7 +110,7 @@ def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, *, keep: int) -> Pa
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first; one that is half written has a temporary name."""
+    """List the checkpoints of a run, oldest first; half-written ones have temporary names."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
@@ -118,10 +118,10 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> RunCheckpoint:
-    """Read a checkpoint, on the CPU.
+    """Read a checkpoint into the CPU's memory.
 
     Raises:
-        DamagedCheckpointError: A file is not what was written, to the bit.
+        DamagedCheckpointError: A file differs in some bit from what was written.
         TuningError: It was written before checkpoints had checksums.
     """
     try:
@@ -156,7 +156,7 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
 
 
 def rng_state() -> dict[str, Any]:
-    """State of the global random generators of Python, numpy and torch."""
+    """Return the state of the global random generators of Python, numpy and torch."""
     numpy: Any = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
@@ -167,7 +167,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put the global random generators back."""
+    """Restore the global random generators."""
     random.setstate(state["python"])
     numpy = state["numpy"]
     key = np.array(numpy["state"]["key"], dtype=np.uint32)
@@ -178,7 +178,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed run left half written or half deleted."""
+    """Delete checkpoints that a killed run left half written or half deleted."""
     if folder.is_dir():
         for path in folder.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
@@ -216,15 +216,15 @@ def _write(folder: Path, checkpoint: RunCheckpoint) -> None:
 
 
 def state_sha256(state: Mapping[str, Any]) -> str:
-    """Of a checkpoint's state.json, as read, without its own checksum."""
+    """Hash the content of a checkpoint's state.json, without its own checksum."""
     return text_sha256(json.dumps(state, sort_keys=True))
 
 
 def _check(path: Path, state: dict[str, Any]) -> None:
-    """Compare with the checksums, which are taken out of the state.
+    """Compare the files with their checksums, and remove these from the state.
 
     Raises:
-        ValueError: A file is not what was written.
+        ValueError: A file differs from what was written.
     """
     if state.pop("sha256") != state_sha256(state):
         raise ValueError(f"{STATE_FILE}: its content does not fit its checksum")
@@ -234,7 +234,7 @@ def _check(path: Path, state: dict[str, Any]) -> None:
 
 
 def _strength(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Header of an adapter's file: rank and alpha, without which a copy of it has no strength."""
+    """Return the header of an adapter's file: rank and alpha, which decide its scale."""
     lora = recipe.get("lora")
     if not isinstance(lora, Mapping):
         return {}  # every weight is trained
@@ -253,14 +253,14 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, 
 
 
 def _delete(path: Path) -> None:
-    """Delete a checkpoint; renamed first, so that it is never there in part."""
+    """Delete a checkpoint; rename it first, so that no half of it is ever taken for a whole."""
     doomed = path.with_name(f".{path.name}.old-{os.getpid()}")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    if os.name != "posix":  # Windows cannot open a folder
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

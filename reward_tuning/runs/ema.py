@@ -1,4 +1,4 @@
-"""A moving average of the adapter, which is what gets exported where it is on."""
+"""A moving average of the trained weights, which is exported instead of them where it is on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Ema:
     """Moving average `e <- d e + (1 - d) w` of named tensors.
 
     The decay starts low, d = min(decay, (1 + n) / (10 + n)) at update n, so that a short run does
-    not export a mix with its start, where the adapter is zero.
+    not export a mixture with its start, where the adapter is zero.
 
     Args:
-        state: Where the average starts; copied.
-        decay: In (0, 1).
+        state: First value of the average; copied.
+        decay: d in the long run, in (0, 1).
     """
 
     def __init__(self, state: Mapping[str, Tensor], decay: float) -> None:
@@ -26,7 +26,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, state: Mapping[str, Tensor]) -> None:
-        """Take in the weights after an optimiser step."""
+        """Update the average with the weights after an optimiser step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, average in self.state.items():
             average.lerp_(state[name], 1.0 - decay)
@@ -34,7 +34,7 @@ class Ema:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor], updates: int) -> None:
-        """Take over a saved average, bit for bit."""
+        """Restore a saved average, bit for bit."""
         assert state.keys() == self.state.keys()
         for name, average in self.state.items():
             average.copy_(state[name])

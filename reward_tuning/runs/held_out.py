@@ -1,4 +1,4 @@
-"""What is held out is not trained on: equal prompts and equal clips are counted."""
+"""Find held-out prompts and clips that are also trained on, which would flatter the evaluation."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from reward_tuning.inputs.prompts import Prompt
 
 
 def shared_prompts(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> str:
-    """Look for held-out prompts that are trained on.
+    """Find held-out prompts that are also trained on.
 
-    Prompts are equal by their texts, whatever the case, the spaces, the punctuation and the Unicode
-    form, and by what their clips follow: the same words and the same names of files.
+    Two prompts are equal if their texts are, apart from case, spaces, punctuation and Unicode form,
+    and if their conditions are: the same values and the same file names.
 
     Args:
         train: Prompts to train on.
         held_out: Prompts of the evaluation.
 
     Returns:
-        A warning where some are; empty for none.
+        A warning with their number; empty for none.
 
     Raises:
-        TuningError: All are.
+        TuningError: All are trained on.
     """
     seen = {_asked(prompt) for prompt in train}
     count = sum(_asked(prompt) in seen for prompt in held_out)
@@ -40,17 +40,17 @@ def shared_prompts(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> str:
 
 
 def shared_files(train: Iterable[Path], held_out: Sequence[Path]) -> str:
-    """Look for held-out clips that are trained on: files of equal content, under any name.
+    """Find held-out clips that are also trained on: files of equal content, under any name.
 
     Args:
-        train: Files to train on.
+        train: Files of the training clips.
         held_out: Files of the held-out clips.
 
     Returns:
-        A warning where some are; empty for none.
+        A warning with their number; empty for none.
 
     Raises:
-        TuningError: All are.
+        TuningError: All are trained on.
     """
     of_size: dict[int, set[Path]] = defaultdict(set)
     for path in train:
@@ -86,7 +86,10 @@ def _asked(prompt: Prompt) -> Hashable:
 
 
 def _words(text: str) -> str:
-    """A text in one of the forms that it may be typed in; emoji and other signs stay."""
+    """Reduce a text to its words: without case, punctuation and Unicode form, but with emoji.
+
+    A text of nothing but punctuation stays as it is, or all such texts would be equal.
+    """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     marks = (" " if unicodedata.category(letter)[0] == "P" else letter for letter in text)
     return " ".join("".join(marks).split()) or text

@@ -1,7 +1,7 @@
-"""Whether the other processes of a run still live: one that ends early ends the others, too.
+"""Watch the other processes of a run: one that ends early ends the others, too.
 
 A collective operation with a process that is gone may wait for hours (NCCL). So each process keeps
-a connection to the main one, which the system closes however a process ends.
+a connection to the main one, which the operating system closes however a process ends.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from accelerate.utils import broadcast_object_list
 from reward_tuning.errors import TuningError
 
 GRACE = 10.0
-"""Seconds that the main thread has to leave by itself; it may hang in a collective operation."""
+"""Seconds for the main thread to leave by itself; it may hang in a collective operation."""
 CONNECTING = 60.0
+"""Seconds for all processes to connect: they have met already, so only a firewall takes longer."""
 DONE, GONE = "done", "gone"
 
 
 class Peers:
-    """Watches over the other processes.
+    """A thread that watches the other processes.
 
     Args:
-        connections: To the other processes, by their number: of the main process all, of the others
-            the main one.
-        processes: Of the run.
-        resume: The command that goes on with the run.
+        connections: Connections to other processes by their number: the main process has one to
+            each, the others have one to the main process.
+        processes: Number of processes of the run.
+        resume: Return the command that resumes the run.
 
     Attributes:
-        lost: The process that ended early; None as long as none has.
+        lost: Number of the process that ended early; None as long as none has.
     """
 
     def __init__(
@@ -54,24 +55,24 @@ class Peers:
         self._thread.start()
 
     def check(self) -> None:
-        """Leave where another process has ended.
+        """Check that every other process is alive.
 
         Raises:
-            TuningError: One has.
+            TuningError: One has ended.
         """
         if self.lost is not None:
-            raise TuningError(self.told())
+            raise TuningError(self.message())
 
     def explains(self, wait: float = 2.0) -> bool:
-        """Whether a process has ended, which is why a collective operation failed.
+        """Return whether a lost process explains the failure of a collective operation.
 
         Args:
-            wait: Seconds that the news may take longer than the failure.
+            wait: Seconds to wait for the news, which may arrive after the failure.
         """
         return bool(self._connections) and self._noticed.wait(wait)
 
-    def told(self) -> str:
-        """The line for the person who started the run."""
+    def message(self) -> str:
+        """Return the error for the person who started the run."""
         return (
             f"process {self.lost} of {self._processes} has ended, so the others stopped: its own "
             "message says why; if there is none, the system killed it, usually because memory ran "
@@ -79,7 +80,11 @@ class Peers:
         )
 
     def close(self, *, done: bool) -> None:
-        """End the watch; `done` tells the others that this process needs them no more."""
+        """End the watch.
+
+        Args:
+            done: Tell the others that this process is finished, not lost.
+        """
         self._left.set()
         self._closing.set()
         for connection in self._connections.values():
@@ -109,7 +114,7 @@ class Peers:
 
     @staticmethod
     def _heard(connection: socket.socket) -> str:
-        """What a process says last, or nothing where it has just ended."""
+        """Return the last line of a process; empty where it ended without one."""
         said = b""
         with contextlib.suppress(OSError):
             while not said.endswith(b"\n"):
@@ -125,20 +130,22 @@ class Peers:
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
                 connection.sendall(f"{GONE} {rank}\n".encode())
+        # The main thread raises at its next event. Where it hangs in a collective operation, only
+        # the end of the process frees it.
         if not self._left.wait(GRACE):
-            print(f"error: {self.told()}", file=sys.stderr, flush=True)
+            print(f"error: {self.message()}", file=sys.stderr, flush=True)
             os._exit(2)
 
 
 @contextmanager
 def watched(accelerator: Accelerator, resume: Callable[[], str]) -> Iterator[Peers]:
-    """Watch over the processes of a run within the context.
+    """Watch the processes of a run within the context.
 
-    A failure of the body that another process's end explains is told as that.
+    A failure of the body that the end of another process explains is reported as that.
 
     Args:
-        accelerator: Of the run.
-        resume: The command that goes on with the run.
+        accelerator: Processes of the run.
+        resume: Return the command that resumes the run.
 
     Raises:
         TuningError: Another process has ended.
@@ -152,20 +159,20 @@ def watched(accelerator: Accelerator, resume: Callable[[], str]) -> Iterator[Pee
         raise
     except Exception as error:
         if peers.explains():
-            raise TuningError(peers.told()) from error
+            raise TuningError(peers.message()) from error
         raise
     finally:
         peers.close(done=done)
 
 
 def connect(accelerator: Accelerator) -> dict[int, socket.socket]:
-    """Connect the other processes with the main one; nothing where there are none.
+    """Connect every process with the main one; do nothing where there is only one.
 
     Returns:
         The connections of this process, by the number of the other.
 
     Raises:
-        TuningError: They do not reach one another.
+        TuningError: The processes cannot reach one another.
     """
     if accelerator.num_processes == 1:
         return {}
@@ -185,7 +192,7 @@ def connect(accelerator: Accelerator) -> dict[int, socket.socket]:
                     connection, _ = server.accept()
                     connection.settimeout(CONNECTING)
                     said, _, who = Peers._heard(connection).partition(" ")
-                    if said != word:  # a stranger
+                    if said != word:  # not one of ours, such as a port scanner
                         connection.close()
                         continue
                     found[int(who)] = connection

@@ -1,4 +1,4 @@
-"""What several processes exchange in a step: the gradient and a few means, nothing else."""
+"""Everything that several processes exchange in a step: the gradient and a few means."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from accelerate import Accelerator
 from torch import nn
 
 
-class Judged(Protocol):
-    """What one batch came to, as far as processes exchange it."""
+class BatchMeans(Protocol):
+    """The means of one batch, as far as processes exchange them."""
 
     @property
     def loss(self) -> float:
-        """Mean loss of the batch."""
+        """Mean loss."""
 
     @property
     def motion(self) -> float:
-        """Mean motion of its clips."""
+        """Mean motion of the clips."""
 
     @property
     def rewards(self) -> Mapping[str, float]:
-        """Mean score by judge."""
+        """Mean score of each judge."""
 
 
 def mean_gradient(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
-    """Average the gradients over the processes, in one message; alone, do nothing.
+    """Average the gradients over the processes, in one message; do nothing in a single process.
 
-    The sweep makes several backward passes a step. DDP would exchange gradients in each of them;
-    the adapter is small, so one exchange of all of them at the end is less and simpler.
+    The sweep makes several backward passes a step, and DDP would exchange gradients in each. The
+    adapter is small, so one exchange at the end is both cheaper and simpler.
     """
     if accelerator.num_processes == 1:
         return
     for parameter in parameters:
-        if parameter.grad is None:  # a skipped batch; the others' gradients still arrive
+        if parameter.grad is None:  # this process skipped its batch, but takes part in the exchange
             parameter.grad = torch.zeros_like(parameter)
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = accelerator.reduce(torch.cat([grad.flatten() for grad in grads]), "mean")
@@ -45,7 +45,10 @@ def mean_gradient(parameters: list[nn.Parameter], accelerator: Accelerator) -> N
 
 
 def mean_of_all(values: list[float], accelerator: Accelerator) -> float:
-    """Mean of one number a batch over batches and processes; every process has as many."""
+    """Return the mean of one number per batch over batches and processes.
+
+    Every process has the same number of batches, so the mean of their means is the mean of all.
+    """
     mean = torch.tensor(values, dtype=torch.float32).mean().to(accelerator.device)
     if accelerator.num_processes > 1:
         mean = accelerator.reduce(mean, "mean")
@@ -53,9 +56,19 @@ def mean_of_all(values: list[float], accelerator: Accelerator) -> float:
 
 
 def mean_over_ranks(
-    reports: Sequence[Judged], labels: list[str], accelerator: Accelerator
+    reports: Sequence[BatchMeans], labels: list[str], accelerator: Accelerator
 ) -> dict[str, float]:
-    """Means of loss, motion and rewards over batches and processes; NaN where one is not finite."""
+    """Return the means of loss, motion and rewards over batches and processes.
+
+    Args:
+        reports: Means of this process's batches.
+        labels: Names of the rewards.
+        accelerator: Processes of the run.
+
+    Returns:
+        `loss`, `motion` and `reward/LABEL`. A reward that a batch does not have, because its loss
+        was not finite, makes the mean NaN.
+    """
     names = ["loss", "motion", *(f"reward/{label}" for label in labels)]
     rows = [
         [report.loss, report.motion, *(report.rewards.get(label, math.nan) for label in labels)]

@@ -1,4 +1,4 @@
-"""Sample clips on the disk: `samples/step-NNNNNN/NN.mp4`, and what each of them was asked for."""
+"""Sample clips on the disk: `samples/step-NNNNNN/NN.mp4`, and the prompt of each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.clips import side_by_side, write_clip
 from reward_tuning.runs.folder import RunFolder
 
-SMALL = 256  # clips narrower than this are enlarged to be seen
+SMALL = 256  # pixels; narrower clips are enlarged, or a player shows them as a stamp
 
 
 def write_clips(folder: RunFolder, step: int, clips: Mapping[int, Tensor]) -> None:
-    """Write a step's clips `(f, 3, H, W)`, each under its number.
+    """Write the clips `(f, 3, H, W)` of a step, each under its number.
 
     Raises:
         TuningError: The disk is full.
@@ -27,7 +27,7 @@ def write_clips(folder: RunFolder, step: int, clips: Mapping[int, Tensor]) -> No
 
 
 def write_pair(left: Tensor, right: Tensor, path: Path) -> None:
-    """Write two clips of one shape next to each other, as large as one of them alone would be.
+    """Write two clips of one shape next to each other, enlarged as one alone would be.
 
     Raises:
         TuningError: The disk is full.
@@ -36,7 +36,7 @@ def write_pair(left: Tensor, right: Tensor, path: Path) -> None:
 
 
 def write_prompts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `samples/prompts.json`: of each clip, in order, `file` and what `rows` say of it.
+    """Write `samples/prompts.json`: `file` and the keys of `rows` for each clip, in order.
 
     Raises:
         TuningError: The disk is full.
