@@ -16,9 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reward_tuning.errors import TuningError
 from reward_tuning.finetune.trainer import finetune
-from reward_tuning.runs.launching import asked_processes, check_launcher, ignored_settings
 from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
@@ -153,38 +151,3 @@ def test_a_launcher_that_starts_fewer_than_asked_is_noticed(world: Path, tmp_pat
     assert "error: the launcher was asked for 2 processes and 1 runs" in done.stderr
     assert "torchrun --nproc_per_node 2 -m reward_tuning.cli" in done.stderr
     assert not output.exists()
-
-
-def test_processes_asked_for() -> None:
-    assert asked_processes({}) is None
-    assert asked_processes({"WORLD_SIZE": "4", "RANK": "0"}) == 4
-    assert asked_processes({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
-    assert asked_processes({"WORLD_SIZE": "2", "PMI_SIZE": "8"}) == 2
-    # an address that the shell set, as batch systems do, is no sign of several processes
-    assert asked_processes({"MASTER_PORT": "29500"}) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("ACCELERATE_USE_FSDP", "FSDP, which is not supported: nothing would be sharded"),
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-        ("ACCELERATE_USE_MEGATRON_LM", "Megatron"),
-        ("ACCELERATE_USE_PARALLELISM_CONFIG", "parallelism config"),
-    ],
-)
-def test_ways_to_share_that_are_not_built_are_refused(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
-) -> None:
-    check_launcher({name: "false", "ACCELERATE_DYNAMO_BACKEND": "NO"})
-    monkeypatch.setenv(name, "true")
-    with pytest.raises(TuningError, match=told):
-        run(tiny_recipe(world, tmp_path / "run", *RUN))
-    assert not (tmp_path / "run").exists()
-
-
-def test_settings_of_the_launcher_that_the_recipe_decides() -> None:
-    with pytest.raises(TuningError, match=r"rollout\.compile"):
-        check_launcher({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"})
-    assert ignored_settings({"ACCELERATE_MIXED_PRECISION": "no"}) == ""
-    assert "generator.dtype" in ignored_settings({"ACCELERATE_MIXED_PRECISION": "bf16"})

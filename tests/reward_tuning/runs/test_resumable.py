@@ -1,0 +1,63 @@
+"""What must be the same when a run is resumed."""
+
+from pathlib import Path
+
+import pytest
+
+from reward_tuning.runs.resumable import (
+    MAY_CHANGE,
+    changed_recipe,
+    comparable,
+    recipe_differences,
+    versions,
+)
+from reward_tuning.schema.loading import load_recipe
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+
+def values(folder: Path, *overrides: str) -> dict:
+    return comparable(load_recipe(write_recipe(folder), overrides))
+
+
+@pytest.mark.parametrize("key", MAY_CHANGE)
+def test_some_keys_change_no_step_that_both_runs_make(tmp_path: Path, key: str) -> None:
+    assert values(tmp_path, f"train.{key}=7") == values(tmp_path, "output=elsewhere")
+
+
+def test_the_number_of_steps_counts_where_the_rate_depends_on_it(tmp_path: Path) -> None:
+    one, two = (values(tmp_path, "train.lr_schedule=cosine", f"train.steps={n}") for n in (7, 8))
+    assert recipe_differences(one, two) == ["train.steps: was 7, is 8"]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("seed=4", "seed: was 3, is 4"),
+        ("rewards.0.weight=3", "rewards.0.weight: was 2.0, is 3.0"),
+        ("train.ema_decay=0.5", "train.ema_decay: was None, is 0.5"),
+    ],
+)
+def test_any_other_key_counts(tmp_path: Path, override: str, line: str) -> None:
+    assert recipe_differences(values(tmp_path), values(tmp_path, override)) == [line]
+
+
+def test_lists_of_other_lengths_and_keys_that_one_side_lacks() -> None:
+    assert recipe_differences({"a": [1, 2], "b": 1}, {"a": [1], "c": 2}) == [
+        "a: was [1, 2], is [1]",
+        "b: was 1, is None",
+        "c: was None, is 2",
+    ]
+
+
+def test_the_refusal_lists_the_differences() -> None:
+    told = changed_recipe(Path("run/recipe.yaml"), ["seed: was 3, is 4"])
+    assert told.startswith("run/recipe.yaml: the recipe has changed since the run began")
+    assert "\n  seed: was 3, is 4\n" in told
+    assert told.endswith("start a new run with another output")
+
+
+def test_versions_of_what_decides_numbers() -> None:
+    import torch
+
+    release, _, _ = versions()["torch"].partition("+")  # metadata may lack the build
+    assert release == torch.__version__.partition("+")[0]

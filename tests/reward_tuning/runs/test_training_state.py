@@ -1,0 +1,78 @@
+"""The state of a training, and the checkpoint that keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reward_tuning.lora.adapter import LoraSpec, attach
+from reward_tuning.runs.checkpoints import complete_checkpoints, read_checkpoint
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.guards.choice import reward_guards
+from reward_tuning.runs.resumable import comparable, versions
+from reward_tuning.runs.training_state import (
+    Trained,
+    initial_state,
+    save_state,
+    trained_adapter,
+)
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from tests.reward_tuning.recipes_for_tests import write_recipe
+from tests.reward_tuning.tiny_transformer import tiny_transformer
+
+
+def recipe(folder: Path, *overrides: str) -> Recipe:
+    return load_recipe(write_recipe(folder), [f"output={folder / 'run'}", *overrides])
+
+
+def one_weight() -> Trained:
+    weight = nn.Parameter(torch.ones(3))
+    return Trained([weight], lambda: {"w": weight.detach()}, lambda state: None)
+
+
+def test_the_moving_average_is_exported_where_it_is_on(tmp_path: Path) -> None:
+    trained = one_weight()
+    plain = initial_state(recipe(tmp_path).train, trained, [])
+    averaged = initial_state(recipe(tmp_path, "train.ema_decay=0.5").train, trained, [])
+    with torch.no_grad():
+        trained.parameters[0].fill_(2.0)
+    assert plain.exported(trained)["w"].tolist() == [2.0] * 3
+    assert averaged.exported(trained)["w"].tolist() == [1.0] * 3
+
+
+def test_a_checkpoint_keeps_everything_of_the_state(tmp_path: Path) -> None:
+    of = recipe(tmp_path, "train.ema_decay=0.5", "train.keep_checkpoints=1")
+    trained, folder = one_weight(), RunFolder(of.output)
+    state = initial_state(of.train, trained, reward_guards(of.train))
+    trained.parameters[0].grad = torch.ones(3)
+    state.optimiser.step()
+    state.step, state.position, state.idle_steps = 4, 12, 1
+    state.bad_steps, state.bad_in_a_row = 2, 1
+    for _ in range(2):
+        save_state(state, of.train, trained, of, {"hps": "sha256:1"}, folder)
+        state.step += 1
+    (path,) = complete_checkpoints(folder.checkpoints)
+    kept = read_checkpoint(path)
+    assert (kept.step, kept.position, kept.idle_steps) == (5, 12, 1)
+    assert (kept.bad_steps, kept.bad_in_a_row, kept.ema_updates) == (2, 1, 0)
+    assert torch.equal(kept.adapter["w"], trained.state()["w"])
+    assert kept.ema is not None
+    assert kept.ema["w"].tolist() == [1.0] * 3
+    moments = kept.optimiser["state"][0]
+    assert torch.allclose(moments["exp_avg"], torch.full((3,), 0.1))
+    assert (kept.recipe, kept.versions) == (comparable(of), versions())
+    assert kept.fingerprints == {"hps": "sha256:1"}
+
+
+def test_an_adapter_is_trained_by_its_own_names() -> None:
+    model = tiny_transformer()
+    parameters = attach(model, LoraSpec(2, 2.0, "attention"), seed=1)
+    trained = trained_adapter(model, parameters)
+    assert trained.parameters is parameters
+    changed = {name: torch.full_like(t, 0.5) for name, t in trained.state().items()}
+    assert len(changed) == len(parameters)
+    trained.load(changed)
+    assert all(torch.equal(p, torch.full_like(p, 0.5)) for p in parameters)
