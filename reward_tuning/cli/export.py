@@ -7,8 +7,6 @@ import typer
 
 from reward_tuning.errors import TuningError
 
-FORMATS = ("peft", "diffusers", "original")
-
 
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder, or a LoRA in any format")],
@@ -33,6 +31,8 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files")] = False,
 ) -> None:
     """Write an adapter in one of the three formats."""
+    from reward_tuning.lora.export import FORMATS
+
     if format_ not in FORMATS:
         raise TuningError(f"--format: got {format_!r}; allowed: {', '.join(FORMATS)}")
     if (output.suffix == ".safetensors") == (format_ == "peft"):
