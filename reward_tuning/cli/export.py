@@ -1,7 +1,7 @@
 """`reward-tuning export`: write an adapter in the format of another program."""
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, get_args
 
 import typer
 
@@ -64,10 +64,8 @@ def export(
 
     import torch
 
-    from reward_tuning.lora.export import ExportFormat, export_adapter, import_adapter
+    from reward_tuning.lora.export import export_adapter, import_adapter
 
     weights = import_adapter(path, transformer_shapes(base))
-    written = export_adapter(
-        weights, output, cast("ExportFormat", format_), dtype=getattr(torch, dtype)
-    )
+    written = export_adapter(weights, output, format_, dtype=getattr(torch, dtype))
     print(written)
