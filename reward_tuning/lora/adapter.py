@@ -1,7 +1,7 @@
-"""LoRA adapters on the EasyAnimate transformer, by one table of its module paths.
+"""Put LoRA adapters on the EasyAnimate transformer: targets, start, state and scale.
 
-peft does the layers; this file says which modules get one, under which names, how they start, and
-keeps the adapter in fp32 on a frozen base of any dtype.
+peft implements the layers. This module selects the layers that get an adapter, names and
+initialises its tensors, and keeps them in fp32 on a frozen base of any dtype.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ATTENTION = (
     "attn1.to_add_out",
 )
 MLP = ("ff.net.0.proj", "ff.net.2", "txt_ff.net.0.proj", "txt_ff.net.2")
-# None: every linear layer, as the original trainer (677 modules of the 12B, 401 of the 7B).
+# None: every linear layer, as in the original trainer (677 modules of the 12B, 401 of the 7B).
 PRESETS: dict[str, tuple[str, ...] | None] = {
     "attention": ATTENTION,
     "attention+mlp": (*ATTENTION, *MLP),
@@ -43,13 +43,13 @@ PRESETS: dict[str, tuple[str, ...] | None] = {
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """Size and place of an adapter; its strength is alpha / rank.
+    """Size and targets of an adapter; its strength is alpha / rank.
 
     Attributes:
-        rank: r, at least 1.
-        alpha: above 0; the original trainer's default is rank 128, alpha 64.
-        targets: a name of `PRESETS`, or module names: a full path
-            (`transformer_blocks.0.attn1.to_q`) or its end (`to_q`, `ff.net.2`).
+        rank: Rank r, at least 1.
+        alpha: Above 0; the original trainer's defaults are rank 128, alpha 64.
+        targets: Name in `PRESETS`, or module names: full paths (`transformer_blocks.0.attn1.to_q`)
+            or ends of paths (`to_q`, `ff.net.2`).
     """
 
     rank: int
@@ -58,38 +58,38 @@ class LoraSpec:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise TuningError(f"lora.rank is {self.rank}; allowed is 1 or more")
+            raise TuningError(f"lora.rank is {self.rank}; allowed: 1 or more")
         if not (self.alpha > 0 and math.isfinite(self.alpha)):
-            raise TuningError(f"lora.alpha is {self.alpha}; allowed is a number above 0")
+            raise TuningError(f"lora.alpha is {self.alpha}; allowed: a finite number above 0")
 
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """An adapter in memory, the value that every export format writes and reads.
+    """An adapter in memory, which every export format writes and reads.
 
     Attributes:
-        rank: r.
-        alpha: the strength is alpha / rank.
-        state: diffusers module path -> (down `(r, in)`, up `(out, r)`).
+        rank: Rank r.
+        alpha: The strength is alpha / rank.
+        state: diffusers module path to factors: down `(r, in)`, up `(out, r)`.
     """
 
     rank: int
     alpha: float
-    state: Mapping[str, tuple[Tensor, Tensor]]
+    state: Mapping[str, Factors]
 
     @property
     def strength(self) -> float:
-        """What the product of the factors counts: alpha / rank."""
+        """Factor on the product of up and down: alpha / rank."""
         return self.alpha / self.rank
 
 
 def linear_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
-    """Every linear layer by its diffusers module path, with or without an adapter on it."""
+    """Return every linear layer by diffusers module path, with or without an adapter on it."""
     found: dict[str, nn.Linear] = {}
     inside = ""
     for path, module in transformer.named_modules():
         if inside and path.startswith(inside):
-            continue  # the parts of an adapted layer
+            continue  # a part of an adapted layer
         if isinstance(module, LoraLayer):
             base = module.get_base_layer()
             assert isinstance(base, nn.Linear)
@@ -101,17 +101,17 @@ def linear_modules(transformer: nn.Module) -> dict[str, nn.Linear]:
 
 
 def select_targets(transformer: nn.Module, targets: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Module paths that a preset or a tuple of names means on this transformer, in model order.
+    """Return the module paths of a preset or of names on this transformer, in model order.
 
     Raises:
-        TuningError: an unknown preset or a name that matches no linear layer; lists the allowed.
+        TuningError: Unknown preset, or a name that matches no linear layer.
     """
     paths = tuple(linear_modules(transformer))
     if isinstance(targets, str):
         if targets not in PRESETS:
             raise TuningError(
-                f"lora.targets is {targets!r}; allowed are the presets {', '.join(PRESETS)}, or a "
-                f"list of module names out of {_names(paths)}"
+                f"lora.targets is {targets!r}; allowed: the presets {', '.join(PRESETS)}, or a "
+                f"list of module names among {_names(paths)}"
             )
         wanted = PRESETS[targets]
         return tuple(p for p in paths if wanted is None or _kind(p) in wanted)
@@ -120,8 +120,8 @@ def select_targets(transformer: nn.Module, targets: str | tuple[str, ...]) -> tu
         matches = [p for p in paths if p == name or p.endswith("." + name)]
         if not matches:
             raise TuningError(
-                f"lora.targets: {name!r} is no linear layer of this transformer; allowed are full "
-                f"module paths or {_names(paths)}"
+                f"lora.targets: {name!r} is not a linear layer of this transformer; allowed: full "
+                f"module paths, or {_names(paths)}"
             )
         chosen.update(matches)
     if not chosen:
@@ -132,39 +132,39 @@ def select_targets(transformer: nn.Module, targets: str | tuple[str, ...]) -> tu
 def attach(transformer: nn.Module, spec: LoraSpec, *, seed: int) -> list[nn.Parameter]:
     """Freeze the transformer and put an fp32 adapter on it, in place.
 
-    The adapter starts as the base exactly: up is 0, down is uniform in +-1/sqrt(in) (peft's own
-    start), drawn on the CPU from a generator of its own, so that the same seed gives the same
-    adapter on every device and no other random stream moves.
+    The adapter starts without an effect: up is 0, down is uniform in +-1/sqrt(in) (peft's
+    initialisation), drawn on the CPU from a separate generator, so the same seed gives the same
+    adapter on every device and no other random stream advances.
 
     Args:
-        transformer: the base, of any dtype, on any device.
-        spec: rank, alpha, targets.
-        seed: of the adapter's start.
+        transformer: Base model of any dtype, on any device.
+        spec: Rank, alpha and targets.
+        seed: Seed of the initialisation.
 
     Returns:
-        The adapter's parameters, trainable, in model order; nothing else requires gradient.
+        The adapter's parameters, in model order; nothing else requires a gradient.
 
     Raises:
-        TuningError: unknown targets, or there is an adapter already.
+        TuningError: Unknown targets, or an adapter is attached already.
     """
     if adapted_layers(transformer):
-        raise TuningError("the transformer has an adapter already; load the generator afresh")
+        raise TuningError("the transformer has an adapter already; load the generator again")
     paths = select_targets(transformer, spec.targets)
     transformer.requires_grad_(False)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         target_modules=list(paths),
-        lora_dropout=0.0,  # the sweep re-runs each step and must meet the same function
+        lora_dropout=0.0,  # the sweep recomputes each step, which must give the same values
         bias="none",
         init_lora_weights=False,
     )
-    with torch.random.fork_rng(devices=[]):  # peft builds its layers by drawing; not from ours
+    with torch.random.fork_rng(devices=[]):  # peft initialises its layers from the global stream
         inject_adapter_in_model(config, transformer, adapter_name=ADAPTER_NAME)
     layers = adapted_layers(transformer)
-    assert set(layers) == set(paths), "peft adapted other modules than the table names"
-    # peft puts an adapter where its layer's weight lies, and blocks may rest on the CPU; the first
-    # parameters of the transformer, outside its blocks, are where it computes.
+    assert set(layers) == set(paths), "peft adapted other modules than were selected"
+    # peft puts an adapter on its layer's device, and the blocks may be offloaded to the CPU.
+    # The first parameters of the transformer, outside its blocks, are on the device that computes.
     device = next(transformer.parameters()).device
     draw = torch.Generator().manual_seed(seed)
     parameters = []
@@ -183,7 +183,7 @@ def attach(transformer: nn.Module, spec: LoraSpec, *, seed: int) -> list[nn.Para
 
 
 def attach_weights(transformer: nn.Module, weights: LoraWeights) -> list[nn.Parameter]:
-    """Put finished weights on a transformer as an adapter; like `attach` otherwise."""
+    """Put existing weights on a transformer as an adapter; see `attach`."""
     spec = LoraSpec(weights.rank, weights.alpha, tuple(weights.state))
     parameters = attach(transformer, spec, seed=0)
     load_adapter_state(transformer, tensors_by_name(weights.state))
@@ -191,14 +191,14 @@ def attach_weights(transformer: nn.Module, weights: LoraWeights) -> list[nn.Para
 
 
 def adapted_layers(transformer: nn.Module) -> dict[str, LoraLayer]:
-    """The layers that carry an adapter, by module path in model order."""
+    """Return the layers with an adapter, by module path in model order."""
     return {n: m for n, m in transformer.named_modules() if isinstance(m, LoraLayer)}
 
 
 def adapter_state(transformer: nn.Module) -> dict[str, Tensor]:
-    """The adapter's tensors: `<module path>.lora_A.weight` (r, in), `.lora_B.weight` (out, r).
+    """Return the adapter's tensors by name (`names.tensors_by_name`), in model order.
 
-    Detached but not copied, like `state_dict`: clone what shall survive the next step.
+    Detached but not copied, like `state_dict`: clone what must survive the next step.
     """
     layers = adapted_layers(transformer)
     return tensors_by_name({path: _detached(layer) for path, layer in layers.items()})
@@ -206,10 +206,10 @@ def adapter_state(transformer: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_adapter_state(transformer: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy tensors into the attached adapter, by name and strictly; nothing changes on an error.
+    """Copy tensors into the attached adapter by name, strictly; an error changes nothing.
 
     Raises:
-        TuningError: a missing or unexpected name, or a shape that differs.
+        TuningError: Missing or unexpected names, or another shape.
     """
     own = adapter_state(transformer)
     missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
@@ -222,18 +222,18 @@ def load_adapter_state(transformer: nn.Module, state: Mapping[str, Tensor]) -> N
     for name, tensor in own.items():
         if state[name].shape != tensor.shape:
             raise TuningError(
-                f"the adapter state does not fit: {name} has shape {tuple(state[name].shape)}, "
-                f"this adapter {tuple(tensor.shape)}; compare rank and model"
+                f"the adapter state does not fit: {name} has shape {tuple(state[name].shape)}; "
+                f"expected {tuple(tensor.shape)}: compare rank and model"
             )
     for name, tensor in own.items():
         tensor.copy_(state[name])
 
 
 def lora_weights(transformer: nn.Module) -> LoraWeights:
-    """Copy of the attached adapter as the value the exports write, on the CPU.
+    """Return a copy of the attached adapter on the CPU, as exports write it.
 
     Raises:
-        TuningError: no adapter is attached.
+        TuningError: No adapter is attached.
     """
     layers = adapted_layers(transformer)
     if not layers:
@@ -248,16 +248,16 @@ def lora_weights(transformer: nn.Module) -> LoraWeights:
 
 @contextmanager
 def scaled(transformer: nn.Module, scale: float) -> Iterator[None]:
-    """Within the context the adapter counts `scale` times; 0 is the base, bit for bit.
+    """Multiply the adapter's effect by `scale` within the context; 0 is the base, bit for bit.
 
-    The previous strength returns afterwards, so contexts nest. Run a backward in the context of
-    its forward when blocks are checkpointed: they are computed again in it.
+    The earlier scale is restored on exit, so contexts nest. With gradient checkpointing, run the
+    backward pass in the context of its forward pass, since it recomputes blocks.
 
     Raises:
-        TuningError: the scale is not finite.
+        TuningError: The scale is not finite.
     """
     if not math.isfinite(scale):
-        raise TuningError(f"the adapter scale is {scale}; allowed is a finite number")
+        raise TuningError(f"the adapter scale is {scale}; allowed: a finite number")
     layers = list(adapted_layers(transformer).values())
     before = [(layer.scaling[ADAPTER_NAME], layer.disable_adapters) for layer in layers]
     trained = [[p.requires_grad for p in _parameters(layer)] for layer in layers]
@@ -265,14 +265,14 @@ def scaled(transformer: nn.Module, scale: float) -> Iterator[None]:
         for layer, (strength, off) in zip(layers, before, strict=True):
             layer.scaling[ADAPTER_NAME] = strength * scale
             if scale == 0 and not off:
-                layer.enable_adapters(False)  # skips the adapter's products altogether
+                layer.enable_adapters(False)  # skips the adapter's products: exact, not times 0
         yield
     finally:
         for layer, (strength, off), flags in zip(layers, before, trained, strict=True):
             layer.scaling[ADAPTER_NAME] = strength
             if layer.disable_adapters != off:
                 layer.enable_adapters(not off)
-            # peft couples this switch with requires_grad; ours is not a change of what is trained.
+            # peft's switch also sets requires_grad, but scaling must not change what is trained.
             for parameter, flag in zip(_parameters(layer), flags, strict=True):
                 parameter.requires_grad_(flag)
 
@@ -287,7 +287,7 @@ def _detached(layer: LoraLayer) -> Factors:
 
 
 def _kind(path: str) -> str:
-    """`transformer_blocks.3.attn1.to_q` -> `attn1.to_q`; paths outside the blocks as they are."""
+    """Return a path without its block: `attn1.to_q` for `transformer_blocks.3.attn1.to_q`."""
     parts = path.split(".")
     if parts[0] == "transformer_blocks" and len(parts) > 2:
         return ".".join(parts[2:])

@@ -1,4 +1,4 @@
-"""Adapters in, as people have them, and out: peft folder, diffusers file, original file."""
+"""Write adapters in three formats, and read them in any layout that other tools write."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def export_adapter(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write an adapter; whole or not at all.
+    """Write an adapter, whole or not at all.
 
     Args:
-        weights: what `lora_weights` or `import_adapter` returned.
-        path: a folder for `peft`, a file for the others.
+        weights: Adapter from `lora_weights` or `import_adapter`.
+        path: Folder for `peft`, file for the other formats.
         format: `peft`, `diffusers` or `original`.
-        dtype: of the stored matrices; fp32 comes back bit for bit, bf16 halves the file.
+        dtype: Type of the stored factors; fp32 reads back bit for bit, bf16 halves the file.
 
     Returns:
         The path.
 
     Raises:
-        TuningError: an unknown format, a file name without .safetensors, or a place that cannot
-            be written.
+        TuningError: Unknown format, a file name without .safetensors, or a target that cannot be
+            written.
     """
     path = Path(path)
     if format not in FORMATS:
-        raise TuningError(f"export format is {format!r}; allowed are {', '.join(FORMATS)}")
+        raise TuningError(f"export format is {format!r}; allowed: {', '.join(FORMATS)}")
     if format != "peft" and path.suffix != ".safetensors":
         raise TuningError(
-            f"{path}: a {format} export is one file whose name ends in .safetensors; got "
-            f"{path.suffix or 'no ending'}"
+            f"{path}: a {format} export is a file that ends in .safetensors; got "
+            f"{path.suffix or 'no suffix'}"
         )
     match format:
         case "peft":
@@ -95,32 +95,32 @@ def export_every_format(lora: LoraSection, folder: Path, adapter: Mapping[str, T
 
 
 def check_adapter(path: str | Path) -> None:
-    """Read an adapter without a model to hold it against.
+    """Check an adapter as far as possible without its model.
 
     Raises:
-        TuningError: as `import_adapter`, but for what only the model tells.
+        TuningError: As `import_adapter`, except for modules and shapes.
     """
     file = find_adapter(Path(path))
     checked_keys(read_adapter(file).tensors, str(file.weights))
 
 
 def import_adapter(path: str | Path, transformer: nn.Module) -> LoraWeights:
-    """Read an adapter in any of the layouts that people have, recognised by its content.
+    """Read an adapter in any layout of docs/lora.md, recognised by its content.
 
-    docs/lora.md lists them. Ranks and strengths that differ by module become one rank and one
-    strength with the same effect (`reward_tuning.lora.formats.fitting.uniform`).
+    Ranks and strengths that differ by module become one rank and one strength with the same effect
+    (`reward_tuning.lora.formats.fitting.uniform`).
 
     Args:
-        path: a file (safetensors or `torch.save`), or a folder with an adapter in it.
-        transformer: the model it is for; only module names and sizes are read, so it may be on the
-            meta device and may carry an adapter.
+        path: File (safetensors or `torch.save`), or folder with an adapter in it.
+        transformer: Model of the adapter; only module names and sizes are read, so it may be on the
+            meta device and may have an adapter.
 
     Returns:
         The adapter, fp32, on the CPU; `attach_weights` puts it on a transformer.
 
     Raises:
-        TuningError: nothing there, a damaged or foreign file, an adapter for another model, or one
-            that is no plain LoRA; it is named as what it is.
+        TuningError: No adapter, a damaged or foreign file, an adapter for another model, or one
+            that is not a plain LoRA, whose kind the message names.
     """
     file = find_adapter(Path(path))
     read = read_adapter(file)
@@ -131,7 +131,7 @@ def import_adapter(path: str | Path, transformer: nn.Module) -> LoraWeights:
     state = {name: (down, up * factor) for name, (down, up) in weights.state.items()}
     if not all(up.isfinite().all() for _, up in state.values()):
         raise TuningError(
-            f"{file.weights}: its up factors without alpha / rank ({read.folded:g} / "
-            f"{weights.rank}) are beyond float32; original_alpha in its header is wrong"
+            f"{file.weights}: its up factors divided by alpha / rank ({read.folded:g} / "
+            f"{weights.rank}) exceed float32; original_alpha in its header is wrong"
         )
     return LoraWeights(weights.rank, read.folded, state)

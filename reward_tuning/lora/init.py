@@ -1,4 +1,4 @@
-"""An adapter that starts from a finished LoRA, such as one fine-tuned on a user's own clips."""
+"""Start an adapter from an existing LoRA, such as one fine-tuned on a user's own clips."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from reward_tuning.schema.sections import LoraSection
 def attach_adapter(
     transformer: nn.Module, lora: LoraSection, *, seed: int, progress: ProgressFn = silent
 ) -> list[nn.Parameter]:
-    """Attach the adapter that a recipe describes, started where it says.
+    """Attach the adapter that a recipe describes, with the start that it names.
 
     Args:
-        transformer: The base, without an adapter.
-        lora: Of the recipe, resolved.
-        seed: Of the start where `init` is null.
-        progress: Told where the LoRA does nothing.
+        transformer: Base model without an adapter.
+        lora: The resolved recipe's section.
+        seed: Seed of a random start.
+        progress: Called with a warning if the LoRA has no effect.
 
     Returns:
         The adapter's parameters, in model order.
 
     Raises:
-        TuningError: The LoRA cannot be read, is for another model, or has another rank, strength or
-            other modules than the recipe says.
+        TuningError: The LoRA cannot be read, is for another model, or has another rank, alpha or
+            other modules than the recipe.
     """
     parameters = attach(transformer, LoraSpec(lora.rank, lora.alpha, lora.targets), seed=seed)
     if lora.init is not None:
@@ -57,15 +57,15 @@ def attach_adapter(
 
 
 def check_start(lora: LoraSection, transformer: nn.Module | None) -> str:
-    """Check that an adapter can start as the recipe says.
+    """Check that an adapter can start as the recipe asks.
 
     Args:
-        lora: Of the recipe, resolved.
-        transformer: The base; may be on the meta device. None where it is not known yet: the file
-            is read all the same, but not checked against the base.
+        lora: The resolved recipe's section.
+        transformer: Base model, possibly on the meta device. None if it is not known yet: the file
+            is read but not checked against the base.
 
     Returns:
-        A note for the user; empty for none.
+        A warning for the user; empty for none.
 
     Raises:
         TuningError: As `attach_adapter`.
@@ -84,15 +84,15 @@ def check_start_in(lora: LoraSection | None, folder: Path | None) -> str:
     """Check a recipe's start against the generator in a folder (`folder_if_here`).
 
     Args:
-        lora: Of the recipe, resolved; None where every weight is trained.
-        folder: Of the generator; None where it must be downloaded first.
+        lora: The resolved recipe's section; None if every weight is trained.
+        folder: Folder of the generator; None if it must be downloaded first.
 
     Returns:
         As `check_start`.
 
     Raises:
         TuningError: As `attach_adapter`.
-        GeneratorError: The generator is no EasyAnimateV5.1.
+        GeneratorError: The generator is not an EasyAnimateV5.1.
     """
     if lora is None or lora.init is None:
         return ""
@@ -100,7 +100,7 @@ def check_start_in(lora: LoraSection | None, folder: Path | None) -> str:
 
 
 def _check_fit(weights: LoraWeights, lora: LoraSection, paths: Sequence[str]) -> None:
-    """Hold the LoRA's rank, strength and modules against the recipe's."""
+    """Compare the LoRA's rank, alpha and modules with the recipe's."""
     same = math.isclose(weights.alpha, lora.alpha, rel_tol=1e-6)
     if weights.rank != lora.rank or not same:
         raise TuningError(
@@ -132,7 +132,7 @@ def _trainable(weights: LoraWeights, random_start: Mapping[str, Factors]) -> dic
 
 
 def adapter_file(path: Path) -> Path:
-    """The file with an adapter's tensors, for its hash.
+    """Return the file with an adapter's tensors.
 
     Raises:
         TuningError: There is no adapter.

@@ -1,4 +1,4 @@
-"""A generator's transformer on the meta device: which modules it has, and their sizes."""
+"""Build a generator's transformer without weights, for the names and sizes of its modules."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
 
 
 def transformer_shapes(checkpoint: str | Path) -> "nn.Module":
-    """Build a generator's transformer on the meta device: names and shapes, no weights.
+    """Build a generator's transformer on the meta device.
 
     Args:
-        checkpoint: A shipped name, a folder, or a hub id, of which the config alone is fetched.
+        checkpoint: Shipped name, folder, or hub id, of which only the configuration is downloaded.
 
     Raises:
-        GeneratorError: The checkpoint is not there, is no EasyAnimateV5.1, or its configuration
-            cannot be fetched.
+        GeneratorError: The checkpoint does not exist or is not an EasyAnimateV5.1, or its
+            configuration cannot be downloaded.
     """
     from diffusers import EasyAnimateTransformer3DModel
 

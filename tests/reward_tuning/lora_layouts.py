@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from base_model.loading.key_map import to_original
 from reward_tuning.lora.adapter import linear_modules
+from reward_tuning.lora.export import import_adapter
 from tests.reward_tuning.tiny_transformer import tiny_transformer
 
 RANK = 4
@@ -134,3 +135,28 @@ def peft_change(folder: Path) -> dict[str, Tensor]:
         path: layer.weight.detach().double() - before[path]
         for path, layer in linear_modules(merged).items()
     }
+
+
+Make = Callable[[], Tensors]
+MODEL = tiny_transformer().to("meta")
+
+
+def change(path: Path) -> dict[str, Tensor]:
+    """What a file adds to each weight: (alpha / rank) up down, fp64."""
+    weights = import_adapter(path, MODEL)
+    assert all(down.shape[0] == weights.rank for down, _ in weights.state.values())
+    return {
+        name: weights.alpha / weights.rank * (up.double() @ down.double())
+        for name, (down, up) in weights.state.items()
+    }
+
+
+def assert_same(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
+    assert got.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert float((got[name] - tensor).norm() / tensor.norm()) < tolerance, name
+
+
+def by_formula(strength: float) -> dict[str, Tensor]:
+    """As `merge_lora` of the original trainer: strength times up times down."""
+    return {path: strength * factors.product for path, factors in ADAPTER.items()}

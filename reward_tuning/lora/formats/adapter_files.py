@@ -1,4 +1,4 @@
-"""Which file an adapter's tensors are in, what beside it tells their strength, and both read."""
+"""Find and read the file with an adapter's tensors, and the one that stores its strength."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, short_repr
 from reward_tuning.lora.formats.adapter_config import (
     Strength,
     checked_alpha,
     checked_rank,
     read_config,
 )
-from reward_tuning.lora.formats.shown import shown
 from reward_tuning.lora.formats.tensor_file import check_is_file, read_tensors
 from reward_tuning.lora.names import CONFIG_IN_HEADER, DIFFUSERS_PREFIX
 
 CONFIG = "adapter_config.json"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# The name diffusers looks for in a folder.
+# diffusers looks for this name in a folder.
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 ADAPTER_FILE, EMA_FILE, STATE_FILE = "adapter.safetensors", "ema.safetensors", "state.json"
 """Files of a run's checkpoint that an adapter is read from."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-ORIGINAL_ALPHA = "original_alpha"  # ours: of a file whose up factors have alpha / rank in them
+ORIGINAL_ALPHA = "original_alpha"
+"""Our header entry for the alpha of an adapter whose up factors are multiplied by alpha / rank."""
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter as it lies on the disk.
+    """The files of an adapter.
 
     Attributes:
-        weights: The file with the tensors.
-        config: peft's config beside it, or a checkpoint's `state.json`; None where the file says
-            all there is.
+        weights: File with the tensors.
+        config: peft's config next to it, or a checkpoint's `state.json`; None for neither.
     """
 
     weights: Path
@@ -48,13 +47,13 @@ class AdapterFile:
 
 @dataclass(frozen=True)
 class ReadAdapter:
-    """What a file holds.
+    """The content of an adapter's files.
 
     Attributes:
-        tensors: By their keys, on the CPU.
-        strength: That its config tells; None without one.
-        folded: The alpha that the adapter had before alpha / rank was multiplied into its up
-            factors; None where it was not.
+        tensors: Tensors by key, on the CPU.
+        strength: Strength in its config; None without a config.
+        folded: Alpha of the adapter before alpha / rank was multiplied into its up factors; None if
+            it was not.
     """
 
     tensors: Mapping[str, Tensor]
@@ -63,19 +62,17 @@ class ReadAdapter:
 
 
 def find_adapter(path: Path) -> AdapterFile:
-    """Find the tensors of an adapter and what belongs to them.
+    """Find the file with an adapter's tensors and the one with its strength.
 
     Args:
-        path: A file; or a folder of peft, of diffusers, of a run's checkpoint, or with one LoRA in
-            it.
+        path: File; or folder of peft, of diffusers, of a run's checkpoint, or with one LoRA in it.
 
     Raises:
-        TuningError: Nothing there, several that could be meant, or a file whose alpha stands in
-            another one that is missing.
+        TuningError: There is no adapter, or more than one.
     """
     if not path.is_dir():
         check_is_file(path)
-        return _beside(path)
+        return _with_config(path)
     if (path / CONFIG).is_file():
         for name in PEFT_FILES:
             if (path / name).is_file():
@@ -91,24 +88,24 @@ def find_adapter(path: Path) -> AdapterFile:
             f"run exports) or its {ADAPTER_FILE} (as trained)"
         )
     if (path / STATE_FILE).is_file() and (path / ADAPTER_FILE).is_file():
-        return _beside(path / ADAPTER_FILE)
+        return _with_config(path / ADAPTER_FILE)
     inside = [one.parent for one in path.glob(f"*/{CONFIG}")]
-    if len(inside) == 1:  # peft saves an adapter that has a name in a folder of that name
+    if len(inside) == 1:  # peft saves a named adapter in a folder of that name
         return find_adapter(inside[0])
-    endings = (".safetensors", *PICKLES)
-    found = sorted(one for one in path.iterdir() if one.suffix in endings and one.is_file())
+    suffixes = (".safetensors", *PICKLES)
+    found = sorted(one for one in path.iterdir() if one.suffix in suffixes and one.is_file())
     if len(found) == 1:
-        return _beside(found[0])
+        return _with_config(found[0])
     what = (
         f"{len(found)} candidate files ({', '.join(one.name for one in found[:3])}…)"
         if found
         else f"neither {CONFIG} (peft) nor {DIFFUSERS_FILE} (diffusers), and no LoRA file"
     )
-    raise TuningError(f"{path}: holds {what}; name the adapter's own folder or file")
+    raise TuningError(f"{path}: contains {what}; name the adapter's own folder or file")
 
 
-def _beside(weights: Path) -> AdapterFile:
-    """A file with what must lie beside it for its strength to be known."""
+def _with_config(weights: Path) -> AdapterFile:
+    """Pair a file with the one next to it that stores its strength."""
     if weights.name in PEFT_FILES:
         config = weights.with_name(CONFIG)
     elif weights.name in (ADAPTER_FILE, EMA_FILE):
@@ -122,7 +119,7 @@ def read_adapter(file: AdapterFile) -> ReadAdapter:
     """Read the tensors and their strength.
 
     Raises:
-        TuningError: A damaged or foreign file, or one whose alpha cannot be known.
+        TuningError: A damaged or foreign file, or one whose alpha is unknown.
     """
     metadata: dict[str, str] = {}
     if _is_pickle(file.weights):
@@ -152,7 +149,7 @@ def read_adapter(file: AdapterFile) -> ReadAdapter:
 
 
 def _checkpoint_strength(path: Path) -> Strength:
-    """Rank and alpha of a run, from its checkpoint's state."""
+    """Read the rank and alpha of a run from its checkpoint's state."""
     try:
         lora = json.loads(_text(path))["recipe"]["lora"]
         rank, alpha = lora["rank"], lora["alpha"]
@@ -171,7 +168,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise TuningError(
-            f"{path} cannot be read: {shown(str(error))}; export the adapter again"
+            f"{path} cannot be read: {short_repr(str(error))}; export the adapter again"
         ) from error
 
 
@@ -183,7 +180,7 @@ def _number(text: str) -> object:
 
 
 def _is_pickle(path: Path) -> bool:
-    """Told by content: files of either kind have the other's ending."""
+    """Return whether a file is a pickle, by content: suffixes of LoRA files are unreliable."""
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":
@@ -192,29 +189,29 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """A file of `torch.save`, read without running what it holds."""
+    """Read a file of `torch.save` without running code in it."""
     try:
-        with path.open("rb") as file:  # of a path torch takes the ending's word for the kind
+        with path.open("rb") as file:  # given a path, torch chooses the format by suffix
             found: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle is a program: a damaged one may raise anything
         raise TuningError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read by torch.load with "
-            f"weights_only ({shown(str(error).partition('. ')[0])}): it is truncated, of another "
-            "kind, or holds more than tensors; save it as .safetensors where it was made"
+            f"weights_only ({short_repr(str(error).partition('. ')[0])}): it is truncated, of "
+            "another format, or has more than tensors; save it as .safetensors where it was made"
         ) from error
     return _only_tensors(found, path)
 
 
 def _only_tensors(found: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping):
-        raise TuningError(f"{path}: holds a {type(found).__name__}, not tensors by name")
+        raise TuningError(f"{path}: contains a {type(found).__name__}; expected tensors by name")
     inner = [one for one in found.values() if isinstance(one, Mapping) and one]
     if len(inner) == 1 and not any(isinstance(one, Tensor) for one in found.values()):
-        found = inner[0]  # such as a trainer's {"state_dict": {...}, "epoch": 3}
+        found = inner[0]  # such as {"state_dict": {...}, "epoch": 3}
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise TuningError(
-                f"{path}: {shown(key)} is a {type(value).__name__}, not a tensor; save only "
+                f"{path}: {short_repr(key)} is a {type(value).__name__}, not a tensor; save only "
                 "the LoRA's tensors"
             )
     return {key: value.detach() for key, value in found.items()}

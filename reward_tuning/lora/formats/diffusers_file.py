@@ -1,9 +1,9 @@
-"""One safetensors file that diffusers' `load_lora_adapter` reads at the right strength by any way.
+"""Write a safetensors file that diffusers' `load_lora_adapter` reads with the right strength.
 
-Keys are `transformer.<diffusers path>.lora_A.weight` and `.lora_B.weight`. diffusers reads the
-header, where alpha could stand, only if it is asked for safetensors by name, and otherwise takes
-alpha = rank, as most readers of these keys do. So alpha / rank is multiplied into the up factors,
-the header says alpha = rank, and the adapter's own alpha stands in the header by its own name.
+Keys are `transformer.<diffusers path>.lora_A.weight` and `.lora_B.weight`. diffusers reads alpha
+from the header only if it is given the name of a safetensors file, and otherwise takes alpha =
+rank, as most readers of these keys do. So alpha / rank is multiplied into the up factors, alpha in
+the header is the rank, and the adapter's own alpha is a header entry of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reward_tuning.lora.names import CONFIG_IN_HEADER, DIFFUSERS_PREFIX, tensors
 
 
 def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
-    """Write the file; a former one of the same name is replaced."""
+    """Write the file, and replace an earlier one of the same name."""
     folded = {path: (down, up * weights.strength) for path, (down, up) in weights.state.items()}
     named = tensors_by_name(folded, DIFFUSERS_PREFIX)
     tensors = {name: tensor.to(dtype) for name, tensor in named.items()}

@@ -1,4 +1,4 @@
-"""From a file's tensors to `LoraWeights` that fit a given transformer."""
+"""Turn a file's tensors into `LoraWeights` for a transformer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, short_repr
 from reward_tuning.lora.adapter import LoraWeights, linear_modules
 from reward_tuning.lora.formats.adapter_config import Strength, checked_alpha
 from reward_tuning.lora.formats.keys import LoraKey, Part, lora_keys, module_paths
-from reward_tuning.lora.formats.shown import shown
 from reward_tuning.lora.names import PEFT_PREFIX
 
 _FLOATS = (
@@ -28,7 +27,7 @@ _NAMES: Mapping[Part, str] = {"down": "down (lora_A)", "up": "up (lora_B)", "alp
 
 @dataclass(frozen=True)
 class _Module:
-    """One module's adapter: down (r, in), up (out, r), fp32; the strength is alpha / r."""
+    """The adapter of a module: down (r, in), up (out, r), fp32; its strength is alpha / r."""
 
     down: Tensor
     up: Tensor
@@ -42,21 +41,21 @@ class _Module:
 def fitted(
     tensors: Mapping[str, Tensor], strength: Strength | None, transformer: nn.Module, where: str
 ) -> LoraWeights:
-    """Take a file's tensors apart, check each, and put them in the model's order.
+    """Check a file's tensors, and return them as an adapter in the model's order.
 
     Args:
-        tensors: By their keys, any float dtype.
-        strength: Of the config; None where there is none, and a module without an alpha of its own
-            has alpha = rank.
-        transformer: The model that the adapter is for; may be on the meta device.
-        where: The file, for errors.
+        tensors: Tensors by key, of any float dtype.
+        strength: Strength in the config; None without a config: then a module without an alpha of
+            its own has alpha = rank.
+        transformer: Model of the adapter; may be on the meta device.
+        where: The file, for messages.
 
     Returns:
         The adapter, of one rank and one strength (`uniform`).
 
     Raises:
-        TuningError: It is no plain LoRA, is for another model, or holds values that are none; the
-            first key that is wrong is named.
+        TuningError: The tensors are not a plain LoRA, are for another model, or have values that
+            are not finite; the message names the first such key.
     """
     keys = checked_keys(tensors, where)
     paths = module_paths((key.stem for key in keys), transformer, where)
@@ -65,8 +64,8 @@ def fitted(
         parts = found.setdefault(key.stem, {})
         if key.part in parts:
             raise TuningError(
-                f"{where}: {shown(parts[key.part].key)} and {shown(key.key)} are the same factor "
-                "of one module; a file holds one adapter: save them one by one"
+                f"{where}: {short_repr(parts[key.part].key)} and {short_repr(key.key)} are the "
+                "same factor of one module; save each adapter in a file of its own"
             )
         parts[key.part] = key
     linear = linear_modules(transformer)
@@ -74,7 +73,7 @@ def fitted(
     for stem, parts in found.items():
         for part in ("down", "up"):
             if part not in parts:
-                raise TuningError(f"{where}: module {shown(stem)} lacks its {_NAMES[part]}")
+                raise TuningError(f"{where}: module {short_repr(stem)} lacks its {_NAMES[part]}")
         own = {part: tensors[key.key] for part, key in parts.items()}
         path = paths[stem]
         modules[path] = _module(own, strength, stem, path, linear[path], where)
@@ -82,10 +81,10 @@ def fitted(
 
 
 def checked_keys(tensors: Mapping[str, Tensor], where: str) -> list[LoraKey]:
-    """Take a file's keys apart, and look at each tensor.
+    """Parse a file's keys, and check each tensor.
 
     Raises:
-        TuningError: It is no plain LoRA, or a tensor holds what no factor and no alpha can be.
+        TuningError: The file is not a plain LoRA, or a tensor cannot be a factor or an alpha.
     """
     keys = lora_keys(tensors, where)
     for key in keys:
@@ -94,7 +93,7 @@ def checked_keys(tensors: Mapping[str, Tensor], where: str) -> list[LoraKey]:
 
 
 def _check_tensor(tensor: Tensor, key: LoraKey, where: str) -> None:
-    what = f"{where}: {shown(key.key)}"
+    what = f"{where}: {short_repr(key.key)}"
     if tensor.layout is not torch.strided:
         raise TuningError(f"{what} is a sparse tensor; save dense ones")
     if key.part == "alpha":
@@ -107,7 +106,7 @@ def _check_tensor(tensor: Tensor, key: LoraKey, where: str) -> None:
         return
     if tensor.dtype not in _FLOATS:
         allowed = ", ".join(str(one).removeprefix("torch.") for one in _FLOATS)
-        raise TuningError(f"{what} is of type {_type(tensor)}; allowed are {allowed}")
+        raise TuningError(f"{what} is of type {_type(tensor)}; allowed: {allowed}")
     if tensor.dim() not in (2, 3, 4, 5):
         raise TuningError(
             f"{what} has shape {tuple(tensor.shape)}; a factor is a matrix (or a 1x1 convolution)"
@@ -122,8 +121,8 @@ def _check_tensor(tensor: Tensor, key: LoraKey, where: str) -> None:
     bad = tensor.numel() - int(torch.isfinite(tensor.float()).sum())
     if bad:
         raise TuningError(
-            f"{what}: {bad} of {tensor.numel()} values are NaN or infinite; the training went "
-            "wrong or the file is damaged: use an earlier checkpoint"
+            f"{what}: {bad} of {tensor.numel()} values are NaN or infinite; the training "
+            "diverged or the file is damaged: use an earlier checkpoint"
         )
 
 
@@ -141,38 +140,38 @@ def _module(
 ) -> _Module:
     down, up = (own[part].flatten(1).to(torch.float32) for part in ("down", "up"))
     name = stem.removeprefix(PEFT_PREFIX)
-    asked, alpha = (strength or Strength()).of(name, down.shape[0])
-    wanted = ((asked, linear.in_features), (linear.out_features, asked))
+    rank, alpha = (strength or Strength()).of(name, down.shape[0])
+    expected = ((rank, linear.in_features), (linear.out_features, rank))
     got = (tuple(down.shape), tuple(up.shape))
-    if got != wanted:
+    if got != expected:
         raise TuningError(
             f"{where}: module {path} has down {got[0]} and up {got[1]}; this transformer at rank "
-            f"{asked} needs {wanted[0]} and {wanted[1]}"
+            f"{rank} needs {expected[0]} and {expected[1]}"
         )
     if "alpha" in own:
-        given = checked_alpha(own["alpha"].item(), f"{where}: {shown(stem)}.alpha")
+        given = checked_alpha(own["alpha"].item(), f"{where}: {short_repr(stem)}.alpha")
         if strength is not None and not torch.isclose(
             torch.tensor(given), torch.tensor(alpha), rtol=1e-3
         ):
             raise TuningError(
                 f"{where}: module {path} has alpha {given:g} in its tensors and {alpha:g} in the "
-                "config; remove the one that is wrong"
+                "config; remove the wrong one"
             )
         alpha = given
-    if not torch.isfinite(up * (alpha / asked)).all():
+    if not torch.isfinite(up * (alpha / rank)).all():
         raise TuningError(
-            f"{where}: module {path}: its up factor times alpha / rank ({alpha:g} / {asked}) is "
-            "beyond float32; the file is damaged, or alpha is wrong"
+            f"{where}: module {path}: its up factor times alpha / rank ({alpha:g} / {rank}) "
+            "exceeds float32; the file is damaged, or alpha is wrong"
         )
     return _Module(down, up, alpha)
 
 
 def uniform(modules: Sequence[tuple[str, _Module]]) -> LoraWeights:
-    """One rank and one strength for modules that have their own, with the same effect.
+    """Return an adapter of one rank and one strength with the effect of modules that differ.
 
-    The rank is the largest; a smaller module has rows and columns of zeros for the rest. Where
-    strengths differ they are multiplied into the up factors, and alpha is the rank. An adapter of
-    one rank and strength stays as it is, bit for bit.
+    The rank is the largest; modules of smaller rank are padded with zeros. If strengths differ,
+    they are multiplied into the up factors, and alpha is the rank. An adapter of one rank and one
+    strength stays unchanged, bit for bit.
     """
     rank = max(module.rank for _, module in modules)
     strengths = {module.alpha / module.rank for _, module in modules}
@@ -183,10 +182,10 @@ def uniform(modules: Sequence[tuple[str, _Module]]) -> LoraWeights:
         alpha = strengths.pop() * rank if same else float(rank)
     state = {}
     for path, module in modules:
-        more = rank - module.rank
+        missing = rank - module.rank
         up = module.up if same else module.up * (module.alpha / module.rank)
         state[path] = (
-            nn.functional.pad(module.down, (0, 0, 0, more)) if more else module.down,
-            nn.functional.pad(up, (0, more)) if more else up,
+            nn.functional.pad(module.down, (0, 0, 0, missing)) if missing else module.down,
+            nn.functional.pad(up, (0, missing)) if missing else up,
         )
     return LoraWeights(rank, alpha, state)

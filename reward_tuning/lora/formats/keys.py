@@ -1,9 +1,9 @@
-"""Names of a LoRA's tensors, as the tools that people have write them.
+"""Parse the names of a LoRA's tensors as other tools write them.
 
-A key is a module's name and what is kept of it: the factor down (r, in), the factor up (out, r), or
-alpha. The module's name may stand behind words of the program that wrote it (`transformer.`,
-`base_model.model.`, `lora_unet__`), may have wrappers anywhere in it (`_orig_mod`), may have `_`
-for its dots, and may be the original checkpoint's or diffusers'.
+A key is the name of a module and of a part: the factor down (r, in), the factor up (out, r), or
+alpha. The module's name may have a prefix of the tool (`transformer.`, `base_model.model.`,
+`lora_unet__`), wrappers anywhere in it (`_orig_mod`), or `_` for its dots, and may be the original
+checkpoint's or diffusers'.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from base_model.loading.key_map import to_original
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, short_repr
 from reward_tuning.lora.adapter import linear_modules
-from reward_tuning.lora.formats.shown import shown
 
 Part = Literal["down", "up", "alpha"]
 
@@ -42,7 +41,7 @@ WRAPPERS = frozenset(
 _FLAT_WRAPPERS = re.compile(
     r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)_"
 )
-# Words before a module's name that mean this model in any file.
+# Words of a prefix that mean this model in any file.
 _KNOWN = frozenset(
     ["transformer", "diffusion_model", "base_model", "model", "pipe", "dit", "unet", "net"]
 )
@@ -50,7 +49,7 @@ _KNOWN_FLAT = re.compile(
     r"(?:(?:lora|lycoris|locon|unet|transformer|dit|diffusion|model|base|pipe|net|module)_+)+"
 )
 
-# What else keys may be of: (pattern, what it is, what to do).
+# Keys that are not those of a plain LoRA: (pattern, kind, advice).
 _PLAIN = (
     "only plain LoRA is read; merge it into weights, or extract a plain LoRA, where it was made"
 )
@@ -92,12 +91,12 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
 
 
 class LoraKey(NamedTuple):
-    """A key taken apart.
+    """A parsed key.
 
     Attributes:
-        key: As it stands in the file.
-        stem: Of it, the module with everything before its name.
-        part: What the tensor is.
+        key: Key in the file.
+        stem: Its module with the prefix.
+        part: Its tensor: `down`, `up` or `alpha`.
     """
 
     key: str
@@ -106,33 +105,33 @@ class LoraKey(NamedTuple):
 
 
 def lora_keys(keys: Iterable[str], where: str) -> list[LoraKey]:
-    """Take the keys of a file apart.
+    """Parse the keys of a file.
 
     Args:
-        keys: All of the file.
-        where: The file, for errors.
+        keys: All keys of the file.
+        where: The file, for messages.
 
     Raises:
-        TuningError: There are none of a LoRA, or some of something else: it is named.
+        TuningError: No key is a LoRA's, or some belong to something else, which the message names.
     """
     every = list(keys)
     for pattern, what, advice in _FOREIGN:
         if found := [key for key in every if pattern.search(key)]:
             raise TuningError(
                 f"{where}: {len(found)} of {len(every)} keys belong to {what}, the first "
-                f"{shown(found[0])}; {advice}"
+                f"{short_repr(found[0])}; {advice}"
             )
     parsed = [_parsed(key) for key in every]
     if not any(one and one.part != "alpha" for one in parsed):
-        first = f"its first key is {shown(min(every))}" if every else "it holds no tensors"
+        first = f"its first key is {short_repr(min(every))}" if every else "it has no tensors"
         raise TuningError(
-            f"{where}: no known adapter layout ({first}); expected are keys such as "
+            f"{where}: no known adapter layout ({first}); expected keys such as "
             "<module>.lora_A.weight, <module>.lora_down.weight"
         )
     for key, one in zip(every, parsed, strict=True):
         if one is None:
             raise TuningError(
-                f"{where}: key {shown(key)} does not belong to a LoRA; expected are "
+                f"{where}: key {short_repr(key)} does not belong to a LoRA; expected: "
                 "<module>.lora_A.weight and .lora_B.weight, <module>.lora_down.weight and "
                 ".lora_up.weight, <module>.alpha; "
                 f"{_PLAIN}"
@@ -153,32 +152,34 @@ def module_paths(stems: Iterable[str], transformer: nn.Module, where: str) -> di
     """Find the module of each stem.
 
     Args:
-        stems: Of a file's keys.
-        transformer: Only its modules' names are read.
-        where: The file, for errors.
+        stems: Stems of a file's keys.
+        transformer: Model, of which only the names of modules are read.
+        where: The file, for messages.
 
     Returns:
         Stem to diffusers module path.
 
     Raises:
-        TuningError: A module that the transformer lacks or that is no linear layer, or two names of
-            one module.
+        TuningError: A module that the transformer does not have or that is not a linear layer, or
+            two names of one module.
     """
     table: dict[str, str] = {}
     for path in linear_modules(transformer):
         table |= {path: path, to_original(path): path}
-    for name, path in list(table.items()):  # of diffusers' attention processors: to_out_lora
+    for name, path in list(
+        table.items()
+    ):  # diffusers' attention processors drop the 0: to_out_lora
         table.setdefault(name.removesuffix(".0"), path)
     flat = {name.replace(".", "_"): path for name, path in table.items()}
-    found: dict[str, tuple[str, str]] = {}  # stem -> what stands before the name, path
+    found: dict[str, tuple[str, str]] = {}  # stem -> prefix, path
     lacking: list[str] = []
     for stem in dict.fromkeys(stems):
         if (one := _dotted(stem, table) or _flat(stem, flat)) is None:
             lacking.append(stem)
         else:
             found[stem] = one
-    # A word that no tool is known for is one only where the whole file has it: the last name of
-    # `refiner.transformer_blocks.0.attn1.to_q` alone says nothing of the model.
+    # An unknown prefix is accepted only if the whole file has it: a part of another model, such as
+    # `refiner.transformer_blocks.0.attn1.to_q`, may end in the name of a module of this one.
     if len({before for before, _ in found.values()}) > 1:
         lacking += [stem for stem, (before, _) in found.items() if not _is_known(before)]
     if lacking:
@@ -187,8 +188,8 @@ def module_paths(stems: Iterable[str], transformer: nn.Module, where: str) -> di
     for stem, (_, path) in found.items():
         if path in stem_of:
             raise TuningError(
-                f"{where}: {shown(stem_of[path])} and {shown(stem)} are one module, {path}; a file "
-                "holds one adapter: save them one by one"
+                f"{where}: {short_repr(stem_of[path])} and {short_repr(stem)} are one module, "
+                f"{path}; save each adapter in a file of its own"
             )
         stem_of[path] = stem
     return {stem: path for stem, (_, path) in found.items()}
@@ -233,9 +234,9 @@ def _lacking(stems: list[str], of: int, transformer: nn.Module, where: str) -> s
         if found and _is_known(found[0]):
             return (
                 f"{where}: module {found[1]} is a {kinds[found[1]]} in this transformer; only "
-                "linear layers take an adapter here: leave it out where the LoRA is made"
+                "linear layers take an adapter here: leave it out when you train the LoRA"
             )
     return (
         f"{where}: {len(stems)} of {of} modules are not in this transformer, first "
-        f"{shown(min(stems))}; the adapter is for another model (compare the number of blocks)"
+        f"{short_repr(min(stems))}; the adapter is for another model (compare the number of blocks)"
     )

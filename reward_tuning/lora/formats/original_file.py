@@ -1,4 +1,4 @@
-"""The original EasyAnimate trainer's file, also read by its ComfyUI nodes.
+"""Write the original EasyAnimate trainer's file, which its ComfyUI nodes read, too.
 
 Keys are `lora_unet__<original path, "." as "_">` + `.lora_down.weight`, `.lora_up.weight`,
 `.alpha`, with the original model's module names.
@@ -24,12 +24,12 @@ _DOWN, _UP, _ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
 
 
 def original_key(path: str) -> str:
-    """`transformer_blocks.0.attn1.add_q_proj` -> `lora_unet__transformer_blocks_0_attn2_to_q`."""
+    """Return `lora_unet__transformer_blocks_0_attn2_to_q` for `...0.attn1.add_q_proj`."""
     return PREFIX + to_original(path).replace(".", "_")
 
 
 def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
-    """Write the file; a former one of the same name is replaced. Alpha stays fp32."""
+    """Write the file, and replace an earlier one of the same name. Alpha stays fp32."""
     tensors: dict[str, Tensor] = {}
     for module, (down, up) in weights.state.items():
         key = original_key(module)
@@ -40,10 +40,10 @@ def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
 
 
 def _hashes(tensors: dict[str, Tensor]) -> dict[str, str]:
-    """The two digests that kohya-style readers index files by.
+    """Return the two digests by which kohya-style readers index files.
 
-    One is SHA-256 of the data behind the header; the older one the first eight digits of SHA-256
-    over 64 KiB from 1 MiB on, of the file without metadata.
+    The new one is the SHA-256 of the data after the header, the old one the first eight digits of
+    the SHA-256 of 64 KiB from 1 MiB on, of the file without metadata.
     """
     plain = safetensors.torch.save(tensors)
     data = 8 + int.from_bytes(plain[:8], "little")

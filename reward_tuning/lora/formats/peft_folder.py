@@ -1,4 +1,4 @@
-"""Writes a peft folder (adapter_config.json, adapter_model.safetensors), as PeftModel reads it."""
+"""Write a peft folder (adapter_config.json, adapter_model.safetensors), as PeftModel reads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reward_tuning.lora.names import PEFT_PREFIX, tensors_by_name
 
 
 def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
-    """Write the folder; a former export of the same name is replaced."""
+    """Write the folder, and replace an earlier export of the same name."""
     config = LoraConfig(
         r=weights.rank,
         lora_alpha=_number(weights.alpha),
@@ -37,12 +37,12 @@ def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
 
 
 def _number(alpha: float) -> Any:
-    """64.0 -> 64: peft's own files hold an integer."""
+    """Return 64 for 64.0: peft's own files have integers."""
     return int(alpha) if alpha == int(alpha) else alpha
 
 
 def _plain_value(value: object) -> object:
-    """What json does not know in a peft config: its sets, and enumerations."""
+    """Convert sets and enumerations of a peft config for JSON."""
     if isinstance(value, set | frozenset):
         return sorted(value)
     return str(getattr(value, "value", value))

@@ -1,4 +1,4 @@
-"""Safetensors files and folders: reproducible bytes, written atomically, read with clear errors."""
+"""Write export folders atomically, and read safetensors files with clear errors."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reward_tuning.errors import TuningError
+from reward_tuning.errors import TuningError, short_repr
 from reward_tuning.files.atomic_write import (
     EXPORT_AGAIN,
     atomic_write,
     not_written,
     temporary_path,
 )
-from reward_tuning.lora.formats.shown import shown
 
 
 def write_folder_atomically(folder: Path, files: Mapping[str, bytes], *, marker: str) -> None:
     """Write a folder under a temporary name and rename it.
 
     Args:
-        folder: where it goes; a folder that holds `marker` is replaced, any other is left alone.
-        files: content by file name.
-        marker: the file name by which a former export is known.
+        folder: Target; a folder that contains `marker` is replaced, any other is left alone.
+        files: Content by file name.
+        marker: Name of the file that identifies an earlier export.
 
     Raises:
-        TuningError: the place is taken by something else, or cannot be written.
+        TuningError: The target is something else, or cannot be written.
     """
     replaces = folder.exists()
     if replaces and not (folder / marker).is_file() and not _is_empty_folder(folder):
         raise TuningError(
-            f"{folder} exists and is no earlier export (it has no {marker}); choose another name "
-            "or remove it yourself"
+            f"{folder} exists and is not an earlier export (it has no {marker}); choose another "
+            "name, or remove it yourself"
         )
     temporary, old = temporary_path(folder), temporary_path(folder, "old")
     try:
@@ -61,20 +60,20 @@ def write_folder_atomically(folder: Path, files: Mapping[str, bytes], *, marker:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, on the CPU.
+    """Read the tensors, on the CPU, and the metadata of a safetensors file.
 
     Raises:
-        TuningError: no such file, or not a whole safetensors file.
+        TuningError: The file does not exist, or is not a complete safetensors file.
     """
     with _open(path) as file:
         return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def check_is_file(path: Path) -> None:
-    """Refuse a path that is none.
+    """Refuse a path that is not a file.
 
     Raises:
-        TuningError: no such file.
+        TuningError: There is no such file.
     """
     if not path.is_file():
         raise TuningError(f"{path}: no such file; check the path of the adapter")
@@ -89,8 +88,8 @@ def _open(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError) as error:
         raise TuningError(
             f"{path} ({path.stat().st_size:,} bytes) is not a complete safetensors file: "
-            f"{shown(str(error))}. It is "
-            "truncated or of another kind; export or copy it again"
+            f"{short_repr(str(error))}. It is "
+            "truncated or of another format; export or copy it again"
         ) from error
 
 

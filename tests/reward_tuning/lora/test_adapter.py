@@ -121,9 +121,9 @@ def test_names_select_by_full_path_or_by_ending() -> None:
         "transformer_blocks.1.attn1.add_q_proj",
         "transformer_blocks.3.ff.net.2",
     )
-    # `net.2` ends both ff and txt_ff; `to_out` is no linear layer, `to_out.0` is
+    # `net.2` ends both ff and txt_ff; `to_out` is not a linear layer, `to_out.0` is
     assert len(select_targets(transformer, ("net.2",))) == 6
-    with pytest.raises(TuningError, match=r"'to_out' is no linear layer.*attn1\.to_out\.0"):
+    with pytest.raises(TuningError, match=r"'to_out' is not a linear layer.*attn1\.to_out\.0"):
         select_targets(transformer, ("to_q", "to_out"))
     with pytest.raises(TuningError, match=r"'atention'.*attention, attention\+mlp, all-linear"):
         select_targets(transformer, "atention")
