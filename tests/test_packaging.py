@@ -52,6 +52,7 @@ ROOMS = {
     "reward_tuning": (
         "errors",
         "progress",
+        "section",
         "seeds",
         "files",
         "gradient",

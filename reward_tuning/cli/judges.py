@@ -14,7 +14,7 @@ from reward_tuning.schema.judge_parts import FramesSection
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loading import judge_names, load_recipe
 from reward_tuning.schema.mistakes import mistakes_of
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 
 class _Judges(Section):

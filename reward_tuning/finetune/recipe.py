@@ -26,7 +26,8 @@ from reward_tuning.schema.loading import Locate, Schema, is_name, load_as, load_
 from reward_tuning.schema.locate import find_recipe, locate_generator, locate_lora, verb_of
 from reward_tuning.schema.recipe import Conflict, Recipe
 from reward_tuning.schema.sections import LoraSection
-from reward_tuning.schema.values import FileName, NotNegative, Section
+from reward_tuning.schema.values import FileName
+from reward_tuning.section import NotNegative, Section
 
 
 class FinetuneRecipe(Section):

@@ -8,7 +8,8 @@ from pydantic import Field, Strict
 
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.schema.sections import GeneratorSection
-from reward_tuning.schema.values import FileName, Frames, NotNegative, Positive, Section
+from reward_tuning.schema.values import FileName, Frames
+from reward_tuning.section import NotNegative, Positive, Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BucketSide = Annotated[int, Field(ge=32)]

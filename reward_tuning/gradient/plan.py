@@ -13,12 +13,13 @@ import itertools
 import math
 import statistics
 from dataclasses import dataclass, replace
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.leaps import Leap
+
+if TYPE_CHECKING:  # recipes are read without torch, and methods import this module
+    from torch import Tensor
 
 RewardInput = Literal["end", "posterior_mean", "state"]
 

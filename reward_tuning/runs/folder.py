@@ -24,7 +24,7 @@ from reward_tuning.runs.resumable import (
     versions,
 )
 from reward_tuning.schema.loading import dump_recipe, load_recipe
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 PROCESSES = "processes"
 

@@ -25,7 +25,7 @@ from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
 from reward_tuning.runs.training_state import Trained, TrainingState, save_state
 from reward_tuning.schema.loop_section import LoopSection
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 
 class Training(Protocol):

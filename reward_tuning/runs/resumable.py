@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 MAY_CHANGE = (
     "steps",

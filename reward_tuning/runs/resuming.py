@@ -22,7 +22,7 @@ from reward_tuning.runs.resumable import (
 )
 from reward_tuning.runs.training_state import Trained, TrainingState
 from reward_tuning.schema.judge_roles import rename_reward_keys
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 
 def restore_state(

@@ -19,7 +19,7 @@ from reward_tuning.runs.guards.guard import Guard
 from reward_tuning.runs.optimiser import make_optimiser
 from reward_tuning.runs.resumable import comparable, versions
 from reward_tuning.schema.loop_section import LoopSection
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from reward_tuning.schema.judge_parts import (
     TextSection,
     TwoTowerSection,
 )
-from reward_tuning.schema.values import Dtype, FileName, Positive, Text
+from reward_tuning.schema.values import Dtype, FileName, Text
+from reward_tuning.section import Positive
 
 
 class HpsSection(TwoTowerSection, SquashSection):

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from reward_tuning.schema.values import Dtype, FileName, Positive, Section, Text
+from reward_tuning.schema.values import Dtype, FileName, Text
+from reward_tuning.section import Positive, Section
 
 FILE_KEYS = ("checkpoint", "tower", "tokenizer")
 """Keys of a judge that name a file; all are resolved and hashed alike."""

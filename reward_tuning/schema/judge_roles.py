@@ -14,7 +14,7 @@ from pydantic import Field, create_model, model_validator
 
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.judge_parts import FramesSection, JudgeSection
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 
 class AugmentationSection(Section):

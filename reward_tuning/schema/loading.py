@@ -27,7 +27,7 @@ from reward_tuning.schema.locate import (
 )
 from reward_tuning.schema.mistakes import Mistake, dotted, mistakes_of, shown
 from reward_tuning.schema.recipe import Conflict, Recipe, conflicts
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 KeyPath = tuple[str | int, ...]
 Locate = Callable[[str, Path], str]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from reward_tuning.schema.optimiser_sections import AdamW, OptimiserChoice
-from reward_tuning.schema.values import NotNegative, Positive, Section
+from reward_tuning.section import NotNegative, Positive, Section
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WrapSerializer
 
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 
 class AdamW(Section):

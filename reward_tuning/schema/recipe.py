@@ -23,12 +23,7 @@ from reward_tuning.schema.judge_parts import (
     TwoTowerSection,
 )
 from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection, TrainingReward
-from reward_tuning.schema.methods import (
-    EasyAnimateMethod,
-    FlowBPLagrangeMethod,
-    LeapAlignMethod,
-    Method,
-)
+from reward_tuning.schema.methods import Method
 from reward_tuning.schema.sections import (
     EvaluationSection,
     GeneratorSection,
@@ -38,7 +33,8 @@ from reward_tuning.schema.sections import (
     SamplingSection,
     TrainSection,
 )
-from reward_tuning.schema.values import FileName, NotNegative, Section
+from reward_tuning.schema.values import FileName
+from reward_tuning.section import NotNegative, Section
 
 JudgeAt = tuple[tuple[str | int, ...], JudgeSection]
 """A judge and its place in the recipe."""
@@ -76,9 +72,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             prompts.held_out,
             "is prompts.train, so nothing would be held out; give another file",
         )
-    asked = getattr(method, "active_steps", 0)  # not every method has a number of its own
-    if isinstance(method, EasyAnimateMethod) and method.steps_list is not None:
-        asked = 0  # the list takes its place
+    asked = 0 if method is None else method.steps_wanted
     if sampling is not None and asked > sampling.steps_run:
         share = "" if sampling.strength == 1.0 else f" * sampling.strength {sampling.strength:g}"
         yield Conflict(
@@ -94,7 +88,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from too_few_frames(path, judge, sampling, sections.get("train"))
         yield from encoder_conflicts(path, judge, sections.get("generator"))
     if method is not None:
-        yield from latent_conflicts(method.kind == "prfl", judges)
+        yield from latent_conflicts(method.judges_latents, judges)
         yield from reuse_conflicts(method, sections.get("train"))
     yield from identity_conflicts(judges)
 
@@ -200,19 +194,12 @@ def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conf
     """Check that what is taken twice from one rollout can be: its end, judged as it is."""
     if train is None:
         return
-    reason = None
-    if method.kind in ("refl", "prfl"):
-        reason = f"method {method.kind} stops at a step drawn anew each time"
-    elif method.kind == "drtune" and method.early_stop:
-        reason = "the stop is drawn anew each time; set method.early_stop=false"
-    elif method.kind in ("draft_lv", "direct_align"):
-        reason = f"method {method.kind} looks at the end afresh each time"
+    reason = method.not_at_end
     for name, unused in (("active_sets", 1), ("restarts", 0)):
-        if reason is not None and getattr(train, name) != unused:
+        if reason and getattr(train, name) != unused:
             text = f"only {unused}: {reason}"
             yield Conflict(("train", name), getattr(train, name), text)
-    leaping = isinstance(method, LeapAlignMethod | FlowBPLagrangeMethod) and method.leap_floor
-    if train.active_sets > 1 and leaping:
+    if train.active_sets > 1 and method.weights_clips:
         yield Conflict(
             ("train", "active_sets"),
             train.active_sets,

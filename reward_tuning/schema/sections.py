@@ -7,15 +7,8 @@ from pydantic import BeforeValidator, Field, Strict
 from base_model.memory.modes import Memory
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loop_section import LoopSection
-from reward_tuning.schema.values import (
-    Dtype,
-    FileName,
-    Frames,
-    NotNegative,
-    Positive,
-    Section,
-    Side,
-)
+from reward_tuning.schema.values import Dtype, FileName, Frames, Side
+from reward_tuning.section import NotNegative, Positive, Section
 
 LoraPreset = Literal["attention", "attention+mlp", "all-linear"]
 LORA_PRESETS: tuple[LoraPreset, ...] = ("attention", "attention+mlp", "all-linear")

@@ -6,7 +6,7 @@ slip of a file trains something else in silence.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from base_model.core.family import FAMILY
 from reward_tuning.files.file_names import file_name_fault
@@ -45,13 +45,5 @@ def _file_name(text: str) -> str:
 
 Frames = Annotated[int, Field(ge=1), AfterValidator(_clip_length)]
 Side = Annotated[int, Field(ge=FAMILY.token_side), AfterValidator(_side)]
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 FileName = Annotated[Text, AfterValidator(_file_name)]
-
-
-class Section(BaseModel):
-    """Frozen, strict, without unknown keys, without NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

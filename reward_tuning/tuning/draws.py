@@ -21,7 +21,6 @@ from base_model.core.family import FAMILY
 from base_model.sampling.sigmas import MU
 from base_model.training.flow_matching import draw_sigmas
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.plan import Plan
 from reward_tuning.gradient.reuse import Restart, restart_index
 from reward_tuning.inputs.prompts import Prompt, PromptStream
@@ -111,9 +110,7 @@ def draw_plan(
         batch: Index of the accumulated batch.
         name: Distinguishes further plans of the batch from the first.
     """
-    options = recipe.method.model_dump(exclude={"kind"})
-    draw = derive_generator(recipe.seed, "plan", step, batch, *name)
-    return make_plan(recipe.method.kind, draw, sigmas, **options)
+    return recipe.method.plan(derive_generator(recipe.seed, "plan", step, batch, *name), sigmas)
 
 
 def draw_more_plans(

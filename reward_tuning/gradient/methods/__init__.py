@@ -1,76 +1,75 @@
-"""Published methods as plans: pure functions of a random generator and the sampler's table."""
+"""Published methods: recipe keys, and plans drawn from a random generator and a sigma table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
-import torch
-from torch import Tensor
+from pydantic import ValidationError
 
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.methods.alignprop import alignprop
-from reward_tuning.gradient.methods.direct_align import direct_align
-from reward_tuning.gradient.methods.draft import draft
-from reward_tuning.gradient.methods.draft_k import draft_k
-from reward_tuning.gradient.methods.draft_lv import draft_lv
-from reward_tuning.gradient.methods.drtune import drtune
-from reward_tuning.gradient.methods.easyanimate import easyanimate
-from reward_tuning.gradient.methods.flowbp_bridge import flowbp_bridge
-from reward_tuning.gradient.methods.flowbp_lagrange import flowbp_lagrange
-from reward_tuning.gradient.methods.flowbp_sparse import flowbp_sparse
-from reward_tuning.gradient.methods.leapalign import leapalign
-from reward_tuning.gradient.methods.prfl import prfl
-from reward_tuning.gradient.methods.refl import refl
-from reward_tuning.gradient.plan import Plan
+from reward_tuning.gradient.methods.alignprop import AlignProp
+from reward_tuning.gradient.methods.direct_align import DirectAlign
+from reward_tuning.gradient.methods.draft import Draft
+from reward_tuning.gradient.methods.draft_k import DraftK
+from reward_tuning.gradient.methods.draft_lv import DraftLV
+from reward_tuning.gradient.methods.drtune import DRTune
+from reward_tuning.gradient.methods.easyanimate import EasyAnimate
+from reward_tuning.gradient.methods.flowbp_bridge import FlowBPBridge
+from reward_tuning.gradient.methods.flowbp_lagrange import FlowBPLagrange
+from reward_tuning.gradient.methods.flowbp_sparse import FlowBPSparse
+from reward_tuning.gradient.methods.leapalign import LeapAlign
+from reward_tuning.gradient.methods.method import Method
+from reward_tuning.gradient.methods.prfl import PRFL
+from reward_tuning.gradient.methods.refl import ReFL
 
-METHODS: dict[str, Callable[..., Plan]] = {
-    "draft": draft,
-    "draft_k": draft_k,
-    "draft_lv": draft_lv,
-    "alignprop": alignprop,
-    "drtune": drtune,
-    "refl": refl,
-    "leapalign": leapalign,
-    "flowbp_sparse": flowbp_sparse,
-    "flowbp_bridge": flowbp_bridge,
-    "flowbp_lagrange": flowbp_lagrange,
-    "direct_align": direct_align,
-    "prfl": prfl,
-    "easyanimate": easyanimate,
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from reward_tuning.gradient.plan import Plan
+
+METHODS: dict[str, type[Method]] = {
+    get_args(method.model_fields["kind"].annotation)[0]: method
+    for method in (
+        Draft,
+        DraftK,
+        DraftLV,
+        AlignProp,
+        DRTune,
+        ReFL,
+        LeapAlign,
+        FlowBPSparse,
+        FlowBPBridge,
+        FlowBPLagrange,
+        DirectAlign,
+        PRFL,
+        EasyAnimate,
+    )
 }
-
-__all__ = [
-    "METHODS",
-    "alignprop",
-    "direct_align",
-    "draft",
-    "draft_k",
-    "draft_lv",
-    "drtune",
-    "easyanimate",
-    "flowbp_bridge",
-    "flowbp_lagrange",
-    "flowbp_sparse",
-    "leapalign",
-    "make_plan",
-    "prfl",
-    "refl",
-]
+"""Kind to method, in the order of the documentation."""
 
 
-def make_plan(kind: str, generator: torch.Generator, sigmas: Tensor, **options: Any) -> Plan:
-    """Make one update's plan.
+def make_plan(kind: str, draw: torch.Generator, sigmas: Tensor, **options: Any) -> Plan:
+    """Draw one update's plan without a recipe.
 
     Args:
-        kind: a name of `METHODS`.
-        generator: the CPU generator of plans; the same on every rank.
+        kind: A key of `METHODS`.
+        draw: CPU generator.
         sigmas: `(N + 1,)`, the sampler's table.
-        **options: the method's own keywords (see its function).
+        **options: The method's keys.
 
     Raises:
-        TuningError: an unknown method, or an option out of range.
+        TuningError: An unknown method, or a key or value that it does not allow.
     """
     if kind not in METHODS:
         raise TuningError(f"method.kind is {kind!r}; allowed are {', '.join(METHODS)}")
-    return METHODS[kind](generator, sigmas, **options)
+    try:
+        method = METHODS[kind].model_validate({"kind": kind, **options})
+    except ValidationError as error:
+        told = [
+            f"method.{'.'.join(map(str, found['loc']))} is {found['input']!r}; "
+            + found["msg"].replace("Input should", "must")
+            for found in error.errors()
+        ]
+        raise TuningError("\n".join(told)) from error
+    return method.plan(draw, sigmas)

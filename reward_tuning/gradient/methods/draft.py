@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
+from reward_tuning.gradient.methods.method import Method, Nested
 from reward_tuning.gradient.plan import Plan, chain_weights
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-def draft(generator: torch.Generator, sigmas: Tensor, *, nested: float = 1.0) -> Plan:
-    """Plan of DRaFT: the reward on the true end, gradient through the whole chain.
 
-    The authors find truncation better: products of N Jacobians explode. `nested` below 1 damps
-    them.
+class Draft(Method):
+    """DRaFT (arXiv 2309.17400): gradient through every step.
 
-    Args:
-        generator: unused; every method has this signature.
-        sigmas: `(N + 1,)`, falling from 1 to 0.
-        nested: 1 is the paper, with both guidance branches in the gradient.
+    The authors find truncation better: products of N Jacobians explode. `nested: 1` is the paper,
+    with both guidance branches in the gradient; less damps the product.
     """
-    del generator
-    weights = chain_weights(sigmas)
-    return Plan(
-        steps=len(weights),
-        stop=len(weights),
-        reward_input="end",
-        active=tuple(range(len(weights))),
-        weights=weights,
-        nested=nested,
-    )
+
+    kind: Literal["draft"]
+    nested: Nested = 1.0
+
+    def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
+        """Return the plan; nothing is drawn."""
+        del draw
+        weights = chain_weights(sigmas)
+        return Plan(
+            steps=len(weights),
+            stop=len(weights),
+            reward_input="end",
+            active=tuple(range(len(weights))),
+            weights=weights,
+            nested=self.nested,
+        )

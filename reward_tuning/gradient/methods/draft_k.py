@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from reward_tuning.gradient.methods.method import Method, Nested, Rescale, SmallestStep
 from reward_tuning.gradient.plan import Plan, chain_weights, steps_to_choose_from
+from reward_tuning.section import Positive
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-def draft_k(
-    generator: torch.Generator,
-    sigmas: Tensor,
-    *,
-    active_steps: int,
-    nested: float = 1.0,
-    rescale: float = 1.0,
-    smallest_step: float = 0.25,
+class DraftK(Method):
+    """DRaFT-K (arXiv 2309.17400): gradient through the last K steps, states included.
+
+    `nested: 1`, `rescale: 0` and `smallest_step: 0` are the paper, with both guidance branches in
+    the gradient; a smaller `nested` damps a chain whose gradient explodes.
+    """
+
+    kind: Literal["draft_k"]
+    active_steps: Positive = Field(description="K, the last steps that receive gradient")
+    nested: Nested = 1.0
+    rescale: Rescale = 1.0
+    smallest_step: SmallestStep = 0.25
+
+    def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
+        """Return the plan; nothing is drawn."""
+        del draw
+        return last_steps_plan(
+            sigmas,
+            self.active_steps,
+            nested=self.nested,
+            rescale=self.rescale,
+            smallest_step=self.smallest_step,
+        )
+
+
+def last_steps_plan(
+    sigmas: Tensor, count: int, *, nested: float = 1.0, rescale: float, smallest_step: float
 ) -> Plan:
-    """Plan of DRaFT-K: the reward on the true end, gradient through the last K steps that matter.
+    """Return the plan that trains the last `count` steps that matter.
 
-    V5.1's table ends with a step of |d| = 0.0027 whose gradient is next to nothing, so K counts
-    only steps of at least `smallest_step` times the median |d|. Smaller steps behind them are
-    active as well: the adjoint runs through them in any case.
-
-    Args:
-        generator: unused; every method has this signature.
-        sigmas: `(N + 1,)`, falling from 1 to 0.
-        active_steps: K, at least 1.
-        nested: 1 is the paper, with both guidance branches in the gradient; less damps a chain
-            whose gradient explodes.
-        rescale: see `Plan`; 0 is the paper.
-        smallest_step: relative to the median |d|; 0 counts every step, as the paper does.
+    V5.1's table ends with a step of |d| = 0.0027 whose gradient is next to nothing, so only steps
+    of at least `smallest_step` times the median |d| count. Smaller steps behind them are active as
+    well: the adjoint runs through them in any case.
 
     Raises:
-        TuningError: more steps asked for than there are.
+        TuningError: The table has fewer steps that matter.
     """
-    del generator
     weights = chain_weights(sigmas)
-    candidates = steps_to_choose_from(weights, active_steps, smallest_step)
+    candidates = steps_to_choose_from(weights, count, smallest_step)
     return Plan(
         steps=len(weights),
         stop=len(weights),
         reward_input="end",
-        active=tuple(range(candidates[-active_steps], len(weights))),
+        active=tuple(range(candidates[-count], len(weights))),
         weights=weights,
         nested=nested,
         rescale=rescale,

@@ -10,7 +10,7 @@ import torch
 
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.files.yaml_text import read_yaml
-from reward_tuning.gradient.methods import METHODS, make_plan
+from reward_tuning.gradient.methods import METHODS
 from reward_tuning.schema.recipe import Recipe
 from tests.reward_tuning.recipes_for_tests import recipe_data
 
@@ -34,10 +34,7 @@ def test_method_and_sampling(row: list[str]) -> None:
     rewards = {"rewards": [LATENT]} if method["kind"] == "prfl" else {}
     settings = {f"sampling__{key}": value for key, value in sampling.items()}
     recipe = Recipe.model_validate(recipe_data(method=method, **settings, **rewards))
-    options = recipe.method.model_dump(exclude={"kind"})
-    plan = make_plan(
-        recipe.method.kind, torch.Generator(), sigma_table(recipe.sampling.steps), **options
-    )
+    plan = recipe.method.plan(torch.Generator(), sigma_table(recipe.sampling.steps))
     assert plan.steps == recipe.sampling.steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -11,21 +12,19 @@ from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, rollout
 from reward_tuning.gradient.losses import reward_gradient
-from reward_tuning.gradient.methods import (
-    METHODS,
-    alignprop,
-    draft,
-    draft_k,
-    drtune,
-    easyanimate,
-    flowbp_bridge,
-    flowbp_sparse,
-    make_plan,
-    prfl,
-    refl,
-)
+from reward_tuning.gradient.methods import METHODS, make_plan
 from reward_tuning.gradient.plan import Plan, chain_weights
 from tests.reward_tuning.toy_flow import ToyFlow, chain_gradients, relative_error, toy_loss
+
+alignprop = partial(make_plan, "alignprop")
+draft = partial(make_plan, "draft")
+draft_k = partial(make_plan, "draft_k")
+drtune = partial(make_plan, "drtune")
+easyanimate = partial(make_plan, "easyanimate")
+flowbp_bridge = partial(make_plan, "flowbp_bridge")
+flowbp_sparse = partial(make_plan, "flowbp_sparse")
+prfl = partial(make_plan, "prfl")
+refl = partial(make_plan, "refl")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -157,7 +156,7 @@ def test_refusals() -> None:
         refl(seeded(), sigmas, stop_range=0.0)
     with pytest.raises(TuningError, match="truncation is 'normal'"):
         alignprop(seeded(), sigmas, truncation="normal")  # type: ignore[arg-type]
-    with pytest.raises(TuningError, match="active_steps is 1; flowbp_bridge needs 2"):
+    with pytest.raises(TuningError, match="active_steps is 1; must be greater than or equal to 2"):
         flowbp_bridge(seeded(), sigmas, active_steps=1)
     with pytest.raises(TuningError, match=r"active_steps is 10.* 1 \.\.\. 9"):
         flowbp_bridge(seeded(), sigmas, active_steps=10)
@@ -376,7 +375,9 @@ def test_easyanimates_strategies_are_the_scripts() -> None:
     assert easyanimate(generator, sigmas, stop_input_gradient=True).nested == 0.0
     listed = easyanimate(generator, sigmas, strategy="last", steps_list=[40, 3, 49])
     assert (listed.active, listed.through, listed.nested) == ((3, 40, 49), (3, 40, 49), 1.0)
-    for wrong in ([], [3, 3], [-1, 2], [50]):
+    with pytest.raises(TuningError, match=r"steps_list\.0 is -1; must be greater"):
+        easyanimate(generator, sigmas, steps_list=[-1, 2])
+    for wrong in ([], [3, 3], [50]):
         with pytest.raises(TuningError, match=r"steps_list is .* distinct steps of 0 \.\.\. 49"):
             easyanimate(generator, sigmas, steps_list=wrong)
     lonely = {

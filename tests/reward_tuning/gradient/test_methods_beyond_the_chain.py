@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,17 +15,18 @@ from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import adjoint_sweep, read_renoised, read_reward_input, rollout
 from reward_tuning.gradient.leaps import Leap, leap_likeness, quadrature_weights, spread_steps
 from reward_tuning.gradient.losses import reward_gradient
-from reward_tuning.gradient.methods import (
-    direct_align,
-    draft_k,
-    draft_lv,
-    flowbp_bridge,
-    flowbp_lagrange,
-    leapalign,
-)
+from reward_tuning.gradient.methods import make_plan
 from tests.reward_tuning.toy_flow import SHAPE, ToyFlow, relative_error, toy_loss
 
 STEPS = 8
+
+
+direct_align = partial(make_plan, "direct_align")
+draft_k = partial(make_plan, "draft_k")
+draft_lv = partial(make_plan, "draft_lv")
+flowbp_bridge = partial(make_plan, "flowbp_bridge")
+flowbp_lagrange = partial(make_plan, "flowbp_lagrange")
+leapalign = partial(make_plan, "leapalign")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
