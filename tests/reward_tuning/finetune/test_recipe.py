@@ -11,10 +11,7 @@ import pytest
 from base_model.core.tokens import BUDGETS
 from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import write_yaml
-from reward_tuning.finetune.metadata import read_metadata
 from reward_tuning.finetune.recipe import load_any_recipe, load_finetune_recipe
-from reward_tuning.finetune.rendered import write_rendered_clips
-from reward_tuning.finetune.survey import survey
 from reward_tuning.finetune.training_set import batch_sizes
 from reward_tuning.schema.loading import dump_recipe, load_recipe
 from reward_tuning.schema.locate import finetune_recipes, header_lines
@@ -101,18 +98,3 @@ def test_the_other_verbs_recipe(tmp_path: Path) -> None:
         load_finetune_recipe("tiny-refl-hps")
     with pytest.raises(TuningError, match="reward-tuning finetune finetune/tiny-lora"):
         load_recipe("finetune/tiny-lora")
-
-
-def test_rendered_clips_are_a_training_set(tmp_path: Path) -> None:
-    path = write_rendered_clips(tmp_path, 3, words=["red", "left"], style="negative", seed=1)
-    found = survey(read_metadata(path))
-    assert len(found.clips) == 3
-    assert not found.broken
-    assert {(c.info.frames, c.info.height, c.info.width) for c in found.clips} == {(9, 64, 64)}
-    assert "red" in found.clips[0].row.text
-    with pytest.raises(TuningError, match="exists already"):
-        write_rendered_clips(tmp_path, 1)
-    with pytest.raises(TuningError, match="no word 'pink'"):
-        write_rendered_clips(tmp_path / "b", 1, words=["pink"])
-    with pytest.raises(TuningError, match="red and blue"):
-        write_rendered_clips(tmp_path / "b", 1, words=["red", "blue"])

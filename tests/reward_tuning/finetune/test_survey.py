@@ -1,103 +1,87 @@
-"""Looking at files: what is kept of it, and when a file is looked at again."""
+"""Which clips of a training set can be used, and the report on the others."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import write_clip
-from reward_tuning.finetune import probe_cache
-from reward_tuning.finetune.metadata import read_metadata
-from reward_tuning.finetune.probe_cache import ProbeCache
-from reward_tuning.finetune.survey import Survey, survey
-from reward_tuning.finetune.video_files import ClipInfo
+from reward_tuning.finetune.metadata import ClipRow
+from reward_tuning.finetune.survey import MAX_REPORTED, Survey, survey
+from reward_tuning.progress import ProgressEvent
 from tests.reward_tuning.finetune.clip_folder import numbered_clip
+from tests.reward_tuning.kinds import write_media
 
 
-@pytest.fixture
-def clips(tmp_path: Path) -> Path:
-    for name, frames in (("a", 9), ("b", 6), ("control", 9)):
-        write_clip(numbered_clip(frames, 32, 48), tmp_path / f"{name}.mp4")
-    (tmp_path / "c.mp4").write_text("no video")
-    rows = [{"file_path": f"{name}.mp4", "text": name} for name in "abc"]
-    rows[0]["control_file_path"] = "control.mp4"
-    (tmp_path / "list.json").write_text(json.dumps(rows))
-    return tmp_path
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_media(tmp_path_factory.mktemp("media"))
+    write_clip(numbered_clip(6, 32, 48), folder / "long.mp4")
+    poses = (folder / "poses.txt").read_text().splitlines()
+    (folder / "few.txt").write_text("\n".join(poses[:4]))
+    (folder / "bad.txt").write_text("camera poses\n1 2 3\n")
+    return folder
 
 
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are decoded from now on."""
-    names: list[str] = []
-    real = probe_cache.probe
-
-    def probe(path: Path, kind: str) -> ClipInfo:
-        names.append(path.name)
-        return real(path, kind)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(probe_cache, "probe", probe)
-    return names
+def row(media: Path, file: str, control: str | None = None) -> ClipRow:
+    return ClipRow(media / file, "a", "video", None if control is None else media / control)
 
 
-def look(clips: Path, cache: Path | None) -> Survey:
-    return survey(read_metadata(clips / "list.json"), controls=True, cache=cache)
-
-
-def test_a_second_start_decodes_only_what_has_changed(
-    clips: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("control", "told"),
+    [
+        ("other.mp4", None),
+        ("poses.txt", None),
+        ("short.mp4", "3 frames are fewer than the 9 of"),
+        ("few.txt", "3 poses are fewer than the 9 frames of"),
+        ("bad.txt", "bad.txt"),
+        ("gone.mp4", "no such file"),
+        ("start.png", "1 frames are fewer than the 9 of"),
+    ],
+)
+def test_a_control_file_must_last_as_long_as_its_clip(
+    media: Path, control: str, told: str | None
 ) -> None:
-    names, cache = decoded(monkeypatch), clips / "cache"
-    plain = look(clips, None)
-    assert not cache.exists()
-    first = look(clips, cache)
-    assert first == plain
-    assert names == 2 * ["a.mp4", "control.mp4", "b.mp4", "c.mp4"]
-    names.clear()
-    assert look(clips, cache) == first
-    assert names == ["c.mp4"]  # what cannot be read is tried again
-    write_clip(numbered_clip(5, 32, 48), clips / "b.mp4")
-    names.clear()
-    assert [clip.info.frames for clip in look(clips, cache).clips] == [9, 5]
-    assert names == ["b.mp4", "c.mp4"]
-    content = (clips / "a.mp4").read_bytes()
-    (clips / "a.mp4").write_bytes(content)  # of the same size, but another time
-    os.utime(clips / "a.mp4", ns=(1, 1))
-    names.clear()
-    look(clips, cache)
-    assert names == ["a.mp4", "c.mp4"]
-    (clips / "b.mp4").unlink()
-    assert [path.name for path, _ in look(clips, cache).broken] == ["b.mp4", "c.mp4"]
+    rows = [row(media, "video.mp4", control), row(media, "long.mp4")]
+    found = survey(rows, controls=True)
+    if told is None:
+        assert len(found.clips) == 2
+    else:
+        ((path, reason),) = found.broken
+        assert path == media / control
+        assert told in reason
+    assert len(survey(rows, controls=False).clips) == 2  # a model without control ignores it
 
 
-@pytest.mark.parametrize("content", ["{", '{"version": 0, "files": {}}', "[]"])
-def test_a_cache_that_is_damaged_or_of_another_version_is_told_and_made_anew(
-    clips: Path, content: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    (clips / "cache").mkdir()
-    (clips / "cache/files.json").write_text(content)
-    assert len(look(clips, clips / "cache").clips) == 2
-    assert "checking every file again" in caplog.text
-    again = ProbeCache(clips / "cache")
-    assert again(clips / "a.mp4", "video") == ClipInfo(9, 32, 48)
-    assert again.probes == 0
+def test_one_event_a_row(media: Path) -> None:
+    events: list[ProgressEvent] = []
+    survey([row(media, "video.mp4"), row(media, "corrupt.mp4")], progress=events.append)
+    assert [(e.stage, e.done, e.total) for e in events] == [
+        ("checking clips", 1, 2),
+        ("checking clips", 2, 2),
+    ]
 
 
-def test_a_cache_that_cannot_be_written_is_no_broken_clip(clips: Path) -> None:
-    (clips / "cache").write_text("a file, no folder")
-    with pytest.raises(TuningError, match=r"files\.json could not be written"):
-        look(clips, clips / "cache")
+def test_a_set_without_a_usable_clip_is_refused(media: Path) -> None:
+    with pytest.raises(TuningError, match=r"data\.metadata: no clip can be used\.\n1 of 1 clips"):
+        survey([row(media, "corrupt.mp4")])
 
 
-def test_a_start_that_is_killed_keeps_its_looks(
-    clips: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe_cache, "UNSAVED", 2)
-    cache = ProbeCache(clips / "cache")
-    for name in ("a.mp4", "b.mp4", "control.mp4"):
-        cache(clips / name, "video")
-        cache.save_now_and_then()
-    kept = json.loads((clips / "cache/files.json").read_text())["files"]
-    assert len(kept) == 2
+def test_the_warning_names_the_first_and_counts_the_others() -> None:
+    broken = tuple((Path(f"{i}.mp4"), f"{i}.mp4: damaged") for i in range(MAX_REPORTED + 2))
+    lines = Survey((), broken).warning().splitlines()
+    assert lines[0].startswith(f"{MAX_REPORTED + 2} of {MAX_REPORTED + 2} clips are")
+    assert lines[1:] == [*(f"  {reason}" for _, reason in broken[:MAX_REPORTED]), "  and 2 more"]
+    assert Survey((), ()).warning() == ""
+
+
+def test_the_report_has_all_of_them() -> None:
+    broken = tuple((Path(f"{i}.mp4"), f"{i}.mp4: 损坏") for i in range(30))
+    text = Survey((), broken).report()
+    assert "损坏" in text
+    found = json.loads(text)
+    assert found["usable"] == 0
+    assert [entry["file"] for entry in found["broken"]] == [str(path) for path, _ in broken]

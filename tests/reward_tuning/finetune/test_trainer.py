@@ -16,7 +16,6 @@ from reward_tuning.cli.show import show
 from reward_tuning.cli.summary import print_summary
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import read_clip
-from reward_tuning.finetune.fresh import fresh_weights
 from reward_tuning.finetune.rendered import write_rendered_clips
 from reward_tuning.finetune.trainer import finetune
 from reward_tuning.lora.adapter import adapter_state
@@ -215,24 +214,6 @@ def test_a_model_from_random_weights_learns_rendered_clips(world: Path, tmp_path
             for run in ("run", "again")
         )
         assert found == expected
-
-
-def test_fresh_weights_are_the_constructors_and_the_seeds(world: Path) -> None:
-    transformers = [
-        load_generator(world / "generator", text_encoder=False).transformer for _ in range(3)
-    ]
-    torch.manual_seed(17)
-    before = torch.get_rng_state()
-    for transformer, seed in zip(transformers, (17, 17, 18), strict=True):
-        fresh_weights(transformer, seed=seed)
-    assert torch.equal(torch.get_rng_state(), before)
-    config = {k: v for k, v in dict(transformers[0].config).items() if not k.startswith("_")}
-    new = type(transformers[0])(**config)  # from the global seed 17
-    first, same, other = (dict(t.named_parameters()) for t in transformers)
-    for name, drawn in new.named_parameters():
-        assert torch.equal(first[name], drawn)
-        assert torch.equal(first[name], same[name])
-    assert not torch.equal(first["proj.weight"], other["proj.weight"])
 
 
 def test_an_inpaint_model_from_a_text_model(world: Path, tmp_path: Path) -> None:

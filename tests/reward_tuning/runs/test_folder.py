@@ -9,7 +9,6 @@ import pytest
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import atomic_write
-from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.resumable import versions
 from reward_tuning.schema.loading import load_recipe
@@ -54,14 +53,6 @@ def test_remains_of_something_else_are_refused(recipe: Recipe, name: str) -> Non
     (Path(recipe.output) / name).mkdir(parents=True)
     with pytest.raises(TuningError, match=f"holds {name} of something else"):
         RunFolder(recipe.output).open(recipe, resume=False)
-
-
-@pytest.mark.parametrize("name", ["finetune.json", "clips.json", "base.json", "generator", "lora"])
-def test_a_fine_tuning_leaves_other_files_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("mine")
-    with pytest.raises(TuningError, match=f"holds {name} of something else"):
-        FinetuneFolder(tmp_path).refuse_existing_run()
-    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_resume_wants_a_run(recipe: Recipe) -> None:
