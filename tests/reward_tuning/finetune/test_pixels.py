@@ -79,7 +79,7 @@ def test_the_identity_tells_parts_and_contents_apart(
         identity(frames=3),
         identity(height=16),
         identity(width=32),
-        identity(clips=(0, 0)),
+        identity(clips=(1, 0)),
         str(reader.identity(BATCH, 0, control=True)),
         str(ClipReader(reader.clips, stride=1).identity(BATCH, 0)),
     }

@@ -16,7 +16,7 @@ from reward_tuning.finetune.sections import (
     MasksSection,
     SamplesSection,
 )
-from reward_tuning.schema.values import Section
+from reward_tuning.section import Section
 
 NEEDED: dict[type[Section], dict[str, Any]] = {
     BaseSection: {"checkpoint": "tiny"},
