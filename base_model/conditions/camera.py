@@ -1,9 +1,9 @@
-"""Camera poses: the pose file, and the Plücker rays that a camera model reads.
+"""Camera poses: the pose file, and the Plücker rays that a camera checkpoint reads.
 
 A pose is one row of 19 numbers, as in RealEstate10K: a timestamp; `fx fy cx cy` as shares of the
 picture's width and height; two zeros; the 3 x 4 matrix from world to camera, row by row. In both
-coordinate systems x points right, y down and z forward. Focal lengths are those of a 1280 x 720
-picture (`POSE_RATIO`).
+coordinate systems x points right, y down and z forward. Focal lengths refer to a 1280 x 720 picture
+(`POSE_RATIO`).
 """
 
 from pathlib import Path
@@ -17,39 +17,39 @@ from torch import Tensor
 from base_model.errors import GeneratorError
 
 Poses: TypeAlias = NDArray[np.float64]
-"""`(n, 19)`, one pose a row."""
+"""`(n, 19)`, one pose per row."""
 
 POSE_COLUMNS = 19
 POSE_RATIO = 1280 / 720
-"""Width over height of the pictures that the focal lengths of a pose file belong to."""
+"""Width over height of the pictures that the focal lengths of a pose file refer to."""
 
 INTRINSICS = (0.474812461, 0.844111024, 0.5, 0.5)
 """`fx fy cx cy` of the published camera presets."""
 
 LARGEST = 1e6
-"""Of every number but the timestamp, which may count microseconds; rays of larger ones overflow."""
+"""Largest value except for the timestamp, which may count microseconds; larger rays overflow."""
 
 ROTATION_TOLERANCE = 1e-2
-"""Largest entry of `R R^T - I` that still passes for rounding: files print 6 to 9 digits."""
+"""Largest entry of `R R^T - I` that counts as rounding: files print 6 to 9 digits."""
 
 
 def read_pose_file(path: str | Path) -> Poses:
-    """Reads a pose file.
+    """Read a pose file.
 
     The first line may be a header, such as the address of the video: any line whose first word is
-    not a number. (The published reader drops the first line whatever it holds, and so a pose of a
-    file without a header.) Empty lines are skipped.
+    not a number. (The published reader always drops the first line, which loses a pose of a file
+    without a header.) Empty lines are skipped.
 
     Args:
-        path: A text file, values separated by white space.
+        path: Text file with values separated by white space.
 
     Returns:
         `(n, 19)` float64, n >= 1.
 
     Raises:
-        GeneratorError: When there is no file or no pose, or a row has another number of columns,
-            a cell that is not a finite number, a focal length that is not positive, or a matrix
-            that does not rotate. The text names file and line.
+        GeneratorError: There is no file or no pose, or a row has another number of columns, a cell
+            that is not a finite number, a focal length that is not positive, or a matrix that is no
+            rotation. The message names file and line.
     """
     path = Path(path)
     try:
@@ -61,10 +61,10 @@ def read_pose_file(path: str | Path) -> Poses:
         ) from error
     except UnicodeDecodeError as error:
         raise GeneratorError(
-            f"{path}: a pose file is text in UTF-8, this file is not ({error.reason} at byte "
+            f"{path}: a pose file must be UTF-8 text, and this file is not ({error.reason} at byte "
             f"{error.start}). Give a text file with {POSE_COLUMNS} columns."
         ) from error
-    except ValueError as error:  # a NUL character or half a letter in the name
+    except ValueError as error:  # a NUL character or a lone surrogate in the name
         raise GeneratorError(
             f"{str(path)[:60]!a}: not a valid file name ({error}). Give the path of a text file "
             f"with {POSE_COLUMNS} columns."
@@ -74,22 +74,22 @@ def read_pose_file(path: str | Path) -> Poses:
         words = words[1:]
     if not words:
         raise GeneratorError(
-            f"{path}: the pose file holds no pose. After an optional header it has one line of "
+            f"{path}: the pose file holds no pose. After an optional header it needs one line of "
             f"{POSE_COLUMNS} numbers for each frame."
         )
     return np.stack([_pose(row, f"{path}, line {number}") for number, row in words])
 
 
 def write_pose_file(path: str | Path, poses: Poses, header: str = "camera poses") -> None:
-    """Writes poses so that `read_pose_file`, and the published reader, give them back.
+    """Write poses in a form that `read_pose_file` and the published reader restore.
 
     Args:
-        path: Where to; the folder must exist.
+        path: Path of the file; the folder must exist.
         poses: `(n, 19)`.
-        header: The first line, which readers skip. Its first word must not be a number.
+        header: First line, which readers skip. Its first word must not be a number.
 
     Raises:
-        GeneratorError: When the header would be read as a pose, or a pose is not valid.
+        GeneratorError: The header could be read as a pose, or a pose is invalid.
     """
     first = header.split()[:1]
     if not first or _is_number(first[0]) or "\n" in header:
@@ -105,7 +105,7 @@ def write_pose_file(path: str | Path, poses: Poses, header: str = "camera poses"
 
 
 def pose_table(matrices: NDArray[np.float64], intrinsics: tuple[float, ...] = INTRINSICS) -> Poses:
-    """Rows of a pose file for a moving camera with fixed intrinsics.
+    """Return the rows of a pose file for a moving camera with fixed intrinsics.
 
     Args:
         matrices: `(n, 3, 4)`, world to camera.
@@ -127,46 +127,46 @@ def pose_table(matrices: NDArray[np.float64], intrinsics: tuple[float, ...] = IN
 
 
 def clip_poses(poses: Poses, frames: int, *, every: int = 1, source: str = "the poses") -> Poses:
-    """The poses of a clip's frames: every `every`-th, of these the first `frames`.
+    """Select the poses of a clip's frames: every `every`-th pose, and of these the first `frames`.
 
     This is the published rule; nothing is interpolated. The published script takes
-    `every = 24 // fps`, 3 at EasyAnimate's 8 frames a second, for pose files of videos with 24
-    frames a second. A file that was made for the clip has one pose a frame: `every = 1`.
+    `every = 24 // fps`, 3 at EasyAnimate's 8 frames per second, for pose files of videos with 24
+    frames per second. A file that was made for the clip has one pose per frame: `every = 1`.
 
     Args:
         poses: `(n, 19)`.
         frames: Frames of the clip.
-        every: Distance of two poses that are used.
-        source: What the error calls the poses: the path of their file.
+        every: Step between two selected poses.
+        source: Name of the poses in messages, such as the path of their file.
 
     Returns:
         `(frames, 19)`.
 
     Raises:
-        GeneratorError: When there are too few poses, or `every` is below 1.
+        GeneratorError: There are too few poses, or `every` is below 1.
     """
     if every < 1:
         raise GeneratorError(
-            f"{source}: every = {every}; it is the step from one used pose to the next. "
-            "Give 1 for one pose a frame, or 3 for poses at 24 a second and a clip at 8."
+            f"{source}: every = {every}; the step between two selected poses must be at least 1. "
+            "Give 1 for one pose per frame, or 3 for poses at 24 per second and a clip at 8."
         )
     needed = every * (frames - 1) + 1
     if len(poses) < needed:
         raise GeneratorError(
             f"{source}: {len(poses)} poses are too few for a clip of {frames} frames, which needs "
-            f"{needed} (every {every}. pose is used). Give a longer pose file or a shorter clip."
+            f"{needed} (one in {every} is used). Give a longer pose file or a shorter clip."
         )
     return poses[::every][:frames]
 
 
 def camera_to_first(poses: Poses) -> NDArray[np.float64]:
-    """Camera-to-world matrices in a world that is the first camera.
+    """Return camera-to-world matrices in the coordinates of the first camera.
 
     Args:
         poses: `(n, 19)`.
 
     Returns:
-        `(n, 4, 4)`; the first is the identity, column 3 is where the camera is.
+        `(n, 4, 4)`; the first is the identity, column 3 is the position of the camera.
     """
     world_to_camera = np.tile(np.eye(4), (len(poses), 1, 1))
     world_to_camera[:, :3] = poses[:, 7:].reshape(-1, 3, 4)
@@ -176,16 +176,16 @@ def camera_to_first(poses: Poses) -> NDArray[np.float64]:
 
 
 def pixel_intrinsics(poses: Poses, height: int, width: int) -> NDArray[np.float64]:
-    """`fx fy cx cy` in pixels, for a picture that covers a clip of another shape.
+    """Return `fx fy cx cy` in pixels, for a picture that covers a clip of another shape.
 
-    The 16:9 picture is scaled until it covers the clip, and what stands out is cut off. So one of
-    the two focal lengths keeps its share of the clip and the other grows: fx where the clip is
-    narrower than 16:9, fy where it is wider. The centre keeps its share.
+    The 16:9 picture is scaled until it covers the clip, and cropped. One of the two focal lengths
+    keeps its share of the clip and the other grows: fx if the clip is narrower than 16:9, fy if it
+    is wider. The centre keeps its share.
 
     Args:
         poses: `(n, 19)`.
-        height: Of the clip, in pixels.
-        width: Of the clip, in pixels.
+        height: Height of the clip, in pixels.
+        width: Width of the clip, in pixels.
 
     Returns:
         `(n, 4)`.
@@ -199,18 +199,18 @@ def pixel_intrinsics(poses: Poses, height: int, width: int) -> NDArray[np.float6
 
 
 def plucker_rays(poses: Poses, height: int, width: int) -> Tensor:
-    """Plücker coordinates of the ray through the centre of every pixel.
+    """Return the Plücker coordinates of the ray through the centre of every pixel.
 
     With camera i's rotation R and centre o, both in the first camera's coordinates, the ray of a
     pixel is `d = R n / |n|`, `n = ((x + 0.5 - cx)/fx, (y + 0.5 - cy)/fy, 1)`, and its
     coordinates are `(o x d, d)` (Plücker rays as in CameraCtrl, arXiv:2404.02101, and in
-    EasyAnimateV5.1's own code, whose cross product picks the axis of the frames for a clip of
-    exactly three: not here).
+    EasyAnimateV5.1's own code, except that its cross product takes the frame axis for a clip of
+    exactly three frames).
 
     Args:
-        poses: `(f, 19)`, one a frame.
-        height: Of the clip, in pixels.
-        width: Of the clip, in pixels.
+        poses: `(f, 19)`, one per frame.
+        height: Height of the clip, in pixels.
+        width: Width of the clip, in pixels.
 
     Returns:
         `(f, height, width, 6)` float32: moment `o x d` in the poses' unit of length, then the
@@ -219,7 +219,7 @@ def plucker_rays(poses: Poses, height: int, width: int) -> Tensor:
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     rays = np.empty((len(poses), height, width, 6), dtype=np.float32)
     intrinsics = pixel_intrinsics(poses, height, width)
-    # Frame by frame: in float64 all 49 frames of 1024 x 1024 would need 5 GB.
+    # One frame at a time: in float64 all 49 frames of 1024 x 1024 would need 5 GB.
     for i, camera in enumerate(camera_to_first(poses)):
         fx, fy, cx, cy = intrinsics[i]
         normals = np.stack([(x - cx) / fx, (y - cy) / fy, np.ones_like(x)], axis=-1)
@@ -231,7 +231,7 @@ def plucker_rays(poses: Poses, height: int, width: int) -> Tensor:
 
 
 def _pose(words: list[str], where: str) -> NDArray[np.float64]:
-    """One checked row, `(19,)`."""
+    """Return one checked row, `(19,)`."""
     if len(words) != POSE_COLUMNS:
         raise GeneratorError(
             f"{where}: {len(words)} columns; a pose has {POSE_COLUMNS}: timestamp, fx fy cx cy, "
@@ -268,7 +268,7 @@ def _pose(words: list[str], where: str) -> NDArray[np.float64]:
 
 def _is_number(word: str) -> bool:
     if "_" in word:
-        return False  # Python's own way to write 1_000
+        return False  # float() accepts 1_000, which no pose file means
     try:
         float(word)
     except ValueError:

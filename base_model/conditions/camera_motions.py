@@ -1,8 +1,8 @@
-"""Named camera motions, their sums and chains: words to camera poses.
+"""Camera motions in words, single, summed and chained, converted to camera poses.
 
-`pan left`, `pan left and up`, `pan left then zoom in`. `and` runs motions at the same time,
-`then` one after the other, each for its share of the clip. The paths are those of the published
-presets, so a checkpoint that was trained on them reads them as meant.
+Examples: `pan left`, `pan left and up`, `pan left then zoom in`. `and` runs motions at the same
+time, `then` one after the other, each for its share of the clip. The paths are those of the
+published presets, on which the camera checkpoint was trained.
 """
 
 import re
@@ -15,21 +15,21 @@ from base_model.conditions.camera import Poses, pose_table
 from base_model.errors import GeneratorError
 
 DISTANCE = 1.5
-"""How far a pan at speed 1 moves in its time, in the poses' unit of length."""
+"""Distance that a pan at speed 1 covers, in the poses' unit of length."""
 
 ANGLE = np.pi / 3
-"""How far a roll at speed 1 turns in its time, in radians."""
+"""Angle that a roll at speed 1 turns, in radians."""
 
 FASTEST = 1e4
-"""Of every speed: beyond, rounding is all that is left of a roll."""
+"""Largest speed; beyond it a roll is nothing but rounding."""
 
 LONGEST_SHOWN = 80
-"""Letters of a motion in words that an error shows."""
+"""Characters of a motion that a message shows."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A camera motion: a straight move and a roll at constant speed.
+    """A camera motion: a straight movement and a roll, both at constant speed.
 
     Attributes:
         move: Share of `DISTANCE` that the *world* moves, as seen from the camera: x right,
@@ -42,7 +42,7 @@ class Motion:
     roll: float = 0.0
 
     def __add__(self, other: "Motion") -> "Motion":
-        """Both at the same time."""
+        """Run both motions at the same time."""
         x, y, z = (a + b for a, b in zip(self.move, other.move, strict=True))
         return Motion((x, y, z), self.roll + other.roll)
 
@@ -58,36 +58,36 @@ MOTIONS = {
     "roll clockwise": Motion(roll=-1.0),
     "roll anticlockwise": Motion(roll=1.0),
 }
-"""Every single motion. "pan" moves the camera sideways and "zoom" along its axis: the published
-names; nothing turns but a roll, and no focal length changes."""
+"""All single motions, by the published names. A pan moves the camera sideways and a zoom along its
+axis; only a roll turns it, and the focal length never changes."""
 
 
 def parse_motion(text: str) -> tuple[Motion, ...]:
-    """Reads a motion written in words.
+    """Parse a motion in words.
 
     Args:
-        text: Motions of `MOTIONS`, `and` between those at the same time, `then` between
-            those one after the other; `and` binds tighter. After `and` the verb may be left
-            out: `pan left and up`. Capitals and spaces do not matter.
+        text: Motions of `MOTIONS`, joined by `and` (at the same time) and `then` (one after the
+            other); `and` binds tighter. The verb after `and` is optional: `pan left and up`. Case
+            and spaces do not matter.
 
     Returns:
         One motion for each part between `then`.
 
     Raises:
-        GeneratorError: When a motion is not known. The text lists what is allowed.
+        GeneratorError: A motion is unknown. The message lists what is allowed.
     """
     return tuple(_sum(part, text) for part in re.split(r"\bthen\b", text.lower()))
 
 
 def motion_matrices(text: str, frames: int, speed: float = 1.0) -> NDArray[np.float64]:
-    """The camera of each frame.
+    """Return the camera of each frame.
 
-    Part by part of a chain: at frame i of the part's n frames the motion is `i / n` on its way
-    (so a part starts where the one before was last, and that pose comes twice, as published). The
-    parts share the frames evenly; the first ones get the rest.
+    In each part of a chain, the motion has covered the share `i / n` at frame i of the part's n
+    frames. A part thus starts with the last pose of the one before, which appears twice, as
+    published. The parts share the frames evenly; the first ones get the remainder.
 
     Args:
-        text: As in `parse_motion`.
+        text: Motion; see `parse_motion`.
         frames: Frames of the clip.
         speed: Factor on every distance and angle; above 0.
 
@@ -95,14 +95,14 @@ def motion_matrices(text: str, frames: int, speed: float = 1.0) -> NDArray[np.fl
         `(frames, 3, 4)`, world to camera; the first is the identity.
 
     Raises:
-        GeneratorError: When a motion is not known, the speed is not above 0, or there are more
-            parts than frames.
+        GeneratorError: A motion is unknown, the speed is not above 0, or there are more parts than
+            frames.
     """
     parts = parse_motion(text)
     if not 0 < speed <= FASTEST:
         raise GeneratorError(
-            f"The camera motion {_shown(text)} has speed {speed:g}; it must be above 0, at most "
-            f"{FASTEST:g}. For the other way name the opposite motion; 1 is the published speed."
+            f"The camera motion {_shown(text)} has speed {speed:g}; it must be above 0 and at most "
+            f"{FASTEST:g}. For the other direction use the opposite motion; 1 is published."
         )
     if len(parts) > frames:
         raise GeneratorError(
@@ -120,25 +120,25 @@ def motion_matrices(text: str, frames: int, speed: float = 1.0) -> NDArray[np.fl
 
 
 def motion_poses(text: str, frames: int, speed: float = 1.0) -> Poses:
-    """Rows of a pose file for a motion in words, with the published presets' focal lengths.
+    """Return the rows of a pose file for a motion, with the published presets' focal lengths.
 
     Args:
-        text: As in `parse_motion`.
+        text: Motion; see `parse_motion`.
         frames: Frames of the clip.
-        speed: As in `motion_matrices`.
+        speed: See `motion_matrices`.
 
     Returns:
         `(frames, 19)`, for `base_model.conditions.camera.plucker_rays` or
         `base_model.conditions.camera.write_pose_file`.
 
     Raises:
-        GeneratorError: As in `motion_matrices`.
+        GeneratorError: See `motion_matrices`.
     """
     return pose_table(motion_matrices(text, frames, speed))
 
 
 def _sum(part: str, text: str) -> Motion:
-    """The motions between two `then`, added up."""
+    """Sum the motions between two `then`."""
     total, verb = Motion(), ""
     for name in re.split(r"\band\b", part):
         words = name.split()
@@ -148,7 +148,7 @@ def _sum(part: str, text: str) -> Motion:
         if motion is None:
             found = f"{_shown(' '.join(words))} is" if words else "an empty part is"
             raise GeneratorError(
-                f"The camera motion {_shown(text)}: {found} not a motion. Allowed are "
+                f"The camera motion {_shown(text)}: {found} not a motion. Allowed: "
                 f"{', '.join(MOTIONS)}, joined by 'and' (at the same time: 'pan left and up') and "
                 "'then' (one after the other: 'pan left then zoom in')."
             )
@@ -158,7 +158,7 @@ def _sum(part: str, text: str) -> Motion:
 
 
 def _matrix(motion: Motion, share: float) -> NDArray[np.float64]:
-    """World to camera, `(4, 4)`, `share` of the way along a motion."""
+    """Return world to camera, `(4, 4)`, after the share `share` of a motion."""
     matrix = np.eye(4)
     angle = share * ANGLE * motion.roll
     matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -167,5 +167,5 @@ def _matrix(motion: Motion, share: float) -> NDArray[np.float64]:
 
 
 def _shown(text: str) -> str:
-    """A text in an error, cut."""
+    """Shorten a text for a message."""
     return f"{text[:LONGEST_SHOWN]!r}" + ("..." if len(text) > LONGEST_SHOWN else "")

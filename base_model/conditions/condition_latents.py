@@ -1,4 +1,4 @@
-"""Pixels of a condition to the channels that a checkpoint reads behind the noisy latents."""
+"""Encode the pixels of a condition to the channels that are concatenated to the noisy latents."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,21 +21,21 @@ def condition_latents(
     noise_seeds: Sequence[int] | None,
     noise_strength: float,
 ) -> Tensor | None:
-    """What `base_model.generator.Generator.encode_condition` gives.
+    """Encode inputs for `base_model.generator.Generator.encode_condition`.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
-        kind: Of the checkpoint; takes the inputs.
-        inputs: At least one.
-        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
-        noise_seeds: One a sample, for the noise on kept pixels; None adds none.
-        noise_strength: Its deviation in [-1, 1].
+        kind: Kind of the checkpoint, which takes the inputs.
+        inputs: At least one input.
+        shape: Shape of the latents, `(b, 16, t, h/8, w/8)`.
+        noise_seeds: One seed per sample, for the noise on kept pixels; None adds no noise.
+        noise_strength: Standard deviation of the noise on pixels in [-1, 1].
 
     Returns:
         `(b, 17, 32 or 22, t, h/8, w/8)`; None where the inputs need no channel.
 
     Raises:
-        GeneratorError: When inputs do not go together.
+        GeneratorError: The inputs exclude each other.
     """
     if kind.field is None:
         return None

@@ -1,4 +1,4 @@
-"""What the model is given beside latents and sigma: as channels, and as pixels."""
+"""Conditions of the model, apart from latents and sigma: as channels, and as pixels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ class TextCondition:
 
 @dataclass(frozen=True)
 class Condition:
-    """Everything one model call needs beside latents and sigma: one guidance branch.
+    """Everything that one model call needs apart from latents and sigma: one guidance branch.
 
     Attributes:
         text: `(b, l, d)`, or `(1, l, d)` for all samples.
@@ -43,20 +43,20 @@ class GuidedCondition:
 
 @dataclass(frozen=True)
 class ConditionInputs:
-    """What a clip shall follow beside its prompt, as pixels. All have one batch and one size.
+    """Inputs that a clip follows in addition to its prompt, as pixels of one batch and one size.
 
     Attributes:
         image: `(b, 3, H, W)` in [0, 1], the first frame.
         end_image: `(b, 3, H, W)` in [0, 1], the last frame.
-        video: `(b, f, 3, H, W)` in [0, 1]. With a mask: what is kept of it. Without one it is no
-            condition of the model at all; sampling then starts from it
+        video: `(b, f, 3, H, W)` in [0, 1]. The mask keeps a part of it. Without a mask it is no
+            condition of the model: sampling starts from it
             (`base_model.sampling.sample.start_state`).
-        mask: `(b, f, 1, H, W)`, or `(b, 1, 1, H, W)` for every frame: from 0.5 on generate,
-            below keep.
+        mask: `(b, f, 1, H, W)`, or `(b, 1, 1, H, W)` for every frame: generate from 0.5 on, keep
+            below.
         control: `(b, f, 3, H, W)` in [0, 1]: edges, depth, pose, heat maps of trajectories.
-        reference: `(b, 3, H, W)` in [0, 1]: what the clip's things look like.
-        camera: `(b, 6, f, H, W)`: Pluecker rays, moment (3) and direction (3).
-        frames: f, where only single images are given.
+        reference: `(b, 3, H, W)` in [0, 1], the look of the objects in the clip.
+        camera: `(b, 6, f, H, W)`: Plücker rays, moment (3) and direction (3).
+        frames: Number of frames f, where only single images are given.
     """
 
     image: Tensor | None = None
@@ -70,16 +70,16 @@ class ConditionInputs:
 
     @property
     def given(self) -> dict[str, Tensor]:
-        """Name to tensor of what is not None."""
+        """Tensors that are not None, by name."""
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in named if isinstance(value, Tensor)}
 
     def size(self) -> tuple[int, int, int, int]:
-        """Batch, frames, height and width that all inputs have.
+        """Return the batch, frames, height and width of all inputs.
 
         Raises:
-            GeneratorError: When a shape is no input's, two inputs differ, or nothing tells how many
-                frames there are.
+            GeneratorError: An input has a wrong shape, two inputs differ, or the number of frames
+                is unknown.
         """
         found: dict[str, tuple[str, int]] = {}
         for name, value in self.given.items():
@@ -94,13 +94,13 @@ class ConditionInputs:
             name, expected = found.setdefault("frames", ("frames", self.frames))
             if expected != self.frames:
                 raise GeneratorError(
-                    f"The condition's {name} has {expected} frames and frames={self.frames} is "
-                    "asked for. Cut the clip, or leave frames out."
+                    f"The condition's {name} has {expected} frames, but frames={self.frames}. Cut "
+                    "the clip, or omit frames."
                 )
         if "frames" not in found:
             raise GeneratorError(
-                f"The condition has {', '.join(self.given) or 'nothing'}, which does not tell how "
-                "many frames the clip has. Give frames=."
+                f"The condition has {', '.join(self.given) or 'no input'}, which does not give the "
+                "number of frames. Give frames=."
             )
         return tuple(found[axis][1] for axis in ("batch", "frames", "height", "width"))  # type: ignore[return-value]
 
@@ -117,7 +117,7 @@ _LAYOUTS: Mapping[str, tuple[str, ...]] = {
 
 
 def _axes(name: str, value: Tensor) -> dict[str, int]:
-    """Axis to size of one input; a mask of one frame stands for any number."""
+    """Return the size of each axis of one input; a mask of one frame fits any number of frames."""
     layout = _LAYOUTS[name]
     fits = value.dim() == len(layout) and all(
         int(axis) == size
@@ -126,7 +126,8 @@ def _axes(name: str, value: Tensor) -> dict[str, int]:
     )
     if not fits:
         raise GeneratorError(
-            f"The condition's {name} has shape {tuple(value.shape)}; wanted ({', '.join(layout)})."
+            f"The condition's {name} has shape {tuple(value.shape)}; expected "
+            f"({', '.join(layout)})."
         )
     axes = {
         axis: size for axis, size in zip(layout, value.shape, strict=True) if not axis.isdecimal()

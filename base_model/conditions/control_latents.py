@@ -1,17 +1,17 @@
-"""Control conditions: a control clip or camera rays, and a reference image, as latent channels."""
+"""Encode control conditions to latent channels: a control clip or camera rays, and a reference."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from base_model.core.family import FAMILY
 from base_model.core.latent_grid import to_latent_grid
 from base_model.errors import GeneratorError
 from base_model.networks import magvit
 
 RAY_SCALE = 6.0
-"""Factor of the Pluecker rays in the published camera model."""
-RAY_CHANNELS = 6
+"""Factor on the Plücker rays in the published camera model."""
 
 
 def control_latents(
@@ -20,13 +20,13 @@ def control_latents(
     reference: Tensor | None,
     shape: tuple[int, int, int, int, int],
 ) -> Tensor:
-    """The 32 channels of a control checkpoint.
+    """Return the 32 channels of a control checkpoint.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
         control: `(b, f, 3, H, W)` in [0, 1]; None leaves its 16 channels zero.
         reference: `(b, 3, H, W)` in [0, 1]; None leaves its 16 channels zero.
-        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
+        shape: Shape of the latents, `(b, 16, t, h/8, w/8)`.
 
     Returns:
         `(b, 32, t, h/8, w/8)`, float32 (float64 for a float64 VAE), differentiable.
@@ -44,14 +44,14 @@ def camera_latents(
     reference: Tensor | None,
     shape: tuple[int, int, int, int, int],
 ) -> Tensor:
-    """The 22 channels of a camera checkpoint. The rays do not go through the VAE.
+    """Return the 22 channels of a camera checkpoint. The VAE does not encode the rays.
 
     Args:
         vae: An `AutoencoderKLMagvit`, for the reference.
-        rays: `(b, 6, f, H, W)`; None leaves their channels zero, which the model was trained with
-            where a clip's camera is not known.
+        rays: `(b, 6, f, H, W)`; None leaves their channels zero, as in training for clips with an
+            unknown camera.
         reference: `(b, 3, H, W)` in [0, 1]; None leaves its 16 channels zero.
-        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
+        shape: Shape of the latents, `(b, 16, t, h/8, w/8)`.
 
     Returns:
         `(b, 22, t, h/8, w/8)`, float32 (float64 for a float64 VAE), differentiable.
@@ -62,7 +62,7 @@ def camera_latents(
     batch, _, t, h, w = shape
     image = reference_latents(vae, reference, shape)
     if rays is None:
-        grid = image.new_zeros(batch, RAY_CHANNELS, t, h, w)
+        grid = image.new_zeros(batch, FAMILY.camera_channels, t, h, w)
     else:
         grid = to_latent_grid(rays.to(image), (t, h, w)) * RAY_SCALE
     return torch.cat([grid, image], dim=1)
@@ -71,26 +71,26 @@ def camera_latents(
 def reference_latents(
     vae: Any, reference: Tensor | None, shape: tuple[int, int, int, int, int]
 ) -> Tensor:
-    """Zeros, but for the reference image's latent in the first latent frame.
+    """Return the reference image's latent in the first latent frame, and zeros after it.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
         reference: `(b, 3, H, W)` in [0, 1]; None is all zero.
-        shape: Of the latents, `(b, 16, t, h/8, w/8)`.
+        shape: Shape of the latents, `(b, 16, t, h/8, w/8)`.
 
     Returns:
         `(b, 16, t, h/8, w/8)`.
 
     Raises:
-        GeneratorError: When the clip is a single frame: the published code then leaves the
-            reference out.
+        GeneratorError: The clip is a single frame, for which the published code drops the
+            reference.
     """
     if reference is None:
         return _zeros(vae, shape)
     if shape[2] == 1:
         raise GeneratorError(
-            "A single frame takes no reference image (the published model leaves it out). Ask for "
-            "5 frames or more, or leave the reference out."
+            "A single frame takes no reference image (the published code drops it). Request 5 "
+            "frames or more, or omit the reference."
         )
     first = magvit.encode(vae, reference[:, None])
     return torch.cat([first, first.new_zeros(*first.shape[:2], shape[2] - 1, *shape[3:])], dim=2)

@@ -1,6 +1,6 @@
-"""Inpaint conditions: which pixels of a clip are kept, as the 17 channels the model reads.
+"""Inpaint conditions: the pixels of a clip that are kept, as the 17 channels of the model.
 
-Image to video, masked edits and the prolongation of a clip are one thing here: a clip and a mask.
+Image to video, masked edits and the continuation of a clip are all a clip and a mask.
 """
 
 from collections.abc import Sequence
@@ -15,38 +15,38 @@ from base_model.errors import GeneratorError
 from base_model.networks import magvit
 
 KEPT_NOISE = 0.0563
-"""Deviation of the noise that the published pipeline adds to kept pixels, which are in [-1, 1]."""
+"""Standard deviation of the published pipeline's noise on kept pixels, which are in [-1, 1]."""
 
 
 def kept_clip(
     inputs: ConditionInputs, size: tuple[int, int, int, int]
 ) -> tuple[Tensor, Tensor] | None:
-    """The clip and the mask that images, or a video with its mask, stand for.
+    """Return the clip and the mask for images, or for a video with its mask.
 
     Args:
-        inputs: Of an inpaint checkpoint.
+        inputs: Inputs of an inpaint checkpoint.
         size: Batch, frames, height and width.
 
     Returns:
-        `(b, f, 3, H, W)` in [0, 1] and `(b, f, 1, H, W)`, 1 where it is to be generated; None
-        where nothing is kept.
+        `(b, f, 3, H, W)` in [0, 1] and `(b, f, 1, H, W)`, 1 for pixels to generate; None if nothing
+        is kept.
 
     Raises:
-        GeneratorError: When there is a mask and no video, or a video beside an image.
+        GeneratorError: There is a mask without a video, or a video together with an image.
     """
     batch, frames, height, width = size
     if inputs.video is not None:
         beside = [name for name in ("image", "end_image") if name in inputs.given]
         if beside:
             raise GeneratorError(
-                f"The condition has a video and the {beside[0].replace('_', ' ')}: both say what "
-                "that frame is. Put the image into the video and let the mask keep it."
+                f"The condition has a video and the {beside[0].replace('_', ' ')}, which both "
+                "define that frame. Put the image into the video and let the mask keep it."
             )
         if inputs.mask is None:
             return None
         return inputs.video, inputs.mask.expand(batch, frames, 1, height, width)
     if inputs.mask is not None:
-        raise GeneratorError("The condition has a mask and no video to keep anything of. Give one.")
+        raise GeneratorError("The condition has a mask but no video. Give the video of the mask.")
     images = {0: inputs.image, frames - 1: inputs.end_image}
     if frames == 1 and inputs.end_image is not None:
         raise GeneratorError("A clip of 1 frame has no end image. Give an image, or more frames.")
@@ -62,26 +62,26 @@ def kept_clip(
     return clip, mask
 
 
-def prolonged(clip: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """A longer clip of which the first frames are given.
+def extended(clip: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Extend a clip by frames to generate.
 
     Args:
-        clip: `(b, k, 3, H, W)` in [0, 1], k < `frames`. With k = 4j + 1 the boundary is one of
-            the latents'; otherwise the latent it lies in is only in part kept.
-        frames: Of the longer clip.
+        clip: `(b, k, 3, H, W)` in [0, 1], k < `frames`. With k = 4j + 1 the boundary lies between
+            two latents; otherwise the latent at the boundary is only partly kept.
+        frames: Frames of the longer clip.
 
     Returns:
-        The clip `(b, frames, 3, H, W)`, black where nothing is known, and its mask
-        `(b, frames, 1, H, W)`, 1 there and 0 before.
+        The clip `(b, frames, 3, H, W)` with black frames at the end, and its mask
+        `(b, frames, 1, H, W)`, 1 for these frames and 0 before.
 
     Raises:
-        GeneratorError: When `clip` is not shorter than the result.
+        GeneratorError: `clip` is not shorter than the result.
     """
     batch, kept, _, height, width = clip.shape
     if not 1 <= kept < frames:
         raise GeneratorError(
-            f"A clip of {kept} frames cannot be prolonged to {frames}: at least 1 frame must be "
-            f"given and 1 left to generate. Keep {max(frames - 1, 1)} frames at most."
+            f"A clip of {kept} frames cannot be extended to {frames}: at least 1 frame must be "
+            f"given and 1 left to generate. Keep at most {max(frames - 1, 1)} frames."
         )
     rest = clip.new_zeros(batch, frames - kept, 3, height, width)
     mask = clip.new_ones(batch, frames, 1, height, width)
@@ -92,14 +92,14 @@ def prolonged(clip: Tensor, frames: int) -> tuple[Tensor, Tensor]:
 def kept_noise(
     seeds: Sequence[int], frames: int, height: int, width: int, strength: float = KEPT_NOISE
 ) -> Tensor:
-    """Noise for the kept pixels, one CPU random generator per sample.
+    """Draw noise for the kept pixels, with one CPU random generator per sample.
 
     Args:
-        seeds: b seeds; others than those of the initial noise, which would be the same numbers.
-        frames: Of the clip.
-        height: Pixels.
-        width: Pixels.
-        strength: Deviation.
+        seeds: b seeds, different from those of the initial noise: equal seeds give equal numbers.
+        frames: Frames of the clip.
+        height: Height in pixels.
+        width: Width in pixels.
+        strength: Standard deviation.
 
     Returns:
         `(b, 3, f, H, W)` float32.
@@ -119,19 +119,19 @@ def inpaint_latents(
     *,
     zeroed: Tensor | None = None,
 ) -> Tensor:
-    """The 17 channels behind the noisy latents: mask, then the masked clip's latents.
+    """Return the 17 channels of an inpaint checkpoint: the mask, then the masked clip's latents.
 
-    The mask channel is the VAE's scaling factor where a pixel is kept and 0 where it is generated,
-    for the published code scales mask and latents together. A sample of which nothing is kept is
-    zero in all 17 channels, the published text-to-video mode.
+    The mask channel is the VAE's scaling factor for kept pixels and 0 for generated ones, because
+    the published code scales mask and latents together. A sample that keeps nothing is zero in all
+    17 channels, which is the published text-to-video mode.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
         clip: `(b, f, 3, H, W)` in [0, 1], f = 4k + 1.
-        mask: `(b, f, 1, H, W)`: from 0.5 on generate, below keep.
-        noise: `(b, 3, f, H, W)`, added to kept pixels but black ones (-1 marks what is unknown);
-            None adds nothing.
-        zeroed: `(b,)` bool: which of the samples of which nothing is kept are zero. The published
+        mask: `(b, f, 1, H, W)`: generate from 0.5 on, keep below.
+        noise: `(b, 3, f, H, W)`, added to kept pixels except black ones (-1 marks unknown pixels);
+            None adds no noise.
+        zeroed: `(b,)` bool, true for samples that become zero if they keep nothing. The published
             training leaves one in ten as the latents of a black clip; None zeroes all.
 
     Returns:
@@ -143,15 +143,16 @@ def inpaint_latents(
 
 
 def masked_video(clip: Tensor, mask: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The clip with what is to be generated blacked out, and where that is.
+    """Black out the pixels to generate.
 
     Args:
         clip: `(b, f, 3, H, W)` in [0, 1].
-        mask: `(b, f, 1, H, W)`: from 0.5 on generate, below keep.
+        mask: `(b, f, 1, H, W)`: generate from 0.5 on, keep below.
         noise: `(b, 3, f, H, W)`, added to kept pixels that are not black.
 
     Returns:
-        `(b, 3, f, H, W)` in [-1, 1], and `(b, 1, f, H, W)` bool, True where to generate.
+        The clip `(b, 3, f, H, W)` in [-1, 1], and `(b, 1, f, H, W)` bool, true for pixels to
+        generate.
     """
     generate = (mask >= 0.5).transpose(1, 2)
     video = torch.where(generate, -1.0, clip.transpose(1, 2) * 2 - 1)
@@ -163,13 +164,13 @@ def masked_video(clip: Tensor, mask: Tensor, noise: Tensor | None = None) -> tup
 def inpaint_channels(
     masked: Tensor, generate: Tensor, scaling_factor: float, *, zeroed: Tensor | None = None
 ) -> Tensor:
-    """The 17 channels of a masked clip that has been encoded.
+    """Return the 17 channels for the latents of a masked clip.
 
     Args:
         masked: `(b, 16, t, h/8, w/8)`, scaled latents of the masked clip.
         generate: `(b, 1, f, H, W)` bool.
-        scaling_factor: Of the VAE.
-        zeroed: As in `inpaint_latents`.
+        scaling_factor: Scaling factor of the VAE.
+        zeroed: See `inpaint_latents`.
 
     Returns:
         `(b, 17, t, h/8, w/8)`.

@@ -1,6 +1,6 @@
-"""Control clips: made from a video, taken as they are, or several of them in one.
+"""Control clips: computed from a video, taken unchanged, or combined from several.
 
-All are `(f, 3, H, W)` in [0, 1], float32: what the control checkpoint's VAE encodes.
+All are `(f, 3, H, W)` in [0, 1], float32, the input of the control checkpoint's VAE.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,53 +13,53 @@ from torch import Tensor
 from base_model.errors import GeneratorError
 
 CANNY_LOW = 100
-"""Gradient, in levels of 255, above which a pixel joins an edge that it touches."""
+"""Gradient, in levels of 255, above which a pixel joins an edge next to it."""
 
 CANNY_HIGH = 200
 """Gradient above which a pixel starts an edge."""
 
 STROKES = 256
-"""A scribble's pen is `2 max(1, round(side / STROKES)) + 1` pixels wide, side the shorter one."""
+"""The pen of a scribble is `2 max(1, round(side / STROKES)) + 1` pixels wide; the shorter side."""
 
 SCRIBBLE_BLUR = 1 / 170
-"""Standard deviation of the blur before a scribble, as share of the side; at least 1.5 pixels."""
+"""Standard deviation of the blur before a scribble, as a share of the side; at least 1.5 pixels."""
 
 PREPARED = ("depth", "pose")
-"""Controls that need a network of their own, and so a video that was made elsewhere."""
+"""Controls that need a network of their own, and therefore a prepared video."""
 
 
 def canny(frames: Tensor, low: float = CANNY_LOW, high: float = CANNY_HIGH) -> Tensor:
-    """White edges on black, one pixel wide: OpenCV's Canny on the colours.
+    """Return white edges on black, one pixel wide: OpenCV's Canny on colours.
 
-    A pixel's gradient is that of the channel in which it is largest, so shapes stand out from a
-    background of the same brightness too.
+    The gradient of a pixel is the largest over the channels, so that shapes stand out even from a
+    background of the same brightness.
 
     Args:
         frames: `(f, 3, H, W)` in [0, 1].
-        low: Gradient, in levels of 255, above which a pixel joins an edge that it touches.
+        low: Gradient, in levels of 255, above which a pixel joins an edge next to it.
         high: Gradient above which a pixel starts an edge; at least `low`.
 
     Returns:
         `(f, 3, H, W)` float32, 0 or 1, three equal channels.
 
     Raises:
-        GeneratorError: When the frames have another shape, or the thresholds do not fit.
+        GeneratorError: The frames have another shape, or the thresholds are out of order.
     """
     import cv2
 
     if not 0 <= low <= high:
         raise GeneratorError(
-            f"Canny's thresholds are {low:g} and {high:g}; the lower must be in 0 ... the upper. "
-            f"The usual ones are {CANNY_LOW} and {CANNY_HIGH}."
+            f"Canny's thresholds are {low:g} and {high:g}; the lower must be from 0 to the upper. "
+            f"Usual values are {CANNY_LOW} and {CANNY_HIGH}."
         )
     return _grey_clip([cv2.Canny(picture, low, high) for picture in _pictures(frames)])
 
 
 def scribble(frames: Tensor) -> Tensor:
-    """White strokes on black as of a thick pen: blurred, then Canny's edges, widened.
+    """Return white strokes on black as from a thick pen: Canny edges of a blurred clip, widened.
 
-    It stands for the published scribbles, which come from an edge network, and misses none of the
-    strong outlines; fine texture is blurred away.
+    They approximate the published scribbles, which come from an edge network: strong outlines are
+    kept, fine texture is blurred away.
 
     Args:
         frames: `(f, 3, H, W)` in [0, 1].
@@ -68,7 +68,7 @@ def scribble(frames: Tensor) -> Tensor:
         `(f, 3, H, W)` float32, 0 or 1, three equal channels.
 
     Raises:
-        GeneratorError: When the frames have another shape.
+        GeneratorError: The frames have another shape.
     """
     import cv2
 
@@ -79,23 +79,23 @@ def scribble(frames: Tensor) -> Tensor:
     strokes = []
     for picture in pictures:
         blurred = cv2.GaussianBlur(picture, (0, 0), max(1.5, SCRIBBLE_BLUR * side))
-        # Half of Canny's thresholds: the blur has lowered the gradients.
+        # Half of Canny's thresholds, because the blur lowers the gradients.
         edges = cv2.Canny(blurred, CANNY_LOW / 2, CANNY_HIGH / 2)
         strokes.append(cv2.dilate(edges, pen))
     return _grey_clip(strokes)
 
 
-def as_it_is(frames: Tensor) -> Tensor:
-    """A clip that is a control clip already.
+def unchanged(frames: Tensor) -> Tensor:
+    """Return a clip that is already a control clip.
 
     Args:
         frames: `(f, 3, H, W)` in [0, 1].
 
     Returns:
-        The same, float32.
+        The same clip in float32.
 
     Raises:
-        GeneratorError: When the frames have another shape.
+        GeneratorError: The frames have another shape.
     """
     _check(frames)
     return frames.float()
@@ -104,13 +104,13 @@ def as_it_is(frames: Tensor) -> Tensor:
 PREPROCESSORS: dict[str, Callable[[Tensor], Tensor]] = {
     "canny": canny,
     "scribble": scribble,
-    "video": as_it_is,
+    "video": unchanged,
 }
-"""What a video can be turned into; "video" is a control clip that was prepared elsewhere."""
+"""Controls that can be computed from a video; "video" is a prepared control clip."""
 
 
 def control_clip(kind: str, frames: Tensor) -> Tensor:
-    """The control clip of a video.
+    """Compute the control clip of a video.
 
     Args:
         kind: A key of `PREPROCESSORS`.
@@ -120,25 +120,24 @@ def control_clip(kind: str, frames: Tensor) -> Tensor:
         `(f, 3, H, W)` float32 in [0, 1].
 
     Raises:
-        GeneratorError: When the kind is not built in or not known, or the frames have another
-            shape.
+        GeneratorError: The kind is unknown or not built in, or the frames have another shape.
     """
     if kind in PREPARED:
         raise GeneratorError(
-            f"Control {kind!r} is not built in: it needs a network of its own. Make the {kind} "
-            "video with a tool for it, and give that video with control kind 'video'. Built in are "
+            f"Control {kind!r} is not built in: it needs a network of its own. Prepare the {kind} "
+            "video with another tool and give it with control kind 'video'. Built in: "
             f"{', '.join(PREPROCESSORS)}."
         )
     if kind not in PREPROCESSORS:
         raise GeneratorError(
-            f"Control {kind!r} is not known; allowed are {', '.join(PREPROCESSORS)}. Any other "
-            "control goes in as a prepared clip, kind 'video'."
+            f"Unknown control {kind!r}; allowed: {', '.join(PREPROCESSORS)}. Give any other "
+            "control as a prepared clip, kind 'video'."
         )
     return PREPROCESSORS[kind](frames)
 
 
 def combine_controls(clips: Sequence[Tensor]) -> Tensor:
-    """Several control clips in one: the brightest value of every pixel and channel.
+    """Combine control clips: the brightest value of every pixel and channel.
 
     Args:
         clips: At least one, each `(f, 3, H, W)` in [0, 1], of one shape.
@@ -147,7 +146,7 @@ def combine_controls(clips: Sequence[Tensor]) -> Tensor:
         `(f, 3, H, W)` float32.
 
     Raises:
-        GeneratorError: When there is none, or their shapes differ.
+        GeneratorError: There is none, or their shapes differ.
     """
     if not clips:
         raise GeneratorError("No control clip to combine. Give at least one.")
@@ -165,8 +164,8 @@ def combine_controls(clips: Sequence[Tensor]) -> Tensor:
 def _check(frames: Tensor) -> None:
     if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
         raise GeneratorError(
-            f"A clip for control has shape (frames, 3, height, width), got {tuple(frames.shape)}. "
-            "Give one clip, without a batch dimension, in colour."
+            f"A control clip must have shape (frames, 3, height, width), got "
+            f"{tuple(frames.shape)}. Give one colour clip without a batch dimension."
         )
 
 
@@ -176,13 +175,13 @@ def _size(clip: Tensor) -> str:
 
 
 def _pictures(frames: Tensor) -> NDArray[np.uint8]:
-    """`(f, H, W, 3)` uint8, as OpenCV takes them."""
+    """Convert to `(f, H, W, 3)` uint8 for OpenCV."""
     _check(frames)
     levels = frames.detach().cpu().float().clamp(0, 1).mul(255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
 
 
 def _grey_clip(pictures: Sequence[NDArray[np.generic]]) -> Tensor:
-    """`(H, W)` levels of each frame to `(f, 3, H, W)` in [0, 1]."""
+    """Convert levels `(H, W)` of each frame to `(f, 3, H, W)` in [0, 1]."""
     levels = torch.from_numpy(np.stack(pictures)).float() / 255
     return levels[:, None].expand(-1, 3, -1, -1).contiguous()

@@ -1,6 +1,6 @@
-"""Pictures of what was asked: heat maps, masks and camera paths, to lay beside a result.
+"""Pictures of the conditions: heat maps, masks and camera paths, to compare with a result.
 
-All are float32 in [0, 1] in the project's order of channels, so whatever writes clips writes them.
+All are float32 in [0, 1] in the project's order of channels, like clips.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -15,34 +15,35 @@ from base_model.conditions.camera import Poses, camera_to_first, pixel_intrinsic
 from base_model.errors import GeneratorError
 
 GROUND = 0.5
-"""Grey behind a heat map without a video."""
+"""Grey level behind a heat map without a video."""
 
 MASK_COLOUR = (0.95, 0.15, 0.15)
 MASK_OPACITY = 0.45
 
 SHOWN_CAMERAS = 7
-"""Frusta in the picture of a camera path."""
+"""Number of frusta in the picture of a camera path."""
 
 VIEW = (np.radians(-56.0), np.radians(24.0))
-"""From where a camera path is seen: turned about the vertical, then looked at from above. So far
-from the side a frustum's point stands free of its picture plane, also at a view of 93 degrees."""
+"""View of a camera path: turned about the vertical axis, then tilted from above. From this far to
+the side the tip of a frustum is clear of its picture plane, even with a field of view of 93
+degrees."""
 
 Picture: TypeAlias = NDArray[np.uint8]
 _Points: TypeAlias = NDArray[np.float64]
 
 
 def heat_map_preview(levels: NDArray[np.uint8], frames: Tensor | None = None) -> Tensor:
-    """A trajectory's heat maps in colour over grey, or over a video.
+    """Draw the heat maps of a trajectory in colour over grey, or over a video.
 
     Args:
-        levels: `(f, H, W)` uint8, of `base_model.conditions.trajectory.heat_maps`.
-        frames: `(f, 3, H, W)` in [0, 1], what to draw on; None is grey.
+        levels: `(f, H, W)` uint8 from `base_model.conditions.trajectory.heat_maps`.
+        frames: `(f, 3, H, W)` in [0, 1], the background; None is grey.
 
     Returns:
         `(f, 3, H, W)`.
 
     Raises:
-        GeneratorError: When the video has another number of frames or another size.
+        GeneratorError: The video has another number of frames or another size.
     """
     import cv2
 
@@ -55,28 +56,28 @@ def heat_map_preview(levels: NDArray[np.uint8], frames: Tensor | None = None) ->
         )
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_HOT)[:, 0, ::-1]
     colours = torch.from_numpy(table.copy()).float()[torch.from_numpy(levels).long()] / 255
-    # The root makes the rim of a spot visible: its Gaussian ends at 5 % of the middle.
+    # The square root makes the rim of a spot visible: its Gaussian ends at 5 % of the centre.
     return torch.lerp(ground.expand(-1, 3, *heat.shape[2:]), colours.movedim(-1, 1), heat.sqrt())
 
 
 def mask_preview(frames: Tensor, mask: Tensor) -> Tensor:
-    """A video with what is to be made anew in red and outlined.
+    """Mark the pixels of a video to regenerate in red, with an outline.
 
     Args:
         frames: `(f, 3, H, W)` in [0, 1].
-        mask: `(f, 1, H, W)`, or `(1, 1, H, W)` for all frames; above 0.5 is made anew.
+        mask: `(f, 1, H, W)`, or `(1, 1, H, W)` for all frames; above 0.5 is regenerated.
 
     Returns:
         `(f, 3, H, W)`.
 
     Raises:
-        GeneratorError: When the mask has another number of frames or another size.
+        GeneratorError: The mask has another number of frames or another size.
     """
     count, _, height, width = frames.shape
     if tuple(mask.shape) not in {(count, 1, height, width), (1, 1, height, width)}:
         raise GeneratorError(
-            f"The mask has shape {tuple(mask.shape)} and the video {tuple(frames.shape)}; a mask "
-            f"is ({count}, 1, {height}, {width}), or has one frame for all."
+            f"The mask has shape {tuple(mask.shape)} and the video {tuple(frames.shape)}; expected "
+            f"a mask ({count}, 1, {height}, {width}), or one frame for all."
         )
     frames = frames.detach().cpu().float()
     inside = (mask.detach().cpu() > 0.5).float()
@@ -87,12 +88,12 @@ def mask_preview(frames: Tensor, mask: Tensor) -> Tensor:
 
 
 def camera_path_picture(poses: Poses, height: int = 480, width: int = 640) -> Tensor:
-    """A camera's path in one picture: seven frusta on it, dark at the start and bright at the end.
+    """Draw a camera path in one picture: seven frusta, dark at the start and bright at the end.
 
     Args:
         poses: `(n, 19)`.
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
+        height: Height of the picture, in pixels.
+        width: Width of the picture, in pixels.
 
     Returns:
         `(3, height, width)`.
@@ -107,12 +108,12 @@ def camera_path_picture(poses: Poses, height: int = 480, width: int = 640) -> Te
 
 
 def camera_path_preview(poses: Poses, height: int = 480, width: int = 640) -> Tensor:
-    """A camera's path as a clip: in each frame the camera of that frame.
+    """Draw a camera path as a clip that shows the camera of each frame.
 
     Args:
-        poses: `(f, 19)`, one a frame.
-        height: Of the pictures, in pixels.
-        width: Of the pictures, in pixels.
+        poses: `(f, 19)`, one per frame.
+        height: Height of the pictures, in pixels.
+        width: Width of the pictures, in pixels.
 
     Returns:
         `(f, 3, height, width)`.
@@ -132,20 +133,20 @@ def camera_path_preview(poses: Poses, height: int = 480, width: int = 640) -> Te
 
 
 class _Scene(NamedTuple):
-    """Everything to draw, in the picture's pixels."""
+    """Everything to draw, in pixels of the picture."""
 
-    path: _Points  # (n, 2), the cameras' places
-    frusta: _Points  # (n, 6, 2): place, four corners of the picture plane, its "up" mark
+    path: _Points  # (n, 2), positions of the cameras
+    frusta: _Points  # (n, 6, 2): position, four corners of the picture plane, its "up" mark
     grid: _Points  # (m, 2, 2), lines of the floor
     axes: _Points  # (3, 2), directions of x, y and z for the legend, in pixels
 
 
 def _scene(poses: Poses, height: int, width: int) -> _Scene:
-    """The path with its cameras, seen from `VIEW` and scaled into the picture."""
+    """Project the path with its cameras from `VIEW` and scale it to the picture."""
     cameras = camera_to_first(poses)
     places = cameras[:, :3, 3]
     extent = float(np.ptp(places, axis=0).max())
-    # A camera that stays in its place gets a frustum as big as the picture allows.
+    # A camera that does not move gets a frustum as large as the picture allows.
     depth = 0.22 * extent if extent > 0 else 1.0
     fx, fy, _, _ = pixel_intrinsics(poses, 9, 16)[0]
     x, y = depth * 8 / fx, depth * 4.5 / fy
@@ -163,7 +164,7 @@ def _scene(poses: Poses, height: int, width: int) -> _Scene:
 
 
 def _floor(points: _Points) -> _Points:
-    """Grid lines below all points, `(m, 2, 3)`."""
+    """Return grid lines below all points, `(m, 2, 3)`."""
     low, high = points.min(axis=0), points.max(axis=0)
     step = float((high - low)[[0, 2]].max()) / 6
     floor = high[1] + 0.3 * step
@@ -175,7 +176,7 @@ def _floor(points: _Points) -> _Points:
 
 
 def _seen(points: _Points) -> _Points:
-    """Orthographic view: `(..., 3)` in the first camera's coordinates to `(..., 2)`."""
+    """Project `(..., 3)` in the first camera's coordinates orthographically to `(..., 2)`."""
     turn, rise = VIEW
     x, y, z = np.moveaxis(points, -1, 0)
     right = np.cos(turn) * x - np.sin(turn) * z
@@ -184,7 +185,7 @@ def _seen(points: _Points) -> _Points:
 
 
 def _ground(scene: _Scene, height: int, width: int) -> Picture:
-    """White, with the floor and the three axes' directions."""
+    """Draw a white picture with the floor and the directions of the three axes."""
     picture = np.full((height, width, 3), 255, dtype=np.uint8)
     for line in scene.grid:
         _line(picture, line, (228, 228, 228), 1)
@@ -202,7 +203,7 @@ def _draw_path(picture: Picture, scene: _Scene, colours: list[Any], count: int) 
 
 
 def _draw_camera(picture: Picture, scene: _Scene, i: int, colour: Any, thickness: int) -> None:
-    """Edges of one frustum; a roof on its picture plane shows which way is up."""
+    """Draw the edges of one frustum; a roof on its picture plane marks the top."""
     place, a, b, c, d, up = scene.frusta[i]
     for start, end in ((a, b), (b, c), (c, d), (d, a), (a, up), (up, b)):
         _line(picture, np.stack([start, end]), colour, thickness)
@@ -211,7 +212,7 @@ def _draw_camera(picture: Picture, scene: _Scene, i: int, colour: Any, thickness
 
 
 def _line(picture: Picture, ends: _Points, colour: Any, thickness: int) -> None:
-    """A smooth line, placed to 1/16 of a pixel."""
+    """Draw a smooth line with a precision of 1/16 pixel."""
     import cv2
 
     start, end = np.rint(ends * 16).astype(int).tolist()
@@ -227,7 +228,7 @@ def _text(picture: Picture, text: str, place: _Points, colour: Any) -> None:
 
 
 def _time_colours(count: int) -> list[Any]:
-    """RGB of each frame, from dark violet to yellow."""
+    """Return the colour of each frame as RGB, from dark violet to yellow."""
     import cv2
 
     levels = np.linspace(0, 230, count).astype(np.uint8)[:, None]

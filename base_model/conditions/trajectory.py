@@ -1,4 +1,4 @@
-"""Trajectories: points that objects shall pass, drawn as the heat-map clip a control model reads.
+"""Trajectories: points on the paths of objects, drawn as the heat-map clip of a control checkpoint.
 
 A points file is JSON::
 
@@ -10,8 +10,8 @@ A points file is JSON::
       ]
     }
 
-A bare list of points is one object in pixels, a list of such lists is several: what the spline
-editors of node interfaces write.
+A bare list of points is one object in pixels, and a list of such lists is several objects, as the
+spline editors of node interfaces write them.
 """
 
 import json
@@ -27,34 +27,34 @@ from base_model.errors import GeneratorError
 Coordinates = Literal["pixel", "relative"]
 COORDINATES: tuple[Coordinates, ...] = ("pixel", "relative")
 
-PATCH = 200
-"""Side of the picture of one spot before it is scaled, in pixels; its centre is at 100, 100."""
+SPOT_SIDE = 200
+"""Side of the unscaled picture of one spot, in pixels; its centre is at (100, 100)."""
 
 SPREAD = 40.0
 """Standard deviation of the spot's Gaussian in that picture."""
 
 CUTOFF = 99
-"""Radius at which the spot ends in that picture."""
+"""Radius of the spot in that picture."""
 
 RADIUS = 50
-"""Half the side of a spot in a clip of 1280 x 720; it goes with the root of the area."""
+"""Half the side of a spot in a clip of 1280 x 720; it scales with the square root of the area."""
 
 LARGEST = 2**31
-"""No frame and no coordinate is as large, and what is larger does not fit into 64 bits."""
+"""Limit for frame numbers and coordinates; much larger values do not fit into 64 bits."""
 
 LONGEST_SHOWN = 60
-"""Letters of a wrong value that an error shows."""
+"""Characters of a wrong value that a message shows."""
 
 SMALLEST_SIDE = 4
-"""A spot of which less than 4 x 4 pixels are inside the frame is not drawn."""
+"""A spot with less than 4 x 4 pixels inside the frame is not drawn."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """The points of one object, as its file has them.
+    """Points of one object, as in its file.
 
     Attributes:
-        name: What errors call it.
+        name: Name in messages.
         points: `(n, 2)` float64, x and y, n >= 1.
         times: Frame numbers of the points, increasing; None spreads the points evenly over the
             clip, the first on the first frame and the last on the last.
@@ -69,19 +69,19 @@ class Track:
 
 
 def read_points_file(path: str | Path) -> list[Track]:
-    """Reads a points file.
+    """Read a points file.
 
     Args:
-        path: A JSON file: an object with `objects` and, where not in pixels, `coordinates`;
-            a list of points; or a list of lists of points. A point has `x`, `y` and, either in
-            all points of an object or in none, `frame`.
+        path: JSON file: an object with `objects` and, unless in pixels, `coordinates`; a list of
+            points; or a list of lists of points. A point has `x`, `y` and, in all points of an
+            object or in none, `frame`.
 
     Returns:
-        One track for each object, in the file's order.
+        One track for each object, in the order of the file.
 
     Raises:
-        GeneratorError: When the file is not there, is no JSON or does not have this form. The text
-            names file, object and point.
+        GeneratorError: The file is missing, is no JSON or has another form. The message names file,
+            object and point.
     """
     path = Path(path)
     try:
@@ -93,10 +93,10 @@ def read_points_file(path: str | Path) -> list[Track]:
         ) from error
     except RecursionError as error:
         raise GeneratorError(
-            f"{path}: the points file is nested too deeply. It is a list of points, or of lists of "
-            "points."
+            f"{path}: the points file is nested too deeply. Give a list of points, or a list of "
+            "lists of points."
         ) from error
-    except ValueError as error:  # no UTF-8, no JSON, or a number of more than 4,300 digits
+    except ValueError as error:  # no UTF-8, no JSON, or a number with more than 4,300 digits
         why = str(error).partition(";")[0]
         raise GeneratorError(f"{path}: the points file is no valid JSON: {why}.") from error
     coordinates, entries = _entries(content, path)
@@ -106,28 +106,28 @@ def read_points_file(path: str | Path) -> list[Track]:
 def track_pixels(
     track: Track, frames: int, height: int, width: int, source: str = "the trajectory"
 ) -> NDArray[np.int64]:
-    """Where an object is in every frame: linear between its points, at rest before and after them.
+    """Return the place of an object in every frame: linear between points, at rest outside them.
 
     Args:
-        track: The object.
+        track: Points of the object.
         frames: Frames of the clip.
-        height: Of the clip, in pixels.
-        width: Of the clip, in pixels.
-        source: What the error calls the trajectory: the path of its file.
+        height: Height of the clip, in pixels.
+        width: Width of the clip, in pixels.
+        source: Name of the trajectory in messages, such as the path of its file.
 
     Returns:
         `(frames, 2)`: x and y in whole pixels.
 
     Raises:
-        GeneratorError: When a point lies outside the picture or its frame outside the clip, or
-            there are more points without frames than the clip has frames.
+        GeneratorError: A point lies outside the picture or its frame outside the clip, or there are
+            more points without frames than the clip has frames.
     """
     where = f"{source}, object {track.name!r}"
     if track.times is None:
         if len(track.points) > frames:
             raise GeneratorError(
                 f"{where}: {len(track.points)} points for a clip of {frames} frames. Without "
-                "'frame' there may be at most one point for each frame."
+                "'frame' at most one point for each frame is allowed."
             )
         times = np.linspace(0, frames - 1, len(track.points))
     else:
@@ -145,7 +145,7 @@ def track_pixels(
             raise GeneratorError(
                 f"{where}, frame {time:g}: the point ({point[0]:g}, {point[1]:g}) is outside the "
                 f"picture; {unit} x runs from 0 to {limits[0]:g} and y from 0 to {limits[1]:g}. "
-                "Move the point inside, or give 'coordinates' as it is meant."
+                "Move the point inside, or set 'coordinates' to the unit of the points."
             )
     pixels = track.points * [width - 1, height - 1] if relative else track.points
     path = [np.interp(np.arange(frames), times, pixels[:, axis]) for axis in range(2)]
@@ -155,27 +155,26 @@ def track_pixels(
 def heat_maps(
     tracks: list[Track], frames: int, height: int, width: int, source: str = "the trajectory"
 ) -> NDArray[np.uint8]:
-    """The control clip of a trajectory, as the published node draws it.
+    """Draw the control clip of a trajectory, as the published node does.
 
-    A spot is a Gaussian (`SPREAD`, cut off at `CUTOFF`, 255 at its centre) in a square
-    of half side `int(50 sqrt(height width / (1280 720)))`. At the picture's edge the whole spot
-    is squeezed into what is left of the square, and below `SMALLEST_SIDE` pixels it is left
-    out. Several objects: the larger level of each pixel.
+    A spot is a Gaussian (`SPREAD`, cut off at `CUTOFF`, 255 at its centre) in a square of half side
+    `int(50 sqrt(height width / (1280 720)))`. At the edge of the picture the whole spot is squeezed
+    into the visible part of the square; below `SMALLEST_SIDE` pixels it is not drawn. Where spots
+    overlap, the larger level counts.
 
     Args:
-        tracks: One for each object, at least one.
+        tracks: At least one track, one for each object.
         frames: Frames of the clip.
-        height: Of the clip, in pixels.
-        width: Of the clip, in pixels.
-        source: What errors call the trajectory: the path of its file.
+        height: Height of the clip, in pixels.
+        width: Width of the clip, in pixels.
+        source: Name of the trajectory in messages, such as the path of its file.
 
     Returns:
-        `(frames, height, width)` uint8, black background; /255 in all three channels is the
-        control clip.
+        `(frames, height, width)` uint8 on black; divided by 255 and repeated in three channels it
+        is the control clip.
 
     Raises:
-        GeneratorError: As in `track_pixels`, or when the picture is so small that no spot is
-            drawn in it.
+        GeneratorError: See `track_pixels`; or the picture is too small for a spot.
     """
     import cv2
 
@@ -201,15 +200,15 @@ def heat_maps(
 
 
 def _spot() -> NDArray[np.uint8]:
-    """`(200, 200)`: one spot, 255 at (100, 100)."""
-    y, x = np.mgrid[:PATCH, :PATCH] - PATCH // 2
+    """Draw one spot, `(200, 200)`, with 255 at (100, 100)."""
+    y, x = np.mgrid[:SPOT_SIDE, :SPOT_SIDE] - SPOT_SIDE // 2
     square = x * x + y * y
     level = np.exp(-square / (2 * SPREAD**2)) * (square <= CUTOFF**2)
     return (level * 255).astype(np.uint8)
 
 
 def _entries(content: Any, path: Path) -> tuple[Coordinates, list[Any]]:
-    """Coordinates and objects of a file's content, the objects not yet checked."""
+    """Return the coordinates and the unchecked objects of a file's content."""
     coordinates: Any = "pixel"
     if isinstance(content, dict):
         unknown = sorted(set(content) - {"coordinates", "objects"})
@@ -226,8 +225,7 @@ def _entries(content: Any, path: Path) -> tuple[Coordinates, list[Any]]:
         entries = [{"points": content}] if content else content
     if coordinates not in COORDINATES:
         raise GeneratorError(
-            f"{path}: 'coordinates' is {_shown(coordinates)}; allowed are "
-            f"{' and '.join(COORDINATES)}."
+            f"{path}: 'coordinates' is {_shown(coordinates)}; allowed: {', '.join(COORDINATES)}."
         )
     if not isinstance(entries, list) or not entries:
         raise GeneratorError(
@@ -238,7 +236,7 @@ def _entries(content: Any, path: Path) -> tuple[Coordinates, list[Any]]:
 
 
 def _track(entry: Any, index: int, coordinates: Coordinates, path: Path) -> Track:
-    """One object of a file, checked."""
+    """Check one object of a file."""
     name = index
     if isinstance(entry, dict):
         name = entry.get("name", index)
@@ -260,8 +258,8 @@ def _track(entry: Any, index: int, coordinates: Coordinates, path: Path) -> Trac
     timed = ["frame" in point for point in points]
     if any(timed) and not all(timed):
         raise GeneratorError(
-            f"{where}, point {timed.index(False)}: 'frame' is missing, which other points of the "
-            "object have. Give it in all of them or in none."
+            f"{where}, point {timed.index(False)}: 'frame' is missing, but other points of the "
+            "object have it. Give it in all of them or in none."
         )
     times = np.array([point["frame"] for point in points]) if all(timed) else None
     if times is not None and (np.diff(times) <= 0).any():
@@ -287,11 +285,11 @@ def _check_point(point: Any, where: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value in an error, cut; half letters and invisible ones as escapes."""
+    """Shorten a value for a message; invalid and invisible characters become escapes."""
     try:
         text = (
             ascii(value) if not isinstance(value, str) or not value.isprintable() else repr(value)
         )
-    except (ValueError, RecursionError):  # a whole number of too many digits, or deep nesting
+    except (ValueError, RecursionError):  # an integer with too many digits, or deep nesting
         text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."

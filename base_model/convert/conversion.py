@@ -1,7 +1,8 @@
-"""A whole checkpoint folder from one layout to the other, tensor by tensor.
+"""Convert a checkpoint folder from one layout to the other, tensor by tensor.
 
-Everything is checked before anything is written: both configs, the scheduler, and every name and
-shape of the weights. The new folder is written under a temporary name and renamed when it is whole.
+Everything is checked before anything is written: both configs, the scheduler, and the name and
+shape of every weight. The new folder is written under a temporary name and renamed when it is
+complete.
 """
 
 import os
@@ -30,9 +31,9 @@ from base_model.loading.name_prefixes import leading_wrappers, plain_names
 from base_model.loading.text_encoder_files import newer_than_easyanimate
 
 Progress = Callable[[str, int, int], None]
-"""Called with the file under way, bytes done and bytes in all."""
+"""Callback, called with the current file, the bytes done and the bytes in all."""
 
-# Copied as they are; never code, never pickles.
+# Files that are copied unchanged; never code, never pickles.
 _COPIED = (".json", ".safetensors", ".txt", ".jinja", ".md", ".model")
 _COPIED_NAMES = ("LICENSE", "NOTICE")
 _BLOCK = 1 << 24
@@ -40,16 +41,16 @@ _BLOCK = 1 << 24
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
-        folder: The new checkpoint.
+        folder: Folder of the new checkpoint.
         before: Layout of the source.
-        layout: Layout of the new one.
-        tensors: Tensors of transformer and VAE.
+        layout: Layout of the new checkpoint.
+        tensors: Number of tensors in transformer and VAE.
         nbytes: Bytes written.
         left_out: Names in the source that are no part of a checkpoint and were not copied.
-        notes: What the new checkpoint does not open in, one line each.
+        notes: Environments that cannot open the new checkpoint, one line each.
     """
 
     folder: Path
@@ -70,43 +71,43 @@ def convert_checkpoint(
     max_shard_size: str | None = None,
     progress: Progress = lambda file, done, total: None,
 ) -> Converted:
-    """Writes a checkpoint in a layout.
+    """Write a checkpoint in a layout.
 
-    Without `dtype` every tensor keeps its bytes, and converting back gives the source's tensors
-    and configs to the byte (kept in `config.*.json` where one layout cannot say what the other
-    said). Text encoder, tokenizer and scheduler are the same in both layouts and are copied.
+    Without `dtype` every tensor keeps its bytes, and converting back restores the source's tensors
+    and configs to the byte (`config.*.json` keeps what one layout cannot express). Text encoder,
+    tokenizer and scheduler are the same in both layouts and are copied.
 
     Args:
-        source: A whole checkpoint in either layout, or a delta (as the shipped `tiny-inpaint`),
-            which is put together: a folder, or a hub id ("org/name").
-        target: The new folder; must not exist.
-        layout: Wanted.
-        dtype: Of the floating tensors of transformer and VAE; None keeps theirs.
-        max_shard_size: Most bytes of one weight file, such as "5GB"; None writes single files, as
-            the published checkpoints have them.
-        progress: Told while it works.
+        source: A complete checkpoint in either layout, or a delta (such as the shipped
+            `tiny-inpaint`), which is assembled: a folder, or a hub id ("org/name").
+        target: New folder; it must not exist.
+        layout: Layout of the result.
+        dtype: Dtype of the floating tensors of transformer and VAE; None keeps theirs.
+        max_shard_size: Largest size of one weight file, such as "5GB"; None writes single files,
+            like the published checkpoints.
+        progress: Callback for progress.
 
     Returns:
-        What was done.
+        A summary of the conversion.
 
     Raises:
-        GeneratorError: When the source is no whole EasyAnimateV5.1 checkpoint (with the names of
-            what is missing, unexpected or of V5), the target exists, the source is in this layout
-            already, or the disk is full; nothing is left behind then.
+        GeneratorError: The source is no complete EasyAnimateV5.1 checkpoint (the message names
+            missing, unexpected and V5 tensors), the target exists, the source has this layout
+            already, or the disk is full; no files are left behind.
     """
     if target.exists() or target.is_symlink():
-        raise GeneratorError(f"{target} exists already. Choose another folder, or remove it first.")
+        raise GeneratorError(f"{target} already exists. Choose another folder, or remove it first.")
     folder = local_folder(source)
     if not (folder / "scheduler" / "scheduler_config.json").is_file():
         raise GeneratorError(
-            f"{folder} has no scheduler/scheduler_config.json, which tells V5.1 from V5. Download "
-            "or copy the whole checkpoint again."
+            f"{folder} has no scheduler/scheduler_config.json, which distinguishes V5.1 from V5. "
+            "Download or copy the whole checkpoint again."
         )
     before, weights, in_channels = _checked(folder, layout, dtype, max_shard_size)
     unchanged = before == layout and dtype is None and max_shard_size is None
     if unchanged and not (isinstance(source, Path) and is_delta(source)):
         raise GeneratorError(
-            f"{folder} is in the {layout} layout already. Copy the folder, or ask for another "
+            f"{folder} is already in the {layout} layout. Copy the folder, or request another "
             "dtype or shard size."
         )
     copies = _copies(folder)
@@ -128,8 +129,8 @@ def convert_checkpoint(
     except OSError as error:
         reason = error.strerror or str(error)
         raise GeneratorError(
-            f"{target} could not be written: {reason}. Nothing is left of it; free some space or "
-            "choose another place."
+            f"{target} could not be written: {reason}. No files are left behind; free some space "
+            "or choose another place."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -144,7 +145,7 @@ def convert_checkpoint(
 def _checked(
     folder: Path, layout: Layout, dtype: torch.dtype | None, max_shard_size: str | None
 ) -> tuple[Layout, list[PlannedWeights], int]:
-    """The source's layout, its weights as they will be, and the transformer's input channels."""
+    """Return the source's layout, the plan of the new weights, and the input channels."""
     from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
 
     transformer, vae = find_weights(folder / "transformer"), find_weights(folder / "vae")
@@ -152,8 +153,8 @@ def _checked(
     text = check_text_encoder(folder / "text_encoder")
     if wrappers := leading_wrappers(text.files):
         raise GeneratorError(
-            f"{text.folder}: the tensors have the prefix {wrappers!r} of a wrapper in their names, "
-            "and a text encoder is copied as it is. Save it again without the wrapper."
+            f"{text.folder}: the names of the tensors have the prefix {wrappers!r} of a wrapper, "
+            "and a text encoder is copied unchanged. Save it again without the wrapper."
         )
     arguments = transformer_arguments(folder / "transformer", EasyAnimateTransformer3DModel)
     plain, vae_plain = (
@@ -174,7 +175,7 @@ def _checked(
 
 
 class _Done:
-    """Counts bytes and tells them."""
+    """Count bytes and report them."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.bytes, self.total, self._progress = 0, total, progress
@@ -185,7 +186,7 @@ class _Done:
 
 
 def _copies(folder: Path) -> list[tuple[str, int]]:
-    """Files that are copied as they are, with their sizes: text encoder, tokenizer, scheduler."""
+    """Return the files to copy, with their sizes: text encoder, tokenizer, scheduler."""
     found: list[Path] = []
     for part in ("text_encoder", "tokenizer", "scheduler"):
         found += sorted(path for path in (folder / part).rglob("*") if path.is_file())
@@ -220,7 +221,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def describe_left_out(converted: Converted) -> str:
-    """One line for a person on what was not copied; empty when everything was."""
+    """Describe in one line what was not copied; empty if everything was."""
     if not converted.left_out:
         return ""
-    return f"not copied, no part of a checkpoint: {shorten(list(converted.left_out))}"
+    return f"not copied, because no part of a checkpoint: {shorten(list(converted.left_out))}"

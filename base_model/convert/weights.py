@@ -1,4 +1,4 @@
-"""The weights of one component as a conversion will write them: names, dtypes, files."""
+"""Plan and write the weights of one component: names, dtypes, files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from base_model.files.weight_files import WeightFiles
 from base_model.loading.config_conversion import Part, written
 
 WEIGHT_NAME = "diffusion_pytorch_model"
-"""What both layouts call their weight files, before the ending."""
+"""Name of the weight files in both layouts, without the extension."""
 
 
 @dataclass(frozen=True)
 class PlannedWeights:
-    """One component's weights as they will be written.
+    """Plan of one component's weights.
 
     Attributes:
-        part: Which component.
-        source: Where they are read from.
-        names: New name to name in the source.
-        shards: Name of each new file to its tensors.
+        part: Component.
+        source: Source files.
+        names: Name in the source, by new name.
+        shards: Tensors of each new file, by its name.
     """
 
     part: Part
@@ -37,7 +37,7 @@ class PlannedWeights:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         return sum(spec.nbytes for specs in self.shards.values() for spec in specs)
 
 
@@ -48,23 +48,23 @@ def planned(
     dtype: torch.dtype | None,
     max_shard_size: str | None,
 ) -> PlannedWeights:
-    """Says what will be written.
+    """Plan the files of one component.
 
     Args:
-        part: Which component.
-        source: Its weights.
-        names: New name to name in the source.
-        dtype: Of the floating tensors; None keeps theirs.
-        max_shard_size: Most bytes of one file, such as "5GB"; None is one file.
+        part: Component.
+        source: Source files.
+        names: Name in the source, by new name.
+        dtype: Dtype of the floating tensors; None keeps theirs.
+        max_shard_size: Largest size of one file, such as "5GB"; None writes one file.
 
     Raises:
-        GeneratorError: When a dtype cannot be written, or the size is none.
+        GeneratorError: A dtype cannot be written, or the size is invalid.
     """
     unknown = sorted({source.dtypes[name] for name in names.values()} - DTYPES.keys())
     if unknown:
         raise GeneratorError(
-            f"{source.folder}: tensors of dtype {', '.join(unknown)} cannot be converted; known "
-            f"are {', '.join(DTYPES)}. Save the checkpoint in one of these."
+            f"{source.folder}: tensors of dtype {', '.join(unknown)} cannot be converted; "
+            f"allowed: {', '.join(DTYPES)}. Save the checkpoint in one of these."
         )
     specs = [TensorSpec(new, source.dtypes[old], source.shapes[old]) for new, old in names.items()]
     if dtype is not None:
@@ -79,7 +79,7 @@ def planned(
 def _shards(
     specs: list[TensorSpec], max_shard_size: str | None
 ) -> dict[str, tuple[TensorSpec, ...]]:
-    """Which tensor goes into which file; several files as the hub's library names them."""
+    """Distribute tensors over files; several files are named as the hub's library does."""
     if max_shard_size is None:
         return {f"{WEIGHT_NAME}.safetensors": tuple(specs)}
     from huggingface_hub import split_state_dict_into_shards_factory
@@ -96,7 +96,7 @@ def _shards(
         )
     except ValueError as error:
         raise GeneratorError(
-            f"The shard size {max_shard_size!r} is no size: {error}. Give for example 5GB or 500MB."
+            f"The shard size {max_shard_size!r} is invalid: {error}. Give for example 5GB or 500MB."
         ) from error
     return {
         file: tuple(by_name[name] for name in names)
@@ -105,15 +105,15 @@ def _shards(
 
 
 def write_weights(weights: PlannedWeights, folder: Path, done: Callable[[str, int], None]) -> None:
-    """Writes the files, and their index where there are several.
+    """Write the files, and their index if there are several.
 
     Args:
-        weights: What is to be written.
-        folder: The component's new folder.
-        done: Told the file and the bytes of each tensor after it is written.
+        weights: Plan of the component.
+        folder: New folder of the component.
+        done: Callback, called after each tensor with its file and its size in bytes.
 
     Raises:
-        OSError: When it cannot be written.
+        OSError: A file cannot be written.
     """
     folder.mkdir()
     dtypes = {s.name: DTYPES[s.dtype] for specs in weights.shards.values() for s in specs}

@@ -1,1 +1,1 @@
-"""Token counts and the latent grid."""
+"""Numbers of the model family: strides, kinds of checkpoint, token counts, the latent grid."""

@@ -1,4 +1,4 @@
-"""Per-pixel maps, masks and camera rays, on the grid of the latents."""
+"""Scaling of per-pixel maps (masks, camera rays) to the grid of the latents."""
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def to_latent_grid(maps: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """Scales maps to the latents' grid as the published pipelines do.
+    """Scale maps to the grid of the latents as the published pipelines do.
 
-    The VAE makes the first latent of the first frame alone and every further one of four frames, so
-    the first frame and the rest are scaled apart, trilinearly and without antialiasing. At the
-    usual ratio of 4 a latent frame has the mean of the two middle ones of its four frames.
+    The VAE encodes the first frame to a latent of its own and every further four frames to one, so
+    the first frame and the rest are scaled separately, trilinearly and without antialiasing. At the
+    usual ratio of 4 a latent frame gets the mean of the two middle frames of its four.
 
     Args:
         maps: `(b, c, f, H, W)`, f = 4 (t - 1) + 1.
-        size: t, h/8 and w/8 of the latents.
+        size: t, h/8 and w/8.
 
     Returns:
         `(b, c, t, h/8, w/8)`, dtype of `maps`, differentiable.

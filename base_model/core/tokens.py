@@ -1,8 +1,8 @@
-"""Sizes of clips: tokens of the transformer, frames under a budget, aspect-ratio buckets.
+"""Sizes of clips: transformer tokens, frames under a token budget, aspect-ratio buckets.
 
-A token is a patch of 2 x 2 latents, so 16 x 16 pixels, of one latent frame: a clip of f frames of
-H x W has `((f - 1)/4 + 1) (H/16) (W/16)`. EasyAnimateV5.1 is trained under three budgets, named
-by the tokens of a square clip of 49 frames.
+A token is a patch of 2 x 2 latents (16 x 16 pixels) in one latent frame: a clip of f frames of H x
+W has `((f - 1)/4 + 1) (H/16) (W/16)`. EasyAnimateV5.1 is trained under three budgets, named by the
+tokens of a square clip of 49 frames.
 
 The budget itself counts pixels times *frames*, in the report and in the published code alike. So
 768 x 768 x 21 is under the budget of 13312 though it has 13824 tokens: 21 frames need 6 latents, a
@@ -16,21 +16,21 @@ from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 
 BUDGETS: Mapping[int, int] = {3328: 256, 13312: 512, 53248: 1024}
-"""Tokens of the training stages to the side of the square clip of 49 frames that has as many."""
+"""Token budget of each training stage, with the side of the square 49-frame clip that fills it."""
 
 FrameRule = Literal["report", "code"]
 
 
 def token_count(frames: int, height: int, width: int) -> int:
-    """Tokens of a clip.
+    """Return the number of tokens of a clip.
 
     Args:
-        frames: 4k + 1.
+        frames: Frames, 4k + 1.
         height: Pixels, a multiple of 16.
         width: Pixels, a multiple of 16.
 
     Raises:
-        GeneratorError: When frames or size do not fit.
+        GeneratorError: The frames or the size are none of these.
     """
     if frames < 1 or frames != FAMILY.fitting_frames(frames):
         raise GeneratorError(
@@ -43,28 +43,28 @@ def token_count(frames: int, height: int, width: int) -> int:
 
 
 def frames_under(budget: int, height: int, width: int, rule: FrameRule = "report") -> int:
-    """The most frames that a size has under a budget, never above 49.
+    """Return the largest number of frames of a size under a budget, at most 49.
 
-    With x = 49 side^2 / (H W), the frames that the budget pays for:
+    With x = 49 side^2 / (H W), the number of frames that the budget allows:
 
-    * `report`: the largest 4k + 1 that is at most x, `floor((x - 1)/4) 4 + 1`. It gives the
-      report's table (512 x 512 x 49, 768 x 768 x 21, 1024 x 1024 x 9 at 13312), and it is what the
+    * `report`: the largest 4k + 1 that is at most x, `floor((x - 1)/4) 4 + 1`. This is the
+      report's table (512 x 512 x 49, 768 x 768 x 21, 1024 x 1024 x 9 at 13312), and what the
       published code does when all machines of a step share a token length.
-    * `code`: `floor(x/4) 4 + 1`, the published code's table of buckets otherwise. It can be one
-      latent above the budget: 1024 x 1024 has 13 frames, for x is 12.25.
+    * `code`: `floor(x/4) 4 + 1`, the published code's table of buckets in all other cases. It can
+      exceed the budget by one latent: 1024 x 1024 has 13 frames although x is 12.25.
 
     Args:
-        budget: Tokens: a key of `BUDGETS`.
+        budget: Tokens, a key of `BUDGETS`.
         height: Pixels, a multiple of 16.
         width: Pixels, a multiple of 16.
-        rule: Which of the two.
+        rule: Rule for rounding x.
 
     Returns:
         4k + 1 frames, at least 1.
 
     Raises:
-        GeneratorError: When the budget is none of the three, the size does not fit, or one frame of
-            it is above the budget.
+        GeneratorError: The budget is none of the three, the size is no multiple of 16, or one
+            frame of it exceeds the budget.
     """
     if budget not in BUDGETS:
         raise GeneratorError(
@@ -96,17 +96,17 @@ SIZES_512: tuple[tuple[int, int], ...] = (
 
 
 def buckets(side: int = 512) -> list[tuple[int, int]]:
-    """Sizes of about `side` squared pixels, one for each aspect ratio, wide ones first.
+    """Return sizes of about `side` squared pixels, one for each aspect ratio, wide ones first.
 
     Args:
-        side: Of the square bucket, in pixels.
+        side: Side of the square bucket, in pixels.
 
     Returns:
-        Heights and widths: the published table's for 512, scaled and rounded down to multiples of
-        16, each once.
+        Heights and widths: the published table for 512, scaled and rounded down to multiples of 16,
+        without repeats.
 
     Raises:
-        GeneratorError: When the side is below 32: the narrowest bucket is then no patch high.
+        GeneratorError: The side is below 32: the narrowest bucket would be under one token high.
     """
     if side < 32:
         raise GeneratorError(f"The side of the buckets must be at least 32 pixels, got {side}.")
@@ -119,18 +119,18 @@ def buckets(side: int = 512) -> list[tuple[int, int]]:
 
 
 def nearest_bucket(height: int, width: int, side: int = 512) -> tuple[int, int]:
-    """The bucket with the ratio of height to width that is nearest to a picture's.
+    """Return the bucket whose ratio of height to width is closest to a picture's.
 
     Args:
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
-        side: Of the square bucket.
+        height: Height of the picture, in pixels.
+        width: Width of the picture, in pixels.
+        side: Side of the square bucket.
 
     Returns:
         Height and width, multiples of 16.
 
     Raises:
-        GeneratorError: When a side is below 1, or see `buckets`.
+        GeneratorError: A side of the picture is below 1, or `side` is below 32.
     """
     if height < 1 or width < 1:
         raise GeneratorError(f"A picture has at least 1 x 1 pixels, got {height} x {width}.")

@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again."""
+"""Cache folder for files that can be made again."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from base_model.errors import GeneratorError
 
 
 def cache_folder(part: str) -> Path:
-    """A folder for one kind of things: in $REWARD_TUNING_CACHE, else in the user's cache.
+    """Return the cache folder of one kind: in $REWARD_TUNING_CACHE, else in the user's cache.
 
     Args:
-        part: Its name.
+        part: Name of the folder.
 
     Returns:
-        The folder, which may not be there yet.
+        The folder, which may not exist yet.
     """
     if given := os.environ.get("REWARD_TUNING_CACHE"):
         return Path(given).expanduser() / part
@@ -27,12 +27,13 @@ def cache_folder(part: str) -> Path:
 
 
 def made_once(name: str, fill: Callable[[Path], None], *, advice: str) -> Path:
-    """A checkpoint's folder in the cache, filled the first time and found there afterwards.
+    """Return a checkpoint folder in the cache; fill it if it is not there yet.
 
     Args:
-        name: Of the folder; holds a hash of what decides its content.
-        fill: Writes the content into an empty folder, which then moves to its place whole.
-        advice: Why it is written and what to do where it cannot be, as sentences.
+        name: Name of the folder; it includes a hash of everything that decides the content.
+        fill: Function that writes the content into an empty folder, which is then renamed.
+        advice: Sentences for the message: why the folder is written, and what to do if it cannot
+            be.
 
     Raises:
         GeneratorError: The cache cannot be written.

@@ -1,12 +1,13 @@
-"""Checkpoints from the hub: data alone, of one revision, each file's hash compared.
+"""Download checkpoints from the hub: data files only, of one revision, with every hash verified.
 
-The hub's own library downloads, shows progress, resumes what was cut off and keeps a cache; nothing
-that is downloaded is run. Two things it does not do. It does not look at the content: a file whose
-bytes were damaged, on the way or on the disk, would be used. Its cache names each file by the hash
-that the hub gave, so the comparison needs no connection. And it waits without end for the answer to
-its first question (huggingface_hub 2.4.0: no timeout on the API, whatever HF_HUB_ETAG_TIMEOUT and
-HF_HUB_DOWNLOAD_TIMEOUT say). So it works in a process of its own, which is ended when nothing has
-arrived for a minute; a thread could not be ended, nor could Ctrl-C end those that it starts.
+The hub's own library downloads, shows progress, resumes interrupted downloads and keeps a cache;
+nothing that is downloaded is executed. The library lacks two things. It does not verify content: a
+file that was damaged in transit or on the disk would be used. Its cache names each file by the hash
+that the hub gave, so the comparison needs no connection. And it waits forever for the answer to its
+first request (huggingface_hub 2.4.0: no timeout on the API, whatever HF_HUB_ETAG_TIMEOUT and
+HF_HUB_DOWNLOAD_TIMEOUT say). It therefore runs in a process of its own, which is killed when
+nothing has arrived for a minute; a thread could not be killed, nor could Ctrl-C end the threads it
+starts.
 """
 
 from __future__ import annotations
@@ -31,37 +32,37 @@ HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+
 """`org/name`, or `org/name@revision`: a branch, a tag or a commit."""
 
 TIMEOUT = "REWARD_TUNING_HUB_TIMEOUT"
-"""Environment variable: seconds without a byte from the hub before the download is given up."""
+"""Environment variable: seconds without a byte from the hub before the download stops."""
 
 SILENT_FOR = 60
 _LOOK_EVERY = 0.5
 
-# What a checkpoint's parts may consist of: no code, no pickles.
+# Files of a checkpoint's parts: no code, no pickles.
 _ENDINGS = ("json", "safetensors", "txt", "jinja", "model")
 _RECORD = "reward-tuning-verified.json"
-_SHA256, _GIT = 64, 40  # hex digits: files in large-file storage, and all others
+_SHA256, _GIT = 64, 40  # hex digits of the hash: files in large-file storage, and all others
 
 
 def parts_of(parts: Iterable[str]) -> list[str]:
-    """Patterns for the files of a checkpoint's parts, such as `transformer`."""
+    """Return patterns for the files of a checkpoint's parts, such as `transformer`."""
     inside = [f"{part}/*.{ending}" for part in parts for ending in _ENDINGS]
     return ["model_index.json", "scheduler/*.json", *inside]
 
 
 def download(hub_id: str, patterns: Sequence[str]) -> Path:
-    """A checkpoint's files from the hub, or from its cache on this machine.
+    """Download the files of a checkpoint from the hub, or find them in the local cache.
 
     Args:
-        hub_id: `org/name`, or `org/name@revision`; without a revision its newest, which a
-            later call may find changed.
-        patterns: Of the files that are wanted (`parts_of`).
+        hub_id: `org/name`, or `org/name@revision`; without a revision the newest, which may have
+            changed at a later call.
+        patterns: Patterns of the required files (`parts_of`).
 
     Returns:
         Their folder in the cache, named by the commit.
 
     Raises:
-        GeneratorError: When the hub does not give them, or a file's hash differs (it is deleted
-            then, so that the next call fetches it again).
+        GeneratorError: The download fails, or a file's hash differs (the file is then deleted, so
+            that the next call fetches it again).
     """
     found = HUB_ID.fullmatch(hub_id)
     name, revision = (found["name"], found["revision"]) if found else (hub_id, None)
@@ -85,7 +86,7 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
 
 
 def _limit() -> float:
-    """Seconds without a byte after which the hub counts as silent."""
+    """Return the seconds without a byte after which the download stops."""
     text = os.environ.get(TIMEOUT, str(SILENT_FOR))
     with contextlib.suppress(ValueError):
         if 0 < (limit := float(text)) < float("inf"):
@@ -105,7 +106,7 @@ def _silence(limit: float) -> str:
 
 
 def _asked(wanted: dict[str, Any], limit: float, *, offline: bool = False) -> dict[str, Any] | None:
-    """What the downloading process answers; None when it was ended because nothing arrived."""
+    """Return the answer of the downloading process; None if it was killed for its silence."""
     from huggingface_hub import constants
 
     environment = {
@@ -137,7 +138,7 @@ def _asked(wanted: dict[str, Any], limit: float, *, offline: bool = False) -> di
 
 
 def _answer(process: subprocess.Popen[str], pulse: Path, limit: float) -> str | None:
-    """What a process writes; None if it was ended after `limit` seconds without a pulse."""
+    """Return the output of a process; kill it and return None after `limit` seconds of silence."""
     beat, since = pulse.stat().st_mtime_ns, time.monotonic()
     try:
         while True:
@@ -156,12 +157,12 @@ def _answer(process: subprocess.Popen[str], pulse: Path, limit: float) -> str | 
 
 
 def verify(folder: Path) -> None:
-    """Compares the files of a snapshot in the hub's cache with the hashes that name them.
+    """Compare the files of a snapshot in the hub's cache with the hashes that name them.
 
-    A file is read once; size and time of its last change are remembered beside it.
+    A file is read once; its size and modification time are recorded next to it.
 
     Raises:
-        GeneratorError: When a file differs; it is deleted.
+        GeneratorError: A file differs; it is deleted.
     """
     record = folder.parent.parent / _RECORD
     known = _known(record)
@@ -178,11 +179,11 @@ def verify(folder: Path) -> None:
             path.unlink(missing_ok=True)
             raise GeneratorError(
                 f"{path.relative_to(folder)} of {folder} is damaged: its hash is {found}, not the "
-                f"hub's {blob.name}. It has been deleted; start again, and it alone is fetched."
+                f"hub's {blob.name}. It has been deleted; run the command again to fetch it."
             )
         fresh[blob.name] = stamp
     if fresh != known:
-        # A cache that cannot be written to is only verified again each time.
+        # A read-only cache is verified again each time.
         with contextlib.suppress(OSError):
             record.write_text(json.dumps(fresh), encoding="utf-8")
 
@@ -190,7 +191,7 @@ def verify(folder: Path) -> None:
 def _known(record: Path) -> dict[str, list[int]]:
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or cut off: everything is read again
+    except (OSError, ValueError):  # no record, or a truncated one: all files are read again
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -200,7 +201,7 @@ def _is_hash(name: str) -> bool:
 
 
 def _hash(path: Path, *, like: str) -> str:
-    """SHA-256 of a file, or the SHA-1 that git names it by, as the given one is."""
+    """Return the SHA-256 of a file, or git's SHA-1, whichever `like` is."""
     if len(like) == _SHA256:
         digest = hashlib.sha256()
     else:
@@ -215,7 +216,7 @@ def _hash(path: Path, *, like: str) -> str:
 def _not_downloaded(hub_id: str, name: str, reason: str) -> GeneratorError:
     return GeneratorError(
         f"The checkpoint {hub_id!r} is not in the local cache and could not be downloaded: "
-        f"{reason}. What has arrived is kept. Check the name and the "
-        f"connection and start again, or run `hf download {name} --local-dir FOLDER` on a machine "
+        f"{reason}. Downloaded parts are kept. Check the name and the "
+        f"connection and try again, or run `hf download {name} --local-dir FOLDER` on a machine "
         "with access (older: `huggingface-cli download`) and give FOLDER as the checkpoint."
     )

@@ -1,10 +1,9 @@
-"""The process in which the hub's library downloads.
+"""Process in which the hub's library downloads.
 
-It runs as `python -m base_model.files.hub_process JSON`. The argument holds `name`,
-`revision`, `patterns` and `pulse`, a file. One line of JSON comes back on stdout: `folder`,
-or `error` with the reason. Progress bars go to stderr. Whenever bytes arrive the pulse is
-touched: the files' sizes would not do, for the library writes 10 MB at a time, which a slow line
-needs minutes for.
+It runs as `python -m base_model.files.hub_process JSON`. The argument holds `name`, `revision`,
+`patterns` and `pulse`, a file. The process prints one line of JSON: `folder`, or `error` with the
+reason. Progress bars go to stderr. The pulse file is touched whenever bytes arrive. File sizes
+would not do: the library writes 10 MB at a time, which takes minutes on a slow line.
 """
 
 import functools
@@ -18,13 +17,13 @@ from typing import Any
 
 
 def main(wanted: dict[str, Any]) -> dict[str, Any]:
-    """What the parent wants to know of a download: the folder, or why there is none."""
+    """Run a download and return the folder, or the reason for the failure."""
     beat_on_bytes(functools.partial(os.utime, wanted["pulse"]))
     return download(wanted["name"], wanted["revision"], wanted["patterns"])
 
 
 def download(name: str, revision: str | None, patterns: list[str]) -> dict[str, Any]:
-    """The snapshot's folder, or the error as a person reads it."""
+    """Download a snapshot and return its folder, or the error as text."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -39,10 +38,11 @@ def download(name: str, revision: str | None, patterns: list[str]) -> dict[str, 
 
 
 def beat_on_bytes(beat: Callable[[], None]) -> None:
-    """Calls `beat` whenever Python's sockets or the library's progress bars receive something.
+    """Call `beat` whenever Python's sockets or the library's progress bars receive something.
 
-    The bars are those of hf_xet, whose transfers do not pass Python's sockets. Only for a process
-    of its own: the classes are changed for good.
+    The bars are those of hf_xet, whose transfers bypass Python's sockets. This is only for a
+    separate
+    process: the classes stay patched.
     """
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
@@ -70,7 +70,7 @@ def _told(error: Exception) -> dict[str, Any]:
 
 
 def _from_the_network(error: Exception) -> bool:
-    """Whether the hub's library or the client it uses raised this: httpx2, httpx or requests."""
+    """Return whether the hub's library or its client (httpx2, httpx, requests) raised this."""
     packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
     return bool(packages & {"huggingface_hub", "httpx2", "httpx", "requests"})
 

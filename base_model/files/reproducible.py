@@ -1,4 +1,4 @@
-"""Write a safetensors file whose bytes depend on its content alone."""
+"""Safetensors files whose bytes depend on their content alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file as bytes, the same for the same content.
+    """Return a safetensors file as bytes, the same for the same content.
 
-    The library keeps metadata in a hash map and writes more than one entry in an order that
-    changes from call to call; here the header is written again with sorted metadata.
+    The library keeps metadata in a hash map and writes several entries in an order that changes
+    from call to call; here the header is rewritten with sorted metadata.
 
     Args:
-        tensors: Any dtypes; made contiguous.
-        metadata: Text by name; `format` must be `pt` for transformers to load the file.
+        tensors: Tensors of any dtype; they are made contiguous.
+        metadata: Text by name; transformers loads the file only if `format` is `pt`.
     """
     plain = safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()})
     length = int.from_bytes(plain[:8], "little")
@@ -31,7 +31,7 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 def save_reproducibly(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write `safetensors_bytes` to a file, whole or not at all; one that is there is replaced."""
+    """Write `safetensors_bytes` to a file atomically; an existing file is replaced."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(safetensors_bytes(tensors, metadata))
     temporary.replace(path)

@@ -1,7 +1,7 @@
-"""Writes a safetensors file tensor by tensor, so that no file is ever whole in memory.
+"""Write a safetensors file tensor by tensor, so that it is never complete in memory.
 
-`safetensors.torch.save_file` wants every tensor of a file at once, which for one published
-checkpoint is 24 GB. The bytes written here are the same as its.
+`safetensors.torch.save_file` takes all tensors of a file at once, 24 GB for one published
+checkpoint. The bytes are the same as its.
 """
 
 import json
@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# Names in the format -> dtypes, in the order in which the library lays tensors out: widest first.
+# Dtypes by their names in the format, in the order in which the library lays out tensors: widest
+# first.
 DTYPES: Mapping[str, torch.dtype] = {
     "I64": torch.int64,
     "F64": torch.float64,
@@ -34,12 +35,12 @@ _ORDER = {name: place for place, name in enumerate(DTYPES)}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a file says of one tensor.
+    """Header entry of one tensor.
 
     Attributes:
-        name: Its key.
-        dtype: Its dtype, as the format names it ("F32").
-        shape: Its shape.
+        name: Key.
+        dtype: Dtype by its name in the format ("F32").
+        shape: Shape.
     """
 
     name: str
@@ -48,7 +49,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its data."""
+        """Size of the data in bytes."""
         return prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
@@ -60,17 +61,18 @@ def write_tensors(
     metadata: Mapping[str, str] | None = None,
     wrote: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Writes one file and flushes it to the disk.
+    """Write one file and flush it to the disk.
 
     Args:
-        path: The new file.
-        specs: Its tensors, in any order.
-        read: Gives a tensor by its name, of the dtype and shape of its spec, on the CPU.
-        metadata: What the file says of itself; None is the format's least, "format": "pt".
-        wrote: Told after each tensor how many bytes it had.
+        path: Path of the new file.
+        specs: Tensors, in any order.
+        read: Function that returns a tensor by name, with the dtype and shape of its spec, on the
+            CPU.
+        metadata: Metadata of the file; None writes the minimum, "format": "pt".
+        wrote: Callback, called after each tensor with its size in bytes.
 
     Raises:
-        OSError: When it cannot be written; part of it may be there.
+        OSError: The file cannot be written; part of it may exist.
     """
     ordered = sorted(specs, key=lambda spec: (_ORDER[spec.dtype], spec.name))
     with path.open("xb") as file:
@@ -87,7 +89,7 @@ def write_tensors(
 
 
 def _header(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> bytes:
-    """Length (8 bytes, little endian) and JSON, padded so that the data begins at 8-byte steps."""
+    """Return the length (8 bytes, little endian) and the JSON, padded to a multiple of 8 bytes."""
     table: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     begin = 0
     for spec in specs:

@@ -1,4 +1,4 @@
-"""What a checkpoint's name in a recipe stands for: a shipped name, a folder, or a hub id."""
+"""Resolve the name of a checkpoint in a recipe: a shipped name, a folder, or a hub id."""
 
 from pathlib import Path
 
@@ -8,28 +8,29 @@ from base_model.files.hub import HUB_ID
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 PARTS = ("transformer", "vae", "text_encoder")
-"""Parts that may come from elsewhere; a text encoder brings its tokenizer if it has one."""
+"""Parts that a recipe can replace; a text encoder brings its tokenizer if it has one."""
 
 
 def shipped_checkpoints() -> list[str]:
-    """Names of the generators that come with the package."""
+    """Return the names of the generators in the package."""
     if not WEIGHTS.is_dir():
         return []
     return sorted(path.name for path in WEIGHTS.iterdir() if (path / "transformer").is_dir())
 
 
 def resolve_checkpoint(name: str | Path, relative_to: Path | None = None) -> Path | str:
-    """Finds a generator: shipped name first, then a folder, then a hub id.
+    """Resolve a generator: a shipped name first, then a folder, then a hub id.
 
     Args:
-        name: As written in a recipe. A `Path` is always a folder.
-        relative_to: Folder that relative paths start from, the recipe's; None is the current one.
+        name: Name as in a recipe. A `Path` is always a folder.
+        relative_to: Folder that relative paths start from, usually the recipe's; None is the
+            current folder.
 
     Returns:
         An existing folder, or a hub id ("org/name" or "org/name@revision") as a string.
 
     Raises:
-        GeneratorError: When it is none of the three.
+        GeneratorError: It is none of the three.
     """
     if isinstance(name, str) and name in shipped_checkpoints():
         return WEIGHTS / name
@@ -48,19 +49,19 @@ def resolve_checkpoint(name: str | Path, relative_to: Path | None = None) -> Pat
 
 
 def resolve_part(part: str, value: str, relative_to: Path | None = None) -> Path | str:
-    """Find a part: shipped name first, then a folder or a file of weights, then a hub id.
+    """Resolve a part: a shipped name first, then a folder or a weight file, then a hub id.
 
     Args:
         part: One of `PARTS`.
-        value: As written in a recipe: a whole checkpoint with this part in it, the part's own
-            folder, or a safetensors file.
+        value: Name as in a recipe: a checkpoint that has this part, the folder of the part, or a
+            safetensors file.
         relative_to: Folder that relative paths start from.
 
     Returns:
         An existing folder or file, or a hub id.
 
     Raises:
-        GeneratorError: When it is none of these, or a file that is no safetensors file.
+        GeneratorError: It is none of these, or a file of another format.
     """
     path = (relative_to or Path()) / Path(value).expanduser()
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Safetensors files of one component: found, checked by their headers, read tensor by tensor."""
+"""Find the safetensors files of a component, check their headers and read them by tensor."""
 
 import json
 import re
@@ -22,14 +22,14 @@ _LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The tensors of a component's folder, single file or sharded, none of them read yet.
+    """Headers of a component's tensors, in one file or in shards.
 
     Attributes:
-        folder: Where they lie.
+        folder: Folder of the component.
         files: File of each tensor, by tensor name.
         shapes: Shape of each tensor, by tensor name.
-        dtypes: Dtype of each tensor as the format names it ("F32"), by tensor name.
-        metadata: What the files say of themselves, put together.
+        dtypes: Dtype of each tensor by its name in the format ("F32"), by tensor name.
+        metadata: Metadata of all files, merged.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class WeightFiles:
     metadata: Mapping[str, str]
 
     def read(self, dtype: torch.dtype, device: str | torch.device) -> Iterator[tuple[str, Tensor]]:
-        """Yields (name, tensor), floating tensors in `dtype`; one tensor is in flight at a time.
+        """Yield (name, tensor) one by one, floating tensors in `dtype`.
 
         The tensors are copies: the files may be replaced afterwards.
         """
@@ -52,7 +52,7 @@ class WeightFiles:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[str], Tensor]]:
-        """Within the context: reads one tensor by its name, as it is, on the CPU."""
+        """Yield a function that reads one tensor by its name, unchanged, on the CPU."""
         with ExitStack() as stack:
             found = {
                 path: stack.enter_context(safe_open(path, "pt"))
@@ -62,17 +62,17 @@ class WeightFiles:
 
 
 def find_weights(folder: Path) -> WeightFiles:
-    """Looks up the safetensors files of a component and reads their headers.
+    """Find the safetensors files of a component and read their headers.
 
     Args:
-        folder: A component's folder, such as `transformer/`.
+        folder: Folder of a component, such as `transformer/`.
 
     Returns:
-        Where each tensor is, with its shape.
+        File and shape of each tensor.
 
     Raises:
-        GeneratorError: When there is no safetensors file, a shard is missing, a file is truncated
-            or is none, or several files could be meant.
+        GeneratorError: There is no safetensors file, a shard is missing, a file is truncated or of
+            another format, or the choice of files is ambiguous.
     """
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -101,8 +101,8 @@ def _unreadable(path: Path, error: Exception) -> GeneratorError:
         pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
     if pointer:
         return GeneratorError(
-            f"{path} is a pointer of Git LFS to the weights, not the weights: the repository was "
-            "cloned without them. Run `git lfs pull` in it, or `hf download` the checkpoint."
+            f"{path} is a Git LFS pointer, not the weights: the repository was cloned without "
+            "them. Run `git lfs pull` in it, or `hf download` the checkpoint."
         )
     return GeneratorError(
         f"{path} ({path.stat().st_size:,} bytes) cannot be read as safetensors: {error}. "
@@ -118,7 +118,7 @@ def _paths(folder: Path) -> list[Path]:
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
             raise GeneratorError(
-                f"{indices[0]} names {len(names)} files of which {len(missing)} are not there: "
+                f"{indices[0]} names {len(names)} files, of which {len(missing)} are missing: "
                 f"{shorten(missing)}. Download or copy the whole folder again."
             )
         return [folder / name for name in names]
@@ -145,10 +145,10 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _are_numbered(found: list[Path]) -> bool:
-    """Whether these are all shards of one file, by their names; EasyAnimate needs no index, too.
+    """Return whether the names are those of all shards of one file, which need no index.
 
     Raises:
-        GeneratorError: When some of them are not there.
+        GeneratorError: Some shards are missing.
     """
     parts = [_NUMBERED.fullmatch(path.name) for path in found]
     kinds = {(part[1], part[3]) if part else None for part in parts}
@@ -160,14 +160,14 @@ def _are_numbered(found: list[Path]) -> bool:
     if missing:
         raise GeneratorError(
             f"{found[0].parent} holds {len(found)} of {int(count)} shards and no index; "
-            f"{shorten([f'number {number}' for number in missing])} are not there. Download or "
+            f"{shorten([f'number {number}' for number in missing])} are missing. Download or "
             "copy the whole folder again."
         )
     return True
 
 
 def _shards(index: Path) -> list[str]:
-    """Names of the files that an index names."""
+    """Return the files that an index names."""
     names = read_json(index).get("weight_map", {})
     files = list(names.values()) if isinstance(names, dict) else [names]
     strange = [repr(name) for name in files if not isinstance(name, str) or Path(name).name != name]
@@ -187,19 +187,19 @@ def load_strictly(
     dtype: torch.dtype,
     device: str | torch.device,
 ) -> None:
-    """Gives a model on the meta device its weights; every tensor must be there and fit.
+    """Load weights into a model on the meta device; every tensor must exist and fit.
 
-    Nothing is held twice: each tensor is read, cast and assigned.
+    No weight is in memory twice: each tensor is read, cast and assigned.
 
     Args:
         model: Module whose parameters are on the meta device.
-        weights: The files.
+        weights: Weight files.
         rename: Name in the model, by name in the files.
         dtype: Dtype of the loaded weights.
-        device: Where they go.
+        device: Device of the loaded weights.
 
     Raises:
-        GeneratorError: When names or shapes differ; nothing is loaded then.
+        GeneratorError: Names or shapes differ; nothing is loaded then.
     """
     check_fit(model, weights, rename=rename)
     state = {rename[name]: tensor for name, tensor in weights.read(dtype, device)}
@@ -207,16 +207,16 @@ def load_strictly(
 
 
 def check_fit(model: Any, weights: WeightFiles, *, rename: Mapping[str, str]) -> None:
-    """Compares the names and shapes in files with a model's; no tensor is read.
+    """Compare the names and shapes in files with those of a model; read no tensor.
 
     Args:
-        model: The module, on any device.
-        weights: The files.
+        model: Module on any device.
+        weights: Weight files.
         rename: Name in the model, by name in the files.
 
     Raises:
-        GeneratorError: When a tensor is missing, unexpected, of another shape or of whole numbers;
-            names them.
+        GeneratorError: Names the tensors that are missing, unexpected, of another shape or of
+            integers.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {rename[name]: shape for name, shape in weights.shapes.items()}
@@ -243,8 +243,8 @@ def check_fit(model: Any, weights: WeightFiles, *, rename: Mapping[str, str]) ->
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", misfit),
-            ("there twice, by both layouts' names", twice),
-            ("that hold no floating numbers, so are quantised", packed),
+            ("present twice, with the names of both layouts", twice),
+            ("without floating-point numbers, which means they are quantised", packed),
         )
         if names
     ]
@@ -256,7 +256,7 @@ def check_fit(model: Any, weights: WeightFiles, *, rename: Mapping[str, str]) ->
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; raises GeneratorError when the file is missing or is no JSON object."""
+    """Read a JSON object; raise GeneratorError if the file is missing or is no JSON object."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -269,7 +269,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_object(path: Path, text: str) -> dict[str, Any]:
-    """Parses a JSON object; raises GeneratorError, naming its file, when it is none."""
+    """Parse a JSON object; raise GeneratorError, which names the file, if it is none."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -284,6 +284,6 @@ def _no_json(path: Path, error: Exception) -> GeneratorError:
 
 
 def shorten(names: list[str]) -> str:
-    """A list for an error message: the first few names and how many more."""
+    """Shorten a list for a message: the first few names and the number of the others."""
     more = len(names) - _NAMED_AT_MOST
     return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

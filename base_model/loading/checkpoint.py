@@ -1,8 +1,8 @@
-"""A checkpoint's folder or hub id to modules, in the original or the diffusers layout.
+"""Load the modules of a checkpoint in the original or the diffusers layout, from disk or hub.
 
 Folders: `transformer/ vae/ text_encoder/ tokenizer/ scheduler/`, each with its config. The layout
-of the transformer's weights is told by their names. Weights go straight to dtype and device, onto
-modules built on the meta device, so that a 12B model is never in memory twice.
+is detected from the names of the transformer's weights. Weights go straight to their dtype and
+device, into modules built on the meta device, so that a 12B model is never in memory twice.
 """
 
 from pathlib import Path
@@ -43,17 +43,17 @@ __all__ = [
 
 
 def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
-    """The checkpoint on disk: a hub id is downloaded first, a delta put together in the cache.
+    """Return the checkpoint on disk; download a hub id and assemble a delta in the cache first.
 
     Args:
         checkpoint: A folder, or a hub id ("org/name" or "org/name@revision") as a string.
-        text_encoder: Whether the text encoder and tokenizer are needed, too.
+        text_encoder: Require the text encoder and the tokenizer, too.
 
     Returns:
-        A folder with everything that is needed.
+        A folder with all required parts.
 
     Raises:
-        GeneratorError: When a part is missing or the hub does not give it.
+        GeneratorError: A part is missing, or the download fails.
     """
     parts = ["transformer", "vae"] + (["text_encoder", "tokenizer"] if text_encoder else [])
     folder = checkpoint if isinstance(checkpoint, Path) else download(checkpoint, parts_of(parts))
@@ -63,8 +63,8 @@ def local_folder(checkpoint: Path | str, *, text_encoder: bool = True) -> Path:
     if missing:
         found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         raise GeneratorError(
-            f"{folder} is no whole checkpoint: it lacks {shorten([f'{m}/' for m in missing])}; it "
-            f"holds {shorten(found) or 'nothing'}. Give a folder with {'/, '.join(parts)}/."
+            f"{folder} is no complete checkpoint: it lacks {shorten([f'{m}/' for m in missing])}; "
+            f"it holds {shorten(found) or 'nothing'}. Give a folder with {'/, '.join(parts)}/."
         )
     check_scheduler(folder)
     return folder
@@ -78,19 +78,19 @@ def load_transformer(
     memory: Memory = "resident",
     quantise: Quantise | None = None,
 ) -> Any:
-    """Loads `folder/transformer` (either layout), frozen, in eval mode, not yet corrected.
+    """Load `folder/transformer` (either layout), frozen, in eval mode, not yet corrected.
 
     Args:
-        folder: The checkpoint.
-        dtype: Of the weights.
-        device: Where they work.
-        memory: Whether the blocks rest on the CPU (`base_model.memory.modes`); they never lie
-            on the device together then.
-        quantise: How the linear layers of the blocks are stored
-            (`base_model.memory.quantise`); each is packed on the device as it is read.
+        folder: Folder of the checkpoint.
+        dtype: Dtype of the weights.
+        device: Device on which the weights are used.
+        memory: Memory mode (`base_model.memory.modes`). Resting blocks are never on the device
+            together.
+        quantise: Storage of the linear layers of the blocks (`base_model.memory.quantise`); each
+            is packed on the device as it is read.
 
     Raises:
-        GeneratorError: When config or weights are not those of a V5.1 transformer, or cannot be
+        GeneratorError: Config or weights are not those of a V5.1 transformer, or cannot be
             quantised here.
     """
     from diffusers import EasyAnimateTransformer3DModel
@@ -126,10 +126,10 @@ def load_transformer(
 def load_vae(
     folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Any:
-    """Loads `folder/vae`, frozen, in eval mode.
+    """Load `folder/vae`, frozen, in eval mode.
 
     Raises:
-        GeneratorError: When config or weights are not those of a V5.1 VAE.
+        GeneratorError: Config or weights are not those of a V5.1 VAE.
     """
     from diffusers import AutoencoderKLMagvit
 
@@ -143,25 +143,25 @@ def load_vae(
 
 
 def refuse_attention(weights: WeightFiles) -> None:
-    """Refuses a VAE whose middle block has attention, as EasyAnimateV5's.
+    """Refuse a VAE whose middle block has attention, such as EasyAnimateV5's.
 
     Raises:
-        GeneratorError: When there are such tensors.
+        GeneratorError: There are such tensors.
     """
     attention = sorted(name for name in weights.files if ".mid_block.attentions." in f".{name}")
     if attention:
         raise GeneratorError(
             f"{weights.folder}: the VAE has {len(attention)} mid-block attention tensors "
-            f"({shorten(attention)}), which diffusers' AutoencoderKLMagvit does not compute. That "
-            "is the VAE of EasyAnimateV5; use the one of V5.1, which has its own."
+            f"({shorten(attention)}), which diffusers' AutoencoderKLMagvit does not compute. It "
+            "is the VAE of EasyAnimateV5; use the VAE of V5.1."
         )
 
 
 def empty_model(model_class: Any, arguments: dict[str, Any]) -> Any:
-    """Builds a model on the meta device: shapes without memory.
+    """Build a model on the meta device: shapes without memory.
 
     Raises:
-        GeneratorError: When the arguments, which come from a config.json, fit no network.
+        GeneratorError: The arguments, which come from a config.json, describe no network.
     """
     try:
         with torch.device("meta"):
@@ -172,7 +172,7 @@ def empty_model(model_class: Any, arguments: dict[str, Any]) -> Any:
         ArithmeticError,
         LookupError,
         RuntimeError,
-        UnboundLocalError,  # of diffusers, for an activation_fn that it has not got
+        UnboundLocalError,  # raised by diffusers for an unknown activation_fn
     ) as error:
         raise GeneratorError(
             f"config.json describes no {model_class.__name__}: {error}. Copy the config.json of "

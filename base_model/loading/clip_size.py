@@ -1,9 +1,9 @@
-"""Frames, height and width of a clip: which a checkpoint is made for, and which fit at all.
+"""Frames, height and width of a clip: the size that a checkpoint is made for, and the valid sizes.
 
-A checkpoint for another size than the published ones says so in the config of its scheduler, which
-tells how it is sampled: `scheduler/scheduler_config.json` is the same in both layouts, and
-conversions, exports of a fine-tuning and the hub pass it on as it is. The entry's name begins with
-`_`, as diffusers' own notes there do, and diffusers reads over it.
+A checkpoint for another size than the published ones names it in the config of its scheduler:
+`scheduler/scheduler_config.json` is the same in both layouts, and conversions, exports of a
+fine-tuning and the hub pass it on unchanged. The name of the entry begins with `_`, like diffusers'
+own notes there, and diffusers ignores it.
 """
 
 from pathlib import Path
@@ -16,16 +16,16 @@ ENTRY = "_clip_size"
 
 
 def own_clip_size(folder: Path) -> ClipSize:
-    """The size that a checkpoint is made for, from its config alone.
+    """Read the size that a checkpoint is made for from its config.
 
     Args:
-        folder: The checkpoint, in either layout.
+        folder: Folder of the checkpoint, in either layout.
 
     Returns:
-        What `_clip_size` of its scheduler's config says; the family's default without one.
+        `_clip_size` of the scheduler's config; the family's default if there is none.
 
     Raises:
-        GeneratorError: When the entry is not frames, height and width that fit.
+        GeneratorError: The entry is not a valid number of frames, height and width.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     entry = read_json(path).get(ENTRY) if path.is_file() else None
@@ -39,7 +39,7 @@ def own_clip_size(folder: Path) -> ClipSize:
     ):
         raise GeneratorError(
             f"{path}: {ENTRY} is {entry!r}. It must hold {', '.join(names)} as whole numbers, such "
-            f"as {FAMILY.clip_size._asdict()}, which a checkpoint without it has."
+            f"as {FAMILY.clip_size._asdict()}, the default without this entry."
         )
     size = ClipSize(**entry)
     try:
@@ -57,17 +57,17 @@ def check_clip_size(
     ratio: int = FAMILY.time_stride,
     unit: int = FAMILY.token_side,
 ) -> None:
-    """Refuses a size that no latents have.
+    """Refuse a size that no latents have.
 
     Args:
-        frames: Of a clip.
-        height: Pixels.
-        width: Pixels.
-        ratio: Frames of a latent frame.
-        unit: Pixels of a token's side.
+        frames: Frames of a clip.
+        height: Height in pixels.
+        width: Width in pixels.
+        ratio: Frames in one latent frame.
+        unit: Pixels along the side of a token.
 
     Raises:
-        GeneratorError: When frames are not `ratio * k + 1`, or a side is no multiple of `unit`.
+        GeneratorError: The frames are not `ratio * k + 1`, or a side is no multiple of `unit`.
     """
     if frames < 1 or (frames - 1) % ratio:
         below = max(frames - 1, 0) // ratio * ratio + 1

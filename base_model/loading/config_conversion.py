@@ -1,9 +1,9 @@
-"""The config.json of a transformer or VAE in the other layout's words, and back to the byte.
+"""Convert the config.json of a transformer or VAE to the other layout, and back to the byte.
 
-The two classes have different arguments and, for the same arguments, different defaults. So every
-value is written out. What cannot be told from the other layout (a key that only one class knows,
-the order of lines) is kept in a file beside it, `config.original.json` or
-`config.diffusers.json`, from which converting back restores the text itself.
+The two classes have different arguments and, for the same arguments, different defaults, so every
+value is written out. What the other layout cannot express (a key that only one class has, the order
+of lines) is kept in a second file, `config.original.json` or `config.diffusers.json`, from which a
+conversion back restores the text.
 """
 
 import inspect
@@ -21,7 +21,7 @@ Part = Literal["transformer", "vae"]
 
 _OTHER: Mapping[Layout, Layout] = {"original": "diffusers", "diffusers": "original"}
 
-# What only the original classes take, at V5.1's values.
+# Arguments that only the original classes take, with the values of V5.1.
 _ORIGINAL_TRANSFORMER: Mapping[str, Any] = {
     "add_ref_latent_in_control_model": True,
     "clip_channels": None,
@@ -38,29 +38,30 @@ _ORIGINAL_VAE: Mapping[str, Any] = {
     "slice_mag_vae": False,
 }
 
-# diffusers' inpaint pipeline reads it of the VAE's config, though its VAE class takes no such key.
+# diffusers' inpaint pipeline reads this key from the VAE's config, although its VAE class does not
+# take it.
 _READ_BY_PIPELINES: Mapping[str, Any] = {"cache_mag_vae": True}
 
 
 def kept_name(name: str, layout: Layout) -> str:
-    """File that keeps the text of `name` in a layout: config.json -> config.original.json."""
+    """Return the file that keeps a layout's text: config.json -> config.original.json."""
     return f"{name.removesuffix('.json')}.{layout}.json"
 
 
 def converted_config(part: Part, path: Path, text: str, layout: Layout) -> str:
-    """A component's config in a layout, every value written out.
+    """Convert the config of a component to a layout, with every value written out.
 
     Args:
-        part: Which component.
-        path: Of the text, for errors.
+        part: Component.
+        path: Path of the text, for messages.
         text: JSON in either layout.
-        layout: The wanted one.
+        layout: Layout of the result.
 
     Returns:
         JSON as diffusers writes it (sorted, indented by 2).
 
     Raises:
-        GeneratorError: When it is not V5.1's, or is no JSON object.
+        GeneratorError: It is no config of V5.1, or no JSON object.
     """
     import diffusers
 
@@ -84,17 +85,17 @@ def converted_config(part: Part, path: Path, text: str, layout: Layout) -> str:
 def translated(
     text: str, kept: str | None, layout: Layout, convert: Callable[[str, Layout], str]
 ) -> tuple[str, str | None]:
-    """A text in the wanted layout, and what must be kept so that it can be undone to the byte.
+    """Convert a text to a layout, and return what must be kept to restore it to the byte.
 
     Args:
-        text: In the layout that is not wanted.
-        kept: What an earlier conversion kept of the wanted layout; it is taken only if it still
-            says the same as `text`, which somebody may have changed since.
-        layout: The wanted one.
-        convert: Text in any layout -> text in a layout.
+        text: Text in the other layout.
+        kept: Text of the result's layout that an earlier conversion kept. It is used only if it
+            still means the same as `text`, which may have been edited since.
+        layout: Layout of the result.
+        convert: Function from a text in any layout to a text in a layout.
 
     Returns:
-        The new text, and the old one where converting the new one back would give another.
+        The new text, and the old one if converting the new one back does not restore it.
     """
     before = _OTHER[layout]
     restored = kept is not None and (
@@ -105,10 +106,10 @@ def translated(
 
 
 def model_index(in_channels: int) -> str:
-    """model_index.json of diffusers' pipeline for a transformer.
+    """Return model_index.json of diffusers' pipeline for a transformer.
 
     Raises:
-        GeneratorError: When no V5.1 checkpoint has so many input channels.
+        GeneratorError: No V5.1 checkpoint has this number of input channels.
     """
     kind = kind_of(in_channels)
     import diffusers
@@ -129,16 +130,19 @@ def model_index(in_channels: int) -> str:
 def converted_texts(
     folder: Path, before: Layout, layout: Layout, in_channels: int
 ) -> dict[str, str]:
-    """Name to content of a checkpoint's configs in a layout, and of what is kept beside them.
+    """Convert the configs of a checkpoint to a layout.
 
     Args:
-        folder: The checkpoint.
+        folder: Folder of the checkpoint.
         before: Its layout.
-        layout: The wanted one.
-        in_channels: Of its transformer, which tells diffusers' pipeline.
+        layout: Layout of the result.
+        in_channels: Input channels of its transformer, which decide diffusers' pipeline.
+
+    Returns:
+        Contents by file name, with the files that keep the source's texts.
 
     Raises:
-        GeneratorError: When a config is not V5.1's.
+        GeneratorError: A config is not of V5.1.
     """
     texts: dict[str, str] = {}
     for part in cast("tuple[Part, ...]", ("transformer", "vae")):
@@ -158,7 +162,7 @@ def converted_texts(
 
 
 def _index_texts(folder: Path, before: Layout, layout: Layout, in_channels: int) -> dict[str, str]:
-    """model_index.json: diffusers needs its own; the original reads none, so has what it had."""
+    """Return model_index.json: diffusers needs its own; the original layout keeps what it had."""
     name = "model_index.json"
     here = _read(folder / name)
     generated = model_index(in_channels)
@@ -179,12 +183,12 @@ def _read(path: Path) -> str | None:
 
 
 def written(content: Mapping[str, Any]) -> str:
-    """JSON as diffusers writes its files."""
+    """Return JSON as diffusers writes its files."""
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 def _widths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The original VAE's `ch` and `ch_mult`, where the widths are multiples of the first."""
+    """Return the original VAE's `ch` and `ch_mult` if the widths are multiples of the first."""
     first, *_ = widths = config["block_out_channels"]
     if any(width % first for width in widths):
         return {}

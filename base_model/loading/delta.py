@@ -1,13 +1,13 @@
-"""Delta checkpoints: a transformer as its difference from another one's, in half the bytes.
+"""Delta checkpoints: a transformer stored as its difference from another, in half the bytes.
 
-A folder `transformer/` with `config.json` and `delta.safetensors`. The metadata name the base
-(a shipped checkpoint) and the hash of its transformer. A tensor `NAME` of the result is
+The folder `transformer/` holds `config.json` and `delta.safetensors`. The metadata name the base (a
+shipped checkpoint) and the hash of its transformer. A tensor `NAME` of the result is
 
-    base[NAME] + scale[NAME] * int8[NAME]     matrices; one scale a row
+    base[NAME] + scale[NAME] * int8[NAME]     matrices; one scale per row
     base[NAME] + add[NAME]                    vectors
-    whole[NAME]                               what has another shape than the base's
+    whole[NAME]                               tensors whose shape differs from the base's
 
-rounded to the dtype of the base's file. All other parts are the base's.
+rounded to the dtype of the base's file. All other parts come from the base.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ DELTA_FILE = "delta.safetensors"
 WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
 OTHER_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 LEVELS = 127
-"""Of a row's largest difference."""
+"""Integer that stands for the largest difference in a row."""
 
 
 def is_delta(folder: Path) -> bool:
-    """Whether a checkpoint's folder holds a delta."""
+    """Return whether a checkpoint folder holds a delta."""
     return (folder / "transformer" / DELTA_FILE).is_file()
 
 
@@ -47,13 +47,13 @@ def write_delta(
     name: str,
     about: Mapping[str, str],
 ) -> None:
-    """Write the delta of a transformer; its `config.json` is the caller's.
+    """Write the delta of a transformer; the caller writes its `config.json`.
 
     Args:
-        folder: The checkpoint's.
-        state: The transformer's weights, diffusers' names.
-        base: Folder of the checkpoint it differs from, diffusers layout.
-        name: Its shipped name.
+        folder: Folder of the delta checkpoint.
+        state: Weights of the transformer, by diffusers' names.
+        base: Folder of the base checkpoint, in the diffusers layout.
+        name: Shipped name of the base.
         about: Further metadata: the `command` that made the weights, a `description`.
     """
     old = _weights(base)
@@ -78,17 +78,17 @@ def write_delta(
 
 
 def assembled(folder: Path, base: Path) -> Path:
-    """The whole checkpoint of a delta: made in the cache once, found there afterwards.
+    """Assemble the complete checkpoint of a delta in the cache, or find it there.
 
     Args:
-        folder: Of the delta.
-        base: Of the checkpoint it differs from.
+        folder: Folder of the delta.
+        base: Folder of the base checkpoint.
 
     Returns:
         A folder in the diffusers layout.
 
     Raises:
-        GeneratorError: The delta is damaged or was made of another base, or the cache cannot be
+        GeneratorError: The delta is damaged or was made from another base, or the cache cannot be
             written.
     """
     path = folder / "transformer" / DELTA_FILE
@@ -108,30 +108,30 @@ def assembled(folder: Path, base: Path) -> Path:
     return made_once(
         f"{folder.name}-{_content(folder, base)[:16]}",
         fill,
-        advice=f"The checkpoint {folder.name} is put together there from what the package carries; "
-        "free some space, or name another folder by the environment variable REWARD_TUNING_CACHE.",
+        advice=f"The checkpoint {folder.name} is assembled there from the package's files; free "
+        "some space, or name another folder in the environment variable REWARD_TUNING_CACHE.",
     )
 
 
 def base_of(folder: Path) -> str:
-    """The shipped name of the checkpoint that a delta differs from.
+    """Return the shipped name of a delta's base.
 
     Raises:
-        GeneratorError: The file is damaged, or says nothing of a base.
+        GeneratorError: The file is damaged, or does not name a base.
     """
     path = folder / "transformer" / DELTA_FILE
     name = _metadata(path).get("base")
     if name is None:
-        raise GeneratorError(f"{path} does not say which checkpoint it differs from.")
+        raise GeneratorError(f"{path} does not name its base. Install the package again.")
     return name
 
 
 def _applied(path: Path, base: Path) -> tuple[dict[str, Tensor], torch.dtype]:
-    """The whole weights in float32, and the dtype of the base's."""
+    """Return the complete weights in float32, and the dtype of the base."""
     metadata = _metadata(path)
     if metadata.get("base_sha256") != _hash(base):
         raise GeneratorError(
-            f"{path} was made of other weights than those in {base}: its base's transformer has "
+            f"{path} was made from other weights than those in {base}: its base's transformer has "
             f"sha256 {metadata.get('base_sha256')}, this one {_hash(base)}. Install the package "
             "again, or train the checkpoint again from this base."
         )

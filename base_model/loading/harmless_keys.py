@@ -1,12 +1,13 @@
-"""Keys of published configs that the network here takes no argument for, and when they do nothing.
+"""Keys of published configs that our classes do not take, and when they do nothing.
 
-The rule: a key that the original class ignores in this configuration is harmless; everything else
-is refused by name. What it ignores was read in EasyAnimate's own classes and pipelines (commit
-c2a70d1), and for the VAE measured: a small random `AutoencoderKLMagvit`, 17 frames, float64, one
-key changed at a time. "(0.0)" is the largest difference of latents and frames that this gave.
+A key that the original class ignores in this configuration is harmless; everything else is refused
+by name. The sources are EasyAnimate's own classes and pipelines (commit c2a70d1) and, for the VAE,
+a
+measurement: a small random `AutoencoderKLMagvit`, 17 frames, float64, one key changed at a time.
+"(0.0)" is the largest difference of latents and frames that this gave.
 
-Each table maps a name to the condition and the reason. A key that the class here does not take and
-whose value is null is unset, whatever its name.
+Each table maps a name to the condition and the reason. A key that the class does not take and whose
+value is null counts as unset, whatever its name.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Harmless:
-    """When a key changes nothing, and why.
+    """Condition under which a key changes nothing, and the reason.
 
     Attributes:
-        when: Whether it does nothing in this config.
-        allowed: The values at which it does nothing, for people.
-        reason: Why, for people.
+        when: Function of the config; true if the key does nothing.
+        allowed: Harmless values, as text for messages.
+        reason: Reason, as text for messages.
     """
 
     when: Callable[[Config], bool]
@@ -47,7 +48,7 @@ def _among(key: str, values: tuple[Any, ...], reason: str) -> Harmless:
 def _among_or(
     key: str, values: tuple[Any, ...], when: Callable[[Config], bool], where: str, reason: str
 ) -> Harmless:
-    """One of the values, or anything in configs of which `when` holds."""
+    """Allow these values, and any value in a config for which `when` holds."""
     return Harmless(
         lambda config: _is_one_of(config[key], values) or when(config),
         f"{values}, or anything {where}",
@@ -60,7 +61,7 @@ def _unset(key: str, reason: str) -> Harmless:
 
 
 def _is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
-    """Equality that does not take 0 for False, nor 1 for True."""
+    """Compare without taking 0 for False or 1 for True."""
     return any(type(value) is type(allowed) and value == allowed for allowed in values)
 
 
@@ -89,7 +90,7 @@ def _without_attention(config: Config) -> bool:
 
 
 def _mini_batches(config: Config) -> bool:
-    """Frames in whole latents, and as many latents as these frames give."""
+    """Check that the encoder takes whole latents and the decoder as many latents per batch."""
     encoder = config.get("mini_batch_encoder", FAMILY.time_stride)
     decoder = config.get("mini_batch_decoder", 1)
     return (
@@ -101,16 +102,16 @@ def _mini_batches(config: Config) -> bool:
 
 
 _TILING = ("use_tiling", "use_tiling_encoder", "use_tiling_decoder")
-_SAVED = "says how the weights were saved; each tensor says its dtype itself"
-_AVERAGE = "diffusers' EMAModel.save_pretrained notes its own settings beside the network's"
+_SAVED = "describes how the weights were saved; each tensor has its own dtype"
+_AVERAGE = "a setting of diffusers' EMAModel, which save_pretrained writes with the network's"
 
-# What any tool that writes such files may add. Keys that begin with an underscore are notes of the
-# library that wrote the file (_diffusers_version, _name_or_path, _use_default_values) and are not
-# looked at, but for _class_name.
+# Keys that any tool may add. Keys that begin with an underscore are notes of the library that wrote
+# the file (_diffusers_version, _name_or_path, _use_default_values); of these only _class_name is
+# read.
 COMMON: Mapping[str, Harmless] = {
     "torch_dtype": _always(_SAVED),
     "dtype": _always(_SAVED),
-    "transformers_version": _always("says which library wrote the file"),
+    "transformers_version": _always("names the library that wrote the file"),
 } | dict.fromkeys(
     (
         "decay",
@@ -128,9 +129,9 @@ TRANSFORMER: Mapping[str, Harmless] = {
     "transformer_type": _among(
         "transformer_type",
         ("EasyAnimateTransformer3DModel",),
-        "names the class, as EasyAnimate's yaml does",
+        "names the class, as in EasyAnimate's yaml",
     ),
-    "after_norm": _among("after_norm", (False,), "no norm behind the feed-forward layers"),
+    "after_norm": _among("after_norm", (False,), "no norm after the feed-forward layers"),
     "swa_layers": _unset("swa_layers", "no block attends within windows"),
     "ref_channels": _unset("ref_channels", "no projection of reference images"),
     "clip_channels": _unset("clip_channels", "no projection of CLIP states"),
@@ -144,10 +145,10 @@ TRANSFORMER: Mapping[str, Harmless] = {
     "position_of_clip_embedding": _while(
         _no_clip,
         "while clip_channels is null",
-        "says where CLIP states go, and without clip_channels there are none",
+        "places CLIP states, and without clip_channels there are none",
     ),
     "add_ref_latent_in_control_model": _always(
-        "in_channels says the same: 48 and 38 hold 16 channels of a reference image, 32 holds none"
+        "in_channels implies it: 48 and 38 include the 16 channels of a reference image, 32 not"
     ),
     "enable_zero_in_inpaint": _among_or(
         "enable_zero_in_inpaint",
@@ -156,7 +157,7 @@ TRANSFORMER: Mapping[str, Harmless] = {
         "unless in_channels is 33",
         "all inpaint channels are zero where nothing is kept",
     ),
-    # These the class here takes as arguments; what they do is done outside of it.
+    # Our class takes these as arguments, but their effect is implemented outside of it.
     "time_position_encoding_type": _among(
         "time_position_encoding_type", ("3d_rope",), "the rotary table of frame, row and column"
     ),
@@ -165,7 +166,7 @@ TRANSFORMER: Mapping[str, Harmless] = {
         (True,),
         _not_inpaint,
         "unless in_channels is 33",
-        "the mask is scaled to the latents' grid and does not pass the VAE",
+        "the mask is scaled to the grid of the latents and not encoded by the VAE",
     ),
     "enable_text_attention_mask": _among(
         "enable_text_attention_mask", (True,), "the text encoder does not attend to padding"
@@ -174,14 +175,14 @@ TRANSFORMER: Mapping[str, Harmless] = {
 
 VAE: Mapping[str, Harmless] = {
     "vae_type": _among("vae_type", ("AutoencoderKLMagvit",), "names the class, as in the yaml"),
-    "force_upcast": _always("an argument of the original class that nothing reads (0.0)"),
+    "force_upcast": _always("an argument of the original class that no code reads (0.0)"),
     "sample_size": _always("no argument of the original class (0.0)"),
     "norm_type": _unset("norm_type", "no argument of the original class (0.0)"),
     "cache_mag_vae": _among(
         "cache_mag_vae",
         (True,),
-        "the caches of the causal convolutions, which encode and decode here too; without them "
-        "the published pipelines smooth the frames and place masks otherwise",
+        "the caches of the causal convolutions, which encode and decode here, too; without them "
+        "the published pipelines smooth the frames and place masks differently",
     ),
     **{
         key: _among_or(
@@ -189,7 +190,7 @@ VAE: Mapping[str, Harmless] = {
             (False,),
             _cached,
             "while cache_mag_vae is true",
-            "looked at only without cache_mag_vae (0.0)",
+            "read only without cache_mag_vae (0.0)",
         )
         for key in ("slice_mag_vae", "slice_compression_vae", "cache_compression_vae")
     },
@@ -198,7 +199,7 @@ VAE: Mapping[str, Harmless] = {
             _mini_batches,
             "4 and 1 for mini_batch_encoder and mini_batch_decoder, or equal multiples of both "
             "while spatial_group_norm is true",
-            "how many frames and latents go through at once: the caches carry over (0.0)",
+            "number of frames and latents per call: the caches carry over (0.0)",
         )
         for key in ("mini_batch_encoder", "mini_batch_decoder")
     },
@@ -206,8 +207,7 @@ VAE: Mapping[str, Harmless] = {
         key: _among(
             key,
             (False,),
-            "large frames are encoded and decoded in one piece; tiles are asked for with "
-            "--tiled-decode",
+            "large frames are encoded and decoded in one piece; --tiled-decode turns tiles on",
         )
         for key in _TILING
     },
@@ -215,14 +215,14 @@ VAE: Mapping[str, Harmless] = {
         key: _while(
             _untiled,
             "while use_tiling, use_tiling_encoder and use_tiling_decoder are false",
-            "the size of tiles, of which there are none (0.0)",
+            "the size of tiles, and there are none (0.0)",
         )
         for key in ("tile_sample_min_size", "tile_overlap_factor")
     },
     "upcast_vae": _among(
-        "upcast_vae", (False,), "the VAE computes in the dtype that is asked for, not in float32"
+        "upcast_vae", (False,), "the VAE computes in the requested dtype, not in float32"
     ),
-    "mid_block_type": _among("mid_block_type", ("MidBlock3D",), "the one middle block there is"),
+    "mid_block_type": _among("mid_block_type", ("MidBlock3D",), "the only type of middle block"),
     "mid_block_use_attention": _among(
         "mid_block_use_attention", (False,), "the middle block has no attention"
     ),
@@ -230,12 +230,13 @@ VAE: Mapping[str, Harmless] = {
         key: _while(
             _without_attention,
             "while mid_block_use_attention is false",
-            "of the middle block's attention, which it has not got (0.0)",
+            "belongs to attention in the middle block, which has none (0.0)",
         )
         for key in ("mid_block_attention_type", "mid_block_num_attention_heads")
     },
     "num_attention_heads": _always(
-        "of blocks with attention, which down_block_types and up_block_types may not name (0.0)"
+        "belongs to blocks with attention, which down_block_types and up_block_types may not name "
+        "(0.0)"
     ),
     "use_gc_blocks": Harmless(
         lambda config: not _any_true(config["use_gc_blocks"]),
@@ -244,16 +245,16 @@ VAE: Mapping[str, Harmless] = {
     ),
     **dict.fromkeys(
         ("ch", "ch_mult"),
-        _always("read where block_out_channels is null, which says the widths otherwise (0.0)"),
+        _always("read only if block_out_channels, which gives the widths, is null (0.0)"),
     ),
 }
 
-# diffusers' FlowMatchEulerDiscreteScheduler. The table is V5.1's (sigmas.py): mu = 1, exponential.
+# For diffusers' FlowMatchEulerDiscreteScheduler. V5.1's table (sigmas.py): mu = 1, exponential.
 SCHEDULER: Mapping[str, Harmless] = {
     "shift": _always("used only without dynamic shifting, which is refused"),
     **dict.fromkeys(
         ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"),
-        _always("only to compute mu from a clip's size; V5.1's pipelines give mu = 1"),
+        _always("used only to compute mu from the size of a clip; V5.1's pipelines set mu = 1"),
     ),
     "time_shift_type": _among("time_shift_type", ("exponential",), "the table that V5.1 uses"),
     "shift_terminal": _unset("shift_terminal", "the table ends at 0.0027 and 0, not stretched"),

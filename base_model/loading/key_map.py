@@ -1,7 +1,7 @@
-"""Names of the transformer's modules: the original checkpoint's and diffusers'.
+"""Names of the transformer's modules in the original layout and in diffusers.
 
-The whole difference lies in the attention of the blocks with a text stream of their own. The VAE's
-names are the same in both layouts.
+They differ only in the attention of the blocks with a separate text stream. The VAE's names are the
+same in both layouts.
 """
 
 import re
@@ -33,19 +33,19 @@ _DIFFUSERS_NAME = _pattern(_TO_ORIGINAL)
 
 
 def to_diffusers(name: str) -> str:
-    """Name of a module or parameter in diffusers' transformer, from the original checkpoint's."""
+    """Return diffusers' name of a module or parameter for its original name."""
     return _ORIGINAL_NAME.sub(lambda m: f"{m[1]}.{_TO_DIFFUSERS[m[2]]}", name)
 
 
 def to_original(name: str) -> str:
-    """Name of a module or parameter in the original checkpoint, from diffusers'."""
+    """Return the original name of a module or parameter for its name in diffusers."""
     return _DIFFUSERS_NAME.sub(lambda m: f"{m[1]}.{_TO_ORIGINAL[m[2]]}", name)
 
 
 def layout_of(names: Iterable[str]) -> Layout:
-    """Which layout a transformer's parameter names are in.
+    """Detect the layout of a transformer from its parameter names.
 
-    A transformer without any block with a text stream of its own has the same names in both; it
+    A transformer without a block with a separate text stream has the same names in both layouts; it
     counts as `diffusers`.
     """
     return "original" if any(_ORIGINAL_NAME.match(name) for name in names) else "diffusers"

@@ -1,8 +1,8 @@
-"""A checkpoint's config.json to constructor arguments, or a refusal with its reason.
+"""Read a checkpoint's config.json as constructor arguments, or refuse it with the reason.
 
-Original configs hold keys that diffusers' classes do not take. Those that change nothing are left
-out by name (`base_model.loading.harmless_keys`); any other is refused, because ignoring it
-could mean building another model in silence.
+Original configs hold keys that diffusers' classes do not take. Those that change nothing are
+skipped by name (`base_model.loading.harmless_keys`); any other is refused, because ignoring it
+could silently build another model.
 """
 
 import ast
@@ -27,7 +27,7 @@ _UNKNOWN: Mapping[str, str] = {
     "from and generator.quantise, or remove the key if they are plain bfloat16 or float32."
 }
 _SHOWN_AT_MOST = 80
-MOST_LAYERS = 1000  # each is built, even without weights; the 12B has 48
+MOST_LAYERS = 1000  # every layer is built before weights are read; the 12B has 48
 _COUNTS = ("num_layers", "layers_per_block")
 _FLOW: Mapping[str, Any] = {
     "num_train_timesteps": FAMILY.timesteps,
@@ -40,10 +40,10 @@ _BLOCK_TYPES: Mapping[str, tuple[str, ...]] = {
 
 
 def transformer_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
-    """Arguments for `EasyAnimateTransformer3DModel` from `folder/config.json`.
+    """Read the arguments of `EasyAnimateTransformer3DModel` from `folder/config.json`.
 
     Raises:
-        GeneratorError: When the config is of V5, or says something the class does not do.
+        GeneratorError: The config is of V5, or asks for something that the class does not do.
     """
     path = folder / "config.json"
     return transformer_arguments_of(path, read_json(path), model_class)
@@ -52,7 +52,7 @@ def transformer_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
 def transformer_arguments_of(
     path: Path, config: Mapping[str, Any], model_class: Any
 ) -> dict[str, Any]:
-    """As `transformer_arguments`, of a config that is read already; path is for errors."""
+    """Do what `transformer_arguments` does for a parsed config; `path` is for messages."""
     if config.get("text_embed_dim_t5") is not None:
         raise GeneratorError(
             f"{path}: text_embed_dim_t5 is {config['text_embed_dim_t5']}, for a second text "
@@ -63,19 +63,19 @@ def transformer_arguments_of(
 
 
 def vae_arguments(folder: Path, model_class: Any) -> dict[str, Any]:
-    """Arguments for `AutoencoderKLMagvit` from `folder/config.json`.
+    """Read the arguments of `AutoencoderKLMagvit` from `folder/config.json`.
 
     Original configs give the widths as `ch` times `ch_mult` and may hold lists as text.
 
     Raises:
-        GeneratorError: When the config says something the class does not do.
+        GeneratorError: The config asks for something that the class does not do.
     """
     path = folder / "config.json"
     return vae_arguments_of(path, read_json(path), model_class)
 
 
 def vae_arguments_of(path: Path, config: Mapping[str, Any], model_class: Any) -> dict[str, Any]:
-    """As `vae_arguments`, of a config that is read already; path is for errors."""
+    """Do what `vae_arguments` does for a parsed config; `path` is for messages."""
     config = dict(config)
     if config.get("block_out_channels") is None and {"ch", "ch_mult"} <= config.keys():
         config["block_out_channels"] = _widths(path, config["ch"], config["ch_mult"])
@@ -85,16 +85,16 @@ def vae_arguments_of(path: Path, config: Mapping[str, Any], model_class: Any) ->
     scale = config.get("scaling_factor")
     if scale is not None and not _is_scale(scale):
         raise GeneratorError(
-            f"{path}: scaling_factor is {_shown(scale)}; wanted is a finite number above 0, V5.1's "
-            "is 0.7125."
+            f"{path}: scaling_factor is {_shown(scale)}; expected a finite number above 0. V5.1 "
+            "has 0.7125."
         )
-    # The original class and diffusers' have other defaults for these: they must be written down.
+    # The defaults of the original class and of diffusers' differ: the config must give these.
     needed = ("block_out_channels", "latent_channels", "scaling_factor", "spatial_group_norm")
     return _arguments(path, config, model_class, VAE, needed)
 
 
 def _is_scale(value: Any) -> bool:
-    """Whether latents can be multiplied and divided by it."""
+    """Return whether latents can be multiplied and divided by a value."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 1e-30 < value < 1e30
 
@@ -103,14 +103,14 @@ def _widths(path: Path, first: Any, multiples: Any) -> list[int]:
     whole = [first, *multiples] if isinstance(multiples, (list, tuple)) else [multiples]
     if not all(isinstance(number, int) for number in whole):
         raise GeneratorError(
-            f"{path}: ch is {_shown(first)} and ch_mult {_shown(multiples)}; expected are an "
+            f"{path}: ch is {_shown(first)} and ch_mult {_shown(multiples)}; expected an "
             "integer and a list of integers, such as 128 and [1, 2, 4, 4]."
         )
     return [first * multiple for multiple in multiples]
 
 
 def _block_types(path: Path, key: str, value: Any, known: tuple[str, ...]) -> list[str]:
-    """A list of block types, which the original configs may hold as text."""
+    """Read a list of block types, which original configs may hold as text."""
     types = value
     if isinstance(value, str):
         try:
@@ -119,7 +119,7 @@ def _block_types(path: Path, key: str, value: Any, known: tuple[str, ...]) -> li
             types = None
     if not isinstance(types, (list, tuple)) or any(name not in known for name in types):
         raise GeneratorError(
-            f"{path}: {key} is {_shown(value)}; V5.1's VAE is a list of {' and '.join(known)}. "
+            f"{path}: {key} is {_shown(value)}; V5.1's VAE has a list of {' and '.join(known)}. "
             f"{_V5}"
         )
     return list(types)
@@ -139,14 +139,15 @@ def kind_of_checkpoint(folder: Path) -> Kind:
 
 
 def check_scheduler(folder: Path) -> None:
-    """Refuses a checkpoint whose scheduler is not the V5.1 flow.
+    """Refuse a checkpoint whose scheduler is not the flow of V5.1.
 
     Args:
-        folder: The checkpoint; without `scheduler/scheduler_config.json` nothing is checked.
+        folder: Folder of the checkpoint; nothing is checked if there is no
+            `scheduler/scheduler_config.json`.
 
     Raises:
-        GeneratorError: When the scheduler is another, as V5's (which predicts v on a DDIM table),
-            or its table would not be V5.1's.
+        GeneratorError: The scheduler is another one, such as V5's (which predicts v on a DDIM
+            table), or its table would differ from V5.1's.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     if not path.is_file():
@@ -182,7 +183,7 @@ def _arguments(
     for key in _COUNTS:
         if isinstance(config.get(key), int) and config[key] > MOST_LAYERS:
             raise GeneratorError(
-                f"{path}: {key} is {_shown(config[key])}; at most {MOST_LAYERS} can be built. Copy "
+                f"{path}: {key} is {_shown(config[key])}; at most {MOST_LAYERS} are allowed. Copy "
                 "the config.json of the checkpoint the weights come from."
             )
     taken = inspect.signature(model_class.__init__).parameters.keys() - {"self"}
@@ -203,17 +204,17 @@ def refuse_unknown(
     taken: Iterable[str],
     name: str,
 ) -> None:
-    """Refuses keys that neither an argument carries nor a reason declares harmless.
+    """Refuse keys that are neither arguments nor harmless.
 
     Args:
-        path: Of the config, for errors.
-        config: Read already.
-        harmless: Of its class (`base_model.loading.harmless_keys`).
-        taken: Keys that are passed on as they are.
-        name: Of the class.
+        path: Path of the config, for messages.
+        config: Parsed config.
+        harmless: Harmless keys of its class (`base_model.loading.harmless_keys`).
+        taken: Keys that become arguments.
+        name: Name of the class.
 
     Raises:
-        GeneratorError: Names the first key, its value, what it may be and why.
+        GeneratorError: Names the first such key, its value, the allowed values and the reason.
     """
     taken = set(taken)
     for key, value in config.items():

@@ -1,8 +1,8 @@
-"""What wrappers put into the names of a network's tensors, taken out again.
+"""Remove the prefixes that wrappers add to the names of a network's tensors.
 
-DistributedDataParallel, `torch.compile`, FSDP and activation checkpointing each put a word of
-their own into the names when a wrapped module is saved; a trainer that holds several networks puts
-the network's own name in front. None of it says anything about the weights.
+DistributedDataParallel, `torch.compile`, FSDP and activation checkpointing each add a component of
+their own to the names when a wrapped module is saved; a trainer with several networks prepends the
+name of the network. None of these changes the weights.
 """
 
 import re
@@ -12,30 +12,30 @@ from base_model.errors import GeneratorError
 from base_model.files.weight_files import WeightFiles, shorten
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""No module of a generator has one of these names."""
+"""Components that wrappers add; no module of a generator has one of these names."""
 
 _LEADING = re.compile(rf"(?:(?:{'|'.join(WRAPPERS)})\.)+")
 
 
 def unwrapped(name: str) -> str:
-    """A tensor's name without the wrappers' words, wherever they stand."""
+    """Return the name of a tensor without the wrappers' components, at any level."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def plain_names(weights: WeightFiles, anchor: str) -> dict[str, str]:
-    """The names of a network's own tensors, by the names in the files.
+    """Return the plain names of a network's tensors by their names in the files.
 
     Args:
-        weights: The files.
-        anchor: The name of a tensor that every network of this kind has; what stands in front of it
-            in the files is a prefix, and is taken off if it stands in front of all.
+        weights: Files of the network.
+        anchor: Name of a tensor that every network of this kind has. Whatever precedes it in the
+            files is a prefix, which is removed if all names have it.
 
     Returns:
         Plain name, in the layout of the files, by name in the files.
 
     Raises:
-        GeneratorError: When some tensors have the prefix and others have not, there are several, or
-            a tensor is there with and without a wrapper's word.
+        GeneratorError: Only some tensors have the prefix, there are several prefixes, or a tensor
+            appears with and without a wrapper's component.
     """
     names = {name: unwrapped(name) for name in weights.files}
     _refuse_twice(weights, names)
@@ -63,7 +63,7 @@ def plain_names(weights: WeightFiles, anchor: str) -> dict[str, str]:
 
 
 def leading_wrappers(names: Iterable[str]) -> str:
-    """The wrappers' words in front of all names, such as `module.`; empty if there are none."""
+    """Return the wrappers' components that begin all names, such as `module.`, or an empty text."""
     found = {match[0] if (match := _LEADING.match(name)) else "" for name in names}
     return found.pop() if len(found) == 1 else ""
 
@@ -78,6 +78,6 @@ def _refuse_twice(weights: WeightFiles, names: Mapping[str, str]) -> None:
     if twice:
         raise GeneratorError(
             f"{weights.folder}: {len(twice)} tensors appear twice, with and without the "
-            f"words that a wrapper adds ({', '.join(WRAPPERS)}): {shorten(twice)}. "
+            f"prefix that a wrapper adds ({', '.join(WRAPPERS)}): {shorten(twice)}. "
             "Keep one of each."
         )

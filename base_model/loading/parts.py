@@ -1,8 +1,8 @@
-"""A checkpoint with some of its parts from elsewhere, put together as a folder of links.
+"""Assemble a checkpoint from parts of several checkpoints, as a folder of links.
 
-EasyAnimate's trainers take `--transformer_path` and `--vae_path`; here a recipe does. What
-comes out is an ordinary checkpoint's folder in the cache, so that whatever reads one reads it too.
-Nothing is copied: the links lead to the parts.
+EasyAnimate's trainers take `--transformer_path` and `--vae_path`; a recipe here names the parts.
+The result is an ordinary checkpoint folder in the cache, so that any reader of checkpoints can use
+it. Nothing is copied: the links point to the parts.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ TOKENIZERS = ("tokenizer.json", "vocab.json")
 
 
 def with_parts(checkpoint: Path | str, parts: Mapping[str, Path | str]) -> Path:
-    """A checkpoint in which these parts take the place of its own.
+    """Replace parts of a checkpoint by others.
 
     Args:
-        checkpoint: Its folder or hub id; of a hub id only what is needed is downloaded.
-        parts: What `base_model.files.shipped.resolve_part` gives for each part that comes
-            from elsewhere. A file of weights keeps the config of the part that it replaces.
+        checkpoint: Folder or hub id; of a hub id only the required parts are downloaded.
+        parts: Result of `base_model.files.shipped.resolve_part` for each replaced part. A file of
+            weights keeps the config of the part that it replaces.
 
     Returns:
-        A folder of links in the cache, the same for the same places. Whether a part fits is found
-        where it is loaded.
+        A folder of links in the cache, the same for the same places. Loading checks whether the
+        parts fit together.
 
     Raises:
         GeneratorError: A place does not hold the part, or the cache cannot be written.
@@ -62,7 +62,7 @@ def with_parts(checkpoint: Path | str, parts: Mapping[str, Path | str]) -> Path:
 
 
 def _own_folder(part: str, place: Path | str) -> Path:
-    """The part's own folder, or its file."""
+    """Return the folder of a part, or its file."""
     if isinstance(place, str):
         place = download(place, parts_of([part, *(["tokenizer"] * (part == "text_encoder"))]))
     elif is_delta(place):
@@ -79,7 +79,7 @@ def _own_folder(part: str, place: Path | str) -> Path:
 
 
 def _tokenizer(text_encoder: Path) -> Path:
-    """Beside the text encoder's folder in a checkpoint, or in it as in a Qwen2-VL's own."""
+    """Return the folder of the tokenizer: next to the text encoder, or in it as in a Qwen2-VL."""
     beside = text_encoder.parent / "tokenizer"
     return beside if text_encoder.name == "text_encoder" and beside.is_dir() else text_encoder
 
@@ -91,21 +91,21 @@ def _brings_tokenizer(text_encoder: Path) -> bool:
 
 
 def _base_folder(checkpoint: Path | str, parts: list[str]) -> Path:
-    """The checkpoint with the parts of its own that are needed."""
+    """Return the folder of a checkpoint that holds the required parts."""
     if isinstance(checkpoint, str):
         return download(checkpoint, parts_of(parts))
     if is_delta(checkpoint):
         checkpoint = local_folder(checkpoint, text_encoder=False)
     if missing := [part for part in parts if not (checkpoint / part).is_dir()]:
         raise GeneratorError(
-            f"{checkpoint} lacks {', '.join(missing)}, and the recipe names none from elsewhere. "
-            "Give a whole checkpoint, or the missing parts too."
+            f"{checkpoint} lacks {', '.join(missing)}, and the recipe does not replace them. "
+            "Give a complete checkpoint, or name the missing parts, too."
         )
     return checkpoint
 
 
 def _linked(links: Mapping[str, Path]) -> Path:
-    """A folder with these links, made once."""
+    """Return a folder with these links, made once."""
     content = json.dumps({name: str(place) for name, place in sorted(links.items())})
 
     def fill(target: Path) -> None:
@@ -116,6 +116,6 @@ def _linked(links: Mapping[str, Path]) -> Path:
     return made_once(
         f"parts-{hashlib.sha256(content.encode()).hexdigest()[:16]}",
         fill,
-        advice="A checkpoint with parts from elsewhere is put together there; name another folder "
-        "by the environment variable REWARD_TUNING_CACHE.",
+        advice="A checkpoint with replaced parts is assembled there; name another folder in the "
+        "environment variable REWARD_TUNING_CACHE.",
     )

@@ -1,9 +1,9 @@
-"""A checkpoint's text encoder and tokenizer, as transformers 4.41 up to today's write them.
+"""Text encoder and tokenizer of a checkpoint, as transformers writes them from 4.41 on.
 
-Published: a flat config (`hidden_size` beside `vision_config`), tensors named `model.layers`
-and `visual`, a tokenizer with vocab.json and merges.txt. Newer ones nest the config, name the
-tensors `model.language_model` and keep the tokenizer in tokenizer.json alone. transformers reads
-both; what it would accept in silence is refused here.
+Published checkpoints have a flat config (`hidden_size` next to `vision_config`), tensors named
+`model.layers` and `visual`, and a tokenizer with vocab.json and merges.txt. Newer versions nest the
+config, name the tensors `model.language_model` and keep the tokenizer in tokenizer.json alone.
+transformers reads both; faults that it accepts silently are refused here.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ from base_model.loading.name_prefixes import leading_wrappers
 from base_model.networks.prompt_encoder import PromptEncoder
 
 _TOKENIZER_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-# What transformers' constructors raise for sizes that describe no network.
+# Raised by transformers' constructors for sizes that describe no network.
 _CONFIG_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
 
 def check_text_encoder(part: Path) -> WeightFiles:
-    """Looks at the config and the files' headers of a text encoder; reads no weights.
+    """Check the config and the file headers of a text encoder; read no weights.
 
     Returns:
-        Its files.
+        Its weight files.
 
     Raises:
-        GeneratorError: When it is no Qwen2-VL, or a file is missing or truncated.
+        GeneratorError: It is no Qwen2-VL, or a file is missing or truncated.
     """
     config = read_json(part / "config.json")
     kind = config.get("model_type")
@@ -52,10 +52,10 @@ def check_text_encoder(part: Path) -> WeightFiles:
 def load_text_encoder(
     folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> PromptEncoder:
-    """Loads `folder/text_encoder` and `folder/tokenizer`, frozen, in eval mode.
+    """Load `folder/text_encoder` and `folder/tokenizer`, frozen, in eval mode.
 
     Raises:
-        GeneratorError: When they are not a Qwen2-VL with its tokenizer, or weights are missing.
+        GeneratorError: They are not a Qwen2-VL with its tokenizer, or weights are missing.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import Qwen2VLForConditionalGeneration
@@ -99,26 +99,26 @@ def load_text_encoder(
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise GeneratorError(
-            f"{folder / 'tokenizer'} has {len(tokenizer)} tokens and {part} knows {rows}. Use the "
+            f"{folder / 'tokenizer'} has {len(tokenizer)} tokens, but {part} has {rows}. Use the "
             "tokenizer and the text encoder of one checkpoint."
         )
     return PromptEncoder(model.requires_grad_(False).eval().to(device), tokenizer)
 
 
 def newer_than_easyanimate(folder: Path) -> tuple[str, ...]:
-    """What transformers 4.46, EasyAnimate's pin, cannot read of a text encoder and tokenizer.
+    """List what transformers 4.46, EasyAnimate's pin, cannot read in a text encoder and tokenizer.
 
     Args:
-        folder: A checkpoint's.
+        folder: Folder of a checkpoint.
 
     Returns:
-        One line each; none for what the published checkpoints hold.
+        One line for each problem; none for files like the published ones.
     """
     notes = []
     if "text_config" in read_json(folder / "text_encoder" / "config.json"):
         notes.append(
-            "text_encoder/ is as a newer transformers writes it: EasyAnimate's own environment "
-            "(transformers 4.46) cannot open it; give it the published Qwen2-VL-7B there"
+            "text_encoder/ has the format of a newer transformers: EasyAnimate's own environment "
+            "(transformers 4.46) cannot open it; use the published Qwen2-VL-7B there"
         )
     here = {path.name for path in (folder / "tokenizer").iterdir()}
     if not {"vocab.json", "merges.txt"} <= here:
@@ -129,19 +129,19 @@ def newer_than_easyanimate(folder: Path) -> tuple[str, ...]:
 
 
 def load_tokenizer(part: Path) -> Any:
-    """Loads a tokenizer: of tokenizer.json, or of vocab.json and merges.txt (the slow kind).
+    """Load a tokenizer from tokenizer.json, or from vocab.json and merges.txt (the slow kind).
 
     Args:
-        part: Its folder, with tokenizer_config.json and, where that holds no chat template,
+        part: Folder with tokenizer_config.json and, if that holds no chat template,
             chat_template.json or chat_template.jinja.
 
     Raises:
-        GeneratorError: When a file is missing or damaged.
+        GeneratorError: A file is missing or damaged.
     """
     from transformers import AutoTokenizer
 
     here = {path.name for path in part.iterdir()}
-    # Without either, transformers makes a tokenizer that turns every text into no token at all.
+    # Without either, transformers builds a tokenizer that encodes every text to no tokens.
     if "tokenizer.json" not in here and not {"vocab.json", "merges.txt"} <= here:
         raise GeneratorError(
             f"{part} cannot be loaded: it holds neither tokenizer.json nor both vocab.json and "
@@ -173,7 +173,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps transformers' bar and its table of misfits, which are told here, off the screen."""
+    """Hide transformers' progress bar and its table of misfits, which are reported here."""
     from transformers.utils import logging
 
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -1,10 +1,10 @@
 """Transformer blocks that come to the device one at a time, forward and backward.
 
-A block's weights are copied to the device as its forward begins and dropped as it ends. With
-gradient checkpointing the backward pass runs that forward again, just before the block's own
-gradients: the copy made then is what autograd saves, so it lives until they are done, and the
-device holds one block's weights, not all of them. Copies are made in the order of the work, on its
-stream: they do not overlap with it.
+A block's weights are copied to the device when its forward pass begins and dropped when it ends.
+With gradient checkpointing the backward pass repeats that forward pass just before the block's own
+gradients: autograd saves the copy made then, so it lives until they are done, and the device holds
+one block's weights, not all of them. The copies run on the stream of the computation, in order:
+they do not overlap with it.
 """
 
 import functools
@@ -19,19 +19,18 @@ from base_model.memory.offload import CopyFn, Offload, copied
 
 
 def stream_blocks(transformer: Any, device: torch.device, copy: CopyFn = copied) -> None:
-    """Has every block of a transformer rest on the CPU while it does not run, in place.
+    """Let every block of a transformer rest on the CPU while it does not run, in place.
 
-    Turns gradient checkpointing on. Adapters that are attached later stay where they are: they are
-    no part of what rests.
+    Turns gradient checkpointing on. Adapters that are attached later stay on the device.
 
     Args:
-        transformer: An `EasyAnimateTransformer3DModel`, frozen; what is not in a block must be on
-            the device.
-        device: Where blocks run.
-        copy: How a tensor gets there.
+        transformer: Frozen `EasyAnimateTransformer3DModel`; everything outside the blocks must be
+            on the device.
+        device: Device on which the blocks run.
+        copy: Function that copies a tensor to the device.
 
     Raises:
-        GeneratorError: When a block has trainable parameters.
+        GeneratorError: A block has trainable parameters.
     """
     transformer.enable_gradient_checkpointing()
     for block in getattr(transformer, FAMILY.blocks):
@@ -44,13 +43,13 @@ def _streamed(transformer: Any, block: Any, offload: Offload) -> Callable[..., S
     @functools.wraps(forward)
     def with_weights(*arguments: Any, **options: Any) -> Sequence[Any]:
         if torch.is_grad_enabled() and not transformer.gradient_checkpointing:
-            # Without it autograd would save the weights of every block, or find them gone.
+            # Without it autograd would save the weights of every block, or find them dropped.
             raise GeneratorError(
                 "Streamed blocks need gradient checkpointing. Call "
                 "transformer.enable_gradient_checkpointing(), or load the generator with "
                 "memory=resident or memory=offload."
             )
-        # The end of a checkpoint's recomputation leaves this by an exception, in the middle.
+        # A checkpoint ends its recomputation with an exception in the middle of the forward pass.
         with offload.at_work():
             return forward(*arguments, **options)
 

@@ -1,4 +1,4 @@
-"""Frozen modules that lie in the CPU's memory and come to the device only while they work."""
+"""Frozen modules that rest in CPU memory and are on the device only while they work."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from torch import Tensor, nn
 from base_model.errors import GeneratorError
 
 CopyFn = Callable[[Tensor, torch.device], Tensor]
-"""How a resting tensor gets to the device."""
+"""Copies a resting tensor to the device."""
 
 
 def copied(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; from pinned memory without waiting, in the stream's order."""
+    """Copy a tensor to the device; from pinned memory without waiting, in stream order."""
     return tensor.to(device, non_blocking=True)
 
 
 class Offload:
-    """Keeps the weights of frozen modules on the CPU, and copies of them on the device for a while.
+    """Keep the weights of frozen modules on the CPU, and copies on the device while they work.
 
-    Frozen weights never change, so the copy is thrown away and nothing is copied back. For a CUDA
-    device they rest in pinned memory. Where the device is the CPU, everything stays as it is.
+    Frozen weights never change, so a copy is discarded and nothing is copied back. For a CUDA
+    device the weights rest in pinned memory. If the device is the CPU, everything stays as it is.
 
-    A copy stands in the module in the place of the resting tensor, as an object of its own. So a
-    graph made at work keeps the copies it needs, even where the weights rest again before it runs.
+    A copy replaces the resting tensor in the module as an object of its own. A graph recorded at
+    work therefore keeps the copies it needs, even if the weights rest again before its backward
+    pass.
 
     Args:
-        modules: Without trainable parameters; at once moved to the CPU.
-        device: Where they work.
-        copy: How a tensor gets there.
+        modules: Modules without trainable parameters; they are moved to the CPU at once.
+        device: Device on which they work.
+        copy: Function that copies a tensor to the device.
 
     Raises:
         GeneratorError: A parameter is trainable: its updates would be thrown away.
@@ -43,7 +44,7 @@ class Offload:
     ) -> None:
         self._device, self._copy = device, copy
         self._others: tuple[Offload, ...] = ()
-        # Where each tensor stands; a tied weight stands in several places.
+        # The tables that hold each tensor; a tied weight is in several.
         self._places: list[tuple[dict[str, Any], str, Tensor]] = [
             (table, name, tensor)
             for module in modules
@@ -64,15 +65,15 @@ class Offload:
 
     @property
     def absent(self) -> bool:
-        """Whether weights are resting now that a call on the device would need."""
+        """Whether weights that a call on the device needs are resting now."""
         mine = bool(self._places) and not self._depth
         return mine or any(other.absent for other in self._others)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Have the weights on the device; contexts nest. No forward pass may run after it.
+        """Keep the weights on the device; contexts nest. No forward pass may run after it.
 
-        That includes the one that a checkpoint runs again in the backward pass.
+        That includes the forward pass that a checkpoint repeats in the backward pass.
         """
         with ExitStack() as stack:
             for other in self._others:
@@ -89,7 +90,7 @@ class Offload:
                         table[name] = tensor
 
     def joined(self, *others: Offload) -> Offload:
-        """One whose weights are at work when all of these are."""
+        """Return an offload whose context contains the contexts of all of these."""
         both = Offload([], self._device, self._copy)
         both._others = (self, *others)
         return both

@@ -1,16 +1,16 @@
-"""Frozen linear layers whose weights are stored in 8 or 4 bits and computed with in full.
+"""Frozen linear layers whose weights are stored in 8 or 4 bits and used in full precision.
 
 =====  ==================================================  ===============  =====================
-kind   what is stored                                      bits a weight    by
+kind   stored                                              bits per weight  library
 =====  ==================================================  ===============  =====================
-int8   integers, one fp32 scale an output row              8                bitsandbytes
+int8   integers, one fp32 scale per output row             8                bitsandbytes
 nf4    QLoRA's 16 levels (arXiv 2305.14314), one fp32      4.5              bitsandbytes
        scale for 64 weights
-fp8    float8_e4m3fn, one fp32 scale an output row         8                PyTorch
+fp8    float8_e4m3fn, one fp32 scale per output row        8                PyTorch
 =====  ==================================================  ===============  =====================
 
-The weight is unpacked for each product, forward and backward, and never kept: neither by the module
-nor for autograd. Activations stay as they are.
+The weight is unpacked for each product, forward and backward, and kept neither by the module nor by
+autograd. Activations are not quantised.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _NF4_BLOCK = 64
 
 
 class Codec(Protocol):
-    """How a weight is stored."""
+    """Storage format of a weight."""
 
     def pack(self, weight: Tensor) -> Packed:
-        """A weight `(out, in)` to what is stored."""
+        """Pack a weight `(out, in)`."""
 
     def unpack(self, packed: Packed, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """What is stored to a weight of that shape and dtype."""
+        """Unpack to a weight of this shape and dtype."""
 
 
 class _Int8:
     def pack(self, weight: Tensor) -> Packed:
-        # The CUDA kernel takes float16 alone; its rounding is an eighth of this one's.
+        # The CUDA kernel takes float16 only; the cast rounds an eighth as much as the packing.
         packed, largest, _ = _bitsandbytes().int8_vectorwise_quant(weight.to(torch.float16))
         return packed, largest
 
@@ -96,19 +96,19 @@ _CODECS: Mapping[Quantise, Codec] = {"int8": _Int8(), "nf4": _NF4(), "fp8": _FP8
 class QuantisedLinear(nn.Linear):
     """A frozen linear layer that holds its weight packed.
 
-    What is packed are buffers, so that the layer moves and is offloaded like any other; they are no
-    part of its state_dict. Reading `weight` unpacks it.
+    The packed tensors are buffers, so that the layer moves and is offloaded like any other; they
+    are not in its state_dict. Reading `weight` unpacks it.
 
     Args:
-        weight: `(out, in)`, on the device that shall pack it.
-        kind: How it is stored.
-        home: Where the packed weight lies; None is the weight's device.
+        weight: `(out, in)`, on the device that packs it.
+        kind: Storage format.
+        home: Device of the packed weight; None is the weight's device.
     """
 
     def __init__(
         self, weight: Tensor, kind: Quantise, home: str | torch.device | None = None
     ) -> None:
-        nn.Module.__init__(self)  # nn.Linear's own makes a whole weight
+        nn.Module.__init__(self)  # nn.Linear's own allocates a full weight
         self.out_features, self.in_features = weight.shape
         self.kind: Quantise = kind
         self._dtype = weight.dtype
@@ -120,35 +120,35 @@ class QuantisedLinear(nn.Linear):
 
     @property
     def packed(self) -> Packed:
-        """What is stored."""
+        """The packed tensors."""
         return tuple(self.get_buffer(f"packed_{number}") for number in range(self._parts))
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The weight that is computed with, `(out, in)`, unpacked anew each time."""
+        """The weight used in products, `(out, in)`, unpacked on every access."""
         return self.unpacked(self.packed, self._dtype)
 
     def unpacked(self, packed: Packed, dtype: torch.dtype) -> Tensor:
-        """A weight `(out, in)` from packed tensors, which may be copies elsewhere."""
+        """Unpack a weight `(out, in)` from packed tensors, which may be copies elsewhere."""
         shape = (self.out_features, self.in_features)
         return _CODECS[self.kind].unpack(packed, shape, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        """`input @ weight.T + bias`; `(..., in)` -> `(..., out)` in the input's dtype."""
+        """Return `input @ weight.T + bias`, `(..., in)` -> `(..., out)`, in the input's dtype."""
         return _Product.apply(input, self, *self.packed)
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """Describe the layer for `print`."""
         return f"in_features={self.in_features}, out_features={self.out_features}, {self.kind}"
 
 
 class _Product(torch.autograd.Function):
-    """The product, for which autograd saves the packed weight alone."""
+    """Product for which autograd saves only the packed weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: QuantisedLinear, *packed: Tensor) -> Tensor:
         ctx.layer = layer
-        ctx.save_for_backward(*packed)  # not read from the layer later: its may be away by then
+        ctx.save_for_backward(*packed)  # the layer may be offloaded by the backward pass
         return F.linear(x, layer.unpacked(packed, x.dtype), layer.bias)
 
     @staticmethod
@@ -162,17 +162,17 @@ class _Product(torch.autograd.Function):
 def quantised(
     model: nn.Module, name: str, weight: Tensor, kind: Quantise, home: str | torch.device
 ) -> bool:
-    """Puts a quantised layer in the place of a linear layer, if `name` is one's weight.
+    """Replace a linear layer by a quantised one, if `name` is the weight of a linear layer.
 
     Args:
-        model: The module; its own tensors may be on the meta device.
-        name: Of a parameter, such as "blocks.0.ff.weight".
-        weight: Its value, on the device that shall pack it.
-        kind: How it is stored.
-        home: Where the packed weight lies.
+        model: Module; its own tensors may be on the meta device.
+        name: Name of a parameter, such as "blocks.0.ff.weight".
+        weight: Its value, on the device that packs it.
+        kind: Storage format.
+        home: Device of the packed weight.
 
     Returns:
-        Whether it was; the bias is the model's own, as before.
+        Whether the layer was replaced; it keeps the model's bias.
     """
     path, _, leaf = name.rpartition(".")
     layer = model.get_submodule(path)
@@ -186,10 +186,10 @@ def quantised(
 
 
 def require(kind: Quantise, device: str | torch.device) -> None:
-    """Packs and unpacks one small weight, so that what cannot work is told before any loading.
+    """Pack and unpack one small weight, so that an unusable format is refused before loading.
 
     Raises:
-        GeneratorError: The library is missing, or cannot do this on this device.
+        GeneratorError: The library is missing, or does not support the format on this device.
     """
     weight = torch.linspace(-1.0, 1.0, 64 * 64, device=device).view(64, 64)
     try:
@@ -202,8 +202,8 @@ def require(kind: Quantise, device: str | torch.device) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         others = ", ".join(other for other in _CODECS if other != kind)
         raise GeneratorError(
-            f"quantise={kind}: the installed {library} cannot do it on {device} ({lines[0]}). "
-            f"Take another kind ({others}), another device, or none."
+            f"quantise={kind}: the installed {library} does not support it on {device} "
+            f"({lines[0]}). Use another kind ({others}), another device, or no quantisation."
         ) from error
 
 
@@ -214,5 +214,5 @@ def _bitsandbytes() -> Any:
     except ImportError as error:
         raise GeneratorError(
             f"quantise=int8 and nf4 need bitsandbytes, which cannot be imported ({error}). Install "
-            'it with `pip install "reward-tuning[quantise]"`, or take quantise=fp8.'
+            'it with `pip install "reward-tuning[quantise]"`, or use quantise=fp8.'
         ) from error

@@ -1,8 +1,8 @@
-"""Which of PyTorch's attention kernels runs.
+"""Choice among PyTorch's attention kernels.
 
 All compute the same attention and differ in speed, memory and rounding. PyTorch takes the fastest
-that fits; a fixed one is for comparing, for repeating a run bit for bit, and for leaving out a
-kernel that misbehaves on some hardware.
+one available; a fixed one serves comparisons, runs that repeat bit for bit, and hardware on which
+one kernel misbehaves.
 """
 
 from collections.abc import Iterator
@@ -28,21 +28,21 @@ _BACKENDS = {
 
 @contextmanager
 def attention_backend(attention: Attention, like: Tensor | None = None) -> Iterator[None]:
-    """Attention inside runs on one backend.
+    """Run attention on one backend within the context.
 
-    A backward pass that repeats forward passes (checkpoints) belongs inside, too.
+    A backward pass that repeats forward passes (checkpoints) belongs inside the context, too.
 
     Args:
-        attention: Which one.
-        like: A tensor of the device and dtype that attention will have: the backend is tried on it
-            first. None tries on a CPU tensor in float32.
+        attention: Backend.
+        like: Tensor with the device and dtype of the attention, on which the backend is tried
+            first. None tries a CPU tensor in float32.
 
     Raises:
-        GeneratorError: When there is no such backend, or it cannot run on this device and dtype.
+        GeneratorError: The backend is unknown, or cannot run on this device and dtype.
     """
     if attention not in get_args(Attention):
         raise GeneratorError(
-            f"Attention {attention!r} is not known; allowed are {', '.join(get_args(Attention))}."
+            f"Attention {attention!r} is unknown; allowed: {', '.join(get_args(Attention))}."
         )
     if attention == "auto":
         yield
@@ -53,7 +53,7 @@ def attention_backend(attention: Attention, like: Tensor | None = None) -> Itera
 
 
 def _try(attention: Attention, like: Tensor) -> None:
-    """One small attention, so that a backend that cannot run says so before the work."""
+    """Run one small attention, so that an unusable backend fails before the work."""
     query = like.new_zeros(1, 1, 8, 64)
     try:
         F.scaled_dot_product_attention(query, query, query)
@@ -61,5 +61,5 @@ def _try(attention: Attention, like: Tensor) -> None:
         reason = str(error).splitlines()[0]
         raise GeneratorError(
             f"Attention {attention!r} cannot run on {like.device.type} in {like.dtype}: {reason} "
-            "Take 'auto', or 'math', which runs everywhere."
+            "Use 'auto', or 'math', which runs everywhere."
         ) from error

@@ -1,13 +1,13 @@
-"""Where diffusers' EasyAnimate transformer differs from the published model, and the cures.
+"""Correct the differences between diffusers' EasyAnimate transformer and the published model.
 
-Two differences, together 0.5 to 1 % of the velocity on small random nets:
+There are two, together 0.5 to 1 % of the velocity on small random networks:
 
-* the rotary grid of every shape but 3:2 (`base_model.networks.rotary`);
-* blocks beyond `mmdit_layers` do not send the text stream through `to_out` (the 7B model has
-  18 of them). Whether the installed diffusers still has this bug is probed once, so a version that
-  has mended it is left alone and nothing is projected twice.
+* the rotary grid of every shape except 3:2 (`base_model.networks.rotary`);
+* blocks beyond `mmdit_layers` do not project the text stream with `to_out` (the 7B model has 18 of
+  them). A probe detects once whether the installed diffusers has this bug, so that a version
+  without it does not project twice.
 
-The VAE's own caching and checkpointing are by-passed in `base_model.networks.magvit`.
+`base_model.networks.magvit` bypasses the VAE's own caching and checkpointing.
 """
 
 import functools
@@ -23,9 +23,9 @@ from base_model.networks.rotary import PublishedRotary
 
 
 class TextStreamProjection:
-    """An attention processor that also sends the text stream through `to_out`.
+    """Attention processor that also projects the text stream with `to_out`.
 
-    Wraps the processor it mends; `to_out` is looked up at each call, so adapters on it count.
+    It wraps the processor it corrects; `to_out` is looked up at each call, so adapters on it count.
     """
 
     def __init__(self, inner: Callable[..., tuple[Tensor, Tensor]]) -> None:
@@ -39,7 +39,7 @@ class TextStreamProjection:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Attends over text and video `(b, tokens, channels)`; returns (video, text)."""
+        """Attend over text and video `(b, tokens, channels)`; return (video, text)."""
         video, text = self.inner(
             attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
         )
@@ -49,10 +49,10 @@ class TextStreamProjection:
 
 @functools.cache
 def upstream_projects_text() -> bool:
-    """Whether the installed diffusers projects the text stream of a single-stream block itself.
+    """Return whether the installed diffusers projects the text stream of a single-stream block.
 
-    Runs the attention of one 8-channel block whose `to_out` is zero: the text stream comes out
-    as zero exactly if it went through.
+    The probe runs the attention of one 8-channel block whose `to_out` is zero: the text stream is
+    zero at the end if and only if it was projected.
     """
     with (
         torch.random.fork_rng(devices=[]),
@@ -79,12 +79,12 @@ def upstream_projects_text() -> bool:
 
 
 def correct(transformer: Any) -> Any:
-    """Makes an `EasyAnimateTransformer3DModel` compute what the published model computes.
+    """Make an `EasyAnimateTransformer3DModel` compute what the published model computes.
 
-    Changes the transformer in place, adds no parameters, and may be called again without harm.
+    The change is in place, adds no parameters and is idempotent.
 
     Args:
-        transformer: The diffusers model; weights may still be on the meta device.
+        transformer: The diffusers model; its weights may be on the meta device.
 
     Returns:
         The same object.

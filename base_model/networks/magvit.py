@@ -2,11 +2,11 @@
 
 diffusers' `AutoencoderKLMagvit` keeps the past of its causal convolutions as hidden state on the
 modules. Its own gradient checkpointing recomputes with the wrong state, an exception leaves stale
-state that spoils the next call in silence, and batch slicing crashes. Here the state is an explicit
+state that silently corrupts the next call, and batch slicing crashes. Here the state is an explicit
 input and output of one function per latent frame, and the modules hold none between calls.
 
-n latent frames are `4 (n - 1) + 1` frames of video, causal: the first k latents alone give the
-first `4 (k - 1) + 1` frames.
+n latent frames decode to `4 (n - 1) + 1` frames of video. The order is causal: the first k latents
+alone give the first `4 (k - 1) + 1` frames.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from base_model.errors import GeneratorError
 
 
 def frame_count(latent_frames: int, ratio: int = FAMILY.time_stride) -> int:
-    """Video frames that `latent_frames` latents decode to."""
+    """Return the number of video frames that `latent_frames` latent frames decode to."""
     return ratio * (latent_frames - 1) + 1
 
 
 def latent_count(frames: int, ratio: int = FAMILY.time_stride) -> int:
-    """Latent frames that the first `frames` frames of a clip need."""
+    """Return the number of latent frames that the first `frames` frames of a clip need."""
     return (frames - 1 + ratio - 1) // ratio + 1
 
 
@@ -43,29 +43,29 @@ def decode(
     detach_context: bool = False,
     checkpointing: bool = True,
 ) -> Tensor:
-    """Scaled latents to frames in [0, 1].
+    """Decode scaled latents to frames in [0, 1].
 
-    `clamp(v / 2 + 0.5, 0, 1)` of the decoder's output, as the published reward script does; the
-    gradient of a clamped pixel is 0.
+    The frames are `clamp(v / 2 + 0.5, 0, 1)` of the decoder's output v, as in the published reward
+    script; the gradient of a clamped pixel is 0.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
-        latents: `(b, 16, t, h/8, w/8)`, as the sampler leaves them (times the scaling factor).
-        frames: Which frames, a slice over `range(4 (t - 1) + 1)` with step 1; None is all. Only
-            the latents up to the last of them are decoded.
-        detach_context: Latents before the first frame asked for are decoded without gradient: the
-            memory and the backward pass of the window alone, whatever its place in the clip.
-        checkpointing: False keeps every activation instead of running each latent again in the
-            backward pass: faster, and memory grows with the clip.
+        latents: `(b, 16, t, h/8, w/8)`, from the sampler (multiplied by the scaling factor).
+        frames: Frames to decode, a slice over `range(4 (t - 1) + 1)` with step 1; None decodes
+            all. Only the latents up to the last of them are decoded.
+        detach_context: Decode the latents before the first of these frames without gradient. Memory
+            and backward pass then depend on the window alone, not on its place in the clip.
+        checkpointing: False keeps all activations instead of recomputing each latent frame in the
+            backward pass: faster, with memory that grows with the clip.
 
     Returns:
         `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE), differentiable.
 
     Raises:
-        GeneratorError: When the slice is empty or has another step.
+        GeneratorError: The slice is empty or has a step other than 1.
     """
     weight = vae.post_quant_conv.weight
-    # The division comes before the cast: the state is float32 whatever the VAE's dtype is.
+    # Divide before the cast: the state is float32 whatever the VAE's dtype is.
     z = (latents / vae.config.scaling_factor).to(weight.device, weight.dtype)
     video = decode_video(vae, z, frames, detach_context=detach_context, checkpointing=checkpointing)
     video = video.to(torch.promote_types(video.dtype, torch.float32))
@@ -81,26 +81,25 @@ def decode_video(
     checkpointing: bool = True,
     around_latent: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> Tensor:
-    """Unscaled latents to video, latent frame by latent frame.
+    """Decode unscaled latents to video, latent frame by latent frame.
 
-    With gradients and checkpointing, each latent frame is one checkpoint: activations of only one
-    are alive at a time (in addition, two frames of input per causal convolution and latent frame
-    are kept).
+    With gradients and checkpointing, each latent frame is one checkpoint: only its activations are
+    alive at a time (and two input frames per causal convolution and latent frame).
 
     Args:
         vae: An `AutoencoderKLMagvit`.
-        z: `(b, 16, t, h/8, w/8)` in the VAE's dtype, not scaled.
-        frames: As in `decode`.
-        detach_context: As in `decode`.
-        checkpointing: As in `decode`.
-        around_latent: Called with each latent frame's number; what it gives is entered around the
-            network's run of that frame, again when the backward pass repeats it.
+        z: `(b, 16, t, h/8, w/8)` in the VAE's dtype, unscaled.
+        frames: See `decode`.
+        detach_context: See `decode`.
+        checkpointing: See `decode`.
+        around_latent: Function from the index of a latent frame to a context, which is entered
+            around the network's run of that frame and again when the backward pass repeats it.
 
     Returns:
-        `(b, 3, f, H, W)`, about [-1, 1], not clamped, dtype of `z`.
+        `(b, 3, f, H, W)`, roughly in [-1, 1], not clamped, dtype of `z`.
 
     Raises:
-        GeneratorError: When the slice is empty or has another step.
+        GeneratorError: The slice is empty or has a step other than 1.
     """
     ratio = vae.temporal_compression_ratio
     start, stop = _window(frames, frame_count(z.shape[2], ratio))
@@ -123,7 +122,7 @@ def decode_video(
             continue
         arguments = (decoder, i, around_latent, z[:, :, i : i + 1], *states)
         if checkpointed:
-            # No dropout anywhere in the decoder: nothing random to replay.
+            # The decoder has no dropout: there is no random state to replay.
             piece, *past = checkpoint(
                 _decode_latent, *arguments, use_reentrant=False, preserve_rng_state=False
             )
@@ -144,11 +143,10 @@ def _decode_latent(
     z: Tensor,
     *states: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """One latent frame through the decoder, its convolutions' past given and returned.
+    """Decode one latent frame, given the state of the convolutions, and return the new state.
 
-    Every cache is set here, so what another call left behind does no harm. `finally` also covers
-    the end of a checkpoint's recomputation, which leaves this function by an exception in the
-    middle.
+    Every cache is set here, so leftovers of another call do no harm. `finally` also covers the end
+    of a checkpoint's recomputation, which leaves this function with an exception.
     """
     convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
     try:
@@ -156,7 +154,7 @@ def _decode_latent(
             conv.prev_features = state
         for module in decoder.modules():
             if isinstance(module, EasyAnimateUpsampler3D):
-                # Only whether it is None counts: the first latent is not doubled in time.
+                # The upsampler only tests it for None: the first latent is not doubled in time.
                 module.prev_features = None if i == 0 else z
         with nullcontext() if around is None else around(i):
             video = decoder(z)
@@ -166,7 +164,7 @@ def _decode_latent(
 
 
 def encode(vae: Any, frames: Tensor) -> Tensor:
-    """Frames in [0, 1] to scaled latents: the mode of the posterior times the scaling factor.
+    """Encode frames in [0, 1] to scaled latents: the posterior's mode times the scaling factor.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
@@ -176,23 +174,23 @@ def encode(vae: Any, frames: Tensor) -> Tensor:
         `(b, 16, (f - 1)/4 + 1, H/8, W/8)`, float32 (float64 for a float64 VAE).
 
     Raises:
-        GeneratorError: When the number of frames or the size does not fit.
+        GeneratorError: The number of frames or the size is none of these.
     """
     return encode_video(vae, frames.transpose(1, 2) * 2 - 1)
 
 
 def encode_video(vae: Any, video: Tensor) -> Tensor:
-    """As `encode`, of a video as the network takes it.
+    """Encode a video in the network's own layout and range; see `encode`.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
-        video: `(b, 3, f, H, W)`, about [-1, 1], f = 4k + 1, H and W multiples of 8.
+        video: `(b, 3, f, H, W)`, roughly in [-1, 1], f = 4k + 1, H and W multiples of 8.
 
     Returns:
         `(b, 16, (f - 1)/4 + 1, H/8, W/8)`, float32 (float64 for a float64 VAE).
 
     Raises:
-        GeneratorError: When the number of frames or the size does not fit.
+        GeneratorError: The number of frames or the size is none of these.
     """
     weight = vae.quant_conv.weight
     mode = encode_moments(vae, video.to(weight.device, weight.dtype)).chunk(2, dim=1)[0]
@@ -200,17 +198,17 @@ def encode_video(vae: Any, video: Tensor) -> Tensor:
 
 
 def encode_moments(vae: Any, video: Tensor) -> Tensor:
-    """Posterior of a video: mean and log-variance, unscaled.
+    """Return the posterior of a video: mean and log-variance, unscaled.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
         video: `(b, 3, f, H, W)` in [-1, 1] in the VAE's dtype, f = 4k + 1.
 
     Returns:
-        `(b, 32, t, H/8, W/8)`: mean in the first half of the channels, log-variance after it.
+        `(b, 32, t, H/8, W/8)`: the mean, then the log-variance, half of the channels each.
 
     Raises:
-        GeneratorError: When the number of frames or the size does not fit.
+        GeneratorError: The number of frames or the size is none of these.
     """
     space, ratio = vae.spatial_compression_ratio, vae.temporal_compression_ratio
     count, height, width = video.shape[2:]
@@ -235,7 +233,7 @@ def encode_moments(vae: Any, video: Tensor) -> Tensor:
 
 
 def clear_caches(module: Any) -> None:
-    """Empties every causal cache below `module`: the VAE itself, its encoder or its decoder."""
+    """Clear every causal cache in `module`: the VAE, its encoder or its decoder."""
     for child in module.modules():
         if isinstance(child, EasyAnimateCausalConv3d | EasyAnimateUpsampler3D):
             child.prev_features = None

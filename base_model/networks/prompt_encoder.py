@@ -1,4 +1,4 @@
-"""Prompts to text states: Qwen2-VL's penultimate hidden state.
+"""Encode prompts to text states, the penultimate hidden states of Qwen2-VL.
 
 Every prompt is a conversation of its own. (The published code puts a batch of prompts into one
 conversation, which gives one state for all of them.)
@@ -14,11 +14,11 @@ from torch import Tensor
 from base_model.errors import GeneratorError
 
 MAX_TOKENS = 256
-"""The transformer was trained with this many text tokens, padding included: it attends to all."""
+"""Text tokens, padding included, in the training of the transformer, which attends to all."""
 
 
 class PromptEncoder:
-    """A Qwen2-VL and its tokenizer; usable alone, so that a trainer can encode once and drop it.
+    """A Qwen2-VL with its tokenizer; usable alone, so that a trainer can encode once and drop it.
 
     Attributes:
         text_encoder: `Qwen2VLForConditionalGeneration`.
@@ -30,8 +30,8 @@ class PromptEncoder:
     def __init__(self, text_encoder: Any, tokenizer: Any, *, batch_size: int = 8) -> None:
         if not tokenizer.chat_template:
             raise GeneratorError(
-                "The tokenizer has no chat template, which the prompts are wrapped in. Add "
-                "chat_template to tokenizer_config.json, or chat_template.json beside it."
+                "The tokenizer has no chat template, which prompts need. Add chat_template to "
+                "tokenizer_config.json, or chat_template.json next to it."
             )
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
@@ -46,17 +46,17 @@ class PromptEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """Encodes prompts, each as a conversation of its own.
+        """Encode prompts, each as a conversation of its own.
 
         Args:
             prompts: b prompts, b >= 1; a prompt may be empty.
 
         Returns:
-            `(b, max_tokens, d)` in the text encoder's dtype and on its device; padding on the
-            right is part of it.
+            `(b, max_tokens, d)` in the text encoder's dtype and on its device, with padding on the
+            right.
 
         Raises:
-            GeneratorError: When there is no prompt.
+            GeneratorError: There is no prompt.
         """
         if isinstance(prompts, str) or not prompts:
             raise GeneratorError(f"Encoding needs a list of at least one prompt, got {prompts!r}.")
@@ -82,7 +82,7 @@ class PromptEncoder:
             return_attention_mask=True,
             return_tensors="pt",
         ).to(self.text_encoder.device)
-        # The model below the language head: the head's logits (256 x 152,000 a prompt) are unused.
+        # The model without the language head, whose logits (256 x 152,000 per prompt) are unused.
         output = self.text_encoder.model(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
@@ -94,15 +94,16 @@ class PromptEncoder:
     def _warn_of_truncation(self, prompts: Sequence[str], conversations: list[str]) -> None:
         if self._warned:
             return
-        # verbose=False: the tokenizer's own warning says indexing errors are to come; none are.
+        # verbose=False: the tokenizer's own warning announces indexing errors, which cannot occur
+        # here.
         lengths = [len(ids) for ids in self.tokenizer(conversations, verbose=False)["input_ids"]]
         for prompt, length in zip(prompts, lengths, strict=True):
             if length > self.max_tokens:
                 self._warned = True
                 warnings.warn(
-                    f"A prompt of {length} tokens (template included) is cut to {self.max_tokens}: "
-                    f"{prompt[:60]!r}... Shorten it; its end has no effect. Further prompts are "
-                    "cut without a warning.",
+                    f"A prompt of {length} tokens (with the template) is truncated to "
+                    f"{self.max_tokens}: {prompt[:60]!r}... Shorten it; its end has no effect. "
+                    "Further prompts are truncated without a warning.",
                     stacklevel=4,  # this method, __call__, no_grad's wrapper
                 )
                 return

@@ -1,9 +1,9 @@
 """The rotary position table EasyAnimateV5.1 was trained with, for every aspect ratio.
 
-A video's token grid is laid, aspect kept and centred, into a base grid of 45 x 30 tokens; position
-`i` of `n` along an axis whose place runs from `start` to `stop` is
-`start + i * (stop - start) / n`. (diffusers >= 0.32 computes ``linspace(start,
-stop * (n - 1) / n, n)` instead, which is the same only when `start`` is 0, that is for 3:2.)
+A video's token grid is scaled to fit into a base grid of 45 x 30 tokens, centred and with its
+aspect ratio kept. Position `i` of `n` along an axis from `start` to `stop` is `start + i * (stop -
+start) / n`. (diffusers >= 0.32 computes `linspace(start, stop * (n - 1) / n, n)`, which is the same
+only if `start` is 0, that is for 3:2.)
 """
 
 from collections import OrderedDict
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 BASE_HEIGHT, BASE_WIDTH = 60, 90
-"""Latent size of the base grid, before patches."""
+"""Size of the base grid in latents, before patches."""
 
 THETA = 10000.0
 KEPT_TABLES = 8
-"""Shapes whose table stays cached; bucketed training alternates between a few."""
+"""Number of cached tables, one for each shape; bucketed training alternates between a few."""
 
 
 def placed_region(
     grid: tuple[int, int], base: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where a token grid lies in the base grid: scaled to fit, aspect kept, centred.
+    """Return the region of a token grid in the base grid: scaled to fit, centred, same aspect.
 
     Args:
-        grid: Tokens of the video, (height, width).
-        base: Tokens of the base grid, (height, width).
+        grid: (height, width) of the video in tokens.
+        base: (height, width) of the base grid in tokens.
 
     Returns:
         `((top, left), (bottom, right))` in base tokens.
@@ -42,13 +42,13 @@ def placed_region(
 
 
 def positions(start: float, stop: float, count: int) -> Tensor:
-    """`start + i * (stop - start) / count` for i = 0 ... count - 1, float32 `(count,)`."""
+    """Return `start + i * (stop - start) / count` for i = 0 ... count - 1, float32 `(count,)`."""
     steps = torch.arange(count, dtype=torch.float64, device="cpu")
     return (start + steps * ((stop - start) / count)).to(torch.float32)
 
 
 def _axis_angles(position: Tensor, dim: int) -> Tensor:
-    """Angles of one axis, `(n, dim)`: each frequency twice, for a (real, imaginary) pair."""
+    """Return the angles of one axis, `(n, dim)`: each frequency twice, for a complex pair."""
     exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
     frequencies = 1.0 / THETA**exponents
     return torch.outer(position, frequencies).repeat_interleave(2, dim=1)
@@ -57,7 +57,7 @@ def _axis_angles(position: Tensor, dim: int) -> Tensor:
 def rotary_table(
     frames: int, height: int, width: int, head_dim: int, patch_size: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for every video token, in the order frame, row, column.
+    """Return cosines and sines for every video token, in the order frame, row, column.
 
     A quarter of each head's channels encodes time and three eighths each row and column
     (RoPE, Su et al. 2021, arXiv:2104.09864, per axis).
@@ -67,7 +67,7 @@ def rotary_table(
         height: Latent height.
         width: Latent width.
         head_dim: Channels of one attention head, a multiple of 16.
-        patch_size: Latent pixels per token and axis.
+        patch_size: Latents per token along each axis.
 
     Returns:
         `(cos, sin)`, each float32 `(frames * height/p * width/p, head_dim)` on the CPU.
@@ -91,10 +91,10 @@ def rotary_table(
 
 
 class PublishedRotary(nn.Module):
-    """Stands in for diffusers' `rope_embedding`: the published grid, cached per shape and device.
+    """Replacement for diffusers' `rope_embedding`: the published grid, cached by shape and device.
 
-    diffusers rebuilds the table on the CPU in every forward and copies it to the device in every
-    block; this one is built once and handed over where it is used.
+    diffusers rebuilds the table on the CPU in every forward pass and copies it to the device in
+    every block; here it is built once on the device.
     """
 
     def __init__(self, head_dim: int, patch_size: int) -> None:
@@ -104,11 +104,11 @@ class PublishedRotary(nn.Module):
         self._tables: OrderedDict[tuple[object, ...], tuple[Tensor, Tensor]] = OrderedDict()
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Table for latents `(b, c, t, h, w)`: (cos, sin), float32 `(tokens, head_dim)`."""
+        """Return (cos, sin) for latents `(b, c, t, h, w)`, float32 `(tokens, head_dim)`."""
         frames, height, width = hidden_states.shape[-3:]
         key = (frames, height, width, hidden_states.device)
         if key not in self._tables:
-            # A table first made under inference_mode could not be used in a later backward pass.
+            # A table made under inference_mode could not be used in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 cos, sin = rotary_table(frames, height, width, self.head_dim, self.patch_size)
                 device = hidden_states.device

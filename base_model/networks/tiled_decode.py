@@ -1,10 +1,10 @@
-"""A decode of large frames tile by tile: memory of one tile, blended overlaps, differentiable.
+"""Decode large frames tile by tile: the memory of one tile, blended overlaps, differentiable.
 
-The decoder's group norms take their statistics over the whole picture. A tile with its own ones
-gets other colours and contrasts than its neighbour, which no blending hides: 21 dB against the
-decode in one piece, on the embedded VAE. So all tiles share statistics, taken once without
-gradient: of the whole picture (43 dB and more), or of every n-th latent (33 to 36 dB), which needs
-no more memory than a tile. (The second is what tiled VAEs of image models do.)
+The decoder's group norms take their statistics over the whole picture. A tile with statistics of
+its own gets other colours and contrasts than its neighbour, which no blending hides: 21 dB against
+the decode in one piece, on the embedded VAE. All tiles therefore share statistics, which are taken
+once without gradient: of the whole picture (43 dB and more), or of every n-th latent (33 to 36 dB),
+which needs no more memory than a tile. (Tiled VAEs of image models do the latter.)
 """
 
 import math
@@ -23,20 +23,20 @@ from base_model.errors import GeneratorError
 from base_model.networks import magvit
 
 Statistics: TypeAlias = dict[tuple[int, int], tuple[Tensor, Tensor]]
-"""Mean and variance, `(samples and frames, groups, 1)`, of (latent frame, norm)."""
+"""Mean and variance, `(samples and frames, groups, 1)`, by (latent frame, norm)."""
 
 Source = Literal["whole", "thinned"]
-"""`whole`: one decode in one piece, without gradient. `thinned`: one of every n-th latent, few
-enough for one tile."""
+"""`whole`: one decode in one piece, without gradient. `thinned`: one decode of every n-th latent,
+few enough for one tile."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut, in latents of 8 x 8 pixels.
+    """Tiling of a picture, in latents of 8 x 8 pixels.
 
     Attributes:
         tile: Side of a tile.
-        overlap: Of neighbouring tiles, at least; their weights go up and down linearly in it.
+        overlap: Smallest overlap of neighbouring tiles; their weights are linear in it.
     """
 
     tile: int = 48
@@ -58,30 +58,30 @@ def decode_tiled(
     tiling: Tiling | None = None,
     statistics: Source = "thinned",
 ) -> Tensor:
-    """As `base_model.networks.magvit.decode`, tile by tile.
+    """Decode like `base_model.networks.magvit.decode`, tile by tile.
 
     A picture that one tile covers is decoded in one piece, exactly.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
         latents: `(b, 16, t, h/8, w/8)`, scaled.
-        frames: Which frames; None is all.
-        tiling: How the picture is cut; None is `Tiling`'s defaults.
-        statistics: Where those of the norms come from: "whole" or "thinned".
+        frames: Frames to decode; None decodes all.
+        tiling: Tiling of the picture; None takes the defaults.
+        statistics: Source of the norms' statistics: "whole" or "thinned".
 
     Returns:
         `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE). Differentiable, with the
         statistics as constants: every tile is one checkpoint, so a backward pass holds one.
 
     Raises:
-        GeneratorError: When the slice is empty or has another step, or the statistics' source is
-            not known.
+        GeneratorError: The slice is empty or has a step other than 1, or the source of the
+            statistics is unknown.
     """
     tiling = tiling or Tiling()
     if statistics not in ("whole", "thinned"):
         raise GeneratorError(
-            f"The norms' statistics can come from 'whole' or 'thinned', got {statistics!r}: one "
-            "decode in one piece without gradient, or one of every n-th latent."
+            f"The source of the norms' statistics must be 'whole' (one decode in one piece without "
+            f"gradient) or 'thinned' (one decode of every n-th latent), got {statistics!r}."
         )
     if max(latents.shape[-2:]) <= tiling.tile:
         return magvit.decode(vae, latents, frames)
@@ -121,7 +121,7 @@ def decode_tiled(
 
 @torch.no_grad()
 def norm_statistics(vae: Any, z: Tensor, frames: slice | None = None) -> Statistics:
-    """Statistics of the decoder's group norms in one decode.
+    """Record the statistics of the decoder's group norms in one decode.
 
     Args:
         vae: An `AutoencoderKLMagvit`.
@@ -129,7 +129,7 @@ def norm_statistics(vae: Any, z: Tensor, frames: slice | None = None) -> Statist
         frames: As in `decode_tiled`.
 
     Returns:
-        Mean and variance of every norm at every latent frame, without gradient.
+        Mean and variance of every norm in every latent frame, without gradient.
     """
     table: Statistics = {}
     norms = _norms(vae)
@@ -149,7 +149,7 @@ def norm_statistics(vae: Any, z: Tensor, frames: slice | None = None) -> Statist
 
 
 def _decode_tile(vae: Any, z: Tensor, frames: slice | None, table: Statistics) -> Tensor:
-    """One tile, `(b, 3, f, 8 h, 8 w)`, its norms with the picture's statistics."""
+    """Decode one tile, `(b, 3, f, 8 h, 8 w)`, with the picture's statistics in its norms."""
     norms = _norms(vae)
 
     @contextmanager
@@ -170,7 +170,7 @@ def _decode_tile(vae: Any, z: Tensor, frames: slice | None, table: Statistics) -
 
 @contextmanager
 def _hooks(handles: list[RemovableHandle]) -> Iterator[None]:
-    """Takes hooks off again at the end."""
+    """Remove hooks at the end."""
     try:
         yield
     finally:
@@ -183,7 +183,7 @@ def _norms(vae: Any) -> list[Any]:
 
 
 def _tiles(z: Tensor, tiling: Tiling) -> Iterator[tuple[int, int, Tensor]]:
-    """Top and left of every tile, and its weights `(h, w)`, in latents."""
+    """Yield top and left of every tile, and its weights `(h, w)`, in latents."""
     height, width = z.shape[-2:]
     for top in _starts(height, tiling):
         for left in _starts(width, tiling):
@@ -195,7 +195,7 @@ def _tiles(z: Tensor, tiling: Tiling) -> Iterator[tuple[int, int, Tensor]]:
 
 
 def _starts(length: int, tiling: Tiling) -> list[int]:
-    """First latents of the tiles along one side, evenly placed."""
+    """Return the first latents of the tiles along one side, evenly spaced."""
     if length <= tiling.tile:
         return [0]
     count = math.ceil((length - tiling.overlap) / (tiling.tile - tiling.overlap))
@@ -203,7 +203,7 @@ def _starts(length: int, tiling: Tiling) -> list[int]:
 
 
 def _ramp(length: int, start: int, tiling: Tiling) -> Tensor:
-    """Weights along one side: up over the overlap and down again, flat at the picture's edges."""
+    """Return weights along one side: linear in the overlaps, constant at the picture's edges."""
     size = min(tiling.tile, length)
     place = torch.arange(size, dtype=torch.float64) + 0.5
     weights = torch.ones(size, dtype=torch.float64)

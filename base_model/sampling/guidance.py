@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598), with gradient where wanted."""
+"""Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598), with an optional gradient."""
 
 from typing import Literal
 
@@ -9,8 +9,8 @@ from base_model.errors import GeneratorError
 from base_model.generator import Condition, Generator, GuidedCondition
 
 NegativeBranch = Literal["detached", "joint", "none"]
-"""`detached`: the negative branch runs without gradient (half the memory). `joint`: both
-branches in one batch, gradient through both, as the published script. `none`: the positive branch
+"""`detached`: the negative branch runs without gradient (half the memory). `joint`: both branches
+in one batch, with gradient through both, as in the published script. `none`: the positive branch
 alone, whatever the scale."""
 
 
@@ -23,24 +23,24 @@ def guided_velocity(
     negative: NegativeBranch,
     rescale: float = 0.0,
 ) -> Tensor:
-    """`v_negative + guidance_scale * (v_positive - v_negative)`, its contrast rescaled.
+    """Return `v_negative + guidance_scale * (v_positive - v_negative)`, with its contrast rescaled.
 
-    The three values of `negative` differ in gradient, not in value (but for `none`).
+    `detached` and `joint` differ in the gradient, not in the value.
 
     Args:
-        generator: The model.
+        generator: Generator.
         latents: `(b, 16, t, h/8, w/8)`.
         sigma: Noise level: a number, a scalar tensor or `(b,)`.
         condition: Both branches.
-        guidance_scale: 1 is the positive branch alone, whose negative branch is then not run.
-        negative: How the negative branch takes part.
+        guidance_scale: Guidance scale; 1 runs the positive branch alone.
+        negative: Treatment of the negative branch.
         rescale: See `mixed_branches`.
 
     Returns:
         Velocity, shape of `latents`, float32.
 
     Raises:
-        GeneratorError: When `negative` is none of the three.
+        GeneratorError: `negative` is none of the three.
     """
     if negative == "none" or guidance_scale == 1:
         return generator.velocity(latents, sigma, condition.positive)
@@ -60,10 +60,10 @@ def guided_velocity(
 def both_branches(
     generator: Generator, latents: Tensor, sigma: Tensor | float, condition: GuidedCondition
 ) -> tuple[Tensor, Tensor]:
-    """The velocities of the negative and the positive branch, from one call of twice the batch.
+    """Return the velocities of the negative and the positive branch from one call.
 
     Args:
-        generator: The model.
+        generator: Generator.
         latents: `(b, 16, t, h/8, w/8)`.
         sigma: Noise level: a number, a scalar tensor or `(b,)`.
         condition: Both branches.
@@ -81,15 +81,15 @@ def both_branches(
 def mixed_branches(
     v_negative: Tensor, v_positive: Tensor, guidance_scale: float, rescale: float = 0.0
 ) -> Tensor:
-    """Both branches' velocities as one.
+    """Combine the velocities of both branches.
 
     Args:
         v_negative: `(b, ...)`.
         v_positive: `(b, ...)`.
-        guidance_scale: How far beyond the positive one.
-        rescale: phi in [0, 1]: this share of the result gets the standard deviation of the positive
-            branch back, clip by clip, for strong guidance drives contrast up (Lin et al. 2023,
-            arXiv:2305.08891, section 3.4). 0 leaves the result as it is.
+        guidance_scale: Guidance scale.
+        rescale: phi in [0, 1], the share of the result that is rescaled, clip by clip, to the
+            standard deviation of the positive branch, because strong guidance increases contrast
+            (Lin et al. 2023, arXiv:2305.08891, section 3.4). 0 leaves the result unchanged.
 
     Returns:
         `(b, ...)`, differentiable in both.
@@ -102,7 +102,7 @@ def mixed_branches(
 
 
 def _stack(first: Condition, second: Condition, batch: int) -> Condition:
-    """Two conditions as one of twice the batch, `first` in the first half."""
+    """Stack two conditions to one of twice the batch, with `first` in the first half."""
 
     def text(condition: Condition) -> Tensor:
         return condition.text.expand(batch, -1, -1)

@@ -1,4 +1,4 @@
-"""From noise to latents: Euler's method on the flow, without gradient."""
+"""Sample latents from noise: Euler's method on the flow, without gradient."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,26 +24,28 @@ def euler_sample(
     attention: Attention = "auto",
     around_step: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
-    """`x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)`, state in float32.
+    """Iterate `x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)` with a float32 state.
+
+    The parameters are the choices of one sampling, each with a default where most callers agree.
 
     Args:
-        generator: The model.
+        generator: Generator.
         condition: Both guidance branches.
         noise: `(b, 16, t, h/8, w/8)`, the state at `sigmas[0]`.
         sigmas: `(n + 1,)`, decreasing; `base_model.sampling.sigmas.sigma_table` for the
             published schedule.
-        guidance_scale: 1 runs the positive branch alone.
-        on_step: Called after step i with (i, state), for progress.
+        guidance_scale: Guidance scale; 1 runs the positive branch alone.
+        on_step: Callback for progress, called after step i with (i, state).
         guidance_rescale: See `base_model.sampling.guidance.mixed_branches`.
         attention: See `base_model.networks.attention_backend.attention_backend`.
-        around_step: What it gives is entered around each step's model call.
+        around_step: Function that returns a context for the model call of each step.
 
     Returns:
         The state at `sigmas[-1]`, shape and device of `noise`, float32 (float64 for float64
         weights).
 
     Raises:
-        GeneratorError: When the attention backend is not known or cannot run here.
+        GeneratorError: The attention backend is unknown or cannot run here.
     """
     sigmas = sigmas.to(generator.device, generator.state_dtype)
     x = noise.to(generator.device, generator.state_dtype)
@@ -60,17 +62,17 @@ def euler_sample(
 
 
 def start_step(steps: int, strength: float) -> int:
-    """The step at which sampling from a video begins, as the published pipelines count.
+    """Return the step at which sampling from a video begins, as in the published pipelines.
 
     Args:
-        steps: Euler steps of the whole table, N.
-        strength: In (0, 1]: this share of the steps is run; 1 is all, from pure noise.
+        steps: Number of Euler steps in the table, N.
+        strength: Share of the steps to run, in (0, 1]; 1 runs all, from pure noise.
 
     Returns:
         i: sampling runs `sigmas[i:]`, N - i = floor(N * strength) steps.
 
     Raises:
-        GeneratorError: When the strength is not in (0, 1], or leaves no step.
+        GeneratorError: The strength is not in (0, 1], or leaves no step.
     """
     if not 0.0 < strength <= 1.0:
         raise GeneratorError(f"The strength must be above 0 and at most 1, got {strength:g}.")
@@ -84,15 +86,15 @@ def start_step(steps: int, strength: float) -> int:
 
 
 def start_state(latents: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
-    """A clip's latents at a noise level: `(1 - sigma) * latents + sigma * noise`.
+    """Return a clip's latents at a noise level: `(1 - sigma) * latents + sigma * noise`.
 
     Args:
-        latents: `(b, 16, t, h/8, w/8)`, scaled, of the video to start from.
-        noise: The same shape; its dtype and device are the result's.
+        latents: `(b, 16, t, h/8, w/8)`, scaled latents of the video to start from.
+        noise: Noise of the same shape, which gives the dtype and the device of the result.
         sigma: `sigmas[start_step(...)]`; 1 is pure noise.
 
     Raises:
-        GeneratorError: When the shapes differ.
+        GeneratorError: The shapes differ.
     """
     if latents.shape != noise.shape:
         raise GeneratorError(

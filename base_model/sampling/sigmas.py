@@ -1,4 +1,4 @@
-"""The flow schedule of EasyAnimateV5.1: which noise levels a sampler visits.
+"""Flow schedule of EasyAnimateV5.1: the noise levels that a sampler visits.
 
 Convention: `x_sigma = (1 - sigma) * clip + sigma * noise`, so sigma 1 is noise and 0 the clip.
 """
@@ -12,17 +12,17 @@ from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 
 MU = 1.0
-"""The dynamic-shift exponent the published pipelines pass for every size and length."""
+"""Exponent of the dynamic shift in the published pipelines, for every size and length."""
 
 MOST_STEPS = 10_000
-"""Ten times the training's; a slip of zeros would fill the memory before the first step."""
+"""Ten times the levels of training; a number with too many zeros would exhaust memory at once."""
 
 SMALLEST_TIME = 1 / FAMILY.timesteps
-"""The last visited time before 0: one training step."""
+"""Last time before 0 in the table: one training step."""
 
 
 def shift_time(t: Tensor, mu: float = MU) -> Tensor:
-    """Maps uniform time to sigma: `e^mu / (e^mu + 1/t - 1)`.
+    """Map uniform time to sigma: `e^mu / (e^mu + 1/t - 1)`.
 
     The exponential time shift of Stable Diffusion 3 (Esser et al. 2024, arXiv:2403.03206) as
     diffusers' `FlowMatchEulerDiscreteScheduler` applies it with `use_dynamic_shifting`.
@@ -38,10 +38,10 @@ def shift_time(t: Tensor, mu: float = MU) -> Tensor:
 
 
 def sigma_table(steps: int, mu: float = MU) -> Tensor:
-    """The sigmas a sampler of `steps` Euler steps visits.
+    """Return the sigmas that a sampler of `steps` Euler steps visits.
 
-    Times run evenly from 1 to 0.001, are shifted, and 0 is put at the end. With the published
-    `mu = 1` the last interval is therefore 0.0027 wide whatever `steps` is.
+    Times run evenly from 1 to 0.001 and are shifted; 0 is appended. With the published `mu = 1` the
+    last interval is therefore 0.0027 wide, whatever `steps` is.
 
     Args:
         steps: Number of Euler steps, 1 to `MOST_STEPS`.
@@ -51,7 +51,7 @@ def sigma_table(steps: int, mu: float = MU) -> Tensor:
         `(steps + 1,)` float32 on the CPU, strictly decreasing, first 1, last 0.
 
     Raises:
-        GeneratorError: When `steps` is no integer from 1 to `MOST_STEPS`.
+        GeneratorError: `steps` is no integer from 1 to `MOST_STEPS`.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise GeneratorError(
@@ -60,7 +60,8 @@ def sigma_table(steps: int, mu: float = MU) -> Tensor:
         )
     if steps > MOST_STEPS:
         raise GeneratorError(
-            f"The number of sampling steps is {steps}; at most {MOST_STEPS}. 25 to 50 are usual."
+            f"The number of sampling steps must be at most {MOST_STEPS}, got {steps}. Usual values "
+            "are 25 to 50."
         )
     times = torch.linspace(1.0, SMALLEST_TIME, steps, dtype=torch.float64)
     sigmas = shift_time(times, mu)

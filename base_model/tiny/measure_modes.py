@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from base_model.conditions.inpainting import prolonged
+from base_model.conditions.inpainting import extended
 from base_model.conditions.preprocessors import combine_controls, control_clip
 from base_model.generator import Generator
 from base_model.sampling.sample import euler_sample, start_state, start_step
@@ -91,7 +91,7 @@ def ask_both(scene: Scene, rng: random.Random) -> Asked:
 def ask_longer(scene: Scene, rng: random.Random) -> Asked:
     """Give the first five frames."""
     clip = _clip(scene, rng)
-    video, mask = (part[0] for part in prolonged(clip[None, :5], FRAMES))
+    video, mask = (part[0] for part in extended(clip[None, :5], FRAMES))
     return Asked(scene, {"video": video, "mask": mask}, clip, kept=_frames_kept(*range(5)))
 
 

@@ -1,4 +1,4 @@
-"""What a sample is trained without, now and then, so that guidance and missing inputs work."""
+"""Dropout of text and conditions in training, for guidance and for missing inputs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from base_model.core.kinds import Kind
 
 CONTROL_DROPOUT = 0.2
 REFERENCE_DROPOUT = 0.2
-"""Published shares of samples without control clip and without reference image."""
+"""Published shares of samples without a control clip and without a reference image."""
 
 
 def draw_dropped(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """Which samples are dropped: `(count,)` bool, each with probability `share`."""
+    """Draw the samples to drop: `(count,)` bool, each true with probability `share`."""
     return torch.rand(count, generator=generator) < share
 
 
 def without_text(text: Tensor, empty: Tensor, dropped: Tensor) -> Tensor:
-    """Text states with the empty prompt's where dropped.
+    """Replace the text states of dropped samples by those of the empty prompt.
 
     Args:
         text: `(b, l, d)`.
-        empty: `(l, d)`, of the prompt "".
+        empty: `(l, d)`, states of the prompt "".
         dropped: `(b,)` bool.
     """
     return torch.where(dropped[:, None, None].to(text.device), empty.to(text), text)
@@ -37,16 +37,16 @@ def without_control(
     control: float = CONTROL_DROPOUT,
     reference: float = REFERENCE_DROPOUT,
 ) -> Tensor:
-    """Condition channels, with control clip and reference image zeroed sample by sample.
+    """Zero the control clip and the reference image of some samples.
 
-    Camera rays are never dropped: a clip whose camera is not known has zeros there already.
+    Camera rays are never dropped: clips with an unknown camera have zero rays already.
 
     Args:
         latents: `(b, 32 or 22, t, h/8, w/8)`: control or rays first, then the reference.
-        kind: Of the checkpoint, `control` or `camera`.
-        generator: Of the two draws.
-        control: Share of samples without control clip.
-        reference: Share of samples without reference image.
+        kind: Kind of the checkpoint, `control` or `camera`.
+        generator: Random generator.
+        control: Share of samples without a control clip.
+        reference: Share of samples without a reference image.
     """
     split = latents.shape[1] - FAMILY.latent_channels  # the reference image is last
     first, second = latents[:, :split], latents[:, split:]

@@ -1,7 +1,7 @@
-"""The flow-matching objective of EasyAnimateV5.1's base training.
+"""Flow-matching objective of EasyAnimateV5.1's base training.
 
-x_sigma = (1 - sigma) x + sigma eps, and the model predicts the velocity eps - x (Lipman et
-al., 2210.02747; Esser et al., 2403.03206).
+x_sigma = (1 - sigma) x + sigma eps, and the model predicts the velocity eps - x (Lipman et al.,
+arXiv:2210.02747; Esser et al., arXiv:2403.03206).
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from base_model.generator import Condition, Generator
 from base_model.sampling.sigmas import shift_time
 
 TEXT_DROPOUT = 0.1
-"""Share of samples trained on the empty prompt, for guidance; the published value."""
+"""Share of samples with the empty prompt, for guidance; the published value."""
 
 
 def draw_sigmas(count: int, generator: torch.Generator, *, mu: float) -> Tensor:
-    """Noise levels in (0, 1), (count,): uniform in time, shifted, stratified over the batch.
+    """Draw noise levels in (0, 1), (count,): uniform in time, shifted, stratified over the batch.
 
-    What a prompt decides (tone, colour, place) is decided at high noise. A logit-normal density
-    gives sigma > 0.9 to 1.4 % of the samples, and the embedded generator had learned nothing of
-    its prompts after 1,000 steps of 32; the sampler's own shift, mu = 1, gives it 23 %.
+    Tone, colour and place follow the prompt at high noise. A logit-normal density draws sigma > 0.9
+    for 1.4 % of the samples, and the embedded generator then ignored its prompts after 1,000 steps
+    of 32; the sampler's own shift, mu = 1, draws it for 23 %.
 
     Args:
-        count: Samples.
-        generator: Of the draw.
-        mu: The shift of `base_model.sampling.sigmas.shift_time`; 0 is uniform.
+        count: Number of samples.
+        generator: Random generator.
+        mu: Shift of `base_model.sampling.sigmas.shift_time`; 0 is uniform.
     """
     strata = torch.arange(count, dtype=torch.float32)
     time = (strata + torch.rand(count, generator=generator)) / count
@@ -42,18 +42,17 @@ def flow_matching_loss(
     *,
     mu: float,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Mean squared error of the velocity.
+    """Return the mean squared error of the velocity.
 
     Args:
-        model: The generator; its transformer is trained.
+        model: Generator whose transformer is trained.
         latents: Clean scaled latents, (b, 16, t, h/8, w/8) fp32.
-        condition: Text states (b, l, d) and the channels of the kind; what is dropped of them is
-            the caller's.
-        generator: Draws sigmas and noise.
+        condition: Text states (b, l, d) and the channels of the kind, after dropout.
+        generator: Random generator of sigmas and noise.
         mu: See `draw_sigmas`.
 
     Returns:
-        The scalar loss, and the mean error of low (< 0.5) and high sigmas.
+        The scalar loss, and the mean errors at low (< 0.5) and high sigmas.
     """
     sigma = draw_sigmas(len(latents), generator, mu=mu)
     noise = torch.randn(latents.shape, generator=generator)

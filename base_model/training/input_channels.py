@@ -1,4 +1,4 @@
-"""A transformer with other input channels: text to video becomes inpainting, control or camera."""
+"""Change the input channels of a transformer: from text to video to inpainting, control, camera."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from base_model.core.kinds import kind_of
 def with_input_channels(transformer: Any, channels: int) -> Any:
     """Give a transformer more or fewer input channels, in place.
 
-    New channels of the patch embedding start at 0, so that with zeros as condition the model is the
-    same function as before; channels beyond the new number are cut off. The published stages go
-    from one kind of checkpoint to the next in this way.
+    New channels of the patch embedding start at 0, so that the model is the same function as before
+    for a zero condition; channels beyond the new number are removed. The published stages change
+    the kind of checkpoint in this way.
 
     Args:
         transformer: `EasyAnimateTransformer3DModel`, frozen or not.
@@ -25,7 +25,7 @@ def with_input_channels(transformer: Any, channels: int) -> Any:
         The transformer.
 
     Raises:
-        GeneratorError: No kind of checkpoint has so many.
+        GeneratorError: No kind of checkpoint has this number.
     """
     kind_of(channels)
     old = transformer.proj

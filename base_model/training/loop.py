@@ -1,7 +1,7 @@
-"""One resumable training loop for every embedded model.
+"""Resumable training loop of all embedded models.
 
-Each step's data and noise come from a generator seeded by (seed, stage, step): there is no
-stream to restore, so a resumed run draws what the uninterrupted one would have drawn.
+The data and the noise of each step come from a generator seeded by (seed, stage, step). There is no
+stream to restore, so a resumed run draws the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 LossFn = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
-"""(step from 0, its generator) -> scalar loss and numbers to report."""
+"""(step counted from 0, its generator) -> scalar loss and numbers to report."""
 
 ReportFn = Callable[[str, int, int, dict[str, float]], None]
 """(stage, steps done, steps, mean numbers since the last report)."""
@@ -30,11 +30,11 @@ ReportFn = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: linear warm-up, cosine to a hundredth, EMA.
+    """Length and learning rate of a training: linear warm-up, cosine decay to 1 %, moving average.
 
-    With `optimiser="muon"` kernels and matrices take orthogonalised steps (Muon, scaled to
-    AdamW's size), and everything else AdamW's. With a `horizon` the cosine reaches its end only
-    there, beyond the last step: for a stage that another one goes on from.
+    With `optimiser="muon"` kernels and matrices take orthogonalised steps (Muon, scaled to the size
+    of AdamW's), and all other parameters take AdamW's. With a `horizon` the cosine ends only there,
+    beyond the last step: for a stage that another stage continues.
     """
 
     steps: int
@@ -49,7 +49,7 @@ class Schedule:
     report_every: int = 20
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step (counted from 0)."""
+        """Return the learning rate of a step (counted from 0)."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, (self.horizon or self.steps) - self.warmup)
@@ -57,30 +57,30 @@ class Schedule:
 
 
 def step_seed(seed: int, stage: str, step: int) -> int:
-    """A 63-bit seed for one step of one stage."""
+    """Return a 63-bit seed for one step of one stage."""
     digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def step_generator(seed: int, stage: str, step: int) -> torch.Generator:
-    """The generator that every draw of one step comes from."""
+    """Return the random generator of one step, for all its draws."""
     return torch.Generator().manual_seed(step_seed(seed, stage, step))
 
 
 def python_random(generator: torch.Generator) -> random.Random:
-    """A `random.Random` seeded from a torch generator."""
+    """Return a `random.Random` seeded from a torch generator."""
     return random.Random(int(torch.randint(0, 2**62, (1,), generator=generator)))
 
 
 SMALLEST_MATRIX = 4
-"""Kernels with fewer inputs or outputs (those of RGB) have no spectrum worth evening out."""
+"""Kernels with fewer inputs or outputs (those of RGB) are too small to orthogonalise."""
 
 
 class Optimiser:
-    """AdamW, or Muon for matrices beside AdamW for the rest; only matrices decay.
+    """AdamW, or Muon for matrices and AdamW for the rest; weight decay applies to matrices only.
 
-    Muon (torch.optim.Muon) takes two-dimensional parameters only: kernels are given to it as
-    matrices (outputs, everything else) that share the kernels' storage.
+    Muon (torch.optim.Muon) takes two-dimensional parameters only. It gets kernels as matrices
+    (outputs, everything else) that share the kernels' storage.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], schedule: Schedule) -> None:
@@ -91,7 +91,7 @@ class Optimiser:
         if schedule.optimiser == "muon":
             if not hasattr(torch.optim, "Muon"):
                 raise RuntimeError(
-                    f"pre-training needs torch.optim.Muon of torch 2.9; this is {torch.__version__}"
+                    f"pre-training needs torch.optim.Muon of torch 2.9, got {torch.__version__}"
                 )
             kernels = [p for p in rest if p.ndim >= 2 and min(p.shape[:2]) >= SMALLEST_MATRIX]
             rest = [p for p in rest if p.ndim < 2 or min(p.shape[:2]) < SMALLEST_MATRIX]
@@ -109,7 +109,7 @@ class Optimiser:
         self._parts.append(torch.optim.AdamW(groups, lr=rate, weight_decay=decay))
 
     def step(self, learning_rate: float) -> None:
-        """One step at a learning rate, from the parameters' gradients."""
+        """Take one step at a learning rate from the parameters' gradients."""
         for kernel, matrix in self._matrices:
             matrix.grad = None if kernel.grad is None else as_matrix(kernel.grad, kernel)
         for part in self._parts:
@@ -118,27 +118,27 @@ class Optimiser:
             part.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The states of the parts."""
+        """Return the states of all parts."""
         return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the states from `state_dict`."""
         for part, state in zip(self._parts, states, strict=True):
             part.load_state_dict(state)
 
 
 def as_matrix(tensor: Tensor, kernel: Tensor) -> Tensor:
-    """A kernel-shaped tensor as (outputs, everything else), columns in the kernel's memory order.
+    """View a kernel-shaped tensor as (outputs, everything else), in the kernel's memory order.
 
-    The kernel itself comes back as a view, whatever its memory format; a Muon step does not
-    depend on the order of columns.
+    For the kernel itself the result is a view, whatever its memory format; a Muon step does not
+    depend on the order of the columns.
     """
     order = sorted(range(1, kernel.ndim), key=kernel.stride, reverse=True)
     return tensor.permute(0, *order).reshape(len(tensor), -1)
 
 
 class OtherRunError(ValueError):
-    """A checkpoint is there, but of another run."""
+    """The existing checkpoint belongs to another run."""
 
 
 def train(
@@ -152,20 +152,20 @@ def train(
     report: ReportFn,
     around_step: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """Train `module` in place; leave it holding the EMA weights.
+    """Train `module` in place and leave the moving average of its weights in it.
 
     Args:
-        stage: Name of the stage; names its checkpoint and seeds its draws.
-        module: What is trained: every parameter that requires a gradient.
-        loss_fn: One step's scalar loss and numbers to log, drawing from that step's generator.
-        schedule: Steps and optimiser settings.
-        folder: Where `STAGE.ckpt` and `STAGE.jsonl` are kept; an existing checkpoint resumes.
-        seed: The run's seed.
-        report: Called every `report_every` steps.
-        around_step: A context entered around each optimiser step.
+        stage: Name of the stage, for its checkpoint and for the seeds of its steps.
+        module: Module of which every parameter that requires a gradient is trained.
+        loss_fn: Function that returns a step's scalar loss and numbers to log.
+        schedule: Steps and settings of the optimiser.
+        folder: Folder of `STAGE.ckpt` and `STAGE.jsonl`; an existing checkpoint is resumed.
+        seed: Seed of the run.
+        report: Callback, called every `report_every` steps.
+        around_step: Function that returns a context for each optimiser step.
 
     Raises:
-        OtherRunError: The checkpoint is of another seed or schedule.
+        OtherRunError: The checkpoint has another seed or schedule.
         FloatingPointError: The loss or a gradient is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,8 +180,8 @@ def train(
         state = torch.load(checkpoint, weights_only=True)
         if state["run"] != run:
             raise OtherRunError(
-                f"{checkpoint} is of another run ({state['run']}, this one is {run}): delete it "
-                "to start again, or choose another folder"
+                f"{checkpoint} belongs to another run ({state['run']}; this run is {run}): delete "
+                "it to start again, or choose another folder"
             )
         with torch.no_grad():
             for name, p in parameters.items():
@@ -234,21 +234,21 @@ def train(
 
 
 def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each number over the rows that have it."""
+    """Return the mean of each number over the rows that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row[name] for row in rows if name in row] for name in names}
     return {name: sum(values) / len(values) for name, values in columns.items()}
 
 
 def keep_rows(log: Path, step: int) -> None:
-    """Drop a log's rows after `step`: a resumed run writes them again."""
+    """Drop the rows of a log after `step`, which a resumed run writes again."""
     if log.exists():
         rows = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
         log.write_text("".join(row + "\n" for row in rows))
 
 
 def save_atomically(state: object, path: Path) -> None:
-    """`torch.save` under a temporary name, flushed, then renamed."""
+    """Write with `torch.save` under a temporary name, flush and rename."""
     temporary = path.with_suffix(path.suffix + ".tmp")
     with temporary.open("wb") as file:
         torch.save(state, file)

@@ -1,7 +1,7 @@
-"""Masks that an inpaint model is trained with: what is kept of a clip, and what it must make.
+"""Masks for the training of an inpaint model.
 
-Ten kinds of masks for clips and two for pictures, with the published probabilities. They cover what
-users ask of the model: text alone, a first image, both ends, an edited region.
+There are ten kinds of masks for clips and two for pictures, with the published probabilities. They
+cover the uses of the model: text alone, a first image, both ends, an edited region.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ CLIP_PROBABILITIES = (0.05, 0.2, 0.2, 0.2, 0.05, 0.05, 0.05, 0.1, 0.05, 0.05)
 PICTURE_MASKS = ("block", "all")
 PICTURE_PROBABILITIES = (0.2, 0.8)
 MOST_KEPT = 4
-"""Frames that `after_start` and `between_ends` keep at most, at each end."""
+"""Largest number of frames that `after_start` and `between_ends` keep at each end."""
 
 KEPT_NOISE_MEAN, KEPT_NOISE_DEVIATION = -3.0, 0.5
-"""Of the logarithm of the deviation of the noise on kept pixels, drawn for each sample."""
+"""Mean and deviation of the logarithm of the noise level on kept pixels, drawn for each sample."""
 
 TEXT_ONLY_SHARE = 0.9
-"""Share of the samples of which nothing is kept that get zeros in all channels."""
+"""Share of the samples without kept pixels that get zeros in all channels."""
 
 
 def draw_mask_kind(
@@ -43,9 +43,9 @@ def draw_mask_kind(
     """Draw the kind of a mask.
 
     Args:
-        frames: Of the clip; 1 is a picture.
-        generator: Of the draw.
-        probabilities: As many as the kinds of clip or picture; None is the published ones.
+        frames: Frames of the clip; 1 is a picture.
+        generator: Random generator.
+        probabilities: One for each kind of clip or picture mask; None takes the published ones.
     """
     kinds = PICTURE_MASKS if frames == 1 else CLIP_MASKS
     if probabilities is None:
@@ -58,25 +58,25 @@ def draw_mask_kind(
 def draw_mask(kind: str, size: tuple[int, int, int], generator: torch.Generator) -> Tensor:
     """Draw a mask of a kind.
 
-    A block spans a quarter to three quarters of each side and may stand out of the picture; an
-    ellipse's radii are an eighth to a quarter of the shorter side.
+    A block spans a quarter to three quarters of each side and may cross the edges; an ellipse's
+    radii are an eighth to a quarter of the shorter side.
 
     Args:
-        kind: A word of `CLIP_MASKS`.
-        size: Frames, height and width. `between_ends` keeps fewer frames where a clip is so short
-            that nothing would be left to make; the published code then masks nothing.
-        generator: Of the draw.
+        kind: Entry of `CLIP_MASKS`.
+        size: Frames, height and width. `between_ends` keeps fewer frames in a clip so short that no
+            frame would be left to generate; the published code then masks nothing.
+        generator: Random generator.
 
     Returns:
-        `(f, 1, H, W)` float32: 1 where it is to be generated, 0 where it is kept.
+        `(f, 1, H, W)` float32: 1 for generated pixels, 0 for kept ones.
 
     Raises:
-        ValueError: No such kind, or one that a picture cannot have.
+        ValueError: The kind is unknown, or impossible for a picture.
     """
     frames, height, width = size
 
     def whole(low: int, high: int) -> int:
-        """A number from low to high, both included."""
+        """Draw a number from low to high, both included."""
         return int(torch.randint(low, max(high, low) + 1, (), generator=generator))
 
     mask = torch.zeros(frames, 1, height, width)
@@ -110,7 +110,9 @@ def draw_mask(kind: str, size: tuple[int, int, int], generator: torch.Generator)
         case "frames" if frames > 1:
             mask[torch.rand(frames, generator=generator) > 0.5] = 1
         case _:
-            raise ValueError(f"no mask {kind!r} of {frames} frames; kinds: {', '.join(CLIP_MASKS)}")
+            raise ValueError(
+                f"no mask {kind!r} for {frames} frames; allowed: {', '.join(CLIP_MASKS)}"
+            )
     return mask
 
 
@@ -126,7 +128,7 @@ def draw_masks(
 
 
 def draw_kept_noise(batch: int, size: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Noise for kept pixels in [-1, 1], of a deviation exp(N(-3, 0.5)) a sample.
+    """Draw noise for kept pixels in [-1, 1], with deviation exp(N(-3, 0.5)) for each sample.
 
     Returns:
         `(b, 3, f, H, W)` float32.

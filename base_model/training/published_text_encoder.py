@@ -1,8 +1,9 @@
-"""Writes a Qwen2-VL and its tokenizer as the published checkpoints hold them.
+"""Write a Qwen2-VL and its tokenizer in the format of the published checkpoints.
 
-So a checkpoint opens where the published ones do: in EasyAnimate's own environment (transformers
-4.46: a flat config, tensors named `model.layers` and `visual`, vocab.json and merges.txt, the
-chat template in tokenizer_config.json) as in today's transformers, which reads both.
+Such a checkpoint opens wherever the published ones do: in EasyAnimate's own environment
+(transformers 4.46: a flat config, tensors named `model.layers` and `visual`, vocab.json and
+merges.txt, the chat template in tokenizer_config.json) as in today's transformers, which reads
+both.
 """
 
 import json
@@ -14,7 +15,7 @@ import torch
 
 from base_model.files.reproducible import save_reproducibly
 
-# Today's name of a part -> that of the published files; the head's is the same.
+# (name of a part today, in the published files); the head has the same name in both.
 _PREFIXES = (("model.language_model.", "model."), ("model.visual.", "visual."))
 _TEXT_KEYS = (
     "attention_dropout",
@@ -55,13 +56,13 @@ _TOKEN_FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "spe
 def write_text_encoder(
     folder: Path, model: Any, dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> None:
-    """Writes `config.json` and `model.safetensors`.
+    """Write `config.json` and `model.safetensors`.
 
     Args:
-        folder: `text_encoder/` of a checkpoint; made if it is not there.
+        folder: Folder `text_encoder/` of a checkpoint; created if missing.
         model: `Qwen2VLForConditionalGeneration`.
-        dtype: Of the weights in the file.
-        metadata: Of the file.
+        dtype: Dtype of the weights in the file.
+        metadata: Metadata of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(_json(flat_config(model.config, dtype)))
@@ -70,11 +71,11 @@ def write_text_encoder(
 
 
 def write_tokenizer(folder: Path, tokenizer: Any) -> None:
-    """Writes tokenizer.json as it is, and the files of the slow kind from it.
+    """Write tokenizer.json unchanged, and the files of the slow kind from it.
 
     Args:
-        folder: `tokenizer/` of a checkpoint; made if it is not there.
-        tokenizer: A Qwen2 tokenizer with a chat template.
+        folder: Folder `tokenizer/` of a checkpoint; created if missing.
+        tokenizer: Qwen2 tokenizer with a chat template.
     """
     tokenizer.save_pretrained(folder)
     whole = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -105,11 +106,12 @@ def write_tokenizer(folder: Path, tokenizer: Any) -> None:
         "unk_token": tokenizer.unk_token,
     }
     (folder / "tokenizer_config.json").write_text(_json(config), encoding="utf-8")
-    (folder / "chat_template.jinja").unlink(missing_ok=True)  # it would go before the config's
+    # It would take precedence over the template in the config.
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
 
 
 def published_name(name: str) -> str:
-    """A tensor's name in the published files, from that in today's transformers."""
+    """Return the published name of a tensor for its name in today's transformers."""
     for today, before in _PREFIXES:
         if name.startswith(today):
             return before + name.removeprefix(today)
@@ -117,7 +119,7 @@ def published_name(name: str) -> str:
 
 
 def flat_config(config: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """A `Qwen2VLConfig` with the published keys, as transformers 4.41 to 4.51 write it."""
+    """Return a `Qwen2VLConfig` with the published keys, as transformers 4.41 to 4.51 write it."""
     whole = config.to_dict()
     text, vision = whole["text_config"], whole["vision_config"]
     rope = text["rope_parameters"]

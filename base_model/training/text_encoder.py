@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 EMBEDDING_SCALE = 10.0
-"""Standard deviation of the token embeddings at the start."""
+"""Initial standard deviation of the token embeddings."""
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -46,9 +46,9 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, max_length: int) -
     """Train a Qwen2 tokenizer (byte-level BPE, NFC) on texts.
 
     Args:
-        texts: What merges are learned from; any language still encodes, byte by byte.
-        vocab_size: Tokens, the 256 bytes and special tokens included.
-        max_length: Its `model_max_length`: the text length that the generator pads to.
+        texts: Texts from which merges are learned; text in any language still encodes, as bytes.
+        vocab_size: Number of tokens, including the 256 bytes and the special tokens.
+        max_length: `model_max_length`, the length to which the generator pads texts.
 
     Returns:
         The tokenizer, with the chat template.
@@ -85,17 +85,17 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, max_length: int) -
 def build_text_encoder(
     tokenizer: Qwen2Tokenizer, text: dict[str, Any], vision: dict[str, Any]
 ) -> Qwen2VLForConditionalGeneration:
-    """A randomly initialised Qwen2-VL for a tokenizer, token embeddings large.
+    """Build a randomly initialised Qwen2-VL for a tokenizer, with large token embeddings.
 
-    With the usual scale of 0.02 the words of one grammatical class move together while the
-    language is learned, and end in states that differ by 2 to 6 %: a generator cannot read a
-    colour from them. Large embeddings (untied from the head, as in the 7B) keep each word's own
-    vector in the residual stream.
+    With the usual scale of 0.02 the words of one grammatical class move together during training
+    and end in states that differ by 2 to 6 %, from which a generator cannot read a colour. Large
+    embeddings (not tied to the head, as in the 7B) keep each word's own vector in the residual
+    stream.
 
     Args:
-        tokenizer: Gives vocabulary size and the ids of the special tokens.
+        tokenizer: Tokenizer, for the size of the vocabulary and the ids of the special tokens.
         text: Fields of the language model's config.
-        vision: Fields of the vision tower's config (unused by the generator, but of the class).
+        vision: Fields of the vision tower's config (the class requires it, the generator does not).
     """
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
     config = Qwen2VLConfig(
@@ -124,15 +124,15 @@ def language_model_loss(
     tokenizer: Qwen2Tokenizer,
     exchanges: Sequence[tuple[str, str]],
 ) -> tuple[Tensor, dict[str, float]]:
-    """Next-token cross-entropy of conversations, questions and answers alike.
+    """Return the next-token cross-entropy of conversations, on questions and answers alike.
 
     Args:
-        model: Trained.
+        model: Model to train.
         tokenizer: Its tokenizer.
-        exchanges: b pairs of what the user says and what the assistant answers.
+        exchanges: b pairs of a user's question and the assistant's answer.
 
     Returns:
-        The scalar loss in nats a token, and the perplexity.
+        The scalar loss in nats per token, and the perplexity.
     """
     conversations = [
         tokenizer.apply_chat_template(

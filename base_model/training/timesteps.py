@@ -1,8 +1,8 @@
-"""Which noise levels training sees, and how much each of them counts.
+"""Noise levels in training, and the weights of their losses.
 
 The published trainer draws u in [0, 1] and takes entry floor(1000 u) of a table of 1000 levels that
-falls from 1 to 0.001: the *unshifted* one, whatever shift the sampler uses. So u = 0 is pure noise.
-The schemes are those of Esser et al. (2403.03206), section 3.1, as diffusers computes them.
+falls from 1 to 0.001. The table is *unshifted*, whatever shift the sampler uses; u = 0 is pure
+noise. The schemes are those of Esser et al. (2403.03206), section 3.1, as diffusers computes them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from base_model.core.family import FAMILY
 from base_model.sampling.sigmas import shift_time
 
 LEVELS = FAMILY.timesteps
-"""Noise levels of the table."""
+"""Noise levels in the table."""
 
 Scheme = Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"]
 
 
 @dataclass(frozen=True)
 class TimestepDensity:
-    """How noise levels are drawn and weighted.
+    """Density and weight of noise levels.
 
     Attributes:
-        scheme: `none`: all levels alike. `logit_normal` and `mode` draw some more often than
-            others. `sigma_sqrt` and `cosmap` draw all alike and weight the loss.
-        logit_mean: Of `logit_normal`'s normal variable; below 0 favours high noise.
-        logit_std: Its deviation.
+        scheme: `none`: uniform. `logit_normal` and `mode` are not uniform. `sigma_sqrt` and
+            `cosmap` are uniform and weight the loss.
+        logit_mean: Mean of the normal variable of `logit_normal`; below 0 favours high noise.
+        logit_std: Its standard deviation.
         mode_scale: s of `mode`; above 0 favours the middle of the table.
-        shift: mu of `base_model.sampling.sigmas.shift_time`, applied to the level that was drawn.
-            The published trainer has 0; the sampler's own is 1.
+        shift: mu of `base_model.sampling.sigmas.shift_time`, applied to the drawn level. The
+            published trainer has 0; the sampler's own is 1.
     """
 
     scheme: Scheme = "none"
@@ -45,12 +45,12 @@ class TimestepDensity:
 
 
 def draw_places(density: TimestepDensity, count: int, generator: torch.Generator) -> Tensor:
-    """Places in the table, u in [0, 1], `(count,)` float32.
+    """Draw places in the table, u in [0, 1], `(count,)` float32.
 
     Args:
-        density: What is drawn how often.
-        count: Samples.
-        generator: Of the draw.
+        density: Density of the levels.
+        count: Number of samples.
+        generator: Random generator.
     """
     if density.scheme == "logit_normal":
         normal = torch.normal(
@@ -64,11 +64,10 @@ def draw_places(density: TimestepDensity, count: int, generator: torch.Generator
 
 
 def level_at(places: Tensor, shift: float = 0.0) -> Tensor:
-    """The noise level of each place: sigma = 1 - floor(1000 u) / 1000, then shifted.
+    """Return the noise level of each place: sigma = 1 - floor(1000 u) / 1000, then shifted.
 
     Args:
-        places: u in [0, 1], any shape. The published code fails at u = 1 exactly, which has no
-            entry; here it is the last one.
+        places: u in [0, 1], any shape. u = 1 takes the last entry; the published code fails there.
         shift: mu; 0 changes nothing.
 
     Returns:
@@ -80,12 +79,12 @@ def level_at(places: Tensor, shift: float = 0.0) -> Tensor:
 
 
 def draw_levels(density: TimestepDensity, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels sigma of a batch, `(count,)` float32 in (0, 1]."""
+    """Draw the noise levels sigma of a batch, `(count,)` float32 in (0, 1]."""
     return level_at(draw_places(density, count, generator), density.shift)
 
 
 def level_weight(scheme: Scheme, sigmas: Tensor) -> Tensor:
-    """What a sample's loss is multiplied with, shape of `sigmas`.
+    """Return the weight of each sample's loss, shape of `sigmas`.
 
     `sigma_sqrt`: 1 / sigma^2. `cosmap`: 2 / (pi (1 - 2 sigma + 2 sigma^2)). Others: 1.
     """

@@ -1,4 +1,4 @@
-"""What the Magvit VAE needs to learn time: cache-free convolutions and a frame-wise start."""
+"""Training of the Magvit VAE: cache-free convolutions, a frame-wise start, and the loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffusers.models.autoencoders.autoencoder_kl_magvit import (
 from torch import Tensor, nn
 
 PAST_TAP_RATE = 0.2
-"""Share of the learning rate that the past taps of causal kernels get."""
+"""Share of the learning rate for the past taps of causal kernels."""
 
 LOG_VARIANCE_START = -4.0
 KL_WEIGHT = 1e-5
@@ -27,14 +27,14 @@ L1_WEIGHT = 0.1
 def start_frame_wise(vae: AutoencoderKLMagvit, generator: torch.Generator) -> None:
     """Initialise every kernel with unit gain, and causal ones to see only the present frame.
 
-    With the default initialisation a decoder's output frames differ by 3e-5 and training
-    sticks at the temporal mean (18 dB): past taps start at 0. The default gain of 1/sqrt(3) a
-    layer also buries the latents under the biases: after 300 steps of 8 images it stood at
-    16.9 dB without any colour, unit gain at 20.9 dB. The posterior starts narrow.
+    With the default initialisation a decoder's output frames differ by 3e-5 and training stays at
+    the temporal mean (18 dB), so past taps start at 0. The default gain of 1/sqrt(3) per layer also
+    drowns the latents in the biases: after 300 steps of 8 images it reached 16.9 dB without any
+    colour, and unit gain 20.9 dB. The posterior starts narrow.
 
     Args:
-        vae: Changed in place.
-        generator: Of the draw.
+        vae: VAE, changed in place.
+        generator: Random generator.
     """
     with torch.no_grad():
         for module in vae.modules():
@@ -53,10 +53,10 @@ def start_frame_wise(vae: AutoencoderKLMagvit, generator: torch.Generator) -> No
 
 @contextmanager
 def slow_past_taps(vae: AutoencoderKLMagvit, rate: float) -> Iterator[None]:
-    """Around one optimiser step: past taps move `rate` of the way (0 keeps them at rest).
+    """Reduce the change of past taps in one optimiser step to the share `rate` (0 keeps them).
 
-    On single images every tap sees the same frame, so that training them there would only
-    triple the present tap's learning rate and teach them nothing of time.
+    On single images every tap sees the same frame: training past taps there would only triple the
+    present tap's learning rate and teach nothing about time.
     """
     convs = [m for m in vae.modules() if isinstance(m, EasyAnimateCausalConv3d)]
     before = [m.weight.detach()[:, :, :-1].clone() for m in convs]
@@ -68,7 +68,7 @@ def slow_past_taps(vae: AutoencoderKLMagvit, rate: float) -> Iterator[None]:
 
 def _conv_whole(self: EasyAnimateCausalConv3d, hidden_states: Tensor) -> Tensor:
     if hidden_states.shape[2] == 1:
-        # Replicate padding shows every tap the same frame: a 2-D convolution with their sum.
+        # With replicate padding every tap sees the same frame: a 2-D convolution with their sum.
         image = F.conv2d(
             hidden_states[:, :, 0],
             self.weight.sum(dim=2),
@@ -93,12 +93,12 @@ def _upsample_whole(self: EasyAnimateUpsampler3D, hidden_states: Tensor) -> Tens
 def whole_clip(vae: AutoencoderKLMagvit) -> Iterator[None]:
     """Run the VAE over all frames at once instead of frame by frame through its caches.
 
-    Equal to the cached forward (spatial group norm only) and several times faster on short
-    clips, which is what training needs.
+    The result equals the cached forward pass (with spatial group norm only), and training on short
+    clips is several times faster.
     """
     if not vae.config.spatial_group_norm:
         raise ValueError(
-            "whole_clip needs spatial_group_norm=True: a norm over time sees the chunks"
+            "whole_clip needs spatial_group_norm=True: a norm over time depends on the chunks"
         )
     changed: list[nn.Module] = []
     try:
@@ -121,12 +121,12 @@ def whole_clip(vae: AutoencoderKLMagvit) -> Iterator[None]:
 def vae_loss(
     vae: AutoencoderKLMagvit, frames: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, float]]:
-    """Squared and absolute error plus a light KL, of whole clips.
+    """Return the squared and absolute error plus a light KL term of whole clips.
 
     Args:
-        vae: The model, inside `whole_clip`.
+        vae: VAE inside `whole_clip`.
         frames: (b, f, 3, h, w) in [0, 1].
-        generator: Draws the posterior's noise.
+        generator: Random generator of the posterior's noise.
 
     Returns:
         The scalar loss and its parts (`psnr` in dB on the [0, 1] scale).

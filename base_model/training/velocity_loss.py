@@ -1,4 +1,4 @@
-"""The loss of the published base training: squared error, without outliers, with motion."""
+"""Loss of the published base training: squared error without outliers, and a motion term."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 MOST_ERROR = 50.0
-"""Elements whose error is larger count nothing; the published value."""
+"""Elements with a larger error count as 0; the published value."""
 
 MOTION_SHARE = 0.25
-"""The published share of the motion term, where that is on."""
+"""Share of the motion term where it is on; the published value."""
 
 
 def velocity_loss(
@@ -20,7 +20,7 @@ def velocity_loss(
     motion_share: float = 0.0,
     most_error: float = MOST_ERROR,
 ) -> Tensor:
-    """The loss of each sample; training takes their mean.
+    """Return the loss of each sample; training takes their mean.
 
     With d = v - target, the first term is the mean of w d^2 over all elements, where an element
     with |d| > `most_error` is 0 and still counted. The motion term is the mean square of d's
@@ -28,11 +28,11 @@ def velocity_loss(
     (1 - r) first + r motion. A clip of one latent frame has no motion and the first term alone.
 
     Args:
-        velocity: The model's, `(b, 16, t, h/8, w/8)`, differentiable.
+        velocity: Velocity from the model, `(b, 16, t, h/8, w/8)`, differentiable.
         target: eps - x, same shape.
         weight: w, `(b,)`; None is 1.
         motion_share: r in [0, 1].
-        most_error: Above 0; infinity masks nothing.
+        most_error: Largest error that counts, above 0; infinity masks nothing.
 
     Returns:
         `(b,)`, in the promoted float dtype, at least float32.
@@ -50,16 +50,16 @@ def velocity_loss(
 
 
 def norm_limit(step: int, limit: float, *, first_ratio: float = 1.0, decay_steps: int = 1) -> float:
-    """The gradient norm that a step is clipped to: wide at first, then narrow.
+    """Return the gradient norm to which a step is clipped: wide at first, then narrow.
 
-    Linear from `first_ratio` times the limit to the limit itself, as the published trainer's
+    It falls linearly from `first_ratio` times the limit to the limit, like the published trainer's
     `initial_grad_norm_ratio` and `abnormal_norm_clip_start`.
 
     Args:
-        step: Counted from 0.
-        limit: From `decay_steps` on.
-        first_ratio: At least 1; 1 is the limit throughout.
-        decay_steps: At least 1.
+        step: Step, counted from 0.
+        limit: Limit from step `decay_steps` on.
+        first_ratio: Ratio at step 0, at least 1; 1 keeps the limit constant.
+        decay_steps: Steps of the decay, at least 1.
     """
     left = max(0.0, 1.0 - step / decay_steps)
     return limit * (1.0 + (first_ratio - 1.0) * left)

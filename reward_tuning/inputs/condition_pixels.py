@@ -12,7 +12,7 @@ from torch import Tensor
 from base_model.conditions.camera import Poses, clip_poses, plucker_rays, read_pose_file
 from base_model.conditions.camera_motions import motion_poses
 from base_model.conditions.conditions import ConditionInputs
-from base_model.conditions.inpainting import prolonged
+from base_model.conditions.inpainting import extended
 from base_model.conditions.preprocessors import combine_controls, control_clip
 from base_model.conditions.trajectory import heat_maps, read_points_file
 from base_model.core.kinds import Kind
@@ -100,7 +100,7 @@ def _video(
                 if frames > 1
                 else f"extend {files.extend}: a clip of 1 frame cannot extend another"
             )
-        return *prolonged(fitted(known[:keep], height, width)[None], frames), ()
+        return *extended(fitted(known[:keep], height, width)[None], frames), ()
     if files.video is None:
         return None, None, ()
     clip = read_frames(files.video, frames, "video")

@@ -164,7 +164,7 @@ def test_no_file_an_empty_one_and_one_that_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(GeneratorError, match=r"empty\.txt: the pose file holds no pose"):
         read_pose_file(tmp_path / "empty.txt")
     (tmp_path / "clip.mp4").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(GeneratorError, match=r"clip\.mp4: a pose file is text"):
+    with pytest.raises(GeneratorError, match=r"clip\.mp4: a pose file must be UTF-8 text"):
         read_pose_file(tmp_path / "clip.mp4")
 
 

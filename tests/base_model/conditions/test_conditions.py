@@ -10,10 +10,10 @@ from torch import Tensor
 from base_model.conditions.conditions import ConditionInputs
 from base_model.conditions.inpainting import (
     KEPT_NOISE,
+    extended,
     inpaint_latents,
     kept_clip,
     kept_noise,
-    prolonged,
 )
 from base_model.errors import GeneratorError
 from base_model.generator import Generator, TextCondition, load_generator
@@ -232,7 +232,7 @@ def test_a_reference_without_camera_leaves_the_rays_zero(generators: dict[str, G
 
 def test_prolongation_keeps_the_first_frames(generators: dict[str, Generator]) -> None:
     known = clips(frames=5)
-    video, mask = prolonged(known, 9)
+    video, mask = extended(known, 9)
     assert torch.equal(video[:, :5], known)
     assert mask.flatten(2).amax(dim=2).tolist() == [[0] * 5 + [1] * 4]
     generator = generators["inpaint"]
@@ -243,8 +243,8 @@ def test_prolongation_keeps_the_first_frames(generators: dict[str, Generator]) -
     alone = generator.encode(known)  # the VAE is causal: what follows changes nothing
     assert relative(found[:, 1:, :2], alone) < 1e-5
     for k in (9, 12):
-        with pytest.raises(GeneratorError, match=f"clip of {k} frames cannot be prolonged to 9"):
-            prolonged(clips(frames=k), 9)
+        with pytest.raises(GeneratorError, match=f"clip of {k} frames cannot be extended to 9"):
+            extended(clips(frames=k), 9)
 
 
 INPUTS: dict[str, dict[str, Any]] = {
@@ -284,14 +284,14 @@ def test_a_checkpoint_that_cannot_take_it_is_told(
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"image": clips()[:, 0]}, "has image, which does not tell how many frames"),
-        ({"image": clips()}, r"image has shape \(1, 9, 3, 32, 48\); wanted \(batch, 3, height"),
+        ({"image": clips()[:, 0]}, "has image, which does not give the number of frames"),
+        ({"image": clips()}, r"image has shape \(1, 9, 3, 32, 48\); expected \(batch, 3, height"),
         ({"image": clips()[:, 0], "frames": 8}, r"4k \+ 1 frames"),
         ({"video": clips(), "mask": half_mask(5)}, "mask has frames 5 and its video 9"),
         ({"video": clips(), "mask": half_mask()[..., 1:]}, "mask has width 47 and its video 48"),
-        ({"video": clips(), "frames": 5}, "video has 9 frames and frames=5"),
-        ({"mask": half_mask()}, "a mask and no video"),
-        ({"video": clips(), "image": clips()[:, 0]}, "a video and the image: both say"),
+        ({"video": clips(), "frames": 5}, "video has 9 frames, but frames=5"),
+        ({"mask": half_mask()}, "a mask but no video"),
+        ({"video": clips(), "image": clips()[:, 0]}, "a video and the image, which both define"),
         ({"end_image": clips()[:, 0], "frames": 1}, "1 frame has no end image"),
         ({"image": clips(2)[:, 0], "end_image": clips()[:, 0]}, "batch 1 and its image 2"),
     ],

@@ -86,12 +86,14 @@ def test_the_brightest_of_several_controls() -> None:
 
 @pytest.mark.parametrize("kind", ["depth", "pose"])
 def test_depth_and_pose_take_a_prepared_video(kind: str) -> None:
-    with pytest.raises(GeneratorError, match=f"Make the {kind} video .* with control kind 'video'"):
+    with pytest.raises(
+        GeneratorError, match=f"Prepare the {kind} video .* with control kind 'video'"
+    ):
         control_clip(kind, torch.rand(1, 3, 16, 16))
 
 
 def test_an_unknown_control_is_told_what_there_is() -> None:
-    with pytest.raises(GeneratorError, match="'cany' is not known; allowed are canny, scribble"):
+    with pytest.raises(GeneratorError, match="Unknown control 'cany'; allowed: canny, scribble"):
         control_clip("cany", torch.rand(1, 3, 16, 16))
 
 

@@ -140,7 +140,7 @@ GOOD = {"x": 1, "y": 2}
         ("points", "no points"),
         ({"objects": []}, "no objects"),
         ({"object": []}, "unknown key 'object'"),
-        ({"coordinates": "percent", "objects": [{"points": [GOOD]}]}, "'percent'; allowed are"),
+        ({"coordinates": "percent", "objects": [{"points": [GOOD]}]}, "'percent'; allowed: pixel"),
         ({"objects": [{"points": []}]}, "object '0': no points"),
         ({"objects": [{"name": "cat"}]}, "object 'cat': no points"),
         ({"objects": [[GOOD]]}, "object '0': an object has 'points'"),
@@ -183,7 +183,7 @@ def test_no_file_and_no_json(tmp_path: Path) -> None:
         ('{"objects": [{"name": "%s", "points": []}]}' % ("a" * 5000), "object 'aaaa"),
         ('{"objects": [{"name": {"a": 1}, "points": []}]}', "'name' is {'a': 1}; give a text"),
         ('{"objects": [{"name": "\\ud83d", "points": []}]}', "object '.ud83d': no points"),
-        ('{"coordinates": ["pixel"], "objects": []}', "'coordinates' is .'pixel'.; allowed are"),
+        ('{"coordinates": ["pixel"], "objects": []}', "'coordinates' is .'pixel'.; allowed: pixel"),
     ],
 )
 def test_values_that_once_ended_in_a_traceback(tmp_path: Path, content: str, message: str) -> None:

@@ -182,7 +182,7 @@ SPOILED: list[tuple[str, Callable[[Path], Any], str]] = [
         lambda f: (f / "vae" / "x.safetensors.index.json").write_text(
             json.dumps({"weight_map": {"a": WEIGHT_FILE, "b": "gone.safetensors"}})
         ),
-        r"names 2 files of which 1 are not there: gone\.safetensors",
+        r"names 2 files, of which 1 are missing: gone\.safetensors",
     ),
     ("no vae", lambda f: shutil.rmtree(f / "vae"), r"lacks vae/; it holds scheduler, transformer"),
     (

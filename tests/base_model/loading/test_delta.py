@@ -135,7 +135,7 @@ def test_another_base_is_refused(folder: Path, tmp_path: Path) -> None:
     other.mkdir(parents=True)
     state = load_file(BASE / "transformer" / "diffusion_pytorch_model.safetensors")
     save_file({k: v + 1 for k, v in state.items()}, other / "diffusion_pytorch_model.safetensors")
-    with pytest.raises(GeneratorError, match="was made of other weights"):
+    with pytest.raises(GeneratorError, match="was made from other weights"):
         assembled(folder, other.parent)
 
 

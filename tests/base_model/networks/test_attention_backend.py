@@ -29,7 +29,7 @@ def test_the_choice_ends_with_the_block() -> None:
 
 
 def test_an_unknown_backend() -> None:
-    message = "'xformers' is not known; allowed are auto, math"
+    message = "'xformers' is unknown; allowed: auto, math"
     with pytest.raises(GeneratorError, match=message), attention_backend("xformers"):  # type: ignore[arg-type]
         pass
 

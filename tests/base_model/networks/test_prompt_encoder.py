@@ -80,7 +80,7 @@ def test_states_need_no_gradient(encoder: PromptEncoder) -> None:
 
 def test_a_long_prompt_is_cut_and_told_once(encoder: PromptEncoder) -> None:
     long = "a red ball " * 60
-    with pytest.warns(UserWarning, match="is cut to 96: 'a red ball"):
+    with pytest.warns(UserWarning, match="is truncated to 96: 'a red ball"):
         states = encoder([long])
     assert states.shape == (1, 96, 48)
     with warnings.catch_warnings():

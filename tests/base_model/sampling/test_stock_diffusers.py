@@ -131,5 +131,5 @@ def test_a_conversion_says_what_easyanimate_cannot_open(tmp_path: Path, text_fol
 
 
 def test_the_same_layout_is_still_refused_for_others() -> None:
-    with pytest.raises(GeneratorError, match="is in the diffusers layout already"):
+    with pytest.raises(GeneratorError, match="is already in the diffusers layout"):
         convert_checkpoint(cast("Path", resolve_checkpoint("tiny")), Path("x"), "diffusers")

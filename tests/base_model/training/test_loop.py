@@ -309,7 +309,7 @@ def test_numbers_are_means_since_the_last_report(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     for options in ({"seed": 1}, {"schedule": replace(SCHEDULE, steps=13)}):
-        with pytest.raises(OtherRunError, match=r"stage\.ckpt is of another run.*delete it"):
+        with pytest.raises(OtherRunError, match=r"stage\.ckpt belongs to another run.*delete it"):
             run(tmp_path, **options)
     run(tmp_path)
 

@@ -39,9 +39,9 @@ def test_options(run: Command, tmp_path: Path) -> None:
     [
         (["tiny", "new", "--layout", "peft"], "--layout: got 'peft'; allowed: original, diffusers"),
         (["tiny", "new", "--layout", "original", "--dtype", "int8"], "--dtype: got 'int8'"),
-        (["tiny", "new", "--layout", "diffusers"], "is in the diffusers layout already"),
+        (["tiny", "new", "--layout", "diffusers"], "is already in the diffusers layout"),
         (["nowhere", "new", "--layout", "diffusers"], "No generator checkpoint 'nowhere'"),
-        (["tiny", ".", "--layout", "original"], "exists already"),
+        (["tiny", ".", "--layout", "original"], "already exists"),
     ],
 )
 def test_refusals(

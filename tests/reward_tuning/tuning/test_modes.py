@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from base_model.conditions.inpainting import prolonged
+from base_model.conditions.inpainting import extended
 from base_model.generator import Generator, GuidedCondition, TextCondition, load_generator
 from base_model.sampling.guidance import guided_velocity
 from base_model.sampling.sample import euler_sample, start_state, start_step
@@ -53,7 +53,7 @@ def right_half() -> Tensor:
 RAYS = drawn(4, 6, *SIZE, seed=4) - 0.5
 VIDEO = clip(1)
 FIRST, LAST, REFERENCE = VIDEO[:, 0], VIDEO[:, -1], clip(2)[:, 0]
-LONGER, UNKNOWN = prolonged(clip(3, frames=1), SIZE[0])
+LONGER, UNKNOWN = extended(clip(3, frames=1), SIZE[0])
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (["lora.init={F}/empty"], "lora.init: "),
         (["prompts.train={F}/follow.jsonl"], "no.png"),
         (["prompts.train={F}/pan.jsonl", "generator.checkpoint=tiny"], "does not take the camera"),
-        (["generator.checkpoint={F}/empty"], "is no whole checkpoint"),
+        (["generator.checkpoint={F}/empty"], "is no complete checkpoint"),
         (
             ["generator.checkpoint={F}/half", CRITIC],
             "lacks text_encoder/",
