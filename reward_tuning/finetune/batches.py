@@ -1,9 +1,9 @@
-"""Which clips come together in which batch, and at what size: a function of seed and position.
+"""The batches of a training set and their sizes, as a function of seed and position.
 
 Clips of one kind and nearest aspect ratio form a group; a batch takes its clips from one group, so
-all of them have one shape. An epoch is an order of the batches drawn from the seed and the epoch's
-number alone. Nothing is kept between batches, so batch 1000 of a resumed run is that of the
-uninterrupted one.
+all of them have one shape. The order of an epoch is drawn from the seed and the epoch's number
+alone. Nothing is kept between batches, so batch 1000 of a resumed run is that of the uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.seeds import derive_generator
 
 FULL_LENGTH = 0.9
-"""Probability of the longest clip where lengths are drawn; the published value."""
+"""Probability of full length where lengths are drawn; the published value."""
 LARGEST_GROWTH = 1.25
-"""A clip is enlarged by less than this where sizes adapt to it; the published value."""
+"""Limit of the enlargement where sizes adapt to the clips; the published value."""
 
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """What shapes batches may have.
+    """The shapes that batches may have.
 
     Attributes:
-        sides: Square roots of the sizes' pixels; one is drawn for each batch of videos.
+        sides: Square roots of the pixel counts; one is drawn for each batch of videos.
         image_sides: The same for batches of pictures.
-        frames: Of a video at most, 4k + 1.
-        stride: Every so many frames of a file are taken.
-        tokens: The budget (3328, 13312, 53248), which makes large clips shorter; None for none.
+        frames: Most frames of a video, 4k + 1.
+        stride: Take every stride-th frame of a file.
+        tokens: Budget (3328, 13312, 53248) that shortens large clips; None for none.
         frame_rule: See `base_model.core.tokens.frames_under`.
         draw_frames: Draw a shorter length for one batch in ten.
-        adapt: Take no side by which the smallest clip of the batch would grow by a quarter or more.
+        adapt: Skip sides that would enlarge the smallest clip of the batch by a quarter or more.
     """
 
     sides: tuple[int, ...]
@@ -58,17 +58,17 @@ class BatchSizes:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """One batch of a device, before any file is read.
+    """One batch of one device, before any file is read.
 
     Attributes:
-        number: Its position in the endless sequence of batches.
-        clips: Places of its clips in the training set.
-        starts: First frame of each.
-        frames: Of each, 4k + 1.
-        height: Pixels.
-        width: Pixels.
-        copies: How often the batch is repeated, each with noise of its own: 4 or 2 where its clips
-            are so small that a step would be mostly overhead, as the published trainer does.
+        number: Position in the endless sequence of batches.
+        clips: Indices of its clips in the training set.
+        starts: First frame of each clip.
+        frames: Frames of each clip, 4k + 1.
+        height: Height in pixels.
+        width: Width in pixels.
+        copies: Repetitions of the batch, each with its own noise: 4 or 2 for clips so small that a
+            step would be mostly overhead, as in the published trainer.
     """
 
     number: int
@@ -84,10 +84,14 @@ class BatchOrder:
     """The endless sequence of batches.
 
     Args:
-        clips: Kind and file of each clip of the training set.
-        batch_size: Clips of a batch.
-        sizes: What shapes there may be.
-        seed: Of every draw.
+        clips: Kind and size of each clip of the training set.
+        batch_size: Clips in a batch.
+        sizes: Shapes that batches may have.
+        seed: Seed of every draw.
+
+    Attributes:
+        epoch: Batches until every clip has been seen; the last one of a group is filled up with
+            clips from its beginning.
 
     Raises:
         TuningError: There is no clip.
@@ -108,14 +112,14 @@ class BatchOrder:
         self._seed = seed
         groups: dict[tuple[ClipKind, tuple[int, int]], list[int]] = {}
         for place, (kind, info) in enumerate(clips):
+            # a video too short for two latents is trained on as a picture
             of: ClipKind = "image" if self._length(info) == 1 else kind
             groups.setdefault((of, nearest_bucket(info.height, info.width)), []).append(place)
         self._groups = dict(sorted(groups.items()))
         self.epoch = sum(-(-len(group) // batch_size) for group in self._groups.values())
-        """Batches until every clip has been seen; the last of a group is filled up with others."""
 
     def __call__(self, number: int) -> ClipBatch:
-        """The batch at a position of the sequence, counted from 0."""
+        """Return the batch at a position of the sequence, counted from 0."""
         epoch, index = divmod(number, self.epoch)
         (kind, ratio), chosen = self._epoch(epoch)[index]
         draw = derive_generator(self._seed, "batch", number)
@@ -173,7 +177,7 @@ class BatchOrder:
         return lengths[int(torch.randint(len(lengths) - 1, (), generator=draw))]
 
     def _length(self, info: ClipInfo) -> int:
-        """Frames that a clip gives at the stride, at most those that are wanted, 4k + 1."""
+        """Return how many frames a clip gives at the stride, at most `frames`, 4k + 1."""
         there = (info.frames - 1) // self._sizes.stride + 1
         return FAMILY.fitting_frames(min(there, self._sizes.frames))
 

@@ -1,4 +1,4 @@
-"""From a batch's files to what one training step reads: latents, text states, condition channels.
+"""Encode a batch's files to what one training step reads: latents, text states, channels.
 
 Every draw comes from generators named by the seed, its purpose and the batch's number.
 """
@@ -24,16 +24,16 @@ from reward_tuning.finetune.posterior_cache import PosteriorCache
 from reward_tuning.finetune.sections import DataSection, DropoutSection, MasksSection
 from reward_tuning.seeds import derive_generator
 
-EMPTY = ""  # the prompt of samples without text
+EMPTY = ""  # prompt of samples whose text is dropped, and of the negative guidance branch
 
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What one training step reads.
+    """The inputs of one training step.
 
     Attributes:
-        latents: Clean and scaled, `(b, 16, t, h/8, w/8)` float32.
-        condition: Text and channels, of b samples.
+        latents: Clean, scaled latents `(b, 16, t, h/8, w/8)`, float32.
+        condition: Text states and channels of b samples.
     """
 
     latents: Tensor
@@ -42,17 +42,17 @@ class EncodedBatch:
 
 @dataclass(frozen=True)
 class BatchEncoder:
-    """Makes encoded batches.
+    """Encodes batches.
 
     Attributes:
-        generator: Its VAE encodes.
-        reader: Of the training set.
-        states: Text states `(l, d)` of every text and of `EMPTY`, on the CPU.
-        cache: Of the posteriors.
-        data: What is taken of the clips.
-        dropout: What samples go without.
-        masks: What an inpaint model keeps.
-        seed: Of every draw.
+        generator: The generator whose VAE encodes.
+        reader: Reads the clips of the training set.
+        states: Text states `(l, d)` of every caption and of `EMPTY`, on the CPU.
+        cache: Posteriors that are already encoded.
+        data: Section of the recipe.
+        dropout: Probabilities of dropped conditions.
+        masks: Probabilities of the masks of an inpaint model.
+        seed: Seed of every draw.
     """
 
     generator: Generator
@@ -69,8 +69,7 @@ class BatchEncoder:
         """Read and encode a batch; its copies share masks and differ in dropout and posterior.
 
         Raises:
-            TuningError: A file is not what it was when it was looked at, or the cache cannot be
-                written.
+            TuningError: A file has changed since it was checked, or the cache cannot be written.
         """
         count = len(batch.clips)
         moments = torch.stack(
@@ -84,10 +83,10 @@ class BatchEncoder:
 
     @torch.no_grad()
     def condition(self, batch: ClipBatch) -> Condition:
-        """Text and channels alone, of a batch with its copies.
+        """Return text states and channels of a batch with its copies, without its latents.
 
         Raises:
-            TuningError: A file is not what it was when it was looked at.
+            TuningError: A file has changed since it was checked.
         """
         device = self.generator.device
         text = self._text(batch).to(device)
@@ -127,7 +126,7 @@ class BatchEncoder:
         return self.cache.get(lambda: self.reader.identity(batch, index, control=control), compute)
 
     def _latents(self, moments: Tensor, draw: torch.Generator) -> Tensor:
-        """Scaled latents of posteriors, a sample or the mode."""
+        """Return scaled latents of posteriors: a sample or the mode, as the recipe says."""
         mean, log_variance = moments.chunk(2, dim=1)
         if self.data.latents == "sample":
             deviation = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()  # diffusers' bounds
@@ -145,7 +144,7 @@ class BatchEncoder:
                 return None
 
     def _kept(self, batch: ClipBatch) -> Tensor:
-        """The 17 channels of drawn masks."""
+        """Return the 17 channels of drawn masks."""
         count, draw = len(batch.clips), self._draw("masks", batch)
         size = (batch.frames, batch.height, batch.width)
         shares = self.masks.image if batch.frames == 1 else self.masks.video
@@ -166,7 +165,7 @@ class BatchEncoder:
             )
 
     def _controlled(self, batch: ClipBatch) -> Tensor:
-        """The 32 or 22 channels; zero where a row has no control."""
+        """Return the 32 or 22 channels of control or camera; zero where a row has no control."""
         generator, draw = self.generator, self._draw("reference", batch)
         shape = generator.latent_shape(1, batch.frames, batch.height, batch.width)
         found = []

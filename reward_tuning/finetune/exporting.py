@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves: a LoRA in every format, or a whole checkpoint."""
+"""Export the result of a fine-tuning: a LoRA in every format, or a whole checkpoint."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def export_trained(
     """Write `lora/`, or `generator/` where every weight was trained.
 
     Args:
-        recipe: Of the run.
-        transformer: For its configuration.
-        weights: What is exported, by name.
-        folder: Of the run.
+        recipe: Recipe of the run.
+        transformer: Transformer whose configuration is exported.
+        weights: Tensors to export, by name.
+        folder: Folder of the run.
 
     Raises:
         TuningError: The disk is full.
@@ -55,15 +55,15 @@ def export_trained(
 def write_checkpoint(
     target: Path, transformer: Any, weights: Mapping[str, Tensor], base: Path
 ) -> None:
-    """A whole checkpoint in the diffusers layout: this transformer, the base's other parts.
+    """Write a whole checkpoint in the diffusers layout: this transformer, the base's other parts.
 
-    The other parts share the disk's blocks with the base's files (hard links) where both lie on one
-    file system, and are copied elsewhere.
+    The other parts are hard links to the base's files where both are on one file system, else
+    copies: the text encoder alone may be 16 GB.
 
     Args:
-        target: A folder that is not there yet.
-        transformer: For its configuration.
-        weights: By the transformer's names.
+        target: Folder to create.
+        transformer: Transformer whose configuration is written.
+        weights: Tensors by the transformer's names.
         base: Folder of the checkpoint that was trained.
     """
     part = target / "transformer"

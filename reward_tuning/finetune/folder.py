@@ -1,4 +1,4 @@
-"""The run folder of a fine-tuning: what lies in it beside what every run has."""
+"""The run folder of a fine-tuning: the files that it has besides those of every run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from reward_tuning.runs.folder import RunFolder
 
 
 class FinetuneFolder(RunFolder):
-    """The run folder of a fine-tuning: `finetune.json` is the mark of a finished one.
+    """The run folder of a fine-tuning; `finetune.json` marks a finished one.
 
     `recipe.yaml`, `metrics.jsonl`, `samples/`, `checkpoints/` and `lora/` are as in every run;
-    `clips.json` says which clips cannot be used, `base.json` the held-out loss before training;
-    with lora: null `generator/` is the trained checkpoint.
+    `clips.json` lists the clips that cannot be used, `base.json` has the held-out loss before
+    training, and with `lora: null` `generator/` is the trained checkpoint.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -21,17 +21,17 @@ class FinetuneFolder(RunFolder):
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """What a run writes into it, beside its recipe."""
+        """Everything that a run writes here besides its recipe."""
         return (*super().written, self.clips, self.base, self.generator)
 
     @property
     def evaluation(self) -> Path:
-        """Loss of the held-out clips before and after, and how many clips were used."""
+        """Held-out loss before and after, and the number of clips used."""
         return self.root / "finetune.json"
 
     @property
     def clips(self) -> Path:
-        """Which clips can be used, and why others cannot."""
+        """Number of usable clips, and the reason for each broken one."""
         return self.root / "clips.json"
 
     @property
@@ -41,5 +41,5 @@ class FinetuneFolder(RunFolder):
 
     @property
     def generator(self) -> Path:
-        """The checkpoint with every weight trained."""
+        """The exported checkpoint where every weight was trained."""
         return self.root / "generator"

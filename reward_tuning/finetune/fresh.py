@@ -1,4 +1,4 @@
-"""Random weights, for a training that starts from nothing."""
+"""Random weights for a training from scratch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def fresh_weights(transformer: Any, *, seed: int) -> None:
     """Give a transformer new random weights, in place, as its own constructor draws them.
 
     Args:
-        transformer: `EasyAnimateTransformer3DModel`; only its configuration counts.
-        seed: Of the draw; the global generator is left as it was.
+        transformer: `EasyAnimateTransformer3DModel`; only its configuration is used.
+        seed: Seed of the weights; the global generator is left as it was.
     """
     config = {k: v for k, v in dict(transformer.config).items() if not k.startswith("_")}
     with torch.random.fork_rng(devices=[]):

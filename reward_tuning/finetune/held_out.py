@@ -1,7 +1,7 @@
-"""What the clips that are not trained on show: their loss, and clips drawn from their captions.
+"""Measure held-out clips: their loss, and clips sampled from their captions.
 
-Everything is drawn by name from the seed and the clip's number, so two looks differ in the weights
-alone, and no look moves a draw of the training.
+Every draw is named by the seed and the clip's number, so two measurements differ only in the
+weights, and no measurement changes a draw of the training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from reward_tuning.seeds import derive_seed
 def measure(
     recipe: FinetuneRecipe, parts: FinetuneParts, progress: ProgressFn = silent
 ) -> dict[str, Any] | None:
-    """The loss of the held-out clips as the model is now; None where none are held out.
+    """Measure the loss of the held-out clips with the current weights; None where there are none.
 
     Returns:
         `{"loss": mean, "by_level": {"0.1": ..., ...}}`.
@@ -56,7 +56,7 @@ def measure(
 
 
 def held_out_columns(measured: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What `measure` found, as it stands in a row of metrics.jsonl and on TensorBoard."""
+    """Return the result of `measure` as columns of a row of metrics.jsonl."""
     if measured is None:
         return {}
     return {"held_out": {"loss": measured["loss"], **measured["by_level"]}}
@@ -69,21 +69,21 @@ def write_held_out_samples(
     step: int,
     progress: ProgressFn = silent,
 ) -> None:
-    """Draw and write the sample clips of a step, with the model as it is now.
+    """Sample and write the clips of a step with the current weights.
 
-    Each file has the held-out clip on the left and, on the right, one that is drawn from its
-    caption and its other conditions: kept pixels, control clip, camera, reference image. Nothing is
-    written where no clip is held out.
+    Each file has the held-out clip on the left and, on the right, one sampled from its caption and
+    its other conditions: kept pixels, control clip, camera, reference image. Nothing is written
+    where no clip is held out.
 
     Args:
-        recipe: Of the run.
-        parts: Of the run.
-        folder: Of the run.
+        recipe: Recipe of the run.
+        parts: Everything that was loaded.
+        folder: Folder of the run.
         step: Optimiser steps done.
-        progress: Told after every sampling step.
+        progress: Receives an event after every sampling step.
 
     Raises:
-        TuningError: A file is not what it was when it was looked at, or the disk is full.
+        TuningError: A file has changed since it was checked, or the disk is full.
     """
     if parts.held_out is None or parts.held_out_encoder is None:
         return
@@ -93,11 +93,11 @@ def write_held_out_samples(
         planned = replace(parts.held_out(number), copies=1)
         seed = derive_seed(recipe.seed, "samples", number)
 
-        def tell(step: int, number: int = number) -> None:
+        def report(step: int, number: int = number) -> None:
             phase = f"step {step + 1} of {recipe.samples.steps}"
             progress(ProgressEvent("samples", number, count, phase))
 
-        drawn = sample_like(recipe, encoder, planned, seed=seed, tell=tell)
+        drawn = sample_like(recipe, encoder, planned, seed=seed, on_step=report)
         path = folder.samples(step) / f"{number:02d}.mp4"
         write_pair(encoder.reader.frames(planned, 0), drawn.cpu(), path)
         row = encoder.reader.clips[planned.clips[0]].row
@@ -114,32 +114,32 @@ def sample_like(
     planned: ClipBatch,
     *,
     seed: int,
-    tell: Callable[[int], None] = lambda step: None,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
-    """Draw a clip under the conditions of a held-out one, and of its size.
+    """Sample a clip under the conditions of a held-out one, and of its size.
 
     Args:
-        recipe: Of the run.
-        encoder: Of the held-out clips.
+        recipe: Recipe of the run.
+        encoder: Encodes the held-out clips.
         planned: A batch of one clip.
-        seed: Of the noise.
-        tell: Called with i after step i.
+        seed: Seed of the noise.
+        on_step: Called with i after step i.
 
     Returns:
         `(f, 3, H, W)` in [0, 1].
     """
-    generator, wanted = encoder.generator, recipe.samples
-    asked = encoder.condition(planned)
-    channels = None if generator.kind.field is None else getattr(asked, generator.kind.field)
-    empty = encoder.states[EMPTY][None].to(asked.text)
+    generator, section = encoder.generator, recipe.samples
+    condition = encoder.condition(planned)
+    channels = None if generator.kind.field is None else getattr(condition, generator.kind.field)
+    empty = encoder.states[EMPTY][None].to(condition.text)
     size = (planned.frames, planned.height, planned.width)
     with autocast(generator, recipe.train.autocast):
         latents = euler_sample(
             generator,
-            generator.conditioned(TextCondition(asked.text, empty), channels),
+            generator.conditioned(TextCondition(condition.text, empty), channels),
             generator.initial_noise(generator.latent_shape(1, *size), [seed]),
-            sigma_table(wanted.steps),
-            wanted.guidance_scale,
-            lambda step, _: tell(step),
+            sigma_table(section.steps),
+            section.guidance_scale,
+            lambda step, _: on_step(step),
         )
     return generator.decode(latents)[0]

@@ -1,4 +1,4 @@
-"""From a batch's files to pixels of one shape."""
+"""Read a batch's files to pixels of one shape."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from reward_tuning.finetune.video_files import read_part
 
 
 class ClipReader:
-    """Reads the clips of a training set, scaled and cut around the middle.
+    """Reads the clips of a training set, scaled and centre-cropped.
 
     Args:
-        clips: Of the training set.
-        stride: Every so many frames of a file are taken.
+        clips: Clips of the training set.
+        stride: Take every stride-th frame of a file.
     """
 
     def __init__(self, clips: Sequence[UsableClip], stride: int) -> None:
@@ -31,19 +31,19 @@ class ClipReader:
         self.stride = stride
 
     def frames(self, batch: ClipBatch, index: int) -> Tensor:
-        """One clip of a batch: `(f, 3, H, W)` float32 in [0, 1].
+        """Return one clip of a batch: `(f, 3, H, W)` float32 in [0, 1].
 
         Raises:
-            TuningError: Its file is not what it was when it was looked at.
+            TuningError: Its file has changed since it was checked.
         """
         row = self.clips[batch.clips[index]].row
         return self._read(row.file, row.kind, batch, index)
 
     def control(self, batch: ClipBatch, index: int) -> Tensor | None:
-        """The control clip beside it, `(f, 3, H, W)` in [0, 1]; None where its row has none.
+        """Return its control clip, `(f, 3, H, W)` in [0, 1]; None where its row has none.
 
         Raises:
-            TuningError: Its file is not what it was when it was looked at.
+            TuningError: Its file has changed since it was checked.
         """
         control = self.clips[batch.clips[index]].row.control
         if control is None or control.suffix.lower() == POSES:
@@ -52,9 +52,9 @@ class ClipReader:
         return self._read(control, kind, batch, index)
 
     def rays(self, batch: ClipBatch, index: int) -> Tensor | None:
-        """The camera's rays, `(6, f, H, W)`; None where its row has no pose file.
+        """Return the rays of its camera, `(6, f, H, W)`; None where its row has no pose file.
 
-        They are relative to the first frame that is taken, not to the file's first.
+        They are relative to the first frame that is taken, not to the first of the file.
 
         Raises:
             GeneratorError: The pose file is wrong.
@@ -67,7 +67,7 @@ class ClipReader:
         return plucker_rays(poses, batch.height, batch.width).permute(3, 0, 1, 2)
 
     def identity(self, batch: ClipBatch, index: int, *, control: bool = False) -> list[object]:
-        """Everything that decides the pixels of `frames` (or `control`), for a cache's key."""
+        """Return everything that decides the pixels of `frames` or `control`, as a cache key."""
         row = self.clips[batch.clips[index]].row
         file = row.control if control else row.file
         assert file is not None
@@ -80,12 +80,13 @@ class ClipReader:
 
 
 READING = "stored frames"
-"""How frames are counted; posteriors of another count are encoded anew."""
+"""How frames are counted; part of the key, so that posteriors of another counting are not used."""
 PIECE = 2**16
+"""Bytes hashed at either end: hashing whole videos would take longer than reading their frames."""
 
 
 def _content(file: Path) -> list[object]:
-    """Size, and a hash of head and tail: two clips of one length differ in both."""
+    """Return size and a hash of both ends: two encodings of one length differ there in practice."""
     with file.open("rb") as opened:
         head = opened.read(PIECE)
         size = opened.seek(0, 2)
@@ -95,12 +96,12 @@ def _content(file: Path) -> list[object]:
 
 
 def reference_frame(frames: Tensor, which: str, draw: torch.Generator) -> Tensor | None:
-    """The reference image of one clip.
+    """Choose the reference image of one clip.
 
     Args:
         frames: `(f, 3, H, W)`; a single frame has no reference, as in the published model.
         which: `first`, `random` or `none`.
-        draw: Of the frame, where it is drawn.
+        draw: Generator of the random choice.
 
     Returns:
         `(3, H, W)`, or None.

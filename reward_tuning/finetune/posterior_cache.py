@@ -1,4 +1,4 @@
-"""Posteriors of the VAE on disk: a part of a clip is encoded once.
+"""Posteriors of the VAE on disk, so that a part of a clip is encoded only once.
 
 One safetensors file for each part of a clip at each size, named by a hash of everything its content
 depends on. Several runs may share a folder.
@@ -27,12 +27,12 @@ class PosteriorCache:
     """Means and log-variances by what they were made of.
 
     Args:
-        folder: Made when first written to; None keeps nothing.
-        fingerprint: Of the VAE's weights and dtype.
+        folder: Folder of the files, created when first written to; None keeps nothing.
+        fingerprint: Hash of the VAE's weights, and its dtype.
 
     Attributes:
-        hits: How often one was read.
-        misses: How often one was computed.
+        hits: Number of posteriors read.
+        misses: Number of posteriors computed.
     """
 
     def __init__(self, folder: str | Path | None, fingerprint: str) -> None:
@@ -41,11 +41,11 @@ class PosteriorCache:
         self.hits = self.misses = 0
 
     def get(self, identity: Callable[[], list[object]], compute: Callable[[], Tensor]) -> Tensor:
-        """The moments `(32, t, h/8, w/8)` of a part of a clip, float32 on the CPU.
+        """Return the moments `(32, t, h/8, w/8)` of a part of a clip, float32 on the CPU.
 
         Args:
-            identity: Gives what decides the pixels.
-            compute: Makes them.
+            identity: Return everything that decides the pixels.
+            compute: Encode them.
 
         Raises:
             TuningError: The cache cannot be written.
@@ -77,6 +77,6 @@ def _read(path: Path) -> Tensor | None:
     else:
         if about.get("sha256") == tensor_sha256(moments):
             return moments
-        problem = "its content does not fit its checksum"
+        problem = "its content does not match its checksum"
     logger.warning("posterior cache: %s is damaged (%s); encoding again", path, problem)
     return None

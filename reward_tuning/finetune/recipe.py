@@ -1,4 +1,4 @@
-"""A recipe of `reward-tuning finetune`: every value that decides a training on clips."""
+"""The recipe of `reward-tuning finetune`: every value that decides a training on clips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from reward_tuning.section import NotNegative, Section
 class FinetuneRecipe(Section):
     """Everything that decides a run."""
 
-    seed: NotNegative = Field(default=0, description="Of every random draw")
+    seed: NotNegative = Field(default=0, description="Seed of every random draw")
     output: FileName = Field(description="The run folder")
     generator: BaseSection
     data: DataSection
@@ -72,23 +72,23 @@ def finetune_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from generator_conflicts(generator, lora=sections["lora"] is not None)
     half = generator is not None and generator.dtype != "float32"
     if half and train is not None and train.autocast:
-        text = "the weights are in half precision already (generator.dtype); leave it null"
+        text = "the weights already have half precision (generator.dtype); set it to null"
         yield Conflict(("train", "autocast"), train.autocast, text)
     if data is not None and data.tokens is not None:
         for name in ("sides", "image_sides"):
             most = max(getattr(data, name) or (0,))
             if most > BUDGETS[data.tokens] * 7:  # one frame of 49 has 7 times the side
-                text = f"one frame of {most} squared is above data.tokens = {data.tokens}"
+                text = f"one frame of {most} x {most} pixels exceeds data.tokens = {data.tokens}"
                 yield Conflict(("data", name), list(getattr(data, name)), text)
     for name in ("video", "image") if masks is not None else ():
         shares: Sequence[float] | None = getattr(masks, name)
         if shares is not None and abs(sum(shares) - 1) > 1e-6:
-            text = f"probabilities, but their sum is {sum(shares):g}; it must be 1"
+            text = f"the sum of these probabilities is {sum(shares):g}; it must be 1"
             yield Conflict(("masks", name), list(shares), text)
 
 
 def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Conflict]:
-    """Check that the weights are such as an adapter, or a whole training, can have."""
+    """Check that the weights suit the training of an adapter, or of all weights."""
     if lora:
         for name in ("channels", "fresh"):
             value = getattr(generator, name)
@@ -108,8 +108,8 @@ def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Confl
         yield Conflict(
             ("generator", "dtype"),
             generator.dtype,
-            "small updates are lost in half-precision weights; with lora: null take float32, "
-            "and train.autocast=bfloat16 for its speed",
+            "half-precision weights lose small updates; with lora: null use float32, and "
+            "train.autocast=bfloat16 for speed",
         )
 
 
@@ -153,7 +153,7 @@ def locate_folder(value: str, folder: Path) -> str:
 
 
 def locate_new(value: str, folder: Path) -> str:
-    """Resolve a folder that will be made where it is not there, relative to the recipe."""
+    """Resolve a folder that is created where it does not exist, relative to the recipe."""
     return str((folder / Path(value).expanduser()).resolve())
 
 
@@ -170,7 +170,7 @@ def load_finetune_recipe(
 def load_any_recipe(
     source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
 ) -> Recipe | FinetuneRecipe:
-    """Read a recipe of whichever verb; see `reward_tuning.schema.loading.load_as`."""
+    """Read a recipe of either verb; see `reward_tuning.schema.loading.load_as`."""
     data = read_yaml_file(find_recipe(source))
     if verb_of(data) == "finetune":
         return load_finetune_recipe(source, overrides, check_files=check_files)

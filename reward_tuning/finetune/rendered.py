@@ -1,4 +1,4 @@
-"""A folder of clips of the embedded world, as a user's own would be: mp4 files and a list."""
+"""Write clips of the embedded world like a user's own training set: mp4 files and a list."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def write_rendered_clips(
     """Render clips of training scenes with captions in both languages.
 
     Args:
-        folder: For `NNNN.mp4` (9 frames of 64 x 64) and `metadata.csv`.
-        count: Clips.
-        words: Only scenes with all of these words (`red`, `star`, `left`, ...).
-        style: `plain`, or `negative`: every colour turned into its opposite, under the same
-            captions, which no embedded checkpoint has been trained on.
-        seed: Of every draw.
-        overwrite: Replace files of these names.
+        folder: Folder for `NNNN.mp4` (9 frames of 64 x 64) and `metadata.csv`.
+        count: Number of clips.
+        words: Render only scenes with all of these words (`red`, `star`, `left`, ...).
+        style: `plain`, or `negative`: inverted colours under the same captions, which no embedded
+            checkpoint has been trained on.
+        seed: Seed of every draw.
+        overwrite: Replace existing files.
 
     Returns:
-        The list.
+        Path of the list.
 
     Raises:
-        TuningError: A word is none of the world's, no scene has all of them, the folder holds such
-            a list or such clips already, or it cannot be written.
+        TuningError: The world does not have a word, no scene has all of them, the folder already
+            has such files, or it cannot be written.
     """
     known = [word for group in ATTRIBUTES.values() for word in group]
     unknown = [word for word in words if word not in known]

@@ -1,4 +1,4 @@
-"""The sections of a recipe of `reward-tuning finetune`: each key, its range, its meaning."""
+"""The sections of a `reward-tuning finetune` recipe: each key, its range, its meaning."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Probabilities = Annotated[tuple[Share, ...] | None, Strict(False)]
 
 
 class BaseSection(GeneratorSection):
-    """Which generator is trained further."""
+    """The generator to train further."""
 
     channels: Literal[16, 33, 38, 48] | None = Field(
         default=None,
-        description="Input channels that the transformer is given, new ones starting at 0: 33 "
-        "makes it an inpaint, 48 a control, 38 a camera model; needs lora: null, for a LoRA does "
-        "not train them; null = as it is",
+        description="Number of input channels to give the transformer, new ones with zero weights: "
+        "33 makes an inpaint, 48 a control, 38 a camera model. Needs lora: null, since a LoRA does "
+        "not train them; null = unchanged",
     )
     fresh: bool = Field(
         default=False,
-        description="Start the transformer from random weights; needs lora: null. The first stage "
-        "of a training from nothing, on the VAE's latents of pictures",
+        description="Start the transformer from random weights; needs lora: null. For the first "
+        "stage of a training from scratch, on latents of pictures",
     )
 
 
@@ -36,107 +36,114 @@ class DataSection(Section):
     """The user's clips, and how they become batches."""
 
     metadata: FileName = Field(
-        description=".json list or .csv of file_path, text, type (video or image), "
-        "control_file_path"
+        description="List of clips (.json, .csv, ...) with file_path, text, type (video or image) "
+        "and control_file_path"
     )
     folder: FileName | None = Field(
-        default=None, description="Where its relative paths start; null = the list's own folder"
+        default=None,
+        description="Folder of the list's relative paths; null = the list's own folder",
     )
     stride: Positive = Field(
-        default=3, description="Every so many frames of a file are taken: 3 of 24 a second are 8"
+        default=3,
+        description="Take every stride-th frame of a file: 3 turns 24 frames a second into 8",
     )
-    frames: Frames = Field(default=49, description="Frames of a clip at most, 4k + 1")
+    frames: Frames = Field(default=49, description="Most frames of a clip, 4k + 1")
     sides: Annotated[tuple[BucketSide, ...], Strict(False)] = Field(
         default=(512,),
         min_length=1,
-        description="Square roots of the pixels of a clip; one is drawn for each batch, and the "
+        description="Square roots of a clip's pixel count; one is drawn for each batch, and the "
         "bucket of the clips' aspect ratio gives height and width",
     )
     image_sides: Annotated[tuple[BucketSide, ...], Strict(False)] | None = Field(
-        default=None, min_length=1, description="The same of pictures; null = sides"
+        default=None, min_length=1, description="The same for pictures; null = sides"
     )
     tokens: Literal[3328, 13312, 53248] | None = Field(
         default=None,
-        description="Budget of a clip, as of 49 frames of 256, 512 or 1024 squared: larger clips "
-        "get fewer frames; null = no budget",
+        description="Token budget of a clip, that of 49 frames of 256, 512 or 1024 squared: larger "
+        "clips get fewer frames; null = no budget",
     )
     frame_rule: Literal["report", "code"] = Field(
-        default="report", description="How frames follow from the budget (`base_model.core.tokens`)"
+        default="report", description="How the budget limits the frames (`base_model.core.tokens`)"
     )
     draw_frames: bool = Field(
-        default=False, description="One batch in ten gets a shorter length, drawn from 5, 9, ..."
+        default=False, description="Give one batch in ten a shorter length, drawn from 5, 9, ..."
     )
     adapt_sides: bool = Field(
-        default=False, description="Clips grow by less than a quarter: smaller sides for small ones"
+        default=False,
+        description="Use smaller sides for small clips, so that none is enlarged by a quarter",
     )
     reference: Literal["first", "random", "none"] = Field(
         default="first",
-        description="Frame of the clip that a control or camera model gets as reference image",
+        description="Frame of the clip that a control or camera model gets as its reference image",
     )
     latents: Literal["sample", "mode"] = Field(
-        default="sample", description="Of the VAE's posterior; the published trainer samples"
+        default="sample",
+        description="Sample the VAE's posterior, as the published trainer, or take its mode",
     )
     cache: FileName | None = Field(
         default=None,
-        description="Folder that keeps the VAE's posterior of each part of a clip once encoded, "
-        "and the length and size of each file; null = no cache",
+        description="Folder that keeps the VAE's posterior of each part of a clip, and the length "
+        "and size of each file; null = no cache",
     )
     held_out: NotNegative = Field(
         default=0,
-        description="Clips that are not trained on; their loss is measured before and after",
+        description="Number of clips to measure before and after instead of training on them",
     )
 
 
 class FlowSection(Section):
-    """The objective: which noise levels, and how errors count."""
+    """The objective: noise levels, and how errors count."""
 
     scheme: Literal["none", "sigma_sqrt", "logit_normal", "mode", "cosmap"] = Field(
         default="none", description="Density of the noise levels, or weight of their loss"
     )
-    logit_mean: float = Field(default=0.0, description="Of logit_normal; below 0 = high noise")
-    logit_std: float = Field(default=1.0, gt=0.0, description="Of logit_normal")
-    mode_scale: float = Field(default=1.29, description="Of mode")
+    logit_mean: float = Field(default=0.0, description="Mean of logit_normal; below 0 = high noise")
+    logit_std: float = Field(default=1.0, gt=0.0, description="Standard deviation of logit_normal")
+    mode_scale: float = Field(default=1.29, description="Scale of mode")
     shift: float = Field(
         default=0.0,
         ge=-3.0,
         le=3.0,
-        description="mu of the levels; 0 as the published trainer, 1 as the sampler, which learns "
-        "more of the prompt",
+        description="mu of the levels: 0 = the published trainer's, 1 = the sampler's, with which "
+        "the model learns more of the prompt",
     )
     motion_share: Share = Field(
         default=0.0,
-        description="Share of the error of frame differences in the loss; published: 0.25 where on",
+        description="Share of the error of frame differences in the loss; published: 0.25 if used",
     )
     most_error: float | None = Field(
-        default=50.0, gt=0.0, description="Larger errors of an element count nothing; null = all do"
+        default=50.0, gt=0.0, description="Ignore elements with a larger error; null = none"
     )
 
 
 class DropoutSection(Section):
-    """What a sample goes without, now and then. The defaults are the published values."""
+    """Probabilities of dropping a condition. The defaults are the published values."""
 
-    text: Share = Field(default=0.1, description="Samples with the empty prompt, for guidance")
-    control: Share = Field(default=0.2, description="Samples without control clip")
-    reference: Share = Field(default=0.2, description="Samples without reference image")
+    text: Share = Field(default=0.1, description="Probability of the empty prompt, for guidance")
+    control: Share = Field(default=0.2, description="Probability of no control clip")
+    reference: Share = Field(default=0.2, description="Probability of no reference image")
     zeroed: Share = Field(
         default=0.9,
-        description="Of samples of an inpaint model of which nothing is kept: those that get zeros "
-        "in all channels, the text-to-video mode",
+        description="Probability of zeros in all channels where an inpaint model keeps nothing, "
+        "which is its text-to-video mode",
     )
 
 
 class MasksSection(Section):
-    """What an inpaint model keeps: probabilities of the kinds in `base_model.training`."""
+    """Masks of an inpaint model: probabilities of the kinds in `base_model.training`."""
 
     video: Probabilities = Field(
         default=None,
         min_length=10,
         max_length=10,
         description="block, all, after_start, between_ends, block_in_time, pixels, frame_blocks, "
-        "ellipse, circle, frames; null = the published ones",
+        "ellipse, circle, frames; null = the published values",
     )
     image: Probabilities = Field(
-        default=None, min_length=2, max_length=2, description="block, all; null = the published"
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="block, all; null = the published values",
     )
 
 
@@ -146,27 +153,23 @@ class FinetuneTrainSection(LoopSection):
     first_norm_ratio: float = Field(
         default=1.0,
         ge=1.0,
-        description="The first step is clipped to so many times max_grad_norm, falling linearly",
+        description="Clip the first step to this multiple of max_grad_norm, which falls linearly",
     )
-    norm_decay_steps: Positive = Field(
-        default=1000, description="Steps until it is max_grad_norm itself"
-    )
+    norm_decay_steps: Positive = Field(default=1000, description="Steps until the multiple is 1")
     autocast: Literal["bfloat16"] | None = Field(
         default=None,
-        description="Of the matrix products where generator.dtype is float32; null = the weights'",
+        description="Dtype of matrix products where generator.dtype is float32; null = the same",
     )
     checkpoint_every: Positive = Field(default=100, description="Steps between two checkpoints")
 
 
 class SamplesSection(Section):
-    """Clips that are drawn from the captions of held-out rows, to be looked at."""
+    """Sample clips from the captions of held-out rows."""
 
-    count: NotNegative = Field(
-        default=4, description="Held-out rows that clips are drawn of; 0 = none are drawn"
-    )
+    count: NotNegative = Field(default=4, description="Number of held-out rows to sample; 0 = none")
     steps: Positive = Field(default=25, description="Euler steps of the flow")
     guidance_scale: float = Field(
         default=6.0,
         ge=1.0,
-        description="Classifier-free guidance, from the empty prompt; 1 = no guidance",
+        description="Classifier-free guidance against the empty prompt; 1 = none",
     )

@@ -1,4 +1,4 @@
-"""One batch of flow matching: noise, one model call, loss."""
+"""The loss of one batch of flow matching: noise, one model call, loss."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from reward_tuning.finetune.sections import FlowSection
 from reward_tuning.seeds import derive_generator
 
 HELD_OUT_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Noise levels that the held-out clips are measured at."""
+"""Noise levels at which held-out clips are measured: fixed, so that two measurements compare."""
 
 
 def density(flow: FlowSection) -> TimestepDensity:
-    """The recipe's density of noise levels."""
+    """Return the recipe's density of noise levels."""
     return TimestepDensity(
         flow.scheme, flow.logit_mean, flow.logit_std, flow.mode_scale, flow.shift
     )
 
 
 def autocast(generator: Generator, dtype: str | None) -> AbstractContextManager[object]:
-    """Matrix products in half precision, where a recipe wants that."""
+    """Compute matrix products in half precision within the context, where a recipe asks for it."""
     if dtype is None:
         return nullcontext()
     return torch.autocast(generator.device.type, getattr(torch, dtype))
@@ -43,16 +43,16 @@ def sample_losses(
     *,
     autocast_dtype: str | None = None,
 ) -> Tensor:
-    """The loss of each sample: `(b,)`, differentiable.
+    """Return the loss of each sample: `(b,)`, differentiable.
 
     Args:
-        generator: Its transformer is called once.
-        batch: Of b samples.
-        sigmas: `(b,)` in (0, 1].
-        noise: Shape of the latents.
-        flow: Of the recipe.
-        weight: `(b,)`, of the squared error; None is 1.
-        autocast_dtype: Of the matrix products; None leaves them as they are.
+        generator: Generator whose transformer is called once.
+        batch: A batch of b samples.
+        sigmas: Noise levels, `(b,)` in (0, 1].
+        noise: eps, of the latents' shape.
+        flow: Section of the recipe.
+        weight: Weight of the squared error, `(b,)`; None is 1.
+        autocast_dtype: Dtype of the matrix products; None leaves it as it is.
     """
     latents = batch.latents
     s = sigmas.to(latents)[:, None, None, None, None]
@@ -77,7 +77,7 @@ def training_loss(
     number: int,
     autocast_dtype: str | None = None,
 ) -> Tensor:
-    """The loss of a batch, a scalar, from draws named by the seed and the batch's number."""
+    """Return the mean loss of a batch, from draws named by the seed and the batch's number."""
     count = len(batch.latents)
     sigmas = draw_levels(density(flow), count, derive_generator(seed, "levels", number))
     noise = torch.randn(batch.latents.shape, generator=derive_generator(seed, "noise", number))
@@ -97,7 +97,7 @@ def held_out_loss(
     number: int,
     autocast_dtype: str | None = None,
 ) -> list[float]:
-    """The mean loss of a batch at each of `HELD_OUT_LEVELS`, with the same noise every time."""
+    """Return the mean loss of a batch at each of `HELD_OUT_LEVELS`, always with the same noise."""
     found = []
     for level in HELD_OUT_LEVELS:
         draw = derive_generator(seed, "held-out noise", number, round(level * 10))

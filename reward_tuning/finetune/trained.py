@@ -1,4 +1,4 @@
-"""What a fine-tuning trains: an adapter, or every weight of the transformer."""
+"""The trained part of a generator: an adapter, or every weight of the transformer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def trained_part(
     """Attach the adapter, or thaw every weight.
 
     Args:
-        transformer: Frozen; changed in place.
-        lora: None trains everything.
-        seed: Of the adapter's start.
-        progress: Told where the adapter starts from a LoRA that does nothing.
+        transformer: A frozen transformer; changed in place.
+        lora: Section of the recipe; None trains every weight.
+        seed: Seed of the adapter's start.
+        progress: Receives a note where the adapter starts from a LoRA that does nothing.
 
     Raises:
         TuningError: See `reward_tuning.lora.init.attach_adapter`.
@@ -42,7 +42,7 @@ def trained_part(
     def load(state: Mapping[str, Tensor]) -> None:
         own = weights()
         if own.keys() != state.keys() or any(own[k].shape != state[k].shape for k in own):
-            raise TuningError("the weights of the checkpoint are those of another transformer")
+            raise TuningError("the checkpoint holds the weights of another transformer")
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
@@ -51,7 +51,7 @@ def trained_part(
 
 @contextmanager
 def exported_weights(trained: Trained, state: TrainingState) -> Iterator[Mapping[str, Tensor]]:
-    """Within the context the model is what is exported: its moving average where that is on."""
+    """Give the model its exported weights within the context: the moving average where it is on."""
     if state.ema is None:
         yield trained.state()
         return

@@ -77,7 +77,7 @@ def write(folder: Path, **changes: Any) -> Path:
         ),
         ({"lora": None, "generator__memory": "block-offload"}, "memory: got 'block-offload'; only"),
         ({"lora": None, "generator__dtype": "bfloat16"}, "train.autocast=bfloat16"),
-        ({"data__tokens": 3328, "data__sides": [2048]}, "above data.tokens = 3328"),
+        ({"data__tokens": 3328, "data__sides": [2048]}, "exceeds data.tokens = 3328"),
     ],
 )
 def test_mistakes(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
