@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +13,10 @@ import torch
 from torch import Tensor
 
 from base_model.sampling.guidance import guided_velocity
-from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import rollout
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
 from reward_tuning.sampling.compilation import compiled
-from reward_tuning.sampling.first_block_cache import FirstBlockCache
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
 from tests.reward_tuning.tuning import test_step as steps
 
@@ -127,22 +121,6 @@ def test_the_threshold_decides(sampler: ClipSampler) -> None:
     assert torch.equal(above[1], plain[1])
 
 
-def test_nothing_is_left_of_the_cache(sampler: ClipSampler) -> None:
-    """No hook on the model, also after an error, and each rollout begins anew."""
-    transformer = sampler.generator.transformer
-    modules = [transformer, *transformer.transformer_blocks]
-    first, _ = walked(sampler, CheapSteps(cache=1e9), ())
-    second, full = walked(sampler, CheapSteps(cache=1e9), ())
-    assert full == 1
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    with pytest.raises(ZeroDivisionError), FirstBlockCache(transformer, 0.1):
-        raise ZeroDivisionError
-    assert not any({"forward", "_diffusers_hook"} & set(vars(module)) for module in modules)
-    one = exact_states(sampler)
-    walked(sampler, CheapSteps(cache=1e9), ())
-    assert all(torch.equal(a, b) for a, b in zip(exact_states(sampler), one, strict=True))
-
-
 def test_the_gradient_is_that_of_the_states_visited(
     sampler: ClipSampler, judge: FramedJudge
 ) -> None:
@@ -171,25 +149,6 @@ def test_a_posterior_mean_is_computed_in_full(sampler: ClipSampler, judge: Frame
     last = sum(1 for number, grad in seen if number == layers - 1 and not grad)
     assert last == report.full_steps + 1
     assert report.rollout_steps == one.plan.stop
-
-
-def test_a_diffusers_without_the_cache_is_told(
-    sampler: ClipSampler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "diffusers.hooks.first_block_cache", None)
-    import diffusers.hooks
-
-    monkeypatch.delattr(diffusers.hooks, "first_block_cache", raising=False)
-    with pytest.raises(TuningError, match=r"rollout\.cache.*the installed diffusers .* 0\.35"):
-        walked(sampler, CheapSteps(cache=0.1), ())
-
-
-def test_a_model_of_one_block_has_nothing_to_skip(sampler: ClipSampler) -> None:
-    class OneBlock:
-        transformer_blocks = [object()]  # noqa: RUF012
-
-    with pytest.raises(TuningError, match="one block"):
-        FirstBlockCache(OneBlock(), 0.1)
 
 
 # --- other arithmetic
@@ -263,27 +222,3 @@ def test_a_compiled_rollout(single: ClipSampler, judge: FramedJudge) -> None:
     changed, _ = walked(single, cheap, (2,))
     assert distance(changed, exact_states(single)) < 1e-5
     assert distance(changed, states) > 1e-4
-
-
-@pytest.mark.slow
-def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
-    program = (
-        "import torch\n"
-        "from reward_tuning.sampling.compilation import compiled\n"
-        "from reward_tuning.errors import TuningError\n"
-        "try:\n    compiled(torch.nn.Linear(2, 2))\n"
-        "except TuningError as error:\n    print(error)\n"
-    )
-    found = {}
-    for compiler in ("no-such-compiler", None):
-        own = {"CXX": compiler, "PATH": str(tmp_path)} if compiler else {}
-        found[compiler] = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, **own, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / str(compiler))},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    assert "torch.compile does not work here" in found["no-such-compiler"]
-    assert "rollout.compile=false" in found["no-such-compiler"]
-    assert found[None] == ""

@@ -13,7 +13,7 @@ from base_model.core.family import ClipSize
 from base_model.generator import load_generator
 from base_model.networks.tiled_decode import Tiling
 from reward_tuning.errors import TuningError
-from reward_tuning.sampling import clip_memory, free_memory
+from reward_tuning.sampling import clip_memory
 from reward_tuning.sampling.clip_memory import check_clip_fits, out_of_memory_told
 from tests.reward_tuning.command_line import Command, command
 
@@ -77,17 +77,6 @@ def test_tiles_need_less(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TuningError, match=r"to be decoded, .* or --tiled-decode"):
         check_clip_fits(generator, size, None)
     check_clip_fits(generator, size, Tiling())
-
-
-def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free_memory, "CGROUP", tmp_path)
-    whole = free_memory.free_memory(CPU)
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50000\n")
-    assert free_memory.free_memory(CPU) == 350_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_memory.free_memory(CPU) > whole / 2
 
 
 def test_an_allocation_that_fails_is_told() -> None:

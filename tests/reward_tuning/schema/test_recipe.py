@@ -1,20 +1,18 @@
 """The schema: what is allowed, what is refused, what a default means elsewhere."""
 
 import sys
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from reward_tuning.gradient.methods.drtune import DRTune
-from reward_tuning.schema import methods as method_sections
 from reward_tuning.schema.judge_kinds import KINDS, AestheticSection, HpsSection
 from reward_tuning.schema.judge_parts import FORMER_KEYS, FramesSection
 from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection
 from reward_tuning.schema.mistakes import key_paths, members
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.schema.sections import LORA_PRESETS, LoraPreset
 from reward_tuning.section import Section
 from tests.reward_tuning.recipes_for_tests import recipe_data
 
@@ -59,25 +57,6 @@ def test_recipe_is_frozen() -> None:
         recipe.train.steps = 3
 
 
-@pytest.mark.parametrize("frames", [1, 5, 9, 49])
-def test_frames_4k_plus_1(frames: int) -> None:
-    assert Recipe.model_validate(recipe_data(sampling__frames=frames)).sampling.frames == frames
-
-
-@pytest.mark.parametrize(("frames", "nearest"), [(2, "1 or 5"), (8, "5 or 9"), (48, "45 or 49")])
-def test_frames_not_4k_plus_1(frames: int, nearest: str) -> None:
-    where, told = first_error(sampling__frames=frames)
-    assert where == ("sampling", "frames")
-    assert told.endswith(f"nearest: {nearest}")
-
-
-@pytest.mark.parametrize(("side", "nearest"), [(17, "16 or 32"), (250, "240 or 256")])
-def test_side_not_a_multiple_of_16(side: int, nearest: str) -> None:
-    where, told = first_error(sampling__height=side)
-    assert where == ("sampling", "height")
-    assert told.endswith(f"nearest: {nearest}")
-
-
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -118,52 +97,6 @@ def test_judged_frames_refused(frames: Any) -> None:
     where, told = first_error(rewards=[judge])
     assert where == ("rewards", 0, "hps", "frames")
     assert "all, or a number of frames" in told
-
-
-def test_list_of_targets() -> None:
-    recipe = Recipe.model_validate(recipe_data(lora__targets=["attn1.to_q", "attn1.to_v"]))
-    assert recipe.lora.targets == ("attn1.to_q", "attn1.to_v")
-
-
-def test_presets_are_those_of_the_adapter() -> None:
-    from reward_tuning.lora.adapter import PRESETS
-
-    assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
-
-
-NUMBERLESS = (
-    "draft",
-    "draft_lv",
-    "alignprop",
-    "refl",
-    "leapalign",
-    "flowbp_lagrange",
-    "direct_align",
-    "prfl",
-)
-METHOD_MODELS = get_args(get_args(method_sections.Method)[0])
-
-
-def test_every_method_has_a_section() -> None:
-    from reward_tuning.gradient.methods import METHODS
-
-    kinds = [get_args(model.model_fields["kind"].annotation)[0] for model in METHOD_MODELS]
-    assert kinds == list(METHODS)
-
-
-def test_every_method_makes_a_plan_from_its_section() -> None:
-    import torch
-
-    from base_model.sampling.sigmas import sigma_table
-    from reward_tuning.gradient.methods import METHODS
-
-    for kind in METHODS:
-        own = {"kind": kind} if kind in NUMBERLESS else {"kind": kind, "active_steps": 3}
-        others = {"rewards": [LATENT]} if kind == "prfl" else {}
-        recipe = Recipe.model_validate(recipe_data(method=own, **others))
-        plan = recipe.method.plan(torch.Generator(), sigma_table(16))
-        # DRaFT-K's degenerate last step is active on top of the three that count
-        assert kind in NUMBERLESS or len(plan.active) == (4 if kind == "draft_k" else 3)
 
 
 @pytest.mark.parametrize(
@@ -397,24 +330,6 @@ def test_recipe_does_not_import_torch() -> None:
 
     code = "import sys, reward_tuning.schema.loading; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_rollout_options_that_do_not_go_together() -> None:
-    both = {"cache": 0.1, "compile": True}
-    where, text = first_error(rollout=both)
-    assert where == ("rollout", "compile")
-    assert "not with rollout.cache" in text
-    where, text = first_error(rollout={"dtype": "bfloat16"})  # the weights of this recipe, too
-    assert where == ("rollout", "dtype")
-    assert "bfloat16 already" in text
-    allowed = recipe_data(
-        rollout={"dtype": "bfloat16", "compile": True}, generator__dtype="float32"
-    )
-    assert Recipe.model_validate(allowed).rollout.compile
-    for key, value in (("memory", "block-offload"), ("quantise", "fp8")):
-        where, text = first_error(rollout={"compile": True}, **{f"generator__{key}": value})
-        assert where == ("rollout", "compile")
-        assert f"not with generator.{key}" in text
 
 
 @pytest.mark.parametrize(

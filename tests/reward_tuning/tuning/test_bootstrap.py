@@ -8,7 +8,6 @@ import pytest
 
 from reward_tuning.errors import TuningError
 from reward_tuning.tuning.bootstrap import paired_difference, tail
-from reward_tuning.tuning.exact_shares import shares_interval, sign_test
 
 
 def test_equals_the_enumeration_of_all_resamples() -> None:
@@ -82,16 +81,6 @@ def _normal_quantile(share: float) -> float:
     return low
 
 
-@pytest.mark.parametrize(
-    ("gained", "lost", "p"),
-    [(0, 4, 0.125), (0, 5, 0.0625), (6, 0, 0.03125), (0, 0, 1.0), (3, 3, 1.0)],
-)
-def test_sign_test(gained: int, lost: int, p: float) -> None:
-    assert sign_test(gained, lost) == pytest.approx(p)
-    low, high = shares_interval(gained, lost, 128)
-    assert (low <= 0.0 <= high) == (p > 0.05)
-
-
 def test_right_or_wrong_is_told_exactly() -> None:
     base = [1.0] * 124 + [1.0] * 4
     tuned = [1.0] * 124 + [0.0] * 4
@@ -101,24 +90,6 @@ def test_right_or_wrong_is_told_exactly() -> None:
     same = paired_difference([1.0] * 32, [1.0] * 32)
     # of 32 prompts none changed: a share below 1 - 0.025^(1 / 32) may still do
     assert (same.low, same.high) == pytest.approx((-0.1089, 0.1089), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("gain", "loss"), [(0.0, 0.0), (0.04, 0.0), (0.05, 0.05), (0.3, 0.1), (0.5, 0.4), (0.9, 0.1)]
-)
-@pytest.mark.parametrize("n", [8, 32])
-def test_the_exact_interval_covers(gain: float, loss: float, n: int) -> None:
-    """Summed over every outcome of n prompts with its probability."""
-    inside = higher = 0.0
-    for up in range(n + 1):
-        for down in range(n + 1 - up):
-            ways = math.comb(n, up) * math.comb(n - up, down)
-            share = ways * gain**up * loss**down * max(0.0, 1 - gain - loss) ** (n - up - down)
-            low, high = shares_interval(up, down, n)
-            inside += share * (low - 1e-9 <= gain - loss <= high + 1e-9)
-            higher += share * (low > 0)
-    assert inside >= 0.95
-    assert higher <= 0.025 or gain > loss
 
 
 def test_a_handful_of_changes_shows_nothing() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,7 +23,6 @@ from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.lora.adapter import LoraSpec, adapter_state, attach
 from reward_tuning.sampling.sampler import ClipSampler
-from reward_tuning.tuning.clip_measures import diversity, light_and_colour, motion
 from reward_tuning.tuning.evaluation import (
     SideScores,
     compare,
@@ -33,7 +31,6 @@ from reward_tuning.tuning.evaluation import (
     merged,
     oracle_applies,
 )
-from reward_tuning.tuning.rendered_reference import rendered_means
 from rewards import load_reward
 from tests.goldens import write_checkpoint
 from tests.reward_tuning.tuning.test_bootstrap import ends_of_all_resamples
@@ -159,29 +156,6 @@ def test_processes_share_the_prompts(sampler: ClipSampler, judge: FramedJudge) -
     assert sorted(together.clips) == sorted(whole.clips) == [0, 1]
 
 
-def test_motion() -> None:
-    clip = torch.tensor([0.0, 0.5, 0.25]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 4, 4)
-    still = torch.full((1, 3, 3, 4, 4), 0.3)
-    assert motion(torch.cat([clip, still])).tolist() == pytest.approx([0.375, 0.0])
-    assert motion(clip[:, :1]).tolist() == [0.0]
-
-
-def test_light_and_colour() -> None:
-    clip = torch.zeros(2, 2, 3, 2, 4)
-    clip[0, 0, :, :, 2:] = 1.0  # half white, half black; then black
-    clip[1, :, 0] = 0.8  # all red
-    found = light_and_colour(clip)
-    assert found["brightness"].tolist() == pytest.approx([0.25, 0.8 * 0.299])
-    assert found["contrast"].tolist() == pytest.approx([0.25, 0.0], abs=1e-6)
-    assert found["saturation"].tolist() == pytest.approx([0.0, 0.8])
-
-
-def test_diversity() -> None:
-    clips = [torch.full((2, 3, 4, 4), value) for value in (0.0, 0.25, 1.0)]
-    assert diversity(clips) == pytest.approx((0.25 + 1.0 + 0.75) / 3)
-    assert diversity([clips[0], clips[0]]) == 0.0
-
-
 # --- the oracle
 
 SCENES = [
@@ -237,19 +211,6 @@ def test_where_the_oracle_applies() -> None:
     assert not oracle_applies(captions, (9, 64, 96))
     assert not oracle_applies(captions, (13, 64, 64))
     assert not oracle_applies([*captions, Prompt("a cat", "a cat")], (9, 64, 64))
-
-
-def test_renders_stand_where_a_perfect_generator_would(judge: FramedJudge) -> None:
-    prompts = [Prompt(phrasings(s, "zh")[0], phrasings(s, "en")[0]) for s in SCENES]
-    judge = replace(judge, positions=tuple(range(9)))
-    found = rendered_means(prompts, [judge], 2, torch.device("cpu"))
-    assert found == rendered_means(prompts, [judge], 3, torch.device("cpu"))
-    assert found["oracle"] == 1.0
-    assert found["oracle_tone_off"] < 0.01
-    clips = [render([s], random.Random(f"reference/{i}")) for i, s in enumerate(SCENES)]
-    with torch.no_grad():
-        scores = judge.reward(torch.cat(clips), [p.reward_text for p in prompts])
-    assert found["clip"] == pytest.approx(float(scores.mean()), abs=1e-5)
 
 
 # --- the comparison

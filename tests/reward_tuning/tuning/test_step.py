@@ -25,7 +25,7 @@ from reward_tuning.judges.augmentation import Augmentation
 from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import FramedJudge, LatentJudge, judged_window
 from reward_tuning.lora.adapter import LoraSpec, attach, scaled
-from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
+from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.step import BatchReport, StepOptions, latent_motion, reward_step
@@ -504,15 +504,6 @@ def test_the_decoder_may_keep_its_activations(sampler: ClipSampler, judge: Frame
     assert (len(recomputed), len(kept)) == (4, 2)  # two latents
     for one, other in zip(grads[True], grads[False], strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
-
-
-def test_what_was_not_rolled_out_cannot_be_run_again(sampler: ClipSampler) -> None:
-    condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = RolloutVelocity(sampler, condition, SIGMAS)
-    with pytest.raises(
-        TuningError, match="the sweep needs step 2, which the rollout did not visit"
-    ):
-        velocity(sampler.noise([7, 8]), 2)
 
 
 def test_a_batch_may_judge_a_part_of_the_clip(sampler: ClipSampler, judge: FramedJudge) -> None:

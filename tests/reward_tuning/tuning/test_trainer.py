@@ -307,13 +307,6 @@ def test_guidance_is_drawn_for_each_batch(world: Path, tmp_path: Path) -> None:
     assert batch.guidance_scale == drawn[1]
 
 
-def test_only_the_prompts_of_the_run_are_encoded(world: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(world, tmp_path)
-    parts = load_parts(recipe, DEVICE, 2, silent)
-    assert len(parts.sampler.states) == 2 + len(HELD_OUT) + 1
-    assert parts.sampler.generator.prompt_encoder is None
-
-
 def test_a_run_with_cheap_steps(world: Path, tmp_path: Path) -> None:
     """The recipe's keys reach the rollout, and the row says what they saved."""
     recipe, parts, state = prepared(world, tmp_path, "rollout.cache=1000.0")

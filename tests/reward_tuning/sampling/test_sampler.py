@@ -1,0 +1,108 @@
+"""The sampler: clips from seeds, and the velocity of one rollout with its memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from base_model.generator import Condition, load_generator
+from base_model.sampling.sigmas import sigma_table
+from reward_tuning.errors import TuningError
+from reward_tuning.gradient.engine import rollout
+from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.lora.adapter import LoraSpec, attach
+from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state, repeated
+from tests.goldens import write_checkpoint
+
+PROMPTS = [Prompt("a long text about a red ball", "a red ball"), Prompt("a cat", "a cat")]
+
+
+SIGMAS = sigma_table(4).double()
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory: pytest.TempPathFactory) -> ClipSampler:
+    """The golden generator in float64 with an adapter that does something."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("generator"))
+    generator = load_generator(folder, dtype=torch.float64, text_encoder=False)
+    attach(generator.transformer, LoraSpec(2, 2.0), seed=0)
+    generator.transformer.to(torch.float64)
+    draw = torch.Generator().manual_seed(5)
+    for name, parameter in generator.transformer.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw).double()
+    texts = [prompt.text for prompt in PROMPTS] + ["bad"]
+    states = {text: torch.randn(6, 48, generator=draw).double() for text in texts}
+    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+
+
+def test_what_was_not_rolled_out_cannot_be_run_again(sampler: ClipSampler) -> None:
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    velocity = RolloutVelocity(sampler, condition, SIGMAS)
+    with pytest.raises(
+        TuningError, match="the sweep needs step 2, which the rollout did not visit"
+    ):
+        velocity(sampler.noise([7, 8]), 2)
+
+
+@torch.no_grad()
+def test_a_rollout_velocity_is_the_plain_one_and_runs_each_branch_once(
+    sampler: ClipSampler,
+) -> None:
+    condition = sampler.condition(PROMPTS)
+    plain = sampler.velocity(condition, SIGMAS)
+    remembering = RolloutVelocity(sampler, condition, SIGMAS)
+    x = sampler.noise([7, 8])
+    batches: list[int] = []
+    expected = [plain(x, i) for i in (0, 2)]
+    hook = sampler.generator.transformer.register_forward_pre_hook(
+        lambda module, args: batches.append(len(args[0]))
+    )
+    with hook:
+        rolled = [remembering(x, i) for i in (0, 2)]
+        again = remembering.at_once([x, x], [0, 2])
+    for v, first, second in zip(expected, rolled, again, strict=True):
+        torch.testing.assert_close(first, v)
+        torch.testing.assert_close(second, v)
+    # both branches of two clips at each step; then the positive one of two steps in one call
+    assert batches == [4, 4, 4]
+
+
+@torch.no_grad()
+def test_the_negative_branch_is_left_out_without_guidance(sampler: ClipSampler) -> None:
+    condition = sampler.condition(PROMPTS)
+    x = sampler.noise([7, 8])
+    unguided = replace(sampler, negative="none")
+    positive = sampler.generator.velocity(x, SIGMAS[1], condition.positive)
+    assert torch.equal(unguided.velocity(condition, SIGMAS)(x, 1), positive)
+    assert not torch.allclose(sampler.velocity(condition, SIGMAS)(x, 1), positive)
+
+
+def test_latents_are_euler_steps_of_the_velocity(sampler: ClipSampler) -> None:
+    joint = replace(sampler, negative="joint")
+    states = rollout(
+        joint.velocity(sampler.condition(PROMPTS), SIGMAS), sampler.noise([7, 8]), SIGMAS, 4
+    )
+    steps: list[int] = []
+    latents = sampler.latents(PROMPTS, [7, 8], SIGMAS, steps.append)
+    assert steps == [0, 1, 2, 3]
+    torch.testing.assert_close(latents, states[-1].to(latents.dtype), rtol=1e-5, atol=1e-5)
+
+
+def test_a_rollout_starts_from_noise_or_from_a_noised_video() -> None:
+    noise, video = torch.randn(2, 1, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    sigmas = torch.tensor([0.6, 0.3, 0.0])
+    assert torch.equal(first_state(noise, None, sigmas), noise)
+    torch.testing.assert_close(first_state(noise, video, sigmas), 0.4 * video + 0.6 * noise)
+
+
+def test_a_condition_is_repeated_but_for_what_is_shared() -> None:
+    text = torch.arange(6.0).view(2, 1, 3)
+    shared = torch.ones(1, 4, 1, 2, 2)
+    twice = repeated(Condition(text, inpaint_latents=shared), 2)
+    assert torch.equal(twice.text, torch.cat([text, text]))
+    assert twice.inpaint_latents is shared
+    one = Condition(text)
+    assert repeated(one, 1) is one
