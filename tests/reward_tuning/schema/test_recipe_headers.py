@@ -87,7 +87,7 @@ def test_memory(name: str, size: Size) -> None:
     sampling = recipe.sampling
     kept = activations(transformer, sampling.frames, sampling.height, sampling.width)
     assert recipe.train.gradient_checkpointing
-    assert stated(name, r"checkpointed activations ([\d.]+) GB a clip for each branch") == (
+    assert stated(name, r"checkpointed activations ([\d.]+) GB per clip for each branch") == (
         pytest.approx(kept / GB, abs=0.051),
     )
 
@@ -155,7 +155,7 @@ def test_the_other_kinds_are_the_7b_recipe_but_for_what_they_follow() -> None:
     for kind in ("camera", "control", "image-to-video"):
         name = f"easyanimate-v5.1-7b-{kind}-hps"
         recipe = load_recipe(name, check_files=False)
-        assert "as easyanimate-v5.1-7b-hps, which says more" in header(name)
+        assert "as easyanimate-v5.1-7b-hps, which has the details" in header(name)
         for part in ("method", "rewards", "lora", "train"):
             assert getattr(recipe, part) == getattr(base, part), (name, part)
         if recipe.sampling.frames != base.sampling.frames:
@@ -171,7 +171,7 @@ def test_fine_tuning() -> None:
         FINETUNE,
         r"transformer ([\d.]+) GB in bfloat16; adapter, gradient and Adam's moments ([\d.]+) GB in "
         r"float32 and its average ([\d.]+) GB \(rank (\d+) on the attention\); checkpointed "
-        r"activations ([\d.]+) GB a clip",
+        r"activations ([\d.]+) GB per clip",
     ) == pytest.approx(
         (13.6, 16 * own / GB, 4 * own / GB, 64, activations(transformer, 49, 256, 256) / GB),
         abs=0.051,
