@@ -159,7 +159,7 @@ def test_the_other_kinds_are_the_7b_recipe_but_for_what_they_follow() -> None:
         for part in ("method", "rewards", "lora", "train"):
             assert getattr(recipe, part) == getattr(base, part), (name, part)
         if recipe.sampling.frames != base.sampling.frames:
-            assert f"with the {recipe.sampling.frames} frames that are set here" in header(name)
+            assert f"with the {recipe.sampling.frames} frames set here" in header(name)
 
 
 def test_fine_tuning() -> None:
