@@ -163,7 +163,8 @@ def _default(field: FieldInfo) -> str:
         return "required"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        return "its defaults"
+        kind = getattr(value, "kind", None)
+        return f"`kind: {kind}`" if kind else "its defaults"
     return f"`{_yaml(value)}`"
 
 
