@@ -1,4 +1,4 @@
-"""What the base's clips score: mean and deviation of each judge, for `mean` and `std`."""
+"""Scores of the base's clips: mean and standard deviation of each judge, for `mean` and `std`."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.prompt_sets import training_prompts
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
-USUAL = 32  # prompts: a mean is then known to a fifth of a deviation
-DIGITS = 4  # significant ones of what is written into a recipe; a mean of 32 is known to fewer
+DEFAULT_PROMPTS = 32  # the standard error of a mean is then a fifth of a standard deviation
+DIGITS = 4  # significant, in a recipe; a mean of 32 clips is known to fewer
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one judge gave to the base's clips.
+    """Scores that one judge gave the base's clips.
 
     Attributes:
-        label: Of the judge.
-        clips: How many.
-        mean: Over clips.
-        deviation: Standard deviation over clips (n - 1), 0 where all are alike.
-        low: The smallest score.
-        high: The largest.
+        label: Label of the judge.
+        clips: Number of clips.
+        mean: Mean over clips.
+        deviation: Standard deviation over clips (n - 1); 0 if all are equal.
+        low: Lowest score.
+        high: Highest score.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Calibration:
 
     @classmethod
     def of(cls, label: str, scores: Sequence[float]) -> Calibration:
-        """From the scores of two clips or more."""
+        """Summarise the scores of two clips or more."""
         values = torch.tensor(scores, dtype=torch.float64)
         return cls(
             label, len(scores), float(values.mean()), float(values.std()), min(scores), max(scores)
@@ -65,28 +65,28 @@ def calibrate(
 ) -> list[Calibration]:
     """Sample clips of the base and score them with the recipe's training rewards.
 
-    The clips are of training prompts, in the order of the training, sampled as the evaluation
-    samples; the generator has no adapter. A judge of noisy latents sees them without noise.
+    The clips are those of the first training prompts in training order, sampled as in the
+    evaluation, without an adapter. A judge of noisy latents sees them without noise.
 
     Args:
         recipe: Resolved.
-        device: Where generator and judges go.
-        prompts: How many, a clip each, 2 or more; None for 32, or all of fewer.
-        progress: Told while it works.
+        device: Device of generator and judges.
+        prompts: Number of prompts, with one clip each, 2 or more; None for 32, or all if fewer.
+        progress: Called as the work proceeds.
 
     Returns:
-        One a reward, in the recipe's order.
+        One for each reward, in the recipe's order.
 
     Raises:
-        TuningError: Fewer than 2 prompts are wanted, or more than the file has.
+        TuningError: Fewer than 2 prompts, or more than the file has.
         GeneratorError: A generator that cannot be loaded or does not take these sizes.
         RewardError: A judge that cannot be loaded.
     """
     stream = training_prompts(recipe)
-    prompts = min(USUAL, len(stream)) if prompts is None else prompts
+    prompts = min(DEFAULT_PROMPTS, len(stream)) if prompts is None else prompts
     if not 2 <= prompts <= len(stream):
         raise TuningError(
-            f"prompts: got {prompts}; from 2 to {len(stream)}, as many as prompts.train has"
+            f"prompts: got {prompts}; allowed is 2 ... {len(stream)}, the number in prompts.train"
         )
     chosen = dict(enumerate(stream.batch_at(0, prompts)))
     sigmas = evaluation_sigmas(recipe)
@@ -135,7 +135,7 @@ def calibrate(
 
 
 def calibrated(recipe: Recipe, found: Sequence[Calibration]) -> Recipe:
-    """The recipe with `mean` and `std` of each reward as measured.
+    """Return the recipe with the measured `mean` and `std` of each reward.
 
     Raises:
         TuningError: All clips have the same score for a judge, so the standard deviation is 0.
@@ -153,5 +153,5 @@ def calibrated(recipe: Recipe, found: Sequence[Calibration]) -> Recipe:
 
 
 def rounded(value: float) -> float:
-    """To so many digits as a recipe is given."""
+    """Round to `DIGITS` significant digits."""
     return float(f"{value:.{DIGITS}g}")

@@ -1,4 +1,4 @@
-"""What is measured of any clip without a judge: motion, light and colour, and diversity."""
+"""Measures of any clip without a judge: motion, light and colour, and diversity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def motion(frames: Tensor) -> Tensor:
-    """Mean absolute pixel difference of neighbouring frames.
+    """Compute the mean absolute pixel difference of neighbouring frames.
 
     Args:
         frames: `(b, f, 3, H, W)` in [0, 1].
@@ -23,7 +23,7 @@ def motion(frames: Tensor) -> Tensor:
 
 
 def light_and_colour(frames: Tensor) -> dict[str, Tensor]:
-    """What a reward that is being fooled often moves first.
+    """Measure brightness, contrast and saturation, which reward hacking often changes first.
 
     Args:
         frames: `(b, f, 3, H, W)` in [0, 1].
@@ -44,6 +44,6 @@ def light_and_colour(frames: Tensor) -> dict[str, Tensor]:
 
 
 def diversity(clips: Sequence[Tensor]) -> float:
-    """Mean absolute pixel difference of two clips, over all pairs; 2 clips or more of one shape."""
+    """Compute the mean absolute pixel difference over all pairs of clips, 2 or more."""
     pairs = [float((a - b).abs().mean()) for a, b in itertools.combinations(clips, 2)]
     return sum(pairs) / len(pairs)

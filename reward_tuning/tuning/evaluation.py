@@ -1,4 +1,4 @@
-"""Base against tuned: the same prompts, the same noise, and how sure the difference is."""
+"""Base against tuned: the same prompts, the same noise, and the confidence of the difference."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from rewards.core.shared_towers import seen_by_several
 
 @dataclass(frozen=True)
 class SideScores:
-    """What one side, base or tuned, scored.
+    """Scores of one side, base or tuned.
 
     Attributes:
-        values: Metric to one value a prompt, the mean over its seeds.
-        clips: Prompt index to the clip `(f, 3, H, W)` of its first seed, on the CPU, for the
-            prompts whose clips were asked for.
+        values: Metric to one value for each prompt, the mean over its seeds.
+        clips: Prompt index to the clip `(f, 3, H, W)` of its first seed, on the CPU, for the first
+            `keep_clips` prompts.
     """
 
     values: dict[str, dict[int, float]]
     clips: dict[int, Tensor] = field(default_factory=dict)
 
     def means(self) -> dict[str, float]:
-        """Each metric's mean over prompts."""
+        """Return each metric's mean over prompts."""
         return {name: sum(of.values()) / len(of) for name, of in self.values.items()}
 
 
 def evaluation_seed(seed: int, prompt: int, clip: int) -> int:
-    """Seed of the noise of a held-out prompt's clip: the same for base, tuned and samples."""
+    """Return the noise seed of a held-out prompt's clip, the same for base, tuned and samples."""
     return derive_seed(seed, "evaluation", prompt, clip)
 
 
@@ -65,31 +65,33 @@ def evaluate(
 ) -> SideScores:
     """Sample and score clips of one side.
 
+    13 parameters: samples, calibration and evaluation share this loop, and each sets other ones.
+
     Args:
-        sampler: The generator; with an adapter attached, or without one and `adapter` None.
-        adapter: The side's tensors, such as the tuned ones; None is the base, bit for bit. What was
-            attached before is attached again afterwards.
+        sampler: The generator, with or without an adapter attached.
+        adapter: Tensors of the side, such as the tuned ones; None is the base, bit for bit. The
+            tensors that were attached before are restored afterwards.
         prompts: Index to prompt; the index decides the noise, so that several processes can share
             the work and later runs can be compared.
         judges: Training rewards and held-out ones.
         sigmas: `(N + 1,)`, the sampler's table.
-        seed: Of the run.
-        seeds: Clips a prompt. From 2 on `diversity` is measured.
+        seed: Seed of the run.
+        seeds: Clips for each prompt; 2 or more add the metric `diversity`.
         batch_size: Clips sampled at a time.
-        keep_clips: Return the first clip of prompts with an index below this.
-        oracle: Ask the embedded world's oracle, too (`oracle_applies`).
-        at_work: Entered while VAE and judges work (`Offload.at_work`).
-        stage: Of the progress events.
-        progress: Told after every sampling step.
+        keep_clips: Number of prompts, from the first, whose first clip is returned.
+        oracle: Also ask the embedded world's oracle (`oracle_applies`).
+        at_work: Context that is entered while VAE and judges work (`Offload.at_work`).
+        stage: Name of the progress events.
+        progress: Called after every sampling step.
 
     Returns:
-        Per prompt each judge's score, the measures of `reward_tuning.tuning.clip_measures`, and
-        `oracle` with its parts and `oracle_tone_off`.
+        For each prompt the score of each judge, the measures of `clip_measures`, and `oracle` with
+        its parts and `oracle_tone_off`.
     """
     wanted = [(index, clip) for index in prompts for clip in range(seeds)]
     found: dict[str, dict[int, list[float]]] = {}
     clips: dict[int, Tensor] = {}
-    of_prompt: list[Tensor] = []  # clips of the prompt under way, for its diversity
+    of_prompt: list[Tensor] = []  # clips of the current prompt, for its diversity
     with _side(sampler.generator.transformer, adapter):
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
@@ -129,18 +131,18 @@ def evaluate(
 
 
 def compare(base: SideScores, tuned: SideScores, *, seeds: int, seed: int) -> dict[str, Any]:
-    """The content of evaluation.json.
+    """Compare two sides, as evaluation.json records it.
 
     Args:
         base: Scores of the base.
-        tuned: Of the tuned model, on the same prompts.
-        seeds: Clips a prompt.
-        seed: Of the resampling.
+        tuned: Scores of the tuned model, on the same prompts.
+        seeds: Clips for each prompt.
+        seed: Seed of the resampling.
 
     Returns:
         `{"prompts", "seeds", "base": {metric: mean}, "tuned": ..., "difference": {metric: {"mean",
-        "low", "high", "up", "down"}}}`: low and high are the 95 % interval over prompts
-        (`paired_difference`), up and down how many prompts went there.
+        "low", "high", "up", "down"}}}`: low and high bound the 95 % interval over prompts
+        (`paired_difference`); up and down count the prompts that rose and fell.
 
     Raises:
         TuningError: Fewer than two prompts.
@@ -165,7 +167,7 @@ def compare(base: SideScores, tuned: SideScores, *, seeds: int, seed: int) -> di
 
 
 def merged(parts: Sequence[SideScores]) -> SideScores:
-    """Put together what several processes scored, each on prompts of its own."""
+    """Merge the scores of several processes, each on prompts of its own."""
     values: dict[str, dict[int, float]] = {}
     clips: dict[int, Tensor] = {}
     for part in parts:
@@ -176,11 +178,11 @@ def merged(parts: Sequence[SideScores]) -> SideScores:
 
 
 def oracle_applies(prompts: Sequence[Prompt], size: tuple[int, int, int]) -> bool:
-    """Whether clips of these prompts can be judged by the embedded world's oracle.
+    """Return whether the embedded world's oracle can judge clips of these prompts.
 
     Args:
-        prompts: All must be captions of its grammar.
-        size: Frames, height and width; must be the world's own.
+        prompts: All of them must be captions of its grammar.
+        size: Frames, height and width; must be those of the world.
     """
     if size != (FRAMES, SIDE, SIDE):
         return False
@@ -205,10 +207,10 @@ def clip_scores(
 
     Args:
         frames: `(b, f, 3, H, W)` in [0, 1].
-        latents: Of the same clips, `(b, 16, t, H/8, W/8)`; None leaves the judges of latents out.
+        latents: Latents of the same clips, `(b, 16, t, H/8, W/8)`; None skips judges of latents.
         prompts: b prompts.
-        judges: Each becomes a metric of its label.
-        oracle: Whether the embedded world's oracle is asked, too.
+        judges: Each adds a metric named by its label.
+        oracle: Also ask the embedded world's oracle.
 
     Returns:
         Metric to `(b,)`.
@@ -233,7 +235,7 @@ def clip_scores(
 
 @contextmanager
 def _side(transformer: nn.Module, adapter: Mapping[str, Tensor] | None) -> Iterator[None]:
-    """Base or tuned for the time of the context."""
+    """Make the transformer the base, or the tuned one, within the context."""
     if adapter is None:
         with scaled(transformer, 0.0):
             yield

@@ -1,7 +1,7 @@
-"""How sure a difference of two shares is, each prompt right or wrong on both sides: exact tests.
+"""Exact tests of the difference of two shares, where each prompt is right or wrong on each side.
 
-A bootstrap cannot say it: where 4 of 128 prompts were lost and none was gained, 98 of 100 resamples
-hold at least one of the four, though chance alone gives such a result one time in eight.
+A bootstrap is too sure here: if 4 of 128 prompts were lost and none was gained, 98 of 100 resamples
+contain at least one of the four, although chance alone gives such a result one time in eight.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ import functools
 import math
 from collections.abc import Callable
 
-LEVEL = 0.05  # what is not inside of a 95 % interval
+LEVEL = 0.05  # probability outside a 95 % interval
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """Two-sided p of the exact sign test, for 0/1 pairs also called McNemar's.
+    """Return the two-sided p of the exact sign test, for 0/1 pairs also called McNemar's.
 
     Args:
         gained: Prompts that went up.
-        lost: Prompts that went down; those that stayed do not count.
+        lost: Prompts that went down; unchanged ones do not count.
 
     Returns:
-        How often chance alone, as likely up as down, gives a result as far from even.
+        Probability that chance alone, as likely up as down, gives a result as uneven.
     """
     changed = gained + lost
     return min(1.0, 2.0 * _at_least(max(gained, lost), changed, 0.5))
 
 
 def shares_interval(gained: int, lost: int, prompts: int) -> tuple[float, float]:
-    """95 % interval of the share gained less the share lost.
+    """Return the 95 % interval of the share gained minus the share lost.
 
-    Each of the two shares has its exact interval (Clopper and Pearson 1934); they are put together
-    by the square-and-add rule with the correlation of two shares of one sample (Newcombe 1998,
-    Zou and Donner 2008). It holds 0 unless `sign_test` says that chance is unlikely.
+    Each share has its exact interval (Clopper and Pearson 1934); the square-and-add rule combines
+    them with the correlation of two shares of one sample (Newcombe 1998, Zou and Donner 2008). The
+    interval contains 0 unless `sign_test` rejects chance.
 
     Args:
         gained: Prompts that went from 0 to 1.
         lost: Prompts that went from 1 to 0.
-        prompts: All of them.
+        prompts: Number of all prompts.
     """
     up, down = gained / prompts, lost / prompts
     up_low, up_high = _share_interval(gained, prompts)
@@ -57,23 +57,23 @@ def shares_interval(gained: int, lost: int, prompts: int) -> tuple[float, float]
 
 @functools.cache
 def _share_interval(count: int, of: int) -> tuple[float, float]:
-    """Clopper's and Pearson's exact 95 % interval of a share."""
+    """Return Clopper and Pearson's exact 95 % interval of a share."""
     low = 0.0 if count == 0 else _solved(lambda p: _at_least(count, of, p))
     high = 1.0 if count == of else 1.0 - _solved(lambda p: _at_least(of - count, of, p))
     return low, high
 
 
 def _solved(tail: Callable[[float], float]) -> float:
-    """Where an increasing tail probability is 2.5 %."""
+    """Return the point where an increasing tail probability is 2.5 %, by bisection."""
     low, high = 0.0, 1.0
-    for _ in range(50):
+    for _ in range(50):  # 2^-50: as exact as a float of this size
         middle = (low + high) / 2
         low, high = (middle, high) if tail(middle) < LEVEL / 2 else (low, middle)
     return (low + high) / 2
 
 
 def _at_least(count: int, of: int, p: float) -> float:
-    """Probability that a binomial number of so many draws is `count` or more."""
+    """Return the probability of at least `count` successes in `of` draws."""
     if p in (0.0, 1.0):
         return float(count == 0 or p == 1.0)
 

@@ -1,4 +1,4 @@
-"""What a run leaves beside its checkpoints: sample clips, the exported adapter, the evaluation."""
+"""The results of a run: sample clips, the exported adapter, the evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.rendered_reference import rendered_means
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
-SAMPLES = 4  # clips of a set: the first held-out prompts, with the evaluation's noise
+SAMPLES = 4  # enough to see a trend, and cheap beside the steps between two sets
 
 
 def write_samples(
@@ -44,7 +44,16 @@ def write_samples(
     adapter: Mapping[str, Tensor] | None,
     progress: ProgressFn,
 ) -> None:
-    """Draw and write the sample clips of a step; no adapter is the base."""
+    """Draw and write the clips of the first held-out prompts, with the evaluation's noise.
+
+    Args:
+        recipe: Resolved.
+        parts: Parts of the run.
+        folder: The run folder.
+        step: Optimiser steps done.
+        adapter: Adapter to sample with; None for the base.
+        progress: Called after every sampling step.
+    """
     prompts = parts.held_out[:SAMPLES]
     shown = evaluate(
         parts.sampler,
@@ -79,21 +88,21 @@ def finish(
 ) -> dict[str, Any]:
     """Export the adapter, evaluate base against tuned, write the clips and evaluation.json.
 
-    Where `lora.init` is given, the base side is the base with that adapter, so that the reward
-    tuning alone is measured; `start` in evaluation.json says which it was. The processes share the
-    held-out prompts; each side of each prompt has the same noise.
+    With `lora.init` the base side is the base with that adapter, so that only the reward tuning is
+    measured; `start` in evaluation.json records which it was. The processes share the held-out
+    prompts; both sides of a prompt have the same noise.
 
     Args:
-        recipe: Of the run.
-        parts: Of the run.
-        accelerator: Of the run.
-        folder: Of the run.
-        adapter: What is exported and evaluated.
-        progress: Told after every sampling step.
+        recipe: Resolved.
+        parts: Parts of the run.
+        accelerator: Accelerator of the run.
+        folder: The run folder.
+        adapter: Adapter to export and evaluate.
+        progress: Called after every sampling step.
 
     Returns:
-        The content of evaluation.json, which is written last: that of `compare`, `start`, and
-        `rendered`, in the embedded world, what renders of the held-out prompts score.
+        The content of evaluation.json, which is written last: that of `compare`, `start`, the
+        judges, and, in the embedded world, `rendered`: scores of renders of the held-out prompts.
 
     Raises:
         TuningError: The disk is full.

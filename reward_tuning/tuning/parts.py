@@ -42,7 +42,7 @@ from reward_tuning.tuning.preflight import check_files, raising
 from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_clips import replay_clips
 from reward_tuning.tuning.replay_sources import ReplaySource
-from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
+from reward_tuning.tuning.sigma_tables import training_sigmas
 from reward_tuning.tuning.step import StepOptions
 
 
@@ -269,7 +269,6 @@ def with_replay(
         recipe,
         parts.sampler,
         parts.sources,
-        evaluation_sigmas(recipe),
         generator_hash=parts.fingerprints["generator"],
         file=file,
         accelerator=accelerator,

@@ -1,4 +1,4 @@
-"""What the embedded world's own renders score: where a perfect generator of it would stand."""
+"""Scores of the embedded world's own renders: those of a perfect generator of it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def rendered_means(
 
     Args:
         prompts: Captions of the embedded world.
-        judges: As for the evaluation; those of latents are left out.
+        judges: Judges of the evaluation; those of latents are skipped.
         batch_size: Clips judged at a time.
-        device: Of the judges.
+        device: Device of the judges.
 
     Returns:
         Metric to its mean.
 
     Raises:
-        ValueError: A prompt is no caption (`oracle_applies` is false).
+        ValueError: A prompt is not a caption (`oracle_applies` is false).
     """
     found: dict[str, list[float]] = {}
     for start in range(0, len(prompts), batch_size):

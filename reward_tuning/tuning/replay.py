@@ -1,10 +1,10 @@
-"""Replay: flow-matching steps on clips that are known to be good, beside the reward's gradient.
+"""Replay: flow-matching steps on good clips, in addition to the reward's gradient.
 
-A reward says nothing of what a clip must keep. The loss that the base was trained with does: on
-clips of the base, or on real ones, it holds the whole distribution, at every noise level, where
-`train.anchor` holds the velocity at the states of one rollout. ReFL (arXiv 2304.05977) adds its
-pre-training loss, PRFL (arXiv 2511.21541) alternates with supervised steps, T2V-Turbo (arXiv
-2405.18750) keeps its distillation loss; each as a cure for over-optimisation.
+A reward ignores everything it does not measure. The loss that the base was trained with does not:
+on clips of the base, or on real ones, it preserves the whole distribution at every noise level,
+while `train.anchor` holds the velocity at the states of one rollout. ReFL (arXiv 2304.05977) adds
+its pre-training loss, PRFL (arXiv 2511.21541) alternates with supervised steps, T2V-Turbo (arXiv
+2405.18750) keeps its distillation loss; each against over-optimisation.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ReplayClips:
     """Clips to be replayed.
 
     Attributes:
-        prompts: n of them, one a clip; a plain text follows nothing else.
-        latents: `(n, 16, t, h/8, w/8)` float32 on the CPU, scaled: what a sampler ends with.
+        prompts: One for each of the n clips; a plain text has no other condition.
+        latents: `(n, 16, t, h/8, w/8)` float32 on the CPU, scaled, as a sampler returns them.
     """
 
     prompts: tuple[str | Prompt, ...]
@@ -36,14 +36,14 @@ class ReplayClips:
 def velocity_error(
     generator: Generator, latents: Tensor, noise: Tensor, sigmas: Tensor, condition: Condition
 ) -> Tensor:
-    """The flow-matching loss, mean |v((1 - s) x + s e, s) - (e - x)|^2 (arXiv 2210.02747).
+    """Compute the flow-matching loss, mean |v((1 - s) x + s e, s) - (e - x)|^2 (arXiv 2210.02747).
 
     Args:
-        generator: With whatever adapter is attached.
+        generator: The generator, with any adapter that is attached.
         latents: x, `(b, 16, t, h/8, w/8)`, clean and scaled.
         noise: e, the same shape.
         sigmas: s, `(b,)`.
-        condition: Of the prompts; the positive branch alone, as the base was trained.
+        condition: Condition of the positive branch alone, as in the base's training.
 
     Returns:
         A scalar, differentiable.
@@ -63,17 +63,17 @@ def replay_step(
 ) -> float:
     """Add the gradient of one batch's flow-matching loss to the adapter's `.grad`.
 
-    Its graph is its own and gone on return: one model call.
+    It makes one model call and frees the graph on return.
 
     Args:
         sampler: The generator with its adapter attached.
-        clips: All of them.
-        draw: Of this batch.
-        weight: Of the loss; with 0 it is measured without a gradient.
+        clips: All clips of the replay.
+        draw: Draw of this batch.
+        weight: Weight of the loss; 0 measures it without a gradient.
         share: Factor of the gradient: 1 / number of accumulated batches.
 
     Returns:
-        The loss of the batch, neither weighted nor shared.
+        The loss of the batch, without `weight` and `share`.
     """
     generator = sampler.generator
     condition = sampler.condition([clips.prompts[i] for i in draw.clips]).positive

@@ -1,7 +1,6 @@
-"""The latents of a replay: sampled by the base or encoded from files, once, and kept.
+"""The latents of a replay: sampled by the base or encoded from files, once, into the run folder.
 
-They lie in the run folder. A resumed run reads them back, and refuses them where they are
-damaged or were made of something else.
+A resumed run reads them back, and refuses a file that is damaged or has another origin.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_sources import ReplaySource, read_fitting
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
 STAGE = "replay clips"
 METADATA_KEY = "about"  # the one entry of the file's metadata
@@ -40,7 +40,6 @@ def replay_clips(
     recipe: Recipe,
     sampler: ClipSampler,
     sources: Sequence[ReplaySource],
-    sigmas: Tensor,
     *,
     generator_hash: str,
     file: Path,
@@ -48,29 +47,30 @@ def replay_clips(
     decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
     progress: ProgressFn = silent,
 ) -> tuple[ReplayClips, str]:
-    """Make the latents of a replay, or read back those of the run; the processes share the work.
+    """Make the latents of a replay, or read them back; the processes share the work.
 
     Args:
         recipe: Resolved.
-        sampler: With the text states of every source's prompt; an adapter on it is left out.
-        sources: At least one, all of the base or all of files.
-        sigmas: `(N + 1,)`, the table that the base samples them with.
-        generator_hash: Of the weights.
-        file: Where they are kept.
-        accelerator: Of the run.
-        decoding: Entered while the VAE works.
-        progress: Told after every sampling step, and after every clip.
+        sampler: Sampler with the text states of every source's prompt; its adapter is disabled.
+        sources: At least one; all are prompts for the base, or all are files.
+        generator_hash: Hash of the weights.
+        file: File of the latents in the run folder.
+        accelerator: Accelerator of the run.
+        decoding: Context that is entered while the VAE works.
+        progress: Called after every sampling step, and after every clip.
 
     Returns:
         The clips, and the hash of their latents.
 
     Raises:
-        TuningError: What is kept is damaged or was made of something else, a clip does not fit, or
-            the disk is full.
+        TuningError: The file is damaged or has another origin, a clip has the wrong size, or the
+            disk is full.
     """
     prompts = tuple(source.asked for source in sources)
+    sigmas = evaluation_sigmas(recipe)
     made_of = origin(recipe, sources, sigmas, generator_hash)
-    if file.exists():  # asked by every process before the main one writes it: `gather` lies between
+    # Every process looks before the main one writes: `gather_object` below makes it wait.
+    if file.exists():
         latents = read_kept(file, made_of)
         return ReplayClips(prompts, latents), latents_hash(latents)
     size = recipe.evaluation.batch_size or recipe.train.batch_size
@@ -97,8 +97,8 @@ def replay_clips(
     latents = torch.cat([own[number] for number in range(len(batches))])
     if not bool(latents.isfinite().all()):
         raise TuningError(
-            "train.replay: the clips have NaN or infinity in them; take generator.dtype bfloat16 "
-            "or float32 in place of float16"
+            "train.replay: the clips contain NaN or infinity; set generator.dtype to bfloat16 or "
+            "float32 instead of float16"
         )
     progress(ProgressEvent(STAGE, len(sources), len(sources)))
     if accelerator.is_main_process:
@@ -108,7 +108,7 @@ def replay_clips(
 
 @torch.no_grad()
 def _encoded(sampler: ClipSampler, videos: Sequence[Path | None]) -> Tensor:
-    """One clip at a time: its latents shall not depend on its neighbours."""
+    """Encode one clip at a time, so that its latents do not depend on its neighbours."""
     clips = [read_fitting(video, sampler.size) for video in videos]
     return torch.cat([sampler.generator.encode(clip[None]) for clip in clips])
 
@@ -116,7 +116,7 @@ def _encoded(sampler: ClipSampler, videos: Sequence[Path | None]) -> Tensor:
 def origin(
     recipe: Recipe, sources: Sequence[ReplaySource], sigmas: Tensor, generator_hash: str
 ) -> str:
-    """A hash of everything that decides the latents, the clips' files included."""
+    """Hash everything that the latents depend on, including the clips' files."""
     sampling = recipe.sampling
     about: dict[str, Any] = {
         "generator": generator_hash,
@@ -146,7 +146,7 @@ def latents_hash(latents: Tensor) -> str:
 
 
 def keep(file: Path, latents: Tensor, made_of: str) -> None:
-    """Write the latents, whole or not at all.
+    """Write the latents, completely or not at all.
 
     Raises:
         TuningError: The disk is full.
@@ -162,7 +162,7 @@ def read_kept(file: Path, made_of: str) -> Tensor:
     """Read the latents back.
 
     Raises:
-        TuningError: They are damaged, or were made of something else than the run now has.
+        TuningError: They are damaged, or their origin is not that of the run.
     """
     try:
         with safe_open(file, "pt") as opened:
@@ -171,18 +171,17 @@ def read_kept(file: Path, made_of: str) -> Tensor:
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise TuningError(_damaged(file, str(error))) from error
     if latents_hash(latents) != about.get("content"):
-        raise TuningError(_damaged(file, "its content is not what was written"))
+        raise TuningError(_damaged(file, "its content differs from its hash"))
     if about.get("made_of") != made_of:
         raise TuningError(
-            f"{file} was made of other clips, prompts, weights or sampling than the run has now; "
-            "put back what train.replay.source named when the run began and resume, or start a new "
-            "run with another output"
+            f"{file} was made from other clips, prompts, weights or sampling settings than the run "
+            "has now; restore the files that train.replay.source named at the start and resume, or "
+            "start a new run with another output"
         )
     return latents
 
 
 def _damaged(file: Path, reason: str) -> str:
     return (
-        f"{file} is damaged ({reason}). Delete this file and resume: the clips are made again, and "
-        "are the same"
+        f"{file} is damaged ({reason}); delete this file and resume: the same clips are made again"
     )

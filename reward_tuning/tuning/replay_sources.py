@@ -1,4 +1,4 @@
-"""Where the clips of a replay come from: the base itself, or a file that names videos."""
+"""The sources of a replay's clips: prompts for the base, or a file that names videos."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ REPLAY_ROWS = RowFormat(
 
 @dataclass(frozen=True)
 class ReplaySource:
-    """One clip to be replayed, before it is latents.
+    """One clip to be replayed, before it becomes latents.
 
     Attributes:
-        prompt: What it shows.
-        files: What else the base follows when it samples the clip.
+        prompt: Its prompt.
+        files: Further conditions of a clip that the base samples.
         video: Its file; None for a clip that the base samples.
-        place: Where a file of clips names it, such as `line 3`.
+        place: Its place in the file of clips, such as `line 3`.
     """
 
     prompt: str
@@ -43,14 +43,14 @@ class ReplaySource:
 
     @property
     def asked(self) -> str | Prompt:
-        """The prompt, with what it follows where that is anything."""
+        """Return the prompt, with its conditions if there are any."""
         if self.files == NO_CONDITION:
             return self.prompt
         return Prompt(self.prompt, self.prompt, self.files)
 
 
 def replay_sources(recipe: Recipe, stream: PromptStream) -> list[ReplaySource]:
-    """The clips that a recipe wants replayed; none where that is off.
+    """List the sources of a recipe's replay; none if it is off.
 
     Raises:
         TuningError: The file of clips cannot be read, or has bad lines.
@@ -86,12 +86,12 @@ def check_sources(path: Path, sources: Sequence[ReplaySource], size: tuple[int, 
     """Read every clip of a file once, before anything heavy is loaded.
 
     Args:
-        path: Of the file of clips, for the error.
-        sources: What it names.
+        path: File of clips, for the message.
+        sources: Its clips.
         size: Frames, height and width of the recipe.
 
     Raises:
-        TuningError: Clips are missing, no videos, or of another size; each with its line.
+        TuningError: Clips are missing, unreadable or of another size; each with its line.
     """
     bad = []
     for source in sources:
@@ -104,10 +104,10 @@ def check_sources(path: Path, sources: Sequence[ReplaySource], size: tuple[int, 
 
 
 def read_fitting(path: Path | None, size: tuple[int, int, int]) -> Tensor:
-    """Read a clip that has the recipe's frames and size: `(f, 3, H, W)` in [0, 1].
+    """Read a clip of the recipe's frames and size: `(f, 3, H, W)` in [0, 1].
 
     Raises:
-        TuningError: It has not, or cannot be read.
+        TuningError: It cannot be read, or has another length or size.
     """
     assert path is not None
     frames = read_clip(path)
@@ -115,6 +115,6 @@ def read_fitting(path: Path | None, size: tuple[int, int, int]) -> Tensor:
     if (count, height, width) != size:
         raise TuningError(
             f"clip {path} has {count} frames of {height} x {width} (height x width); the recipe's "
-            f"sampling has {size[0]} of {size[1]} x {size[2]}: cut and scale the clip to that"
+            f"sampling has {size[0]} of {size[1]} x {size[2]}; trim and scale the clip to that"
         )
     return frames

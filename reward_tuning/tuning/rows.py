@@ -98,7 +98,7 @@ def why_zero(judges: Sequence[ScoredJudge], means: Mapping[str, float]) -> str:
 
 
 def plan_table(sigmas: torch.Tensor, plan: Plan) -> str:
-    """The sampler's steps with sigma, |weight| in the reward input, and which receive gradient."""
+    """Describe a plan: sigma and |weight| of each sampler step, and whether it is active."""
     lines = ["plan of the first step"]
     if plan.active:
         lines[0] += (

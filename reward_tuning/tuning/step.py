@@ -1,7 +1,7 @@
 """One batch of a reward-tuning update: rollout, reward gradient, adjoint sweep.
 
-A function of explicit inputs. It knows no recipe, no optimiser and no folder; the trainer calls it
-once per accumulated batch and finds the gradient in the parameters' `.grad`.
+A function of explicit inputs: it knows no recipe, no optimiser and no folder. The trainer calls it
+once for each accumulated batch and finds the gradient in the parameters' `.grad`.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.views import View, rolled_out
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
-"""Entered around `rollout`, `reward` and `sweep`, to time and show them."""
+"""Context around `rollout`, `reward` and `sweep`, to time and show them."""
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a batch showed.
+    """Measurements of one batch.
 
     Attributes:
-        loss: Weighted sum of the judges' losses, before it is divided by the guidance scale; a mean
-            over the places they look at. NaN where latents or frames were not finite.
+        loss: Weighted sum of the judges' losses, before the division by the guidance scale; the
+            mean over the views. NaN if latents or frames were not finite.
         rewards: Mean score of each judge.
         motion: Mean |difference of neighbouring latent frames| of the reward input.
-        drift: Mean square distance of the active steps' velocities to the base's; None where no
-            anchor is on.
-        steps: The active steps as the sweep saw them; empty after a loss that is not finite. The
-            c-th fresh look at the end has index N + c; a restart's steps have the table's.
-        rollout_steps: Steps of the sampler that the rollout took.
-        full_steps: Those of them that ran every block of the transformer.
+        drift: Mean square distance of the active steps' velocities to the base's; None without an
+            anchor.
+        steps: Reports of the active steps; empty after a loss that is not finite. The c-th fresh
+            look at the end has index N + c; a restart's steps have the table's indices.
+        rollout_steps: Sampler steps of the rollout.
+        full_steps: Sampler steps that ran every block of the transformer.
     """
 
     loss: float
@@ -62,7 +62,7 @@ class BatchReport:
 
     @property
     def finite(self) -> bool:
-        """Whether the batch left a gradient that can be used, as far as its loss tells."""
+        """Whether the loss is finite; without that the batch added no gradient."""
         return math.isfinite(self.loss)
 
 
@@ -117,7 +117,7 @@ def reward_step(
         phase: Entered around each phase.
 
     Returns:
-        The numbers of the batch. With a loss that is not finite nothing was added.
+        Measurements of the batch. If the loss is not finite, no gradient was added.
     """
     if batch.guidance_scale is not None:
         sampler = replace(sampler, guidance_scale=batch.guidance_scale)
@@ -126,10 +126,11 @@ def reward_step(
     views = chain.views
     motion = latent_motion(views[0].x)
     bad = BatchReport(math.nan, {}, motion, rollout_steps=chain.steps, full_steps=chain.full_steps)
+    # First exit on NaN: judges refuse such frames, and the trainer skips and counts the step.
     if not all(bool(view.x.isfinite().all()) for view in views):
         return bad
 
-    seen: list[dict[str, float]] = []
+    seen: list[dict[str, float]] = []  # scores of each view
     gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[options.merge]
     texts = [prompt.reward_text for prompt in batch.prompts]
 
@@ -151,13 +152,15 @@ def reward_step(
                 terms=options.terms,
                 clip_weights=view.clip_weights,
             )
-        if verdicts is None:  # the trainer skips the step
+        if verdicts is None:  # frames that are not finite: a NaN loss makes the exit below
             return [math.nan * latents.sum()]
         seen.append({label: float(scores.mean()) for label, (_, scores) in verdicts.items()})
         return [loss for loss, _ in verdicts.values()]
 
     with phase("reward"):
         found = [gradient_of(partial(losses_of, view=view), view.x) for view in views]
+    # Second exit, before the sweep adds anything: a NaN in `.grad` would spoil the good batches
+    # that are accumulated with this one.
     if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
         return bad
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
@@ -214,7 +217,7 @@ def pull_to_base(velocity: RolloutVelocity, weight: float) -> StepLossFn:
 
 
 def latent_motion(latents: Tensor) -> float:
-    """Mean |difference of neighbouring latent frames| of `(b, 16, t, h, w)`; 0 for t = 1."""
+    """Return the mean |difference of neighbouring frames| of `(b, 16, t, h, w)`; 0 for t = 1."""
     if latents.shape[2] < 2:
         return 0.0
     return float(latents.diff(dim=2).abs().mean())

@@ -53,7 +53,7 @@ def test_the_verb(world: Path, tmp_path: Path, command: Command) -> None:
     for more, said in (
         (["--write", written], "mine.yaml exists; give a new .yaml file"),
         (["--write", tmp_path / "x.json"], "does not end in .yaml"),
-        (["--prompts", 6], "from 2 to 5, as many as prompts.train has"),
+        (["--prompts", 6], "allowed is 2 ... 5, the number in prompts.train"),
     ):
         ran = command("calibrate", world / "recipe.yaml", *more)
         assert (ran.code, ran.out) == (2, "")

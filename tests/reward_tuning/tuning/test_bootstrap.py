@@ -110,5 +110,5 @@ def test_seeded() -> None:
 
 @pytest.mark.parametrize(("base", "tuned"), [([1.0], [2.0]), ([], []), ([1.0, 2.0], [1.0])])
 def test_refuses_what_gives_no_interval(base: list[float], tuned: list[float]) -> None:
-    with pytest.raises(TuningError, match=r"at least 2|one pair a prompt"):
+    with pytest.raises(TuningError, match=r"at least 2|one pair per prompt"):
         paired_difference(base, tuned)

@@ -138,11 +138,11 @@ def test_what_is_kept_is_checked(tmp_path: Path) -> None:
     keep(file, latents, "sha256:a")
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     assert torch.equal(read_kept(file, "sha256:a"), latents)
-    with pytest.raises(TuningError, match=r"made of other clips, prompts, weights or sampling"):
+    with pytest.raises(TuningError, match=r"made from other clips, prompts, weights or sampling"):
         read_kept(file, "sha256:b")
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(TuningError, match=r"is damaged .its content.*Delete this file and resume"):
+    with pytest.raises(TuningError, match=r"is damaged .its content.*delete this file and resume"):
         read_kept(file, "sha256:a")
     file.write_bytes(whole[:40])
     with pytest.raises(TuningError, match=r"is damaged"):
@@ -155,7 +155,7 @@ def test_another_clip_in_the_place_of_one_is_refused(world: Path, tmp_path: Path
     prepared(world, tmp_path / "run", override)
     prepared(world, tmp_path / "run", override)
     shutil.copy(tmp_path / "0.gif", tmp_path / "1.gif")
-    with pytest.raises(TuningError, match=r"replay was made of other clips"):
+    with pytest.raises(TuningError, match=r"replay was made from other clips"):
         prepared(world, tmp_path / "run", override)
 
 
