@@ -21,7 +21,7 @@ from torch import Tensor
 from rewards import load_reward
 from rewards.clip_towers.open_clip_models import build_model, open_clip_config
 from rewards.core.base import FrozenReward
-from rewards.core.shared_towers import TowerPool, seen_by_several, unique_bytes
+from rewards.core.shared_towers import TowerPool, frames_shared, unique_bytes
 
 RELATIVE = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {prompt}"}
 PROMPT = ["a large blue square moves right on a dark background"]
@@ -39,7 +39,7 @@ def measured(judges: list[FrozenReward], frames: Tensor, repeats: int) -> tuple[
         passes.clear()
         x = frames.clone().requires_grad_()
         start = time.process_time()
-        with seen_by_several(x):
+        with frames_shared(x):
             total = torch.stack([judge(x, PROMPT).sum() for judge in judges]).sum()
         (gradient,) = torch.autograd.grad(total, x)
         seconds.append(time.process_time() - start)

@@ -1,5 +1,5 @@
-"""What a person can mend about a judge or its input."""
+"""Errors that a user can correct: a judge's files, options or input."""
 
 
 class RewardError(ValueError):
-    """A mistake in a judge's checkpoint or input; the text says what to do next."""
+    """A mistake in a judge's file, options or input; the message says what to do next."""

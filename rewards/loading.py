@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from rewards.core.base import FrozenReward
-from rewards.core.locate import resolve
+from rewards.core.locate import resolve_file
 from rewards.core.shared_towers import TowerPool
 from rewards.core.tower_options import TowerOptions
 from rewards.core.weight_file import verify_sha256
@@ -132,7 +132,7 @@ def load_reward(
         if checkpoint is inspect.Parameter.empty or checkpoint is None:
             raise RewardError(f"kind {kind} needs a file; give its checkpoint")
         if sha256 is not None:
-            verify_sha256(resolve(checkpoint, folder), sha256)
+            verify_sha256(resolve_file(checkpoint, folder), sha256)
         arguments["checkpoint"] = checkpoint
     elif checkpoint is not None:
         raise RewardError(f"kind {kind} has no file; remove the checkpoint {str(checkpoint)!r}")

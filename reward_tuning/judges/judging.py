@@ -12,7 +12,7 @@ from reward_tuning.judges.judge import FramedJudge, LatentJudge, judged_window
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_generator
 from rewards import FrameReward
-from rewards.core.shared_towers import seen_by_several
+from rewards.core.shared_towers import frames_shared
 
 Verdicts = dict[str, tuple[Tensor, Tensor]]
 """Label of a judge or term -> its loss, a scalar with gradient, and its scores `(b,)` without."""
@@ -57,7 +57,7 @@ def on_frames(
     )
     if not bool(shown.isfinite().all()):
         return None
-    with seen_by_several(shown):
+    with frames_shared(shown):
         verdicts = {
             judge.label: judge.loss(
                 shown,

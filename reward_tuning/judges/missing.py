@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from reward_tuning.schema.judge_parts import JudgeSection
-from rewards.core.locate import resolve
+from rewards.core.locate import resolve_file
 from rewards.errors import RewardError
 from rewards.qwen.files import resolve_folder
 
@@ -19,7 +19,7 @@ def missing_judges(judges: Iterable[JudgeSection]) -> list[str]:
     """
     missing: dict[str, str] = {}
     for judge in judges:
-        for find, names in ((resolve, judge.files), (resolve_folder, judge.folders)):
+        for find, names in ((resolve_file, judge.files), (resolve_folder, judge.folders)):
             for name in names.values():
                 try:
                     find(name)

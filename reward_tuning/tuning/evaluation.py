@@ -21,7 +21,7 @@ from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.bootstrap import changed, paired_difference
 from reward_tuning.tuning.clip_measures import diversity, light_and_colour, motion
-from rewards.core.shared_towers import seen_by_several
+from rewards.core.shared_towers import frames_shared
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def clip_scores(
     """
     texts = [prompt.reward_text for prompt in prompts]
     found: dict[str, Tensor] = {}
-    with seen_by_several(frames):
+    with frames_shared(frames):
         for judge in judges:
             if not isinstance(judge, LatentJudge):
                 found[judge.label] = judge.scores(frames, texts)

@@ -13,7 +13,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.generator_parts import generator_folder
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.prompt_sets import held_out_prompts, training_prompts
-from rewards.core.locate import resolve as resolve_judge
+from rewards.core.locate import resolve_file
 from rewards.qwen.files import resolve_folder
 
 
@@ -51,7 +51,7 @@ def fingerprints_of(recipe: Recipe, progress: ProgressFn = silent) -> dict[str, 
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:
         for key, name in judge.files.items():
             label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
-            found[label] = _sha256(file_sha256(resolve_judge(name)))
+            found[label] = _sha256(file_sha256(resolve_file(name)))
         for key, name in judge.folders.items():
             label = judge.label if key == "checkpoint" else f"{judge.label}.{key}"
             found[label] = _sha256(checkpoint_fingerprint([resolve_folder(name)]))

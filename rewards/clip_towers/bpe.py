@@ -1,8 +1,9 @@
-"""Train the small byte-level vocabulary that the embedded judges share.
+"""Train the small byte-level vocabulary of the embedded judges.
 
-The result is a merges file as open_clip's `SimpleTokenizer` reads it: words are runs of letters,
-single digits or runs of other signs, lower-cased; bytes are written as printable characters; the
-last one of a word carries `</w>`. A Chinese clause is one such word, so merges cross characters.
+The result is a merges file that open_clip's `SimpleTokenizer` reads: words are runs of letters,
+single digits or runs of other characters, lower-cased; bytes are written as printable characters;
+the last one of a word carries `</w>`. A Chinese clause is one such word, so merges cross
+characters.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ Word = tuple[str, ...]
 
 
 def train_bpe(texts: Iterable[str], merges: int) -> list[str]:
-    """Learn merges by frequency; ties go to the smaller pair, so the result is repeatable.
+    """Learn merges by frequency; ties go to the smaller pair, so the result is reproducible.
 
     Args:
         texts: Captions in any language.
-        merges: At most this many; fewer when nothing occurs twice any more.
+        merges: Largest number of merges; there are fewer once no pair occurs twice.
 
     Returns:
         Lines `"a b"`, most frequent first, without the header.
@@ -32,7 +33,7 @@ def train_bpe(texts: Iterable[str], merges: int) -> list[str]:
     words = _words(texts)
     counts: Counter[Pair] = Counter()
     users: dict[Pair, set[Word]] = {}
-    spelling = {word: word for word in words}  # how each word is written now
+    spelling = {word: word for word in words}  # each word with the merges so far
     for word, count in words.items():
         _add(counts, users, word, word, count)
     lines: list[str] = []
@@ -51,7 +52,7 @@ def train_bpe(texts: Iterable[str], merges: int) -> list[str]:
 
 def write_merges(path: Path, lines: Iterable[str]) -> None:
     """Write a gzipped merges file; the same lines give the same bytes."""
-    # SimpleTokenizer drops the first line and takes an empty last line for a merge: so a header
+    # SimpleTokenizer drops the first line and reads an empty last line as a merge: hence a header
     # and no newline at the end.
     text = "\n".join([HEADER, *lines])
     path.write_bytes(gzip.compress(text.encode(), mtime=0))

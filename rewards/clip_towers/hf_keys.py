@@ -1,4 +1,4 @@
-"""transformers' `CLIPModel` layout of a CLIP: its names against open_clip's.
+"""Convert the names of a CLIP's tensors between transformers' `CLIPModel` and open_clip.
 
 Both libraries hold the same numbers. transformers splits the attention's input projection into
 query, key and value, and keeps the two final projections as linear layers, so transposed.
@@ -16,7 +16,7 @@ from rewards.core.weight_file import check_keys
 from rewards.errors import RewardError
 
 POSITION_IDS = tuple(f"{side}_model.embeddings.position_ids" for side in ("text", "vision"))
-"""Counted places that older files carry as if they were weights."""
+"""Position counters that older files store as if they were weights."""
 
 _TRANSPOSED = {
     "text_projection": "text_projection.weight",
@@ -31,7 +31,7 @@ _RENAMED = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",  # so spelt in the files
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",  # spelt like this in the files
     "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
     "visual.ln_post.weight": "vision_model.post_layernorm.weight",
     "visual.ln_post.bias": "vision_model.post_layernorm.bias",
@@ -47,18 +47,18 @@ _INNER = {
 
 
 def is_transformers_layout(names: Iterable[str]) -> bool:
-    """Whether tensors are named as `CLIPModel` names them."""
+    """Return whether tensors have the names of `CLIPModel`."""
     return any(name.startswith(("vision_model.", "text_model.")) for name in names)
 
 
 def transformers_names(name: str) -> list[str]:
-    """The tensors of `CLIPModel` that make one tensor of open_clip: one, or q, k and v.
+    """Return the names of `CLIPModel` for one tensor of open_clip: one name, or q, k and v.
 
     Args:
-        name: open_clip's, of a CLIP with plain vision and text transformers.
+        name: Name in open_clip, of a CLIP with plain vision and text transformers.
 
     Raises:
-        RewardError: transformers has no such tensor: another architecture.
+        RewardError: transformers has no such tensor: the architecture is a different one.
     """
     if name in _TRANSPOSED:
         return [_TRANSPOSED[name]]
@@ -75,7 +75,7 @@ def transformers_names(name: str) -> list[str]:
             leaf = part.removeprefix("attn.in_proj_")
             return [f"{block}.self_attn.{which}_proj.{leaf}" for which in "qkv"]
     raise RewardError(
-        f"transformers' CLIP has no tensor like {name}: its layout is that of plain vision "
+        f"transformers' CLIP has no tensor like {name}: its layout is for plain vision "
         "transformers only. Give an architecture such as ViT-H-14, or a file in open_clip's layout"
     )
 
@@ -83,20 +83,20 @@ def transformers_names(name: str) -> list[str]:
 def to_open_clip(
     state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], what: str, path: Path
 ) -> dict[str, Tensor]:
-    """Turn a file of `CLIPModel` into open_clip's names and layouts.
+    """Convert a file of `CLIPModel` to open_clip's names and layouts.
 
     Args:
-        state: The file's tensors; counted `position_ids` are left out.
-        expected: open_clip's shape by name, of the architecture.
-        what: The architecture, for the message.
-        path: The file, for the message.
+        state: Tensors of the file; `position_ids` are left out.
+        expected: Shapes of the architecture by open_clip's names.
+        what: Name of the architecture, for the message.
+        path: Path of the file, for the message.
 
     Returns:
         Tensors by the names of `expected`.
 
     Raises:
-        RewardError: A name of the file is missing, unknown or of another shape; said in the
-            file's own names.
+        RewardError: A name is missing or unknown, or a shape differs; the message uses the file's
+            own names.
     """
     state = {name: tensor for name, tensor in state.items() if name not in POSITION_IDS}
     check_keys(_transformers_shapes(expected), state, what, path)
@@ -109,10 +109,10 @@ def to_open_clip(
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn open_clip's tensors into the names and layouts of `CLIPModel`.
+    """Convert open_clip's tensors to the names and layouts of `CLIPModel`.
 
     Raises:
-        RewardError: The architecture is none that transformers' CLIP has.
+        RewardError: transformers' CLIP has no such architecture.
     """
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():

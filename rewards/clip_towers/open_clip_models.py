@@ -1,4 +1,4 @@
-"""open_clip's models by architecture: every class, its weights' dtype, its own preprocessing."""
+"""Build open_clip's models by architecture, with the dtype of weights and the preprocessing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Architecture = Mapping[str, Any]
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 CONFIG_FILE = "open_clip_config.json"
-"""Lies beside a model's file on the hub; says its architecture and its preprocessing."""
+"""File next to a model's weights on the hub, with its architecture and preprocessing."""
 
 _RESIZE: dict[str, ResizeMode] = {"shortest": "crop", "squash": "squash", "longest": "letterbox"}
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 def open_clip_config(name: str) -> Architecture:
-    """open_clip's configuration of a model name.
+    """Return open_clip's configuration of a model name.
 
     Raises:
         RewardError: open_clip does not know the name.
@@ -37,14 +37,18 @@ def open_clip_config(name: str) -> Architecture:
     if config is None:
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
         raise RewardError(
-            f"open_clip knows no architecture {name!r}"
-            + (f"; near: {', '.join(near)}." if near else ". `open_clip.list_models()` lists them.")
+            f"unknown architecture {name!r} of open_clip"
+            + (
+                f"; did you mean {', '.join(near)}?"
+                if near
+                else "; `open_clip.list_models()` lists them"
+            )
         )
     return dict(config)
 
 
 def config_beside(path: Path) -> dict[str, Any] | None:
-    """`model_cfg` and `preprocess_cfg` from the configuration beside a file, if it has one.
+    """Read `model_cfg` and `preprocess_cfg` from the configuration next to a file, if any.
 
     Raises:
         RewardError: The configuration is damaged.
@@ -63,15 +67,17 @@ def config_beside(path: Path) -> dict[str, Any] | None:
 
 
 def image_size(architecture: Architecture) -> int:
-    """Side of the square that a model sees, pixels.
+    """Return the side of the square that a model sees, in pixels.
 
     Raises:
-        RewardError: It sees no square.
+        RewardError: It sees a rectangle.
     """
     size = architecture["vision_cfg"].get("image_size", 224)
     if isinstance(size, list | tuple):
         if len(set(size)) != 1:
-            raise RewardError(f"the architecture sees {size} pixels; judges see squares only")
+            raise RewardError(
+                f"the architecture has image_size {size}; judges support squares only"
+            )
         size = size[0]
     return int(size)
 
@@ -79,23 +85,23 @@ def image_size(architecture: Architecture) -> int:
 def build_model(
     architecture: Architecture, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Any:
-    """An open_clip model with random weights (none on the meta device).
+    """Build an open_clip model with random weights (without values on the meta device).
 
     Args:
-        architecture: Of a `CLIP`, of a `CustomTextCLIP` (`custom_text`, SigLIP among them)
-            or of a `CoCa` (`multimodal_cfg`).
-        device: Of the weights.
-        dtype: What the weights will be cast to; in bf16 and fp16 layer norms stay fp32.
+        architecture: Architecture of a `CLIP`, a `CustomTextCLIP` (`custom_text`, SigLIP among
+            them) or a `CoCa` (`multimodal_cfg`).
+        device: Device of the weights.
+        dtype: Dtype that the weights will be cast to; in bf16 and fp16 layer norms stay fp32.
 
     Raises:
-        RewardError: The configuration is none of open_clip's, or its text tower is one of
-            transformers', which needs the hub.
+        RewardError: open_clip cannot build it, or its text tower is one of transformers', which
+            needs the hub.
     """
     open_clip = import_open_clip()
     config = dict(architecture)
     if hub_model := config.get("text_cfg", {}).get("hf_model_name"):
         raise RewardError(
-            f"this architecture takes its text tower from the hub ({hub_model}); judges load "
+            f"this architecture takes its text tower from the hub ({hub_model}); judges support "
             "open_clip's own towers only. Choose an architecture without hf_model_name"
         )
     cast = dtype if dtype in LOW_PRECISION else None  # keeps the layer norms in fp32
@@ -116,17 +122,17 @@ def build_model(
 
 
 def builds_without_values(architecture: Architecture) -> bool:
-    """Whether a model may be made on the meta device and filled from a checkpoint.
+    """Return whether a model can be built on the meta device and filled from a file.
 
-    A plain `CLIP` has one buffer that is in no checkpoint, `restore_causal_mask`; towers of
-    timm compute several of their own, so they are made with values.
+    A plain `CLIP` has one buffer that is in no file (`restore_causal_mask`); towers of timm compute
+    several, so they are built with values.
     """
     plain = not architecture.get("custom_text") and "multimodal_cfg" not in architecture
     return plain and "timm_model_name" not in architecture["vision_cfg"]
 
 
 def restore_causal_mask(model: Any) -> None:
-    """Give a `CLIP` from the meta device the one buffer that is in no checkpoint."""
+    """Give a `CLIP` from the meta device the one buffer that is in no file."""
     if model.attn_mask is not None:
         length = model.context_length
         mask = torch.full((length, length), float("-inf")).triu_(1)
@@ -137,7 +143,7 @@ def restore_causal_mask(model: Any) -> None:
 
 
 def cast_weights(model: Any, architecture: Architecture, dtype: torch.dtype) -> None:
-    """Cast weights in place as open_clip does for its precisions; layer norms it can stay fp32."""
+    """Cast weights in place as open_clip does for its precisions; its layer norms stay fp32."""
     if dtype == torch.float64:
         model.double()
     elif dtype in LOW_PRECISION and not builds_without_values(architecture):
@@ -155,13 +161,13 @@ def cast_weights(model: Any, architecture: Architecture, dtype: torch.dtype) -> 
 
 
 def named_preprocess(name: str, size: int) -> Preprocess:
-    """The preprocessing with which open_clip publishes a model name.
+    """Return the preprocessing with which open_clip publishes a model name.
 
-    Where its published weights differ in it (`ViT-H-14`: all but `dfn5b` crop), open_clip's
-    default for a file is used, OpenAI's mean and deviation and a crop, with a warning.
+    If its published weights differ in it (`ViT-H-14`: all but `dfn5b` crop), this warns and uses
+    open_clip's default for a file: OpenAI's mean and standard deviation, and a crop.
 
     Args:
-        name: open_clip's model name.
+        name: Model name of open_clip.
         size: Side in pixels.
     """
     open_clip = import_open_clip()
@@ -176,37 +182,37 @@ def named_preprocess(name: str, size: int) -> Preprocess:
     others = [tag for tag, spec in specs.items() if spec != default]
     if others:
         warnings.warn(
-            f"{name} is published with several preprocessings; taking OpenAI's, which is not that "
-            f"of {', '.join(others)}. For those, put their {CONFIG_FILE} beside the file.",
+            f"{name} is published with several preprocessings; using OpenAI's, which is not that "
+            f"of {', '.join(others)}. For those, put their {CONFIG_FILE} next to the file",
             stacklevel=2,
         )
     return default
 
 
 def preprocess_of(config: Mapping[str, Any], size: int, what: str) -> Preprocess:
-    """open_clip's `preprocess_cfg` as a `Preprocess`; what it leaves out is OpenAI's.
+    """Convert open_clip's `preprocess_cfg`; missing values are OpenAI's.
 
     Args:
         config: `mean`, `std`, `interpolation`, `resize_mode` and others.
         size: Side in pixels.
-        what: The model, for the message.
+        what: Name of the model, for the message.
 
     Raises:
-        RewardError: It asks for something that has no differentiable counterpart here.
+        RewardError: It needs something that has no differentiable counterpart here.
     """
-    said = {key: config[key] for key in _PREPROCESS_KEYS if config.get(key) is not None}
-    resize = said.get("resize_mode", "shortest")
-    kernel: Kernel = said.get("interpolation", "bicubic")
+    given = {key: config[key] for key in _PREPROCESS_KEYS if config.get(key) is not None}
+    resize = given.get("resize_mode", "shortest")
+    kernel: Kernel = given.get("interpolation", "bicubic")
     if (
         resize not in _RESIZE
         or kernel not in ("bicubic", "bilinear")
-        or said.get("fill_color", 0) != 0
+        or given.get("fill_color", 0) != 0
     ):
         raise RewardError(
-            f"{what} wants its images prepared by {said}; allowed: resize_mode "
+            f"{what} needs its images prepared by {given}; allowed: resize_mode "
             f"{', '.join(_RESIZE)}, interpolation bicubic or bilinear, fill_color 0"
         )
-    mean, std = _three(said.get("mean", OPENAI_MEAN)), _three(said.get("std", OPENAI_STD))
+    mean, std = _three(given.get("mean", OPENAI_MEAN)), _three(given.get("std", OPENAI_STD))
     return Preprocess(_RESIZE[resize], size, mean, std, quantised=True, kernel=kernel)
 
 

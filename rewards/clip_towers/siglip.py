@@ -1,9 +1,9 @@
 """The image side of SigLIP: a vision transformer with an attention-pooling head (2303.15343).
 
-Names, shapes and functions are those of transformers' `SiglipVisionModel`. It is written out
-here for three reasons: layer norms can stay fp32 under bf16, blocks are recomputed in evaluation
-mode too (transformers does it in training mode only), and the names of weights do not move with a
-library's version.
+Names, shapes and functions are those of transformers' `SiglipVisionModel`. It is reimplemented for
+three reasons: layer norms can stay fp32 in bf16, blocks are recomputed in evaluation mode too
+(transformers does so in training mode only), and the names of weights do not change with the
+version of a library.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class SiglipConfig:
         hidden_size: Width of the tokens and of the features.
         intermediate_size: Width of the feed-forward layers.
         num_hidden_layers: Blocks.
-        num_attention_heads: Of the blocks and of the pooling head.
+        num_attention_heads: Heads of the blocks and of the pooling head.
         image_size: Side of the square it sees, pixels.
         patch_size: Side of a token's patch, pixels.
-        layer_norm_eps: Of every layer norm.
+        layer_norm_eps: Epsilon of every layer norm.
     """
 
     hidden_size: int
@@ -43,15 +43,15 @@ class SiglipConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
             raise RewardError(
-                f"a SigLIP of width {self.hidden_size} has no {self.num_attention_heads} equal "
-                "heads; the width must be a multiple of their number"
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}; give a SigLIP whose heads have equal widths"
             )
 
 
 CONFIGS = {
     "siglip-so400m-patch14-384": SiglipConfig(1152, 4304, 27, 16, 384, 14),
 }
-"""By the name that a recipe may give as the tower's architecture."""
+"""Sizes by the name that a recipe may give as the tower's architecture."""
 
 
 class Norm(nn.LayerNorm):
@@ -154,7 +154,7 @@ class SiglipVision(nn.Module):
     """A SigLIP image tower with random weights.
 
     Attributes:
-        config: Its sizes.
+        config: Sizes of the tower.
         recompute: Whether blocks are recomputed in the backward pass, to save memory.
     """
 

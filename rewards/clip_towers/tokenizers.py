@@ -19,7 +19,7 @@ from rewards.errors import RewardError
 
 
 class Tokenizer(Protocol):
-    """From texts to a tower's numbers.
+    """Converts texts to a tower's token numbers.
 
     Attributes:
         context_length: Tokens of a text that the tower reads, marks of start and end included.
@@ -28,19 +28,19 @@ class Tokenizer(Protocol):
     context_length: int
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> `(b, context_length)` token numbers, cut and padded."""
+        """Return token numbers of b texts, `(b, context_length)`, cut and padded."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of one text, whole and without marks."""
+        """Return the tokens of one text, uncut and without special tokens."""
         ...
 
 
 class TransformersTokenizer:
-    """A tokenizer of transformers, cutting and padding at the tower's context length.
+    """A tokenizer of transformers that cuts and pads at the tower's context length.
 
     Attributes:
-        context_length: See `Tokenizer`.
+        context_length: Tokens of every row.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class TransformersTokenizer:
     ) -> None:
         self._tokenizer, self._clean = tokenizer, clean
         self.context_length = context_length
-        self._strip_separator = strip_separator  # CLIPA's towers have never seen it
+        self._strip_separator = strip_separator  # CLIPA's towers were trained without it
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> `(b, context_length)` token numbers."""
+        """Return token numbers of b texts, `(b, context_length)`."""
         rows = self._tokenizer(
             [self._clean(text) for text in texts],
             padding="max_length",
@@ -70,7 +70,7 @@ class TransformersTokenizer:
         return numbers
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of one text, whole and without marks."""
+        """Return the tokens of one text, uncut and without special tokens."""
         return list(self._tokenizer.encode(self._clean(text), add_special_tokens=False))
 
 
@@ -78,7 +78,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 
 def import_open_clip() -> Any:
-    """Import open_clip (seconds, so never at the top of a file)."""
+    """Import open_clip; this takes seconds, so no module does it at its top."""
     ensure_torchvision_importable()
     import open_clip
 
@@ -86,15 +86,15 @@ def import_open_clip() -> Any:
 
 
 def build_tokenizer(
-    architecture: Mapping[str, Any], merges: Path | None, beside: Path | None = None
+    architecture: Mapping[str, Any], merges: Path | None, folder: Path | None = None
 ) -> Any:
-    """The tokenizer of an open_clip architecture.
+    """Build the tokenizer of an open_clip architecture.
 
     Args:
-        architecture: Says the context length, the vocabulary's size, and whether the model has a
-            tokenizer of its own.
-        merges: A merges file (`rewards.clip_towers.bpe`); `None` for OpenAI's vocabulary.
-        beside: Folder of the judge's file, where a model's own tokenizer may lie.
+        architecture: Contains the context length, the vocabulary's size, and whether the model has
+            a tokenizer of its own.
+        merges: Merges file (`rewards.clip_towers.bpe`); `None` for OpenAI's vocabulary.
+        folder: Folder of the judge's file, which may contain the model's own tokenizer.
 
     Raises:
         RewardError: A file is missing, or the vocabulary has another size.
@@ -102,7 +102,7 @@ def build_tokenizer(
     text = architecture["text_cfg"]
     name = text.get("hf_tokenizer_name")
     if name and merges is None:
-        return _model_tokenizer(name, text, beside)
+        return _model_tokenizer(name, text, folder)
     _check_merges(merges)
     tokenizer = _open_clip_tokenizer(merges, text.get("context_length", 77))
     _check_size(tokenizer.vocab_size, text, merges)
@@ -110,13 +110,13 @@ def build_tokenizer(
 
 
 def build_transformers_tokenizer(architecture: Mapping[str, Any], merges: Path | None) -> Tokenizer:
-    """Transformers' `CLIPTokenizer`, built from open_clip's merges without any download.
+    """Build transformers' `CLIPTokenizer` from open_clip's merges, without any download.
 
     Texts are cut at the context length and padded with the end token, as PickScore's are.
 
     Args:
-        architecture: open_clip's; says the context length and the vocabulary's size.
-        merges: As for `build_tokenizer`.
+        architecture: Architecture of open_clip, with the context length and the vocabulary's size.
+        merges: Merges file; `None` for OpenAI's vocabulary.
 
     Raises:
         RewardError: The merges file is missing, or its vocabulary has another size.
@@ -132,7 +132,7 @@ def build_transformers_tokenizer(architecture: Mapping[str, Any], merges: Path |
 def _check_merges(merges: Path | None) -> None:
     if merges is not None and not merges.is_file():
         raise RewardError(
-            f"the tokenizer file {merges} is missing; it belongs beside the judge's file"
+            f"the tokenizer file {merges} is missing; put it next to the judge's file"
         )
 
 
@@ -140,7 +140,7 @@ def _check_size(size: int, text: Mapping[str, Any], merges: Path | None) -> None
     if size != text.get("vocab_size", 49408):
         raise RewardError(
             f"the tokenizer {merges.name if merges else 'of OpenAI'} has {size} "
-            f"tokens, the architecture {text.get('vocab_size')}: they do not belong together"
+            f"tokens, the architecture has {text.get('vocab_size')}: they do not match"
         )
 
 
@@ -159,38 +159,38 @@ def _transformers_tokenizer(merges: Path | None) -> Any:
     from transformers import CLIPTokenizer
 
     plain = _open_clip_tokenizer(merges, 77)
-    # The same tokens at the same numbers; only the two special ones, the last, are spelt otherwise.
+    # Same tokens with the same numbers; only the two special ones, the last, are spelt differently.
     words = [*list(plain.encoder)[:-2], "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: number for number, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocabulary, merges=list(plain.bpe_ranks))
 
 
-def _model_tokenizer(name: str, text: Mapping[str, Any], beside: Path | None) -> Tokenizer:
-    """The tokenizer that a model such as SigLIP brings: beside its file, or in the hub's cache."""
+def _model_tokenizer(name: str, text: Mapping[str, Any], folder: Path | None) -> Tokenizer:
+    """Load a model's own tokenizer, such as SigLIP's: from its folder, or from the hub's cache."""
     import_open_clip()
     from huggingface_hub import try_to_load_from_cache
     from open_clip.tokenizer import get_clean_fn
     from transformers import AutoTokenizer
 
     found = try_to_load_from_cache(name, "tokenizer.json")
-    if beside is not None and (beside / "tokenizer.json").is_file():
-        folder = beside
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        source = folder
     elif isinstance(found, str):
-        folder = Path(found).parent
+        source = Path(found).parent
     else:
         raise RewardError(
-            f"this model has a tokenizer of its own, {name}, and it is not on this machine. Fetch "
+            f"this model has its own tokenizer, {name}, which is not on this machine. Fetch "
             f"it with: hf download {name} {' '.join(TOKENIZER_FILES)}  - or put its "
-            f"tokenizer.json beside the judge's file{f' ({beside})' if beside else ''}"
+            f"tokenizer.json next to the judge's file{f' ({folder})' if folder else ''}"
         )
     if mode := text.get("tokenizer_mode"):
         raise RewardError(
-            f"this model wants its texts cut in the way {mode!r}, which judges do not have; choose "
-            "a model without tokenizer_mode"
+            f"this model needs tokenizer_mode {mode!r}, which judges do not support; choose a "
+            "model without tokenizer_mode"
         )
     options = dict(text.get("tokenizer_kwargs", {}))
     clean = get_clean_fn(options.pop("clean", "whitespace"))  # as open_clip's HFTokenizer
     strip = options.pop("strip_sep_token", False)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+    tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
     length = text.get("context_length", 77)
     return TransformersTokenizer(tokenizer, length, clean, strip_separator=strip)

@@ -1,9 +1,9 @@
-"""CLIP towers of open_clip: one path for the published checkpoints and for the embedded ones.
+"""CLIP towers of open_clip: published, embedded and other files are loaded in one way.
 
-What differs between them is data: an architecture, a `Preprocess` and a tokenizer. An
-embedded file names all three in its metadata (the tokenizer's file lies beside it), a file from the
-hub has open_clip's configuration beside it, a published one is known by its record, and any other
-file gets its architecture from the recipe.
+They differ only in data: an architecture, a `Preprocess` and a tokenizer. An embedded file names
+all three in its metadata (the tokenizer's file is in its folder), a file from the hub has
+open_clip's configuration in its folder, a published one has a record, and any other file gets its
+architecture from the recipe.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TextTower:
     """The text side of a frozen two-tower model.
 
     Attributes:
-        model: Has open_clip's `encode_text`; put into evaluation mode.
-        tokenizer: Texts -> `(b, length)` token numbers.
+        model: Model with open_clip's `encode_text`, in evaluation mode.
+        tokenizer: Converts texts to token numbers `(b, length)`.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -61,10 +61,10 @@ class TextTower:
         return next(self.model.parameters()).device
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """B texts -> `(b, d)` of length 1, without gradient; every text is encoded once.
+        """Return features of b texts, `(b, d)` of length 1, without gradient; cached by text.
 
         Each text is encoded alone: in a batch its last bits depend on its neighbours, and a resumed
-        run meets other neighbours than the run that was never stopped.
+        run has other neighbours than the same run without an interruption.
         """
         for prompt in dict.fromkeys(prompts):
             if prompt not in self._texts:
@@ -75,12 +75,12 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
-        """Tokens of a text that it reads, the two marks at its ends included."""
+        """Number of tokens of a text that it reads, start and end token included."""
         return int(self.tokenizer.context_length)
 
     def truncated(self, texts: Sequence[str]) -> list[int]:
-        """Positions of the texts of which the end is cut off."""
-        most = self.context_length - 2  # beside the marks of start and end
+        """Return the positions of texts that are cut off."""
+        most = self.context_length - 2  # without the start and end token
         return [i for i, text in enumerate(texts) if len(self.tokenizer.encode(text)) > most]
 
 
@@ -88,8 +88,8 @@ class ClipTower(TextTower):
     """A frozen CLIP: normalised fp32 features of images and of texts.
 
     Attributes:
-        preprocess: From frames to the model's input.
-        architecture: The model's configuration.
+        preprocess: Preprocessing of frames.
+        architecture: Configuration of the model.
     """
 
     def __init__(
@@ -106,18 +106,18 @@ class ClipTower(TextTower):
         self.dtype = dtype
 
     def image_features(self, images: Tensor) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] -> `(n, d)` of length 1, fp32 (fp64 for an fp64 tower)."""
+        """Encode frames `(n, 3, H, W)` in [0, 1]: `(n, d)` of length 1, fp32 (fp64 in fp64)."""
 
         def compute() -> Tensor:
             return unit_length(self.model.encode_image(self.preprocess(images).to(self.dtype)))
 
-        # By the network of the images: two models may share it and differ in the other.
+        # The key is the image tower: two models may share it and differ in the text tower.
         return derived(images, (self.model.visual, self.preprocess, self.dtype), compute)
 
 
 def unit_length(features: Tensor) -> Tensor:
-    """`(n, d)` of any float dtype -> the same directions at length 1, fp32 (or fp64)."""
-    # A bf16 cosine of 0.27 has steps of 0.002, as large as what a reward run gains: fp32 first.
+    """Normalise `(n, d)` of any float dtype to length 1, in fp32 (or fp64)."""
+    # A bf16 cosine of 0.27 has steps of 0.002, as large as the gain of a run: hence fp32 first.
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
@@ -128,17 +128,17 @@ def load_tower(
     preprocess: Preprocess | None = None,
     tokenizer: BuildTokenizer = build_tokenizer,
 ) -> ClipTower:
-    """Put a checkpoint into its architecture, strictly.
+    """Load a file into its architecture, strictly.
 
     Args:
-        checkpoint: Tensors in the names of open_clip, or of transformers' `CLIPModel`.
+        checkpoint: File with the names of open_clip, or of transformers' `CLIPModel`.
         tower_options: Where and how it runs; in bf16 and fp16 the layer norms stay fp32.
         architecture: open_clip's model name or its configuration, for a file that does not say.
-        preprocess: Used when the file names none; `None` for the architecture's own.
-        tokenizer: Makes the tokenizer; open_clip's if not given.
+        preprocess: Preprocessing if the file names none; `None` for the architecture's own.
+        tokenizer: Function that builds the tokenizer; open_clip's by default.
 
     Raises:
-        RewardError: No architecture is known, or names or shapes differ from it.
+        RewardError: The architecture is unknown, or names or shapes differ from it.
     """
     found, what = find_architecture(checkpoint, architecture)
     if "preprocess" in checkpoint.metadata:
@@ -174,44 +174,44 @@ def _filled_model(
     model = model.to(tower_options.device)
     if tower_options.pool is None:
         return model
-    return tower_options.pool.clip(model, architecture, tower_options.gradient_checkpointing)
+    return tower_options.pool.share_clip(model, architecture, tower_options.gradient_checkpointing)
 
 
 def find_architecture(
     checkpoint: WeightFile, given: str | Architecture | None
 ) -> tuple[Architecture, str]:
-    """The configuration of a checkpoint's model and what to call it in a message.
+    """Return the configuration of a file's model, and its name for messages.
 
-    A file that says what it is wins over a recipe's word only if both agree.
+    A file that states its architecture and a recipe that gives one must agree.
 
     Raises:
-        RewardError: Nobody says which, the name is unknown to open_clip, or file and recipe differ.
+        RewardError: Neither states it, open_clip does not know the name, or file and recipe differ.
     """
     inside = checkpoint.metadata.get("architecture")
-    beside = config_beside(checkpoint.path)
-    if inside is None and beside is not None:
-        inside = json.dumps(beside["model_cfg"])
+    config = config_beside(checkpoint.path)
+    if inside is None and config is not None:
+        inside = json.dumps(config["model_cfg"])
     if inside is not None:
         own = json_object(inside, f"the architecture in {checkpoint.path}")
         if "vision_cfg" not in own:
             raise RewardError(
-                f"{checkpoint.path} is of the kind {checkpoint.metadata.get('kind')!r} and has no "
-                "tower for frames. Load a judge of latents with kind latent, or give a CLIP here"
+                f"{checkpoint.path} has kind {checkpoint.metadata.get('kind')!r} and no tower for "
+                "frames. Load a judge of latents with kind latent, or give a CLIP here"
             )
         if (
             given is not None
             and (open_clip_config(given) if isinstance(given, str) else given) != own
         ):
             raise RewardError(
-                f"{checkpoint.path} says that its architecture is {inside}, the recipe says "
-                f"{given}. Remove the recipe's architecture"
+                f"{checkpoint.path} states the architecture {inside}, the recipe {given}. Remove "
+                "architecture from the recipe"
             )
         return own, f"its own architecture (embed_dim {own.get('embed_dim')})"
     if given is None and checkpoint.published is not None:
         given = checkpoint.published.architecture
     if given is None:
         raise RewardError(
-            f"{checkpoint.path} does not say which architecture it is for. Add it to the judge: "
+            f"{checkpoint.path} does not state its architecture. Add it to the judge: "
             "architecture: ViT-H-14 (any model name of open_clip)"
         )
     if isinstance(given, str):
@@ -222,11 +222,11 @@ def find_architecture(
 def _own_preprocess(
     checkpoint: WeightFile, given: str | Architecture | None, architecture: Architecture
 ) -> Preprocess:
-    """As the configuration beside the file says, or as open_clip publishes the model's name."""
+    """Return the preprocessing in the file's folder, or that of open_clip's model name."""
     size = image_size(architecture)
-    beside = config_beside(checkpoint.path)
-    if beside is not None:
-        return preprocess_of(beside["preprocess_cfg"], size, str(checkpoint.path))
+    config = config_beside(checkpoint.path)
+    if config is not None:
+        return preprocess_of(config["preprocess_cfg"], size, str(checkpoint.path))
     if given is None and checkpoint.published is not None:
         given = checkpoint.published.architecture
     if isinstance(given, str):

@@ -1,1 +1,1 @@
-"""What every judge stands on: base classes, weight files, preprocessing."""
+"""The basis of every judge: base classes, weight files, preprocessing."""

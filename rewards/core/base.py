@@ -1,6 +1,6 @@
-"""What a judge is: the protocol, its two kinds, the input check and the exact chunked gradient.
+"""The interface of judges: the protocol, its two base classes, input checks, exact chunking.
 
-Scores are fp32 and higher is better; the loss is made outside, from scores.
+Scores are fp32 and higher is better; the caller computes the loss from them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from rewards.core.shared_towers import derived
 from rewards.errors import RewardError
 
 ScoreFn = Callable[[Tensor, slice], Tensor]
-"""`(images[rows], rows) -> (n,)` scores of these rows, or `(n, d)` features."""
+"""`(images[rows], rows)` -> scores `(n,)` of these rows, or features `(n, d)`."""
 
 CLIP_FPS = 8.0
-"""Frames a second of a clip where nobody says: those of EasyAnimateV5.1."""
+"""Frame rate of a clip if none is given: that of EasyAnimateV5.1."""
 
-RANGE_TOLERANCE = 1e-4  # rounding of a decoder's clamp; a real mistake (-1..1, 0..255) is far off
+RANGE_TOLERANCE = 1e-4  # a decoder's clamp rounds; a real mistake (-1..1, 0..255) is far larger
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """Anything that scores clips."""
+    """Any object that scores clips."""
 
     name: str
 
@@ -45,63 +45,63 @@ class Reward(Protocol):
 
 
 def check_input(frames: Tensor, prompts: Sequence[str]) -> None:
-    """Refuse what no judge can score.
+    """Check that frames and prompts can be scored.
 
     Args:
-        frames: Must be `(b, f, 3, H, W)`, fp32 (fp64 for gradient checks), finite, in [0, 1].
-        prompts: Must be b strings, none of them empty.
+        frames: `(b, f, 3, H, W)`, fp32 (fp64 for gradient checks), finite, in [0, 1].
+        prompts: b strings, none of them empty.
 
     Raises:
-        RewardError: Says what is wrong, the value it got, and the next step.
+        RewardError: They cannot; the message says why.
     """
     if not isinstance(frames, Tensor):
         raise RewardError(
-            f"frames are a {type(frames).__name__}; a judge takes a tensor. Call torch.from_numpy "
-            "on an array"
+            f"frames are a {type(frames).__name__}; expected a tensor. Call torch.from_numpy on an "
+            "array"
         )
     if frames.ndim != 5 or frames.shape[2] != 3:
         raise RewardError(
-            f"frames have shape {tuple(frames.shape)}; a judge takes (batch, frames, 3, height, "
-            "width). Put the colour channel in place 2; add the batch dimension if it is missing"
+            f"frames have shape {tuple(frames.shape)}; expected (batch, frames, 3, height, width). "
+            "Move the colour channels to dimension 2; add the batch dimension if it is missing"
         )
     if 0 in frames.shape:
         raise RewardError(f"frames have shape {tuple(frames.shape)}: there is nothing to score")
     if frames.dtype not in (torch.float32, torch.float64):
         raise RewardError(
-            f"frames are {frames.dtype}; a judge takes float32 in [0, 1]. Call .float() first "
-            "(and divide by 255 if they are bytes)"
+            f"frames are {frames.dtype}; expected float32 in [0, 1]. Call .float() first (and "
+            "divide by 255 if they are bytes)"
         )
     check_prompts(prompts, frames.shape[0])
     low, high = (float(v) for v in frames.detach().aminmax())
     if math.isnan(low) or math.isnan(high):
-        raise RewardError("frames hold NaN; the decoder or the latents before it went wrong")
+        raise RewardError("frames contain NaN; the decoder or its latents are already wrong")
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         raise RewardError(
-            f"frames range over [{low:.4g}, {high:.4g}]; a judge takes [0, 1]. Map a decoder's "
+            f"frames range over [{low:.4g}, {high:.4g}]; expected [0, 1]. Map a decoder's "
             "[-1, 1] by (x / 2 + 0.5).clamp(0, 1), bytes by x / 255"
         )
 
 
 def check_prompts(prompts: Sequence[str], clips: int) -> None:
-    """Refuse anything but one non-empty text a clip.
+    """Check that there is one non-empty text per clip.
 
     Raises:
-        RewardError: Says what is wrong.
+        RewardError: There is not; the message says why.
     """
     if len(prompts) != clips:
-        raise RewardError(f"{len(prompts)} prompts for {clips} clips; give one prompt a clip")
+        raise RewardError(f"{len(prompts)} prompts for {clips} clips; give one prompt per clip")
     if isinstance(prompts, str) or not all(isinstance(p, str) and p.strip() for p in prompts):
-        raise RewardError("every prompt must be a non-empty text; give a list with one a clip")
+        raise RewardError("every prompt must be a non-empty text; give a list with one per clip")
     for prompt in prompts:
-        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
             raise RewardError(
-                f"the prompt {prompt!r} holds half a letter (a lone surrogate), which no tokenizer "
-                "reads. Save the prompts as UTF-8"
+                f"the prompt {prompt!r} contains an invalid Unicode character (lone surrogate), "
+                "which no tokenizer reads. Save the prompts as UTF-8"
             )
 
 
 class _Chunked(torch.autograd.Function):
-    """Scores chunk by chunk; the backward pass scores each chunk again, this time with a graph."""
+    """Scores chunk by chunk; the backward pass scores each chunk again, then with a graph."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, score: ScoreFn, chunk: int) -> Tensor:
@@ -134,7 +134,7 @@ def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> T
     Args:
         score: `(images[rows], rows) -> (n,)` or `(n, d)`, deterministic.
         images: `(n, 3, H, W)`.
-        chunk: Images a pass; `None` scores all in one pass.
+        chunk: Number of images per pass; `None` scores all in one pass.
 
     Returns:
         `(n,)` or `(n, d)`, differentiable once in `images`.
@@ -151,15 +151,17 @@ def chunked_score(score: ScoreFn, images: Tensor, chunk: int | None = None) -> T
 
 
 class FrozenReward(ABC):
-    """A frozen judge, its networks and where they are.
+    """Base class of every judge: frozen networks on a device.
 
     Attributes:
-        name: How metrics call it.
-        device: Where it runs; frames are moved there.
-        chunk: Frames (of a `VideoReward`: clips) scored in one pass, `None` for all.
+        name: Name in metrics.
+        device: Device that it runs on; frames are moved there.
+        chunk: Number of frames (of a `VideoReward`: clips) scored in one pass, `None` for all.
         reads_text: Whether the prompt matters to the score.
-        context_length: Tokens of a text that it reads; `None` where it reads any text, or none.
-        evaluation_only: Refused as a training reward: it measures, without a gradient to follow.
+        context_length: Tokens of a text that it reads; `None` if it reads texts of any length, or
+            none.
+        evaluation_only: It only measures, without a gradient, so it is refused as a training
+            reward.
     """
 
     name: str
@@ -172,15 +174,15 @@ class FrozenReward(ABC):
     @property
     @abstractmethod
     def modules(self) -> list[nn.Module]:
-        """Every network it holds, frozen: what takes memory. Empty for analytic judges."""
+        """Its frozen networks, which take the memory; empty for a judge that is a formula."""
 
     def truncated(self, prompts: Sequence[str]) -> list[int]:
-        """Positions of the prompts that are longer than it reads (`context_length`)."""
+        """Return the positions of prompts that are longer than it reads (`context_length`)."""
         del prompts
         return []
 
     def at_rate(self, fps: float) -> FrozenReward:
-        """The same judge for clips of `fps` frames a second; itself where the rate is nothing."""
+        """Return this judge for clips of `fps` frames per second; itself if that has no effect."""
         del fps
         return self
 
@@ -194,15 +196,15 @@ class FrameReward(FrozenReward):
 
     @abstractmethod
     def condition(self, prompts: Sequence[str]) -> Tensor | None:
-        """What the prompts give to the score: `(b, ...)` without gradient, or `None`."""
+        """Encode prompts for `score_images`: `(b, ...)` without gradient, or `None`."""
 
     @abstractmethod
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] and `(n, ...)` -> `(n,)`, row by row."""
+        """Score single frames: `(n, 3, H, W)` in [0, 1] and `(n, ...)` -> `(n,)`, row by row."""
 
     @abstractmethod
     def image_features(self, images: Tensor) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] -> `(n, d)` of length 1, differentiable."""
+        """Encode frames: `(n, 3, H, W)` in [0, 1] -> `(n, d)` of length 1, differentiable."""
 
     def per_frame(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score every frame: `(b, f, 3, H, W)` and b prompts -> `(b, f)`.
@@ -223,14 +225,14 @@ class FrameReward(FrozenReward):
         return scores.unflatten(0, (-1, count))
 
     def clip_features(self, frames: Tensor) -> Tensor:
-        """Mean image features of each clip, `(b, f, 3, H, W)` -> `(b, d)`, differentiable."""
+        """Return mean image features of clips: `(b, f, 3, H, W)` -> `(b, d)`, differentiable."""
         features = self.image_features(self._images(frames))
         return features.unflatten(0, (-1, frames.shape[1])).mean(dim=1)
 
     def _images(self, frames: Tensor) -> Tensor:
-        """`(b, f, 3, H, W)` -> `(b * f, 3, H, W)` on the judge's device."""
-        what = ("images", self.device)
-        return derived(frames, what, lambda: frames.to(self.device).flatten(0, 1))
+        """Flatten clips to frames on its device: `(b, f, 3, H, W)` -> `(b * f, 3, H, W)`."""
+        key = ("images", self.device)
+        return derived(frames, key, lambda: frames.to(self.device).flatten(0, 1))
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score clips: `(b, f, 3, H, W)` and b prompts -> `(b,)`, the mean over frames."""
@@ -241,34 +243,34 @@ class VideoReward(FrozenReward):
     """A judge that sees a clip as a whole, such as its motion.
 
     Attributes:
-        least_frames: Fewer than so many are refused.
+        least_frames: Smallest number of frames that it accepts.
     """
 
     least_frames: int = 1
 
     @property
     def reach(self) -> int | None:
-        """Neighbouring frames whose scores' mean is the clip's, so that it can be scored in parts.
+        """Number of neighbouring frames n, if a clip's score is the mean over all n neighbours.
 
-        `None` where the score is no such mean.
+        A clip can then be scored in parts. `None` if the score is no such mean.
         """
         return None
 
     @abstractmethod
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` fp32, clip by clip."""
+        """Score clip by clip: `(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` fp32."""
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score clips: `(b, f, 3, H, W)` and b prompts -> `(b,)`.
 
         Raises:
-            RewardError: The input cannot be scored (`check_input`), or a clip is too short.
+            RewardError: The input cannot be scored (`check_input`), or the clips are too short.
         """
         check_input(frames, prompts)
         if frames.shape[1] < self.least_frames:
             raise RewardError(
                 f"the judge {self.name} compares frames and needs at least {self.least_frames} of "
-                f"a clip; it got {frames.shape[1]}. Sample longer clips, or let it see more frames"
+                f"a clip; got {frames.shape[1]}. Sample longer clips, or let it see more frames"
             )
 
         def score(clips: Tensor, rows: slice) -> Tensor:

@@ -1,4 +1,4 @@
-"""What foreign code may change for everybody, put back when it is done."""
+"""Restore the global state that foreign code may change."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 
 
 @contextmanager
-def settings_kept() -> Iterator[None]:
-    """Put back torch's default dtype and device, gradient mode and deterministic mode.
+def settings_restored() -> Iterator[None]:
+    """Restore torch's default dtype and device, gradient mode and deterministic mode.
 
-    A float64 default would make every later tensor one; a gradient mode that is left off, a
-    training without a gradient.
+    A float64 default would change every later tensor; a disabled gradient mode would train nothing.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     gradient = torch.is_grad_enabled()
@@ -32,8 +31,8 @@ def settings_kept() -> Iterator[None]:
 
 
 @contextmanager
-def draws_kept() -> Iterator[None]:
-    """Put back the global random states of Python, NumPy (where it is imported) and torch."""
+def random_state_restored() -> Iterator[None]:
+    """Restore the global random states of Python, NumPy (if it is imported) and torch."""
     numpy = sys.modules.get("numpy")
     python, arrays = random.getstate(), numpy.random.get_state() if numpy else None
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()

@@ -1,4 +1,4 @@
-"""JSON that a judge's file or folder brings, which may be cut off or something else."""
+"""Read the JSON in a judge's file or folder, which may be truncated or of something else."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from rewards.errors import RewardError
 
 
 def json_object(text: str, source: str) -> dict[str, Any]:
-    """Read an object.
+    """Parse an object.
 
     Args:
-        text: Of the object.
-        source: Where it stands, for the message.
+        text: JSON text of the object.
+        source: Name of its origin, for the message.
 
     Raises:
-        RewardError: It is no JSON, or none of an object.
+        RewardError: It is not JSON, or not an object.
     """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise RewardError(
-            f"{source} is no valid JSON ({reason}): it was cut off or damaged. Fetch or make it "
+            f"{source} is not valid JSON ({reason}): it is truncated or damaged. Fetch or make it "
             "again"
         ) from error
     if not isinstance(found, dict):
         raise RewardError(
-            f"{source} holds a {type(found).__name__} instead of named values: it is damaged or "
+            f"{source} contains a {type(found).__name__} instead of named values: it is damaged or "
             "belongs to something else. Fetch or make it again"
         )
     return found
@@ -39,7 +39,7 @@ def json_file(path: Path) -> dict[str, Any]:
     """Read the object in a file.
 
     Raises:
-        RewardError: It cannot be read, is no JSON in UTF-8, or none of an object.
+        RewardError: It cannot be read, is not JSON in UTF-8, or not an object.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""From a judge's name in a recipe to its file on this machine; downloads nothing."""
+"""Find the file of a judge on this machine by its name in a recipe; downloads nothing."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 def shipped_names() -> list[str]:
-    """Names of the judges' files and folders in the package, such as `tiny/hps.safetensors`."""
+    """List the judges' files and folders in the package, such as `tiny/hps.safetensors`."""
     files = SHIPPED.rglob("*.safetensors")
     places = {p.parent if (p.parent / "config.json").is_file() else p for p in files}
     places |= {p.parent for p in SHIPPED.rglob("model_config.json")}
     return sorted(place.relative_to(SHIPPED).as_posix() for place in places)
 
 
-def resolve(checkpoint: str | Path, folder: Path | None = None) -> Path:
+def resolve_file(checkpoint: str | Path, folder: Path | None = None) -> Path:
     """Find a judge's file: shipped name, then path, then published name or hub id in the cache.
 
     Nothing is downloaded: a judge can be gigabytes, so fetching it is the user's decision.
 
     Args:
-        checkpoint: What the recipe says.
-        folder: What a relative path is relative to; the working directory if not given.
+        checkpoint: Name in the recipe.
+        folder: Folder that relative paths start from; the working directory if not given.
 
     Returns:
         Path of an existing file.
 
     Raises:
-        RewardError: Says which file is missing, how large it is, where it comes from and the
-            command that fetches it.
+        RewardError: It is not on this machine; the message says how large it is, where it comes
+            from and which command fetches it.
     """
     text = str(checkpoint)
     for place in (SHIPPED / text, (folder or Path()) / Path(text).expanduser()):
-        with contextlib.suppress(OSError):  # a name longer than any file's
+        with contextlib.suppress(OSError):  # the name is too long for a file
             if place.is_file():
                 return place
     hub = HubFile.of(text)
@@ -66,7 +66,7 @@ class HubFile:
 
     @classmethod
     def of(cls, text: str) -> HubFile | None:
-        """What a recipe's name means; `None` where it cannot be on the hub or in git."""
+        """Parse a name in a recipe; `None` if it cannot be on the hub or in git."""
         name, _, revision = text.partition("@")
         entry = published(name)
         if entry is not None:
@@ -85,7 +85,7 @@ class HubFile:
 
 
 def _in_package(hub: HubFile) -> Path | None:
-    """A file that an installed Python package holds; the package is not imported."""
+    """Find a file in an installed Python package, without importing it."""
     module = hub.published.module if hub.published is not None else None
     spec = importlib.util.find_spec(module) if module is not None else None
     folders = spec.submodule_search_locations if spec is not None else None
@@ -101,10 +101,10 @@ def _in_hub_cache(hub: HubFile) -> Path | None:
     if hub.published is not None and not hub.published.from_hub:
         return None
     if hub.published is not None and hub.published.sha256:
-        revisions.append(None)  # fetched without a revision: the hash says whether it is the same
+        revisions.append(None)  # fetched without a revision: the hash tells if it is the same file
     try:
         found = [try_to_load_from_cache(hub.repo, hub.file, revision=one) for one in revisions]
-    except HFValidationError:  # not a repository's name at all: a path with a typing mistake
+    except HFValidationError:  # not the name of a repository: a path with a typing mistake
         return None
     return next((Path(one) for one in found if isinstance(one, str)), None)
 
@@ -115,18 +115,18 @@ def _missing(text: str, folder: Path | None, wanted: HubFile | None) -> str:
     if wanted is not None and entry is not None:
         return (
             f"judge {text!r} is not on this machine: it needs {entry.file} ({entry.about}) from "
-            f"{entry.repo}. Fetch it with: {wanted.fetch}  - or write the path of your copy as "
-            "the checkpoint."
+            f"{entry.repo}. Fetch it with: {wanted.fetch}  - or give the path of your copy as the "
+            "checkpoint"
         )
     hub = ""
     if wanted is not None:
         hub = (
-            f" If it is a hub id, it needs {wanted.file} of {wanted.repo} "
+            f". If it is a hub id, it needs {wanted.file} of {wanted.repo} "
             f"({'revision ' + wanted.revision if wanted.revision else 'its newest revision'}; its "
-            f"page tells the size). Fetch it with: {wanted.fetch}"
+            f"page shows the size). Fetch it with: {wanted.fetch}"
         )
     return (
-        f"judge checkpoint {text!r} does not exist: it is no shipped name "
-        f"({', '.join(shipped_names()) or 'none shipped'}), no file under {place}, and no "
-        f"published name ({', '.join(e.name for e in PUBLISHED)}).{hub}"
+        f"judge checkpoint {text!r} does not exist: it is not a shipped name "
+        f"({', '.join(shipped_names()) or 'none shipped'}), a file under {place}, or a published "
+        f"name ({', '.join(e.name for e in PUBLISHED)}){hub}"
     )

@@ -1,8 +1,8 @@
-"""From frames of any size to what a tower was trained on, differentiable and close to PIL.
+"""Resize and normalise frames as a tower's training did, differentiably and close to PIL.
 
 `interpolate(mode="bicubic", antialias=True)` has PIL's kernel, but PIL works in 8 bits: it clamps
 after the horizontal and after the vertical pass. Two 1-D passes with a clamp after each stay within
-1.1 levels of 255 of PIL; one 2-D call overshoots by up to 26 levels at hard edges.
+1.1 of 255 levels of PIL; one 2-D call overshoots by up to 26 levels at hard edges.
 
 Horizontal first is what every Pillow before 13 did, and so every published score. Pillow 13 goes
 vertical first where the height shrinks much more than the width (up to 18 levels at hard edges).
@@ -24,7 +24,7 @@ ResizeMode = Literal["letterbox", "crop", "squash"]
 CropRounding = Literal["floor", "round"]
 Kernel = Literal["bicubic", "bilinear"]
 Passes = Literal[1, 2]
-Prepared = Literal["own", "squash"]
+PreprocessChoice = Literal["own", "squash"]
 """`own`: as a judge's authors prepare frames; `squash`: `Preprocess.squashed`."""
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -35,22 +35,22 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How one judge wants its images.
+    """The preprocessing of one judge's images.
 
     Attributes:
         mode: `letterbox` scales the longest side to `size` and pads with black, `crop` scales
             the shortest side and cuts the centre, `squash` ignores the aspect ratio.
-        size: Side of the square that comes out.
-        mean: Subtracted, per colour.
-        std: Divided by, per colour.
-        rounding: Of half a pixel in `crop`: torchvision rounds, Hugging Face floors.
+        size: Side of the resulting square.
+        mean: Mean of each colour, subtracted.
+        std: Standard deviation of each colour, divided by.
+        rounding: Treatment of half a pixel in `crop`: torchvision rounds, Hugging Face floors.
         clamped: Clamp to [0, 1] after each pass, as images in 8 bits are; HPSv2 resizes floats and
             keeps the overshoot.
         quantised: Round to 8 bits after each pass, as PIL does; the gradient passes straight
             through.
-        shortest: Of `crop`: the shortest side before the cut; `size` if `None`.
-        kernel: Of the resampling, antialiased; MobileCLIP, CLIPA and PE take the bilinear one.
-        antialias: `False` as VBench resizes for its CLIP; frames are then sampled, not averaged.
+        shortest: Shortest side before the cut of `crop`; `size` if `None`.
+        kernel: Kernel of the antialiased resampling; MobileCLIP, CLIPA and PE use bilinear.
+        antialias: `False` as in VBench's resize for its CLIP: frames are sampled, not averaged.
     """
 
     mode: ResizeMode
@@ -73,19 +73,19 @@ class Preprocess:
         if self.shortest is not None and (self.mode != "crop" or self.shortest < self.size):
             raise RewardError(
                 f"preprocess has mode {self.mode!r}, size {self.size} and shortest "
-                f"{self.shortest}; shortest goes with crop and is at least the size"
+                f"{self.shortest}; shortest needs mode crop and a value of at least the size"
             )
 
     def to_json(self) -> str:
-        """As it stands in the metadata of a judge's file."""
+        """Return the form in which the metadata of a judge's file stores it."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Preprocess:
-        """Read `to_json`.
+        """Read the form of `to_json`.
 
         Raises:
-            RewardError: An unknown or missing field.
+            RewardError: A field is unknown or missing.
         """
         try:
             fields = json.loads(text)
@@ -94,18 +94,18 @@ class Preprocess:
             raise RewardError(f"cannot read the preprocess {text!r} of a judge: {error}") from error
 
     def squashed(self) -> Preprocess:
-        """As the reward scripts of EasyAnimate and VideoX-Fun prepare frames for every judge.
+        """Return the preprocessing that the reward scripts of EasyAnimate and VideoX-Fun use.
 
-        `torchvision.transforms.Resize((size, size), BICUBIC)` on float frames, which squeezes the
+        `torchvision.transforms.Resize((size, size), BICUBIC)` on float frames, which ignores the
         aspect ratio, antialiases, and neither clamps nor rounds; then the judge's own mean and
-        deviation.
+        standard deviation.
         """
         return dataclasses.replace(
             self, mode="squash", clamped=False, quantised=False, shortest=None, kernel="bicubic"
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] -> `(n, 3, size, size)` normalised, same dtype."""
+        """Prepare images: `(n, 3, H, W)` in [0, 1] -> `(n, 3, size, size)`, normalised."""
         match self.mode:
             case "letterbox":
                 images = self._letterbox(images)
@@ -155,21 +155,21 @@ class Preprocess:
         return round((length - self.size) / 2.0)
 
 
-def prepared(own: Preprocess, wanted: Prepared) -> Preprocess:
-    """What a judge's frames go through.
+def chosen_preprocess(own: Preprocess, choice: PreprocessChoice) -> Preprocess:
+    """Return the preprocessing that a recipe chooses for a judge.
 
     Args:
-        own: Of the judge's file or kind.
-        wanted: By the recipe.
+        own: Preprocessing of the judge's file or kind.
+        choice: Value of the recipe.
 
     Raises:
-        RewardError: Another word.
+        RewardError: The choice is neither.
     """
-    if wanted == "own":
+    if choice == "own":
         return own
-    if wanted == "squash":
+    if choice == "squash":
         return own.squashed()
-    raise RewardError(f"preprocess is {wanted!r}; allowed: own, squash")
+    raise RewardError(f"preprocess is {choice!r}; allowed: own, squash")
 
 
 def resized(
@@ -183,22 +183,22 @@ def resized(
     passes: Passes = 2,
     antialias: bool = True,
 ) -> Tensor:
-    """Antialiased bicubic (a = -0.5) or bilinear, by default in two 1-D passes as PIL.
+    """Resize by antialiased bicubic (a = -0.5) or bilinear, by default in two 1-D passes as PIL.
 
     Args:
         images: `(n, c, H, W)` in [0, 1], fp32 or fp64 (half types have no antialiased kernel on
             CPU).
-        height: Of the result.
-        width: Of the result.
+        height: Height of the result.
+        width: Width of the result.
         clamped: Clamp to [0, 1] after each pass.
         quantised: Round to 8 bits after each pass, with a straight-through gradient; clamps too.
-        kernel: Of the resampling.
-        passes: 2 as PIL, horizontal first; 1 as torchvision resizes a tensor, which clamps and
-            rounds once, at the end.
+        kernel: Kernel of the resampling.
+        passes: 2 as PIL, horizontal first; 1 as torchvision resizes a tensor, with one clamp and
+            one rounding at the end.
         antialias: `False` for torch's plain bicubic, whose a is -0.75.
 
     Returns:
-        `(n, c, height, width)`. A pass that would not change the size is left out.
+        `(n, c, height, width)`. A pass that would not change the size is skipped.
     """
     sizes = ((images.shape[-2], width), (height, width))
     for size in sizes[-passes:]:

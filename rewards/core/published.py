@@ -1,4 +1,4 @@
-"""The published judges: which file, how large, from where, and what it needs to run."""
+"""Records of the published judges: file, size, source, and what it needs to run."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ class PublishedFile:
     """One published checkpoint.
 
     Attributes:
-        name: What a recipe may write.
-        kind: The judge it is for; `tower` for a network under a head, `tokenizer` for words.
+        name: Name that a recipe may use.
+        kind: Kind of the judge; `tower` for a network below a head, `tokenizer` for a vocabulary.
         repo: Hub repository, the address of a git repository or of a folder on the web, or the
             name of a Python package that holds the file.
         file: Name in that repository; empty for a judge that is the whole repository.
-        size: Bytes, where the publisher states or the reference measured it.
-        tensors: Bytes of its tensors, told where `size` is not known; not checked.
-        sha256: Of the file, where known; checked on every load.
+        size: Bytes, if the publisher states it or the reference measured it.
+        tensors: Bytes of its tensors, shown if `size` is unknown; not checked.
+        sha256: Hash of the file, if known; checked on every load.
         architecture: open_clip's model name.
-        tower: Published name of the CLIP under a head.
-        revision: Commit of the repository that the record speaks of; `None` for its newest.
-        md5: Of the file, where its publisher states nothing better; checked on every load.
-        module: The import name of that Python package, in whose folder the file lies.
-        note: What else is to be known.
+        tower: Published name of the CLIP below a head.
+        revision: Commit of the repository that the record describes; `None` for the newest.
+        md5: Hash of the file, if its publisher states no better one; checked on every load.
+        module: Import name of the Python package whose folder contains the file.
+        note: Anything else that matters.
     """
 
     name: str
@@ -44,19 +44,19 @@ class PublishedFile:
 
     @property
     def about(self) -> str:
-        """How large it is, in words."""
+        """Its size in words."""
         if self.size is None and self.tensors is None:
             return "size not recorded"
         return f"{(self.size or self.tensors or 0) / 1e9:.3g} GB"
 
     @property
     def from_git(self) -> bool:
-        """Whether the file lies in a git repository."""
+        """Whether the file is in a git repository."""
         return self.repo.startswith("https://github.com/")
 
     @property
     def from_hub(self) -> bool:
-        """Whether the file lies on the hub, and so may be in its cache."""
+        """Whether the file is on the hub, and so may be in its cache."""
         return self.module is None and not self.repo.startswith("https://")
 
     @property
@@ -72,22 +72,22 @@ class PublishedFile:
 
 
 def fetch_command(repo: str, file: str, revision: str | None) -> str:
-    """The command that fetches a file of the hub into its cache; all files where it is empty."""
+    """Return the command that fetches a file of the hub, or all files if its name is empty."""
     command = f"hf download {repo} {file}".strip()
     return command + (f" --revision {revision}" if revision else "")
 
 
 RECORDS = Path(__file__).with_suffix(".json")
-"""The records as data, which `reward-tuning ls` reads without importing this package."""
+"""The records as data, so that `reward-tuning ls` reads them without importing this package."""
 
 PUBLISHED = tuple(PublishedFile(**record) for record in json.loads(RECORDS.read_text("utf-8")))
 
 _COMMON_NAMES = ("open_clip_model.safetensors", "model.safetensors", "vocab.txt")
-"""Every model of these libraries has such a file on the hub: such a name alone means nothing."""
+"""File names that many models on the hub share: such a name alone identifies no record."""
 
 
 def published(text: str) -> PublishedFile | None:
-    """The published file that a recipe's name, hub id, or file name means."""
+    """Return the record that a recipe's name, hub id, or file name refers to."""
     base = text.replace("\\", "/").rsplit("/", 1)[-1]
     for entry in PUBLISHED:
         if text in (entry.name, f"{entry.repo}/{entry.file}".rstrip("/")):

@@ -1,9 +1,9 @@
-"""Equal towers of several judges held once, and their image features computed once a call.
+"""Keep equal towers of several judges once, and compute their image features once per call.
 
 HPSv2.1, CLIP and PickScore are each tuned from the same ViT-H-14, so their published weights
 differ and nothing of them is shared. Equal are one file under two kinds or two prompts (`hps` and
-a `relative` of it, an aesthetic head on the `clip` beside it), and towers of which only the
-text side was tuned. Whether weights are equal is told by their content, not by their name.
+a `relative` of it, an aesthetic head on the recipe's `clip`), and towers of which only the text
+side was tuned. Weights are compared by their content, not by their name.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from torch import Tensor, nn
 
 
 class TowerPool:
-    """Frozen networks by their content. A network stays only as long as a judge holds it."""
+    """Frozen networks by their content. A network stays only as long as a judge uses it."""
 
     def __init__(self) -> None:
         self._held: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
 
-    def held(self, module: Any, *says: object) -> Any:
-        """The network of equal content that is held already, or else this one.
+    def share(self, module: Any, *properties: object) -> Any:
+        """Return the network of equal content that is already in the pool, or else this one.
 
         Args:
-            module: Frozen, on its device, in its dtype.
-            says: What its tensors do not say of its function, such as its configuration.
+            module: Frozen network, on its device, in its dtype.
+            properties: Whatever else its function depends on, such as its configuration.
         """
-        return self._held.setdefault(content(module, *says), module)
+        return self._held.setdefault(content_digest(module, *properties), module)
 
-    def clip(self, model: Any, *says: object) -> Any:
-        """As `held` for a CLIP; of one that differs in its texts alone, the image tower."""
-        found = self.held(model, *says)
+    def share_clip(self, model: Any, *properties: object) -> Any:
+        """Share a CLIP; if only its text side differs from another one, its image tower."""
+        found = self.share(model, *properties)
         if found is model:
-            model.visual = self.held(model.visual, *says)
+            model.visual = self.share(model.visual, *properties)
         return found
 
 
-def content(module: nn.Module, *says: object) -> str:
-    """A digest of a network's tensors, with their names, dtypes and devices.
+def content_digest(module: nn.Module, *properties: object) -> str:
+    """Return a digest of a network's tensors, with their names, dtypes and devices.
 
     Args:
-        module: Any.
-        says: What goes into the digest beside; must have a JSON form or a text.
+        module: Any network.
+        properties: Further values in the digest; each has a JSON form or a text.
     """
-    digest = hashlib.sha256(json.dumps(says, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(properties, sort_keys=True, default=str).encode())
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device}".encode())
@@ -61,27 +61,27 @@ def content(module: nn.Module, *says: object) -> str:
 
 
 class _Call:
-    """What was made from the frames of one call. Tensors are told apart as objects."""
+    """The tensors derived from the frames of one call, identified as objects."""
 
     def __init__(self, frames: Tensor) -> None:
         self.known: dict[int, Tensor] = {id(frames): frames}
         self.made: dict[Hashable, Tensor] = {}
 
 
-_call: ContextVar[_Call | None] = ContextVar("frames that several judges see", default=None)
+_call: ContextVar[_Call | None] = ContextVar("frames shared by several judges", default=None)
 
 
 @contextmanager
-def seen_by_several(frames: Tensor) -> Iterator[None]:
-    """Let judges that are asked within share what they make of these very frames.
+def frames_shared(frames: Tensor) -> Iterator[None]:
+    """Make the judges that are called within this context share what they derive from these frames.
 
-    Only what is made from this tensor object is shared, so another tensor of the same values, a
-    chunk, or frames that were augmented for one judge are computed as without. Two judges then hang
-    on one graph: the gradient of a sum is exact, and a gradient of each needs `retain_graph`, as
-    any graph in common does. Everything is let go at the end.
+    Only tensors derived from this tensor object are shared; another tensor of the same values, a
+    chunk, or frames that are augmented for one judge are computed separately. Two judges are then
+    part of one graph: the gradient of their sum is exact, and a gradient of each needs
+    `retain_graph`, as with any common graph. Everything is released at the end.
 
     Args:
-        frames: `(b, f, 3, H, W)`, what the judges are called with.
+        frames: `(b, f, 3, H, W)`, the very tensor that the judges are called with.
     """
     token = _call.set(_Call(frames))
     try:
@@ -90,28 +90,28 @@ def seen_by_several(frames: Tensor) -> Iterator[None]:
         _call.reset(token)
 
 
-def derived(source: Tensor, what: Hashable, make: Callable[[], Tensor]) -> Tensor:
-    """A tensor made from another one: made once a call if that comes from the call's frames.
+def derived(source: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    """Compute a tensor from another one: once per call, if that comes from the call's frames.
 
     Args:
-        source: What it is made from, told apart as an object.
-        what: Says how it is made.
-        make: Makes it, a function of `source` alone.
+        source: Tensor that it is computed from, identified as an object.
+        key: Identifies the computation.
+        make: Function that computes it from `source` alone.
     """
     call = _call.get()
     if call is None or id(source) not in call.known:
         return make()
-    # In-place changes count up the version; without gradient it is another tensor than with.
-    key = (id(source), source._version, torch.is_grad_enabled(), what)
-    if key not in call.made:
+    # In-place changes increase the version; with and without gradient the tensors differ.
+    entry = (id(source), source._version, torch.is_grad_enabled(), key)
+    if entry not in call.made:
         result = make()
-        call.made[key] = result
+        call.made[entry] = result
         call.known[id(result)] = result
-    return call.made[key]
+    return call.made[entry]
 
 
 def unique_bytes(modules: Mapping[str, nn.Module] | list[nn.Module]) -> int:
-    """Bytes of the tensors of several networks, each tensor counted once."""
+    """Return the size in bytes of the tensors of several networks, each tensor counted once."""
     networks = list(modules.values()) if isinstance(modules, Mapping) else modules
     tensors = {id(t): t for m in networks for t in (*m.parameters(), *m.buffers())}
     return sum(t.numel() * t.element_size() for t in tensors.values())

@@ -1,9 +1,9 @@
-"""Make a CUDA build of torchvision importable beside a CPU-only torch.
+"""Make a CUDA build of torchvision importable with a CPU-only torch.
 
-Every Linux wheel of torchvision on the package index is built for CUDA. Beside a CPU-only torch its
+Every Linux wheel of torchvision on the package index is built for CUDA. With a CPU-only torch its
 native library does not load, so `torchvision::nms` is never declared, and the first import of
 torchvision (by open_clip, timm or transformers' vision models) ends in "operator torchvision::nms
-does not exist". Declaring the operators before that import mends it; calling them still raises
+does not exist". Declaring the operators before that import avoids it; calling them still raises
 torchvision's own clear error.
 """
 
@@ -17,14 +17,14 @@ import torch
 
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_declared: list[torch.library.Library] = []  # the declaration lives as long as this reference
+_declared: list[torch.library.Library] = []  # a declaration ends with its last reference
 
 
 def needs_declaration(torchvision_version: str, *, cuda: str | None, hip: str | None) -> bool:
-    """Whether this torchvision build cannot load its operators beside this torch build.
+    """Return whether this torchvision build cannot load its operators with this torch build.
 
     Args:
-        torchvision_version: Text of torchvision's `version.py`.
+        torchvision_version: Content of torchvision's `version.py`.
         cuda: `torch.version.cuda`.
         hip: `torch.version.hip`.
     """
@@ -32,7 +32,7 @@ def needs_declaration(torchvision_version: str, *, cuda: str | None, hip: str | 
 
 
 def ensure_torchvision_importable() -> None:
-    """Declare torchvision's operators where its own library cannot; call before importing it."""
+    """Declare torchvision's operators if its own library cannot; call before importing it."""
     if _declared or "torchvision" in sys.modules:
         return
     spec = importlib.util.find_spec("torchvision")

@@ -1,4 +1,4 @@
-"""A judge's file: read without ever running a pickle's code, and checked before it is used."""
+"""Read a judge's file without ever running a pickle's code, and check it before it is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rewards.core.json_text import json_object
-from rewards.core.locate import resolve
+from rewards.core.locate import resolve_file
 from rewards.core.published import PublishedFile, published
 from rewards.errors import RewardError
 
@@ -33,7 +33,7 @@ UNPICKLED = (
     TypeError,
     AttributeError,
 )
-"""What torch's own unpickler, which runs no code, raises on bytes that are no pickle."""
+"""Errors that torch's own unpickler, which runs no code, raises on damaged bytes."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class WeightFile:
     """A judge's file in memory.
 
     Attributes:
-        path: Where it was read from.
+        path: Path that it was read from.
         state: Tensors by name, on the CPU, in the file's dtypes.
-        metadata: What a safetensors file says of itself; empty for the others.
-        published: The record of a published file.
+        metadata: Metadata of a safetensors file; empty for other formats.
+        published: Record of a published file.
     """
 
     path: Path
@@ -60,9 +60,9 @@ def load_weights(checkpoint: str | Path, folder: Path | None = None) -> WeightFi
     with `weights_only=True`. A published file is checked for its size and hash first.
 
     Raises:
-        RewardError: The file is missing, cut off, changed, or holds more than tensors.
+        RewardError: The file is missing, truncated, changed, or contains more than tensors.
     """
-    path = resolve(checkpoint, folder)
+    path = resolve_file(checkpoint, folder)
     entry = published(str(checkpoint).partition("@")[0]) or published(path.name)
     if entry is not None:
         verify(path, entry)
@@ -74,7 +74,7 @@ def load_weights(checkpoint: str | Path, folder: Path | None = None) -> WeightFi
 
 
 def verify(path: Path, entry: PublishedFile) -> None:
-    """Compare a file with the size and the hash that its publisher's file has.
+    """Compare a file with the recorded size and hash of the published one.
 
     Raises:
         RewardError: They differ.
@@ -83,35 +83,36 @@ def verify(path: Path, entry: PublishedFile) -> None:
     if entry.size is not None and size != entry.size:
         raise RewardError(
             f"{path} has {size:,} bytes, the published {entry.file} has {entry.size:,}: the "
-            f"download was cut off or the file is another one. Fetch it again: {entry.fetch}"
+            "download was interrupted or the file is a different one. Fetch it again: "
+            f"{entry.fetch}"
         )
-    for name, wanted in (("sha256", entry.sha256), ("md5", entry.md5)):
-        if wanted is not None and (found := file_hash(path, name)) != wanted:
+    for name, expected in (("sha256", entry.sha256), ("md5", entry.md5)):
+        if expected is not None and (found := file_hash(path, name)) != expected:
             raise RewardError(
-                f"{path} has the {name} {found}, the published {entry.file} has {wanted}. Fetch it "
-                f"again ({entry.fetch}), or rename it if it is your own"
+                f"{path} has the {name} {found}, the published {entry.file} has {expected}. Fetch "
+                f"it again ({entry.fetch}), or rename it if it is your own"
             )
 
 
-def verify_sha256(path: Path, wanted: str) -> None:
-    """Compare a file with the hash that a recipe gives.
+def verify_sha256(path: Path, expected: str) -> None:
+    """Compare a file with the hash in a recipe.
 
     Raises:
         RewardError: They differ.
     """
-    if (found := file_hash(path, "sha256")) != wanted.lower():
+    if (found := file_hash(path, "sha256")) != expected.lower():
         raise RewardError(
-            f"{path} has the sha256 {found}, the recipe wants {wanted.lower()}: the file changed "
-            "or is another one. Get the right one, or correct the judge's sha256"
+            f"{path} has the sha256 {found}, the recipe expects {expected.lower()}: the file has "
+            "changed or is a different one. Get the right one, or correct the judge's sha256"
         )
 
 
 def file_hash(path: Path, name: str) -> str:
-    """Hexadecimal digits of a file's hash, read in blocks of 4 MB.
+    """Return the hexadecimal digits of a file's hash, read in blocks of 4 MB.
 
     Args:
-        path: The file.
-        name: `sha256`; or `md5`, which finds damage but no forgery.
+        path: Path of the file.
+        name: `sha256`; or `md5`, which detects damage but not forgery.
     """
     digest = hashlib.new(name, usedforsecurity=False)
     with path.open("rb") as file:
@@ -127,17 +128,17 @@ def find_fields(
     check: Callable[[Mapping[str, Any], str], Architecture],
     what: str,
 ) -> Architecture:
-    """The architecture of a file, by fields: its own, else the given, else the published one.
+    """Return the architecture of a file, by fields: its own, else the given, else the published.
 
     Args:
         checkpoint: The file.
-        given: By the caller; a name is refused.
-        published: Of the published file, which does not say.
-        check: Refuses fields that are missing or unknown, naming who gave them.
-        what: The judge, for the message.
+        given: Fields from the caller; a name is refused.
+        published: Architecture of the published file, which does not state it.
+        check: Function that refuses missing or unknown fields and names their origin.
+        what: Name of the judge, for the message.
 
     Raises:
-        RewardError: It is not complete, or a name is given instead of fields.
+        RewardError: It is incomplete, or a name is given instead of fields.
     """
     inside = checkpoint.metadata.get("architecture")
     if inside is not None:
@@ -148,8 +149,8 @@ def find_fields(
         return published
     if not isinstance(given, Mapping):
         raise RewardError(
-            f"{what} got the architecture {given!r}; its architectures have no names. Remove it "
-            "for the published checkpoint, or give the fields of every part"
+            f"{what} got the architecture {given!r}, but its architectures have no names. Remove "
+            "it for the published file, or give the fields of every part"
         )
     return check(given, "the caller")
 
@@ -157,17 +158,18 @@ def find_fields(
 def check_keys(
     expected: Mapping[str, torch.Size], state: Mapping[str, Tensor], what: str, path: Path
 ) -> None:
-    """Compare names and shapes before loading, so that the refusal names them.
+    """Compare names and shapes before loading, so that the message lists them.
 
     Args:
-        expected: Shape by name.
-        state: The file's tensors.
-        what: The architecture, for the message.
-        path: The file, for the message.
+        expected: Expected shapes by name.
+        state: Tensors of the file.
+        what: Name of the architecture, for the message.
+        path: Path of the file, for the message.
 
     Raises:
-        RewardError: A name is missing, unknown, has another shape, holds NaN, which would make
-            every score NaN, or holds one byte a value: quantised, and its scales are not read.
+        RewardError: A name is missing or unknown, or a tensor has another shape, contains NaN,
+            which would make every score NaN, or has one byte per value: it is quantised, and its
+            scales are not read.
     """
     problems = []
     if missing := sorted(set(expected) - set(state)):
@@ -181,15 +183,15 @@ def check_keys(
     ]
     if shapes:
         problems.append(f"{len(shapes)} of another shape: {_some(shapes)}")
-    if undefined := [name for name in expected if name in state and _holds_nan(state[name])]:
-        problems.append(f"{len(undefined)} with NaN in them: {_some(undefined)}")
+    if undefined := [name for name in expected if name in state and _contains_nan(state[name])]:
+        problems.append(f"{len(undefined)} contain NaN: {_some(undefined)}")
     packed = [
         f"{name} is {state[name].dtype}"
         for name in expected
         if name in state and state[name].element_size() == 1 and state[name].dtype != torch.bool
     ]
     if packed:
-        problems.append(f"{len(packed)} quantised, and weights are floats here: {_some(packed)}")
+        problems.append(f"{len(packed)} quantised, but weights must be floats: {_some(packed)}")
     if problems:
         raise RewardError(
             f"{path} does not fit {what}: {'; '.join(problems)}. Check that the file belongs to "
@@ -197,7 +199,7 @@ def check_keys(
         )
 
 
-def _holds_nan(tensor: Tensor) -> bool:
+def _contains_nan(tensor: Tensor) -> bool:
     if tensor.is_meta or not tensor.is_floating_point():
         return False
     return bool(tensor.isnan().any())
@@ -224,26 +226,26 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch goes on to how to switch this off
         what = f"it calls {named[1]}" if named else str(error).splitlines()[0][:100]
         raise RewardError(
-            f"{path} holds more than tensors, or is no torch file ({what}). Such a file can "
-            "run code when it is loaded and is refused; ask its author for a state dict, or fetch "
-            "it again if it was cut off"
+            f"{path} contains more than tensors, or is not a torch file ({what}). Such a file can "
+            "run code when it is loaded, so it is refused; ask its author for a state dict, or "
+            "fetch it again if it is truncated"
         ) from error
     except UNPICKLED as error:
         raise RewardError(_damaged(path, error)) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not loaded:
-        raise RewardError(f"{path} holds a {type(loaded).__name__} instead of named tensors")
+        raise RewardError(f"{path} contains a {type(loaded).__name__} instead of named tensors")
     if numbers := [repr(k) for k in loaded if not isinstance(k, str)]:
-        raise RewardError(f"{path} holds tensors without names: {_some(numbers)}")
+        raise RewardError(f"{path} contains tensors without names: {_some(numbers)}")
     if others := [str(k) for k, v in loaded.items() if not isinstance(v, Tensor)]:
-        raise RewardError(f"{path} holds more than tensors: {_some(others)}")
+        raise RewardError(f"{path} contains more than tensors: {_some(others)}")
     return dict(loaded)
 
 
 def _damaged(path: Path, error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return (
-        f"cannot read {path} ({path.stat().st_size:,} bytes): {reason}. The file is cut off or "
-        "damaged; fetch or make it again."
+        f"cannot read {path} ({path.stat().st_size:,} bytes): {reason}. The file is truncated or "
+        "damaged; fetch or make it again"
     )

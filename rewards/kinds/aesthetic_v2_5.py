@@ -1,8 +1,8 @@
 """The aesthetic predictor v2.5: a head on normalised SigLIP features.
 
 Source of the formula: discus0434/aesthetic-predictor-v2-5. Its weights are under the AGPL, so they
-are not shipped and not fetched: the user brings them. Like LAION's, the head has no activation; at
-evaluation it is one affine map.
+are neither shipped nor fetched: the user provides them. Like LAION's, the head has no activation;
+at evaluation it is one affine map.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rewards.kinds.aesthetic import AestheticReward, filled_head, find_tower
 WIDTHS = (1024, 128, 64, 16, 1)
 DROPOUT = (0.5, 0.5, 0.5, 0.2)
 LEFT_OUT = ("text_model.", "logit_scale", "logit_bias", "vision_model.embeddings.position_ids")
-"""What a whole SigLIP's file holds beside its image tower; ignored. Anything else is refused."""
+"""Prefixes of a SigLIP's tensors outside its image tower, which are ignored; others are refused."""
 
 
 class SiglipTower:
@@ -37,9 +37,9 @@ class SiglipTower:
 
     Attributes:
         model: The network, in evaluation mode.
-        preprocess: From frames to its input.
-        dtype: Of its weights; layer norms stay fp32 in bf16 and fp16.
-        left_out: Names of the file's tensors that were not used, those of the text side.
+        preprocess: Preprocessing of frames.
+        dtype: Dtype of the weights; layer norms stay fp32 in bf16 and fp16.
+        left_out: Names of the file's unused tensors, those of the text side.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SiglipTower:
         return device
 
     def image_features(self, images: Tensor) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] -> `(n, d)` of length 1, fp32 (fp64 for an fp64 tower)."""
+        """Encode frames `(n, 3, H, W)` in [0, 1]: `(n, d)` of length 1, fp32 (fp64 in fp64)."""
 
         def compute() -> Tensor:
             return unit_length(self.model(self.preprocess(images).to(self.dtype)))
@@ -70,13 +70,13 @@ class SiglipTower:
 
 
 class AestheticV25Reward(AestheticReward):
-    """Head on a SigLIP; the prompt does not matter. About 1 to 10; 5.5 and more is good."""
+    """A head on a SigLIP, independent of the prompt; scores about 1 to 10, above 5.5 is good."""
 
     name = "aesthetic_v2_5"
 
 
 def build_head(features: int) -> nn.Sequential:
-    """The published head: `scoring_head.{0,2,4,6,8}` with dropout between.
+    """Build the published head: `scoring_head.{0,2,4,6,8}` with dropout between.
 
     Args:
         features: Width of the image features (1152 for so400m).
@@ -94,7 +94,7 @@ def build_head(features: int) -> nn.Sequential:
 
 
 def siglip_preprocess(size: int) -> Preprocess:
-    """As `SiglipImageProcessor`: PIL bicubic to a square whatever the shape, then [-1, 1]."""
+    """Return that of `SiglipImageProcessor`: PIL bicubic to a square, then [-1, 1]."""
     half = (0.5, 0.5, 0.5)
     return Preprocess("squash", size, half, half, quantised=True)
 
@@ -109,14 +109,14 @@ def load_aesthetic_v2_5(
     """Load a head and the SigLIP it was trained on.
 
     Args:
-        checkpoint: The head's file.
-        tower_options: Where and how the networks run; dtype: of the tower; the head is fp32.
-        architecture: Of the tower, a name of `rewards.clip_towers.siglip.CONFIGS` or the fields of
-            a `SiglipConfig`, for a file that does not say.
-        tower: The SigLIP's file, if not the one that the head's file or record names.
+        checkpoint: File of the head.
+        tower_options: Where and how the tower runs; the head is fp32.
+        architecture: Architecture of the tower, a name of `rewards.clip_towers.siglip.CONFIGS` or
+            the fields of a `SiglipConfig`, for a file that does not state it.
+        tower: File of the SigLIP, if not the one that the head's file or record names.
 
     Raises:
-        RewardError: See `rewards.load_reward`; also when no tower is known.
+        RewardError: See `rewards.load_reward`; also if no tower is known.
     """
     head_file = load_weights(checkpoint, tower_options.folder)
     advice = "on which SigLIP its head was trained. Add it to the judge: tower: siglip-so400m"
@@ -132,10 +132,10 @@ def load_aesthetic_v2_5(
 def find_config(
     checkpoint: WeightFile, given: str | Mapping[str, Any] | None
 ) -> tuple[SiglipConfig, str]:
-    """Sizes of a checkpoint's SigLIP and what to call it in a message.
+    """Return the sizes of a file's SigLIP, and its name for messages.
 
     Raises:
-        RewardError: Nobody says which, or the name or a field is unknown.
+        RewardError: They are not stated, or the name or a field is unknown.
     """
     inside = checkpoint.metadata.get("architecture")
     if given is None and inside is not None:
@@ -144,12 +144,12 @@ def find_config(
         given = checkpoint.published.architecture
     if given is None:
         raise RewardError(
-            f"{checkpoint.path} does not say which SigLIP it is. Add it to the judge: "
+            f"{checkpoint.path} does not state which SigLIP it is. Add it to the judge: "
             f"architecture: {next(iter(CONFIGS))}"
         )
     if isinstance(given, str):
         if given not in CONFIGS:
-            raise RewardError(f"no SigLIP is called {given!r}; allowed: {', '.join(CONFIGS)}")
+            raise RewardError(f"unknown SigLIP {given!r}; allowed: {', '.join(CONFIGS)}")
         return CONFIGS[given], given
     try:
         return SiglipConfig(**given), f"the given SigLIP (hidden_size {given.get('hidden_size')})"
@@ -160,18 +160,17 @@ def find_config(
 def load_siglip(
     checkpoint: WeightFile, config: SiglipConfig, what: str, options: TowerOptions
 ) -> SiglipTower:
-    """Put the image tower of a SigLIP's file into its architecture, strictly.
+    """Load the image tower of a SigLIP's file into its architecture, strictly.
 
     Args:
-        checkpoint: Tensors in transformers' names: of a whole `SiglipModel`, of which the image
-            side is taken and `LEFT_OUT` is not, or of a `SiglipVisionModel` with or
-            without the prefix `vision_model.`.
-        config: Its sizes.
-        what: The architecture, for messages.
+        checkpoint: File with transformers' names: of a whole `SiglipModel`, of which `LEFT_OUT` is
+            ignored, or of a `SiglipVisionModel` with or without the prefix `vision_model.`.
+        config: Sizes of the tower.
+        what: Name of the architecture, for messages.
         options: Where and how it runs.
 
     Raises:
-        RewardError: A name is missing, unknown or of another shape.
+        RewardError: A name is missing or unknown, or a shape differs.
     """
     with torch.device("meta"):
         model = SiglipVision(config, recompute=options.gradient_checkpointing)
@@ -192,5 +191,5 @@ def load_siglip(
                 module.float()
     model = model.to(options.device).eval().requires_grad_(False)
     if options.pool is not None:
-        model = options.pool.held(model, str(config), options.gradient_checkpointing)
+        model = options.pool.share(model, str(config), options.gradient_checkpointing)
     return SiglipTower(model, siglip_preprocess(config.image_size), options.dtype, left_out)

@@ -22,20 +22,20 @@ PLACE = "{prompt}"
 
 @dataclass(frozen=True)
 class Relative:
-    """SRPO's semantic-relative preference (arXiv 2509.06942): one text is judged against another.
+    """SRPO's semantic-relative preference (arXiv 2509.06942): one text is scored against another.
 
     score = (1 + k) cosine(frame, positive text) - cosine(frame, negative text)
 
-    What both texts like or dislike about a frame, a judge's tastes among it, falls out; what is
-    left is the difference that the words make. One pass of the image tower, as without.
+    Whatever both texts like or dislike about a frame, such as the judge's own taste, cancels; the
+    difference that the words make remains. Costs one pass of the image tower, as without.
 
     Attributes:
-        positive: A template with `{prompt}`, such as "a clean picture: {prompt}".
-        negative: Likewise.
-        k: 0 or more; 0 in the authors' code.
+        positive: Template with `{prompt}`, such as "a clean picture: {prompt}".
+        negative: Template with `{prompt}`, such as "a torn picture: {prompt}".
+        k: Extra weight of the positive text, 0 or more; 0 in the authors' code.
 
     Raises:
-        RewardError: A template without a place for the prompt, two equal ones, or a negative k.
+        RewardError: A template has no `{prompt}`, both are equal, or k is negative.
     """
 
     positive: str
@@ -52,13 +52,13 @@ class Relative:
         if self.positive == self.negative:
             raise RewardError(
                 f"relative.positive and relative.negative are both {self.positive!r}; their "
-                "difference is nothing. Let one say what is wanted, the other what is not"
+                "difference is 0. Describe what to move towards in one and away from in the other"
             )
         if not self.k >= 0.0:
-            raise RewardError(f"relative.k is {self.k}; allowed is 0 or more")
+            raise RewardError(f"relative.k is {self.k}; allowed: 0 or more")
 
     def texts(self, prompts: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The positive and the negative text of each prompt."""
+        """Return the positive and the negative text of each prompt."""
         first, second = (
             [template.replace(PLACE, prompt) for prompt in prompts]
             for template in (self.positive, self.negative)
@@ -67,12 +67,12 @@ class Relative:
 
 
 def as_relative(relative: Relative | Mapping[str, Any] | None) -> Relative | None:
-    """From the fields, as a recipe has them, to the class."""
+    """Make the class from its fields, as a recipe has them."""
     return Relative(**relative) if isinstance(relative, Mapping) else relative
 
 
 class ClipReward(FrameReward):
-    """Cosine of image and text features.
+    """The cosine of image and text features.
 
     Published CLIPs give about 0.2 to 0.35. The paper's CLIPScore is `2.5 * max(cosine, 0)`.
     """
@@ -87,33 +87,33 @@ class ClipReward(FrameReward):
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The two towers, one model."""
+        """The model with both towers."""
         return [self.tower.model]
 
     def truncated(self, prompts: Sequence[str]) -> list[int]:
-        """Positions of the prompts of which the end is cut off, within a template too."""
+        """Return the positions of prompts that are cut off, within a template too."""
         texts = [list(prompts)] if self.relative is None else list(self.relative.texts(prompts))
         return sorted({i for some in texts for i in self.tower.truncated(some)})
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Those of the tower, `(n, d)` of length 1."""
+        """Return the tower's image features, `(n, d)` of length 1."""
         return self.tower.image_features(images)
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """What the image features are multiplied with, `(b, d)`: text features, cached."""
+        """Return the factors of the image features, `(b, d)`: text features, cached."""
         if self.relative is None:
             return self.tower.text_features(prompts)
         positive, negative = map(self.tower.text_features, self.relative.texts(prompts))
         return (1.0 + self.relative.k) * positive - negative
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] and `(n, d)` -> `(n,)`: cosines, or their difference."""
+        """Score frames `(n, 3, H, W)` in [0, 1]: cosines with `(n, d)`, or their difference."""
         assert condition is not None
         return (self.tower.image_features(images) * condition).sum(dim=-1)
 
 
 def clip_preprocess(size: int) -> Preprocess:
-    """As open_clip and OpenAI evaluate: PIL bicubic of the shortest side, rounded centre crop."""
+    """Return that of open_clip and OpenAI: PIL bicubic of the shortest side, rounded crop."""
     return Preprocess("crop", size, rounding="round", quantised=True)
 
 
@@ -127,10 +127,11 @@ def load_clip(
     """Load any open_clip checkpoint as a judge, with the preprocessing of its own model.
 
     Args:
-        checkpoint: See `rewards.load_reward`, as the next four.
+        checkpoint: Name or path of the file (see `rewards.load_reward`).
         tower_options: Where and how the towers run; features are fp32 before any dot product.
-        architecture: open_clip's model name or its configuration, for a file that does not say.
-        relative: Judge one text against another (`Relative`, or its fields).
+        architecture: open_clip's model name or its configuration, for a file that does not state
+            it.
+        relative: Texts to score against each other (`Relative`, or its fields).
 
     Raises:
         RewardError: See `rewards.load_reward`.

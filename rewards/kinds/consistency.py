@@ -1,8 +1,8 @@
 """Feature consistency between the frames of a clip, in VBench's form.
 
 VBench's background consistency is this on OpenAI's CLIP ViT-B/32 (arXiv 2311.17982, section 4); its
-subject consistency the same on DINO. A still is perfectly consistent: put a judge of motion beside
-it.
+subject consistency the same on DINO. A still clip is perfectly consistent: combine this judge with
+one of motion.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rewards.kinds.clip import load_clip
 
 
 def consistency(features: Tensor) -> Tensor:
-    """Mean over frames of the likeness to the frame before and to the first.
+    """Return the mean over frames of the similarity to the previous and to the first frame.
 
     Args:
         features: `(b, f, d)` of length 1, f at least 2.
@@ -39,11 +39,11 @@ def consistency(features: Tensor) -> Tensor:
 
 
 class Consistency(VideoReward):
-    """`consistency` of a CLIP's image features, in [0, 1]; good clips have over 0.9.
+    """`consistency` of a CLIP's image features, in [0, 1]; good clips score above 0.9.
 
     Attributes:
-        encoded_at_once: Frames encoded in one pass, `None` for all; bounds the memory.
-        cap: A higher score counts as this, and gives no gradient; `None` for no end.
+        encoded_at_once: Number of frames encoded in one pass, `None` for all; bounds the memory.
+        cap: Largest score; higher ones count as this, without gradient; `None` for no cap.
     """
 
     name = "consistency"
@@ -58,7 +58,7 @@ class Consistency(VideoReward):
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The two towers, one model."""
+        """The model with both towers."""
         return [self.tower.model]
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -83,11 +83,12 @@ def load_consistency(
     """Load any open_clip checkpoint as a judge of consistency.
 
     Args:
-        checkpoint: See `rewards.load_reward`, as the next four.
+        checkpoint: Name or path of the file (see `rewards.load_reward`).
         tower_options: Where and how the towers run; features are fp32 before any dot product.
-        architecture: open_clip's model name or its configuration, for a file that does not say.
-        encoded_at_once: Frames encoded in one pass, `None` for all.
-        preprocess: `own` for the CLIP's own resize, `vbench` for that of VBench's figures
+        architecture: open_clip's model name or its configuration, for a file that does not state
+            it.
+        encoded_at_once: Number of frames encoded in one pass, `None` for all.
+        preprocess: `own` for the CLIP's own resize, `vbench` for that of VBench's numbers
             (`vbench_preprocess`).
 
     Raises:
@@ -104,12 +105,12 @@ def load_consistency(
 
 
 def vbench_preprocess(own: Preprocess) -> Preprocess:
-    """VBench's `clip_transform`: plain bicubic of float frames, no antialiasing, no clamp.
+    """Return VBench's `clip_transform`: bicubic of float frames, no antialiasing, no clamp.
 
-    Its loader turns a clip's bytes into floats before the resize, so nothing is rounded either;
-    then the rounded centre crop.
+    Its loader converts a clip's bytes to floats before the resize, so nothing is rounded either;
+    then comes the rounded centre crop.
 
     Args:
-        own: Of the CLIP; size, mean and deviation stay.
+        own: Preprocessing of the CLIP, whose size, mean and standard deviation are kept.
     """
     return Preprocess("crop", own.size, own.mean, own.std, clamped=False, antialias=False)

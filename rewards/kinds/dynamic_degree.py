@@ -1,9 +1,9 @@
 """VBench's dynamic degree: whether anything in a clip moves far, by RAFT's optical flow.
 
 Source: arXiv 2311.17982 (the rule) and RAFT (arXiv 2003.12039) in torchvision's code. VBench runs
-the weights `raft-things.pth` in the original's; the flow is the same to 1e-5 pixels. It only
+the weights `raft-things.pth` in the original code; the flow is the same to 1e-5 pixels. It only
 measures: its threshold has no gradient; `rewards.kinds.motion.MotionFlow` is the differentiable
-stand-in.
+alternative.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from rewards.core.base import VideoReward
 from rewards.core.torchvision_import import ensure_torchvision_importable
 from rewards.core.weight_file import check_keys, load_weights
 from rewards.errors import RewardError
-from rewards.networks.raft_keys import original_raft, torchvision_names
+from rewards.networks.raft_keys import is_original_raft, torchvision_names
 
 ITERATIONS = 20
 RATE = 8.0
-"""Frames a second at which VBench looks at a clip."""
+"""Frames per second at which VBench looks at a clip."""
 
 FASTEST = 0.05
-"""Share of a frame's pixels, the fastest, whose mean counts."""
+"""Share of a frame's pixels, the fastest ones, whose mean speed counts."""
 
 STRIDE = 8
-"""Frames are continued to multiples of it, half on either side."""
+"""Frames are padded to multiples of it, half on either side."""
 
 LEAST_SIDE = 128
-"""torchvision's RAFT needs feature maps of 16, an eighth of the frame."""
+"""Smallest side: torchvision's RAFT needs feature maps of 16, an eighth of the frame."""
 
 FIRST_KERNEL = "feature_encoder.convnormrelu.0.weight"
 VARIANTS = {32: "raft_small", 64: "raft_large"}
@@ -42,16 +42,17 @@ VARIANTS = {32: "raft_small", 64: "raft_large"}
 
 
 def moves(speeds: Tensor, frames: int, shortest: int) -> Tensor:
-    """VBench's rule.
+    """Apply VBench's rule.
 
     Args:
-        speeds: `(b, f - 1, H, W)` length of each pixel's flow, pixels a frame, with what frames
-            were continued by to multiples of 8, as VBench counts it.
-        frames: F; so many pairs must move as a quarter of the frames, rounded.
-        shortest: Side of a frame; a pair moves where its fastest 5 % go 6 pixels of 256 on average.
+        speeds: `(b, f - 1, H, W)` length of each pixel's flow in pixels per frame, the padding to
+            multiples of 8 included, as VBench counts it.
+        frames: Number of frames f; a quarter of it, rounded, is the number of pairs that must move.
+        shortest: Shortest side of a frame; a pair moves if its fastest 5 % move by more than 6 of
+            256 pixels on average.
 
     Returns:
-        `(b,)`: 1 where the clip is dynamic, 0 where it is not.
+        `(b,)`: 1 for a dynamic clip, 0 for any other.
     """
     flat = speeds.flatten(2)
     fastest = flat.topk(max(int(FASTEST * flat.shape[2]), 1), dim=2).values.mean(dim=2)
@@ -60,10 +61,10 @@ def moves(speeds: Tensor, frames: int, shortest: int) -> Tensor:
 
 
 class DynamicDegree(VideoReward):
-    """1 for a dynamic clip, 0 for any other, without gradient; its mean is VBench's figure.
+    """1 for a dynamic clip, 0 for any other, without gradient; its mean is VBench's number.
 
     Attributes:
-        fps: Frames a second of the clips; every `round(fps / 8)`-th is looked at.
+        fps: Frame rate of the clips, of which every `round(fps / 8)`-th frame is used.
     """
 
     name = "dynamic_degree"
@@ -73,7 +74,9 @@ class DynamicDegree(VideoReward):
 
     def __init__(self, model: Any, fps: float = RATE) -> None:
         if not fps > 0:
-            raise RewardError(f"dynamic_degree has fps {fps}; give the clips' frames a second")
+            raise RewardError(
+                f"dynamic_degree has fps {fps}; give the frame rate of the clips, above 0"
+            )
         self.model: Any = model.eval().requires_grad_(False)
         self.device = next(model.parameters()).device
         self.fps = fps
@@ -84,7 +87,7 @@ class DynamicDegree(VideoReward):
         return [self.model]
 
     def at_rate(self, fps: float) -> DynamicDegree:
-        """The same judge for clips of `fps` frames a second."""
+        """Return this judge for clips of `fps` frames per second."""
         other = copy(self)
         other.fps = fps
         return other
@@ -97,7 +100,7 @@ class DynamicDegree(VideoReward):
         return moves(speeds, frames.shape[1], min(frames.shape[-2:]))
 
     def flow(self, frames: Tensor) -> Tensor:
-        """Optical flow between neighbouring frames.
+        """Compute the optical flow between neighbouring frames.
 
         Args:
             frames: `(b, f, 3, H, W)` in [0, 1].
@@ -108,7 +111,7 @@ class DynamicDegree(VideoReward):
         size = frames.shape[-2:]
         height, width = (-(-side // STRIDE) * STRIDE for side in size)
         padded = _continued(2 * frames.flatten(0, 1) - 1, (height, width))
-        # What torchvision needs beyond that is cut off again: VBench does not have it.
+        # Padding beyond that, which only torchvision needs, is cut off again.
         least = max(LEAST_SIDE, height), max(LEAST_SIDE, width)
         padded = _continued(padded, least).unflatten(0, frames.shape[:2])
         pairs = [
@@ -121,14 +124,14 @@ class DynamicDegree(VideoReward):
 
 
 def _continued(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Repeat the edges up to a size, half on either side."""
+    """Pad frames to a size by repeating their edges, half on either side."""
     rows, columns = (a - b for a, b in zip(size, images.shape[-2:], strict=True))
     sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
     return F.pad(images, sides, mode="replicate")
 
 
 def build_raft(variant: str) -> Any:
-    """A `raft_small` or `raft_large` of torchvision with random weights."""
+    """Build a `raft_small` or `raft_large` of torchvision with random weights."""
     ensure_torchvision_importable()
     from torchvision.models import optical_flow
 
@@ -142,21 +145,22 @@ def load_dynamic_degree(
     folder: Path | None = None,
     fps: float | None = None,
 ) -> DynamicDegree:
-    """Load RAFT from a file of torchvision's layout, small or large, or of the original's, large.
+    """Load RAFT from a file in torchvision's layout, small or large, or in the original's, large.
 
     Args:
         checkpoint: `raft-things.pth`, which VBench takes, or such as torchvision's
             `raft_large_C_T_SKHT_V2-ff5fadd5.pth`.
-        device: Where it runs.
-        folder: What a relative path is relative to.
-        fps: Frames a second of the clips; `None` for 8, those of the generator.
+        device: Device that it runs on.
+        folder: Folder that relative paths start from.
+        fps: Frame rate of the clips; `None` for the generator's 8.
 
     Raises:
-        RewardError: A missing, damaged or foreign file, the original small RAFT included.
+        RewardError: The file is missing, damaged or of another model, such as the original small
+            RAFT.
     """
     loaded = load_weights(checkpoint, folder)
     named = loaded.state
-    if original_raft(named):
+    if is_original_raft(named):
         named = torchvision_names(named, loaded.path)
     kernel = named.get(FIRST_KERNEL)
     variant = VARIANTS.get(len(kernel)) if kernel is not None and kernel.ndim else None

@@ -8,14 +8,14 @@ from typing import Any
 
 from rewards.clip_towers.open_clip_models import Architecture, image_size
 from rewards.clip_towers.tower import find_architecture, load_tower
-from rewards.core.preprocess import Prepared, Preprocess, prepared
+from rewards.core.preprocess import Preprocess, PreprocessChoice, chosen_preprocess
 from rewards.core.tower_options import TowerOptions
 from rewards.core.weight_file import load_weights
 from rewards.kinds.clip import ClipReward, Relative, as_relative
 
 
 class HpsReward(ClipReward):
-    """Cosine of image and text features, as `hpsv2.score` gives it; its tables say 100 times it.
+    """The cosine of image and text features, as `hpsv2.score`; its tables give 100 times it.
 
     Published range: about 0.23 to 0.31. `logit_scale` is not used.
     """
@@ -24,7 +24,7 @@ class HpsReward(ClipReward):
 
 
 def hps_preprocess(size: int) -> Preprocess:
-    """As `hpsv2.score`: the longest side is resized as floats, black bars fill the square."""
+    """Return that of `hpsv2.score`: the longest side is resized as floats, black bars are added."""
     return Preprocess("letterbox", size, clamped=False)
 
 
@@ -34,7 +34,7 @@ def load_hps(
     *,
     architecture: str | Architecture | None = None,
     relative: Relative | Mapping[str, Any] | None = None,
-    preprocess: Prepared = "own",
+    preprocess: PreprocessChoice = "own",
 ) -> HpsReward:
     """Load an HPS checkpoint (`{"state_dict": ...}` with open_clip's keys, or safetensors).
 
@@ -48,5 +48,5 @@ def load_hps(
     loaded = load_weights(checkpoint, tower_options.folder)
     own, _ = find_architecture(loaded, architecture)
     tower = load_tower(loaded, tower_options, architecture, hps_preprocess(image_size(own)))
-    tower.preprocess = prepared(tower.preprocess, preprocess)
+    tower.preprocess = chosen_preprocess(tower.preprocess, preprocess)
     return HpsReward(tower, as_relative(relative))

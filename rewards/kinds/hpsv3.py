@@ -1,10 +1,10 @@
 """HPSv3 (Ma et al., arXiv 2508.03789): human preference from a Qwen2-VL-7B, frame by frame.
 
 Each frame is an image with one long text; at the text's special token a small network gives mu and
-sigma of the preference, of which mu is the score. Unbounded; published means of generators lie
-between -0.2 and 10.6. The published scores are made from images that PIL resized, in 8 bits, and so
-are these, with a straight-through gradient (without the rounding 0.02 to 0.07 off on random
-weights, with it 0.0007). The published differentiable path resizes floats without a clamp.
+sigma of the preference, of which mu is the score. It is unbounded; published means of generators
+are between -0.2 and 10.6. The published scores use images that PIL resizes in 8 bits, and so do
+these, with a straight-through gradient (on random weights the score is 0.02 to 0.07 off without the
+rounding, 0.0007 with it). The published differentiable code resizes floats without a clamp.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from rewards.qwen.templates import template
 
 TOKEN = "<|Reward|>"
 PIXELS = 256 * 28 * 28
-"""Of every image, whatever its size: HPSv3's smallest and largest number of pixels are one."""
+"""Pixels of every image: HPSv3's smallest and largest number are equal."""
 
 BASE = "Qwen/Qwen2-VL-7B-Instruct"
 HEAD = "rm_head."
 NO_TOKEN = -1
-"""Behind a text that is shorter than its neighbours."""
+"""Padding after a text that is shorter than others of the batch."""
 
 
 def build_head(width: int) -> nn.Sequential:
-    """Linear, ReLU, dropout, Linear, ReLU, Linear to mu and sigma; fp32, in evaluation mode."""
+    """Build the head: Linear, ReLU, dropout, Linear, ReLU, Linear to mu and sigma; fp32."""
     return nn.Sequential(
         nn.Linear(width, 1024),
         nn.ReLU(),
@@ -55,10 +55,10 @@ def build_head(width: int) -> nn.Sequential:
 
 
 class HpsV3Reward(FrameReward):
-    """Mu of the preference for each frame.
+    """The mean mu of the preference for each frame.
 
     Attributes:
-        tower: The model, without a language head; a frame is an image to it.
+        tower: The model, without a language head; it sees a frame as an image.
         head: fp32, `(n, d)` -> `(n, 2)`.
     """
 
@@ -77,7 +77,7 @@ class HpsV3Reward(FrameReward):
         return [self.tower.model, self.head]
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """Tokens behind the image, `(b, l)`, padded by -1."""
+        """Return the tokens after the image, `(b, l)`, padded by -1."""
         for prompt in prompts:
             self.tower.check_plain(prompt)
         texts = [self._template.replace("{text_prompt}", prompt) for prompt in prompts]
@@ -85,7 +85,7 @@ class HpsV3Reward(FrameReward):
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=NO_TOKEN)
 
     def preferences(self, images: Tensor, condition: Tensor) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] and `(n, l)` tokens -> `(n, 2)` fp32: mu and sigma."""
+        """Return mu and sigma, `(n, 2)` fp32, for `(n, 3, H, W)` in [0, 1] and `(n, l)` tokens."""
         before, _ = self.tower.tokens("")
         texts = [[(before, [t for t in row if t != NO_TOKEN])] for row in condition.tolist()]
         states = self.tower.read_tokens(images[:, None], texts).at(self._token)
@@ -93,12 +93,12 @@ class HpsV3Reward(FrameReward):
         return scores
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] and `(n, l)` tokens -> `(n,)`."""
+        """Score frames: `(n, 3, H, W)` in [0, 1] and `(n, l)` tokens -> `(n,)`."""
         assert condition is not None
         return self.preferences(images, condition)[:, 0]
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Mean vision token, `(n, 3, H, W)` -> `(n, d)` of length 1, fp32."""
+        """Return the mean vision token: `(n, 3, H, W)` -> `(n, d)` of length 1, fp32."""
         features, _ = self.tower.clip_features(images[:, None])
         return F.normalize(features.float().mean(dim=1), dim=-1)
 
@@ -110,27 +110,27 @@ def load_hpsv3(
     base: str | Path | None = None,
     pixels: int | None = None,
 ) -> HpsV3Reward:
-    """Load HPSv3's one file, under the old key names or the new ones.
+    """Load HPSv3's file, with old or new key names.
 
     Args:
         checkpoint: The file, `hpsv3` or `MizzenAI/HPSv3/HPSv3.safetensors` in the hub's cache.
-        tower_options: Where and how the networks run; dtype: of the model; the head is fp32.
-        base: Whose config and tokenizer go with it; `Qwen/Qwen2-VL-7B-Instruct` in the hub's
-            cache, or what the file's metadata says, if not given. Its weights are not read.
-        pixels: Of an image as the model sees it, 200,704 as published.
+        tower_options: Where and how the model runs; the head is fp32.
+        base: Qwen2-VL that config and tokenizer come from; by default the one in the file's
+            metadata, else `Qwen/Qwen2-VL-7B-Instruct` in the hub's cache. Its weights are not read.
+        pixels: Pixels of an image as the model sees it, 200,704 as published.
 
     Raises:
-        RewardError: A missing, damaged or foreign file.
+        RewardError: A file is missing, damaged or of another model.
     """
     loaded = load_weights(checkpoint, tower_options.folder)
-    said = loaded.metadata
-    below = find_folder(base or said.get("base", BASE), tower_options.folder)
+    metadata = loaded.metadata
+    below = find_folder(base or metadata.get("base", BASE), tower_options.folder)
     state = renamed(loaded.state, loaded.path)
     head_state = {n.removeprefix(HEAD): state.pop(n) for n in list(state) if n.startswith(HEAD)}
     tokenizer = load_tokenizer(below.tokenizer, [TOKEN])
     if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
         raise RewardError(
-            f"{loaded.path} lacks {EMBEDDING}, which every whole Qwen2-VL has, so it is no HPSv3. "
+            f"{loaded.path} lacks {EMBEDDING}, which every whole Qwen2-VL has: it is not an HPSv3. "
             "Give the file HPSv3.safetensors of MizzenAI/HPSv3 or one like it"
         )
     config = read_config(below.weights, state[EMBEDDING].shape[0])
@@ -139,7 +139,7 @@ def load_hpsv3(
     check_keys(shapes, head_state, "the head (rm_head) of HPSv3", loaded.path)
     head.load_state_dict({name: tensor.float() for name, tensor in head_state.items()})
     model = build_qwen_model(config, state, loaded.path, tower_options, language_head=False)
-    size = pixels or _pixels(said.get("pixels", str(PIXELS)), loaded.path)
+    size = pixels or _pixels(metadata.get("pixels", str(PIXELS)), loaded.path)
     frames = frames_of_folder(
         below.weights, {"min_pixels": size, "max_pixels": size, "quantised": True, "passes": 2}
     )
@@ -149,10 +149,10 @@ def load_hpsv3(
     return HpsV3Reward(tower, head.to(tower_options.device))
 
 
-def _pixels(said: str, path: Path) -> int:
-    if not said.isdecimal():
+def _pixels(text: str, path: Path) -> int:
+    if not text.isdecimal():
         raise RewardError(
-            f"{path} says pixels {said!r} of itself; wanted is a number such as {PIXELS}. Give the "
-            "judge its `pixels`, or make the file again"
+            f"{path} has pixels {text!r} in its metadata; expected a number such as {PIXELS}. Set "
+            "`pixels` of the judge, or make the file again"
         )
-    return int(said)
+    return int(text)

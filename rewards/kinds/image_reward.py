@@ -1,7 +1,7 @@
-"""ImageReward: how much people would like an image for a prompt (Xu et al., 2304.05977).
+"""ImageReward: human preference for an image, given a prompt (Xu et al., 2304.05977).
 
-The prompt looks at the image through cross-attention, so nothing of it but its token numbers can be
-kept: a frame costs one pass of the vision tower and one of the text tower.
+The prompt attends to the image by cross-attention, so only its token numbers can be cached: a frame
+costs one pass of the vision tower and one of the text tower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rewards.clip_towers.tower import unit_length
 from rewards.core.base import FrameReward
-from rewards.core.locate import resolve
+from rewards.core.locate import resolve_file
 from rewards.core.preprocess import Preprocess
 from rewards.core.published import published
 from rewards.core.tower_options import TowerOptions
@@ -31,25 +31,25 @@ from rewards.networks.blip import (
 from rewards.networks.wordpiece import WordPiece
 
 MEAN = 0.16717362830052426
-"""Of the head's output over the publishers' images; the score is normalised with it."""
+"""Mean of the head's output over the publishers' images, which normalises the score."""
 
 STD = 1.0333394966054072
 """Standard deviation of the same."""
 
 PROMPT_TOKENS = 35
-"""Length of every prompt, [CLS] and [SEP] included: shorter ones are padded, longer ones cut."""
+"""Tokens of every prompt, [CLS] and [SEP] included: shorter ones are padded, longer ones cut."""
 
 TOKENIZER = "bert-base-uncased"
-"""Published name of the vocabulary under the published checkpoint."""
+"""Published name of the vocabulary of the published file."""
 
 
 class ImageRewardReward(FrameReward):
-    """Score of a standard normal size: about -2.3 to 2 on the publishers' images.
+    """A standardised preference: about -2.3 to 2 on the publishers' images.
 
     Attributes:
         scorer: Vision tower, text tower and head.
-        tokenizer: Of the prompts.
-        preprocess: From frames to the vision tower's input.
+        tokenizer: Tokenizer of the prompts.
+        preprocess: Preprocessing of frames.
     """
 
     name = "image_reward"
@@ -71,27 +71,27 @@ class ImageRewardReward(FrameReward):
 
     @property
     def modules(self) -> list[nn.Module]:
-        """Both towers and the head, one module."""
+        """The module with both towers and the head."""
         return [self.scorer]
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """Token numbers and mask of the prompts, `(b, 2, 35)` int64; each is read once."""
+        """Return token numbers and masks of prompts, `(b, 2, 35)` int64, cached by prompt."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._tokens]
         if new:
             self._tokens.update(zip(new, self.tokenizer(new), strict=True))
         return torch.stack([self._tokens[prompt] for prompt in prompts]).to(self.device)
 
     def truncated(self, prompts: Sequence[str]) -> list[int]:
-        """Positions of the prompts of which the end is cut off."""
+        """Return the positions of prompts that are cut off."""
         most = self.tokenizer.length
         return [i for i, prompt in enumerate(prompts) if self.tokenizer.count(prompt) > most]
 
     def image_features(self, images: Tensor) -> Tensor:
-        """The vision tower's class token, `(n, d)` of length 1."""
+        """Return the vision tower's class token, `(n, d)` of length 1."""
         return unit_length(self.scorer.image_tokens(self._pixels(images))[:, 0])
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] and `(n, 2, 35)` -> `(n,)` fp32 (fp64 for fp64 towers)."""
+        """Score `(n, 3, H, W)` in [0, 1] with `(n, 2, 35)`: `(n,)` fp32 (fp64 for fp64 towers)."""
         assert condition is not None
         ids, mask = condition.unbind(dim=1)
         return (self.scorer(self._pixels(images), ids, mask) - MEAN) / STD
@@ -107,20 +107,19 @@ def load_image_reward(
     architecture: BlipArchitecture | None = None,
     tokenizer: str | Path | None = None,
 ) -> ImageRewardReward:
-    """Load ImageReward's checkpoint, or a small one that says what it is.
+    """Load ImageReward's published file, or a small one that states its architecture.
 
     Args:
-        checkpoint: See `rewards.load_reward`, as the next four; a flat state dict in
-            the published names.
+        checkpoint: Name or path of the file (see `rewards.load_reward`), a flat state dict with the
+            published names.
         tower_options: Where and how both towers run; layer norms have the dtype too, the head stays
             fp32.
-        architecture: For a file of other sizes that does not say them; the published ones else.
-        tokenizer: BERT's `vocab.txt`: a path, or `bert-base-uncased` from the hub's cache. That
-            is also what is used for a file that names none of its own.
+        architecture: Sizes of a file that does not state them; by default the published ones.
+        tokenizer: BERT's `vocab.txt`: a path, or `bert-base-uncased` from the hub's cache, the
+            default for a file that names none.
 
     Raises:
-        RewardError: See `rewards.load_reward`; also when the vocabulary is missing or
-            does not fit.
+        RewardError: See `rewards.load_reward`; also if the vocabulary is missing or does not match.
     """
     loaded = load_weights(checkpoint, tower_options.folder)
     sizes = find_fields(
@@ -130,8 +129,8 @@ def load_image_reward(
     if words.size != sizes["text"]["vocab_size"]:
         raise RewardError(
             f"the tokenizer has {words.size} tokens with [DEC] and [ENC], {loaded.path} has "
-            f"{sizes['text']['vocab_size']}: they do not belong together. The published "
-            f"checkpoint needs the vocab.txt of {TOKENIZER}"
+            f"{sizes['text']['vocab_size']}: they do not match. The published file needs the "
+            f"vocab.txt of {TOKENIZER}"
         )
     scorer = load_scorer(loaded, sizes, tower_options)
     preprocess = clip_preprocess(sizes["vision"]["image_size"])
@@ -148,12 +147,12 @@ def _find_vocabulary(
         path = checkpoint.path.parent / inside
         if not path.is_file():
             raise RewardError(
-                f"the tokenizer file {path} is missing; it belongs beside the judge's file"
+                f"the tokenizer file {path} is missing; put it next to the judge's file"
             )
         return path
-    wanted = str(tokenizer or TOKENIZER)
-    path = resolve(wanted, folder)
-    entry = published(wanted.partition("@")[0])
+    name = str(tokenizer or TOKENIZER)
+    path = resolve_file(name, folder)
+    entry = published(name.partition("@")[0])
     if entry is not None:
         verify(path, entry)
     return path

@@ -1,8 +1,8 @@
 """Judges of noisy latents: no VAE, no frames, any noise level.
 
-The interface is that of process reward models on latents (PRFL, arXiv 2511.21541): what a sampler
-holds between two steps is scored as it is. Here the model is a small CLIP of its own rather than
-the generator's first blocks.
+The interface is that of process reward models on latents (PRFL, arXiv 2511.21541): a sampler's
+state between two steps is scored as it is. Here the model is a separate small CLIP rather than the
+generator's first blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rewards.clip_towers.tokenizers import build_tokenizer
 from rewards.clip_towers.tower import TextTower, unit_length
 from rewards.core.base import check_prompts
 from rewards.core.json_text import json_object
-from rewards.core.locate import resolve
+from rewards.core.locate import resolve_file
 from rewards.core.weight_file import WeightFile, check_keys, load_weights, verify_sha256
 from rewards.errors import RewardError
 from rewards.networks.latent_tower import LatentTextModel, build_latent_model
@@ -26,7 +26,7 @@ from rewards.networks.latent_tower import LatentTextModel, build_latent_model
 
 @runtime_checkable
 class LatentReward(Protocol):
-    """Anything that scores noisy latents."""
+    """Any object that scores noisy latents."""
 
     name: str
 
@@ -35,7 +35,7 @@ class LatentReward(Protocol):
 
         Args:
             latents: `(b, 16, t, h, w)` fp32, `(1 - sigma) * clip + sigma * noise` in the
-                generator's normalised latent space: what its sampler holds between steps.
+                generator's normalised latent space: its sampler's state between steps.
             sigma: Noise level in [0, 1], one for all or `(b,)`.
             prompts: b texts.
 
@@ -46,12 +46,12 @@ class LatentReward(Protocol):
 
 
 class LatentClip:
-    """Cosine of the features of noisy latents and of a prompt, in [-1, 1].
+    """The cosine of the features of noisy latents and of a prompt, in [-1, 1].
 
     Attributes:
-        name: How metrics call it.
-        text: The text tower with its cache; its `model` holds both towers.
-        dtype: Of the weights; features are fp32 before the dot product.
+        name: Name in metrics.
+        text: The text tower with its cache; its `model` contains both towers.
+        dtype: Dtype of the weights; features are fp32 before the dot product.
     """
 
     name = "latent"
@@ -63,25 +63,25 @@ class LatentClip:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; latents are moved there."""
+        """Device of the weights; latents are moved there."""
         return self.text.device
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The network of both towers, frozen."""
+        """The frozen model with both towers."""
         return [self.model]
 
     @property
     def context_length(self) -> int:
-        """Tokens of a text that it reads."""
+        """Number of tokens of a text that it reads."""
         return self.text.context_length
 
     def truncated(self, prompts: Sequence[str]) -> list[int]:
-        """Positions of the prompts of which the end is cut off."""
+        """Return the positions of prompts that are cut off."""
         return self.text.truncated(prompts)
 
     def __call__(self, latents: Tensor, sigma: Tensor | float, prompts: Sequence[str]) -> Tensor:
-        """Score latents: see `LatentReward`.
+        """Score latents; see `LatentReward`.
 
         Raises:
             RewardError: The input cannot be scored (`check_latents`).
@@ -97,46 +97,46 @@ class LatentClip:
 def check_latents(
     latents: Tensor, sigma: Tensor | float, prompts: Sequence[str], channels: int, multiple: int
 ) -> None:
-    """Refuse what a judge of latents cannot score.
+    """Check that a judge of latents can score the input.
 
     Args:
-        latents: Must be `(b, channels, t, h, w)`, fp32 (fp64 for gradient checks), finite.
-        sigma: Must be in [0, 1], one number or `(b,)`.
-        prompts: Must be b strings, none of them empty.
-        channels: Of the judge.
-        multiple: What height and width must be multiples of.
+        latents: `(b, channels, t, h, w)`, fp32 (fp64 for gradient checks), finite.
+        sigma: Noise level in [0, 1], one number or `(b,)`.
+        prompts: b strings, none of them empty.
+        channels: Channels that the judge expects.
+        multiple: Number that height and width must be multiples of.
 
     Raises:
-        RewardError: Says what is wrong, the value it got, and the next step.
+        RewardError: It cannot; the message says why.
     """
     shape = tuple(latents.shape)
     if latents.ndim != 5 or shape[1] != channels or 0 in shape:
         raise RewardError(
-            f"latents have shape {shape}; this judge takes (batch, {channels}, time, height, "
-            "width). Use the judge that was trained on this generator's VAE"
+            f"latents have shape {shape}; expected (batch, {channels}, time, height, width). Use "
+            "the judge that was trained on this generator's VAE"
         )
     if shape[3] % multiple or shape[4] % multiple:
         raise RewardError(
             f"latents are {shape[3]} x {shape[4]}; height and width must be multiples of "
-            f"{multiple}, so the clip's of {8 * multiple} pixels"
+            f"{multiple}, so those of the clip multiples of {8 * multiple} pixels"
         )
     if latents.dtype not in (torch.float32, torch.float64):
         raise RewardError(
-            f"latents are {latents.dtype}; the sampler's state is float32. Call .float() first"
+            f"latents are {latents.dtype}; expected float32, the sampler's dtype. Call .float()"
         )
     if not bool(torch.isfinite(latents.detach()).all()):
-        raise RewardError("latents hold NaN or infinity; the sampler went wrong before the judge")
+        raise RewardError(
+            "latents contain NaN or infinity; they are wrong before the judge sees them"
+        )
     check_prompts(prompts, shape[0])
     levels = torch.as_tensor(sigma).detach()
     if levels.shape not in {torch.Size([]), torch.Size([shape[0]])}:
         raise RewardError(
             f"sigma has shape {tuple(levels.shape)} for {shape[0]} clips; give one number, or one "
-            "a clip"
+            "per clip"
         )
     if not bool(((levels >= 0) & (levels <= 1)).all()):
-        raise RewardError(
-            f"sigma is {levels.tolist()}; a noise level is in [0, 1]. Divide a timestep by 1000"
-        )
+        raise RewardError(f"sigma is {levels.tolist()}; allowed: 0 to 1. Divide a timestep by 1000")
 
 
 def load_latent_reward(
@@ -153,45 +153,45 @@ def load_latent_reward(
     Args:
         checkpoint: A shipped name (`tiny/latent-clip.safetensors`), a path, or a hub id
             (`org/repo/file`).
-        device: Where it runs.
-        dtype: Of the weights; features are fp32 before the dot product.
-        name: In metrics; `latent` if not given.
-        folder: What a relative path is relative to; the working directory if not given.
-        sha256: Of the file, 64 hexadecimal digits; checked before it is read.
+        device: Device that it runs on.
+        dtype: Dtype of the weights; features are fp32 before the dot product.
+        name: Name in metrics; `latent` if not given.
+        folder: Folder that relative paths start from; the working directory if not given.
+        sha256: Expected hash of the file, 64 hexadecimal digits, checked before it is read.
 
     Returns:
         The judge, in evaluation mode, without trainable parameters.
 
     Raises:
-        RewardError: A missing or damaged file, or one of another kind of judge.
+        RewardError: The file is missing, damaged or of another kind of judge.
     """
     if sha256 is not None:
-        verify_sha256(resolve(checkpoint, folder), sha256)
+        verify_sha256(resolve_file(checkpoint, folder), sha256)
     loaded = load_weights(checkpoint, folder)
     if loaded.metadata.get("kind") != "latent":
         kind = loaded.metadata.get("kind")
         raise RewardError(
-            f"{loaded.path} {f'is of the kind {kind!r}' if kind else 'does not say its kind'}; a "
-            "judge of latents says kind latent in its metadata. Give "
-            "tiny/latent-clip.safetensors, or a file that `reward-tuning pretrain tiny "
-            "--only latent-clip` made; load a judge of frames with rewards.load_reward"
+            f"{loaded.path} {f'has kind {kind!r}' if kind else 'states no kind'} in its metadata; "
+            "a judge of latents has kind latent. Give tiny/latent-clip.safetensors, or a file that "
+            "`reward-tuning pretrain tiny --only latent-clip` made; load a judge of frames with "
+            "rewards.load_reward"
         )
-    judge = _built(loaded, torch.device(device), dtype)
+    judge = _build(loaded, torch.device(device), dtype)
     judge.name = name or judge.name
     return judge
 
 
-def _built(checkpoint: WeightFile, device: torch.device, dtype: torch.dtype) -> LatentClip:
+def _build(checkpoint: WeightFile, device: torch.device, dtype: torch.dtype) -> LatentClip:
     for entry in ("architecture", "tokenizer"):
         if entry not in checkpoint.metadata:
             raise RewardError(
-                f"{checkpoint.path} does not say its {entry}; make it again with reward-tuning "
+                f"{checkpoint.path} does not state its {entry}; make it again with reward-tuning "
                 "pretrain tiny --only latent-clip"
             )
     architecture = json_object(
         checkpoint.metadata["architecture"], f"the architecture in {checkpoint.path}"
     )
-    with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
+    with torch.random.fork_rng(devices=[]):  # the random weights are replaced below
         model = build_latent_model(architecture)
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     what = f"its own architecture (embed_dim {architecture['embed_dim']})"

@@ -1,4 +1,4 @@
-"""Any function of frames and prompts as a judge for evaluation."""
+"""Any function of frames and prompts as a judge for the evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Measure(VideoReward):
     """A function as a judge, without gradient: a video-language model, a detector, a metric.
 
     Attributes:
-        function: Called with detached frames on `device`.
+        function: Function that is called with detached frames on `device`.
     """
 
     evaluation_only = True
@@ -40,7 +40,7 @@ class Measure(VideoReward):
 
     @property
     def modules(self) -> list[nn.Module]:
-        """None that it knows of."""
+        """Empty: the networks of the function are unknown."""
         return []
 
     @torch.no_grad()
@@ -48,14 +48,14 @@ class Measure(VideoReward):
         """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` fp32.
 
         Raises:
-            RewardError: The function returned something else than b finite numbers.
+            RewardError: The function returned something other than b finite numbers.
         """
         scores = self.function(frames.detach(), prompts)
         if not isinstance(scores, Tensor) or scores.shape != (len(frames),):
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise RewardError(
                 f"the measure {self.name} returned {got}; it must return a tensor of shape "
-                f"({len(frames)},): one number a clip"
+                f"({len(frames)},): one number per clip"
             )
         if not bool(torch.isfinite(scores).all()):
             raise RewardError(

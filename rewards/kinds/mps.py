@@ -1,7 +1,7 @@
-"""MPS: how well an image fulfils a prompt in one respect (Zhang et al., CVPR 2024, 2405.14705).
+"""MPS: human preference in one respect, given the prompt (Zhang et al., CVPR 2024, 2405.14705).
 
-A condition, a list of words, says in which respect: the image looks only at those words of the
-prompt that have to do with it. Prompts are read once; an image costs the vision tower and the cross
+A condition, a list of words, selects the respect: the image attends only to the words of the prompt
+that are related to it. Prompts are encoded once; an image costs the vision tower and the cross
 model.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rewards.clip_towers.tokenizers import Tokenizer, build_transformers_tokenizer
 from rewards.clip_towers.tower import unit_length
 from rewards.core.base import FrameReward
-from rewards.core.preprocess import Prepared, Preprocess, prepared
+from rewards.core.preprocess import Preprocess, PreprocessChoice, chosen_preprocess
 from rewards.core.tower_options import TowerOptions
 from rewards.core.weight_file import find_fields, load_weights
 from rewards.errors import RewardError
@@ -39,26 +39,29 @@ CONDITIONS = {
     "detail": "shape, face, hair, hands, limbs, structure, instance, texture",
     "alignment": "quantity, attributes, position, number, location",
 }
-"""Conditions by name. `overall` is the authors' own text, and that of the only weights they
-released; the other three are the parts of it that DiffSynth-Studio scores with those weights."""
+"""Conditions by name.
+
+`overall` is the authors' own text, and that of the only weights they released; the other three are
+the parts of it that DiffSynth-Studio scores with those weights.
+"""
 
 THRESHOLD = 0.01
-"""Of the released forward pass; the authors' evaluation scripts have 0.3."""
+"""Threshold of the released forward pass; the authors' evaluation scripts use 0.3."""
 
 
 class MpsReward(FrameReward):
-    """Scaled cosine of a prompt and what the image makes of it; about 8 to 15 as published.
+    """The scaled cosine of prompt and attended image; about 8 to 15 on published weights.
 
     Attributes:
         network: CLIP and the cross model.
-        tokenizer: Of prompts and condition.
-        preprocess: From frames to the vision tower's input.
-        about: The condition's text.
-        threshold: A word counts whose largest similarity with the condition's words is above this
-            share of the prompt's best word.
+        tokenizer: Tokenizer of prompts and condition.
+        preprocess: Preprocessing of frames.
+        about: Text of the condition.
+        threshold: A word counts if its largest similarity with the condition's words exceeds this
+            fraction of the prompt's best word.
 
     Raises:
-        RewardError: An empty condition, or a threshold that no word could pass.
+        RewardError: The condition is empty, or no word could exceed the threshold.
     """
 
     name = "mps"
@@ -79,8 +82,8 @@ class MpsReward(FrameReward):
             )
         if not 0.0 <= threshold < 1.0:
             raise RewardError(
-                f"MPS got the threshold {threshold}; allowed is 0 or more and less than 1, the "
-                f"prompt's best word. The authors have {THRESHOLD} and 0.3"
+                f"MPS got the threshold {threshold}; allowed: 0 or more and less than 1, the "
+                f"prompt's best word. The authors use {THRESHOLD} and 0.3"
             )
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -94,11 +97,11 @@ class MpsReward(FrameReward):
 
     @property
     def modules(self) -> list[nn.Module]:
-        """CLIP and the cross model, one module."""
+        """The module with CLIP and the cross model."""
         return [self.network]
 
     def condition(self, prompts: Sequence[str]) -> Tensor:
-        """What the score needs of the prompts, without gradient; every prompt is read once, alone.
+        """Encode prompts without gradient; each is encoded alone, and cached.
 
         Returns:
             `(b, length + 1, width + 1)` fp32 (or fp64): the prompt's tokens, then the prompt as a
@@ -110,8 +113,8 @@ class MpsReward(FrameReward):
         return torch.stack([self._prompts[prompt] for prompt in prompts]).to(self.device)
 
     def truncated(self, prompts: Sequence[str]) -> list[int]:
-        """Positions of the prompts of which the end is cut off."""
-        most = self.tokenizer.context_length - 2  # beside the marks of start and end
+        """Return the positions of prompts that are cut off."""
+        most = self.tokenizer.context_length - 2  # without the start and end token
         return [i for i, prompt in enumerate(prompts) if len(self.tokenizer.encode(prompt)) > most]
 
     @torch.no_grad()
@@ -125,11 +128,11 @@ class MpsReward(FrameReward):
         return packed.to(torch.promote_types(packed.dtype, torch.float32))
 
     def image_features(self, images: Tensor) -> Tensor:
-        """CLIP's class token before any prompt, `(n, d)` of length 1."""
+        """Return CLIP's class token, independent of prompts, `(n, d)` of length 1."""
         return unit_length(self.network.image_tokens(self._pixels(images))[:, 0])
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] and what `condition` gives -> `(n,)` fp32 (fp64)."""
+        """Score `(n, 3, H, W)` in [0, 1] with the result of `condition`: `(n,)` fp32 (fp64)."""
         assert condition is not None
         text, whole, keep = condition[:, :-1, :-1], condition[:, -1, :-1], condition[:, :-1, -1] > 0
         image = self.network.image_tokens(self._pixels(images))
@@ -141,15 +144,15 @@ class MpsReward(FrameReward):
 
 
 def related(text: Tensor, condition: Tensor, threshold: float) -> Tensor:
-    """Which tokens of each prompt have to do with a condition.
+    """Return which tokens of each prompt are related to a condition.
 
     The authors divide by the largest similarity of the whole batch, so that a prompt's mask depends
-    on its neighbours; here it is the largest of the prompt's own, as for a batch of one.
+    on its neighbours; this divides by the largest of the prompt itself, as for a batch of one.
 
     Args:
         text: `(n, j, width)` tokens of prompts.
         condition: `(1 or n, k, width)` tokens of the condition.
-        threshold: Share of the best token's similarity.
+        threshold: Fraction of the best token's similarity.
 
     Returns:
         `(n, j)` bool.
@@ -159,7 +162,7 @@ def related(text: Tensor, condition: Tensor, threshold: float) -> Tensor:
 
 
 def scaled_cosine(network: MpsNetwork, text: Tensor, image: Tensor) -> Tensor:
-    """`(n, width)` twice, not normalised -> `(n,)`, with the factor that CLIP learnt."""
+    """Return the cosine of two `(n, width)`, times the factor that CLIP has learnt: `(n,)`."""
     scale = network.model.logit_scale.to(torch.promote_types(image.dtype, torch.float32)).exp()
     return scale * (unit_length(text) * unit_length(image)).sum(dim=-1)
 
@@ -171,18 +174,18 @@ def load_mps(
     architecture: MpsArchitecture | None = None,
     condition: str = "overall",
     threshold: float = THRESHOLD,
-    preprocess: Prepared = "own",
+    preprocess: PreprocessChoice = "own",
 ) -> MpsReward:
-    """Load the re-released state dict, or a small file that says what it is.
+    """Load the re-released state dict, or a small file that states its architecture.
 
     Args:
-        checkpoint: See `rewards.load_reward`, as the next four. The authors' own file
-            is a pickled module and is refused.
-        tower_options: Where and how the networks run; dtype: of all of it but the cosine.
-        architecture: For a file of other sizes that does not say them; the published ones else.
-        condition: A name of `CONDITIONS`, or words of your own.
-        threshold: See `MpsReward`.
-        preprocess: `own` as its authors, `squash` as EasyAnimate's reward script
+        checkpoint: Name or path of the file (see `rewards.load_reward`). The authors' own file is a
+            pickled module and is refused.
+        tower_options: Where and how the networks run; the cosine is fp32.
+        architecture: Sizes of a file that does not state them; by default the published ones.
+        condition: Name in `CONDITIONS`, or a list of words.
+        threshold: Fraction of the best word's similarity above which a word counts.
+        preprocess: `own` as the authors, `squash` as EasyAnimate's reward script
             (`rewards.core.preprocess.Preprocess.squashed`), whose score is the cosine without the
             factor `exp(logit_scale)`.
 
@@ -197,7 +200,7 @@ def load_mps(
     own = pickscore_preprocess(sizes["vision"]["image_size"])
     if "preprocess" in loaded.metadata:
         own = Preprocess.from_json(loaded.metadata["preprocess"])
-    spec = prepared(own, preprocess)
+    spec = chosen_preprocess(own, preprocess)
     about = CONDITIONS.get(condition, condition)
     return MpsReward(
         network, tokenizer, spec, tower_options.dtype, about=about, threshold=threshold
@@ -205,7 +208,7 @@ def load_mps(
 
 
 def mps_tokenizer(architecture: MpsArchitecture, merges: Path | None) -> Tokenizer:
-    """Transformers' tokenizer of CLIP for an architecture, with OpenAI's words or other merges.
+    """Build transformers' tokenizer of CLIP for an architecture, with OpenAI's or other merges.
 
     Raises:
         RewardError: The merges file is missing, or its vocabulary has another size.

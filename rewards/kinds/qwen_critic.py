@@ -1,7 +1,7 @@
-"""Qwen2-VL as a critic: it is asked about a clip, and the score is how sure it is of Yes.
+"""Qwen2-VL as a critic: it answers questions about a clip, and the score is how sure it is of Yes.
 
-score = mean over questions of log p(Yes) - log p(No), at the place where the answer would begin.
-Both probabilities share a denominator, so this is a difference of two logits.
+score = mean over questions of log p(Yes) - log p(No), at the position where the answer would begin.
+Both probabilities have the same denominator, so this is a difference of two logits.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ ANSWERS = ("Yes", "No")
 
 
 class QwenCritic(VideoReward):
-    """How sure a Qwen2-VL is that a clip is as its prompt says.
+    """A Qwen2-VL's confidence that a clip matches its prompt.
 
     Attributes:
         tower: The model.
-        questions: By name; a user's own are named by themselves.
+        questions: Questions by name; the user's own are their own names.
         answers: Tokens of Yes and No.
     """
 
@@ -60,17 +60,17 @@ class QwenCritic(VideoReward):
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The one model, which may be shared."""
+        """The model, which may be shared."""
         return [self.tower.model]
 
     def at_rate(self, fps: float) -> QwenCritic:
-        """The same judge for clips of `fps` frames a second."""
+        """Return this judge for clips of `fps` frames per second."""
         other = copy(self)
         other.tower = self.tower.at_rate(fps)
         return other
 
     def ask(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Tensor:
-        """Put k questions to each clip.
+        """Ask k questions about each clip.
 
         Args:
             clips: `(b, f, 3, H, W)` in [0, 1], on the critic's device.
@@ -80,14 +80,14 @@ class QwenCritic(VideoReward):
             `(b, k)` fp32: log p(Yes) - log p(No).
         """
         states = self.tower.read(clips, texts).last()
-        # fp32 from here: a bf16 logit of 20 has steps of 0.125.
+        # fp32 from here on: a bf16 logit of 20 has steps of 0.125.
         dtype = clips.dtype
         head = self.tower.model.get_output_embeddings().weight[self.answers].to(dtype)
         yes, no = F.linear(states.to(dtype), head).unbind(dim=-1)
         return yes - no
 
     def per_aspect(self, frames: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Each question's own score: `(b, f, 3, H, W)` and b prompts -> `(b,)` by name.
+        """Score each question: `(b, f, 3, H, W)` and b prompts -> `(b,)` by name.
 
         Raises:
             RewardError: The input cannot be scored.
@@ -97,7 +97,7 @@ class QwenCritic(VideoReward):
         return dict(zip(self.questions, scores.unbind(dim=1), strict=True))
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` fp32, the mean over questions."""
+        """Return the mean over questions: `(b, f, 3, H, W)` and b prompts -> `(b,)` fp32."""
         return self.ask(frames, self._texts(prompts)).mean(dim=1)
 
     def _texts(self, prompts: Sequence[str]) -> list[list[str]]:
@@ -107,21 +107,21 @@ class QwenCritic(VideoReward):
 
 
 def choose_questions(aspects: Sequence[str]) -> dict[str, str]:
-    """Questions of named aspects and of texts.
+    """Return the questions of named aspects and the user's own.
 
     Args:
-        aspects: Keys of `ASPECTS`, or a user's own questions of more than one word, in which
-            `{prompt}` stands for the prompt.
+        aspects: Keys of `ASPECTS`, or the user's own questions of more than one word, in which
+            `{prompt}` is replaced by the prompt.
 
     Raises:
-        RewardError: None, one twice, or a single word that is no aspect's name.
+        RewardError: There is none, one occurs twice, or a single word is not the name of an aspect.
     """
     unknown = [aspect for aspect in aspects if aspect not in ASPECTS and " " not in aspect.strip()]
     if isinstance(aspects, str) or not aspects or unknown or len(set(aspects)) < len(aspects):
         raise RewardError(
             f"aspects are {aspects!r}; allowed: a list of different names among "
-            f"{', '.join(ASPECTS)}, and questions of your own in which {PLACE} stands for the "
-            "prompt and which can be answered by Yes or No"
+            f"{', '.join(ASPECTS)}, and your own questions with the answer Yes or No, in which "
+            f"{PLACE} is replaced by the prompt"
         )
     return {aspect: ASPECTS.get(aspect, aspect) for aspect in aspects}
 
@@ -151,28 +151,26 @@ def load_qwen_critic(
     """Load a Qwen2-VL as a critic, or use one that is already loaded.
 
     Args:
-        checkpoint: A folder with config, weights and tokenizer, a generator's checkpoint (whose
-            text encoder is a whole Qwen2-VL), or a hub id in the cache.
-        tower_options: Where and how the networks run; dtype: of the weights; scores are fp32.
-        aspects: What is asked (`choose_questions`); all that have a name if not given.
-        model: A loaded `Qwen2VLForConditionalGeneration` of this checkpoint, such as a
-            generator's text encoder: used as it is and where it is, no weights are read. It is
-            frozen.
-        count: Frames that the model looks at, of those it is given; `None` for all, or by
-            `fps`.
-        fps: Frames looked at a second.
-        clip_fps: Frames a second of judged clips; matters beside `fps` alone.
-        min_pixels: Of a frame as the model sees it.
-        max_pixels: Of a frame as the model sees it.
+        checkpoint: Folder with config, weights and tokenizer, a generator's checkpoint (whose text
+            encoder is a whole Qwen2-VL), or a hub id in the cache.
+        tower_options: Where and how the model runs; scores are fp32.
+        aspects: Questions to ask (see `choose_questions`); by default all named ones.
+        model: A loaded `Qwen2VLForConditionalGeneration` of this checkpoint, such as a generator's
+            text encoder: it is frozen and used as it is, on its device; no weights are read.
+        count: Number of frames that the model looks at; `None` for all, or as `fps` says.
+        fps: Frames per second to look at.
+        clip_fps: Frame rate of the clips; used with `fps` only.
+        min_pixels: Smallest number of pixels of a frame as the model sees it.
+        max_pixels: Largest number of pixels of a frame as the model sees it.
 
     Raises:
-        RewardError: A missing, damaged or foreign file, an unknown aspect, or options that do not
-            go together.
+        RewardError: A file is missing, damaged or of another model, an aspect is unknown, or
+            options exclude each other.
     """
     found = find_folder(checkpoint, tower_options.folder)
     choice = {"count": count, "fps": fps, "clip_fps": clip_fps}
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    # In 8 bits as transformers' processors resize, which round after each pass.
+    # transformers' processors resize in 8 bits and round after each pass.
     resize = {"quantised": True, "passes": 2}
     frames = frames_of_folder(found.weights, {**choice, **pixels, **resize})
     tokenizer = load_tokenizer(found.tokenizer)

@@ -1,4 +1,4 @@
-"""Sharpness: the variance of the Laplacian. It only measures: a gradient would make it noise."""
+"""Sharpness: the variance of the Laplacian. It only measures: training on it would add noise."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from rewards.core.base import VideoReward
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""BT.601, as image libraries turn colour into grey."""
+"""BT.601 weights, by which image libraries convert colour to grey."""
 
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 
 def laplacian_variance(images: Tensor) -> Tensor:
-    """Variance of the Laplacian of grey levels, edges mirrored (the usual measure of blur).
+    """Return the variance of the Laplacian of grey levels, a usual measure of blur.
 
     Args:
-        images: `(n, 3, H, W)` in [0, 1]. A side of one pixel has no other to be unlike.
+        images: `(n, 3, H, W)` in [0, 1], mirrored at the edges; a side of one pixel is repeated.
 
     Returns:
-        `(n,)` in squared levels of 255: under 100 is usually called blurred.
+        `(n,)` in squared levels of 255: below 100 usually counts as blurred.
     """
     grey = (255 * images * images.new_tensor(LUMINANCE).view(3, 1, 1)).sum(dim=1, keepdim=True)
     kernel = images.new_tensor(LAPLACIAN).view(1, 1, 3, 3)
@@ -34,7 +34,7 @@ def laplacian_variance(images: Tensor) -> Tensor:
 
 
 class Sharpness(VideoReward):
-    """Mean over frames of `laplacian_variance`, without gradient."""
+    """The mean over frames of `laplacian_variance`, without gradient."""
 
     name = "sharpness"
     reads_text = False
@@ -45,12 +45,12 @@ class Sharpness(VideoReward):
 
     @property
     def reach(self) -> int:
-        """Each frame on its own."""
+        """One: each frame is scored alone."""
         return 1
 
     @property
     def modules(self) -> list[nn.Module]:
-        """None."""
+        """Empty: there are no weights."""
         return []
 
     @torch.no_grad()

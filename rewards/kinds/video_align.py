@@ -3,9 +3,9 @@
 A Qwen2-VL reads the clip and one long text. At three special tokens of that text a linear head
 gives visual quality (VQ), motion quality (MQ) and text alignment (TA), each standardised by
 published constants; the overall score is their sum. The published code goes through video files
-and 8 bits; this path has the same arithmetic, the rounding of its resize included, and a gradient.
+and 8 bits; this one has the same arithmetic, the rounding of its resize included, and a gradient.
 
-VQ and MQ stand before the prompt in the text and attention is causal: they do not know the prompt.
+VQ and MQ precede the prompt in the text and attention is causal: they do not depend on the prompt.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rewards.errors import RewardError
 from rewards.qwen.files import (
     EMBEDDING,
     build_qwen_model,
+    candidate_folders,
     find_folder,
     load_tokenizer,
-    missing,
-    places,
+    missing_folder,
     read_config,
     read_folder,
 )
@@ -46,10 +46,10 @@ CONFIG = "model_config.json"
 HEAD = "rm_head.weight"
 
 LEAST_PIXELS = 128 * 28 * 28
-"""A frame of fewer is enlarged, whatever the base's processor says: the authors' reader does it."""
+"""Smaller frames are enlarged to it, as in the authors' code, whatever the processor sets."""
 
 NORMS = {"VQ": (3.6757, 2.2476), "MQ": (1.1646, 1.3811), "TA": (2.8105, 2.5121)}
-"""Mean and deviation of the published model's raw scores, where its config does not say them."""
+"""Mean and standard deviation of the published model's raw scores, if its config has none."""
 
 
 class VideoAlignReward(VideoReward):
@@ -58,8 +58,8 @@ class VideoAlignReward(VideoReward):
     Attributes:
         tower: The model, without a language head.
         head: fp32, `(1 or 3, d)`, no bias.
-        norms: Mean and deviation by axis.
-        axis: What the score is: the sum of the three, or one.
+        norms: Mean and standard deviation by axis.
+        axis: Axis of the score: one of the three, or `overall`, their sum.
     """
 
     name = "video_align"
@@ -88,26 +88,26 @@ class VideoAlignReward(VideoReward):
         return [self.tower.model, self.head]
 
     def at_rate(self, fps: float) -> VideoAlignReward:
-        """The same judge for clips of `fps` frames a second."""
+        """Return this judge for clips of `fps` frames per second."""
         other = copy(self)
         other.tower = self.tower.at_rate(fps)
         return other
 
     def axes(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
-        """`(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b, 3)` fp32: VQ, MQ, TA."""
+        """Score all axes: `(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b, 3)`: VQ, MQ, TA."""
         for prompt in prompts:
             self.tower.check_plain(prompt)
         texts = [[self._template.replace("{text_prompt}", prompt)] for prompt in prompts]
         reading = self.tower.read(clips, texts)
         states = torch.stack([reading.at(token) for token in self._tokens], dim=1)
         scores = self.head(states.to(self.head.weight.dtype))
-        # One output is shared by the three tokens; of three, each has its own.
+        # With one output, the three tokens share it; with three, each has its own.
         raw = scores[..., 0] if scores.shape[-1] == 1 else scores.diagonal(dim1=1, dim2=2)
         mean, deviation = raw.new_tensor([self.norms[axis] for axis in AXES]).unbind(dim=1)
         return (raw - mean) / deviation
 
     def per_axis(self, frames: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Each axis: `(b, f, 3, H, W)` and b prompts -> `(b,)` by name.
+        """Score each axis: `(b, f, 3, H, W)` and b prompts -> `(b,)` by name.
 
         Raises:
             RewardError: The input cannot be scored.
@@ -131,13 +131,13 @@ def _head(weight: Tensor) -> nn.Linear:
 
 @dataclass(frozen=True)
 class VideoAlignConfig:
-    """What `model_config.json` says, as far as scoring needs it.
+    """The part of `model_config.json` that scoring needs.
 
     Attributes:
-        base: Name of the Qwen2-VL below.
-        outputs: Of the head, 1 or 3.
-        lora: Of the adapter; `None` for a model that was trained as a whole.
-        norms: Mean and deviation by axis.
+        base: Name of the base Qwen2-VL.
+        outputs: Number of outputs of the head, 1 or 3.
+        lora: Scale of the adapter; `None` for a fully trained model.
+        norms: Mean and standard deviation by axis.
         frames: Fields of `QwenFrames`.
     """
 
@@ -149,10 +149,10 @@ class VideoAlignConfig:
 
     @classmethod
     def read(cls, path: Path) -> VideoAlignConfig:
-        """Read it.
+        """Read the file.
 
         Raises:
-            RewardError: A field is missing, or the model is one that is read in another way.
+            RewardError: A field is missing, or the model needs other texts or frames.
         """
         said = json_file(path)
         try:
@@ -174,10 +174,10 @@ class VideoAlignConfig:
             for name, (value, allowed) in required.items():
                 if value not in allowed:
                     raise RewardError(
-                        f"{path}: {name} is {value!r}; this judge reads "
-                        f"{' or '.join(map(repr, allowed))}. Other VideoAligns are asked with "
-                        "other texts or on other frames; take one that was trained as the "
-                        "published KwaiVGI/VideoReward"
+                        f"{path}: {name} is {value!r}; allowed: "
+                        f"{' or '.join(map(repr, allowed))}. Other VideoAligns need other texts or "
+                        "other frames; use one that was trained like the published "
+                        "KwaiVGI/VideoReward"
                     )
             scale = LoraScale(
                 lora["lora_r"], lora["lora_alpha"], bool(lora.get("use_rslora", False))
@@ -196,8 +196,8 @@ class VideoAlignConfig:
             )
         except KeyError as error:
             raise RewardError(
-                f"{path} lacks {error}; it must have data_config, model_config and "
-                "peft_lora_config as VideoAlign's training writes them"
+                f"{path} lacks {error}; it needs data_config, model_config and peft_lora_config as "
+                "VideoAlign's training writes them"
             ) from error
 
 
@@ -206,22 +206,22 @@ _PUBLISHED_NORMS = {
     for axis, norm in NORMS.items()
     for what, value in zip(("mean", "std"), norm, strict=True)
 }
-"""As `inference_config` has them, for a config without it."""
+"""`NORMS` in the form of `inference_config`, for a config without it."""
 
 _MAY_BE_NULL = ("num_frames", "fps", "min_frame_pixels")
 
 
 def _check_fields(path: Path, **sections: Any) -> None:
-    """Refuse sections that hold no named values, and values that are no numbers.
+    """Check that sections contain named values, and that values are numbers.
 
     Raises:
-        RewardError: Names the first.
+        RewardError: One is not; the message names the first.
     """
     for section, values in sections.items():
         if not isinstance(values, Mapping):
             raise RewardError(
-                f"{path}: the section for {section} holds {values!r} instead of named values; it "
-                "is damaged or belongs to something else. Fetch it again"
+                f"{path}: the section for {section} contains {values!r} instead of named values; "
+                "it is damaged or belongs to something else. Fetch it again"
             )
     numbers = {key: sections["lora"][key] for key in ("lora_r", "lora_alpha")}
     numbers |= {"max_frame_pixels": sections["data"]["max_frame_pixels"]}
@@ -233,7 +233,7 @@ def _check_fields(path: Path, **sections: Any) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or (key.endswith("_std") and not value > 0):
             raise RewardError(
-                f"{path}: {key} is {value!r}; wanted is a number{' above 0' * number}. The file is "
+                f"{path}: {key} is {value!r}; expected a number{' above 0' * number}. The file is "
                 "damaged; fetch it again"
             )
 
@@ -252,24 +252,23 @@ def load_video_align(
 ) -> VideoAlignReward:
     """Load a VideoAlign in its published layout.
 
-    `model_config.json` and the newest `checkpoint-N/` beside it, which holds either
-    `model.pth` (the whole model) or `adapter_model.safetensors` and
-    `non_lora_state_dict.pth`. Config and tokenizer come from the base, and so do the weights
-    below an adapter.
+    `model_config.json` and the newest `checkpoint-N/` in its folder, which contains either
+    `model.pth` (the whole model) or `adapter_model.safetensors` and `non_lora_state_dict.pth`.
+    Config and tokenizer come from the base, and so do the weights below an adapter.
 
     Args:
-        checkpoint: A folder, or a hub id in the cache (`KwaiVGI/VideoReward`).
-        tower_options: Where and how the networks run; dtype: of the model; the head is fp32.
+        checkpoint: Folder, or hub id in the cache (`KwaiVGI/VideoReward`).
+        tower_options: Where and how the model runs; the head is fp32.
         axis: `overall`, `VQ`, `MQ` or `TA`.
-        base: The Qwen2-VL below; the one that the config names if not given.
-        count: Frames looked at, instead of the config's.
-        fps: Frames looked at a second, instead of the config's.
-        clip_fps: Frames a second of judged clips; the published model looks at 2 a second.
-        min_pixels: Of a frame as the model sees it.
-        max_pixels: Of a frame as the model sees it, instead of the config's.
+        base: Base Qwen2-VL; by default the one that the config names.
+        count: Number of frames to look at, instead of the config's.
+        fps: Frames per second to look at, instead of the config's.
+        clip_fps: Frame rate of the clips; the published model looks at 2 frames per second.
+        min_pixels: Smallest number of pixels of a frame as the model sees it.
+        max_pixels: Largest number of pixels of a frame, instead of the config's.
 
     Raises:
-        RewardError: A missing, damaged or foreign file.
+        RewardError: A file is missing, damaged or of another model.
     """
     root = _find_root(checkpoint, tower_options.folder)
     config = VideoAlignConfig.read(root / CONFIG)
@@ -291,20 +290,20 @@ def load_video_align(
 
 
 def _find_root(checkpoint: str | Path, folder: Path | None) -> Path:
-    for place in places(checkpoint, folder, CONFIG):
+    for place in candidate_folders(checkpoint, folder, CONFIG):
         if (place / CONFIG).is_file():
             return place
-    raise RewardError(missing(checkpoint, folder, f"VideoAlign: a folder with {CONFIG}"))
+    raise RewardError(missing_folder(checkpoint, folder, f"VideoAlign: a folder with {CONFIG}"))
 
 
 def _frames(weights: Path, config: VideoAlignConfig, given: tuple[Any, ...]) -> QwenFrames:
     names = ("count", "fps", "clip_fps", "min_pixels", "max_pixels")
     options = {name: value for name, value in zip(names, given, strict=True) if value is not None}
     # The authors resize the whole clip in bytes by one call of torchvision, which rounds once.
-    said = {**config.frames, "quantised": True, "passes": 1}
+    fields = {**config.frames, "quantised": True, "passes": 1}
     if "count" in options or "fps" in options:  # either one replaces the config's choice
-        said |= {"count": None, "fps": None}
-    return frames_of_folder(weights, {**said, **options})
+        fields |= {"count": None, "fps": None}
+    return frames_of_folder(weights, {**fields, **options})
 
 
 def _read_checkpoint(root: Path) -> tuple[dict[str, Tensor], Path]:
@@ -316,7 +315,7 @@ def _read_checkpoint(root: Path) -> tuple[dict[str, Tensor], Path]:
     rest = newest / "non_lora_state_dict.pth"
     if not adapter.is_file() or not rest.is_file():
         raise RewardError(
-            f"{newest} holds neither model.pth nor adapter_model.safetensors with "
+            f"{newest} contains neither model.pth nor adapter_model.safetensors with "
             "non_lora_state_dict.pth. Fetch the whole repository again: hf download "
             "KwaiVGI/VideoReward"
         )
@@ -324,17 +323,17 @@ def _read_checkpoint(root: Path) -> tuple[dict[str, Tensor], Path]:
 
 
 def _rows(state: Mapping[str, Tensor], tokenizer: Any, path: Path) -> int:
-    """Rows of the embedding table, which must have one for every token."""
+    """Return the number of rows of the embedding table, at least one for every token."""
     if EMBEDDING not in state or state[EMBEDDING].ndim == 0:
         raise RewardError(
             f"{path} lacks {EMBEDDING}, which every Qwen2-VL has. Give the folder of a whole "
-            "Qwen2-VL as base, or fetch this one again if it was cut off"
+            "Qwen2-VL as base, or fetch this one again if it is truncated"
         )
     rows = state[EMBEDDING].shape[0]
     if rows < len(tokenizer):
         raise RewardError(
             f"{path} has {rows:,} embeddings for {len(tokenizer):,} tokens, those of the judge "
-            "included. Give the base that it was trained on; its own embeddings, which belong into "
-            "non_lora_state_dict.pth, may be missing as well"
+            "included. Give the base that it was trained on; its own embeddings, which belong in "
+            "non_lora_state_dict.pth, may be missing too"
         )
     return rows

@@ -1,4 +1,4 @@
-"""ImageReward's network on transformers' own BLIP, in the published checkpoint's names.
+"""ImageReward's network on transformers' BLIP, with the names of the published file.
 
 A vision transformer reads the image, a BERT reads the prompt and looks at the image's tokens
 through cross-attention in every layer, and a head reads BERT's first state (Xu et al., 2304.05977).
@@ -40,7 +40,7 @@ PUBLISHED_ARCHITECTURE: BlipArchitecture = {
         "max_position_embeddings": 512,
     },
 }
-"""ViT-L/16 at 224 and BERT-base, whose vocabulary has two tokens more."""
+"""ViT-L/16 at 224 and BERT-base, whose vocabulary has two more tokens."""
 
 FIELDS = {part: frozenset(fields) for part, fields in PUBLISHED_ARCHITECTURE.items()}
 
@@ -51,7 +51,7 @@ UNUSED = (
     "blip.text_proj.bias",
     "blip.text_encoder.embeddings.position_ids",
 )
-"""In the published file and without part in a score: BLIP's contrastive projections, a counter."""
+"""Tensors of the published file that no score uses: BLIP's contrastive projections, a counter."""
 
 _PARTS = {"vision.": "blip.visual_encoder.", "text.": "blip.text_encoder.", "head.": "mlp."}
 _VISION = (
@@ -68,7 +68,7 @@ _VISION = (
 
 
 def published_name(name: str) -> str:
-    """The published checkpoint's name of a tensor of `BlipScorer`."""
+    """Return the published name of a tensor of `BlipScorer`."""
     part = next(part for part in _PARTS if name.startswith(part))
     rest = name.removeprefix(part)
     if part == "vision.":
@@ -78,7 +78,7 @@ def published_name(name: str) -> str:
 
 
 class BlipScorer(nn.Module):
-    """Image and prompt to one number, before it is normalised.
+    """Scores an image and a prompt, before normalisation.
 
     Attributes:
         vision: transformers' `BlipVisionModel`.
@@ -95,8 +95,8 @@ class BlipScorer(nn.Module):
 
         vision, text = architecture["vision"], architecture["text"]
         self.vision: Any = BlipVisionModel(BlipVisionConfig(**vision, layer_norm_eps=1e-6))
-        # Without is_decoder there are no cross-attention modules; the calls say is_decoder=False,
-        # so that no state is hidden from an earlier one.
+        # Without is_decoder there are no cross-attention modules; the calls set is_decoder=False,
+        # so that attention is not causal.
         config = BlipTextConfig(
             **text,
             encoder_hidden_size=vision["hidden_size"],
@@ -107,16 +107,16 @@ class BlipScorer(nn.Module):
         self.head = build_head(text["hidden_size"])
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """`(n, 3, size, size)` normalised -> `(n, 1 + patches, width)`, class token first."""
+        """Encode `(n, 3, size, size)`, normalised: `(n, 1 + patches, width)`, class token first."""
         tokens: Tensor = self.vision(pixel_values=pixels).last_hidden_state
         return tokens
 
     def first_state(self, ids: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
-        """What the text's [CLS] has read.
+        """Return the text's [CLS] state after it has attended to the image.
 
         Args:
             ids: `(n, length)` token numbers.
-            mask: `(n, length)`, 1 where there is text and 0 where there is padding.
+            mask: `(n, length)`, 1 for text and 0 for padding.
             tokens: `(n, 1 + patches, width)`.
 
         Returns:
@@ -133,13 +133,13 @@ class BlipScorer(nn.Module):
         return first
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Pixels in the towers' dtype and token numbers -> `(n,)` in the head's dtype."""
+        """Score pixels in the towers' dtype and token numbers: `(n,)` in the head's dtype."""
         state = self.first_state(ids, mask, self.image_tokens(pixels))
         number: Tensor = self.head(state.to(next(self.head.parameters()).dtype))
         return number.squeeze(-1)
 
     def published_state(self) -> dict[str, Tensor]:
-        """All tensors in the published checkpoint's names."""
+        """Return all tensors under the published names."""
         return {published_name(name): tensor for name, tensor in self.state_dict().items()}
 
 
@@ -148,11 +148,11 @@ def load_scorer(
     architecture: BlipArchitecture,
     tower_options: TowerOptions,
 ) -> BlipScorer:
-    """Put a published checkpoint into its network, strictly.
+    """Load a published file into its network, strictly.
 
     Args:
-        checkpoint: Tensors in the published names; `UNUSED` may be among them.
-        architecture: Checked by `check_architecture`.
+        checkpoint: File with the published names; `UNUSED` may be among them.
+        architecture: Architecture that `check_architecture` accepts.
         tower_options: Where and how it runs. The towers have the dtype, layer norms too; the head
             is fp32 (fp64 under fp64 towers).
 
@@ -181,21 +181,21 @@ def load_scorer(
 
 
 def check_architecture(architecture: Mapping[str, Any], source: str) -> BlipArchitecture:
-    """Refuse an architecture whose fields are not those of the published one.
+    """Check that an architecture has the fields of the published one.
 
     Args:
         architecture: `{"vision": {...}, "text": {...}}`.
-        source: Who says so, for the message.
+        source: Origin of the architecture, for the message.
 
     Raises:
-        RewardError: Names the missing and the unknown fields.
+        RewardError: Fields are missing or unknown.
     """
     for part, names in FIELDS.items():
         fields = architecture.get(part)
         if not isinstance(fields, Mapping) or set(fields) != names:
             got = sorted(fields) if isinstance(fields, Mapping) else fields
             raise RewardError(
-                f"{source} gives ImageReward the architecture part {part} with {got}; it needs "
+                f"{source} gives the part {part} of ImageReward's architecture as {got}; it needs "
                 f"exactly {', '.join(sorted(names))}. The published checkpoint needs no "
                 "architecture: remove it, or name every field"
             )
@@ -203,7 +203,7 @@ def check_architecture(architecture: Mapping[str, Any], source: str) -> BlipArch
 
 
 def _restore_positions(scorer: BlipScorer) -> None:
-    # The one buffer that is in no state dict; on the meta device it has no values.
+    # The one buffer that is in no state dict; after the meta device it has no values.
     embeddings = scorer.text.embeddings
     count = embeddings.position_ids.shape[-1]
     embeddings.register_buffer("position_ids", torch.arange(count)[None], persistent=False)

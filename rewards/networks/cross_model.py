@@ -1,7 +1,7 @@
-"""MPS's cross model: an image's tokens look at a prompt's words and at each other.
+"""MPS's cross model: an image's tokens attend to a prompt's words and to each other.
 
-As in PaLM there is one key and value for all heads, and the feed-forward part stands beside the
-attention and not after it (Zhang et al., 2405.14705). Modules are named as in the published file.
+As in PaLM there is one key and value for all heads, and the feed-forward part is parallel to the
+attention, not after it (Zhang et al., 2405.14705). Modules are named as in the published file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEED_FORWARD = 4
-"""Width of a feed-forward part over that of the tokens."""
+"""Width of a feed-forward part divided by that of the tokens."""
 
 
 class WeightNorm(nn.Module):
@@ -49,7 +49,7 @@ class Rotary(nn.Module):
         self.register_buffer("inv_freq", 10000.0**-exponents)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., tokens, head_width)` -> the same, each token turned by its place."""
+        """`(..., tokens, head_width)` -> the same, each token rotated by its position."""
         # Angles in fp32 (fp64 for gradient checks): bf16 has no integer beyond 256.
         frequency = self.get_buffer("inv_freq")
         frequency = frequency.to(torch.promote_types(frequency.dtype, torch.float32))
@@ -61,7 +61,7 @@ class Rotary(nn.Module):
 
 
 class Residual(nn.Module):
-    """`x + fn(x)`; the published names have its `fn`."""
+    """`x + fn(x)`; the published names contain `fn`."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ class Residual(nn.Module):
         return x + added
 
 
-class LookAtText(nn.Module):
-    """Image tokens attend to text tokens; a feed-forward part goes beside it."""
+class TextAttention(nn.Module):
+    """Image tokens attend to text tokens, with a parallel feed-forward part."""
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
@@ -97,8 +97,8 @@ class LookAtText(nn.Module):
         return added
 
 
-class LookAround(nn.Module):
-    """Image tokens attend to each other; one product makes queries, key, value and the rest."""
+class ImageAttention(nn.Module):
+    """Image tokens attend to each other; one projection gives queries, key, value and the rest."""
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def _attend(
     keep: Tensor | None,
     rotary: Rotary | None = None,
 ) -> Tensor:
-    """Many query heads, one key and value: `(n, i, heads d)`, `(n, j, d)` twice -> as query."""
+    """Attend with many query heads, one key and value: `(n, i, heads d)`, twice `(n, j, d)`."""
     query = query.unflatten(-1, (heads, -1)).transpose(1, 2)
     key, value = key[:, None], value[:, None]
     if rotary is not None:
@@ -139,19 +139,19 @@ def _attend(
 
 
 class CrossModel(nn.Module):
-    """Layers of looking at the text and then around."""
+    """Layers of attention to the text, then among the image's tokens."""
 
     def __init__(self, width: int, layers: int, heads: int, head_width: int) -> None:
         super().__init__()
         size = (width, heads, head_width)
         pairs = [
-            nn.ModuleList([Residual(LookAtText(*size)), Residual(LookAround(*size))])
+            nn.ModuleList([Residual(TextAttention(*size)), Residual(ImageAttention(*size))])
             for _ in range(layers)
         ]
         self.layers = nn.ModuleList(pairs)
 
     def blocks(self) -> list[nn.Module]:
-        """Every block, in the order in which they run."""
+        """Return every block, in execution order."""
         return [block for pair in self.layers for block in pair.children()]
 
     def forward(self, image: Tensor, text: Tensor, keep: Tensor) -> Tensor:

@@ -1,15 +1,14 @@
-"""How fast a clip moves, in pixels a frame, from a soft cost volume: no weights, differentiable.
+"""Speed of a clip in pixels per frame, from a soft cost volume: no weights, differentiable.
 
-Frames are averaged with their neighbours in time first (1, 2, 1): without that, ascent on pixels
+First, frames are averaged with their neighbours in time (1, 2, 1): otherwise, ascent on pixels
 raises the speed by patterns that jump to and fro between frames. Then every patch of a frame is
-compared with the patches around its place in the next frame, each patch without its mean and at
+compared with the patches around its position in the next frame, each patch without its mean and at
 length 1 (their squared distance is 2 - 2 x correlation). A sharp softmax over the displacements
-gives the expected one. Flat patches, patches that are found nowhere, and those that are found at
-many places at once (stripes, straight edges) count for nothing; brightness and contrast do not
-matter.
+gives the expected one. Flat patches, patches without a match, and patches with many matches
+(stripes, straight edges) have no weight; brightness and contrast do not matter.
 
-What it gives is biased towards whole averaged pixels: the search averages 2 x 2 pixels of frames up
-to 128 on their shortest side, and more of larger ones.
+The result is biased towards whole averaged pixels: the search averages 2 x 2 pixels of frames up to
+128 on their shortest side, and more of larger ones.
 """
 
 from __future__ import annotations
@@ -27,39 +26,49 @@ FEWEST_FRAMES = 4
 LEAST_SIDE = 32
 
 FINEST = 2
-"""Pixels averaged, each way, before the search; more in frames whose shortest side is over 128."""
+"""Pixels averaged per side before the search; more if the shortest side exceeds 128."""
 
 LONGEST_SEARCH_SIDE = 64
-"""Of the shortest side after averaging: bounds memory and makes the reach a share of the frame."""
+"""Largest shortest side after averaging: bounds memory, makes the reach a share of the frame."""
 
 REACH = 6
-"""Averaged pixels that the search goes each way: 12 pixels of a frame of 128."""
+"""Reach of the search in averaged pixels per direction: 12 pixels of a frame of 128."""
 
 PATCH = 7
-"""Averaged pixels of a patch's side."""
+"""Side of a patch in averaged pixels."""
 
 SHARPNESS = 25.0
-"""Of the softmax over correlations. 12 sees 0.08 pixels a frame in a noisy still, 50 rounds."""
+"""Sharpness of the softmax over correlations.
+
+12 measures 0.08 pixels per frame in a noisy still; 50 rounds to whole pixels.
+"""
 
 FOUND = (0.5, 0.8)
-"""Correlations at which a patch begins to count as found, and counts in full. Patches of unrelated
-pictures reach 0.33 on average, those of a noisy still 0.95, of a pan by half a pixel 0.83."""
+"""Correlations at which a patch begins to count as found, and counts fully.
+
+Patches of unrelated pictures reach 0.33 on average, those of a noisy still 0.95, of a pan by half a
+pixel 0.83.
+"""
 
 SCATTER = 0.5
-"""Variance of the matched displacement, in squared averaged pixels, at which a patch counts 1/e. At
-one whose place is clear it is 0.1 to 0.4; along a stripe or a straight edge it is 3 or more."""
+"""Variance of the matched displacement, in squared averaged pixels, at which a patch counts 1/e.
+
+A patch with one clear match has 0.1 to 0.4, along a stripe or a straight edge 3 or more.
+"""
 
 LEAST_FOUND = 0.5
-"""Share of a frame's structure that must be found again for its flow to count in full: of unrelated
-frames almost none is."""
+"""Share of a frame's structure that must be found again for its flow to count fully.
+
+Of unrelated frames almost none is.
+"""
 
 LEAST_CERTAIN = 0.05
-"""Likewise, of what is found at one place: of stripes alone the frame's corners are."""
+"""The same for structure with one clear match; of stripes only the frame's corners have one."""
 
 STRUCTURE = 0.03
 """Standard deviation of a patch's values at which it counts half."""
 
-_ROUND = 1e-3  # averaged pixels: keeps the gradient of a length finite at 0
+_ROUND = 1e-3  # averaged pixels; keeps the gradient of a length finite at 0
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ class Flow:
     Attributes:
         displacement: `(n, 2, h, w)` expected x and y displacement, pixels of the frame.
         structure: `(n, h, w)` in [0, 1]: 0 for flat patches.
-        found: `(n, h, w)` in [0, 1]: 0 for patches that are not in the next frame.
-        certain: `(n, h, w)` in [0, 1]: 0 for patches that are at many places in it.
+        found: `(n, h, w)` in [0, 1]: 0 for patches without a match in the next frame.
+        certain: `(n, h, w)` in [0, 1]: 0 for patches with many matches in it.
     """
 
     displacement: Tensor
@@ -80,15 +89,15 @@ class Flow:
 
 
 def flow_speed(frames: Tensor, pairs_at_once: int = 4) -> Tensor:
-    """Mean speed of what has structure.
+    """Return the mean speed of everything with structure.
 
     Args:
         frames: `(b, f, 3, H, W)` in [0, 1], f at least 4, shortest side at least 32.
-        pairs_at_once: Bounds the memory: each group of frame pairs is computed again in the
-            backward pass.
+        pairs_at_once: Number of frame pairs computed together, and again in the backward pass;
+            bounds the memory.
 
     Returns:
-        `(b,)` pixels a frame, differentiable. Its gradient vanishes on a still.
+        `(b,)` pixels per frame, differentiable. The gradient vanishes for a still clip.
 
     Raises:
         RewardError: Frames are too few or too small.
@@ -96,8 +105,8 @@ def flow_speed(frames: Tensor, pairs_at_once: int = 4) -> Tensor:
     b, f, _, height, width = frames.shape
     if f < FEWEST_FRAMES or min(height, width) < LEAST_SIDE:
         raise RewardError(
-            f"flow needs {FEWEST_FRAMES} neighbouring frames of {LEAST_SIDE} pixels or more; it "
-            f"got {f} of {height} x {width}. Show it longer or larger clips"
+            f"flow needs {FEWEST_FRAMES} neighbouring frames of {LEAST_SIDE} pixels or more; got "
+            f"{f} of {height} x {width}. Use longer or larger clips"
         )
     pixels = max(FINEST, -(-min(height, width) // LONGEST_SEARCH_SIDE))
     coarse = F.avg_pool2d(frames.flatten(0, 1), pixels).unflatten(0, (b, f))
@@ -111,7 +120,7 @@ def flow_speed(frames: Tensor, pairs_at_once: int = 4) -> Tensor:
 
 
 def _pair_speed(before: Tensor, after: Tensor) -> Tensor:
-    """`(n, 3, h, w)` twice -> `(n,)` averaged pixels a frame."""
+    """Return the speeds between frames, twice `(n, 3, h, w)`: `(n,)` averaged pixels per frame."""
     flow = search(before, after)
     length = (flow.displacement.square().sum(dim=1) + _ROUND**2).sqrt() - _ROUND
     found = flow.structure * flow.found
@@ -124,7 +133,7 @@ def _pair_speed(before: Tensor, after: Tensor) -> Tensor:
 
 
 def search(before: Tensor, after: Tensor) -> Flow:
-    """Where each patch of one picture is in another.
+    """Find each patch of one picture in another.
 
     Args:
         before: `(n, 3, h, w)`.
@@ -154,11 +163,11 @@ def search(before: Tensor, after: Tensor) -> Flow:
 
 
 def correlations(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Correlation of each patch with the patches around its place.
+    """Correlate each patch with the patches around its position.
 
     Args:
         before: `(n, 3, h, w)`.
-        after: `(n, 3, h, w)`; both are continued beyond their edges by the outermost pixels.
+        after: `(n, 3, h, w)`; both are extended beyond their edges by the outermost pixels.
 
     Returns:
         `(n, (2 REACH + 1)**2, h, w)` in [-1, 1], displacements row by row, and the variance of
@@ -175,17 +184,17 @@ def correlations(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     means = (_windows(other_mean, h, w) * mean[:, :, None]).mean(dim=1)
     covariance = F.avg_pool2d(products, PATCH, stride=1) - means
     spread = variance[:, None] * _windows(other_variance[:, None], h, w)[:, 0]
-    # 1e-4 is the variance of a patch that varies by 0.01, hardly more than rounding to bytes.
+    # 1e-4 is the variance of a patch that varies by 0.01, little more than rounding to bytes.
     return covariance / ((spread + 1e-12).sqrt() + 1e-4), variance
 
 
 def _patch_moments(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Each patch's mean colour `(n, 3, h, w)` and variance `(n, h, w)`."""
+    """Return each patch's mean colour `(n, 3, h, w)` and variance `(n, h, w)`."""
     mean = F.avg_pool2d(pictures, PATCH, stride=1)
     variance = F.avg_pool2d(pictures.square(), PATCH, stride=1) - mean.square()
     return mean, variance.mean(dim=1).clamp_min(0.0)
 
 
 def _windows(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Every crop of a size: `(n, c, H, W)` -> `(n, c, displacements, height, width)`."""
+    """Return every crop of a size: `(n, c, H, W)` -> `(n, c, displacements, height, width)`."""
     return pictures.unfold(2, height, 1).unfold(3, width, 1).flatten(2, 3)

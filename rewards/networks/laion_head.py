@@ -10,7 +10,7 @@ WIDTHS = (1024, 128, 64, 16, 1)
 
 
 def build_head(features: int) -> nn.Sequential:
-    """The published head: `layers.{0,2,4,6,7}` with dropout at 1, 3 and 5.
+    """Build the published head: `layers.{0,2,4,6,7}` with dropout at 1, 3 and 5.
 
     Args:
         features: Width of the image features (768 for ViT-L-14).

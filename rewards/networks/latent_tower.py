@@ -1,6 +1,6 @@
-"""A small CLIP on noisy latents: convolutions over (t, h, w) that know sigma, and a text tower.
+"""A small CLIP on noisy latents: convolutions conditioned on sigma, and a text tower.
 
-No position is embedded, so a tower trained at one length and size takes others.
+There are no position embeddings, so a tower trained at one length and size accepts others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rewards.clip_towers.tokenizers import import_open_clip
 from rewards.errors import RewardError
 
 FREQUENCIES = 16
-"""Cosines of sigma that the sigma embedding starts from."""
+"""Number of cosines of sigma that the sigma embedding starts from."""
 
 SIGMA_WIDTH = 32
 GROUP = 8
@@ -43,7 +43,7 @@ class LatentBlock(nn.Module):
 
 
 class LatentLevel(nn.Module):
-    """A convolution into a level, halving unless it is the first, and the level's blocks."""
+    """A convolution into a level, with stride 2 unless it is the first, and the level's blocks."""
 
     def __init__(self, before: int, width: int, depth: int, *, halve: bool) -> None:
         super().__init__()
@@ -66,14 +66,14 @@ class LatentTower(nn.Module):
     """Features of noisy latents.
 
     Args:
-        embed_dim: Of the features.
-        channels: Of the latents, 16 for EasyAnimateV5.1.
+        embed_dim: Width of the features.
+        channels: Channels of the latents, 16 for EasyAnimateV5.1.
         widths: Channels of each level, multiples of 8; height and width halve between levels.
         depths: Blocks of each level.
-        heads: Places that attention pooling looks at.
+        heads: Heads of the attention pooling.
 
     Raises:
-        ValueError: Widths that are no multiples of 8, or not one depth a width.
+        ValueError: A width is not a multiple of 8, or there is not one depth per width.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class LatentTower(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """What a latent's height and width must be multiples of."""
+        """Number that a latent's height and width must be multiples of."""
         return 2 ** (len(self.levels) - 1)
 
     def forward(self, latents: Tensor, sigma: Tensor) -> Tensor:
-        """Features of latents at their noise levels.
+        """Encode latents at their noise levels.
 
         Args:
             latents: `(b, channels, t, h, w)`.
@@ -126,12 +126,12 @@ class LatentTower(nn.Module):
 
 
 class LatentTextModel(nn.Module):
-    """The two towers and CLIP's temperature, as a file holds them.
+    """The two towers and CLIP's temperature, as in a file.
 
     Attributes:
         latent: `LatentTower`.
         text: open_clip's text transformer.
-        logit_scale: `()`, only for training.
+        logit_scale: `()`, used in training only.
     """
 
     def __init__(self, embed_dim: int, latent_cfg: Mapping[str, Any], text_cfg: Any) -> None:
@@ -153,16 +153,16 @@ class LatentTextModel(nn.Module):
 
 
 def build_latent_model(architecture: Mapping[str, Any]) -> LatentTextModel:
-    """The model of an architecture, with random weights.
+    """Build the model of an architecture, with random weights.
 
     Args:
         architecture: `embed_dim`, `latent_cfg` (the arguments of `LatentTower`) and
-            `text_cfg` as open_clip has it.
+            `text_cfg` as in open_clip.
 
     Raises:
-        RewardError: The architecture is not one of a latent judge.
+        RewardError: The architecture is not that of a judge of latents.
     """
     try:
         return LatentTextModel(**architecture)
     except (TypeError, ValueError) as error:
-        raise RewardError(f"this is no architecture of a latent judge: {error}") from error
+        raise RewardError(f"the architecture does not fit a judge of latents: {error}") from error

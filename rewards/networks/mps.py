@@ -1,6 +1,6 @@
 """The network of MPS: transformers' CLIP without its pooling, and a cross model on its tokens.
 
-The modules are named as in the published state dict, so nothing is renamed.
+The modules have the names of the published state dict, so nothing is renamed.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ PUBLISHED_ARCHITECTURE: MpsArchitecture = {
     },
     "cross": {"layers": 4, "heads": 16, "head_width": 64},
 }
-"""CLIP-ViT-H-14 of LAION and the four layers of the authors."""
+"""LAION's CLIP-ViT-H-14 and the authors' four layers."""
 
 COUNTERS = (
     "model.text_model.embeddings.position_ids",
     "model.vision_model.embeddings.position_ids",
 )
-"""Of older transformers: 0, 1, 2, ... without part in a score; a file may have them or not."""
+"""Counters 0, 1, 2, ... of older transformers that no score uses; a file may contain them."""
 
 
 class MpsNetwork(nn.Module):
@@ -65,7 +65,7 @@ class MpsNetwork(nn.Module):
         from transformers import CLIPConfig, CLIPModel
 
         width = architecture["width"]
-        # eos_token_id 2 takes the state at the highest token number: the first end token.
+        # eos_token_id 2 pools the state at the highest token number: the first end token.
         marks = {"eos_token_id": 2, "bos_token_id": None}
         text = {**architecture["text"], "hidden_act": "gelu", **marks}
         vision = {**architecture["vision"], "hidden_act": "gelu"}
@@ -75,16 +75,17 @@ class MpsNetwork(nn.Module):
         self.cross_model = CrossModel(width, cross["layers"], cross["heads"], cross["head_width"])
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """`(n, 3, size, size)` normalised -> `(n, 1 + patches, width)`, not pooled."""
+        """Encode `(n, 3, size, size)`, normalised: `(n, 1 + patches, width)`, not pooled."""
         states = self.model.vision_model(pixel_values=pixels).last_hidden_state
         tokens: Tensor = self.model.visual_projection(states)
         return tokens
 
     def text_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """`(n, length)` padded with the end token -> `(n, length, width)` and `(n, width)`.
+        """Encode `(n, length)` tokens, padded with the end token: all tokens, and the prompt.
 
-        The second is the prompt as a whole: the state at the first end token. There is no mask:
-        what follows the end token is read by the cross model too.
+        Returns:
+            `(n, length, width)`, and `(n, width)` for the whole prompt: the state at the first end
+            token. There is no mask: the cross model also reads what follows the end token.
         """
         output = self.model.text_model(input_ids=ids)
         project = self.model.text_projection
@@ -96,11 +97,11 @@ def load_network(
     architecture: MpsArchitecture,
     tower_options: TowerOptions,
 ) -> MpsNetwork:
-    """Put the re-released state dict into its network, strictly.
+    """Load the re-released state dict into its network, strictly.
 
     Args:
-        checkpoint: Tensors in the published names; `COUNTERS` may be among them.
-        architecture: Checked by `check_architecture`.
+        checkpoint: File with the published names; `COUNTERS` may be among them.
+        architecture: Architecture that `check_architecture` accepts.
         tower_options: Where and how it runs. Everything has the dtype, layer norms too; the blocks
             of the vision tower and of the cross model are recomputed.
 
@@ -113,7 +114,7 @@ def load_network(
     given = {name: t for name, t in checkpoint.state.items() if name not in COUNTERS}
     what = f"MPS of width {architecture['width']}"
     check_keys(expected, given, what, checkpoint.path)
-    # A rotary frequency in bf16 would be a radian off at place 256.
+    # In bf16, a rotary frequency would be off by a radian at position 256.
     dtype = tower_options.dtype
     exact = torch.promote_types(dtype, torch.float32)
     state = {
@@ -129,14 +130,14 @@ def load_network(
 
 
 def check_architecture(architecture: Mapping[str, Any], source: str) -> MpsArchitecture:
-    """Refuse an architecture whose fields are not those of the published one.
+    """Check that an architecture has the fields of the published one.
 
     Args:
         architecture: `{"width": ..., "text": {...}, "vision": {...}, "cross": {...}}`.
-        source: Who says so, for the message.
+        source: Origin of the architecture, for the message.
 
     Raises:
-        RewardError: Names what it needs and what it got.
+        RewardError: Fields are missing or unknown.
     """
     for part, published in PUBLISHED_ARCHITECTURE.items():
         given = architecture.get(part)
@@ -147,14 +148,14 @@ def check_architecture(architecture: Mapping[str, Any], source: str) -> MpsArchi
             good, needed, got = isinstance(given, int), "a number", given
         if not good:
             raise RewardError(
-                f"{source} gives MPS the architecture part {part} with {got}; it needs {needed}. "
-                "The published checkpoint needs no architecture: remove it, or name every field"
+                f"{source} gives the part {part} of MPS's architecture as {got}; it needs "
+                f"{needed}. The published file needs no architecture: remove it, or give all fields"
             )
     return architecture
 
 
 def _restore_positions(network: MpsNetwork) -> None:
-    # The buffers that are in no state dict; on the meta device they have no values.
+    # The buffers that are in no state dict; after the meta device they have no values.
     for tower in (network.model.text_model, network.model.vision_model):
         embeddings = tower.embeddings
         count = embeddings.position_ids.shape[-1]

@@ -1,8 +1,8 @@
-"""The original RAFT's names of its tensors (`raft-things.pth`), as torchvision calls them.
+"""Convert the names of the original RAFT (`raft-things.pth`) to torchvision's.
 
-One network in two codes (princeton-vl/RAFT, arXiv 2003.12039; torchvision's `raft_large`). The
-original wraps its model for several devices before saving, so that every name begins with
-`module.`, and holds the norm of each shortcut twice.
+One network in two implementations (princeton-vl/RAFT, arXiv 2003.12039; torchvision's
+`raft_large`). The original wraps its model for several devices before saving, so that every name
+begins with `module.`, and stores the norm of each shortcut twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rewards.errors import RewardError
 
 WRAPPER = "module."
 MARK = "fnet.conv1.weight"
-"""A name that the original has and torchvision has not."""
+"""A name that the original has and torchvision does not."""
 
 ENCODERS = {"fnet": "feature_encoder", "cnet": "context_encoder"}
 MOTION = {
@@ -34,8 +34,8 @@ BLOCK = re.compile(r"(layer\d\.\d)\.(conv|norm)([12])\.(\w+)")
 RECURRENT = re.compile(r"gru\.(conv[zrq])([12])\.(\w+)")
 
 
-def original_raft(state: Mapping[str, Tensor]) -> bool:
-    """Whether tensors have the original's names."""
+def is_original_raft(state: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors have the original's names."""
     return MARK in state or WRAPPER + MARK in state
 
 
@@ -43,11 +43,11 @@ def torchvision_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Tens
     """Rename the original large RAFT's tensors.
 
     Args:
-        state: By original name, with or without the wrapper's.
-        path: For messages.
+        state: Tensors by original name, with or without that of the wrapper.
+        path: Path for messages.
 
     Returns:
-        By torchvision's name; a name that the original does not have stays as it is.
+        Tensors by torchvision's name; a name that the original does not have is kept.
 
     Raises:
         RewardError: The two copies of a shortcut's norm differ.
@@ -59,8 +59,8 @@ def torchvision_names(state: Mapping[str, Tensor], path: Path) -> dict[str, Tens
             twin = plain.get(name.replace(".norm3.", ".downsample.1."))
             if twin is None or not torch.equal(twin, tensor):
                 raise RewardError(
-                    f"{path}: {name} differs from the norm of its shortcut (downsample.1), of "
-                    "which it is a copy in every RAFT. The file is damaged; fetch it again"
+                    f"{path}: {name} differs from the norm of its shortcut (downsample.1), but in "
+                    "every RAFT it is a copy. The file is damaged; fetch it again"
                 )
             continue
         result[_renamed(name)] = tensor

@@ -1,9 +1,8 @@
-"""TransNetV2 (Souček and Lokoč, arXiv 2008.04838): where a clip is cut, differentiable.
+"""TransNetV2 (Souček and Lokoč, arXiv 2008.04838): detects the cuts of a clip, differentiably.
 
 The published PyTorch code takes bytes and changes activations in place, so it has no gradient; this
-is the same network on floats, under the published names. Its histograms of colour are counts: they
-stay constants to the gradient, which reaches the frames through the convolutions and the likeness
-of their features.
+is the same network on floats, under the published names. Its colour histograms are counts and have
+no gradient, which reaches the frames through the convolutions and the similarity of their features.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEIGHT, WIDTH = 27, 48
-"""Of the frames that it sees."""
+"""Size of the frames that the network sees."""
 
 BASE = 16
 STAGES = 3
@@ -22,14 +21,14 @@ DILATIONS = (1, 2, 4, 8)
 HIDDEN = 1024
 SIMILARITY = 128
 BAND = 101
-"""Frames around each one, itself included, that it is compared with."""
+"""Number of frames, itself included, that each frame is compared with."""
 
 BINS = 8
-"""Of each colour in the histograms."""
+"""Number of bins per colour in the histograms."""
 
 
 class Dilated(nn.Module):
-    """Convolutions in space, then in time at four dilations, next to each other; a norm."""
+    """Parallel convolutions in space, then in time at four dilations, and a norm."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -55,7 +54,7 @@ class Dilated(nn.Module):
 
 
 class Stage(nn.Module):
-    """Two `Dilated` with a shortcut from the first to the end; half the height and width."""
+    """Two `Dilated` with a shortcut from the first to the end; halves height and width."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -70,8 +69,8 @@ class Stage(nn.Module):
         return F.avg_pool3d(x + first, (1, 2, 2))
 
 
-class Likeness(nn.Module):
-    """How alike each frame is to those around it, from its features or its colours."""
+class Similarity(nn.Module):
+    """Similarity of each frame to those around it, by its features or its colours."""
 
     def __init__(self, features: int | None = None) -> None:
         super().__init__()
@@ -87,7 +86,7 @@ class Likeness(nn.Module):
 
 
 def band(square: Tensor) -> Tensor:
-    """Each row's neighbourhood of the diagonal, `(b, t, t)` -> `(b, t, 101)`, 0 outside."""
+    """Return each row's entries around the diagonal: `(b, t, t)` -> `(b, t, 101)`, 0 outside."""
     length = square.shape[1]
     padded = F.pad(square, (BAND // 2, BAND // 2))
     places = torch.arange(length, device=square.device)[:, None] + torch.arange(
@@ -97,7 +96,7 @@ def band(square: Tensor) -> Tensor:
 
 
 def histograms(frames: Tensor) -> Tensor:
-    """Counts of 8 x 8 x 8 colours, `(b, t, 3, h, w)` in [0, 1] -> `(b, t, 512)`."""
+    """Count 8 x 8 x 8 colours: `(b, t, 3, h, w)` in [0, 1] -> `(b, t, 512)`."""
     levels = (frames.detach() * 255).round().long() * BINS // 256
     red, green, blue = levels.flatten(3).unbind(dim=2)
     bins = (red * BINS + green) * BINS + blue
@@ -115,29 +114,29 @@ class TransNetV2(nn.Module):
         self.SDDCNN = nn.ModuleList(
             Stage(c, width) for c, width in zip(channels, widths, strict=False)
         )
-        self.frame_sim_layer = Likeness(sum(channels[1:]))
-        self.color_hist_layer = Likeness()
+        self.frame_sim_layer = Similarity(sum(channels[1:]))
+        self.color_hist_layer = Similarity()
         places = (HEIGHT // 2**STAGES) * (WIDTH // 2**STAGES)
         self.fc1 = nn.Linear(channels[-1] * places + 2 * SIMILARITY, HIDDEN)
         self.cls_layer1 = nn.Linear(HIDDEN, 1)
         self.cls_layer2 = nn.Linear(HIDDEN, 1)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Look for cuts.
+        """Detect cuts.
 
         Args:
             frames: `(b, t, 3, 27, 48)` in [0, 1], in whole 255ths.
 
         Returns:
-            `(b, t)` logits of "a new shot begins after this frame", and of "this frame belongs to
-            a transition", of which a gradual one has many.
+            `(b, t)` logits of "a new shot begins after this frame", and of "this frame belongs to a
+            transition", which is true of many frames of a gradual one.
         """
         x = frames.transpose(1, 2)
         means = []
         for stage in self.SDDCNN:
             x = stage(x)
             means.append(x.mean(dim=(3, 4)))
-        # Height, width and channels of a frame, in this order, as the weights were trained.
+        # The order height, width, channels is that of the training.
         flat = x.permute(0, 2, 3, 4, 1).flatten(2)
         alike = self.frame_sim_layer(torch.cat(means, dim=1).transpose(1, 2))
         colours = self.color_hist_layer(histograms(frames))

@@ -1,6 +1,7 @@
 """BERT's uncased tokenizer from a vocabulary file, as ImageReward uses it.
 
-Clean, lower-case, strip accents, one word per Chinese character, longest known pieces of each word.
+It cleans and lower-cases text, strips accents, makes each Chinese character a word, and splits
+words into the longest known pieces.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from torch import Tensor
 from rewards.errors import RewardError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Every vocabulary of BERT has them."""
+"""Special tokens of every vocabulary of BERT."""
 
 ADDED = ("[DEC]", "[ENC]")
-"""BLIP adds them after the last word; ImageReward never puts them into a prompt itself."""
+"""Tokens that BLIP adds after the last one; ImageReward never uses them in a prompt."""
 
 
 class WordPiece:
-    """Texts to token numbers and mask, padded and cut to one length.
+    """Converts texts to token numbers and mask, padded and cut to one length.
 
     Attributes:
-        length: Of every row, [CLS] and [SEP] included.
-        size: Tokens of the vocabulary, the two added ones included.
+        length: Length of every row, [CLS] and [SEP] included.
+        size: Number of tokens of the vocabulary, the two added ones included.
 
     Args:
-        path: A vocabulary file, one token a line, its number is its line.
-        length: Of every row.
+        path: Vocabulary file with one token per line, in the order of their numbers.
+        length: Length of every row.
 
     Raises:
-        RewardError: The file is no vocabulary of BERT.
+        RewardError: The file is not a vocabulary of BERT.
     """
 
     def __init__(self, path: Path, length: int) -> None:
@@ -50,42 +51,42 @@ class WordPiece:
         self._whole.add_special_tokens(list(ADDED))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> `(b, 2, length)` int64: token numbers, and 1 where they are not padding."""
+        """Return `(b, 2, length)` int64 for b texts: token numbers, and 1 except for padding."""
         rows = self._tokenizer.encode_batch(list(texts))
         return torch.tensor([[row.ids, row.attention_mask] for row in rows])
 
     def count(self, text: str) -> int:
-        """Tokens that a text would have uncut, [CLS] and [SEP] included."""
+        """Return the number of tokens of an uncut text, [CLS] and [SEP] included."""
         return len(self._whole.encode(text).ids)
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Token -> number of a `vocab.txt`.
+    """Read the token numbers of a `vocab.txt`.
 
     Raises:
-        RewardError: It is no text, or BERT's special tokens are not in it.
+        RewardError: It is not a text file, or lacks BERT's special tokens.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise RewardError(f"{path} is no text file: {error}. Give BERT's vocab.txt") from error
+        raise RewardError(f"{path} is not a text file: {error}. Give BERT's vocab.txt") from error
     vocabulary = {token: number for number, token in enumerate(lines)}
     if missing := [token for token in SPECIAL if token not in vocabulary]:
         raise RewardError(
-            f"{path} has {len(vocabulary)} tokens and no {', '.join(missing)}: it is no vocabulary "
-            "of BERT. Give the vocab.txt of bert-base-uncased"
+            f"{path} has {len(vocabulary)} tokens and no {', '.join(missing)}: it is not a "
+            "vocabulary of BERT. Give the vocab.txt of bert-base-uncased"
         )
     return vocabulary
 
 
 def train_vocabulary(texts: Iterable[str]) -> list[str]:
-    """A vocabulary of whole words, with single letters for what it does not know.
+    """Build a vocabulary of whole words, with single letters for unknown ones.
 
     Args:
-        texts: Whose words it should know.
+        texts: Texts whose words it contains.
 
     Returns:
-        Tokens in the order of their numbers; the same texts give the same list.
+        Tokens in the order of their numbers; equal texts give equal lists.
     """
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer

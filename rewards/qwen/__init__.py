@@ -1,1 +1,1 @@
-"""Qwen2-VL judges: folders, frames to patches, the model, merged adapters, prompt templates."""
+"""Qwen2-VL as a judge: folders, frames to patches, the model, merged adapters, templates."""

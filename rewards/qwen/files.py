@@ -1,8 +1,8 @@
-"""Folders with a Qwen2-VL: where they are, tensors under old and new names, strict loading.
+"""Folders with a Qwen2-VL: find them, read tensors under old and new names, load strictly.
 
 Old names are those of transformers before 4.52 and of every published file (`visual.*`,
-`model.layers.*`); new ones are `model.visual.*` and `model.language_model.*`. Everything here
-speaks the new ones.
+`model.layers.*`); new ones are `model.visual.*` and `model.language_model.*`. All functions here
+use the new ones.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from rewards.errors import RewardError
 EMBEDDING = "model.language_model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 PARTS = ("text_encoder", "tokenizer")
-"""Of a generator's checkpoint: its text encoder is a whole Qwen2-VL."""
+"""Subfolders of a generator's checkpoint, whose text encoder is a whole Qwen2-VL."""
 
 
 @dataclass(frozen=True)
 class QwenFolder:
-    """Where the parts of a Qwen2-VL lie: one folder, or two of a generator's checkpoint.
+    """The folders of a Qwen2-VL's parts: one folder, or two of a generator's checkpoint.
 
     Attributes:
-        weights: With `config.json` and `*.safetensors`.
-        tokenizer: With `tokenizer.json` or `vocab.json` and `merges.txt`.
+        weights: Folder with `config.json` and `*.safetensors`.
+        tokenizer: Folder with `tokenizer.json` or `vocab.json` and `merges.txt`.
     """
 
     weights: Path
@@ -49,18 +49,19 @@ def find_folder(checkpoint: str | Path, folder: Path | None = None) -> QwenFolde
     Args:
         checkpoint: `tiny/qwen-critic`, a folder, a generator's checkpoint with `text_encoder/`
             and `tokenizer/`, or `org/repo`.
-        folder: What a relative path is relative to; the working directory if not given.
+        folder: Folder that relative paths start from; the working directory if not given.
 
     Raises:
-        RewardError: It is not there; says where it was looked for and the command that fetches it.
+        RewardError: It is not on this machine; the message lists the searched places and the
+            command that fetches it.
     """
-    for place in places(checkpoint, folder, "config.json"):
+    for place in candidate_folders(checkpoint, folder, "config.json"):
         if (place / "config.json").is_file():
             return QwenFolder(place, place)
         if all((place / part).is_dir() for part in PARTS):
             return QwenFolder(*(place / part for part in PARTS))
     what = "Qwen2-VL: a folder with config.json (or with text_encoder/ and tokenizer/)"
-    raise RewardError(missing(checkpoint, folder, what))
+    raise RewardError(missing_folder(checkpoint, folder, what))
 
 
 def resolve_folder(checkpoint: str | Path, folder: Path | None = None) -> Path:
@@ -70,19 +71,19 @@ def resolve_folder(checkpoint: str | Path, folder: Path | None = None) -> Path:
         RewardError: It is not there.
     """
     for file in ("config.json", "model_config.json"):
-        for place in places(checkpoint, folder, file):
+        for place in candidate_folders(checkpoint, folder, file):
             if place.is_dir():
                 return place
-    raise RewardError(missing(checkpoint, folder, "folder of a judge on Qwen2-VL"))
+    raise RewardError(missing_folder(checkpoint, folder, "folder of a judge on Qwen2-VL"))
 
 
-def places(checkpoint: str | Path, folder: Path | None, file: str) -> list[Path]:
-    """Folders that a name may mean, first of all the shipped one.
+def candidate_folders(checkpoint: str | Path, folder: Path | None, file: str) -> list[Path]:
+    """List the folders that a name may refer to, the shipped one first.
 
     Args:
-        checkpoint: What the recipe says.
-        folder: What a relative path is relative to; the working directory if not given.
-        file: Of a hub repository, by which its folder in the cache is found.
+        checkpoint: Name in the recipe.
+        folder: Folder that relative paths start from; the working directory if not given.
+        file: A file of the hub repository, by which its folder in the cache is found.
     """
     text = str(checkpoint)
     here = [SHIPPED / text, (folder or Path()) / Path(text).expanduser()]
@@ -99,13 +100,13 @@ def _cached(repo: str, file: str) -> Path | None:
 
     try:
         found = try_to_load_from_cache(repo, file)
-    except HFValidationError:  # no repository's name: a path with a typing mistake
+    except HFValidationError:  # not the name of a repository: a path with a typing mistake
         return None
     return Path(found).parent if isinstance(found, str) else None
 
 
-def missing(checkpoint: str | Path, folder: Path | None, what: str) -> str:
-    """Tell that a folder is not on this machine, where it was looked for, and how to get it."""
+def missing_folder(checkpoint: str | Path, folder: Path | None, what: str) -> str:
+    """Return the message for a missing folder: the searched places and how to get it."""
     text, place = str(checkpoint), (folder or Path()).absolute()
     known = published(text)
     hub_id = known.repo if known is not None else text
@@ -113,13 +114,13 @@ def missing(checkpoint: str | Path, folder: Path | None, what: str) -> str:
     fetch = f" Fetch it with: hf download {hub_id}" if hub_id.count("/") == 1 else ""
     shipped = sorted(p.parent.relative_to(SHIPPED).as_posix() for p in SHIPPED.rglob("config.json"))
     return (
-        f"{text!r}{size} is no {what}: it is no shipped name ({', '.join(shipped) or 'none'}), not "
-        f"under {place}, and not in the hub's cache.{fetch}"
+        f"{text!r}{size} is not a {what}: it is not a shipped name "
+        f"({', '.join(shipped) or 'none'}), not under {place}, and not in the hub's cache.{fetch}"
     )
 
 
 def new_name(name: str) -> str:
-    """A tensor's name as transformers 5 has it, from an old or a new one."""
+    """Return a tensor's name in transformers 5, from its old or new name."""
     if name.startswith("visual."):
         return f"model.{name}"
     if name.startswith("model.") and not name.startswith(
@@ -130,27 +131,27 @@ def new_name(name: str) -> str:
 
 
 def renamed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """A state dict under new names.
+    """Return a state dict under new names.
 
     Raises:
-        RewardError: Two names become one.
+        RewardError: Two names become the same.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if new_name(name) in result:
             raise RewardError(
-                f"{path} holds {new_name(name)} twice, under its old and its new name. The file "
-                "was put together from two; fetch it again"
+                f"{path} contains {new_name(name)} twice, under its old and its new name. The file "
+                "is a mixture of two; fetch it again"
             )
         result[new_name(name)] = tensor
     return result
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """Tensors of every `*.safetensors` of a folder, by new name, in the files' dtypes.
+    """Read every `*.safetensors` of a folder: tensors by new name, in the files' dtypes.
 
     Raises:
-        RewardError: There is none, the index names one that is not there, or one is damaged.
+        RewardError: There is none, one of the index is missing, or one is damaged.
     """
     index = folder / "model.safetensors.index.json"
     files = sorted(folder.glob("*.safetensors"))
@@ -163,7 +164,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     lost = [path.name for path in files if not path.is_file()]
     if lost or not files:
         raise RewardError(
-            f"{folder} lacks {', '.join(lost) or 'any *.safetensors'}: the download was cut off. "
+            f"{folder} lacks {', '.join(lost) or 'any *.safetensors'}: the download is incomplete. "
             "Fetch the folder again"
         )
     state: dict[str, Tensor] = {}
@@ -173,41 +174,41 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
                 state |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise RewardError(
-                f"cannot read {path}: {str(error).splitlines()[0]}. The file is cut off or "
+                f"cannot read {path}: {str(error).splitlines()[0]}. The file is truncated or "
                 "damaged; fetch it again"
             ) from error
     return renamed(state, folder)
 
 
 def read_config(folder: Path, vocabulary: int | None = None) -> Any:
-    """The `Qwen2VLConfig` of a folder.
+    """Read the `Qwen2VLConfig` of a folder.
 
     Args:
-        folder: With `config.json`, of any version.
-        vocabulary: Rows of the embedding table, where they are not the config's.
+        folder: Folder with `config.json`, of any version.
+        vocabulary: Number of rows of the embedding table, if it differs from the config.
 
     Raises:
-        RewardError: It is of another model.
+        RewardError: The config is of another model.
     """
     ensure_torchvision_importable()
     from transformers import Qwen2VLConfig
 
-    said = json_file(folder / "config.json")
-    if said.get("model_type") != "qwen2_vl":
+    config_json = json_file(folder / "config.json")
+    if config_json.get("model_type") != "qwen2_vl":
         raise RewardError(
-            f"{folder} holds a {said.get('model_type')!r}; this judge needs a qwen2_vl (Qwen2-VL, "
-            "not Qwen2.5-VL or Qwen3-VL, whose vision towers differ)"
+            f"{folder} contains a {config_json.get('model_type')!r}; this judge needs a qwen2_vl "
+            "(Qwen2-VL, not Qwen2.5-VL or Qwen3-VL, whose vision towers differ)"
         )
-    config = Qwen2VLConfig(**said)
+    config = Qwen2VLConfig(**config_json)
     if vocabulary is not None:
         config.text_config.vocab_size = vocabulary
     return config
 
 
 def empty_model(config: Any) -> Any:
-    """A `Qwen2VLForConditionalGeneration` of shapes alone: parameters without memory.
+    """Build a `Qwen2VLForConditionalGeneration` whose parameters have shapes but no memory.
 
-    Its rotary tables, which are in no file, do have values.
+    Its rotary tables, which are in no file, have values.
     """
     from accelerate import init_empty_weights
     from transformers import Qwen2VLForConditionalGeneration
@@ -217,7 +218,7 @@ def empty_model(config: Any) -> Any:
 
 
 def expected_shapes(config: Any) -> dict[str, torch.Size]:
-    """Shape by new name, as a whole file has them; a tied head is in none."""
+    """Return the shapes of a complete file by new name; it has no tied head."""
     shapes = {name: tensor.shape for name, tensor in empty_model(config).state_dict().items()}
     if config.tie_word_embeddings:
         del shapes[HEAD]
@@ -232,20 +233,21 @@ def build_qwen_model(
     *,
     language_head: bool = True,
 ) -> Any:
-    """Put tensors into a model, strictly; frozen.
+    """Load tensors into a frozen model, strictly.
 
     Args:
-        config: Of `read_config`.
-        state: By new name; a tied head may be there, and is left out then.
-        path: For messages.
+        config: Config from `read_config`.
+        state: Tensors by new name; a tied head may be among them, and is left out.
+        path: Path for messages.
         tower_options: Device and dtype of the weights.
-        language_head: Without one the model cannot say a word, and is 0.5 to 1 GB smaller.
+        language_head: Keep the language head; a model without it is 0.5 to 1 GB smaller, but cannot
+            generate text.
 
     Returns:
         `Qwen2VLForConditionalGeneration` in evaluation mode.
 
     Raises:
-        RewardError: A name is missing, unknown, or has another shape.
+        RewardError: A name is missing or unknown, or a shape differs.
     """
     model = empty_model(config)
     tied = language_head and config.tie_word_embeddings
@@ -263,22 +265,22 @@ def build_qwen_model(
     model.load_state_dict(placed, strict=True, assign=True)
     if tied:
         model.lm_head.weight = model.get_input_embeddings().weight
-    model = model.to(device)  # the rotary tables
+    model = model.to(device)  # moves the rotary tables
     left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
     assert not left, f"tensors without values: {left}"
     return model.requires_grad_(False).eval()
 
 
 def load_tokenizer(folder: Path, special: Iterable[str] = ()) -> Any:
-    """The tokenizer of a folder, with a chat template and with a judge's special tokens.
+    """Load the tokenizer of a folder, with its chat template and a judge's special tokens.
 
     Args:
-        folder: With the tokenizer's files; code in it is never run.
-        special: Tokens of the judge, added behind the others where they are not there yet, as its
-            authors' training did.
+        folder: Folder with the tokenizer's files; code in it is never run.
+        special: Tokens of the judge; missing ones are added after the others, as its authors'
+            training does.
 
     Raises:
-        RewardError: No tokenizer, or one without a chat template.
+        RewardError: There is no tokenizer, or it has no chat template.
     """
     from transformers import AutoTokenizer
 
@@ -287,18 +289,18 @@ def load_tokenizer(folder: Path, special: Iterable[str] = ()) -> Any:
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # the last three: JSON that is valid and no tokenizer
+        # the last three: valid JSON that is not a tokenizer
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RewardError(
             f"the tokenizer in {folder} cannot be loaded ({reason}). A judge "
-            "on Qwen2-VL needs its tokenizer beside its weights; copy or fetch it again"
+            "on Qwen2-VL needs its tokenizer in the same folder; copy or fetch it again"
         ) from error
     template = folder / "chat_template.json"
     if not tokenizer.chat_template and template.is_file():
         tokenizer.chat_template = json_file(template).get("chat_template")
     if not tokenizer.chat_template:
         raise RewardError(
-            f"the tokenizer in {folder} has no chat template, which questions are wrapped in. Add "
+            f"the tokenizer in {folder} has no chat template to wrap questions in. Add "
             "chat_template.json of the Qwen2-VL you use"
         )
     known = tokenizer.get_vocab()

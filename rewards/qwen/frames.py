@@ -1,6 +1,6 @@
-"""From clips to Qwen2-VL's patches, differentiable: which frames, what size, in which order.
+"""Convert clips to Qwen2-VL's patches, differentiably: choice of frames, size, order.
 
-The published route goes through 8-bit video files and image processors and so has no gradient.
+The published code goes through 8-bit video files and image processors and so has no gradient.
 This is the same arithmetic on tensors: frames chosen as `qwen-vl-utils` does, sides rounded to
 whole merged patches, PIL's bicubic (`rewards.core.preprocess`), and the processors' patch order.
 """
@@ -22,20 +22,20 @@ from rewards.core.preprocess import OPENAI_MEAN, OPENAI_STD, Passes, resized
 from rewards.errors import RewardError
 
 LONGEST_RATIO = 200
-"""Of two sides; Qwen2-VL refuses more."""
+"""Largest ratio of two sides; Qwen2-VL refuses more."""
 
 FEWEST_AT_A_RATE = 4
-"""Frames that are taken at least where a rate is given, as `qwen-vl-utils`."""
+"""Smallest number of frames that a rate may select, as in `qwen-vl-utils`."""
 
 MOST_AT_A_RATE = 768
-"""Frames that are taken at most where a rate is given, as `qwen-vl-utils`."""
+"""Largest number of frames that a rate may select, as in `qwen-vl-utils`."""
 
 GIVEN = ("min_pixels", "max_pixels", "patch_size", "merge_size", "temporal_patch_size")
 
 
 @dataclass(frozen=True)
 class Patches:
-    """What a Qwen2-VL vision tower takes.
+    """The input of a Qwen2-VL vision tower.
 
     Attributes:
         values: `(b * t * h * w, 3 * temporal_patch_size * patch_size**2)`, normalised.
@@ -48,28 +48,28 @@ class Patches:
 
 @dataclass(frozen=True)
 class QwenFrames:
-    """How one judge on Qwen2-VL wants its clips.
+    """The preprocessing of clips for one judge on Qwen2-VL.
 
     Attributes:
         count: Frames taken of a clip, evenly spaced, rounded to even; `None` for all (or by
             `fps`).
-        fps: Frames taken a second of the clip, at least 4; excludes `count`.
-        clip_fps: Frames a second of the clips that are given; used with `fps` alone. A file's own
-            rate where clips come from files; 8, EasyAnimate's, where nobody says.
-        min_pixels: A frame of fewer is enlarged (the default is that of videos).
-        max_pixels: A frame of more is made smaller.
-        patch_size: Side of a patch, pixels.
-        merge_size: Patches a side that become one token.
-        temporal_patch_size: Frames a patch spans.
-        mean: Subtracted, per colour.
-        std: Divided by, per colour.
-        quantised: Round to 8 bits in the resize, with a straight-through gradient: the loaders say
-            so, for the published processors resize bytes.
-        passes: Of the resize: 1 as torchvision resizes videos (`qwen-vl-utils`, VideoAlign), 2 as
-            PIL resizes images (HPSv3).
+        fps: Frames taken per second of the clip, at least 4; excludes `count`.
+        clip_fps: Frame rate of the clips, used with `fps` only: a file's own rate for clips from
+            files, by default EasyAnimate's 8.
+        min_pixels: Smaller frames are enlarged to it (the default is that of videos).
+        max_pixels: Larger frames are reduced to it.
+        patch_size: Side of a patch in pixels.
+        merge_size: Number of patches per side that become one token.
+        temporal_patch_size: Number of frames that a patch spans.
+        mean: Mean of each colour, subtracted.
+        std: Standard deviation of each colour, divided by.
+        quantised: Round to 8 bits in the resize, with a straight-through gradient. The loaders set
+            it, because the published processors resize bytes.
+        passes: Passes of the resize: 1 as torchvision resizes videos (`qwen-vl-utils`, VideoAlign),
+            2 as PIL resizes images (HPSv3).
 
     Raises:
-        RewardError: Both `count` and `fps`, or a number below 1.
+        RewardError: `count` and `fps` are both given, or a number is below 1.
     """
 
     count: int | None = None
@@ -102,28 +102,28 @@ class QwenFrames:
             )
 
     def chosen(self, total: int) -> list[int]:
-        """Places of the frames that are looked at, of a clip of `total`.
+        """Return the positions of the frames to look at, of a clip of `total` frames.
 
         An odd number of them repeats the last, as the processors do.
         """
         step = self.temporal_patch_size
         if self.count is not None:
-            wanted = max(step, round(self.count / step) * step)
+            number = max(step, round(self.count / step) * step)
         elif self.fps is not None:
             most = max(step, min(MOST_AT_A_RATE, total) // step * step)
             asked = min(max(total / self.clip_fps * self.fps, FEWEST_AT_A_RATE), most)
-            wanted = round(asked / step) * step
+            number = round(asked / step) * step
         else:
-            wanted = total
-        places = torch.linspace(0, total - 1, min(wanted, total)).round().long().tolist()
+            number = total
+        places = torch.linspace(0, total - 1, min(number, total)).round().long().tolist()
         return places + [places[-1]] * (-len(places) % step)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Qwen2-VL's smart resize: whole merged patches, within the two limits of pixels.
+        """Return the size of Qwen2-VL's smart resize: whole merged patches, within both limits.
 
         Args:
-            height: Of a frame.
-            width: Of a frame.
+            height: Height of a frame.
+            width: Width of a frame.
 
         Returns:
             Height and width of what the tower sees.
@@ -166,9 +166,9 @@ class QwenFrames:
         return self._cut(((images - mean) / std).unflatten(0, clips.shape[:2]))
 
     def _cut(self, clips: Tensor) -> Patches:
-        """`(b, t * pt, 3, h * p, w * p)` -> rows in the processors' order.
+        """Cut `(b, t * pt, 3, h * p, w * p)` into rows in the processors' order.
 
-        The patches that are merged into one token lie next to each other; in a patch, colour comes
+        The patches that are merged into one token are neighbours; in a patch, colour comes
         before time.
         """
         p, m, pt = self.patch_size, self.merge_size, self.temporal_patch_size
@@ -180,18 +180,18 @@ class QwenFrames:
 
 
 def frames_of_folder(folder: Path, options: Mapping[str, Any]) -> QwenFrames:
-    """How the model in a folder wants its clips; what `options` say wins.
+    """Read the preprocessing of the model in a folder; `options` take precedence.
 
     Sizes of patches come from `config.json`. A `video_preprocessor_config.json` gives mean,
     deviation and the limits of pixels; without one they are those that Qwen2-VL's own video route
     uses, not those of `preprocessor_config.json`, which are for images.
 
     Args:
-        folder: With `config.json`.
+        folder: Folder with `config.json`.
         options: Fields of `QwenFrames`; `None` counts as not given.
 
     Raises:
-        RewardError: See `QwenFrames`.
+        RewardError: The options exclude each other or are out of range.
     """
     vision = json_file(folder / "config.json").get("vision_config")
     if not isinstance(vision, dict):

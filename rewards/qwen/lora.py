@@ -1,8 +1,8 @@
-"""A LoRA adapter beside a Qwen2-VL, merged into its weights: W + scale * B A.
+"""Merge a LoRA adapter into the weights of a Qwen2-VL: W + scale * B A.
 
 Frozen judges need no adapter at run time, so peft is not needed either. Its two forms are read: a
 whole model with the adapter inside (`X.base_layer.weight`, `X.lora_A.default.weight`), and an
-adapter's own file (`X.lora_A.weight`) beside other tensors that its training changed.
+adapter's own file (`X.lora_A.weight`), together with other tensors that its training changed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(\.default)?\.weight"
 
 @dataclass(frozen=True)
 class LoraScale:
-    """How strongly an adapter counts.
+    """The scale of an adapter.
 
     Attributes:
         rank: R.
-        alpha: Of `scale = alpha / r`.
+        alpha: Alpha in `scale = alpha / r`.
         rank_stabilised: `scale = alpha / sqrt(r)` instead (rsLoRA).
     """
 
@@ -40,12 +40,12 @@ class LoraScale:
 
     @property
     def value(self) -> float:
-        """What B A is multiplied with."""
+        """The factor of B A."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
 
 def plain_name(name: str) -> str:
-    """A tensor's new name, without what peft put around it."""
+    """Return a tensor's new name, without the wrappers of peft."""
     name = name.removeprefix(WRAPPER)
     return new_name(name.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."))
 
@@ -56,20 +56,20 @@ def merged(
     scale: LoraScale | None,
     path: Path,
 ) -> dict[str, Tensor]:
-    """Base weights under what a training left of them.
+    """Merge what a training changed into the base weights.
 
     Args:
-        base: By new name; empty where `others` is a whole model.
-        others: As in the file: replaced tensors, and factors A `(r, in)` and B `(out, r)`.
-        scale: Of the adapter; `None` where there must be none.
-        path: For messages.
+        base: Base weights by new name; empty if `others` is a whole model.
+        others: Tensors as in the file: replaced ones, and factors A `(r, in)` and B `(out, r)`.
+        scale: Scale of the adapter; `None` if there must be none.
+        path: Path for messages.
 
     Returns:
-        By new name; merged weights are fp32, the others in their files' dtypes.
+        Tensors by new name; merged weights are fp32, the others have their files' dtypes.
 
     Raises:
-        RewardError: A factor without its pair or its weight, of another rank, or of another kind
-            of adapter.
+        RewardError: A factor lacks its pair or its weight, or has another rank, or the adapter is
+            of an unknown kind.
     """
     result, factors = dict(base), dict[str, dict[str, Tensor]]()
     for name, tensor in others.items():
@@ -79,15 +79,15 @@ def merged(
             factors.setdefault(f"{module}weight", {})[match["factor"]] = tensor
         elif "lora_" in name:
             raise RewardError(
-                f"{path} holds {name}, an adapter of a kind that this loader does not know; it "
-                "reads LoRA on linear layers (lora_A and lora_B)"
+                f"{path} contains {name}, an adapter of an unknown kind; supported is LoRA on "
+                "linear layers (lora_A and lora_B)"
             )
         else:
             result[plain_name(name)] = tensor
     if factors and scale is None:
         raise RewardError(
-            f"{path} holds a LoRA adapter, but its model_config.json says that there is none "
-            "(peft_lora_config.lora_enable). They do not belong together"
+            f"{path} contains a LoRA adapter, but peft_lora_config.lora_enable of its "
+            "model_config.json is false: they do not match. Fetch both again"
         )
     for name, pair in factors.items():
         assert scale is not None
@@ -100,7 +100,7 @@ def _merged(
 ) -> Tensor:
     if weight is None:
         raise RewardError(
-            f"{path} adapts {name}, which the model below it does not have. Give the base that the "
+            f"{path} adapts {name}, which the base model does not have. Give the base that the "
             "adapter was trained on"
         )
     out, features = weight.shape

@@ -3,12 +3,12 @@
 The steps are those of transformers' processor and model, on tensors alone. The positions of tokens
 (M-RoPE) are computed here, by one of two rules (`Positions`):
 
-- `grid`: Qwen2-VL's own, which its published weights were trained with: text after a clip goes on
-  behind the largest position of the clip, be it in time, height or width. transformers 5.23 counts
-  height and width alone, which differs for clips of more patches in time than a side.
-- `plain`: 0, 1, 2, ... on all three axes, for clip and text alike. VideoAlign and HPSv3 pass
+- `grid`: Qwen2-VL's own, which its published weights were trained with: text after a clip continues
+  after the largest position of the clip in time, height or width. transformers 5.23 considers only
+  height and width, which differs for clips with more patches in time than per side.
+- `plain`: 0, 1, 2, ... on all three axes, for clip and text. VideoAlign and HPSv3 pass
   `inputs_embeds` without `position_ids` to the model of transformers 4.45.2, in training and in
-  scoring, and that is what it then takes.
+  scoring, which then uses these positions.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ PAD: dict[Medium, str] = {"video": "<|video_pad|>", "image": "<|image_pad|>"}
 
 @dataclass(frozen=True)
 class Reading:
-    """What the language model has in mind at every token of b sequences: a clip and its k texts.
+    """The language model's states at every token of b sequences: a clip and its k texts.
 
     Attributes:
         states: `(b, l, d)` after the last norm, in the model's dtype.
-        tokens: `(b, l)`.
-        parts: `(b, l)`: 0 for the clip and what stands before it, 1 to k for the texts, -1 for
+        tokens: `(b, l)` token numbers.
+        parts: `(b, l)`: 0 for the clip and the tokens before it, 1 to k for the texts, -1 for
             padding.
-        ends: `(b, k)`: place of each text's last token.
-        features: `(b, v, d)`: the vision tokens among them, as they came in.
+        ends: `(b, k)` positions of each text's last token.
+        features: `(b, v, d)` vision tokens, before the language model.
     """
 
     states: Tensor
@@ -53,25 +53,27 @@ class Reading:
     features: Tensor
 
     def last(self) -> Tensor:
-        """States from which the answers would be said, `(b, k, d)`."""
+        """Return the states that predict the answers, `(b, k, d)`."""
         return self.states.take_along_dim(self.ends[..., None], dim=1)
 
     def at(self, token: int) -> Tensor:
-        """States at a token that every sequence holds once, `(b, d)`."""
+        """Return the states at a token that every sequence contains once, `(b, d)`."""
         found = self.tokens == token
-        assert bool((found.sum(dim=1) == 1).all()), "a sequence holds the token not once"
+        assert bool((found.sum(dim=1) == 1).all()), (
+            "a sequence does not contain the token exactly once"
+        )
         return self.states[found]
 
 
 class QwenTower:
-    """A Qwen2-VL, its tokenizer, and how it wants its clips.
+    """A Qwen2-VL, its tokenizer, and the preprocessing of its clips.
 
     Attributes:
         model: transformers' `Qwen2VLForConditionalGeneration`; may be shared with others.
-        tokenizer: Its tokenizer.
-        frames: From clips to patches.
-        medium: What the clips are to the model.
-        positions: How tokens are numbered; by the weights' training, not a choice.
+        tokenizer: Tokenizer of the model.
+        frames: Converts clips to patches.
+        medium: Medium that the clips are for the model.
+        positions: Numbering of tokens, set by the training of the weights.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class QwenTower:
         if len(tokenizer) > rows:
             raise RewardError(
                 f"the tokenizer has {len(tokenizer):,} tokens, the model {rows:,} embeddings: they "
-                "do not belong together. Take tokenizer and weights from one checkpoint"
+                "do not match. Take tokenizer and weights from one checkpoint"
             )
 
     @property
@@ -100,7 +102,7 @@ class QwenTower:
         return next(self.model.parameters()).device
 
     def at_rate(self, fps: float) -> QwenTower:
-        """The same model for clips of `fps` frames a second."""
+        """Return this model for clips of `fps` frames per second."""
         other = copy(self)
         other.frames = replace(self.frames, clip_fps=fps)
         return other
@@ -108,10 +110,10 @@ class QwenTower:
     def checkpoint_gradients(self) -> None:
         """Recompute every block of both towers in the backward pass; changes no number.
 
-        transformers does so in training mode alone, which differs from evaluation by dropout.
+        transformers does so in training mode only, which differs from evaluation by dropout.
 
         Raises:
-            RewardError: The config has dropout, so that training mode would change the score.
+            RewardError: The config has dropout, so training mode would change the score.
         """
         dropout = self.model.config.text_config.attention_dropout
         if dropout:
@@ -123,9 +125,9 @@ class QwenTower:
         self.model.train()
 
     def conversation(self, text: str) -> str:
-        """A user's turn with the clip first and the text behind it, ready for the answer.
+        """Return a user's turn with the clip, then the text, ready for the answer.
 
-        Written as text, the clip's place is the same in every version of the chat template.
+        Written as text, the clip's position is the same in every version of the chat template.
         """
         content = [{"type": "text", "text": f"{START}{PAD[self.medium]}{END}{text}"}]
         conversation: str = self.tokenizer.apply_chat_template(
@@ -134,20 +136,20 @@ class QwenTower:
         return conversation
 
     def check_plain(self, text: str) -> None:
-        """Refuse a prompt that holds one of the tokenizer's special tokens.
+        """Check that a prompt contains none of the tokenizer's special tokens.
 
         Raises:
-            RewardError: Names it. It would change what the model is asked.
+            RewardError: It contains one, which would change the question.
         """
         found = [token for token in self.tokenizer.get_added_vocab() if token in text]
         if found:
             raise RewardError(
-                f"the prompt {text!r} holds {', '.join(found)}, which has a meaning of its own to "
-                "this judge. Take it out of the prompt"
+                f"the prompt {text!r} contains {', '.join(found)}, a special token of this judge. "
+                "Remove it from the prompt"
             )
 
     def tokens(self, text: str) -> tuple[list[int], list[int]]:
-        """Tokens of a conversation before and behind its clip."""
+        """Return the tokens of a conversation before and after its clip."""
         ids: list[int] = self.tokenizer(self.conversation(text))["input_ids"]
         pad = self.tokenizer.convert_tokens_to_ids(PAD[self.medium])
         assert ids.count(pad) == 1
@@ -155,7 +157,7 @@ class QwenTower:
         return ids[:place], ids[place + 1 :]
 
     def clip_features(self, clips: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Vision tokens of clips, `(b, f, 3, H, W)` -> `(b, v, d)`, and their grid."""
+        """Encode clips `(b, f, 3, H, W)`: vision tokens `(b, v, d)`, and their grid."""
         patches = self.frames(clips)
         t, h, w = patches.grid
         visual = self.model.model.visual
@@ -166,7 +168,7 @@ class QwenTower:
         return features.unflatten(0, (len(clips), -1)), (t, h // m, w // m)
 
     def read(self, clips: Tensor, texts: Sequence[Sequence[str]]) -> Reading:
-        """Read clips, each with its k texts, which do not see each other (`read_tokens`)."""
+        """Read clips, each with its k independent texts (see `read_tokens`)."""
         return self.read_tokens(clips, [[self.tokens(text) for text in those] for those in texts])
 
     def read_tokens(
@@ -174,16 +176,16 @@ class QwenTower:
     ) -> Reading:
         """Read clips, each with its texts.
 
-        The texts of a clip stand behind it in one sequence, each at the places it would have alone
-        and blind to the others: k questions cost one pass over the clip, which is most of a
-        sequence, and give what k passes would.
+        The texts of a clip follow it in one sequence, each at the positions it would have alone and
+        masked from the others: k questions cost one pass over the clip, which is most of a
+        sequence, and give the result of k passes.
 
         Args:
             clips: `(b, f, 3, H, W)` in [0, 1], on the model's device.
             texts: k of `tokens` for each of the b clips.
 
         Raises:
-            RewardError: They are longer than the model knows places.
+            RewardError: They are longer than the model's positions.
         """
         features, grid = self.clip_features(clips)
         pad = self.tokenizer.convert_tokens_to_ids(PAD[self.medium])
@@ -193,7 +195,7 @@ class QwenTower:
         known = self.model.config.text_config.max_position_embeddings
         if most > known:
             raise RewardError(
-                f"a clip and its texts take {most:,} places, and the Qwen2-VL knows {known:,}. "
+                f"a clip and its texts take {most:,} positions, but the Qwen2-VL has {known:,}. "
                 "Give a shorter prompt (reward_prompt), fewer frames or fewer pixels"
             )
         device = clips.device
@@ -215,7 +217,7 @@ class QwenTower:
 
 @dataclass(frozen=True)
 class _Row:
-    """One sequence: tokens, the part each belongs to (0 before the texts), places, texts' ends."""
+    """One sequence: tokens, the part of each (0 before the texts), positions, ends of the texts."""
 
     tokens: list[int]
     parts: list[int]
@@ -234,7 +236,7 @@ def _pack(
     positions: Positions,
 ) -> _Row:
     before = pairs[0][0]
-    assert all(pair[0] == before for pair in pairs), "the clip is not at one place"
+    assert all(pair[0] == before for pair in pairs), "the clip is not at one position"
     clip = [pad] * math.prod(grid)
     head = len(before) + len(clip)
     tokens, parts, ends = [*before, *clip], [0] * head, []
@@ -254,9 +256,9 @@ def _places(positions: Positions, start: int, grid: tuple[int, ...], length: int
 
 
 def _mask(parts: Tensor, dtype: torch.dtype) -> Tensor:
-    """`(b, l)` parts -> `(b, 1, l, l)` to add to attention: causal, and no text sees another.
+    """Return the attention mask of parts `(b, l)`: `(b, 1, l, l)`, causal, texts independent.
 
-    Padding sees padding, so that no row is empty; nothing else sees it.
+    Padding attends to padding, so that no row is empty; nothing else does.
     """
     length = parts.shape[1]
     seen = torch.ones(length, length, dtype=torch.bool, device=parts.device).tril()
@@ -266,12 +268,12 @@ def _mask(parts: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def rope_places(start: int, grid: tuple[int, ...], length: int) -> Tensor:
-    """Grid places in time, height, width (M-RoPE, arXiv 2409.12191) of a text with one clip in it.
+    """Return grid positions in time, height, width (M-RoPE, arXiv 2409.12191) of text and clip.
 
     Args:
-        start: Tokens before the clip.
+        start: Number of tokens before the clip.
         grid: T, h and w of the clip, in tokens.
-        length: Tokens in all, those of the clip included.
+        length: Number of all tokens, those of the clip included.
 
     Returns:
         `(3, length)`: equal numbers for text; for the clip its grid, from `start` on.

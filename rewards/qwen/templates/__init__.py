@@ -1,4 +1,4 @@
-"""Texts that published judges are asked with, as data: README.md says whose."""
+"""Questions of published judges, as data; README.md names their authors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @cache
 def template(name: str) -> str:
-    """The text of `video_align` or `hpsv3`, with `{text_prompt}` where the prompt goes."""
+    """Return the text of `video_align` or `hpsv3`, with `{text_prompt}` for the prompt."""
     path = Path(__file__).parent / f"{name}.txt"
-    # Bytes, so that no platform changes an end of line: the texts count to the last blank.
+    # Bytes, so that no platform changes an end of line: every blank of the texts matters.
     return path.read_bytes().decode("utf-8")

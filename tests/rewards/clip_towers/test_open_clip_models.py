@@ -187,10 +187,10 @@ def test_the_configuration_beside_a_file_says_all(tmp_path: Path) -> None:
     assert judge.tower.tokenizer(["A red, circle!"]).tolist() == [[2, 3, 4, 1, 0, 0, 0, 0]]
     assert judge.tower.tokenizer.encode("a red circle") == [2, 3, 4]
     assert judge(frames(1, 2), ["a red circle"]).shape == (1,)
-    with pytest.raises(RewardError, match="Remove the recipe's architecture"):
+    with pytest.raises(RewardError, match="Remove architecture from the recipe"):
         load_reward("clip", path, architecture="ViT-B-32")
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(RewardError, match=r"tokenizer of its own.*hf download nobody/nothing"):
+    with pytest.raises(RewardError, match=r"its own tokenizer, .*hf download nobody/nothing"):
         load_reward("clip", path)
     (tmp_path / CONFIG_FILE).write_text("{}")
     with pytest.raises(RewardError, match=r"has no model_cfg and preprocess_cfg \(KeyError"):
@@ -201,7 +201,10 @@ def test_the_configuration_beside_a_file_says_all(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"text_cfg": {"hf_model_name": "roberta-base"}}, "its text tower from the hub (roberta-"),
-        ({"vision_cfg": {"image_size": [32, 64]}}, "sees [32, 64] pixels; judges see squares only"),
+        (
+            {"vision_cfg": {"image_size": [32, 64]}},
+            "has image_size [32, 64]; judges support squares only",
+        ),
         ({"wings": 2}, "open_clip cannot build this architecture"),
         ({"vision_cfg": {"timm_model_name": "nothing_at_all"}}, "cannot build this architecture"),
     ],
@@ -213,7 +216,7 @@ def test_what_cannot_be_loaded_is_told(change: dict[str, Any], said: str, tmp_pa
 
 
 def test_a_preprocessing_without_a_counterpart_is_told() -> None:
-    with pytest.raises(RewardError, match=r"wants its images prepared by.*'fill_color': 3"):
+    with pytest.raises(RewardError, match=r"needs its images prepared by.*'fill_color': 3"):
         preprocess_of({"fill_color": 3}, 32, "x")
     with pytest.raises(RewardError, match=r"interpolation bicubic or bilinear"):
         preprocess_of({"interpolation": "random"}, 32, "x")

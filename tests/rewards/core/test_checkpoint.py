@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rewards import RewardError, load_latent_reward, load_reward
-from rewards.core.locate import SHIPPED, resolve, shipped_names
+from rewards.core.locate import SHIPPED, resolve_file, shipped_names
 from rewards.core.published import PUBLISHED, published
 from rewards.core.weight_file import file_hash, load_weights, verify
 
@@ -28,7 +28,7 @@ def test_shipped_names_resolve_before_paths(tmp_path: Path) -> None:
     assert "tiny/hps.safetensors" in names
     (tmp_path / "tiny").mkdir()
     save_file(STATE, tmp_path / "tiny" / "hps.safetensors")
-    assert resolve("tiny/hps.safetensors", tmp_path) == SHIPPED / "tiny/hps.safetensors"
+    assert resolve_file("tiny/hps.safetensors", tmp_path) == SHIPPED / "tiny/hps.safetensors"
 
 
 def test_paths_are_relative_to_the_folder(tmp_path: Path) -> None:
@@ -54,21 +54,21 @@ def test_torch_files_of_both_layouts(tmp_path: Path, layout: str) -> None:
 
 def test_a_missing_published_judge_says_how_to_get_it() -> None:
     with pytest.raises(RewardError) as caught:
-        resolve("hps-v2.1")
+        resolve_file("hps-v2.1")
     text = str(caught.value)
     for part in ("HPS_v2.1_compressed.pt", "1.97 GB", "hf download xswu/HPSv2"):
         assert part in text
     with pytest.raises(
         RewardError, match=re.escape("sac+logos+ava1-l14-linearMSE.pth (0.00371 GB)")
     ):
-        resolve("laion-aesthetic-v2")
+        resolve_file("laion-aesthetic-v2")
 
 
 def test_a_missing_file_names_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"'tiny/hsp\.safetensors' does not exist.*hps-v2\.1"):
-        resolve("tiny/hsp.safetensors", tmp_path)
+        resolve_file("tiny/hsp.safetensors", tmp_path)
     with pytest.raises(RewardError, match=r"hf download org/repo folder/file\.safetensors"):
-        resolve("org/repo/folder/file.safetensors", tmp_path)
+        resolve_file("org/repo/folder/file.safetensors", tmp_path)
 
 
 def test_hub_files_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_hub_files_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
     known = [None, "v1.0", PINNED]
     for name in ("org/repo/sub/file.pt", "org/repo/sub/file.pt@v1.0", "hps-v2", "clip-vit-l-14"):
-        assert resolve(name).name == "cached.safetensors"
+        assert resolve_file(name).name == "cached.safetensors"
     assert asked == [
         ("org/repo", "sub/file.pt", None),
         ("org/repo", "sub/file.pt", "v1.0"),
@@ -92,9 +92,9 @@ def test_hub_files_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     ]
     known = ["v1.0"]  # another revision than the one wanted is not taken
     with pytest.raises(RewardError, match=r"hf download org/repo sub/file.pt --revision v2"):
-        resolve("org/repo/sub/file.pt@v2")
+        resolve_file("org/repo/sub/file.pt@v2")
     with pytest.raises(RewardError, match=f"hf download xswu/HPSv2 .* --revision {PINNED}"):
-        resolve("hps-v2")
+        resolve_file("hps-v2")
 
 
 def test_a_given_hash_is_checked_before_the_file_is_read(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_a_given_hash_is_checked_before_the_file_is_read(tmp_path: Path) -> None
     right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert file_hash(path, "sha256") == right
     for load in (partial(load_reward, "clip"), load_latent_reward):
-        with pytest.raises(RewardError, match=f"has the sha256 {right}, the recipe wants 00000"):
+        with pytest.raises(RewardError, match=f"has the sha256 {right}, the recipe expects 00000"):
             load(path, sha256="0" * 64)
-        with pytest.raises(RewardError, match="cut off or damaged"):
+        with pytest.raises(RewardError, match="truncated or damaged"):
             load(path, sha256=right.upper())
 
 
@@ -119,7 +119,7 @@ def test_a_cut_off_file_is_told(tmp_path: Path, suffix: str, share: float) -> No
         torch.save(STATE, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(RewardError, match=r"cut off"):
+    with pytest.raises(RewardError, match=r"truncated"):
         load_weights(path)
 
 
@@ -147,7 +147,7 @@ def test_other_things_than_tensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match="more than tensors: epoch"):
         load_weights("m.pt", tmp_path)
     torch.save([torch.ones(1)], tmp_path / "l.pt")
-    with pytest.raises(RewardError, match="holds a list"):
+    with pytest.raises(RewardError, match="contains a list"):
         load_weights("l.pt", tmp_path)
 
 
@@ -196,8 +196,8 @@ def test_an_md5_is_checked_where_nothing_better_is_published(tmp_path: Path) -> 
 
 def test_files_that_lie_elsewhere_say_how_to_fetch_them(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"curl -LO https://pai-.*/Third_Party/MPS_overall\.pth"):
-        resolve("mps-overall", tmp_path)
+        resolve_file("mps-overall", tmp_path)
     with pytest.raises(RewardError, match=r"ImageReward\.pt \(1\.79 GB\).*hf download THUDM/Image"):
-        resolve("image-reward", tmp_path)
+        resolve_file("image-reward", tmp_path)
     # Every BERT has a vocab.txt: the name alone does not make a file that of bert-base-uncased.
     assert published("somewhere/vocab.txt") is None

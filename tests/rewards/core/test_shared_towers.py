@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rewards import FrameReward, load_reward
-from rewards.core.shared_towers import TowerPool, derived, seen_by_several, unique_bytes
+from rewards.core.shared_towers import TowerPool, derived, frames_shared, unique_bytes
 from rewards.networks.laion_head import build_head
 from tests.rewards.tiny_clip import ARCHITECTURE, PROMPTS, flat_file, frames, random_state
 from tests.rewards.tiny_hf import SIGLIP, saved, siglip_model
@@ -115,7 +115,7 @@ def test_siglips_are_shared_too(tmp_path: Path) -> None:
     counted: list[int] = []
     judges[0].tower.model.register_forward_pre_hook(lambda *_: counted.append(1))
     x = frames(1, 2)
-    with seen_by_several(x):
+    with frames_shared(x):
         together = [judge(x, ["x"]) for judge in judges]
     assert len(counted) == 1
     assert all(torch.equal(a, judge(x, ["x"])) for a, judge in zip(together, judges, strict=True))
@@ -137,7 +137,7 @@ def test_features_are_computed_once_and_gradients_are_exact(path: Path) -> None:
     def scored(x: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
         if not together:
             return first(x, prompts), second(x, prompts)
-        with seen_by_several(x):
+        with frames_shared(x):
             return first(x, prompts), second(x, prompts)
 
     x = frames(2, 3).double().float().requires_grad_()
@@ -166,7 +166,7 @@ def test_in_double_the_gradient_of_the_shared_graph_is_finite_differences(path: 
     ]
 
     def total(x: Tensor) -> Tensor:
-        with seen_by_several(x):
+        with frames_shared(x):
             scores = [judge(x, ["a cat"]) for judge in judges]
         return scores[0] * 2 + scores[1] * scores[0]
 
@@ -180,7 +180,7 @@ def test_other_frames_and_other_preprocessings_are_computed_apart(path: Path) ->
     hps: Any = load_reward("hps", path, pool=pool)  # pads where clip crops
     counted = passes(first)
     x = frames(1, 2, 32, 48)
-    with seen_by_several(x):
+    with frames_shared(x):
         first(x, ["a cat"])
         hps(x, ["a cat"])
         first(x.clone(), ["a cat"])  # such as an augmentation would give
@@ -193,7 +193,7 @@ def test_chunks_are_computed_apart_and_nothing_of_them_is_kept(path: Path) -> No
     first.chunk = second.chunk = 2
     counted = passes(first)
     x, prompts = frames(1, 4).requires_grad_(), ["a cat"]
-    with seen_by_several(x):
+    with frames_shared(x):
         scores = first(x, prompts) + second(x, prompts)
         assert counted == [2, 2, 2, 2]
         (found,) = torch.autograd.grad(scores.sum(), x)
@@ -205,7 +205,7 @@ def test_chunks_are_computed_apart_and_nothing_of_them_is_kept(path: Path) -> No
 def test_with_gradient_is_another_tensor_than_without(path: Path) -> None:
     first, _ = two_on_one(path)
     x = frames(1, 2).requires_grad_()
-    with seen_by_several(x):
+    with frames_shared(x):
         with torch.no_grad():
             assert not first(x, ["a cat"]).requires_grad
         assert first(x, ["a cat"]).requires_grad
@@ -214,7 +214,7 @@ def test_with_gradient_is_another_tensor_than_without(path: Path) -> None:
 def test_a_change_in_place_is_seen(path: Path) -> None:
     first, _ = two_on_one(path)
     x = frames(1, 2)
-    with seen_by_several(x):
+    with frames_shared(x):
         before = first(x, ["a cat"])
         x.mul_(0.5)
         assert torch.equal(first(x, ["a cat"]), first(x.clone(), ["a cat"]))
@@ -225,11 +225,11 @@ def test_everything_is_let_go_at_the_end() -> None:
     import weakref
 
     x = torch.ones(2)
-    with seen_by_several(x):
+    with frames_shared(x):
         made = weakref.ref(derived(x, "twice", lambda: 2 * x))
         assert made() is derived(x, "twice", lambda: nn.Parameter(x))
         nested = torch.ones(3)
-        with seen_by_several(nested), pytest.raises(ZeroDivisionError):
+        with frames_shared(nested), pytest.raises(ZeroDivisionError):
             derived(nested, "bad", lambda: torch.ones(1 // 0))
         assert made() is derived(x, "twice", lambda: nn.Parameter(x))
     gc.collect()

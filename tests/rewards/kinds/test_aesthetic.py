@@ -91,7 +91,7 @@ def test_a_head_names_the_tower_beside_it(tmp_path: Path) -> None:
     given = load_reward("aesthetic", head, tower=tower, architecture=ARCHITECTURE)
     x = frames(1, 2)
     torch.testing.assert_close(named(x, ["x"]), given(x, ["x"]))
-    with pytest.raises(RewardError, match="does not say on which CLIP"):
+    with pytest.raises(RewardError, match="does not state on which CLIP"):
         load_reward("aesthetic", head, architecture=ARCHITECTURE)
 
 

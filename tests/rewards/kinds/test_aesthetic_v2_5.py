@@ -168,13 +168,14 @@ def test_wrong_keys_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
 def test_tower_and_sizes_must_come_from_somewhere(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"on which SigLIP its head was trained.*siglip-so400m"):
         load(folder, tower=None)
-    with pytest.raises(RewardError, match="does not say which SigLIP it is"):
+    with pytest.raises(RewardError, match="does not state which SigLIP it is"):
         load(folder, architecture=None)
-    with pytest.raises(RewardError, match="no SigLIP is called 'ViT-H-14'; allowed: siglip-so400m"):
+    with pytest.raises(RewardError, match="unknown SigLIP 'ViT-H-14'; allowed: siglip-so400m"):
         load(folder, architecture="ViT-H-14")
     with pytest.raises(RewardError, match=r"cannot build this SigLIP.*wings"):
         load(folder, architecture={**SIGLIP, "wings": 2})
-    with pytest.raises(RewardError, match="width 24 has no 5 equal heads"):
+    said = "hidden_size 24 is not a multiple of num_attention_heads 5"
+    with pytest.raises(RewardError, match=said):
         load(folder, architecture={**SIGLIP, "num_attention_heads": 5})
     says = {"architecture": json.dumps(SIGLIP)}
     save_file(load_file(folder / "siglip.safetensors"), tmp_path / "says.safetensors", says)

@@ -102,7 +102,7 @@ def test_a_configuration_that_no_v_jepa_2_can_have(tmp_path: Path, field: dict[s
         config = json.loads(opened.metadata()["architecture"])
     save_file(load_file(TINY / "vjepa2.safetensors"), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config | field))
-    with pytest.raises(RewardError, match=r"no V-JEPA 2 can be made|does not fit a V-JEPA 2"):
+    with pytest.raises(RewardError, match=r"cannot build a V-JEPA 2|does not fit a V-JEPA 2"):
         load_reward("vjepa2", tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_rafts_that_are_none(tmp_path: Path) -> None:
 
 def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
     path = _written(tmp_path, "clip.safetensors", damage="visual.conv1.weight")
-    with pytest.raises(RewardError, match=r"1 with NaN in them: visual\.conv1\.weight"):
+    with pytest.raises(RewardError, match=r"1 contain NaN: visual\.conv1\.weight"):
         load_reward("clip", path)
 
 

@@ -122,5 +122,5 @@ def test_embeddings_without_the_judges_token_are_refused(tmp_path: Path) -> None
 def test_pixels_that_are_no_number_are_refused(tmp_path: Path) -> None:
     load(tmp_path, state := state_of(*parts()))
     save_file(state, tmp_path / "word.safetensors", {"pixels": "many"})
-    with pytest.raises(RewardError, match="says pixels 'many' of itself"):
+    with pytest.raises(RewardError, match="has pixels 'many' in its metadata"):
         load_hpsv3("word.safetensors", TowerOptions(folder=tmp_path), base="base")

@@ -125,15 +125,15 @@ def test_half_precision_weights_give_nearly_the_same(tmp_path: Path, judge: Late
 @pytest.mark.parametrize(
     ("x", "sigma", "prompts", "message"),
     [
-        (latents()[0], 0.5, PROMPTS, r"\(4, 3, 4, 4\); this judge takes \(batch, 4, time"),
+        (latents()[0], 0.5, PROMPTS, r"\(4, 3, 4, 4\); expected \(batch, 4, time"),
         (latents()[:, :3], 0.5, PROMPTS, r"\(2, 3, 3, 4, 4\).*trained on this generator's VAE"),
         (latents(h=5), 0.5, PROMPTS, r"5 x 4; height and width must be multiples of 2.*16 pixels"),
-        (latents().half(), 0.5, PROMPTS, r"float16; the sampler's state is float32"),
-        (latents() * torch.inf, 0.5, PROMPTS, "hold NaN or infinity"),
+        (latents().half(), 0.5, PROMPTS, r"float16; expected float32"),
+        (latents() * torch.inf, 0.5, PROMPTS, "contain NaN or infinity"),
         (latents(), 0.5, PROMPTS[:1], "1 prompts for 2 clips"),
         (latents(), 0.5, ["a", " "], "non-empty"),
         (latents(), torch.zeros(3), PROMPTS, r"sigma has shape \(3,\) for 2 clips"),
-        (latents(), 500.0, PROMPTS, r"sigma is 500\.0; a noise level is in \[0, 1\]"),
+        (latents(), 500.0, PROMPTS, r"sigma is 500\.0; allowed: 0 to 1"),
         (latents(), float("nan"), PROMPTS, "sigma is nan"),
     ],
 )
@@ -156,13 +156,13 @@ def test_foreign_keys_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match=r"of the kind 'clip'.*rewards\.load_reward"):
+    with pytest.raises(RewardError, match=r"has kind 'clip'.*rewards\.load_reward"):
         load_latent_reward("tiny/clip.safetensors")
-    with pytest.raises(RewardError, match="does not say its kind"):
+    with pytest.raises(RewardError, match="states no kind"):
         load_latent_reward(latent_file(tmp_path, random_state(), kind=""))
     path = latent_file(tmp_path, random_state())
     for kind in ("clip", "hps"):
-        with pytest.raises(RewardError, match="kind 'latent' and has no tower for frames"):
+        with pytest.raises(RewardError, match="kind 'latent' and no tower for frames"):
             load_reward(kind, path)
     with pytest.raises(RewardError, match=r"kind 'latent' scores noisy.*load_latent_reward"):
         load_reward("latent", path)
@@ -171,7 +171,7 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", ["architecture", "tokenizer"])
 def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path, entry: str) -> None:
     path = latent_file(tmp_path, random_state(), **{entry: ""})
-    with pytest.raises(RewardError, match=f"does not say its {entry}; make it again with"):
+    with pytest.raises(RewardError, match=f"does not state its {entry}; make it again with"):
         load_latent_reward(path)
 
 
@@ -179,23 +179,23 @@ def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path, entry: s
 def test_an_impossible_architecture_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
     wrong = {**ARCHITECTURE, "latent_cfg": {**ARCHITECTURE["latent_cfg"], **config}}
     path = latent_file(tmp_path, random_state(), architecture=json.dumps(wrong))
-    with pytest.raises(RewardError, match="no architecture of a latent judge"):
+    with pytest.raises(RewardError, match="architecture does not fit a judge of latents"):
         load_latent_reward(path)
 
 
 def test_missing_files_are_told(tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match=r"no shipped name \(.*tiny/hps\.safetensors"):
+    with pytest.raises(RewardError, match=r"not a shipped name \(.*tiny/hps\.safetensors"):
         load_latent_reward("tiny/latent.safetensors", folder=tmp_path)
     path = latent_file(tmp_path, random_state())
     (tmp_path / "bpe_small.txt.gz").unlink()
-    with pytest.raises(RewardError, match=r"bpe_small\.txt\.gz is missing; it belongs beside"):
+    with pytest.raises(RewardError, match=r"bpe_small\.txt\.gz is missing; put it next to"):
         load_latent_reward(path)
 
 
 def test_a_cut_off_file_is_told(tmp_path: Path) -> None:
     path = latent_file(tmp_path, random_state())
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(RewardError, match="cut off"):
+    with pytest.raises(RewardError, match="truncated"):
         load_latent_reward(path)
 
 

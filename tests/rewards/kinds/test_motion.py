@@ -236,11 +236,11 @@ def test_too_short_and_too_small_clips_are_refused() -> None:
         with pytest.raises(RewardError, match=f"{judge.name} compares frames and needs at least"):
             judge(still(64)[:, :frames], ["-"])
     MotionFlow(energy=0.0)(still(64)[:, :4], ["-"])
-    with pytest.raises(RewardError, match="32 pixels or more; it got 9 of 16 x 16"):
+    with pytest.raises(RewardError, match="32 pixels or more; got 9 of 16 x 16"):
         flow_speed(still(16))
-    with pytest.raises(RewardError, match="of 4 pixels or more; it got 9 of 2 x 2"):
+    with pytest.raises(RewardError, match="of 4 pixels or more; got 9 of 2 x 2"):
         motion_energy(torch.rand(1, 9, 3, 2, 2))
-    with pytest.raises(RewardError, match="of 16 pixels or more; it got 9 of 8 x 8"):
+    with pytest.raises(RewardError, match="of 16 pixels or more; got 9 of 8 x 8"):
         flicker(torch.rand(1, 9, 3, 8, 8))
     with pytest.raises(RewardError, match="energy -1"):
         MotionFlow(energy=-1.0)

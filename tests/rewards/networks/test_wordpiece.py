@@ -64,5 +64,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"2 tokens and no \[PAD\].*vocab\.txt"):
         WordPiece(tmp_path / "words.txt", 35)
     (tmp_path / "bytes.bin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RewardError, match="no text file"):
+    with pytest.raises(RewardError, match="not a text file"):
         WordPiece(tmp_path / "bytes.bin", 35)

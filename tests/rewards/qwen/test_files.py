@@ -220,7 +220,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "q", tiny_qwen.model(), files=3)
     part = folder / "model-00002-of-00003.safetensors"
     part.write_bytes(part.read_bytes()[:1000])
-    with pytest.raises(RewardError, match=r"00002-of-00003.*cut off"):
+    with pytest.raises(RewardError, match=r"00002-of-00003.*truncated"):
         read_folder(folder)
     part.unlink()
     with pytest.raises(RewardError, match=r"lacks model-00002-of-00003\.safetensors"):
