@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from base_model.generator import Generator, load_generator
-from tests.goldens import write_checkpoint
+from tests.goldens import load_golden, write_checkpoint
 
 # What Qwen2-VL's template does with text, written anew.
 CHAT_TEMPLATE = (
@@ -29,6 +30,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def generator(checkpoint: Path) -> Generator:
     return load_generator(checkpoint, text_encoder=False)
+
+
+@pytest.fixture(scope="session")
+def inputs() -> dict[str, Tensor]:
+    tensors = load_golden("sampling_7b_style").tensors
+    return {key.removeprefix("in."): t for key, t in tensors.items() if key.startswith("in.")}
 
 
 def small_tokenizer(model_max_length: int) -> Qwen2Tokenizer:

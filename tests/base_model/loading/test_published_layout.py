@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,9 +13,8 @@ from base_model.convert.conversion import convert_checkpoint
 from base_model.core.kinds import kind_of
 from base_model.errors import GeneratorError
 from base_model.generator import load_generator
-from base_model.loading.checkpoint import check_text_encoder, empty_model, load_text_encoder
+from base_model.loading.checkpoint import empty_model
 from base_model.loading.model_configs import transformer_arguments_of, vae_arguments_of
-from base_model.loading.text_encoder_files import load_tokenizer
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from tests.goldens import WEIGHT_FILE, load_golden, relative
@@ -30,7 +27,6 @@ from tests.published_layout import (
     text_encoder_golden,
     transformer_config,
     write_published,
-    write_text_encoder,
 )
 
 HERE = Path("config.json")
@@ -99,100 +95,6 @@ def test_a_published_checkpoint_loads_encodes_and_samples(tmp_path: Path, kind: 
     noise = generator.initial_noise(generator.latent_shape(2, 5, 32, 32), [0, 1])
     latents = euler_sample(generator, generator.condition(text), noise, sigma_table(2), 5.0)
     assert generator.decode(latents).shape == (2, 5, 3, 32, 32)
-
-
-def test_the_slow_tokenizer_and_the_flat_config(tmp_path: Path) -> None:
-    """Token ids and states of transformers 4.46.3, from its own files, padding included."""
-    encoder = load_text_encoder(write_text_encoder(tmp_path))
-    assert not (tmp_path / "tokenizer" / "tokenizer.json").exists()
-    golden = text_encoder_golden()
-    prompts = json.loads(golden.metadata["prompts"])
-    states = encoder(prompts)
-    for i, prompt in enumerate(prompts):
-        conversation = encoder._conversation(prompt)
-        ids = encoder.tokenizer(
-            conversation, padding="max_length", padding_side="right", max_length=256
-        )["input_ids"]
-        assert ids == golden.tensors[f"ids.{i}"].tolist()
-        assert (states[i] - golden.tensors[f"out.{i}"]).abs().max() < 1e-5
-
-
-def edited(folder: Path, part: str, **changes: Any) -> None:
-    path = folder / part / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-@pytest.mark.parametrize(
-    "rope",
-    [
-        {"type": "mrope", "mrope_section": [2, 2, 2]},  # published
-        {"type": "default", "rope_type": "default", "mrope_section": [2, 2, 2]},  # 4.46 saves
-    ],
-)
-def test_both_ways_to_write_the_rotary_sections(tmp_path: Path, rope: dict[str, Any]) -> None:
-    folder = write_text_encoder(tmp_path)
-    edited(folder, "text_encoder", rope_scaling=rope, transformers_version="4.41.2")
-    states = load_text_encoder(folder)(["a red ball"])
-    assert (states[0] - text_encoder_golden().tensors["out.0"]).abs().max() < 1e-5
-
-
-def test_a_quantised_text_encoder_is_named(tmp_path: Path) -> None:
-    folder = write_text_encoder(tmp_path)
-    edited(folder, "text_encoder", quantization_config={"quant_method": "bitsandbytes"})
-    with pytest.raises(GeneratorError, match=r"config\.json: quantization_config is set"):
-        check_text_encoder(folder / "text_encoder")
-
-
-TOKENIZERS: list[tuple[str, Callable[[Path], Any], str]] = [
-    (
-        "no vocabulary at all",
-        lambda t: [(t / name).unlink() for name in ("vocab.json", "merges.txt")],
-        r"neither tokenizer\.json nor both vocab\.json and merges\.txt, but tokenizer_config\.json",
-    ),
-    ("no merges", lambda t: (t / "merges.txt").unlink(), r"neither tokenizer\.json nor both"),
-    (
-        "no config",
-        lambda t: (t / "tokenizer_config.json").unlink(),
-        r"tokenizer_config\.json is missing",
-    ),
-    (
-        "half a vocabulary",
-        lambda t: (t / "vocab.json").write_text((t / "vocab.json").read_text()[:999]),
-        r"cannot be loaded: Error while initializing BPE: EOF while parsing",
-    ),
-    (
-        "half of the merges",
-        lambda t: (t / "merges.txt").write_text((t / "merges.txt").read_text()[:74]),
-        r"cannot be loaded: Error while initializing BPE: ",
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"), [t[1:] for t in TOKENIZERS], ids=[t[0] for t in TOKENIZERS]
-)
-def test_a_spoiled_tokenizer_is_told(
-    tmp_path: Path, spoil: Callable[[Path], Any], message: str
-) -> None:
-    """transformers makes a tokenizer without words of the first, which turns texts into nothing."""
-    part = write_text_encoder(tmp_path) / "tokenizer"
-    assert len(load_tokenizer(part)("a red ball")["input_ids"]) > 1
-    spoil(part)
-    with pytest.raises(GeneratorError, match=message):
-        load_tokenizer(part)
-
-
-def test_a_tokenizer_of_another_text_encoder(tmp_path: Path) -> None:
-    folder = write_text_encoder(tmp_path)
-    path = folder / "tokenizer" / "tokenizer_config.json"
-    config = json.loads(path.read_text())
-    last = max(map(int, config["added_tokens_decoder"]))
-    for i in range(20):
-        token = config["added_tokens_decoder"][str(last)] | {"content": f"<|more_{i}|>"}
-        config["added_tokens_decoder"][str(last + 1 + i)] = token
-    path.write_text(json.dumps(config))
-    with pytest.raises(GeneratorError, match=r"tokenizer has 348 tokens, but .* has 332\. Use"):
-        load_text_encoder(folder)
 
 
 def test_weights_that_git_did_not_fetch(tmp_path: Path) -> None:
