@@ -18,7 +18,7 @@ while [ -f "$folder/evaluation.json" ]; do # written last: the mark of a finishe
 done
 
 if [ -f "$folder/recipe.yaml" ]; then
-    echo "== going on with the unfinished run in $folder"
+    echo "== resuming the unfinished run in $folder"
     exec "$command" resume "$folder"
 fi
 echo "== a new run in $folder"

@@ -51,8 +51,8 @@ find_python() {
 
 if ! { "$python" -c "$recent" && "$python" -m pip --version; } >/dev/null 2>&1; then
     if [ ! -f "$folder/pyvenv.cfg" ] && [ -n "$(ls -A "$folder" 2>/dev/null)" ]; then
-        echo "error: $folder holds something that is no virtual environment; choose another" \
-            "folder: make VENV=DIR" >&2
+        echo "error: $folder is not empty and not a virtual environment; choose another folder:" \
+            "make VENV=DIR" >&2
         exit 1
     fi
     interpreter=$(find_python)
@@ -128,15 +128,15 @@ install() {
     trap - INT TERM
     if [ "$code" != 0 ]; then
         tail -n 20 "$log" >&2
-        echo "error: the install ended with exit code $code; the whole log is $log. Mend what its" \
-            "last lines name (no connection and a full disk are the usual ones) and start again:" \
-            "what is fetched is kept" >&2
+        echo "error: the install ended with exit code $code; the whole log is $log. Fix what its" \
+            "last lines name (usually no connection or a full disk) and run the command again;" \
+            "downloads are kept" >&2
     fi
     return "$code"
 }
 
-echo "== installing into $folder; on Linux the first time fetches about 3 GB, most of it CUDA" \
-    "libraries of torch, and takes 7 GB of disk"
+echo "== installing into $folder; on Linux the first install downloads about 3 GB, most of it" \
+    "CUDA libraries of torch, and takes 7 GB of disk"
 rm -f "$folder"/.installed-*
 install setuptools
 install --no-build-isolation -e ".$extra"

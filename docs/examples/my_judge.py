@@ -1,6 +1,6 @@
-"""A judge of one's own: clips shall be warm, and brightest in the middle of the frame.
+"""A judge of your own: it prefers warm clips that are brightest in the middle of the frame.
 
-In a recipe, beside the other judges (the path is relative to the recipe):
+In a recipe, next to the other judges (the path is relative to the recipe):
 
     rewards:
       - {kind: python, checkpoint: my_judge.py, options: {warmth: 2.0}, weight: 0.5}
@@ -19,14 +19,14 @@ from rewards import FrameReward
 
 
 class WarmMiddle(FrameReward):
-    """Mean brightness under a soft spot in the middle, plus how much red outweighs blue.
+    """Mean brightness under a soft spot in the middle, plus weighted red minus blue.
 
     Args:
-        warmth: weight of red minus blue.
-        spot: standard deviation of the spot, as a share of the side.
+        warmth: Weight of red minus blue.
+        spot: Standard deviation of the spot, as a fraction of the side.
     """
 
-    reads_text = False  # the prompt does not matter to it
+    reads_text = False  # the score does not depend on the prompt
 
     def __init__(self, warmth: float = 1.0, spot: float = 0.25) -> None:
         self.warmth = warmth
@@ -34,18 +34,18 @@ class WarmMiddle(FrameReward):
 
     @property
     def modules(self) -> list[nn.Module]:
-        """Networks to be frozen and moved to the device: none here."""
+        """Networks to freeze and to move to the device: none here."""
         return []
 
     def condition(self, prompts: Sequence[str]) -> None:
-        """What the prompts give to the score: nothing here."""
+        """Encode the prompts for `score_images`: nothing to encode here."""
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Mean colours, `(n, 3)` of length 1; only `train.repulsion` asks for features."""
+        """Return mean colours, `(n, 3)` of length 1; only `train.repulsion` needs features."""
         return nn.functional.normalize(images.mean(dim=(2, 3)), dim=1)
 
     def score_images(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """`(n, 3, H, W)` in [0, 1] -> `(n,)`, each image by itself."""
+        """Score images `(n, 3, H, W)` in [0, 1]; return `(n,)`, each image on its own."""
         y, x = (torch.linspace(-0.5, 0.5, side, device=images.device) for side in images.shape[2:])
         spot = torch.exp(-(y[:, None] ** 2 + x**2) / (2 * self.spot**2))
         brightness = (images.mean(dim=1) * spot).sum(dim=(1, 2)) / spot.sum()
