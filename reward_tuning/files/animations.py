@@ -127,23 +127,23 @@ def animation_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
     with _opened(path) as image:
         durations = _durations(path, image)
         repeats = timing(durations).repeats if len(durations) > 1 else (1,)
-        wanted, yielded, end = list(positions), 0, 0
+        requested, yielded, end = list(positions), 0, 0
         first = _first(image)
         for number, count in enumerate(repeats):
             end += count
-            if yielded == len(wanted):
+            if yielded == len(requested):
                 break
-            if wanted[yielded] >= end:
+            if requested[yielded] >= end:
                 continue  # Pillow decodes the skipped ones when it seeks past them
             image.seek(first + number)
             frame = np.asarray(image.convert("RGB"))
-            while yielded < len(wanted) and wanted[yielded] < end:
+            while yielded < len(requested) and requested[yielded] < end:
                 yielded += 1
                 yield frame
-    if yielded < len(wanted):
+    if yielded < len(requested):
         raise TuningError(
-            f"clip {path}: {yielded} frames decoded, but it had {len(wanted)} when it was checked; "
-            "restore the file, or remove its row"
+            f"clip {path}: {yielded} frames decoded, but it had {len(requested)} when it was "
+            "checked; restore the file, or remove its row"
         )
 
 

@@ -36,24 +36,24 @@ def missing_end(path: Path) -> str | None:
         start = file.read(16)
         file.seek(0)
         if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            wanted = _boxes(file, size)
+            expected = _boxes(file, size)
         elif start[:4] == EBML:
-            wanted = _segment(file)
+            expected = _segment(file)
         elif start[:4] == b"RIFF":
-            wanted = int.from_bytes(start[4:8], "little") + 8
+            expected = int.from_bytes(start[4:8], "little") + 8
         elif start[:6] in (b"GIF87a", b"GIF89a"):
             return None if _gif_ends(file) else "its end is missing"
         elif start[:4] == b"OggS":
             return _ogg_fault(file, size)
         elif start == ASF_HEADER:
-            wanted = _asf_size(file)
+            expected = _asf_size(file)
         elif start[:3] == b"FLV":
-            wanted = _flv_tags(file, size)
+            expected = _flv_tags(file, size)
         else:
-            wanted = _whole_packets(file, size)
-    if wanted is None or wanted <= size:
+            expected = _whole_packets(file, size)
+    if expected is None or expected <= size:
         return None
-    return f"it ends after {size} of {wanted} bytes"
+    return f"it ends after {size} of {expected} bytes"
 
 
 def _boxes(file: IO[bytes], size: int) -> int | None:

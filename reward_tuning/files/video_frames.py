@@ -100,8 +100,8 @@ def probe_video(path: Path) -> ClipFacts:
     if why is None and done.returncode:
         why = _first_error(lines, done.returncode)
     if why is not None:
-        wanted = round(duration * header) if duration and header else 0
-        of = f" of about {wanted}" if wanted > len(times) else ""
+        expected = round(duration * header) if duration and header else 0
+        of = f" of about {expected}" if expected > len(times) else ""
         raise TuningError(
             f"clip {path}: cut short or damaged, {len(times)}{of} frames can be decoded ({why}); "
             "copy or write it again"
@@ -140,28 +140,28 @@ def video_frames(path: Path, positions: Sequence[int]) -> Iterator[Frame]:
     ]
     command += ["-frames:v", str(len(picked)), "-c:v", "ppm", "-pix_fmt", "rgb24"]
     command += ["-f", "image2pipe", "-"]
-    wanted, came = set(positions), 0
+    requested, yielded = set(positions), 0
     with tempfile.TemporaryFile() as errors:  # a full pipe that nobody reads would block ffmpeg
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert running.stdout is not None
         try:
             for position, frame in zip(picked, _ppm(running.stdout), strict=False):
-                if position in wanted:
-                    came += 1
+                if position in requested:
+                    yielded += 1
                     yield frame
             code = running.wait()
         finally:
             running.stdout.close()
             running.kill()
             running.wait()
-        if came < len(positions):
+        if yielded < len(positions):
             errors.seek(0)
             lines = ffmpeg.messages(errors.read())
             why = f" ({ffmpeg.without_tags(lines[0])})" if lines else ""
-            if code and not came:
+            if code and not yielded:
                 raise TuningError(f"clip {path}: not a video that can be read{why}")
             raise TuningError(
-                f"clip {path}: {came} frames decoded from {first} on at a stride of "
+                f"clip {path}: {yielded} frames decoded from {first} on at a stride of "
                 f"{stride}, but it had {len(positions)} when it was checked{why}; "
                 "restore the file, or remove its row"
             )

@@ -109,9 +109,9 @@ def encode_conditions(
         seed: Seed of the run.
         progress: Called after each condition.
     """
-    wanted = distinct_conditions(prompts)
+    conditions = distinct_conditions(prompts)
     found = {}
-    for number, files in enumerate(wanted, 1):
+    for number, files in enumerate(conditions, 1):
         found[files] = encode_condition(
             generator,
             files,
@@ -119,7 +119,7 @@ def encode_conditions(
             strength=strength,
             noise_seed=derive_seed(seed, "kept pixels", conditions_hash([files])),
         )
-        progress(ProgressEvent(STAGE, number, len(wanted), "encoding"))
+        progress(ProgressEvent(STAGE, number, len(conditions), "encoding"))
     return found
 
 

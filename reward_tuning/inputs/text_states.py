@@ -57,8 +57,8 @@ def text_states(
         max_length=min(MAX_TOKENS, int(limit)) if limit else MAX_TOKENS,
         dtype=dtype,
     )
-    wanted = list(dict.fromkeys(prompts))
-    for note in world_notes(checkpoint, wanted):
+    unique = list(dict.fromkeys(prompts))
+    for note in world_notes(checkpoint, unique):
         progress(ProgressEvent("text states", note=note))
 
     def encoding() -> Encode:
@@ -75,5 +75,5 @@ def text_states(
 
         return encode
 
-    missing = sum(not cache.path(prompt).exists() for prompt in wanted)
-    return cache.encode(wanted, encoding)
+    missing = sum(not cache.path(prompt).exists() for prompt in unique)
+    return cache.encode(unique, encoding)

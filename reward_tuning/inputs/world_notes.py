@@ -24,36 +24,36 @@ def world_notes(checkpoint: str, texts: Iterable[str]) -> list[str]:
     Returns:
         At most two notes: on words outside its world, and on prompts that are truncated.
     """
-    asked = [text for text in dict.fromkeys(texts) if text]
-    if checkpoint not in shipped_checkpoints() or not asked:
+    prompts = [text for text in dict.fromkeys(texts) if text]
+    if checkpoint not in shipped_checkpoints() or not prompts:
         return []
-    return [*_outside(checkpoint, asked), *_truncated(checkpoint, asked)]
+    return [*_outside(checkpoint, prompts), *_truncated(checkpoint, prompts)]
 
 
-def _outside(checkpoint: str, asked: list[str]) -> list[str]:
+def _outside(checkpoint: str, prompts: list[str]) -> list[str]:
     from base_model.tiny.scenes import ATTRIBUTES
     from base_model.tiny.vocabulary import unknown_words
 
-    outside = {text: words for text in asked if (words := unknown_words(text))}
+    outside = {text: words for text in prompts if (words := unknown_words(text))}
     if not outside:
         return []
     text, words = next(iter(outside.items()))
     world = "; ".join(" ".join(values) for values in ATTRIBUTES.values())
     return [
-        f"note: {checkpoint} knows only moving shapes; {len(outside)} of {len(asked)} prompts "
+        f"note: {checkpoint} knows only moving shapes; {len(outside)} of {len(prompts)} prompts "
         f"contain other words, which it cannot draw: {_short(text)} has "
         f"{', '.join(words[:MAX_WORDS])}. Its world: {world}. Example: a small red star moves "
         "left on a dark background"
     ]
 
 
-def _truncated(checkpoint: str, asked: list[str]) -> list[str]:
+def _truncated(checkpoint: str, prompts: list[str]) -> list[str]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / BASE / "tokenizer", local_files_only=True)
     limit = tokenizer.model_max_length
     lengths = {}
-    for text in asked:
+    for text in prompts:
         turn = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         conversation = tokenizer.apply_chat_template(
             turn, tokenize=False, add_generation_prompt=True
@@ -66,7 +66,7 @@ def _truncated(checkpoint: str, asked: list[str]) -> list[str]:
     text = max(long, key=lambda one: long[one])
     return [
         f"warning: {checkpoint} reads {limit} tokens, its template included, and {len(long)} of "
-        f"{len(asked)} prompts are longer: their ends have no effect. The longest, of "
+        f"{len(prompts)} prompts are longer: their ends have no effect. The longest, of "
         f"{long[text]}: {_short(text)}"
     ]
 

@@ -113,8 +113,8 @@ def select_targets(transformer: nn.Module, targets: str | tuple[str, ...]) -> tu
                 f"lora.targets is {targets!r}; allowed: the presets {', '.join(PRESETS)}, or a "
                 f"list of module names among {_names(paths)}"
             )
-        wanted = PRESETS[targets]
-        return tuple(p for p in paths if wanted is None or _kind(p) in wanted)
+        kinds = PRESETS[targets]
+        return tuple(p for p in paths if kinds is None or _kind(p) in kinds)
     chosen: set[str] = set()
     for name in targets:
         matches = [p for p in paths if p == name or p.endswith("." + name)]

@@ -60,9 +60,9 @@ class Strength:
             name: Name of the module in the file.
             rank: Rank of its tensors.
         """
-        wanted = _matched(self.ranks, name, rank if self.rank is None else self.rank)
-        alpha = _matched(self.alphas, name, float(wanted) if self.alpha is None else self.alpha)
-        return int(wanted), alpha * math.sqrt(wanted) if self.rslora else float(alpha)
+        matched = _matched(self.ranks, name, rank if self.rank is None else self.rank)
+        alpha = _matched(self.alphas, name, float(matched) if self.alpha is None else self.alpha)
+        return int(matched), alpha * math.sqrt(matched) if self.rslora else float(alpha)
 
 
 def read_config(text: str, where: str, *, prefix: str = "") -> Strength:
