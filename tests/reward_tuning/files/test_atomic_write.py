@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, not_written
+from reward_tuning.files.atomic_write import (
+    ANOTHER_PLACE,
+    atomic_write,
+    check_writable,
+    not_written,
+)
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
@@ -51,3 +56,23 @@ def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
     )
     found = str(not_written(tmp_path, FileNotFoundError(2, "No such file"), advice=ANOTHER_PLACE))
     assert found.endswith("check where its folder has gone or choose another place")
+
+
+def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
+    path = tmp_path / "new/a.json"
+    atomic_write(path, b"old content")
+    with path.open("rb") as reader:
+        assert reader.read(3) == b"old"
+        atomic_write(path, b"new")
+        assert reader.read() == b" content"
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_is_checked_before_it_exists(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a/b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(TuningError, match=r"cannot write in .*file/a: .*file is not a folder"):
+        check_writable(tmp_path / "file/a")
+    with pytest.raises(TuningError, match=r"cannot write in /proc: .*; free some space or choose"):
+        check_writable(Path("/proc"))

@@ -118,3 +118,14 @@ def test_a_file_that_became_shorter_while_it_was_read(containers: Path, tmp_path
         TuningError, match=r"c\.avi: \d+ frames decoded from 0 on at a stride of 1, but it had 20"
     ):
         read_part(tmp_path / "c.avi", "video", 0, 20, 1)
+
+
+def test_an_mp4_box_of_eight_length_bytes(tmp_path: Path) -> None:
+    """As cameras write boxes of more than 4 GiB."""
+    path = tmp_path / "a.mp4"
+    first = (16).to_bytes(4, "big") + b"ftypisom" + bytes(4)
+    media = (1).to_bytes(4, "big") + b"mdat" + (116).to_bytes(8, "big") + bytes(100)
+    path.write_bytes(first + media)
+    assert missing_end(path) is None
+    path.write_bytes((first + media)[:-1])
+    assert missing_end(path) == "it ends after 131 of 132 bytes"

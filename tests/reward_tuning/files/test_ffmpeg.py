@@ -8,15 +8,33 @@ import pytest
 
 from reward_tuning.files import ffmpeg
 from reward_tuning.files.clips import write_clip
+from reward_tuning.files.video_frames import probe_video
 from reward_tuning.finetune.video_files import probe
 from tests.reward_tuning.finetune.clip_folder import numbered_clip
 
 
 @pytest.mark.parametrize("name", ["a: b.mp4", "-dash.mp4", "100%d.mp4", "a 'b'.mp4"])
-def test_names_that_are_no_protocols_or_options(tmp_path: Path, name: str) -> None:
+def test_names_that_are_no_protocols_or_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     path = tmp_path / name
     write_clip(numbered_clip(5, 32, 48), path)
     assert probe(path, "video").frames == 5
+    monkeypatch.chdir(tmp_path)  # where ffmpeg sees the name alone
+    assert probe_video(Path(name)).frames == 5
+    monkeypatch.undo()
+
+
+def test_messages_have_no_addresses_and_tags() -> None:
+    stderr = b"[h264 @ 0x55d0] [error] no frame!\r\n\nConversion failed!\n"
+    lines = ffmpeg.messages(stderr)
+    assert lines == ["[h264] [error] no frame!", "Conversion failed!"]
+    assert ffmpeg.without_tags(lines[0]) == "no frame!"
+    assert ffmpeg.failure(lines, 1) == "Conversion failed!"
+    full = "[out#0/mp4] Error writing trailer: No space left on device"
+    assert ffmpeg.failure([full, *lines], 1) == "No space left on device"
+    assert ffmpeg.failure([], -25) == "ended by SIGXFSZ"
+    assert ffmpeg.failure([], 3) == "ended with code 3"
 
 
 @pytest.mark.parametrize(

@@ -36,3 +36,12 @@ def test_values_that_once_ended_in_a_traceback(tmp_path: Path, line: str, wanted
     (tmp_path / "b.mp4").touch()
     for name, content in (("p.jsonl", line), ("p.json", f"[{line}]")):
         assert wanted in told(read_prompts, written(tmp_path, name, content))
+
+
+def test_a_repeated_key_is_refused_if_it_is_a_column(tmp_path: Path) -> None:
+    line = '{"note": 1, "prompt": "a", "note": 2}'
+    assert pairs(written(tmp_path, "p.jsonl", line)) == [("a", "a")]
+    line = '{"prompt": "a", "prompt": "b"}'
+    for name, content in (("p.jsonl", line), ("p.json", f"[{line}]")):
+        message = told(read_prompts, written(tmp_path, name, content))
+        assert "1: the key `prompt` appears twice; remove one" in message
