@@ -61,7 +61,7 @@ def test_advice_fits_the_fault(recipe: Recipe, tmp_path: Path) -> None:
 def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
     path = tmp_path / "new/a.json"
     atomic_write(path, b"old content")
-    with path.open("rb") as reader:
+    with path.open("rb", buffering=0) as reader:
         assert reader.read(3) == b"old"
         atomic_write(path, b"new")
         assert reader.read() == b" content"
