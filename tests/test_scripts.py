@@ -277,6 +277,6 @@ def test_a_folder_that_is_no_environment_is_left_alone(environment: Environment)
     (mine / "thesis.txt").write_text("all of it")
     code, told = environment.make("run", folder="mine")
     assert code != 0
-    assert "no virtual environment" in told
+    assert "mine is not empty and not a virtual environment" in told
     assert (mine / "thesis.txt").read_text() == "all of it"
     assert environment.calls() == []
