@@ -26,11 +26,11 @@ from reward_tuning.finetune.step import training_loss
 from reward_tuning.finetune.trained import exported_weights
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.frame import RunResult, run_training
-from reward_tuning.runs.guards.choice import finetune_guards
-from reward_tuning.runs.metrics import MetricsLog, PhaseClock
+from reward_tuning.runs.guards import finetune_guards
+from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.ranks import mean_of_all
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
-from reward_tuning.runs.update import Average, StepMeans, take_step
+from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 
 ZERO_GRADIENT = (
     "The loss does not depend on the trained weights: check lora.targets and flow.most_error"

@@ -7,20 +7,66 @@ it is the same for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from reward_tuning.progress import ProgressEvent, ProgressFn
-from reward_tuning.runs.guards.guard import StepFacts
-from reward_tuning.runs.metrics import PhaseClock
+from reward_tuning.runs.guards import StepFacts
 from reward_tuning.runs.optimiser import learning_rate
 from reward_tuning.runs.ranks import mean_gradient
 from reward_tuning.runs.training_state import Trained, TrainingState
 from reward_tuning.schema.loop_section import LoopSection
+
+
+class PhaseClock:
+    """Measure seconds and peak memory of each phase of a step.
+
+    Memory is the allocator's peak on a CUDA device; elsewhere, the process's resident size at the
+    end of the phase.
+
+    Args:
+        device: Device that computes the phase.
+        on_phase: Called with a phase's name as it begins.
+
+    Attributes:
+        seconds: Time of each phase.
+        memory: Bytes of each phase.
+    """
+
+    def __init__(
+        self, device: torch.device, on_phase: Callable[[str], None] = lambda name: None
+    ) -> None:
+        self._device = device
+        self._on_phase = on_phase
+        self._process = psutil.Process()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.memory: dict[str, int] = defaultdict(int)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time a phase; a phase entered again adds to its seconds."""
+        self._on_phase(name)
+        cuda = self._device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(self._device)
+        began = time.perf_counter()
+        yield
+        if cuda:
+            torch.cuda.synchronize(self._device)
+            used = torch.cuda.max_memory_allocated(self._device)
+        else:
+            used = self._process.memory_info().rss
+        self.seconds[name] += time.perf_counter() - began
+        self.memory[name] = max(self.memory[name], used)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from reward_tuning.judges.offload import onloaded_during
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
-from reward_tuning.runs.guards.choice import reward_guards
-from reward_tuning.runs.metrics import MetricsLog, PhaseClock
+from reward_tuning.runs.guards import reward_guards
+from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
-from reward_tuning.runs.update import Average, StepMeans, take_step
+from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_plan, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples

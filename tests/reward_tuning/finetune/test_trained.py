@@ -8,8 +8,7 @@ import torch
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.trained import exported_weights, trained_part
 from reward_tuning.progress import silent
-from reward_tuning.runs.ema import Ema
-from reward_tuning.runs.training_state import TrainingState
+from reward_tuning.runs.training_state import Ema, TrainingState
 from reward_tuning.schema.sections import LoraSection
 from tests.reward_tuning.tiny_transformer import tiny_transformer
 

@@ -21,7 +21,7 @@ from reward_tuning.judges.judge import FramedJudge, LatentJudge
 from reward_tuning.judges.offload import judge_modules
 from reward_tuning.progress import silent
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.metrics import PhaseClock
+from reward_tuning.runs.update import PhaseClock
 from reward_tuning.tuning.finish import write_samples
 from reward_tuning.tuning.parts import load_parts
 from reward_tuning.tuning.trainer import optimiser_step, run, start

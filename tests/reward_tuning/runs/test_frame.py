@@ -17,10 +17,10 @@ from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
-from reward_tuning.runs.guards.choice import finetune_guards
-from reward_tuning.runs.metrics import MetricsLog, PhaseClock
+from reward_tuning.runs.guards import finetune_guards
+from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
-from reward_tuning.runs.update import Average, StepMeans, take_step
+from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_generator

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.guards.guard import Guard, StepCounts
+from reward_tuning.runs.guards import Guard, StepCounts
 from reward_tuning.runs.loop import is_due, metrics_log, train_steps
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.training_state import TrainingState

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from reward_tuning.errors import TuningError
-from reward_tuning.runs.metrics import MetricsLog, PhaseClock
+from reward_tuning.runs.metrics import MetricsLog
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -79,15 +78,3 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     log._path = tmp_path / "metrics.jsonl"
     with pytest.raises(TuningError, match=r"metrics.jsonl could not be written: No space left"):
         log.write({"step": 1})
-
-
-def test_clock_adds_up_and_tells() -> None:
-    told: list[str] = []
-    clock = PhaseClock(torch.device("cpu"), told.append)
-    kept = []
-    for _ in range(2):
-        with clock("rollout"):
-            kept.append(torch.ones(200_000).sum())
-        kept.append(torch.tensor(clock.seconds["rollout"]))
-    assert told == ["rollout", "rollout"]
-    assert kept[3] > kept[1] > 0

@@ -11,10 +11,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from reward_tuning.progress import ProgressEvent
-from reward_tuning.runs.guards.choice import finetune_guards
-from reward_tuning.runs.metrics import PhaseClock
+from reward_tuning.runs.guards import finetune_guards
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
-from reward_tuning.runs.update import Average, StepMeans, take_step
+from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.sections import TrainSection
 from tests.reward_tuning.recipes_for_tests import write_recipe
@@ -126,3 +125,15 @@ def test_a_gradient_of_zero_is_counted(tmp_path: Path) -> None:
     assert (state.idle_steps, state.bad_steps) == (5, 0)
     (note,) = (event.note for event in step.events if event.note)
     assert note.endswith("the gradient is zero. why")
+
+
+def test_clock_adds_up_and_tells() -> None:
+    told: list[str] = []
+    clock = PhaseClock(torch.device("cpu"), told.append)
+    kept = []
+    for _ in range(2):
+        with clock("rollout"):
+            kept.append(torch.ones(200_000).sum())
+        kept.append(torch.tensor(clock.seconds["rollout"]))
+    assert told == ["rollout", "rollout"]
+    assert kept[3] > kept[1] > 0
