@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import write_yaml
-from reward_tuning.schema.judge_kinds import KINDS
+from reward_tuning.schema.judge_kinds import KINDS, AestheticSection
 from reward_tuning.schema.judge_parts import FramesSection
 from reward_tuning.schema.judge_roles import (
     HELD_OUT,
@@ -114,3 +114,27 @@ def test_the_command_line_prints_the_warning_once(
 def test_the_loader_gets_no_key_of_the_role() -> None:
     trained = TRAINED["motion_flow"].model_validate({"kind": "motion_flow", "std": 2.0})
     assert trained.loader_options() == {"energy": 5.0, "chunk": None}
+
+
+AESTHETIC = {"kind": "aesthetic", "checkpoint": "tiny/aesthetic.safetensors"}
+
+
+def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
+    recipe = Recipe.model_validate(recipe_data(rewards=[AESTHETIC | {"tower": "clip-vit-l-14"}]))
+    (reward,), (held_out,) = recipe.rewards, recipe.evaluation.held_out_rewards
+    assert isinstance(reward, RewardSection)
+    assert isinstance(reward, AestheticSection)
+    assert isinstance(held_out, HeldOutSection)
+    assert reward.files == {"checkpoint": AESTHETIC["checkpoint"], "tower": "clip-vit-l-14"}
+    assert reward.loader_options() == {
+        "checkpoint": AESTHETIC["checkpoint"],
+        "tower": "clip-vit-l-14",
+        "architecture": None,
+        "chunk": None,
+        "dtype": "float32",
+        "gradient_checkpointing": False,
+        "preprocess": "own",
+        "sha256": None,
+    }
+    with pytest.raises(ValidationError, match="weight"):
+        type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})

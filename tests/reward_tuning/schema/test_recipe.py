@@ -3,14 +3,10 @@
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from reward_tuning.gradient.methods.drtune import DRTune
-from reward_tuning.schema.judge_kinds import KINDS, AestheticSection, HpsSection
-from reward_tuning.schema.judge_parts import FORMER_KEYS, FramesSection
-from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection
 from reward_tuning.schema.mistakes import key_paths, members
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.section import Section
@@ -91,31 +87,6 @@ def test_wrong_values_are_refused(path: str, value: Any) -> None:
     assert first_error(**{path: value})[0] == tuple(path.split("__"))
 
 
-@pytest.mark.parametrize("frames", [0, -1, True, "some", 2.0, None])
-def test_judged_frames_refused(frames: Any) -> None:
-    judge = {"kind": "hps", "checkpoint": "hps-v2.1", "frames": frames}
-    where, told = first_error(rewards=[judge])
-    assert where == ("rewards", 0, "hps", "frames")
-    assert "all, or a number of frames" in told
-
-
-@pytest.mark.parametrize(
-    ("frames", "asked"), [(9, 1), (9, 2), (9, 3), (9, 4), (9, 9), (49, 5), (49, 7), (13, 12)]
-)
-def test_judged_frames_are_spread_evenly(frames: int, asked: int) -> None:
-    judge = HpsSection(kind="hps", checkpoint="hps-v2.1", frames=asked)
-    found = judge.judged_frames(frames)
-    exact = np.linspace(0, frames - 1, asked)
-    assert len(set(found)) == asked
-    assert found[0] == 0
-    assert asked == 1 or found[-1] == frames - 1
-    assert np.abs(np.array(found) - exact).max() <= 0.5
-
-
-def test_all_frames_are_judged_by_default() -> None:
-    assert HpsSection(kind="hps", checkpoint="x").judged_frames(5) == [0, 1, 2, 3, 4]
-
-
 def test_labels() -> None:
     recipe = Recipe.model_validate(
         recipe_data(
@@ -130,7 +101,6 @@ def test_labels() -> None:
 
 
 HPS = {"kind": "hps", "checkpoint": "hps-v2.1"}
-AESTHETIC = {"kind": "aesthetic", "checkpoint": "tiny/aesthetic.safetensors"}
 LATENT = {"kind": "latent", "checkpoint": "tiny/latent-clip.safetensors"}
 CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {prompt}"}
 
@@ -219,87 +189,7 @@ def test_conflicts(changes: dict[str, Any], where: tuple[Any, ...], told: str) -
     assert told in message
 
 
-def test_each_kind_takes_its_own_keys_and_no_others() -> None:
-    own = {
-        "hps": {"architecture", "relative", "preprocess", "prompt"},
-        "clip": {"architecture", "relative", "prompt"},
-        "aesthetic": {"architecture", "tower", "preprocess"},
-        "latent": set(),
-    }
-    network = {"checkpoint", "sha256", "frames", "over_frames", "chunk", "grayscale"}
-    network |= {"dtype", "gradient_checkpointing"}
-    for kind, section in KINDS.items():
-        if kind not in own:
-            continue
-        shared = {"checkpoint", "sha256", "dtype"} if kind == "latent" else network
-        assert set(section.model_fields) == {"kind", "name"} | shared | own[kind], kind
-    latent = {"method": {"kind": "prfl"}, "rewards": [LATENT | {"robust_radius": 0.1}]}
-    for changes, key in (
-        ({"rewards": [HPS | {"tower": "x/y/z"}]}, "tower"),
-        ({"rewards": [AESTHETIC | {"relative": CLEAN}]}, "relative"),
-        (latent, "robust_radius"),
-    ):
-        where, told = first_error(**changes)
-        kind = changes["rewards"][0]["kind"]  # type: ignore[index]
-        assert where == ("rewards", 0, kind, key)
-        assert told == "Extra inputs are not permitted"
-    where, told = first_error(rewards=[HPS | {"relative": CLEAN | {"negative": "torn"}}])
-    assert where == ("rewards", 0, "hps", "relative", "negative")
-    assert "write {prompt} where" in told
-
-
-def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
-    recipe = Recipe.model_validate(recipe_data(rewards=[AESTHETIC | {"tower": "clip-vit-l-14"}]))
-    (reward,), (held_out,) = recipe.rewards, recipe.evaluation.held_out_rewards
-    assert isinstance(reward, RewardSection)
-    assert isinstance(reward, AestheticSection)
-    assert isinstance(held_out, HeldOutSection)
-    assert reward.files == {"checkpoint": AESTHETIC["checkpoint"], "tower": "clip-vit-l-14"}
-    assert reward.loader_options() == {
-        "checkpoint": AESTHETIC["checkpoint"],
-        "tower": "clip-vit-l-14",
-        "architecture": None,
-        "chunk": None,
-        "dtype": "float32",
-        "gradient_checkpointing": False,
-        "preprocess": "own",
-        "sha256": None,
-    }
-    with pytest.raises(ValidationError, match="weight"):
-        type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})
-
-
-NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256", "grayscale", "prompt"}
-NOT_IN_RECIPES = {kind: {"architecture"} for kind in ("image_reward", "mps")}
 """Sizes without a name: files of other than the published sizes say them themselves."""
-
-
-def test_kinds_keys_are_the_loaders_keywords() -> None:
-    from rewards.loading import KINDS as LOADED
-    from rewards.loading import loader_keywords
-
-    assert [kind for kind in KINDS if kind != "latent"] == list(LOADED)
-    for kind in LOADED:
-        keywords = loader_keywords(kind)
-        keys = set(KINDS[kind].model_fields) - NOT_LOADED
-        elsewhere = {"device", "folder", "pool", "model"} | NOT_IN_RECIPES.get(kind, set())
-        assert keys == set(keywords) - elsewhere, kind
-        assert issubclass(KINDS[kind], FramesSection)
-        for key in keys - {"checkpoint"}:
-            default = KINDS[kind].model_fields[key].get_default(call_default_factory=True) or None
-            assert default in (keywords[key] or None, "float32"), key
-
-
-def test_fully_written_recipes_of_older_run_folders_load() -> None:
-    older = {key: value for key, value in FORMER_KEYS.items() if key != "frames"}
-    written = recipe_data(
-        method={"kind": "prfl"},
-        rewards=[LATENT | FORMER_KEYS],
-        evaluation__held_out_rewards=[HPS | older],
-    )
-    assert Recipe.model_validate(written) == Recipe.model_validate(
-        recipe_data(method={"kind": "prfl"}, rewards=[LATENT], evaluation__held_out_rewards=[HPS])
-    )
 
 
 def test_every_key_is_described() -> None:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rewards import RewardError, load_reward
 from rewards.clip_towers.open_clip_models import build_model, open_clip_config
-from rewards.clip_towers.tokenizers import build_tokenizer
 from rewards.clip_towers.tower import ClipTower, load_tower
 from rewards.core.preprocess import Preprocess
 from rewards.core.tower_options import TowerOptions
@@ -203,11 +202,3 @@ def test_quick_gelu_is_another_function() -> None:
     quick = tower(state, architecture={**ARCHITECTURE, "quick_gelu": True}).image_features(x)
     assert float((plain - quick).norm(dim=-1).min()) > 1e-3
     assert open_clip_config("ViT-L-14-quickgelu")["quick_gelu"] is True
-
-
-def test_a_tokenizer_of_another_size_is_refused() -> None:
-    small = {**ARCHITECTURE, "text_cfg": {**ARCHITECTURE["text_cfg"], "vocab_size": 600}}
-    with pytest.raises(RewardError, match="49408 tokens, the architecture has 600"):
-        build_tokenizer(small, None)
-    with pytest.raises(RewardError, match="is missing"):
-        build_tokenizer(small, Path("nowhere/bpe.gz"))

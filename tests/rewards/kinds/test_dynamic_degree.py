@@ -1,8 +1,7 @@
-"""What only measures: VBench's dynamic degree, sharpness, any function."""
+"""VBench's dynamic degree: its rule, and RAFT's flow against torchvision's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,7 @@ from torch import Tensor
 
 from rewards import RewardError
 from rewards.kinds.dynamic_degree import DynamicDegree, build_raft, load_dynamic_degree, moves
-from rewards.kinds.measure import Measure
-from rewards.kinds.motion import MotionFlow
-from rewards.kinds.sharpness import Sharpness, laplacian_variance
-from tests.rewards.synthetic_clips import pan, texture
+from tests.rewards.synthetic_clips import pan
 
 
 def vbench(speeds: np.ndarray, frames: int, shortest: int) -> bool:
@@ -118,70 +114,3 @@ def test_both_sizes_are_known_by_their_keys_and_others_refused(
         load_dynamic_degree(wrong)
     with pytest.raises(RewardError, match="fps 0"):
         DynamicDegree(judge.model, 0)
-
-
-def test_sharpness_against_second_differences() -> None:
-    images = torch.stack([texture(32, seed) for seed in range(3)])
-    grey = 255 * (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1)
-    expected = []
-    for image in grey.double().numpy():
-        wide = np.pad(image, 1, mode="reflect")
-        bend = np.diff(wide, 2, axis=0)[:, 1:-1] + np.diff(wide, 2, axis=1)[1:-1]
-        expected.append(float(bend.var()))
-    assert laplacian_variance(images).tolist() == pytest.approx(expected, rel=1e-4)
-    score = Sharpness()(images[None].requires_grad_(), ["-"])
-    assert score.tolist() == [pytest.approx(sum(expected) / 3, rel=1e-4)]
-    assert not score.requires_grad
-    blurred = torch.nn.functional.avg_pool2d(images, 3, stride=1)
-    assert float(Sharpness()(blurred[None], ["-"])) < float(score) / 2
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (5, 1), (2, 2), (1, 2)])
-def test_sharpness_of_frames_of_a_few_pixels(height: int, width: int) -> None:
-    images = torch.rand(2, 3, height, width)
-    grey = 255 * (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1)
-    expected = []
-    for image in grey.double().numpy():
-        edges = []
-        for y in range(height):
-            for x in range(width):
-                # Beyond an edge lies the mirror image; of one pixel, itself.
-                down = min(height - 1, 1) if y == 0 else y - 1
-                up = max(height - 2, 0) if y == height - 1 else y + 1
-                right = min(width - 1, 1) if x == 0 else x - 1
-                left = max(width - 2, 0) if x == width - 1 else x + 1
-                around = image[down, x] + image[up, x] + image[y, right] + image[y, left]
-                edges.append(around - 4 * image[y, x])
-        expected.append(float(np.var(edges)))
-    found = laplacian_variance(images).tolist()
-    assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert Sharpness()(images[None], ["-"]).item() == pytest.approx(
-        sum(expected) / 2, rel=1e-4, abs=1e-4
-    )
-    if height == width == 1:
-        assert found == [0.0, 0.0]
-
-
-def test_any_function_is_a_judge() -> None:
-    def length(frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        assert not frames.requires_grad
-        return frames.mean(dim=(1, 2, 3, 4)) + torch.tensor([float(len(p)) for p in prompts])
-
-    judge = Measure(length, "length", least_frames=2)
-    x = torch.rand(2, 2, 3, 8, 8)
-    expected = x.mean(dim=(1, 2, 3, 4)) + torch.tensor([1.0, 2.0])
-    torch.testing.assert_close(judge(x.requires_grad_(), ["a", "bb"]), expected)
-    with pytest.raises(RewardError, match="length compares frames and needs at least 2"):
-        judge(x[:, :1], ["a", "bb"])
-    with pytest.raises(RewardError, match=r"measure scalar returned \(\)"):
-        Measure(lambda frames, prompts: frames.mean(), "scalar")(x, ["a", "b"])
-    with pytest.raises(RewardError, match="measure list returned list"):
-        Measure(lambda frames, prompts: [0.0, 1.0], "list")(x, ["a", "b"])  # type: ignore[arg-type,return-value]
-    with pytest.raises(RewardError, match=r"measure nan returned .*nan"):
-        Measure(lambda frames, prompts: torch.tensor([0.0, torch.nan]), "nan")(x, ["a", "b"])
-
-
-def test_they_are_marked() -> None:
-    for kind in (DynamicDegree, Sharpness, Measure):
-        assert kind.evaluation_only
-    assert not MotionFlow.evaluation_only

@@ -1,0 +1,99 @@
+"""From a judge's section to the judge: what is passed on, what is refused."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from pydantic import ValidationError, create_model
+
+from reward_tuning.errors import TuningError
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.judges.loading import load_judges
+from reward_tuning.schema.judge_kinds import HpsSection, VideoAlignSection
+from reward_tuning.schema.judge_roles import FrameRewardSection
+from reward_tuning.schema.recipe import Recipe, judge_conflicts
+from rewards.kinds.hps import HpsReward
+from tests.reward_tuning.recipes_for_tests import recipe_data
+from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def hps(tmp_path: Path) -> dict[str, object]:
+    return {
+        "kind": "hps",
+        "checkpoint": str(
+            flat_file(tmp_path, random_state(ARCHITECTURE), architecture=json.dumps(ARCHITECTURE))
+        ),
+    }
+
+
+def test_a_section_becomes_the_judge_it_describes(hps: dict[str, object]) -> None:
+    relative = {"positive": "good {prompt}", "negative": "bad {prompt}", "k": 0.5}
+    more = {"weight": 2.0, "std": 0.5, "target": 0.4, "frames": 2, "chunk": 3}
+    own = {"dtype": "bfloat16", "relative": relative, "augmentation": {"crop": 0.1}}
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps | more | own]))
+    (judge,) = load_judges(recipe.rewards, 9, CPU)
+    assert isinstance(judge, FramedJudge)
+    assert (judge.weight, judge.std, judge.target, judge.positions) == (2.0, 0.5, 0.4, (0, 8))
+    assert judge.augmentation is not None
+    assert judge.augmentation.crop == 0.1
+    reward = judge.reward
+    assert isinstance(reward, HpsReward)
+    assert (reward.chunk, reward.name, reward.tower.dtype) == (3, "hps", torch.bfloat16)
+    assert reward.relative is not None
+    assert (reward.relative.positive, reward.relative.k) == ("good {prompt}", 0.5)
+
+
+def test_a_prompt_that_no_one_reads_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "judge.py"
+    path.write_text(
+        "class Mine:\n    reads_text = False\n"
+        "    def __call__(self, frames, prompts): return frames.mean(dim=(1, 2, 3, 4))"
+    )
+    own = {"kind": "python", "checkpoint": str(path), "prompt": "a clean picture"}
+    recipe = Recipe.model_validate(recipe_data(rewards=[own]))
+    with pytest.raises(TuningError, match="python reads no text, so its prompt 'a clean picture'"):
+        load_judges(recipe.rewards, 3, CPU)
+    align = {"kind": "video_align", "checkpoint": "tiny/video-align", "prompt": "a clip"}
+    assert VideoAlignSection.model_validate(align | {"axis": "TA"}).prompt == "a clip"
+    with pytest.raises(ValidationError, match="axis MQ is scored before the prompt"):
+        VideoAlignSection.model_validate(align | {"axis": "MQ"})
+
+
+def test_a_judge_of_whole_clips_has_no_worst_frame(tmp_path: Path) -> None:
+    path = tmp_path / "judge.py"
+    path.write_text(
+        "class Mine:\n    def __call__(self, frames, prompts): return frames.mean(dim=(1, 2, 3, 4))"
+    )
+    own = {"kind": "python", "checkpoint": str(path)}
+    for kind, value in (("soft_min", {"sharpness": 4.0}), ("best", {"share": 0.3})):
+        over = {"over_frames": {"kind": kind, **value}}
+        recipe = Recipe.model_validate(recipe_data(rewards=[own | over]))
+        with pytest.raises(TuningError, match=rf"python scores whole clips.*{kind}.*derive the"):
+            load_judges(recipe.rewards, 9, CPU)
+
+
+class MeasuringSection(HpsSection):
+    """A kind that only measures."""
+
+    evaluation_only: ClassVar[bool] = True
+
+
+def test_a_kind_that_only_measures_is_no_reward(
+    hps: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = create_model("Trained", __base__=(MeasuringSection, FrameRewardSection))
+    (conflict,) = judge_conflicts(("rewards", 0), trained.model_validate(hps), None)
+    assert conflict.path == ("rewards", 0, "kind")
+    assert "has no gradient to train on; name it under evaluation.held_out_rewards" in conflict.text
+
+    monkeypatch.setattr(HpsReward, "evaluation_only", True)
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps]))
+    with pytest.raises(TuningError, match=r"hps is for the evaluation only.*held_out_rewards"):
+        load_judges(recipe.rewards, 9, CPU)
+    section = HpsSection.model_validate(hps)
+    assert load_judges([section], 9, CPU)[0].label == "hps"
