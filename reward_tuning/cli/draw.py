@@ -53,7 +53,7 @@ def draw(request: Request) -> None:
     from reward_tuning.cli.display import Display
     from reward_tuning.files.clips import write_clip
     from reward_tuning.inputs.previews import write_previews
-    from reward_tuning.sampling.clip_memory import out_of_memory_told
+    from reward_tuning.sampling.clip_memory import reported_out_of_memory
 
     about: list[dict[str, Any]] = []
     clips = 0
@@ -61,7 +61,7 @@ def draw(request: Request) -> None:
         with Display() as progress, ExitStack() as stack:
             parts = _loaded(request, stack, progress)
             for i, read in enumerate(parts.conditions):
-                with out_of_memory_told(f"a clip of {' x '.join(map(str, parts.size))}"):
+                with reported_out_of_memory(f"a clip of {' x '.join(map(str, parts.size))}"):
                     clip = _drawn(request, parts, i, progress)
                 for path in request.paths[i]:
                     write_clip(clip, path)
@@ -200,7 +200,7 @@ def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Te
         strength=strength,
         attention=cast("Attention", request.cost.attention),
         cheap=parts.cheap,
-        tell=report,
+        on_step=report,
     )
     return decoded(parts.generator, sampled.latents, parts.tiling)[0]
 

@@ -1,8 +1,8 @@
-"""A rollout whose steps are computed in full only where a gradient will need them.
+"""A rollout that computes only those steps in full that a gradient will need.
 
-The sweep runs some steps again, and must meet the function of the rollout. So those steps are
-computed here exactly as the sweep will, and all others as cheaply as the recipe allows. What is
-left of it in the gradient is where the chain goes: the visited states differ a little.
+The sweep runs some steps again, and must reproduce the function of the rollout. So these steps are
+computed exactly as the sweep will, and all others as cheaply as the recipe allows. The gradient
+changes only through the visited states, which differ a little.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor
 
 from base_model.generator import Generator
 from reward_tuning.gradient.engine import rollout
-from reward_tuning.sampling.compilation import compilation_told
+from reward_tuning.sampling.compilation import reported_compilation
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
 from reward_tuning.sampling.sampler import RolloutVelocity
 
 
 @dataclass(frozen=True)
 class CheapSteps:
-    """How the steps are computed that the sweep does not run again.
+    """How to compute the steps that the sweep does not run again.
 
     Attributes:
         cache: Threshold of the first-block cache; None = every block of every step.
-        dtype: Of the matrix products (autocast); None = that of the weights. The states between
-            the steps stay float32.
-        compiled: The transformer behind a compiled forward (`compilation.compiled`); None = as it
-            is. Not with a cache, which changes from step to step what runs.
+        dtype: Dtype of the matrix products (autocast); None = that of the weights. The states
+            between the steps stay float32.
+        compiled: The transformer behind a compiled forward (`compilation.compiled`); None = not
+            compiled. Not with a cache, which changes from step to step what runs.
     """
 
     cache: float | None = None
@@ -41,17 +41,17 @@ class CheapSteps:
 
     @property
     def exact(self) -> bool:
-        """Whether every step is computed as the sweep would."""
+        """Whether every step is computed as the sweep computes it."""
         return self == CheapSteps()
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Where a chain went.
+    """Result of a rollout.
 
     Attributes:
-        states: x_0 ... x_stop, as `engine.rollout` gives them.
-        full_steps: How many of the steps ran every block of the transformer.
+        states: x_0 ... x_stop, as `engine.rollout` returns them.
+        full_steps: Number of steps that ran every block of the transformer.
     """
 
     states: list[Tensor]
@@ -82,7 +82,7 @@ def cheap_rollout(
     if cheap.exact:
         return Rollout(rollout(velocity, noise, sigmas, stop), stop)
     # "joint" runs both branches in one call; a cheap step has no gradient to detach.
-    near = replace(
+    cheap_velocity = replace(
         sampler,
         generator=fast_generator(sampler.generator, cheap),
         negative="none" if sampler.negative == "none" else "joint",
@@ -99,27 +99,27 @@ def cheap_rollout(
                 if full:
                     return velocity(x, i)
                 with cheaply(cheap, x.device):
-                    return near(x, i)
+                    return cheap_velocity(x, i)
 
         states = rollout(step, noise, sigmas, stop)
     return Rollout(states, stop if cache is None else cache.full_calls)
 
 
 def fast_generator(generator: Generator, cheap: CheapSteps) -> Generator:
-    """The generator, or a second one on the same weights that runs them compiled."""
+    """Return the generator, or a second one that runs the same weights compiled."""
     if cheap.compiled is None:
         return generator
-    near = copy(generator)
-    near.transformer = cheap.compiled
-    return near
+    fast = copy(generator)
+    fast.transformer = cheap.compiled
+    return fast
 
 
 @contextmanager
 def cheaply(cheap: CheapSteps, device: torch.device) -> Iterator[None]:
-    """Around a model call that no gradient will need."""
+    """Set up a model call that no gradient will need, within the context."""
     with ExitStack() as stack:
         if cheap.compiled is not None:
-            stack.enter_context(compilation_told())
+            stack.enter_context(reported_compilation())
         if cheap.dtype is not None:
             stack.enter_context(torch.autocast(device.type, dtype=cheap.dtype))
         yield

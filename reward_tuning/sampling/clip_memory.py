@@ -1,4 +1,4 @@
-"""Whether a clip that is to be drawn fits into memory: refused before it is sampled."""
+"""Memory that a clip needs: a clip that cannot fit is refused before it is sampled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from reward_tuning.errors import TuningError
 from reward_tuning.sampling.free_memory import free_memory, gigabytes
 
 DECODED = {1: 28, 2: 60}
-"""Feature maps of the decoder's last level, of a picture and of a clip, that are held at least
-while a latent frame is decoded: less than measured on `tiny` at 256 to 1024 pixels (37 and 80)."""
+"""Feature maps of the decoder's last level that are in memory at least while a latent frame is
+decoded, of a picture and of a clip: less than measured on `tiny` at 256 to 1024 pixels (37, 80)."""
 STATES = 10
-"""Copies of all tokens' states that a block holds at least: query, key, value, attention, residual
-and the four-fold inner layer, less what is freed."""
-CLIPS = 2  # of the decoded clip: its windows, and the whole
+"""Copies of all tokens' states that a block needs at least: query, key, value, attention, residual
+and the four-fold inner layer, minus the ones freed early."""
+CLIPS = 2  # copies of the decoded clip: its windows, and the whole
 
 
 def check_clip_fits(generator: Generator, size: ClipSize, tiling: Tiling | None) -> None:
@@ -28,12 +28,12 @@ def check_clip_fits(generator: Generator, size: ClipSize, tiling: Tiling | None)
     The need is a lower bound: what passes may still be too large.
 
     Args:
-        generator: Loaded, so that what its weights take is no longer free.
-        size: Of the clip.
-        tiling: Of the decode; None decodes whole frames.
+        generator: The loaded generator; its weights are no longer free memory.
+        size: Size of the clip.
+        tiling: Tiling of the decode; None decodes whole frames.
 
     Raises:
-        TuningError: With what is needed, what is free, and the next step.
+        TuningError: The clip needs more memory than is free.
     """
     frames, height, width = size
     area = height * width
@@ -64,11 +64,11 @@ def check_clip_fits(generator: Generator, size: ClipSize, tiling: Tiling | None)
 
 
 @contextmanager
-def out_of_memory_told(what: str) -> Iterator[None]:
-    """Turn an allocation that fails into a message.
+def reported_out_of_memory(what: str) -> Iterator[None]:
+    """Turn a failed allocation within the context into a message.
 
     Raises:
-        TuningError: With what was asked for, and the next step.
+        TuningError: An allocation failed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""torch.compile of the transformer for calls without gradient, and what to say where it fails."""
+"""torch.compile of the transformer for calls without gradient, with a message where it fails."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reward_tuning.errors import TuningError
 
 
 def compiled(transformer: Any) -> Any:
-    """The same weights behind a compiled forward; the model itself stays as it is.
+    """Return the same weights behind a compiled forward; the model itself is unchanged.
 
-    A first small function is compiled at once, so that a machine without a compiler is told before
-    anything is trained; the transformer itself is compiled at its first call.
+    A small function is compiled first, so that a machine without a compiler fails before anything
+    is trained; the transformer itself is compiled at its first call.
 
     Raises:
         TuningError: torch.compile does not work here.
@@ -25,19 +25,19 @@ def compiled(transformer: Any) -> Any:
 
 
 def require_compilation(device: torch.device) -> None:
-    """Compile a small function, so that what cannot work is told before anything is loaded.
+    """Compile a small function, so that a missing compiler is reported before anything is loaded.
 
     Raises:
         TuningError: torch.compile does not work on this device.
     """
     x = torch.linspace(0.0, 1.0, 64, device=device)
-    with compilation_told(), torch.no_grad():
+    with reported_compilation(), torch.no_grad():
         torch.compile(lambda x: (x * 2.0).sin().sum())(x)
 
 
 @contextmanager
-def compilation_told() -> Iterator[None]:
-    """Turn what torch.compile raises into a word that helps.
+def reported_compilation() -> Iterator[None]:
+    """Turn an error of torch.compile within the context into a message with the next step.
 
     Raises:
         TuningError: Compilation failed.
@@ -50,6 +50,6 @@ def compilation_told() -> Iterator[None]:
         first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         raise TuningError(
             f"torch.compile does not work here ({first.strip()}). It needs a C++ compiler (g++ or "
-            "clang++, or what CXX names) on a CPU and Triton on a GPU; or do without: "
-            "rollout.compile=false in a recipe, generate without --compile"
+            "clang++, or the one that CXX names) on a CPU and Triton on a GPU; without them set "
+            "rollout.compile=false in a recipe, or omit --compile of generate"
         ) from error

@@ -1,4 +1,4 @@
-"""One clip from a prompt, a seed and a condition: what `generate` shows."""
+"""One clip from a prompt, a seed and a condition, for `reward-tuning generate`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from reward_tuning.sampling.first_block_cache import FirstBlockCache
 
 @dataclass(frozen=True)
 class SampledClip:
-    """The end of one clip's sampling.
+    """Result of sampling one clip.
 
     Attributes:
         latents: `(1, 16, t, h/8, w/8)`, scaled.
-        steps: Steps that were run.
-        full_steps: How many of them ran every block of the transformer.
+        steps: Number of steps that ran.
+        full_steps: Number of steps that ran every block of the transformer.
     """
 
     latents: Tensor
@@ -48,25 +48,27 @@ def sample_clip(
     strength: float = 1.0,
     attention: Attention = "auto",
     cheap: CheapSteps = CheapSteps(),  # noqa: B008  # frozen
-    tell: Callable[[int], None] = lambda step: None,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> SampledClip:
-    """Sample one clip, to its latents.
+    """Sample the latents of one clip.
+
+    13 parameters: each is an option of `reward-tuning generate`.
 
     Args:
-        generator: With its text encoder.
-        prompt: What the clip shows.
-        negative_prompt: Of the negative guidance branch.
-        seed: Of the noise.
+        generator: The generator with its text encoder.
+        prompt: Prompt of the clip.
+        negative_prompt: Text of the negative guidance branch.
+        seed: Seed of the noise.
         size: Frames, height, width.
         steps: Euler steps of the whole table.
         guidance_scale: 1 = no guidance.
-        guidance_rescale: 0 = off.
-        condition: What else it follows.
-        strength: Share of the steps that is run; below 1 from the condition's noised start on.
+        guidance_rescale: CFG rescale (arXiv 2305.08891); 0 = off.
+        condition: Condition besides the text.
+        strength: Share of the steps that run; below 1 they start from the condition's noised video.
         attention: Backend of the attention (`base_model.networks.attention_backend`).
-        cheap: How the steps are computed. A cache begins empty, so that a clip does not depend on
+        cheap: How the steps are computed. A cache starts empty, so that a clip does not depend on
             the one before it.
-        tell: Called after each step with its index in the whole table.
+        on_step: Called after each step with its index in the whole table.
 
     Raises:
         TuningError: The cache or the compiler cannot work here.
@@ -89,7 +91,7 @@ def sample_clip(
             state,
             sigmas,
             guidance_scale,
-            on_step=lambda step, _: tell(first + step),
+            on_step=lambda step, _: on_step(first + step),
             guidance_rescale=guidance_rescale,
             attention=attention,
             around_step=(lambda: cheaply(cheap, generator.device)) if cache is None else cache.call,
@@ -99,14 +101,14 @@ def sample_clip(
 
 @torch.no_grad()
 def decoded(generator: Generator, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
-    """The frames of sampled clips, `(b, f, 3, H, W)` in [0, 1].
+    """Decode sampled clips to frames, `(b, f, 3, H, W)` in [0, 1].
 
     Args:
-        generator: Its VAE.
+        generator: The generator, whose VAE decodes.
         latents: `(b, 16, t, h/8, w/8)`, scaled.
-        tiling: Decode tile by tile; None in one piece. The norms' statistics are of thinned
-            latents: without gradient, those of the whole picture take the memory of a decode in one
-            piece.
+        tiling: Decode tile by tile; None decodes whole frames. Tiles take the norms' statistics
+            from thinned latents, because those of the whole picture need as much memory as an
+            untiled decode.
     """
     if tiling is None:
         return generator.decode(latents)

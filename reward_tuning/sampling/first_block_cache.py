@@ -1,8 +1,8 @@
-"""Skip most of a model call where its first block says that little has changed.
+"""Skip most of a model call if its first block's residual has changed little.
 
-First Block Cache (github.com/chengzeyi/ParaAttention, after TeaCache, arXiv 2411.19108) as
-diffusers has it: the first block always runs; where what it adds differs little from what it added
-at the last call computed in full, the other blocks are replaced by what they added there.
+First Block Cache (github.com/chengzeyi/ParaAttention, after TeaCache, arXiv 2411.19108) as in
+diffusers: the first block always runs; if its residual differs little from that of the last call
+computed in full, the residual of the other blocks is reused from that call.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ _OPTIONS = "first-block cache (rollout.cache of a recipe, --cache of generate)"
 
 
 class FirstBlockCache:
-    """The cache, on a transformer's blocks while the `with` lasts; nothing is left after it.
+    """The cache on a transformer's blocks, within a `with`; afterwards the model is unchanged.
 
-    One `with` is one rollout: it begins with an empty cache.
+    One `with` is one rollout and starts with an empty cache.
 
     Args:
         transformer: An `EasyAnimateTransformer3DModel`.
-        threshold: The other blocks run where the mean absolute change of what the first block adds
-            is more than this share of its mean absolute value.
+        threshold: The other blocks run if the mean absolute change of the first block's residual
+            exceeds this share of its mean absolute value.
 
     Attributes:
-        full_calls: Calls so far in which every block ran.
+        full_calls: Number of calls in which every block ran.
 
     Raises:
-        TuningError: The installed diffusers has no such cache, or the model has one block only.
+        TuningError: The installed diffusers has no such cache, or the model has a single block.
     """
 
     def __init__(self, transformer: Any, threshold: float) -> None:
         require_first_block_cache()
         if len(getattr(transformer, FAMILY.blocks)) < 2:
-            raise TuningError(f"{_OPTIONS}: the transformer has one block, nothing can be skipped")
+            raise TuningError(
+                f"{_OPTIONS}: the transformer has one block, so nothing can be skipped"
+            )
         self._transformer = transformer
         self._threshold = threshold
         self.full_calls = 0
@@ -74,7 +76,7 @@ class FirstBlockCache:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Take the hooks off again."""
+        """Remove the hooks."""
         from diffusers.hooks import first_block_cache
 
         for name in (first_block_cache._FBC_LEADER_BLOCK_HOOK, first_block_cache._FBC_BLOCK_HOOK):
@@ -82,11 +84,11 @@ class FirstBlockCache:
         for module in self._without_registry:
             del module._diffusers_hook
         for module in self._own_forward:
-            vars(module).pop("forward", None)  # that of its class again
+            vars(module).pop("forward", None)  # restores the forward of its class
 
     @contextmanager
     def call(self, *, full: bool = False) -> Iterator[None]:
-        """Around each model call of the rollout; `full` runs every block, whatever changed."""
+        """Enter around each model call of the rollout; `full` runs every block in any case."""
         from diffusers.models.cache_utils import CacheMixin
 
         if full:
@@ -97,10 +99,10 @@ class FirstBlockCache:
 
 
 def require_first_block_cache() -> None:
-    """Look whether the installed diffusers has the cache.
+    """Check that the installed diffusers has the cache.
 
     Raises:
-        TuningError: It has not.
+        TuningError: It does not.
     """
     import diffusers
 
@@ -115,5 +117,5 @@ def require_first_block_cache() -> None:
     if not found:
         raise TuningError(
             f"{_OPTIONS}: the installed diffusers {diffusers.__version__} has no first-block cache "
-            "(it came with 0.35); install diffusers 0.35 or newer, or do without"
+            "(added in 0.35); install diffusers 0.35 or newer, or leave the option out"
         )

@@ -1,4 +1,4 @@
-"""The generator that a recipe means: one checkpoint, or one with parts from elsewhere."""
+"""The generator of a recipe: one checkpoint, or one with parts from other places."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ CONFIG = "transformer/config.json"
 
 
 def generator_checkpoint(generator: GeneratorSection) -> str:
-    """What to load: the checkpoint's name, or the folder in which its parts are put together.
+    """Return the checkpoint to load: its name, or the folder that combines its parts.
 
     Args:
         generator: Resolved, as `load_recipe` leaves it.
 
     Raises:
-        GeneratorError: A part is not there, or the cache cannot be written.
+        GeneratorError: A part is missing, or the cache folder cannot be written.
     """
     named = {part: getattr(generator, part) for part in PARTS}
     parts = {part: resolve_part(part, name) for part, name in named.items() if name is not None}
@@ -32,14 +32,14 @@ def generator_checkpoint(generator: GeneratorSection) -> str:
 
 
 def generator_folder(generator: GeneratorSection, *, text_encoder: bool) -> Path:
-    """The same on the disk; what a hub id means is downloaded.
+    """Return the generator's folder on the disk; a hub id is downloaded.
 
     Args:
         generator: Resolved, as `load_recipe` leaves it.
-        text_encoder: Whether the text encoder and tokenizer are needed, too.
+        text_encoder: Also require the text encoder and tokenizer.
 
     Raises:
-        GeneratorError: A part is missing, or the hub does not give it.
+        GeneratorError: A part is missing, or the download fails.
     """
     from base_model.loading.checkpoint import local_folder  # imports torch
 
@@ -48,10 +48,10 @@ def generator_folder(generator: GeneratorSection, *, text_encoder: bool) -> Path
 
 
 def is_here(generator: GeneratorSection) -> bool:
-    """Whether checkpoint and parts are shipped or on the disk, so that nothing is downloaded.
+    """Return whether checkpoint and parts are on the disk, so that nothing needs a download.
 
     Raises:
-        GeneratorError: One of them is nowhere.
+        GeneratorError: One of them does not exist.
     """
     named = {part: getattr(generator, part) for part in PARTS}
     places = [resolve_part(part, name) for part, name in named.items() if name is not None]
@@ -59,7 +59,7 @@ def is_here(generator: GeneratorSection) -> bool:
 
 
 def folder_if_here(generator: GeneratorSection) -> Path | None:
-    """The generator's folder without its text encoder; None where it must be downloaded first.
+    """Return the generator's folder without its text encoder; None if it needs a download.
 
     Raises:
         GeneratorError: As `is_here` and `generator_folder`.
@@ -68,7 +68,7 @@ def folder_if_here(generator: GeneratorSection) -> Path | None:
 
 
 def _on_disk(place: Path | str) -> bool:
-    """Whether a checkpoint or part is, with the one that it is a change of."""
+    """Return whether a checkpoint or part is, including the base of one that holds changes only."""
     from base_model.loading.delta import base_of, is_delta  # imports torch
 
     if isinstance(place, str):
@@ -77,13 +77,13 @@ def _on_disk(place: Path | str) -> bool:
 
 
 def generator_kind(generator: GeneratorSection) -> "Kind":
-    """What the transformer takes, from its config; of a hub id no weights are downloaded for that.
+    """Return the transformer's kind from its config; of a hub id only the config is downloaded.
 
     Args:
         generator: Resolved, as `load_recipe` leaves it.
 
     Raises:
-        GeneratorError: There is no config, the hub does not give it, or no such kind is known.
+        GeneratorError: There is no config, the download fails, or the kind is unknown.
     """
     from base_model.loading.model_configs import kind_of_checkpoint  # imports torch
 

@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a resolved recipe; every mistake told at once."""
+"""From a YAML file and overrides to a resolved recipe; every mistake is reported at once."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,15 +36,15 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Section)
 
 @dataclass(frozen=True)
 class Schema(Generic[AnyRecipe]):
-    """What a recipe of one verb holds.
+    """The recipes of one verb.
 
     Attributes:
-        model: Its sections.
-        conflicts: Finds values that do not go together.
+        model: Their sections.
+        conflicts: Finds values that exclude each other.
         names: Lists the keys of a raw recipe that name a file, with the function that resolves
             them.
-        verb: Of the command line.
-        mark: A section that only recipes of this verb have.
+        verb: Verb of the command line.
+        mark: Section that only recipes of this verb have.
     """
 
     model: type[AnyRecipe]
@@ -55,10 +55,10 @@ class Schema(Generic[AnyRecipe]):
 
 
 LONGEST_LINE, LONGEST_LIST, LEAST_LINE = 400, 1800, 120
-"""Letters of one mistake that is told, of all of them, and of one among many."""
+"""Characters of one mistake in the message, of all of them, and of one among many."""
 LARGEST = 2**63 - 1
-"""Of a whole number: nothing that a recipe counts is larger, and larger ones fit no float."""
-MOST_DIGITS = 9  # of a place in a list
+"""Largest whole number: a recipe counts nothing larger, and larger ones overflow a float."""
+MOST_DIGITS = 9  # of an index into a list
 VERB_OF_MARK = {"rewards": "run", "data": "finetune"}
 
 
@@ -76,22 +76,21 @@ def load_as(
     *,
     check_files: bool = True,
 ) -> AnyRecipe:
-    """Read a recipe, apply overrides, validate it and resolve what it names.
+    """Read a recipe, apply overrides, validate it and resolve the names of files.
 
     A relative path in the file starts from the file's folder, one in an override from the working
     folder, and so does `output` in both.
 
     Args:
-        schema: What it holds.
+        schema: Schema of the verb.
         source: A shipped name or a path.
         overrides: `key.sub=value` texts; a value is YAML, a number in the path counts into a list
             (`rewards.0.weight=2`).
-        check_files: Resolve prompt files and checkpoints, and count it a mistake where one is
-            missing.
+        check_files: Resolve prompt files and checkpoints, and report missing ones as mistakes.
 
     Raises:
-        TuningError: With every mistake, each with its path, value, what is allowed and the likely
-            intended key.
+        TuningError: The recipe has mistakes; the message lists each with its key, value, allowed
+            values and the likely intended key.
     """
     path = find_recipe(source)
     data = read_yaml_file(path)
@@ -100,7 +99,7 @@ def load_as(
     for mark, verb in VERB_OF_MARK.items():
         if mark in data and schema.mark not in data and verb != schema.verb:
             raise TuningError(
-                f"{path}: a recipe with `{mark}` is one of `reward-tuning {verb}`; start it with "
+                f"{path}: a recipe with `{mark}` belongs to `reward-tuning {verb}`; start it with "
                 f"`reward-tuning {verb} {source}`"
             )
     mistakes: list[Mistake] = []
@@ -109,23 +108,23 @@ def load_as(
     data = rename_reward_keys(data)  # and in whole judges that an override sets
     if large := list(_too_large(data)):
         mistakes += large
-        raise TuningError(_told(path, mistakes))  # no section can be compared with such numbers
+        raise TuningError(_message(path, mistakes))  # comparing sections would overflow
     named = list(schema.names(data)) if check_files else []
     missing = _resolve(data, named, path.parent.resolve(), overridden) if check_files else []
     recipe, wrong = _validate(schema, data)
     mistakes += [*wrong, *missing]
     if mistakes:
-        raise TuningError(_told(path, mistakes))
+        raise TuningError(_message(path, mistakes))
     assert recipe is not None
     return recipe
 
 
 def dump_recipe(recipe: Section, comments: Sequence[str] = ()) -> str:
-    """Write a recipe with every value explicit, so that it loads back equal.
+    """Format a recipe as YAML with every value explicit, so that it loads back equal.
 
     Args:
         recipe: A resolved recipe.
-        comments: Lines for the head of the file, such as versions and checkpoint hashes.
+        comments: Lines for the top of the file, such as versions and checkpoint hashes.
     """
     head = "".join(f"# {line}\n" for text in comments for line in (text.splitlines() or [""]))
     return head + write_yaml(recipe.model_dump(mode="json"))
@@ -135,12 +134,12 @@ def parse_override(text: str) -> tuple[KeyPath, Any]:
     """Split `key.sub=value` into its path and its value.
 
     Raises:
-        TuningError: There is no `=`, an empty key, or a value that is no YAML.
+        TuningError: There is no `=`, a key is empty, or the value is not valid YAML.
     """
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise TuningError(f"override {shown(text)}: want key.sub=value, such as train.steps=6")
+        raise TuningError(f"override {shown(text)}: expected key.sub=value, such as train.steps=6")
     try:
         return tuple(map(_part, parts)), read_yaml(value)
     except TuningError as error:
@@ -148,7 +147,7 @@ def parse_override(text: str) -> tuple[KeyPath, Any]:
 
 
 def _part(text: str) -> str | int:
-    """A part of a key: a place in a list where it is a number that a list could have."""
+    """Parse a part of a key: an index into a list if it is a number of a possible size."""
     return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else text
 
 
@@ -170,7 +169,7 @@ def _apply(
 
 
 def _set(data: Any, path: KeyPath, value: Any) -> str | None:
-    """Set one value in nested data; return what is wrong with the path, if anything."""
+    """Set one value in nested data; return the fault of the path, if there is one."""
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
         where = dotted(path[:depth])
@@ -197,7 +196,7 @@ def _set(data: Any, path: KeyPath, value: Any) -> str | None:
 def _too_large(data: dict[str, Any]) -> Iterator[Mistake]:
     """List the whole numbers of more than 64 bits."""
     found: list[tuple[KeyPath, Any]] = [((), data)]
-    seen = set()  # an anchor of YAML may hold itself
+    seen = set()  # an anchor of YAML may contain itself
     while found:
         path, value = found.pop(0)
         if isinstance(value, dict | list) and id(value) not in seen:
@@ -215,8 +214,8 @@ def _validate(
         return schema.model.model_validate(data), []
     except ValidationError as error:
         mistakes = list(mistakes_of(error, schema.model))
-    told = {mistake.path for mistake in mistakes}
-    # pydantic compares sections only once each of them is right: compare those that are.
+    reported = {mistake.path for mistake in mistakes}
+    # pydantic compares sections only if all are valid; compare at least the valid ones.
     sections: dict[str, Any] = {}
     for name, field in schema.model.model_fields.items():
         with contextlib.suppress(ValidationError, KeyError):
@@ -225,7 +224,7 @@ def _validate(
     mistakes += [
         Mistake(conflict.path, f"got {shown(conflict.value)}; {conflict.text}")
         for conflict in schema.conflicts(sections)
-        if conflict.path not in told
+        if conflict.path not in reported
     ]
     return None, mistakes
 
@@ -236,7 +235,7 @@ def _resolve(
     folder: Path,
     overridden: Iterable[KeyPath],
 ) -> list[Mistake]:
-    """Replace names by what they resolve to, in place; return the ones that resolve to nothing."""
+    """Replace names by the files they resolve to, in place; return those that resolve to none."""
     mistakes = []
     overridden = set(overridden)
     for path, locate in named:
@@ -255,7 +254,7 @@ def _resolve(
 
 
 def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of a raw recipe; empty where there is none."""
+    """Return a section of a raw recipe; empty if there is none."""
     value = data.get(name)
     return value if isinstance(value, dict) else {}
 
@@ -292,7 +291,7 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
 
 
 def judge_names(judge: dict[str, Any]) -> Iterator[tuple[str, Locate]]:
-    """List the keys of a raw judge that name a file or folder, with what resolves them."""
+    """List the keys of a raw judge that name a file or folder, each with its resolver."""
     kind = str(judge.get("kind"))
     folders = FOLDER_KEYS.get(kind, ())
     for key in dict.fromkeys((*FILE_KEYS, *folders)):
@@ -302,11 +301,11 @@ def judge_names(judge: dict[str, Any]) -> Iterator[tuple[str, Locate]]:
 
 
 def is_name(value: Any) -> bool:
-    """Whether a raw value can be the name of a file."""
+    """Return whether a raw value can be the name of a file."""
     return isinstance(value, str) and value != "" and file_name_fault(value) is None
 
 
-def _told(path: Path, mistakes: Sequence[Mistake]) -> str:
+def _message(path: Path, mistakes: Sequence[Mistake]) -> str:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     lines = [shortened(str(mistake), LONGEST_LINE) for mistake in mistakes]
     if sum(map(len, lines)) > LONGEST_LIST:

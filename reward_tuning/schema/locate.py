@@ -12,9 +12,9 @@ from base_model.errors import GeneratorError
 from base_model.files.shipped import WEIGHTS, resolve_checkpoint, resolve_part
 from reward_tuning.errors import TuningError
 
-FINETUNE = "finetune"  # folder of recipes of this verb
+FINETUNE = "finetune"  # folder of the recipes of this verb
 FOLDER_MARKS = ("config.json", "model_config.json", "text_encoder")
-"""What a judge's folder has: of a Qwen2-VL, of VideoAlign, of a generator's checkpoint."""
+"""Contents that identify a judge's folder: Qwen2-VL, VideoAlign, a generator's checkpoint."""
 
 # owner/name/file, owner/name/file@revision
 _HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -23,7 +23,7 @@ _HUB_FILE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.+-]+)+(@[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ShippedRecipe:
-    """A recipe of the package, with the first sentence of its header."""
+    """A recipe of the package, with the first line of its header."""
 
     name: str
     path: Path
@@ -49,7 +49,7 @@ def header_lines(path: Path) -> list[str]:
 
 
 def shipped_recipes() -> list[ShippedRecipe]:
-    """List the recipes of the package by name, with what their header says they do."""
+    """List the recipes of `reward-tuning run` in the package, by name."""
     return [
         ShippedRecipe(path.stem, path, (header_lines(path) or [""])[0])
         for path in sorted(shipped_folder("recipes").glob("*.yaml"))
@@ -68,11 +68,11 @@ def find_recipe(name: str | Path, besides: str = "") -> Path:
     """Find a recipe by shipped name, else by path.
 
     Args:
-        name: As given.
-        besides: What else the caller would have taken, for the message (" nor a run folder").
+        name: Name as given.
+        besides: Further alternatives of the caller, for the message (" nor a run folder").
 
     Raises:
-        TuningError: There is none; the message names the likely shipped one.
+        TuningError: There is none; the message suggests a shipped one with a similar name.
     """
     shipped = {recipe.name: recipe.path for recipe in [*shipped_recipes(), *finetune_recipes()]}
     text = str(name)
@@ -93,16 +93,16 @@ def find_recipe(name: str | Path, besides: str = "") -> Path:
 
 
 def _likely(text: str, names: Iterable[str]) -> str:
-    """The name that is meant, as a question; nothing where none is near."""
+    """Return a question with a similar name; empty if there is none."""
     close = difflib.get_close_matches(text, names, 1, 0.75)
     return f"did you mean {close[0]}? " if close else ""
 
 
 def verb_of(data: Any) -> Literal["run", "finetune"]:
-    """Which verb a recipe is of, by its sections.
+    """Return the verb of a recipe, by its sections.
 
     Args:
-        data: What is in its file; a mapping, or anything that is none.
+        data: Content of its file, of any type.
     """
     clips = isinstance(data, dict) and "data" in data and "rewards" not in data
     return "finetune" if clips else "run"
@@ -113,11 +113,11 @@ def located(value: str, shipped: Path, folder: Path) -> str | None:
 
     Args:
         value: The name as written.
-        shipped: Folder of the shipped ones.
+        shipped: Folder of the shipped files.
         folder: Folder that relative paths start from.
 
     Returns:
-        The name itself where it is shipped, the absolute path where that exists, else None.
+        The name itself if it is shipped, the absolute path if that exists, else None.
     """
     if value not in {"", "."} and not Path(value).is_absolute() and (shipped / value).exists():
         return value
@@ -173,7 +173,7 @@ def locate_lora(value: str, folder: Path) -> str:
         folder: Folder that relative paths start from.
 
     Raises:
-        TuningError: There is none, or the run is not finished.
+        TuningError: There is none, or the run is unfinished.
     """
     path = (folder / Path(value).expanduser()).resolve()
     if (path / "recipe.yaml").is_file():
@@ -194,7 +194,7 @@ def locate_part(part: str, value: str, folder: Path) -> str:
     """Resolve a part of a generator (`base_model.files.shipped.resolve_part`).
 
     Raises:
-        TuningError: It is not there.
+        TuningError: It does not exist.
     """
     try:
         found = resolve_part(part, value, folder)
@@ -230,14 +230,14 @@ def locate_judge(value: str, folder: Path) -> str:
         folder: Folder that relative paths start from.
 
     Raises:
-        TuningError: It is none of the four, or a folder.
+        TuningError: It is none of the four, or it is a folder.
     """
     weights = shipped_folder("rewards", "weights")
     place = located(value, weights, folder)
     if place is not None and (weights / place).is_dir():
         raise TuningError(
-            f"{weights / place} is a folder, and this judge is one file; name the file in it, such "
-            f"as {value.rstrip('/')}/model.safetensors"
+            f"{weights / place} is a folder, but this judge is a single file; name the file in it, "
+            f"such as {value.rstrip('/')}/model.safetensors"
         )
     if place is not None:
         return place
@@ -261,18 +261,18 @@ def locate_judge_folder(value: str, folder: Path) -> str:
         folder: Folder that relative paths start from.
 
     Raises:
-        TuningError: It is none of the three, a file, or a folder of something else.
+        TuningError: It is none of the three, or it is a file or a folder of another kind.
     """
     weights = shipped_folder("rewards", "weights")
     place = located(value, weights, folder)
     if place is not None and not (weights / place).is_dir():
         raise TuningError(
-            f"{weights / place} is a file, and this judge is a folder with its config and its "
+            f"{weights / place} is a file, but this judge is a folder with its config and its "
             "tokenizer; name the folder"
         )
     if place is not None and not any((weights / place / mark).exists() for mark in FOLDER_MARKS):
         raise TuningError(
-            f"{weights / place} is no folder of a judge: it holds none of {', '.join(FOLDER_MARKS)}"
+            f"{weights / place} is not a judge's folder: it has none of {', '.join(FOLDER_MARKS)}"
         )
     if place is not None:
         return place

@@ -1,7 +1,7 @@
-"""From pydantic's findings to lines a person can act on.
+"""From pydantic's errors to messages that a person can act on.
 
-Each line names the path of the key, the value it got, what is allowed and, where a key is unknown,
-the key that was probably meant, wherever in the recipe that one lives.
+Each line names the key, the value it got, the allowed values and, for an unknown key, the key that
+was probably meant, anywhere in the recipe.
 """
 
 import difflib
@@ -12,24 +12,24 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-_WANTED = {
-    "int_type": "a whole number is wanted",
-    "float_type": "a number is wanted",
-    "bool_type": "true or false is wanted",
-    "string_type": "a text is wanted",
-    "list_type": "a list is wanted",
-    "tuple_type": "a list is wanted",
-    "model_type": "a section with keys is wanted",
-    "model_attributes_type": "a section with keys is wanted",
-    "finite_number": "a finite number is wanted",
-    "string_unicode": "it holds a lone surrogate; give the text as UTF-8",
+_EXPECTED = {
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "string_type": "expected a text",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
+    "model_type": "expected a section with keys",
+    "model_attributes_type": "expected a section with keys",
+    "finite_number": "expected a finite number",
+    "string_unicode": "contains a lone surrogate; give the text as UTF-8",
 }
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong value: where it stands, and what to do about it."""
+    """One wrong value: its place in the recipe, and what to do about it."""
 
     path: Path
     text: str
@@ -39,17 +39,17 @@ class Mistake:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """Write a path as the command line takes it: `rewards.0.weight`; a part that is long, cut."""
+    """Format a path as on the command line, `rewards.0.weight`; long parts are shortened."""
     return ".".join(cut(str(part)) for part in path) or "the recipe"
 
 
 def cut(text: str, limit: int = 60) -> str:
-    """A text cut to this number of characters."""
+    """Shorten a text to a number of characters."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """Write a value shortly, a text in quotes."""
+    """Format a value in at most `limit` characters, a text in quotes."""
     text = (
         "null" if value is None else f"{value}".lower() if value is True or value is False else ""
     )
@@ -57,14 +57,14 @@ def shown(value: Any, limit: int = 60) -> str:
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:
-    """List the models an annotation allows, through unions, lists and `Annotated`."""
+    """List the models in an annotation, through unions, lists and `Annotated`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in members(part)]
 
 
 def key_paths(models: Sequence[type[BaseModel]], prefix: Path = ()) -> Iterator[Path]:
-    """List every key of a schema, sections before what is in them; a list's items count as 0."""
+    """List every key of a schema, sections before their keys; items of a list have index 0."""
     seen: set[str] = set()
     for model in models:
         for name, field in model.model_fields.items():
@@ -79,26 +79,26 @@ def key_paths(models: Sequence[type[BaseModel]], prefix: Path = ()) -> Iterator[
 def mistakes_of(
     error: ValidationError, model: type[BaseModel], prefix: Path = ()
 ) -> Iterator[Mistake]:
-    """Tell each finding of pydantic in our words.
+    """Translate each error of pydantic into a `Mistake`.
 
     Args:
-        error: What validation raised.
-        model: The schema of the whole recipe, for the intended keys.
-        prefix: Path of the value that was validated, empty for a whole recipe.
+        error: Error of the validation.
+        model: Schema of the whole recipe, to find intended keys.
+        prefix: Path of the validated value; empty for a whole recipe.
     """
     for found in error.errors(include_url=False):
         path, parents = _walk((*prefix, *found["loc"]), model)
         if found["type"] in ("union_tag_invalid", "union_tag_not_found"):
             yield from _wrong_kind(found["input"], path, model)
         else:
-            yield Mistake(path, _told(found, path, parents, model))
+            yield Mistake(path, _message(found, path, parents, model))
 
 
 def _wrong_kind(value: Any, path: Path, model: type[BaseModel]) -> Iterator[Mistake]:
-    """Tell a `kind` that is missing or unknown, and what is wrong beside it.
+    """Report a missing or unknown `kind`, and the other mistakes of its section.
 
-    What else is wrong depends on the kind that was meant: the one with a like name, else the one
-    that knows its keys best.
+    These depend on the kind that was meant: the one with a similar name, else the one whose keys
+    match best.
     """
     models = {str(tag): one for one in _models_at(model, path) for tag in _tags(one)}
     if "kind" not in value:
@@ -123,7 +123,7 @@ def _wrong_kind(value: Any, path: Path, model: type[BaseModel]) -> Iterator[Mist
 
 
 def _walk(loc: Path, model: type[BaseModel]) -> tuple[Path, list[type[BaseModel]]]:
-    """Drop the tags of unions from a location; return with it the models that hold its last key."""
+    """Remove the tags of unions from a location; also return the models that hold its last key."""
     path: list[str | int] = []
     holders: list[type[BaseModel]] = [model]
     inner: list[type[BaseModel]] = [model]
@@ -150,7 +150,7 @@ def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
     return get_args(field.annotation) if field is not None else ()
 
 
-def _told(
+def _message(
     found: Any, path: Path, holders: Sequence[type[BaseModel]], model: type[BaseModel]
 ) -> str:
     got, context = shown(found["input"]), found.get("ctx", {})
@@ -159,16 +159,18 @@ def _told(
             text = f"unknown key (got {got}); {intended(path, holders, model)}"
         case "missing":
             fields = [h.model_fields[str(path[-1])] for h in holders if path[-1] in h.model_fields]
-            wanted = fields[0].description if fields else "another value"  # of a list too short
-            text = f"is missing; wanted: {wanted or 'a section with keys'}"
+            wanted = (
+                fields[0].description if fields else "another value"
+            )  # an item that a list lacks
+            text = f"is missing; expected: {wanted or 'a section with keys'}"
         case "literal_error":
             allowed = [part.strip("'") for part in re.split(", | or ", context["expected"])]
             text = f"got {got}; {_one_of(str(found['input']), allowed)}"
         case "too_short" | "string_too_short":
             text = f"got {got}; must not be empty"
         case kind:
-            told = found["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            text = f"got {got}; {_WANTED.get(kind, told)}"
+            said = found["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            text = f"got {got}; {_EXPECTED.get(kind, said)}"
     return text
 
 
@@ -178,23 +180,24 @@ def _one_of(got: str, allowed: Sequence[str]) -> str:
 
 
 def _models_at(model: type[BaseModel], path: Path) -> list[type[BaseModel]]:
-    """The models that the value at a path may be of: of every kind, where there are kinds."""
+    """List the models that the value at a path may have, one for each kind."""
     return _walk((*path, "kind"), model)[1]
 
 
 def intended(
     path: Path, holders: Sequence[type[BaseModel]], model: type[BaseModel], most: int = 3
 ) -> str:
-    """Guess which key was meant by an unknown one; else list what the section allows.
+    """Guess the key that an unknown one means; else list the keys that the section allows.
 
     Args:
-        path: Of the unknown key.
-        holders: The models whose keys are allowed where it stands.
-        model: The schema of the whole recipe, searched when its section has nothing like it.
-        most: So many guesses at most.
+        path: Path of the unknown key.
+        holders: Models of its section.
+        model: Schema of the whole recipe, searched if the section has no similar key.
+        most: Largest number of guesses.
     """
     key, section = str(path[-1]), path[:-1]
     here = sorted({name for holder in holders for name in holder.model_fields})
+    # 0.7 within the section, 0.8 in the whole recipe: a guess from afar must be closer.
     close = difflib.get_close_matches(key, here, 1, 0.7)
     if close:
         return f"did you mean {dotted((*section, close[0]))}?"
@@ -216,6 +219,6 @@ def intended(
             elsewhere.setdefault(alias, []).append(dotted(known))
     close = [key] if key in elsewhere else difflib.get_close_matches(key, elsewhere, 1, 0.8)
     if close:
-        meant = list(dict.fromkeys(elsewhere[close[0]]))  # kinds of one list share their places
+        meant = list(dict.fromkeys(elsewhere[close[0]]))  # kinds of one list share their paths
         return f"did you mean {' or '.join(meant[:most])}?"
     return f"allowed in {dotted(section)}: {', '.join(here)}" if here else "it takes no keys"

@@ -1,7 +1,7 @@
-"""A recipe is data: every value that decides a reward-tuning run.
+"""The recipe of a reward tuning: every value that a run depends on, and their conflicts.
 
-The sections and keys are the contract of the YAML files and of the command line
-(`train.steps=6`). Nothing here imports torch, and nothing in the mathematics imports this module.
+The sections and keys are the interface of the YAML files and of the command line
+(`train.steps=6`). Nothing here imports torch, and the gradient room does not import this module.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,12 +37,12 @@ from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
 
 JudgeAt = tuple[tuple[str | int, ...], JudgeSection]
-"""A judge and its place in the recipe."""
+"""Path of a judge in the recipe, and the judge."""
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two values that are each allowed and do not go together."""
+    """Two values that are each allowed but exclude each other."""
 
     path: tuple[str | int, ...]
     value: Any
@@ -53,8 +53,8 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     """Check values of different sections against each other.
 
     Args:
-        sections: Section name to its validated value; a section that is missing (its own values
-            were wrong) silences only the checks that need it.
+        sections: Section name to its validated value. A section that is missing (its own values
+            were wrong) skips only the checks that need it.
     """
     sampling = sections.get("sampling")
     method = sections.get("method")
@@ -70,7 +70,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield Conflict(
             ("prompts", "held_out"),
             prompts.held_out,
-            "is prompts.train, so nothing would be held out; give another file",
+            "is the same file as prompts.train, so nothing would be held out; give another file",
         )
     asked = 0 if method is None else method.steps_wanted
     if sampling is not None and asked > sampling.steps_run:
@@ -94,7 +94,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
 
 
 def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
-    """Check that judges can be told apart, by name, and trained ones from held-out ones."""
+    """Check that all judges have different names, and that no held-out judge is trained on."""
     trained_on = {judge.identity for _, judge in judges if isinstance(judge, RewardSection)}
     seen: dict[str, tuple[str | int, ...]] = {}
     for path, judge in judges:
@@ -111,19 +111,19 @@ def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
             yield Conflict(
                 (*path, key),
                 judge.identity,
-                "is trained on under rewards, so it cannot tell improvement from reward hacking; "
-                f"take another {key}",
+                "is trained on under rewards, so it cannot distinguish improvement from reward "
+                f"hacking; choose another {key}",
             )
 
 
 def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) -> Iterator[Conflict]:
-    """Check the values of the sampling section against each other, and what needs them."""
+    """Check the values of the sampling section against each other and the train section."""
     latents = FAMILY.latent_frames(sampling.frames)
     if sampling.steps_run < 1:
         yield Conflict(
             ("sampling", "strength"),
             sampling.strength,
-            f"of sampling.steps = {sampling.steps} that is less than one step",
+            f"leaves less than one of sampling.steps = {sampling.steps}",
         )
     if train is not None:
         yield from clip_conflicts(train)
@@ -131,7 +131,7 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
         yield Conflict(
             ("train", "steps_at_once"),
             train.steps_at_once,
-            "train.normalise_steps needs every step's own gradient; sweep them one at a time",
+            "train.normalise_steps needs each step's own gradient; set train.steps_at_once=1",
         )
     if train is not None and train.decoded != "all" and train.decoded_latents > latents:
         yield Conflict(
@@ -143,7 +143,7 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
         yield Conflict(
             ("sampling", "divide_by_guidance"),
             False,
-            f"sampling.negative is {sampling.negative}, where nothing is divided; leave it out",
+            f"has no effect with sampling.negative: {sampling.negative}; leave it out",
         )
     if sampling.guidance_range is None:
         return
@@ -167,20 +167,20 @@ def rollout_conflicts(
         yield Conflict(
             ("rollout", "compile"),
             True,
-            "not with rollout.cache, which decides step by step what is run; choose one of them",
+            "cannot be combined with rollout.cache, which changes from step to step what runs",
         )
     if rollout.compile and generator is not None and MODES[generator.memory].blocks_rest:
         yield Conflict(
             ("rollout", "compile"),
             True,
-            f"not with generator.memory={generator.memory}, which moves weights "
+            f"cannot be combined with generator.memory={generator.memory}, which moves weights "
             "inside the forward pass; choose one of them",
         )
     if rollout.compile and generator is not None and generator.quantise is not None:
         yield Conflict(
             ("rollout", "compile"),
             True,
-            "not with generator.quantise, whose unpacking is not compiled; choose one of them",
+            "cannot be combined with generator.quantise, whose unpacking is not compiled",
         )
     if rollout.dtype and generator is not None and generator.dtype != "float32":
         yield Conflict(
@@ -191,7 +191,7 @@ def rollout_conflicts(
 
 
 def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
-    """Check that what is taken twice from one rollout can be: its end, judged as it is."""
+    """Check that a rollout that is used more than once is judged at its end, as it is."""
     if train is None:
         return
     reason = method.not_at_end
@@ -203,12 +203,12 @@ def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conf
         yield Conflict(
             ("train", "active_sets"),
             train.active_sets,
-            "only 1: each pair of leaps weighs the clips anew; set method.leap_floor=null",
+            "only 1: each pair of leaps weights the clips anew; set method.leap_floor=null",
         )
 
 
 def clip_conflicts(train: TrainSection) -> Iterator[Conflict]:
-    """Check the values that speak of several clips of one prompt."""
+    """Check the keys about several clips of one prompt."""
     if train.batch_size % train.clips_per_prompt:
         yield Conflict(
             ("train", "clips_per_prompt"),
@@ -222,15 +222,19 @@ def clip_conflicts(train: TrainSection) -> Iterator[Conflict]:
 
 
 def latent_conflicts(wanted: bool, judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
-    """Check that judges of noisy latents and the method that shows them some come together."""
+    """Check that judges of noisy latents come with the method that shows them some."""
     for path, judge in judges:
         latent = judge.kind == "latent"
         if isinstance(judge, HeldOutSection):
-            text = "a held-out judge sees what people see: take one of frames" if latent else None
+            text = (
+                "a held-out judge sees decoded frames, as people do; choose another kind"
+                if latent
+                else None
+            )
         elif wanted:
-            text = None if latent else "method prfl decodes nothing: it takes kind latent only"
+            text = None if latent else "method prfl decodes nothing; it accepts only kind latent"
         else:
-            text = "judges noisy latents, which only method prfl has" if latent else None
+            text = "judges noisy latents, which only method prfl provides" if latent else None
         if text is not None:
             yield Conflict((*path, "kind"), judge.kind, text)
 
@@ -241,13 +245,15 @@ def judge_conflicts(
     """Check the values of one judge against each other and against the clips it sees."""
     if isinstance(judge, RewardSection):
         if judge.weight == 0.0:
-            yield Conflict((*path, "weight"), 0.0, "a judge without weight: leave it out instead")
+            yield Conflict(
+                (*path, "weight"), 0.0, "a judge with weight 0 has no effect; leave it out"
+            )
         if judge.evaluation_only:
             yield Conflict(
                 (*path, "kind"),
                 judge.kind,
-                "is for the evaluation only: it measures, and its score has no gradient to train "
-                "on; name it under evaluation.held_out_rewards",
+                "is for the evaluation only, because its score has no gradient; move it to "
+                "evaluation.held_out_rewards",
             )
     most = sampling.frames if sampling is not None else None
     asked = judge.frames if isinstance(judge, FramesSection) else "all"
@@ -266,9 +272,11 @@ def judge_conflicts(
 
 
 def qwen_conflicts(path: tuple[str | int, ...], judge: QwenSection) -> Iterator[Conflict]:
-    """Check how a judge on Qwen2-VL wants its clips."""
+    """Check the sampling of frames of a judge on Qwen2-VL."""
     if judge.count is not None and judge.fps is not None:
-        yield Conflict((*path, "fps"), judge.fps, f"not with count={judge.count}; leave one out")
+        yield Conflict(
+            (*path, "fps"), judge.fps, f"cannot be combined with count={judge.count}; leave one out"
+        )
     low, high = judge.min_pixels, judge.max_pixels
     if low is not None and high is not None and low > high:
         yield Conflict((*path, "min_pixels"), low, f"above max_pixels={high}")
@@ -277,7 +285,7 @@ def qwen_conflicts(path: tuple[str | int, ...], judge: QwenSection) -> Iterator[
 def encoder_conflicts(
     path: tuple[str | int, ...], judge: JudgeSection, generator: GeneratorSection | None
 ) -> Iterator[Conflict]:
-    """Check that a judge that is the generator's text encoder asks for the weights as they are."""
+    """Check that a judge that is the generator's text encoder has the dtype of its weights."""
     if not isinstance(judge, NetworkSection) or not judge.of_generator or generator is None:
         return
     if judge.dtype != generator.dtype:
@@ -295,7 +303,7 @@ def too_few_frames(
     sampling: SamplingSection | None,
     train: TrainSection | None,
 ) -> Iterator[Conflict]:
-    """Check that a judge that compares frames is shown enough of them, in training at every step.
+    """Check that a judge that compares frames sees enough of them, in every step of training.
 
     A window of decoded latents may begin with the first one, which is a single frame.
     """
@@ -314,7 +322,7 @@ def too_few_frames(
                 (*path, "kind"),
                 judge.kind,
                 f"{needs}; train.decoded={train.decoded} with train.decoded_latents="
-                f"{train.decoded_latents} may show it {shown}: set train.decoded=all, or more "
+                f"{train.decoded_latents} may show it only {shown}; set train.decoded=all, or more "
                 "latents",
             )
 
@@ -326,18 +334,22 @@ def drawn_frames_conflicts(
     asked: int | Literal["all"],
     most: int | None,
 ) -> Iterator[Conflict]:
-    """Check frames that are drawn at random: only in training, and of as many as are judged."""
+    """Check frames that are drawn at random: only in training, and not more than are judged."""
     if isinstance(judge, HeldOutSection):
-        yield Conflict((*path, "kind"), "random", "only in training; the evaluation judges alike")
+        yield Conflict(
+            (*path, "kind"),
+            "random",
+            "only in training; the evaluation judges the same frames each time",
+        )
     judged = most if asked == "all" else asked
     if judged is not None and drawn.count > judged:
         yield Conflict((*path, "count"), drawn.count, f"the judge sees {judged} frames")
 
 
 class Recipe(Section):
-    """Everything that decides a run."""
+    """Every value that a run depends on."""
 
-    seed: NotNegative = Field(default=0, description="Of every random draw")
+    seed: NotNegative = Field(default=0, description="Seed of every random draw")
     output: FileName = Field(description="The run folder")
     generator: GeneratorSection
     prompts: PromptsSection

@@ -1,4 +1,4 @@
-"""The sections of a recipe but the methods' and the judges': each key, its range, its meaning."""
+"""Sections of a recipe other than methods and judges: each key with its range and meaning."""
 
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ def _targets(value: Any) -> Any:
 
 
 class GeneratorSection(Section):
-    """Which video generator is tuned, and in which precision its frozen weights stay."""
+    """The video generator to tune, and the precision of its frozen weights."""
 
     checkpoint: FileName = Field(
         description="A shipped name (tiny), a folder, or a hub id; original or diffusers layout"
@@ -50,7 +50,7 @@ class GeneratorSection(Section):
         "comes with it where it has one",
     )
     dtype: Dtype = Field(
-        default="float32", description="Of the frozen weights; the adapter stays float32"
+        default="float32", description="Dtype of the frozen weights; the adapter stays float32"
     )
     memory: Memory = Field(
         default="resident",
@@ -75,15 +75,15 @@ class PromptsSection(Section):
 
 
 class SamplingSection(Section):
-    """How a clip is drawn from noise: the same while training and in the evaluation."""
+    """How a clip is sampled from noise, in training and in the evaluation."""
 
     steps: Positive = Field(default=25, description="Euler steps of the flow, N")
     shift: float = Field(
         default=1.0,
         ge=-3.0,
         le=3.0,
-        description="mu of the training rollout's table: more spends more of the steps at high "
-        "noise. Samples and the evaluation keep the published 1",
+        description="mu of the training rollout's table: larger values spend more of the steps at "
+        "high noise. Samples and the evaluation keep the published 1",
     )
     guidance_scale: float = Field(
         default=6.0, ge=1.0, description="Classifier-free guidance; 1 = no guidance"
@@ -92,21 +92,21 @@ class SamplingSection(Section):
         default=None,
         description="Lowest and highest scale that training draws from, uniformly, one for each "
         "batch, so that the adapter serves more than one; null = always guidance_scale. The "
-        "evaluation takes guidance_scale",
+        "evaluation uses guidance_scale",
     )
     guidance_rescale: float = Field(
         default=0.0,
         ge=0.0,
         le=1.0,
-        description="Share of the guided velocity that gets the contrast of the positive branch "
-        "back (arXiv 2305.08891); 0 = off",
+        description="CFG rescale (arXiv 2305.08891): share of the guided velocity that gets the "
+        "standard deviation of the positive branch; 0 = off",
     )
     strength: float = Field(
         default=1.0,
         gt=0.0,
         le=1.0,
-        description="Share of the steps that is run, from the prompt's noised video on; below 1 "
-        "every prompt needs a `video`. 1 = from noise",
+        description="Share of the steps that run; below 1 they start from the prompt's noised "
+        "video, so every prompt needs a `video`; 1 = from noise",
     )
     frames: Frames = Field(default=49, description="Frames of a clip, 4k + 1")
     height: Side = Field(default=256, description="Pixels, a multiple of 16")
@@ -126,7 +126,7 @@ class SamplingSection(Section):
 
     @property
     def steps_run(self) -> int:
-        """Steps of the table that are run, as the published pipeline counts them."""
+        """Number of steps that run, counted as in the published pipeline."""
         return int(self.steps * self.strength)
 
 
@@ -145,7 +145,7 @@ class RolloutSection(Section):
     )
     dtype: Literal["bfloat16"] | None = Field(
         default=None,
-        description="Of the matrix products (autocast) where generator.dtype is float32; the "
+        description="Dtype of the matrix products (autocast) if generator.dtype is float32; the "
         "states between the steps stay float32; null = as the weights",
     )
     compile: bool = Field(
@@ -176,12 +176,12 @@ class LoraSection(Section):
 
 
 class ReplaySection(Section):
-    """Flow-matching steps on clips that are known to be good, beside the reward's gradient."""
+    """Flow-matching steps on good clips, in addition to the reward's gradient."""
 
     weight: float = Field(
         ge=0.0,
-        description="Of the flow-matching loss in an update, around 1 for the base's clips; 0 only "
-        "measures it",
+        description="Weight of the flow-matching loss in an update, around 1 for the base's clips; "
+        "0 only measures it",
     )
     source: FileName = Field(
         default="base",
@@ -190,17 +190,18 @@ class ReplaySection(Section):
     )
     clips: Positive = Field(
         default=32,
-        description="How many the base samples, of the first training prompts; of a file all count",
+        description="Number of clips that the base samples, of the first training prompts; a file "
+        "is used as a whole",
     )
     every: Positive = Field(
-        default=1, description="Updates from one with it to the next; 1 = every one"
+        default=1, description="Number of updates from one replay to the next; 1 = every update"
     )
 
 
 class TrainSection(LoopSection):
     """The optimiser and the loop."""
 
-    batch_size: Positive = Field(description="Prompts a device rolls out at a time")
+    batch_size: Positive = Field(description="Prompts that a device rolls out at a time")
     active_sets: Positive = Field(
         default=1,
         description="Plans drawn for each rollout: one rollout and one reward gradient, swept with "
@@ -216,7 +217,7 @@ class TrainSection(LoopSection):
         default=0.5,
         gt=0.0,
         lt=1.0,
-        description="How far a restart noises the end; the table's nearest sigma is taken",
+        description="Noise level of a restart; the nearest sigma of the table is used",
     )
     adam_eps: float = Field(
         default=1e-10,
@@ -243,38 +244,39 @@ class TrainSection(LoopSection):
     )
     decoded: Literal["all", "first", "random-window", "stratified"] = Field(
         default="all",
-        description="What of a clip is decoded and judged in training: all, its first latents (as "
-        "the published script; costs motion), a window at a random place, or one random latent of "
-        "each part of the clip",
+        description="Part of a clip that is decoded and judged in training: all, its first latents "
+        "(as the published script; costs motion), a window at a random place, or one random latent "
+        "of each part of the clip",
     )
     decoded_latents: Positive = Field(
         default=1, description="Latents (4 frames each, the first 1) of `decoded`; all ignores it"
     )
     clips_per_prompt: Positive = Field(
-        default=1, description="Clips of one prompt, each from a noise of its own, side by side"
+        default=1,
+        description="Clips of one prompt, each from its own noise, side by side in a batch",
     )
     motion: float = Field(
         default=0.0,
         ge=0.0,
-        description="Weight of a term that rewards motion; flicker, noise and brightness do not "
-        "feed it. Judges of single frames like a still; 0 = off",
+        description="Weight of a term that rewards motion, insensitive to flicker, noise and "
+        "brightness. Judges of single frames prefer a still; 0 = off",
     )
     motion_target: float | None = Field(
         default=None,
         gt=0.0,
-        description="Motion from which on that term gives no gradient, such as the base's; "
-        "null = no upper end",
+        description="Motion above which that term gives no gradient, such as the base's; "
+        "null = no limit",
     )
     repulsion: float = Field(
         default=0.0,
         ge=0.0,
-        description="Weight of the likeness (cosine of a judge's image features) of clips of one "
-        "prompt, to be brought down; needs clips_per_prompt of 2 or more; 0 = off",
+        description="Weight of a penalty on the similarity (cosine of a judge's image features) of "
+        "clips of one prompt; needs clips_per_prompt of 2 or more; 0 = off",
     )
     merge: Literal["sum", "pcgrad"] = Field(
         default="sum",
         description="How the gradients of several judges become one: their sum, or pcgrad (arXiv "
-        "2001.06782), which takes from each, clip by clip, what runs against another",
+        "2001.06782), which removes from each, clip by clip, the component against another",
     )
     ema_decay: float | None = Field(
         default=None,
@@ -304,7 +306,7 @@ class EvaluationSection(Section):
     prompts: Positive = Field(
         default=32, description="Held-out prompts to evaluate on, from the first on"
     )
-    seeds: Positive = Field(default=1, description="Clips a prompt and a side")
+    seeds: Positive = Field(default=1, description="Clips for each prompt and side")
     steps: Positive | None = Field(default=None, description="Euler steps; null = sampling.steps")
     batch_size: Positive | None = Field(
         default=None, description="Clips sampled at a time; null = train.batch_size"

@@ -1,8 +1,4 @@
-"""What the keys of a recipe hold: ranges, sizes, names of files, and the strict section.
-
-A misspelt key is refused, never ignored; a switch is no number and a text is no number, so that no
-slip of a file trains something else in silence.
-"""
+"""Types of recipe keys: sizes and lengths of clips, dtypes, texts, and names of files."""
 
 from typing import Annotated, Literal
 

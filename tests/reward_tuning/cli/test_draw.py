@@ -75,7 +75,7 @@ def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
             steps=2,
             guidance_scale=scale,
             guidance_rescale=rescale,
-            tell=lambda step: None,
+            on_step=lambda step: None,
         )
         return decoded(generator, sampled.latents)
 

@@ -58,7 +58,7 @@ def test_an_anchor_that_holds_itself(run: Any, tmp_path: Path) -> None:
 def test_lone_surrogates_in_the_names_of_files(run: Any, key: str) -> None:
     done = run("validate", "tiny-drtune-multi", f'{key}="a\\ud83d"')
     assert done.code == 2
-    assert f"{key}: got 'a\\ud83d'; it holds a lone surrogate" in done.err
+    assert f"{key}: got 'a\\ud83d'; contains a lone surrogate" in done.err
 
 
 def test_long_keys_and_many_mistakes_are_cut(run: Any) -> None:

@@ -60,7 +60,10 @@ def test_folders_are_located_and_missed() -> None:
     ("judge", "told"),
     [
         ({"kind": "hps", "checkpoint": "here"}, "here is a folder, .* such as here/model.safe"),
-        ({"kind": "vjepa2", "checkpoint": "here/"}, "here is a folder, and this judge is one file"),
+        (
+            {"kind": "vjepa2", "checkpoint": "here/"},
+            "here is a folder, but this judge is a single file",
+        ),
         ({"kind": "hps", "checkpoint": "tiny/qwen-critic"}, "tiny/qwen-critic is a folder"),
         ({"kind": "aesthetic", "checkpoint": "a.pth", "tower": "here"}, "here is a folder"),
         ({"kind": "qwen_critic", "checkpoint": "a.pth"}, r"a\.pth is a file, .* name the folder"),
@@ -68,7 +71,7 @@ def test_folders_are_located_and_missed() -> None:
             {"kind": "qwen_critic", "checkpoint": "tiny/hps.safetensors"},
             "hps.safetensors is a file",
         ),
-        ({"kind": "video_align", "checkpoint": "here"}, "here is no folder of a judge: .*config"),
+        ({"kind": "video_align", "checkpoint": "here"}, "here is not a judge's folder: .*config"),
         ({"kind": "hpsv3", "checkpoint": "a.pth", "base": "a.pth"}, r"base: got .*is a file"),
     ],
 )

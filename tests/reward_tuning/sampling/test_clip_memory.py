@@ -14,7 +14,7 @@ from base_model.generator import load_generator
 from base_model.networks.tiled_decode import Tiling
 from reward_tuning.errors import TuningError
 from reward_tuning.sampling import clip_memory
-from reward_tuning.sampling.clip_memory import check_clip_fits, out_of_memory_told
+from reward_tuning.sampling.clip_memory import check_clip_fits, reported_out_of_memory
 from tests.reward_tuning.command_line import Command, command
 
 run = pytest.fixture(command)
@@ -82,8 +82,8 @@ def test_tiles_need_less(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_allocation_that_fails_is_told() -> None:
     with (
         pytest.raises(TuningError, match=r"a clip does not fit into memory \(.*allocate"),
-        out_of_memory_told("a clip"),
+        reported_out_of_memory("a clip"),
     ):
         torch.empty(2**60)
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), out_of_memory_told("a clip"):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), reported_out_of_memory("a clip"):
         torch.zeros(2, 3) @ torch.zeros(2, 3)

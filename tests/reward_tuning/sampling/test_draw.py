@@ -31,7 +31,7 @@ def test_a_clip_is_that_of_a_runs_sampler(generator: Generator) -> None:
         size=SIZE,
         steps=4,
         guidance_scale=3.0,
-        tell=told.append,
+        on_step=told.append,
     )
     assert (clip.steps, clip.full_steps, told) == (4, 4, [0, 1, 2, 3])
     text = generator.encode_prompts([PROMPT], [NEGATIVE])

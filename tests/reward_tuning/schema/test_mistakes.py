@@ -71,12 +71,12 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "prompts.zzz=1",
             "prompts.zzz: unknown key (got 1); allowed in prompts: held_out, train",
         ),
-        ("train.steps=yes", "train.steps: got 'yes'; a whole number is wanted"),
-        ("train.steps=true", "train.steps: got true; a whole number is wanted"),
-        ("train.steps=2.5", "train.steps: got 2.5; a whole number is wanted"),
+        ("train.steps=yes", "train.steps: got 'yes'; expected a whole number"),
+        ("train.steps=true", "train.steps: got true; expected a whole number"),
+        ("train.steps=2.5", "train.steps: got 2.5; expected a whole number"),
         ("train.steps=0", "train.steps: got 0; must be greater than or equal to 1"),
-        ("train.learning_rate=null", "train.learning_rate: got null; a number is wanted"),
-        ("train.anchor=.nan", "train.anchor: got nan; a finite number is wanted"),
+        ("train.learning_rate=null", "train.learning_rate: got null; expected a number"),
+        ("train.anchor=.nan", "train.anchor: got nan; expected a finite number"),
         (
             "generator.dtype=bf16",
             "generator.dtype: got 'bf16'; allowed: float32, bfloat16, float16; "
@@ -119,15 +119,16 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ),
         (
             "rewards.0={kind: hps}",
-            "rewards.0.checkpoint: is missing; wanted: A shipped name "
+            "rewards.0.checkpoint: is missing; expected: A shipped name "
             "(tiny/hps.safetensors), a file, a published name (hps-v2.1) or a hub id with its file "
             "(owner/name/file, owner/name/file@revision)",
         ),
         (
             "method={kind: drtune}",
-            "method.active_steps: is missing; wanted: K, evenly spaced steps that receive gradient",
+            "method.active_steps: is missing; expected: K, evenly spaced steps that receive "
+            "gradient",
         ),
-        ("train=5", "train: got 5; a section with keys is wanted"),
+        ("train=5", "train: got 5; expected a section with keys"),
         ("rewards=[]", "rewards: got []; must not be empty"),
         ('output=""', "output: got ''; must not be empty"),
         (
@@ -163,7 +164,7 @@ def test_a_wrong_kind_hides_no_other_mistake(tmp_path: Path) -> None:
     lines = told(write_recipe(tmp_path), "rewards.0={checkpoint: hps-v2.1, tower: 3}")
     assert lines == [  # no kind is like it: an aesthetic judge is the one that has a tower
         f"rewards.0.kind: is missing; allowed: {', '.join(KINDS)}",
-        "rewards.0.tower: got 3; a text is wanted",
+        "rewards.0.tower: got 3; expected a text",
     ]
     like = "{kind: aesthetik, checkpoint: laion-aesthetic-v2, relative: {positive: a, negative: b}}"
     kind, relative = told(write_recipe(tmp_path), f"rewards.0={like}")

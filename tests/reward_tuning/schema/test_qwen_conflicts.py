@@ -15,7 +15,7 @@ from tests.reward_tuning.recipes_for_tests import write_recipe
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"count": 2, "fps": 1.0}, r"rewards\.0\.fps: got 1\.0; not with count=2"),
+        ({"count": 2, "fps": 1.0}, r"rewards\.0\.fps: got 1\.0; cannot be combined with count=2"),
         ({"min_pixels": 9, "max_pixels": 4}, r"rewards\.0\.min_pixels: got 9; above max_pixels=4"),
     ],
 )

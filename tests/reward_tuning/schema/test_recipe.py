@@ -113,7 +113,7 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
         (
             {"train__steps_at_once": 2, "train__normalise_steps": True},
             ("train", "steps_at_once"),
-            "every step's own gradient",
+            "each step's own gradient",
         ),
         ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
         (
@@ -124,7 +124,7 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
         (
             {"sampling__divide_by_guidance": False, "sampling__negative": "joint"},
             ("sampling", "divide_by_guidance"),
-            "sampling.negative is joint, where nothing is divided",
+            "has no effect with sampling.negative: joint",
         ),
         (
             {"sampling__guidance_range": [1.0, 2.0], "sampling__negative": "none"},
@@ -142,13 +142,17 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             "not a multiple",
         ),
         ({"train__repulsion": 0.1}, ("train", "repulsion"), "clips_per_prompt of 2 or more"),
-        ({"prompts__held_out": "train.txt"}, ("prompts", "held_out"), "is prompts.train"),
-        ({"rewards": [LATENT]}, ("rewards", 0, "kind"), "which only method prfl has"),
-        ({"method": {"kind": "prfl"}}, ("rewards", 0, "kind"), "takes kind latent only"),
+        (
+            {"prompts__held_out": "train.txt"},
+            ("prompts", "held_out"),
+            "is the same file as prompts.train",
+        ),
+        ({"rewards": [LATENT]}, ("rewards", 0, "kind"), "which only method prfl provides"),
+        ({"method": {"kind": "prfl"}}, ("rewards", 0, "kind"), "accepts only kind latent"),
         (
             {"evaluation__held_out_rewards": [LATENT]},
             ("evaluation", "held_out_rewards", 0, "kind"),
-            "sees what people see",
+            "sees decoded frames, as people do",
         ),
         ({"rewards": [HPS, HPS]}, ("rewards", 1, "name"), "rewards.0 has the same name"),
         (
