@@ -71,7 +71,8 @@ def test_a_clip_that_is_too_short(tmp_path: Path) -> None:
 def test_a_window_that_may_be_too_short(tmp_path: Path, decoded: str) -> None:
     judge = {"kind": "motion_energy"}
     window = {"train__decoded": decoded, "train__decoded_latents": 1}
-    with pytest.raises(TuningError, match=r"rewards\.0\.kind: .*may show it 1: set train\.decoded"):
+    told = r"rewards\.0\.kind: .*may show it only 1; set train\.decoded"
+    with pytest.raises(TuningError, match=told):
         _load(tmp_path, judge, **window)
     _load(tmp_path, judge, **{**window, "train__decoded_latents": 2})  # 1 + 4 frames
     _load(tmp_path, judge, **{**window, "train__decoded": "all"})
