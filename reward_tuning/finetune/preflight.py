@@ -18,7 +18,7 @@ from reward_tuning.sampling.generator_parts import folder_if_here, generator_kin
 
 @dataclass
 class FinetuneFindings(Findings):
-    """What `finetune` would refuse, and what it can go on with.
+    """Everything that `finetune` would refuse, and what it needs to continue.
 
     Attributes:
         channels: Input channels of the transformer to train; None where they are not known yet.

@@ -1,4 +1,4 @@
-"""What the files of a training set hold, kept next to the posteriors for the next start.
+"""Lengths and sizes of a training set's files, kept next to the posteriors for the next start.
 
 Counting the frames of a video decodes it, which takes hours for a large set. A file with the same
 path, size and modification time is not decoded again.

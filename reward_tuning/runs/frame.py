@@ -20,7 +20,7 @@ from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.launching import ignored_settings, join_processes
 from reward_tuning.runs.loop import metrics_log, train_steps
 from reward_tuning.runs.metrics import MetricsLog
-from reward_tuning.runs.peers import watched
+from reward_tuning.runs.peers import watch_peers
 from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
 from reward_tuning.runs.training_state import Trained, TrainingState, save_state
@@ -179,7 +179,7 @@ def exclusive_run(
             folder.check_in_place()
         show(event)
 
-    with watched(accelerator, lambda: resume_command(folder.root)) as peers:
+    with watch_peers(accelerator, lambda: resume_command(folder.root)) as peers:
         with folder.locked() if main else nullcontext() as warning:
             for note in (warning, ignored_settings(os.environ)):
                 if note:

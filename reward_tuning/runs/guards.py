@@ -36,7 +36,7 @@ class StepFacts:
 
 
 class StepCounts(Protocol):
-    """How many steps a run has made, and how many of them changed nothing."""
+    """Counts of a run's steps, and of those that changed nothing."""
 
     step: int
     bad_steps: int
@@ -48,7 +48,7 @@ class Guard:
     """A rule over the steps of a run; a subclass overrides the methods it needs.
 
     A guard may remember earlier steps. It is not part of a checkpoint, so a resumed run starts with
-    a fresh one; what must survive a resume belongs into `StepCounts`.
+    a fresh one; what must survive a resume belongs in `StepCounts`.
     """
 
     def warn(self, step: StepFacts) -> str | None:
@@ -71,14 +71,14 @@ class NonFinite(Guard):
     """Name what was not finite; end the run after too many such steps in a row.
 
     Args:
-        max_bad_steps: Steps in a row that are tolerated, less one.
+        max_bad_steps: Number of bad steps in a row that ends the run.
     """
 
     def __init__(self, max_bad_steps: int) -> None:
         self._max_bad_steps = max_bad_steps
 
     def warn(self, step: StepFacts) -> str | None:
-        """Say that a step was skipped, and why."""
+        """Report a skipped step, with the value that was not finite."""
         return None if step.taken else f"step {step.step} skipped: {nonfinite_name(step)}"
 
     def stop(self, counts: StepCounts) -> str | None:

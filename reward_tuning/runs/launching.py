@@ -21,8 +21,9 @@ NOT_BUILT = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
 LONGEST_WAIT = timedelta(hours=6)
-"""Of one process for another. The main process writes and measures while the others wait, which may
-take hours; a process that has ended is noticed at once (`reward_tuning.runs.peers`)."""
+"""Longest wait of one process for another: the main process may write and measure for hours.
+
+A process that has ended is noticed at once all the same (`reward_tuning.runs.peers`)."""
 
 
 def join_processes() -> Accelerator:
@@ -47,13 +48,13 @@ def join_processes() -> Accelerator:
         cpu=several and not torch.accelerator.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
     )
-    asked = asked_processes(os.environ)
+    asked = requested_processes(os.environ)
     if asked is not None and asked != accelerator.num_processes:
         wanted = str(asked) if asked else "several"
         again = f"torchrun --nproc_per_node {asked or 'N'} -m reward_tuning.cli ..."
         raise TuningError(
-            f"the launcher was asked for {wanted} processes and {accelerator.num_processes} runs, "
-            f"so a step would draw fewer clips than intended. Start with `{again}`, which also "
+            f"the launcher was asked for {wanted} processes and started "
+            f"{accelerator.num_processes}, so a step would draw fewer clips than intended. Start with `{again}`, which also "
             "works on CPUs, or ask for one process"
         )
     return accelerator
@@ -66,7 +67,7 @@ def check_launcher(environment: Mapping[str, str]) -> None:
         environment: Environment variables of the process.
 
     Raises:
-        TuningError: FSDP, DeepSpeed or another kind of sharding is asked for.
+        TuningError: FSDP, DeepSpeed or another kind of sharding is requested.
     """
     for name, what in NOT_BUILT.items():
         if environment.get(name, "").lower() in ("true", "1", "yes"):
@@ -94,8 +95,8 @@ def ignored_settings(environment: Mapping[str, str]) -> str:
     )
 
 
-def asked_processes(environment: Mapping[str, str]) -> int | None:
-    """Return how many processes the launcher was asked for.
+def requested_processes(environment: Mapping[str, str]) -> int | None:
+    """Return how many processes the launcher was asked to start.
 
     `accelerate launch --cpu --num_processes 2` starts one process without a warning, and sets no
     WORLD_SIZE; but it sets the address at which two would meet
@@ -105,7 +106,7 @@ def asked_processes(environment: Mapping[str, str]) -> int | None:
         environment: Environment variables of the process.
 
     Returns:
-        The number; 0 for several of unknown number; None where nothing tells it.
+        The number; 0 for several of unknown number; None where it is not stated.
     """
     if size := world_size(environment):
         return size
@@ -115,12 +116,12 @@ def asked_processes(environment: Mapping[str, str]) -> int | None:
         parent = psutil.Process().parent()
         if parent is None or "MASTER_PORT" in parent.environ():
             return None
-        return _asked_in(parent.cmdline())
+        return _requested_in(parent.cmdline())
     except psutil.Error:
         return None
 
 
-def _asked_in(command: list[str]) -> int:
+def _requested_in(command: list[str]) -> int:
     """Return the number in the launcher's command; 0 where only its config file has it."""
     for i, word in enumerate(command):
         name, _, value = word.partition("=")

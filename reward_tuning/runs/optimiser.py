@@ -37,7 +37,7 @@ def _adam_options(train: LoopSection) -> dict[str, Any]:
 
 
 OPTIMISERS: dict[str, Build] = {"adamw": _adamw, "adamw-8bit": _adamw_8bit}
-"""What builds each kind of `reward_tuning.schema.optimiser_sections`."""
+"""The function that builds each kind of `reward_tuning.schema.optimiser_sections`."""
 
 
 def make_optimiser(train: LoopSection, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -138,7 +138,7 @@ class Peers:
 
 
 @contextmanager
-def watched(accelerator: Accelerator, resume: Callable[[], str]) -> Iterator[Peers]:
+def watch_peers(accelerator: Accelerator, resume: Callable[[], str]) -> Iterator[Peers]:
     """Watch the processes of a run within the context.
 
     A failure of the body that the end of another process explains is reported as that.

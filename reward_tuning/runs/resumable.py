@@ -1,4 +1,4 @@
-"""What decides the numbers of a run and must be the same when it is resumed."""
+"""Everything that decides the numbers of a run, and must be the same when it is resumed."""
 
 from __future__ import annotations
 

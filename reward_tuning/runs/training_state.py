@@ -1,4 +1,4 @@
-"""How far a training is and what it has learnt, and how a checkpoint keeps it.
+"""The state of a training, and how a checkpoint keeps it.
 
 The frame does not care what is trained (an adapter or a whole transformer) or by which loss.
 """

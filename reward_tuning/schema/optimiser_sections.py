@@ -1,4 +1,4 @@
-"""The optimisers a recipe may choose: one section a kind, with the keys that only it has.
+"""The optimisers that a recipe may choose: one section for each kind, with its own keys.
 
 Keys that every optimiser shares (`learning_rate`, `weight_decay`) and those of both kinds of AdamW
 (`betas`, `adam_eps`) are keys of `train`. A kind without keys of its own may be written as its name

@@ -11,11 +11,11 @@ import pytest
 
 from reward_tuning.errors import TuningError
 from reward_tuning.runs.launching import (
-    asked_processes,
     check_launcher,
     ignored_settings,
     is_main_process,
     leave_processes,
+    requested_processes,
 )
 from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
@@ -27,12 +27,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_processes_asked_for() -> None:
-    assert asked_processes({}) is None
-    assert asked_processes({"WORLD_SIZE": "4", "RANK": "0"}) == 4
-    assert asked_processes({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
-    assert asked_processes({"WORLD_SIZE": "2", "PMI_SIZE": "8"}) == 2
+    assert requested_processes({}) is None
+    assert requested_processes({"WORLD_SIZE": "4", "RANK": "0"}) == 4
+    assert requested_processes({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
+    assert requested_processes({"WORLD_SIZE": "2", "PMI_SIZE": "8"}) == 2
     # an address that the shell set, as batch systems do, is no sign of several processes
-    assert asked_processes({"MASTER_PORT": "29500"}) is None
+    assert requested_processes({"MASTER_PORT": "29500"}) is None
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_settings_of_the_launcher_that_the_recipe_decides() -> None:
 def test_a_launcher_that_hides_its_number_is_asked_by_its_command(tmp_path: Path) -> None:
     """As `accelerate launch --cpu` does; the parent must be another process."""
     code = (
-        "import os; from reward_tuning.runs.launching import asked_processes; "
-        "print(asked_processes(os.environ))"
+        "import os; from reward_tuning.runs.launching import requested_processes; "
+        "print(requested_processes(os.environ))"
     )
     launch = tmp_path / "launch.py"
     launch.write_text(

@@ -11,7 +11,7 @@ import pytest
 from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
-from reward_tuning.runs.peers import Peers, connect, watched
+from reward_tuning.runs.peers import Peers, connect, watch_peers
 
 COMMAND = "reward-tuning resume run"
 Ends = tuple[Peers, socket.socket, socket.socket]
@@ -97,6 +97,6 @@ time.sleep(60)
 def test_a_single_process_watches_nobody() -> None:
     accelerator = Accelerator()
     assert connect(accelerator) == {}
-    with pytest.raises(ZeroDivisionError), watched(accelerator, lambda: COMMAND) as peers:
+    with pytest.raises(ZeroDivisionError), watch_peers(accelerator, lambda: COMMAND) as peers:
         peers.check()
         raise ZeroDivisionError  # stays what it is

@@ -148,6 +148,6 @@ def test_a_launcher_that_starts_fewer_than_asked_is_noticed(world: Path, tmp_pat
     output = tmp_path / "run"
     done = launched(*launch, *CLI, "run", str(world / "recipe.yaml"), f"output={output}", *RUN)
     assert done.returncode != 0
-    assert "error: the launcher was asked for 2 processes and 1 runs" in done.stderr
+    assert "error: the launcher was asked for 2 processes and started 1" in done.stderr
     assert "torchrun --nproc_per_node 2 -m reward_tuning.cli" in done.stderr
     assert not output.exists()
