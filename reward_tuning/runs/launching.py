@@ -54,8 +54,8 @@ def join_processes() -> Accelerator:
         again = f"torchrun --nproc_per_node {asked or 'N'} -m reward_tuning.cli ..."
         raise TuningError(
             f"the launcher was asked for {wanted} processes and started "
-            f"{accelerator.num_processes}, so a step would draw fewer clips than intended. Start with `{again}`, which also "
-            "works on CPUs, or ask for one process"
+            f"{accelerator.num_processes}, so a step would draw fewer clips than intended. Start "
+            f"with `{again}`, which also works on CPUs, or ask for one process"
         )
     return accelerator
 

@@ -13,6 +13,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.finetune import preflight
 from reward_tuning.finetune.preflight import check_finetune
 from reward_tuning.finetune.trainer import finetune
+from reward_tuning.schema.sections import LoraSection
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 
 CPU = torch.device("cpu")
@@ -80,6 +81,11 @@ def test_a_generator_that_is_not_here_is_only_asked_for_its_kind_to_begin(
     assert (found.channels, fetched) == (None, [])
     assert found.training_set is not None
     assert found.training_set.survey.broken == ()
+    worse = recipe.model_copy(
+        update={"lora": LoraSection(rank=2, alpha=2.0, init=str(tmp_path))}  # an empty folder
+    )
+    found = check_finetune(worse, CPU, fetch=True)
+    assert (len(found.mistakes), found.channels, fetched) == (1, None, [])
     found = check_finetune(recipe, CPU, fetch=True)
     assert (found.channels, len(fetched)) == (48, 1)
     assert found.training_set is not None

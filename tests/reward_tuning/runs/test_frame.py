@@ -164,9 +164,11 @@ def test_a_finished_run_is_returned_without_loading(bench: Bench) -> None:
     assert more.evaluation != first.evaluation
 
 
-def test_a_second_run_and_one_of_other_content_are_refused(bench: Bench) -> None:
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_second_run_and_one_of_other_content_are_refused(bench: Bench, step: int) -> None:
+    """Before the first checkpoint, which is that of step 2, as well as after it."""
     with pytest.raises(StoppedError):
-        bench.run(progress=stop_at(3))
+        bench.run(progress=stop_at(step))
     with pytest.raises(TuningError, match="holds a run already"):
         bench.run()
     bench.fingerprints = {"pebbles": "sha256:2"}
