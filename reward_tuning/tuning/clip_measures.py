@@ -8,6 +8,18 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
+def measures(frames: Tensor) -> dict[str, Tensor]:
+    """Return every measure of each clip by name; a new measure is a line here.
+
+    Args:
+        frames: `(b, f, 3, H, W)` in [0, 1].
+
+    Returns:
+        Name to `(b,)`.
+    """
+    return {"motion": motion(frames), **light_and_colour(frames)}
+
+
 def motion(frames: Tensor) -> Tensor:
     """Compute the mean absolute pixel difference of neighbouring frames.
 

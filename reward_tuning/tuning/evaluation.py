@@ -20,7 +20,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.bootstrap import changed, paired_difference
-from reward_tuning.tuning.clip_measures import diversity, light_and_colour, motion
+from reward_tuning.tuning.clip_measures import diversity, measures
 from rewards.core.shared_towers import frames_shared
 
 
@@ -223,8 +223,7 @@ def clip_scores(
                 found[judge.label] = judge.scores(frames, texts)
             elif latents is not None:
                 found[judge.label] = judge.scores(latents, 0.0, texts)
-    found["motion"] = motion(frames)
-    found |= light_and_colour(frames)
+    found |= measures(frames)
     if oracle:
         seen = oracle_judge(frames.cpu(), [prompt.text for prompt in prompts])
         found["oracle"] = seen.all_right

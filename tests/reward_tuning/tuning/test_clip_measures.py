@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reward_tuning.tuning.clip_measures import diversity, light_and_colour, motion
+from reward_tuning.tuning.clip_measures import diversity, light_and_colour, measures, motion
 
 
 def test_motion() -> None:
@@ -29,3 +29,11 @@ def test_diversity() -> None:
     clips = [torch.full((2, 3, 4, 4), value) for value in (0.0, 0.25, 1.0)]
     assert diversity(clips) == pytest.approx((0.25 + 1.0 + 0.75) / 3)
     assert diversity([clips[0], clips[0]]) == 0.0
+
+
+def test_the_measures_of_an_evaluation() -> None:
+    frames = torch.rand(2, 3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = measures(frames)
+    assert list(found) == ["motion", "brightness", "contrast", "saturation"]
+    assert torch.equal(found["motion"], motion(frames))
+    assert torch.equal(found["contrast"], light_and_colour(frames)["contrast"])
