@@ -104,16 +104,6 @@ def test_one_sigma_counts_for_all(judge: LatentClip) -> None:
     assert float((judge(x, 0.9, PROMPTS) - scores[0]).abs().min()) > 1e-4
 
 
-def test_the_order_of_frames_counts(judge: LatentClip) -> None:
-    x = latents()
-    assert float((judge(x, 0.0, PROMPTS) - judge(x.flip(2), 0.0, PROMPTS)).abs().min()) > 1e-4
-
-
-@pytest.mark.parametrize("size", [(1, 4, 4), (5, 6, 10)])
-def test_other_lengths_and_sizes_are_taken(judge: LatentClip, size: tuple[int, int, int]) -> None:
-    assert bool(torch.isfinite(judge(latents(2, *size), 0.5, PROMPTS)).all())
-
-
 def test_half_precision_weights_give_nearly_the_same(tmp_path: Path, judge: LatentClip) -> None:
     low = load_latent_reward(latent_file(tmp_path, random_state()), dtype=torch.bfloat16, name="m")
     assert low.name == "m"
@@ -172,14 +162,6 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path, entry: str) -> None:
     path = latent_file(tmp_path, random_state(), **{entry: ""})
     with pytest.raises(RewardError, match=f"does not state its {entry}; make it again with"):
-        load_latent_reward(path)
-
-
-@pytest.mark.parametrize("config", [{"depth": 3}, {"widths": [12, 16]}, {"depths": [1]}])
-def test_an_impossible_architecture_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
-    wrong = {**ARCHITECTURE, "latent_cfg": {**ARCHITECTURE["latent_cfg"], **config}}
-    path = latent_file(tmp_path, random_state(), architecture=json.dumps(wrong))
-    with pytest.raises(RewardError, match="architecture does not fit a judge of latents"):
         load_latent_reward(path)
 
 
