@@ -17,6 +17,7 @@ from reward_tuning.lora.adapter import (
     attach_weights,
 )
 from reward_tuning.lora.export import import_adapter
+from reward_tuning.lora.formats.adapter_files import AdapterFile, find_adapter
 from reward_tuning.runs.checkpoints import RunCheckpoint, save_checkpoint
 from tests.reward_tuning.lora.test_combining import TWO
 from tests.reward_tuning.lora_layouts import (
@@ -25,6 +26,7 @@ from tests.reward_tuning.lora_layouts import (
     change,
     dotted,
     flat,
+    peft_folder,
     save,
 )
 from tests.reward_tuning.tiny_transformer import tiny_transformer
@@ -117,3 +119,14 @@ def test_a_checkpoint_without_a_header_takes_alpha_from_its_state(step: Path) ->
     state.unlink()
     with pytest.raises(TuningError, match=r"alpha is in state\.json, which is missing"):
         import_adapter(path, tiny_transformer())
+
+
+def test_a_named_adapter_of_peft_is_found_in_its_own_folder(tmp_path: Path) -> None:
+    folder = peft_folder(tmp_path / "mine")
+    found = find_adapter(tmp_path)
+    assert found == AdapterFile(
+        folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    )
+    peft_folder(tmp_path / "other")
+    with pytest.raises(TuningError, match=r"contains neither adapter_config\.json"):
+        find_adapter(tmp_path)
