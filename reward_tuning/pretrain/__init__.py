@@ -1,4 +1,4 @@
-"""Trains what the package carries: the embedded generator and the embedded judges."""
+"""Training of the weights in the package: the embedded generator and the embedded judges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reward_tuning.files.atomic_write import check_writable
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
 BASE = "tiny"
-"""The shipped checkpoint that the conditioned ones start from; they are stored as its deltas."""
+"""Shipped checkpoint from which the conditioned ones start; they are stored as its deltas."""
 
 DEFAULT_OUTPUT = Path("pretrain/tiny")
 
@@ -21,7 +21,7 @@ def pretrain_tiny(
     output: Path | None = None,
     progress: ProgressFn = silent,
 ) -> Path:
-    """Train the embedded weights from nothing, or what is left of an interrupted training.
+    """Train the embedded weights from scratch, or continue an interrupted training.
 
     Args:
         only: One stage: `text`, `vae-images`, `vae-clips`, `transformer`, `transformer-shapes`,
@@ -30,17 +30,17 @@ def pretrain_tiny(
             `clip-held-out`, `latent-clip`, `pickscore`, `siglip`, `aesthetic-v2-5`,
             `image-reward`, `mps`, `qwen-critic`, `video-align`, `hpsv3`, `vjepa2`. None runs all in
             order.
-        seed: Of every random draw; the same seed gives the same weights on one machine.
-        output: Gets `training/` (checkpoints and logs of the stages), `generator/` (the
-            checkpoint), `tiny-inpaint/` and its like (deltas of the shipped `tiny`) and `judges/`.
-        progress: Told every few steps.
+        seed: Seed of every random draw; the same seed gives the same weights on one machine.
+        output: Folder for `training/` (checkpoints and logs of the stages), `generator/` (the
+            checkpoint), `tiny-inpaint/` and the like (deltas of the shipped `tiny`) and `judges/`.
+        progress: Callback, called every few steps.
 
     Returns:
         The output folder.
 
     Raises:
-        TuningError: An unknown stage, one whose predecessors have not been run, or an output folder
-            of something else.
+        TuningError: The stage is unknown, its predecessors have not been run, or the output folder
+            holds other files.
     """
     from base_model.tiny.condition_stages import CONDITION_STAGES, ConditionTraining
     from base_model.tiny.pretraining import STAGES, TinyPretraining
@@ -50,7 +50,7 @@ def pretrain_tiny(
     output = output or DEFAULT_OUTPUT
     stages = (*STAGES, "generator", *CONDITION_STAGES, *JUDGES)
     if only is not None and only not in stages:
-        raise TuningError(f"pretrain: no stage {only!r}; allowed: {', '.join(stages)}")
+        raise TuningError(f"pretrain: unknown stage {only!r}; allowed: {', '.join(stages)}")
 
     def report(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
         progress(ProgressEvent(stage, done, total, metrics=numbers))
@@ -58,11 +58,11 @@ def pretrain_tiny(
     training = output / "training"
     if output.is_dir() and any(output.iterdir()) and not training.is_dir():
         raise TuningError(
-            f"pretrain: {output} holds files and no earlier pretraining (no training/), and its "
+            f"pretrain: {output} holds files but no earlier pre-training (no training/), and its "
             "generator/ and judges/ would be overwritten; choose a new or empty folder"
         )
     check_writable(output)
-    training.mkdir(parents=True, exist_ok=True)  # the mark of such a folder
+    training.mkdir(parents=True, exist_ok=True)  # marks the folder as a pre-training
     pretraining = TinyPretraining(training, seed=seed, report=report)
     for stage in stages if only is None else (only,):
         try:

@@ -1,4 +1,4 @@
-"""How good judges of whole clips are on rendered clips: surprise at what cannot be, and speed."""
+"""Accuracy of judges of whole clips on rendered clips: impossible motion, and speed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rewards.core.base import VideoReward
 
 MIDDLE = FRAMES // 2
 FASTEST = 4.0
-"""Pixels a frame; over a clip a small shape then crosses half of the picture."""
+"""Pixels per frame; a small shape then crosses half of the picture in a clip."""
 
 AT_ONCE = 16
 
 
 def shuffled(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """A clip, and its frames in another order that is not the reverse."""
+    """Render a clip, and its frames in another order that is not the reverse."""
     clip = render_staged(scene, draw_staging(scene, rng))
     order = list(range(FRAMES))
     while order in (list(range(FRAMES)), list(range(FRAMES))[::-1]):
@@ -32,7 +32,7 @@ def shuffled(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
 
 
 def teleported(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """A clip, and one whose shape is elsewhere from the middle on, going on as before."""
+    """Render a clip, and one whose shape jumps in the middle and then moves on as before."""
     staging = draw_staging(scene, rng)
     clip = render_staged(scene, staging)
     centre = staging.centre
@@ -43,7 +43,7 @@ def teleported(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
 
 
 def turned_back(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """A clip, and one that runs backwards from the middle on."""
+    """Render a clip, and one that runs backwards from the middle on."""
     clip = render_staged(scene, draw_staging(scene, rng))
     return clip, torch.cat([clip[: MIDDLE + 1], clip[:MIDDLE].flip(0)])
 
@@ -57,15 +57,15 @@ VIOLATIONS: dict[str, Callable[[Scene, random.Random], tuple[Tensor, Tensor]]] =
 
 @torch.no_grad()
 def ordering_accuracy(judge: VideoReward, count: int, seed: int) -> dict[str, float]:
-    """Share of pairs in which the rendered clip scores above the same clip made impossible.
+    """Return the share of pairs in which the rendered clip scores above an impossible version.
 
     Args:
-        judge: of clips; the prompt does not matter to it.
-        count: pairs a violation, of moving held-out scenes.
-        seed: of scenes, stagings and violations.
+        judge: Judge of clips that ignores the prompt.
+        count: Number of pairs of moving held-out scenes for each violation.
+        seed: Seed of scenes, stagings and violations.
 
     Returns:
-        Violation -> share in [0, 1]; 0.5 is chance.
+        Share in [0, 1] by violation; 0.5 is chance.
     """
     rng, _ = named_rng("clip ordering", seed)
     accuracy = {}
@@ -78,16 +78,16 @@ def ordering_accuracy(judge: VideoReward, count: int, seed: int) -> dict[str, fl
 
 @torch.no_grad()
 def speed_agreement(judge: VideoReward, count: int, seed: int) -> dict[str, float]:
-    """How a judge's score goes with the speed that the oracle reads, 0 to 4 pixels a frame.
+    """Compare a judge's score with the speed that the oracle reads, 0 to 4 pixels per frame.
 
     Args:
-        judge: of clips.
-        count: clips of held-out scenes, no two of one speed.
-        seed: of scenes and stagings.
+        judge: Judge of clips.
+        count: Number of clips of held-out scenes, all of different speeds.
+        seed: Seed of scenes and stagings.
 
     Returns:
         `"correlation"` (Pearson's), `"rank correlation"` (Spearman's), and `"pairs"`: the
-        share of pairs of clips that the judge puts in the oracle's order.
+        share of pairs of clips that the judge orders like the oracle.
     """
     rng, _ = named_rng("speed agreement", seed)
     clips = torch.stack(
@@ -108,7 +108,7 @@ def speed_agreement(judge: VideoReward, count: int, seed: int) -> dict[str, floa
 
 
 def at_speed(scene: Scene, speed: float, rng: random.Random) -> Staging:
-    """A staging of the scene whose shape goes at a speed and passes the centre half-way."""
+    """Draw a staging whose shape moves at a speed and passes the centre at half time."""
     dx, dy = DIRECTIONS[scene.motion]
     back = speed * MIDDLE
     return replace(
@@ -119,11 +119,11 @@ def at_speed(scene: Scene, speed: float, rng: random.Random) -> Staging:
 
 
 def moving_scenes(count: int, rng: random.Random) -> list[Scene]:
-    """Held-out scenes in which something moves."""
+    """Draw held-out scenes with a moving shape."""
     drawn = (s for s in draw_scenes(4 * count, rng, "held_out") if s.motion != "still")
     return [scene for _, scene in zip(range(count), drawn, strict=False)]
 
 
 def scores(judge: VideoReward, clips: Tensor) -> Tensor:
-    """A judge's scores of many clips, `(n, f, 3, H, W)` -> `(n,)`."""
+    """Score many clips, `(n, f, 3, H, W)` -> `(n,)`."""
     return torch.cat([judge(part, ["-"] * len(part)) for part in clips.split(AT_ONCE)])

@@ -1,4 +1,4 @@
-"""How often the embedded judges on Qwen2-VL are right about combinations that they never saw."""
+"""Accuracy of the embedded judges on Qwen2-VL on held-out combinations."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CLIPS_AT_ONCE = 25
 
 @torch.no_grad()
 def critic_accuracy(critic: QwenCritic, count: int, seed: int) -> dict[str, float]:
-    """Share of right answers on held-out combinations, half of them Yes.
+    """Return the share of right answers on held-out combinations, half of them Yes.
 
     Args:
-        critic: through its public interface, on whole clips.
-        count: clips; each is asked every aspect once a language.
-        seed: of clips and questions.
+        critic: Critic, called through its public interface on whole clips.
+        count: Number of clips; each gets a question about every aspect in each language.
+        seed: Seed of clips and questions.
 
     Returns:
-        `"colour/en"` and so on -> share in [0, 1]; `"artefact"` has no prompt, so no language.
+        Share in [0, 1] by `"colour/en"` and so on; `"artefact"` has no prompt and so no language.
     """
     right: dict[str, list[float]] = {}
     for block in range(0, count, CLIPS_AT_ONCE):
@@ -42,20 +42,18 @@ def critic_accuracy(critic: QwenCritic, count: int, seed: int) -> dict[str, floa
 
 @torch.no_grad()
 def axis_accuracy(judge: VideoAlignReward, count: int, seed: int) -> dict[str, float]:
-    """Share of held-out pairs that each axis orders right; half is chance.
+    """Return the share of held-out pairs that each axis orders correctly; half is chance.
 
-    Visual quality between a clip and one with the same frames spoiled, motion quality between a
-    clip and one with a fault of motion, text alignment between a clip's caption and the same with
-    another word, on one clip.
+    Visual quality compares a clip with a degraded version of its frames, motion quality a clip with
+    one that has a motion fault, and text alignment two captions of one clip that differ in a word.
 
     Args:
-        judge: through its public interface.
-        count: pairs an axis (two captions a language for TA).
-        seed: of clips and captions.
+        judge: Judge, called through its public interface.
+        count: Number of pairs for each axis (two captions in each language for TA).
+        seed: Seed of clips and captions.
 
     Returns:
-        `"VQ"`, `"VQ/blur"` and so on, `"MQ/frozen"` and so on, `"TA/colour/en"` and so on
-        -> share in [0, 1].
+        Share in [0, 1] by `"VQ"`, `"VQ/blur"`, `"MQ/frozen"`, `"TA/colour/en"` and so on.
     """
     right: dict[str, list[float]] = {}
     for sort in SORTS:

@@ -1,4 +1,4 @@
-"""What the embedded critic is asked in training: questions about rendered clips, with answers."""
+"""Training data of the embedded critic: questions about rendered clips, with answers."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from reward_tuning.pretrain.judge_clip import silhouettes
 from rewards.kinds.qwen_critic import ANSWERS, ASPECTS, PLACE
 
 ASKED = {"object": "shape", "colour": "colour", "motion": "motion"}
-"""The attribute of a scene that an aspect asks for; `artefact` asks for none."""
+"""Attribute that each aspect asks about; `artefact` asks about none."""
 
 SPOILED = 0.4
 """Share of clips with an artefact."""
 
 OTHER_WRONG = 0.4
-"""How often a prompt is wrong in each attribute that is not asked for."""
+"""Probability that a prompt is wrong in each attribute that the question does not concern."""
 
 DEFECTS = (*DEGRADATIONS, "flicker")
 
 PAIRS = tuple((t, min(t + 1, FRAMES - 1)) for t in range(0, FRAMES, 2))
-"""Frames that one patch in time spans; the last frame stands twice."""
+"""Frames of each patch in time; the last frame appears twice."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Clips of the embedded world, some of them spoiled.
+    """Clips of the embedded world, some of them degraded.
 
     Attributes:
-        scenes: what the n clips show.
+        scenes: Scenes of the n clips.
         clips: `(n, f, 3, H, W)` in [0, 1].
-        shapes: likewise, the same shapes white on black, unspoiled.
-        defects: `(n,)` place in `DEFECTS`, -1 for none.
+        shapes: `(n, f, 3, H, W)`, the same shapes white on black, not degraded.
+        defects: `(n,)` index into `DEFECTS`, -1 for none.
     """
 
     scenes: list[Scene]
@@ -58,7 +58,7 @@ class Shown:
     defects: Tensor
 
     def coverage(self, side: int) -> Tensor:
-        """How much of the shape lies under each token of `side` pixels, `(n, v)`; sum 1."""
+        """Return the share of the shape under each token of `side` pixels, `(n, v)`, with sum 1."""
         share = self.shapes.mean(dim=2).unflatten(1, (-1, 2)).mean(dim=2)
         share = F.avg_pool2d(share, side).flatten(1)
         return share / share.sum(dim=1, keepdim=True)
@@ -66,12 +66,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Asked:
-    """Clips, each with k questions, and what is true.
+    """Clips with k questions each, and the right answers.
 
     Attributes:
-        shown: the n clips.
-        questions: k texts a clip.
-        said: the scene that each question's prompt describes; `None` for one without a prompt.
+        shown: The n clips.
+        questions: k texts for each clip.
+        said: Scene of each question's prompt; None for a question without a prompt.
         answers: `(n, k)`, 1 for Yes.
     """
 
@@ -91,11 +91,11 @@ def draw_clips(
     """Draw clips.
 
     Args:
-        count: clips.
-        rng: draws scenes, stagings and defects.
-        generator: of fields, shifts and noise.
-        split: which combinations.
-        pairs: patches in time that are kept of every clip; `None` for whole clips.
+        count: Number of clips.
+        rng: Random generator of scenes, stagings and defects.
+        generator: Random generator of fields, shifts and noise.
+        split: Split of the scenes.
+        pairs: Number of patches in time to keep of every clip; None keeps whole clips.
     """
     scenes = draw_scenes(count, rng, split)
     clips = some_pairs(render(scenes, rng), len(PAIRS) if pairs is None else pairs, rng)
@@ -106,23 +106,23 @@ def draw_clips(
     shapes = silhouettes(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
     spoiled = jitter_clips(spoil(clips, defects, degrees, generator), generator)
     if pairs is None:
-        spoiled = spoiled[:, :FRAMES]  # whoever looks at it repeats the last frame
+        spoiled = spoiled[:, :FRAMES]  # the critic repeats the last frame itself
     return Shown(scenes, spoiled, shapes, defects)
 
 
 def jitter_clips(clips: Tensor, generator: Generator) -> Tensor:
-    """The harmless variation of single frames, frame by frame."""
+    """Apply the harmless variation of `jitter` frame by frame."""
     return jitter(clips.flatten(0, 1), generator).unflatten(0, clips.shape[:2])
 
 
 def spoil(clips: Tensor, defects: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """Spoil each clip in all its frames.
+    """Degrade all frames of each clip.
 
     Args:
         clips: `(n, f, 3, H, W)` in [0, 1].
-        defects: `(n,)` place in `DEFECTS`, -1 for none.
+        defects: `(n,)` index into `DEFECTS`, -1 for none.
         degrees: `(n,)` in [0, 1].
-        generator: of fields, shifts and noise, drawn anew for every frame.
+        generator: Random generator of fields, shifts and noise, drawn for every frame.
     """
     frames = clips.shape[1]
     kinds, much = (x.repeat_interleave(frames) for x in (defects, degrees))
@@ -134,7 +134,7 @@ def spoil(clips: Tensor, defects: Tensor, degrees: Tensor, generator: Generator)
 
 
 def prompt_scene(scene: Scene, aspect: str, right: bool, rng: random.Random, split: Split) -> Scene:
-    """A scene of the split that a prompt may describe, right or wrong in what is asked for."""
+    """Draw a scene for a prompt, right or wrong in the attribute that the aspect asks about."""
     asked = ASKED[aspect]
     while True:
         words = {}
@@ -155,22 +155,22 @@ def draw_questions(
     split: Split = "train",
     language: Language | None = None,
 ) -> tuple[list[str], list[Scene | None], list[float]]:
-    """A question an aspect, its prompt's scene, and the answer, for a half of them 1 (Yes)."""
+    """Draw for each aspect a question, its prompt's scene, and the answer, half of them 1 (Yes)."""
     texts: list[str] = []
-    told: list[Scene | None] = []
+    scenes: list[Scene | None] = []
     answers: list[float] = []
     for aspect in aspects:
         if aspect == "artefact":
             texts.append(ASPECTS[aspect])
-            told.append(None)
+            scenes.append(None)
             answers.append(float(defect < 0))
             continue
         right = rng.random() < 0.5
         said = prompt_scene(scene, aspect, right, rng, split)
         texts.append(ASPECTS[aspect].replace(PLACE, draw_caption(said, rng, language)))
-        told.append(said)
+        scenes.append(said)
         answers.append(float(right))
-    return texts, told, answers
+    return texts, scenes, answers
 
 
 def draw_asked(
@@ -182,18 +182,18 @@ def draw_asked(
     language: Language | None = None,
     pairs: int | None = None,
 ) -> Asked:
-    """Clips (`draw_clips`) and questions about them, one an aspect."""
+    """Draw clips (`draw_clips`) and a question about each aspect."""
     shown = draw_clips(count, rng, generator, split, pairs)
     drawn = [
         draw_questions(scene, defect, aspects, rng, split, language)
         for scene, defect in zip(shown.scenes, shown.defects.tolist(), strict=True)
     ]
-    texts, told, answers = (list(part) for part in zip(*drawn, strict=True))
-    return Asked(shown, texts, told, torch.tensor(answers))
+    texts, said, answers = (list(part) for part in zip(*drawn, strict=True))
+    return Asked(shown, texts, said, torch.tensor(answers))
 
 
 def word_ends(text: str, said: Scene) -> dict[str, int]:
-    """Place in a question of the last character of each attribute's word, by attribute."""
+    """Return the index of the last character of each attribute's word in a question."""
     ends = {}
     for name in ATTRIBUTES:
         word = getattr(said, name)
@@ -206,16 +206,16 @@ def word_ends(text: str, said: Scene) -> dict[str, int]:
 
 
 def some_pairs(clips: Tensor, count: int, rng: random.Random) -> Tensor:
-    """Frames of `count` of the patches in time, in order: `(n, 2 * count, 3, H, W)`."""
+    """Keep the frames of `count` patches in time, in order: `(n, 2 * count, 3, H, W)`."""
     chosen = sorted(rng.sample(PAIRS, count))
     return clips[:, [place for pair in chosen for place in pair]]
 
 
 def critic_texts() -> list[str]:
-    """What the critic's vocabulary should be good at: captions, its questions, its answers.
+    """Return the texts for the critic's vocabulary: captions, questions and answers.
 
-    Chinese captions come in pieces: written without blanks, whole phrases would become one token,
-    in which no word can be told from another.
+    Chinese captions are split into pieces: as they have no spaces, whole phrases would become one
+    token, in which single words cannot be distinguished.
     """
     chinese = [
         *CHINESE_WORDS.values(),

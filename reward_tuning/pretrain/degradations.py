@@ -1,7 +1,7 @@
-"""Ways in which a generated frame goes wrong, each with a degree from 0 (untouched) to 1.
+"""Degradations of frames, each with a degree from 0 (unchanged) to 1.
 
-They imitate what a small video generator does: soft or smeared edges, wobbly outlines, doubled
-objects, washed-out or patchy colours, noise and the grid of an 8x8 compression.
+They imitate the faults of a small video generator: soft or smeared edges, wobbly outlines, doubled
+objects, washed-out or patchy colours, noise and the grid of an 8 x 8 compression.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ Degradation = Callable[[Tensor, Tensor, Generator], Tensor]
 
 
 def degrade(frames: Tensor, kinds: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """Spoil every frame in its own way.
+    """Degrade every frame in its own way.
 
     Args:
         frames: `(n, 3, H, W)` in [0, 1].
         kinds: `(n,)` indices into `DEGRADATIONS`.
-        degrees: `(n,)` in [0, 1]; 0 leaves a frame as it is.
-        generator: draws shifts, fields and noise.
+        degrees: `(n,)` in [0, 1]; 0 leaves a frame unchanged.
+        generator: Random generator of shifts, fields and noise.
 
     Returns:
         `(n, 3, H, W)` in [0, 1].
     """
     spoiled = frames.clone()
     for index, degradation in enumerate(DEGRADATIONS.values()):
-        # Rows of degree 0 draw too: a second call from the same state then repeats every draw.
+        # Rows of degree 0 draw, too, so that a second call from the same state repeats every draw.
         rows = torch.nonzero(kinds == index)[:, 0]
         if len(rows):
             spoiled[rows] = degradation(frames[rows], degrees[rows], generator).clamp(0, 1)
@@ -39,12 +39,12 @@ def degrade(frames: Tensor, kinds: Tensor, degrees: Tensor, generator: Generator
 
 
 def blur(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """Gaussian blur of up to 2.5 pixels."""
+    """Blur by up to 2.5 pixels (Gaussian)."""
     return gaussian_blur(frames, 0.3 + 2.2 * degrees)
 
 
 def gaussian_blur(frames: Tensor, sigmas: Tensor) -> Tensor:
-    """Blur each frame with its own sigma (pixels), edges repeated."""
+    """Blur each frame with its own sigma (pixels) and repeated edges."""
     radius = 7
     place = torch.arange(-radius, radius + 1, dtype=frames.dtype)
     kernel = torch.exp(-0.5 * (place / sigmas[:, None]) ** 2)
@@ -57,12 +57,12 @@ def gaussian_blur(frames: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def noise(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """White noise of up to 0.25."""
+    """Add white noise of up to 0.25."""
     return frames + 0.25 * _column(degrees) * torch.randn(frames.shape, generator=generator)
 
 
 def warp(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """A smooth random displacement of up to about 5 pixels: wobbly outlines."""
+    """Displace pixels smoothly by up to about 5 pixels: wobbly outlines."""
     n, _, height, width = frames.shape
     knots = torch.randn((n, 2, 7, 7), generator=generator)
     field = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
@@ -71,26 +71,26 @@ def warp(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
 
 
 def fade(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """Colours on their way to one grey."""
+    """Fade all colours towards one grey."""
     grey = frames.mean(dim=(1, 2, 3), keepdim=True)
     return frames + 0.85 * _column(degrees) * (grey - frames)
 
 
 def desaturate(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """Colours on their way to their own grey: contrast stays."""
+    """Fade each colour towards its own grey; contrast stays."""
     grey = frames.mean(dim=1, keepdim=True)
     return frames + 0.9 * _column(degrees) * (grey - frames)
 
 
 def ghost(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """A second, half-transparent copy 4 to 16 pixels away."""
+    """Add a second, half-transparent copy 4 to 16 pixels away."""
     dx, dy = _directions(len(frames), generator, 4, 16)
     share = _column(0.1 + 0.4 * degrees)
     return (1 - share) * frames + share * _displaced(frames, dx, dy)
 
 
 def smear(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """Motion blur over up to 10 pixels."""
+    """Blur along a direction over up to 10 pixels (motion blur)."""
     dx, dy = _directions(len(frames), generator, 1, 1)
     length = (1 + 9 * degrees)[:, None, None]
     copies = [_displaced(frames, t * length * dx, t * length * dy) for t in _taps(7)]
@@ -98,7 +98,7 @@ def smear(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
 
 
 def tint(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """A smooth random colour field: patches of other colours."""
+    """Add a smooth random colour field: patches of other colours."""
     n, _, height, width = frames.shape
     knots = torch.randn((n, 3, 5, 5), generator=generator)
     field = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
@@ -106,7 +106,7 @@ def tint(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
 
 
 def grid(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """A pattern of period 8 or 4, as a compression or a reward's gradient leaves it."""
+    """Add a pattern of period 8 or 4, as from compression or a reward's gradient."""
     n, _, height, width = frames.shape
     tile = torch.randn((n, 3, 8, 8), generator=generator)
     small = torch.rand((n, 1, 1, 1), generator=generator) < 0.5
@@ -116,7 +116,7 @@ def grid(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
 
 
 def bite(frames: Tensor, degrees: Tensor, generator: Generator) -> Tensor:
-    """A soft blob of the surroundings' colour over a part of the frame: missing pieces."""
+    """Cover a part of the frame with a soft blob in the colour of the corners: missing pieces."""
     n, _, height, width = frames.shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     place = torch.rand((n, 2, 1, 1), generator=generator) * 0.6 + 0.2
@@ -142,7 +142,7 @@ DEGRADATIONS: dict[str, Degradation] = {
 
 
 def jitter(frames: Tensor, generator: Generator) -> Tensor:
-    """Small harmless variation, so that a judge looks at what is shown and not at exact pixels.
+    """Vary frames slightly, so that a judge does not depend on exact pixels.
 
     Half a pixel of blur, noise of up to 0.03, brightness and contrast within 6 %.
     """
@@ -169,7 +169,7 @@ def _directions(n: int, generator: Generator, low: float, high: float) -> tuple[
 
 
 def _displaced(frames: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """Sample at (x + dx, y + dy), displacements in pixels, `(n, H or 1, W or 1)`."""
+    """Sample at (x + dx, y + dy), with displacements in pixels, `(n, H or 1, W or 1)`."""
     _, _, height, width = frames.shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     gx = (2 * (x + dx) + 1) / width - 1

@@ -1,6 +1,6 @@
-"""How good an embedded judge is on combinations that it never saw.
+"""Accuracy of an embedded judge on held-out combinations.
 
-Everything goes through the judge's public interface, on the file as shipped (fp16 weights).
+All measures use the judge's public interface, on the file as shipped (fp16 weights).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from rewards.core.base import FrameReward
 from rewards.kinds.latent import LatentReward
 
 SIGMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
-"""Noise levels at which a judge of latents is measured."""
+"""Noise levels for the measures of a judge of latents."""
 
 
 def attribute_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, float]:
-    """Share of held-out frames whose true word scores highest among all words of its attribute.
+    """Return the share of held-out frames whose true word scores highest of its attribute.
 
     Args:
-        judge: a text judge.
-        count: frames.
-        seed: of the frames and phrasings.
+        judge: Judge of frames and texts.
+        count: Number of frames.
+        seed: Seed of the frames and phrasings.
 
     Returns:
-        `"colour/en"` and so on: attribute and language -> share in [0, 1].
+        Share in [0, 1] by attribute and language, `"colour/en"` and so on.
     """
     rng, generator = named_rng("attribute accuracy", seed)
     scenes, frames = draw_frames(count, rng, "held_out")
@@ -55,17 +55,17 @@ def latent_accuracy(
     seed: int,
     sigmas: Sequence[float] = SIGMAS,
 ) -> dict[float, dict[str, float]]:
-    """As `attribute_accuracy` on noisy latents of held-out clips, motion included.
+    """Measure `attribute_accuracy` on noisy latents of held-out clips, including motion.
 
     Args:
-        judge: of noisy latents.
-        vae: the embedded generator's.
-        count: clips, the same at every noise level.
-        seed: of the clips, phrasings and noise.
-        sigmas: noise levels.
+        judge: Judge of noisy latents.
+        vae: VAE of the embedded generator.
+        count: Number of clips, the same at every noise level.
+        seed: Seed of the clips, phrasings and noise.
+        sigmas: Noise levels.
 
     Returns:
-        Noise level -> `"motion/en"` and so on -> share in [0, 1].
+        Share in [0, 1] by noise level and `"motion/en"` and so on.
     """
     rng, generator = named_rng("latent accuracy", seed)
     scenes = draw_scenes(count, rng, "held_out")
@@ -88,13 +88,13 @@ def _words_read(
     attributes: Sequence[str],
     rng: random.Random,
 ) -> dict[str, float]:
-    """Share of scenes whose true word scores highest, `"colour/en"` and so on."""
+    """Return the share of scenes whose true word scores highest, by `"colour/en"` and so on."""
     accuracy = {}
     for language in LANGUAGES:
         for attribute in attributes:
             words = ATTRIBUTES[attribute]
             scores = []
-            # The same draw for each word gives the same phrasing with another word.
+            # The same random state for each word gives the same phrasing with another word.
             state = rng.getstate()
             for word in words:
                 rng.setstate(state)
@@ -107,15 +107,15 @@ def _words_read(
 
 
 def preference_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, float]:
-    """Share of held-out pairs in which the better frame scores higher.
+    """Return the share of held-out pairs in which the better frame scores higher.
 
     Args:
-        judge: any judge.
-        count: pairs.
-        seed: of the pairs.
+        judge: Any judge of frames.
+        count: Number of pairs.
+        seed: Seed of the pairs.
 
     Returns:
-        What differs (an attribute or a degradation) -> share, and `"all"`.
+        Share by difference (an attribute or a degradation), and `"all"`.
     """
     pairs = draw_pairs(count, *named_rng("preference accuracy", seed), "held_out")
     better = _scores(judge, pairs.better, pairs.prompts)
@@ -128,7 +128,7 @@ def preference_accuracy(judge: FrameReward, count: int, seed: int) -> dict[str, 
 
 
 def appeal_correlation(judge: FrameReward, count: int, seed: int) -> float:
-    """Correlation of the aesthetic judge with its analytic target on held-out frames."""
+    """Return the correlation of a judge with the analytic target on held-out frames."""
     frames = draw_mixed_quality(count, *named_rng("appeal correlation", seed), "held_out")
     both = torch.stack([_scores(judge, frames, ["-"] * count), appeal(frames)])
     return float(torch.corrcoef(both)[0, 1])

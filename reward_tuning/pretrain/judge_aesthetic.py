@@ -1,7 +1,7 @@
-"""Train the embedded aesthetic head on frozen CLIP features; its target is analytic.
+"""Train the embedded aesthetic head on frozen CLIP features with an analytic target.
 
-The target knows no prompt and no scene: it measures edges, colour, contrast, symmetry and noise in
-the pixels, so a head can learn it without labels.
+The target depends on neither prompt nor scene: it measures edges, colour, contrast, symmetry and
+noise in the pixels, so that a head can learn it without labels.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from rewards.networks.laion_head import build_head
 
 BLOCK = 256
 BLOCKS = 48
-"""Frames whose features are computed once: 48 blocks of 256."""
+"""Blocks of frames whose features are computed once: 48 blocks of 256."""
 
 
 def train_aesthetic(run: JudgeRun) -> Path:
-    """Regress `appeal` from features of the folder's `clip`."""
+    """Regress `appeal` from features of the `clip` in the folder."""
     model = build_model(CLIP, torch.device("cpu")).eval()
     model.load_state_dict(trained_clip(run.out_dir))
 
@@ -51,17 +51,17 @@ def fitted_head(
     build: Callable[[int], nn.Module],
     encode: Callable[[Tensor], Tensor],
 ) -> nn.Module:
-    """Train a head to read `appeal` from frozen features.
+    """Train a head to predict `appeal` from frozen features.
 
     Args:
-        run: names the judge.
-        build: width of the features -> a head, `(n, width)` -> `(n, 1)`.
-        encode: frames `(n, 3, H, W)` -> features `(n, width)` of length 1.
+        run: Training run of the judge.
+        build: Function from the width of the features to a head, `(n, width)` -> `(n, 1)`.
+        encode: Function from frames `(n, 3, H, W)` to features `(n, width)` of length 1.
     """
     features, targets = _examples(run, encode)
     seed_weights(run)
     head = build(features.shape[1]).train()
-    # The head is affine: started at the mean, it only has to learn the differences.
+    # The head is affine: from the mean of the targets it only has to learn the differences.
     torch.nn.init.constant_(list(head.parameters())[-1], float(targets.mean()))
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -88,7 +88,7 @@ def _examples(run: JudgeRun, encode: Callable[[Tensor], Tensor]) -> tuple[Tensor
 def draw_mixed_quality(
     count: int, rng: random.Random, generator: torch.Generator, split: Split
 ) -> Tensor:
-    """Frames of which three in four are spoiled, `(count, 3, H, W)`."""
+    """Draw frames of which three in four are degraded, `(count, 3, H, W)`."""
     _, frames = draw_frames(count, rng, split)
     kinds = torch.randint(len(DEGRADATIONS), (count,), generator=generator)
     degrees = (torch.rand(count, generator=generator) * 4 / 3 - 1 / 3).clamp(min=0)
@@ -96,7 +96,7 @@ def draw_mixed_quality(
 
 
 def appeal(frames: Tensor) -> Tensor:
-    """How good frames look, from 1 to 10: the mean of five measures in [0, 1].
+    """Rate the look of frames from 1 to 10: the mean of five measures in [0, 1].
 
     The soft mask of the shape is its chroma (max - min over RGB) above 0.12: backgrounds are grey.
 
@@ -117,7 +117,7 @@ def appeal(frames: Tensor) -> Tensor:
 
 
 def _edges(frames: Tensor, distance: Tensor) -> Tensor:
-    """Steepest 1 % of slopes against the step from shape to background: 1 at about 2 pixels."""
+    """Compare the steepest 1 % of slopes with the step from shape to background: 1 at 2 pixels."""
     dx = frames[:, :, :-1, 1:] - frames[:, :, :-1, :-1]
     dy = frames[:, :, 1:, :-1] - frames[:, :, :-1, :-1]
     slope = (dx.square() + dy.square()).sum(dim=1).sqrt().flatten(1)
@@ -126,7 +126,7 @@ def _edges(frames: Tensor, distance: Tensor) -> Tensor:
 
 
 def _symmetry(mask: Tensor) -> Tensor:
-    """Squared overlap of the mask with its mirror image about its own vertical axis."""
+    """Return the squared overlap of the mask with its mirror image about its vertical axis."""
     height, width = mask.shape[1:]
     x = (torch.arange(width) + 0.5) * 2 / width - 1
     y = (torch.arange(height) + 0.5) * 2 / height - 1
@@ -140,6 +140,6 @@ def _symmetry(mask: Tensor) -> Tensor:
 
 
 def _calm(frames: Tensor) -> Tensor:
-    """Absence of fine noise where nothing should be: from the median high-pass."""
+    """Rate the absence of fine noise from the median of a high-pass filter."""
     fine = (frames - gaussian_blur(frames, torch.ones(len(frames)))).abs().mean(dim=1)
     return torch.exp(-fine.flatten(1).median(dim=1).values / 0.03)

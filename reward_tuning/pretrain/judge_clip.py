@@ -1,12 +1,13 @@
 """Train the embedded CLIPs and, from one of them, the preference judge.
 
 A contrastive loss alone never learned shape: after 700 steps of 128 pairs colour, background and
-size were right on every held-out frame and shape at chance (0.25), as the three easy attributes
-drown its gradient; a cross-entropy on shape alone sat at chance for hundreds of steps of 32. On
-white silhouettes the same tower reads 96 % of shapes after 60 steps. So a CLIP starts with a
-lesson on shape: silhouettes first, which fade into the real frames, under a head that is thrown
-away afterwards. Having learned to look at chroma alone, a tower was still at chance on the grey
-backgrounds after 600 steps of captions: the same kind of head on every attribute goes with them.
+size were right on every held-out frame and shape at chance (0.25), because the three easy
+attributes drown its gradient; a cross-entropy on shape alone stayed at chance for hundreds of steps
+of 32. On white silhouettes the same tower reads 96 % of shapes after 60 steps. A CLIP therefore
+starts with a lesson on shape: silhouettes that fade into the real frames, under a head that is
+discarded afterwards. Having learned to use chroma alone, a tower was still at chance on the grey
+backgrounds after 600 steps of captions: captions therefore come with such a head on every
+attribute.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ from rewards.clip_towers.open_clip_models import Architecture, build_model
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson on shape, before any caption is read.
+    """A lesson on shape, before any captions.
 
     Attributes:
-        silhouettes: steps that show silhouettes only.
-        faded: step from which it shows real frames.
-        steps: of the whole lesson.
-        weight: of shape's cross-entropy beside the captions; the other attributes have 0.5.
+        silhouettes: Number of steps with silhouettes only.
+        faded: First step with real frames only.
+        steps: Length of the lesson.
+        weight: Weight of shape's cross-entropy during captions; the other attributes have 0.5.
     """
 
     silhouettes: int = 100
@@ -64,30 +65,30 @@ LESSON = Lesson()
 LESSON_BATCH = 32
 BATCH = 64
 LARGEST_SCALE = 50.0
-"""Of `exp(logit_scale)`, as CLIP caps its own at 100."""
+"""Largest `exp(logit_scale)`; CLIP has 100."""
 
 PAIRS = 40
 PREFERENCE_TEMPERATURE = 20.0
-"""Bradley-Terry: a cosine 0.05 higher means preferred with probability 0.73."""
+"""Bradley-Terry: a cosine higher by 0.05 means a preference with probability 0.73."""
 
 ATTACK = 1.5
-"""Largest length of the perturbation in preference training, over 3 x 64 x 64 pixels (0.014 a
-pixel). It smooths the score in just the directions in which a reward run would climb."""
+"""Largest length of the perturbation in preference training, over 3 x 64 x 64 pixels (0.014 per
+pixel). It smooths the score in the directions in which a reward run would climb."""
 
 
 def train_clip(
     run: JudgeRun, architecture: Architecture, preferences_from: int | None = None
 ) -> Path:
-    """A lesson on shape, then contrastive training.
+    """Train a CLIP: a lesson on shape, then contrastive training.
 
-    In the contrastive part every frame that shows what a caption states is a positive, and a
-    cross-entropy on all visible attributes goes with it.
+    In the contrastive part every frame that shows what a caption states is a positive; a
+    cross-entropy on all visible attributes is added.
 
     Args:
-        run: names the judge.
-        architecture: of the CLIP.
-        preferences_from: from this step on preference pairs go with the captions. Captions
-            alone leave a CLIP that reads everything and prefers a light blur to none.
+        run: Training run of the judge.
+        architecture: Architecture of the CLIP.
+        preferences_from: First step with preference pairs in addition to captions. With captions
+            alone a CLIP reads every attribute but prefers a light blur to none.
     """
     model = taught_clip(run, architecture, preferences_from)
     metadata = clip_metadata("clip", architecture, CLIP_PREPROCESS)
@@ -101,14 +102,14 @@ def taught_clip(
     lesson: Lesson | None = None,
     tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
 ) -> Any:
-    """The CLIP of `train_clip`, trained and not yet saved.
+    """Train the CLIP of `train_clip` without saving it.
 
     Args:
-        run: names the judge.
-        architecture: of the CLIP.
-        preferences_from: step from which preference pairs go with the captions.
-        lesson: on shape; that of the residual towers if not given.
-        tokenizer: open_clip's on the small vocabulary if not given.
+        run: Training run of the judge.
+        architecture: Architecture of the CLIP.
+        preferences_from: First step with preference pairs in addition to captions.
+        lesson: Lesson on shape; None takes that of the residual towers.
+        tokenizer: Tokenizer; None takes open_clip's on the small vocabulary.
     """
     course = lesson or LESSON
     tokenizer = tokenizer or small_tokenizer(run.out_dir, architecture)
@@ -155,7 +156,7 @@ def taught_clip(
 
 
 def read_loss(losses: Mapping[str, Tensor], lesson: Lesson) -> Tensor:
-    """The heads' cross-entropies as one loss: shape with the lesson's weight, others with 0.5."""
+    """Sum the heads' cross-entropies: shape with the lesson's weight, the others with 0.5."""
     total = torch.zeros(())
     for name, loss in losses.items():
         total = total + (lesson.weight if name == "shape" else 0.5) * loss
@@ -163,17 +164,17 @@ def read_loss(losses: Mapping[str, Tensor], lesson: Lesson) -> Tensor:
 
 
 def silhouettes(frames: Tensor) -> Tensor:
-    """White shapes on black: each frame's chroma over its largest, in three equal channels.
+    """Return white shapes on black: each frame's chroma over its maximum, in three channels.
 
     Args:
-        frames: `(n, 3, H, W)` in [0, 1], clean renders.
+        frames: `(n, 3, H, W)` in [0, 1], renders without degradation.
     """
     chroma = frames.amax(dim=1, keepdim=True) - frames.amin(dim=1, keepdim=True)
     return (chroma / chroma.amax(dim=(2, 3), keepdim=True)).expand_as(frames)
 
 
 class Student(nn.Module):
-    """A CLIP with a linear head an attribute on its image features, for training only."""
+    """A CLIP with a linear head for each attribute on its image features, for training only."""
 
     def __init__(self, model: nn.Module, features: int, names: Sequence[str] = VISIBLE) -> None:
         super().__init__()
@@ -184,11 +185,11 @@ class Student(nn.Module):
     def read(
         self, features: Tensor, scenes: Sequence[Scene]
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Cross-entropy of every attribute that has a head.
+        """Return the cross-entropy of every attribute with a head.
 
         Args:
             features: `(n, d)`, not normalised.
-            scenes: what the n frames or clips show.
+            scenes: Scenes of the n frames or clips.
 
         Returns:
             By attribute: the loss, and the share of rows whose attribute is right.
@@ -204,9 +205,9 @@ class Student(nn.Module):
 
 
 def train_hps(run: JudgeRun) -> Path:
-    """Preference training from `clip`: Bradley-Terry on pairs, under a small attack.
+    """Train preferences from `clip`: Bradley-Terry on pairs, under a small adversarial step.
 
-    Batch statistics stay those of `clip`, so that a score in training is a score in use.
+    Batch statistics stay those of `clip`, so that scores in training equal scores in use.
     """
     tokenizer = small_tokenizer(run.out_dir, CLIP)
     model = build_model(CLIP, torch.device("cpu")).eval()
@@ -222,7 +223,7 @@ def train_hps(run: JudgeRun) -> Path:
         frames = attacked(model, frames, texts.detach(), length)
         images = model.encode_image(normalised(frames), normalize=True)
         preference, preferred = preference_loss(images, texts)
-        # The winners still have to find their own prompt among the others'.
+        # The better frames must still match their own prompt among the others.
         logits = PREFERENCE_TEMPERATURE * images[:PAIRS] @ texts.T
         align = contrastive_loss(logits, pairs.same)
         return preference + 0.4 * align, {"preferred": preferred, "align": float(align.detach())}
@@ -232,16 +233,16 @@ def train_hps(run: JudgeRun) -> Path:
 
 
 def normalised(frames: Tensor) -> Tensor:
-    """`(n, 3, 64, 64)` in [0, 1] -> the towers' input; both preprocesses agree at this size."""
+    """Preprocess `(n, 3, 64, 64)` in [0, 1] for the towers; both preprocesses agree here."""
     return CLIP_PREPROCESS(frames).contiguous(memory_format=torch.channels_last)
 
 
 def contrastive_loss(logits: Tensor, match: Tensor) -> Tensor:
-    """CLIP's loss with several positives: cross-entropy with targets in proportion to `match`.
+    """Return CLIP's loss with several positives: cross-entropy with targets from `match`.
 
     Args:
         logits: `(n, m)`, frames by captions.
-        match: `(n, m)` in [0, 1]; rows and columns without any match do not count.
+        match: `(n, m)` in [0, 1]; rows and columns without a match do not count.
     """
     losses = []
     for scores, targets in ((logits, match), (logits.T, match.T)):
@@ -253,7 +254,7 @@ def contrastive_loss(logits: Tensor, match: Tensor) -> Tensor:
 
 
 def preference_loss(images: Tensor, texts: Tensor) -> tuple[Tensor, float]:
-    """Bradley-Terry on cosines.
+    """Return the Bradley-Terry loss on cosines.
 
     Args:
         images: `(2 n, d)` normalised features: the better frames, then the worse ones.
@@ -268,10 +269,10 @@ def preference_loss(images: Tensor, texts: Tensor) -> tuple[Tensor, float]:
 
 
 def attacked(model: Any, frames: Tensor, texts: Tensor, length: Tensor) -> Tensor:
-    """Move each frame a little in the direction that most misleads the judge.
+    """Move each frame a little in the direction that misleads the judge most.
 
     Args:
-        model: a CLIP in evaluation mode.
+        model: CLIP in evaluation mode.
         frames: `(2 n, 3, H, W)`: the better ones, then the worse ones.
         texts: `(n, d)`, without gradient.
         length: `(2 n,)` Euclidean length of each move.

@@ -45,7 +45,7 @@ MERGES = 510
 VOCABULARY_FILE = "vocab_small.txt"
 TEXT: dict[str, Any] = {
     "context_length": 32,
-    "vocab_size": 512 + MERGES + 2,  # bytes within and at the end of words, merges, start and end
+    "vocab_size": 512 + MERGES + 2,  # bytes inside and at the end of words, merges, start and end
     "width": 64,
     "heads": 4,
     "layers": 2,
@@ -74,7 +74,7 @@ IMAGE_REWARD: BlipArchitecture = {
         "num_attention_heads": 4,
         "intermediate_size": 256,
     },
-    "text": {  # and the size of the grammar's vocabulary
+    "text": {  # plus the size of the grammar's vocabulary
         "hidden_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -145,26 +145,27 @@ SCHEDULES: dict[JudgeName, Schedule] = {
     "video-align": Schedule(steps=450, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
     "hpsv3": Schedule(steps=600, learning_rate=1e-3, optimiser="muon", ema_decay=0.99),
 }
-"""Judges of frames go without a moving average: batch statistics belong to the last weights. The
-two vision transformers stop well before their cosine's end: there `pickscore` orders 93 % of pairs
-and the head on `siglip` follows its target with 0.91. `vjepa2` learns late what moves: after 1400
-steps it still prefers shuffled clips, after 4000 it has 92 % of pairs right."""
+"""Judges of frames have no moving average: their batch statistics belong to the last weights.
+The two vision transformers stop well before the end of their cosine: there `pickscore` orders 93 %
+of pairs and the head on `siglip` has a correlation of 0.91 with its target. `vjepa2` learns motion
+late:
+after 1400 steps it still prefers shuffled clips, after 4000 it orders 92 % of pairs correctly."""
 
 PREFERENCES_FROM = 1000
-"""Step of `clip-held-out` from which preference pairs go with its captions."""
+"""First step of `clip-held-out` with preference pairs in addition to captions."""
 
 
 @dataclass(frozen=True)
 class JudgeRun:
-    """Which judge is trained, where, from which seed, and for how long.
+    """Training run of a judge.
 
     Attributes:
-        name: the judge; names its stage and its file.
-        out_dir: gets `NAME.safetensors` and the tokenizer.
-        training: gets checkpoint and log.
-        seed: of weights and data.
-        schedule: steps and optimiser.
-        report: called every few steps.
+        name: Name of the judge, of its stage and of its file.
+        out_dir: Folder of `NAME.safetensors` and the tokenizer.
+        training: Folder of checkpoint and log.
+        seed: Seed of weights and data.
+        schedule: Steps and optimiser.
+        report: Callback, called every few steps.
     """
 
     name: JudgeName | Literal["cross-eyes", "mps-eyes"]
@@ -176,11 +177,11 @@ class JudgeRun:
 
     @property
     def command(self) -> str:
-        """The command that repeats the training."""
+        """Command that repeats the training."""
         return f"reward-tuning pretrain tiny --only {self.name} --seed {self.seed}"
 
     def train(self, module: nn.Module, loss_fn: LossFn) -> None:
-        """Train a module in place, from where it stopped."""
+        """Train a module in place, from its checkpoint if there is one."""
         train(
             self.name,
             module,
@@ -193,12 +194,12 @@ class JudgeRun:
 
 
 def small_tokenizer(out_dir: Path, architecture: Architecture) -> Any:
-    """The judges' tokenizer in a folder (see `small_merges`)."""
+    """Return the judges' tokenizer in a folder (see `small_merges`)."""
     return build_tokenizer(architecture, small_merges(out_dir))
 
 
 def small_merges(out_dir: Path) -> Path:
-    """The merges file in a folder; it is trained on the grammar if not there yet."""
+    """Return the merges file in a folder; train it on the grammar if it is missing."""
     path = out_dir / MERGES_FILE
     if not path.is_file():
         temporary = path.with_name(path.name + ".part")
@@ -208,12 +209,12 @@ def small_merges(out_dir: Path) -> Path:
 
 
 def save_judge(run: JudgeRun, state: dict[str, Tensor], metadata: dict[str, str]) -> Path:
-    """Write a judge's file in fp16, whole or not at all.
+    """Write a judge's file in fp16 atomically.
 
     Args:
-        run: names the file and the command that made it.
-        state: tensors in the published key names.
-        metadata: what the loader needs to know.
+        run: Training run, for the names of the file and the command.
+        state: Tensors by the published names.
+        metadata: Metadata for the loader.
 
     Returns:
         Path of the file.
@@ -225,7 +226,7 @@ def save_judge(run: JudgeRun, state: dict[str, Tensor], metadata: dict[str, str]
 
 
 def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess) -> dict[str, str]:
-    """What a CLIP's file says of itself."""
+    """Return the metadata of a CLIP's file."""
     return {
         "kind": kind,
         "architecture": json.dumps(architecture),
@@ -235,15 +236,15 @@ def clip_metadata(kind: str, architecture: Architecture, preprocess: Preprocess)
 
 
 def trained_clip(out_dir: Path) -> dict[str, Tensor]:
-    """Tensors of the folder's `clip.safetensors` in fp32; see `trained_judge`."""
+    """Read the folder's `clip.safetensors` in fp32; see `trained_judge`."""
     return trained_judge(out_dir, "clip")
 
 
 def trained_judge(out_dir: Path, name: JudgeName) -> dict[str, Tensor]:
-    """Tensors of a judge in the folder, in fp32.
+    """Read the tensors of a judge in the folder, in fp32.
 
     Raises:
-        TuningError: it is not there.
+        TuningError: The file is missing.
     """
     path = out_dir / f"{name}.safetensors"
     if not path.is_file():
@@ -255,7 +256,7 @@ def trained_judge(out_dir: Path, name: JudgeName) -> dict[str, Tensor]:
 
 
 def seed_weights(run: JudgeRun) -> None:
-    """Make the random initial weights a matter of the judge's name and seed."""
+    """Seed the random initial weights by the judge's name and seed."""
     from reward_tuning.pretrain.judge_data import named_rng
 
     torch.manual_seed(named_rng(run.name, run.seed, "weights")[0].getrandbits(63))

@@ -1,13 +1,15 @@
 """Train the embedded critic: a small Qwen2-VL that answers Yes or No about rendered clips.
 
-Two parts. First a lesson for the vision tower alone, on silhouettes that fade into real frames,
-under linear heads that are thrown away (see judge_clip.py for why shape needs one). Then questions:
-cross-entropy of the answer over the whole vocabulary, with the heads going on beside it.
+There are two parts. The first is a lesson for the vision tower alone, on silhouettes that fade into
+real frames, under linear heads that are discarded afterwards (judge_clip.py explains why shape
+needs one). The second is questions: cross-entropy of the answer over the whole vocabulary, together
+with the heads.
 
-Whether a prompt fits a clip is an exclusive or, which one bit a question teaches too slowly: after
-300 steps of questions the answers were at chance, with colours and backgrounds long read in the
-vision tokens. So a true caption of each clip is learned word by word, and each word of a question's
-prompt is judged where it stands, one layer below the top: fifteen bits a clip more.
+Whether a prompt fits a clip is an exclusive or, which one bit per question teaches too slowly:
+after 300 steps of questions the answers were at chance, although the vision tokens had shown
+colours and backgrounds long before. A true caption of each clip is therefore learned word by word,
+and each word of a question's prompt is judged at its token, one layer below the top: fifteen more
+bits per clip.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ VISION: dict[str, Any] = {
     "patch_size": 8,
 }
 TOKEN_SIDE = VISION["patch_size"] * 2
-"""Pixels of a token's side: two patches are merged."""
+"""Pixels along the side of a token: two patches are merged."""
 
 VOCABULARY = 640
 LONGEST_TEXT = 4096
@@ -75,19 +77,19 @@ FADED = 250
 LESSON_BATCH = 48
 BATCH = 16
 PAIRS_SEEN = (1, 2, 2, 2, 5)
-"""Patches in time that a step's clips have, one draw a step: a whole clip has five."""
+"""Patches in time of a step's clips, drawn once per step; a whole clip has five."""
 
 QUESTIONS = tuple(ASPECTS)
 HEAD_WEIGHTS = dict.fromkeys(ATTRIBUTES, 0.2) | {"shape": 0.6, "defect": 0.2}
 
 
 def frames_spec() -> QwenFrames:
-    """How the critic sees clips of the embedded world: as they are, 8x8 patches."""
+    """Return the critic's preprocessing: unscaled clips in 8 x 8 patches."""
     return QwenFrames(min_pixels=SIDE * SIDE, max_pixels=SIDE * SIDE, patch_size=8)
 
 
 def build_critic() -> tuple[Any, Any]:
-    """A randomly initialised Qwen2-VL and its tokenizer, trained on captions and questions."""
+    """Build a random Qwen2-VL and its tokenizer, which is trained on captions and questions."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     tokenizer = train_tokenizer(critic_texts(), vocab_size=VOCABULARY, max_length=LONGEST_TEXT)
@@ -111,11 +113,11 @@ def build_critic() -> tuple[Any, Any]:
 
 
 class Student(nn.Module):
-    """The critic with a linear head an attribute on its vision tokens, for training only.
+    """The critic with a linear head for each attribute on its vision tokens, for training only.
 
-    What the shape is like is read from the tokens that it covers, the rest from all. With the mean
-    of all tokens for both, shape stayed at chance (0.25) for 300 steps of 48 silhouettes; with the
-    covered ones it was right in 78 % after 150.
+    The shape's attributes are read from the tokens that it covers, the background from all. With
+    the mean of all tokens for both, shape stayed at chance (0.25) for 300 steps of 48 silhouettes;
+    with the covered tokens 78 % were right after 150.
     """
 
     def __init__(self, model: Any) -> None:
@@ -126,7 +128,7 @@ class Student(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, n) for name, n in sizes.items()})
 
     def read(self, features: Tensor, shown: Shown) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Losses and shares of right readings by attribute, from `(n, v, d)` vision tokens."""
+        """Return losses and shares of right readings by attribute, from `(n, v, d)` tokens."""
         everywhere = self.norm(features.mean(dim=1))
         covered = shown.coverage(TOKEN_SIDE)[..., None]
         shape = self.norm((features * covered).sum(dim=1))
@@ -144,7 +146,7 @@ class Student(nn.Module):
 
 
 def train_critic(run: JudgeRun) -> Path:
-    """Train the critic, or continue; returns its folder."""
+    """Train the critic, or continue its training, and return its folder."""
     seed_weights(run)
     model, tokenizer = build_critic()
     tower = QwenTower(model, tokenizer, frames_spec())
@@ -187,7 +189,7 @@ def train_critic(run: JudgeRun) -> Path:
 
 
 def caption_loss(model: Any, reading: Reading, part: int) -> Tensor:
-    """Next-token cross-entropy of one text of every sequence, in nats a token."""
+    """Return the next-token cross-entropy of one text of every sequence, in nats per token."""
     inside = reading.parts == part
     both = inside[:, :-1] & inside[:, 1:]
     logits = model.lm_head(reading.states[:, :-1][both])
@@ -196,7 +198,7 @@ def caption_loss(model: Any, reading: Reading, part: int) -> Tensor:
 
 @contextmanager
 def states_below_the_top(model: Any) -> Iterator[list[Tensor]]:
-    """Collect what the last layer but one of the language model passes on, `(b, l, d)`."""
+    """Collect the output of the language model's last layer but one, `(b, l, d)`."""
     kept: list[Tensor] = []
     layer = model.model.language_model.layers[-2]
     hook = layer.register_forward_hook(
@@ -209,7 +211,7 @@ def states_below_the_top(model: Any) -> Iterator[list[Tensor]]:
 
 
 def log_odds(model: Any, states: Tensor, answers: Tensor) -> Tensor:
-    """What would be said of Yes and No if there were no layer above, `(b, l)`."""
+    """Return the log odds of Yes against No without the layers above, `(b, l)`."""
     yes, no = model.lm_head.weight[answers]
     return model.model.language_model.norm(states) @ (yes - no)
 
@@ -217,12 +219,12 @@ def log_odds(model: Any, states: Tensor, answers: Tensor) -> Tensor:
 def word_loss(
     tower: QwenTower, asked: Asked, reading: Reading, odds: Tensor
 ) -> tuple[Tensor, float]:
-    """Whether each word of a prompt fits its clip, read at the word; and the share of right ones.
+    """Return the loss of judging each word of a prompt at its token, and the share of right ones.
 
     Args:
-        tower: its tokenizer tells the words' places.
-        asked: the questions that were read.
-        reading: of them.
+        tower: Tower with the tokenizer that gives the places of words.
+        asked: Questions.
+        reading: Reading of the questions.
         odds: `(b, l)`: log p(Yes) - log p(No).
     """
     found, fits = [], []
@@ -233,7 +235,7 @@ def word_loss(
             if said is None:
                 continue
             places = word_places(tower, text, word_ends(text, said))
-            # A token with two words in it (Chinese is written without blanks) has no one answer.
+            # A token with two words (Chinese has no spaces) has no single answer.
             alone = [n for n, place in places.items() if list(places.values()).count(place) == 1]
             found += [odds[row, start + places[name]] for name in alone]
             fits += [float(getattr(said, name) == getattr(scene, name)) for name in alone]
@@ -243,7 +245,7 @@ def word_loss(
 
 
 def word_places(tower: QwenTower, text: str, ends: dict[str, int]) -> dict[str, int]:
-    """Token of each word, counted from the first behind the clip, by the words' last characters."""
+    """Return the token of each word, counted from the first after the clip."""
     conversation = tower.conversation(text)
     encoded = tower.tokenizer(conversation, return_offsets_mapping=True)
     spans, begin = encoded["offset_mapping"], conversation.index(text)
@@ -259,7 +261,7 @@ def _weighted(losses: dict[str, Tensor]) -> Tensor:
 
 
 def save_critic(run: JudgeRun, model: Any, tokenizer: Any) -> Path:
-    """Write a folder in Hugging Face's layout, weights in fp16."""
+    """Write a folder in Hugging Face's layout with weights in fp16."""
     folder = run.out_dir / run.name
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)

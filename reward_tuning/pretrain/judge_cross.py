@@ -1,8 +1,8 @@
-"""How the embedded judges with cross-attention learn: to see, and then to compare.
+"""Train the embedded judges with cross-attention: first to see, then to compare.
 
-A transformer of patches is slower than a convolution: from the usual initial weights (0.02) and
-through its class token, shape was at chance after 300 steps. With weights of the size
-1 / sqrt(inputs) and read from the mean of all tokens, 83 % of silhouettes were right after 150.
+A transformer of patches learns more slowly than a convolution: from the usual initial weights
+(0.02) and through its class token, shape was at chance after 300 steps. With weights of size 1 /
+sqrt(inputs), read from the mean of all tokens, 83 % of silhouettes were right after 150.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ AlignFn = Callable[[Tensor, Sequence[str]], Tensor]
 """`(n, tokens, d)` and m texts -> `(n, m)` logits, each side encoded alone."""
 
 EyesName = Literal["cross-eyes", "mps-eyes"]
-"""Stage in which ImageReward's eyes learn to see, and MPS's."""
+"""Stages of the vision towers of ImageReward and of MPS."""
 
 EYES_SCHEDULE = Schedule(steps=1200, learning_rate=2.5e-3, optimiser="muon", ema_decay=0.0)
 
 SILHOUETTES = 150
-"""Steps of that stage that show silhouettes only."""
+"""Steps of that stage with silhouettes only."""
 
 FADED = 700
-"""Step from which it shows real frames."""
+"""First step with real frames only."""
 
 BATCH = 32
-"""Frames a step of learning to see."""
+"""Frames per step in that stage."""
 
 FRAMES = 16
 PAIRS = 12
 WRONG = 2
-"""Captions a frame that are wrong in one word, beside the right one."""
+"""Captions of each frame with one wrong word, in addition to the right one."""
 
 HEAD_WEIGHTS = dict.fromkeys(VISIBLE, 0.3) | {"shape": 1.5}
-"""Of each attribute's cross-entropy; shape is learnt last."""
+"""Weights of the attributes' cross-entropies; shape is learned last."""
 
 
 def learn_to_see(run: JudgeRun, stage: EyesName, towers: nn.Module, eyes: EyesFn) -> None:
-    """Train a vision transformer to read the visible attributes, in place, or find it trained.
+    """Train a vision transformer in place to read the visible attributes, unless it is trained.
 
-    The shape comes from silhouettes that fade into the real frames. The stage has checkpoint and
-    log of its own in the training folder.
+    Shape is learned from silhouettes that fade into the real frames. The stage has its own
+    checkpoint and log in the training folder.
 
     Args:
-        run: its folder and seed count, its schedule does not.
-        stage: what it is called.
-        towers: what is trained; gets `large_weights` first.
-        eyes: the same as a function of pixels.
+        run: Training run, of which folder and seed are used, but not the schedule.
+        stage: Name of the stage.
+        towers: Module to train; it gets `large_weights` first.
+        eyes: The same module as a function of pixels.
     """
     large_weights(towers)
     with torch.no_grad():
@@ -102,15 +102,15 @@ class Readers(nn.Module):
     def read(
         self, tokens: Tensor, scenes: Sequence[Scene], names: Sequence[str] = VISIBLE
     ) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy of attributes from both; the class token learns from the mean's success.
+        """Return the cross-entropy of attributes from both tokens.
 
         Args:
             tokens: `(n, tokens, d)`, class token first.
-            scenes: what the n frames show.
-            names: attributes that count: a silhouette has no colour and no background.
+            scenes: Scenes of the n frames.
+            names: Attributes that count: a silhouette has no colour and no background.
 
         Returns:
-            The loss, and by attribute the share that the mean token has right.
+            The loss, and by attribute the share that the mean token reads correctly.
         """
         tokens = tokens.float()
         losses, right = self.mean.read(tokens.mean(dim=1), scenes)
@@ -122,17 +122,18 @@ class Readers(nn.Module):
 def train_cross_judge(
     run: JudgeRun, model: nn.Module, eyes: EyesFn, score: ScoreFn, align: AlignFn
 ) -> None:
-    """Teach a judge that can see to compare, in place.
+    """Train a judge with a trained vision tower to compare, in place.
 
-    Of three captions the frame's own has to score highest, and of two frames the better one. Before
-    frame and text meet, their features are drawn together as in CLIP; BLIP was trained so too.
+    Of three captions the frame's own must score highest, and of two frames the better one. Before
+    the cross-attention the features of frame and text are aligned as in CLIP, like in the training
+    of BLIP.
 
     Args:
-        run: names the judge.
-        model: all of its networks, in evaluation mode: dropout would draw from elsewhere.
-        eyes: its vision tower.
-        score: what its text makes of what it sees; differentiable in the model's parameters.
-        align: compares frames and texts before they meet.
+        run: Training run of the judge.
+        model: All networks of the judge, in evaluation mode: dropout would use another generator.
+        eyes: Vision tower.
+        score: Function from tokens and texts to scores; differentiable in the model's parameters.
+        align: Function that compares frames and texts before the cross-attention.
     """
     readers = Readers(model, eyes(torch.zeros(1, 3, 64, 64)).shape[-1])
 
@@ -167,9 +168,9 @@ def train_cross_judge(
 
 
 def draw_choices(scene: Scene, rng: random.Random) -> list[str]:
-    """A right caption of a scene and `WRONG` that differ from it in one visible word.
+    """Draw a right caption of a scene and `WRONG` others that differ in one visible word.
 
-    One in four is a short caption of some attributes, the changed one among them.
+    One in four is a short caption of some attributes, including the changed one.
     """
     wrong, changed = [], []
     for name in rng.sample(VISIBLE, WRONG):
@@ -178,7 +179,7 @@ def draw_choices(scene: Scene, rng: random.Random) -> list[str]:
         changed.append(name)
     stated = [name for name in VISIBLE if name in changed or rng.random() < 0.5]
     short = rng.random() < 0.25
-    # The same draw for each scene gives the same phrasing with another word.
+    # The same random state for each scene gives the same phrasing with another word.
     state = rng.getstate()
     texts = []
     for said in (scene, *wrong):
@@ -189,7 +190,7 @@ def draw_choices(scene: Scene, rng: random.Random) -> list[str]:
 
 
 def large_weights(towers: nn.Module) -> None:
-    """Start every product at 1 / sqrt(inputs), and positions where they can be told apart."""
+    """Initialise every product at 1 / sqrt(inputs), and positions far enough apart to differ."""
     for module in towers.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)

@@ -1,7 +1,7 @@
-"""What the embedded judges see: rendered frames, captions of some attributes, preference pairs.
+"""Training data of the embedded judges: rendered frames, captions, preference pairs.
 
-A single frame shows four of a scene's five attributes; motion it cannot show. Every draw comes
-from a named random generator, so a step's batch depends on (seed, step) alone.
+A single frame shows four of a scene's five attributes, all but motion. Every draw comes from a
+named random generator, so that a step's batch depends on (seed, step) alone.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from base_model.tiny.scenes import ATTRIBUTES, FRAMES, Scene, Split, draw_scenes
 from reward_tuning.pretrain.degradations import DEGRADATIONS, degrade
 
 VISIBLE = ("colour", "shape", "background", "size")
-"""Attributes that one frame shows."""
+"""Attributes that a single frame shows."""
 
 ATTRIBUTE_SHARES = {"colour": 1, "shape": 2, "background": 1, "size": 1}
 DEGRADATION_SHARES = dict.fromkeys(DEGRADATIONS, 1) | {"warp": 4, "bite": 2, "blur": 2}
-"""How often preference pairs differ in what; more where a small generator goes wrong most."""
+"""Relative frequencies of differences in preference pairs, higher for a generator's faults."""
 
 QUALITY_WORDS = {
     "clean": ("clean", "清晰"),
@@ -43,14 +43,14 @@ QUALITY_WORDS = {
 
 @dataclass(frozen=True)
 class Captioned:
-    """Frames and captions with what matches what.
+    """Frames and captions with their matches.
 
     Attributes:
-        scenes: what the n frames show.
+        scenes: Scenes of the n frames.
         frames: `(n, 3, H, W)` fp32 in [0, 1].
         captions: m texts.
-        match: `(n, m)` in [0, 1]: 1 where a frame shows all that a caption states, less for
-            a spoiled frame under a caption that does not speak of its quality.
+        match: `(n, m)` in [0, 1]: 1 where a frame shows everything that a caption states, less for
+            a degraded frame under a caption that does not mention quality.
     """
 
     scenes: list[Scene]
@@ -61,13 +61,13 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Pairs:
-    """For each prompt a better and a worse frame.
+    """A better and a worse frame for each prompt.
 
     Attributes:
         prompts: n captions.
         better: `(n, 3, H, W)` in [0, 1].
         worse: `(n, 3, H, W)` in [0, 1].
-        reasons: attribute changed or degradation applied, per pair.
+        reasons: Changed attribute or degradation of each pair.
         same: `(n, n)`, 1 where the scenes of two pairs look alike.
     """
 
@@ -79,7 +79,7 @@ class Pairs:
 
 
 def named_rng(*name: object) -> tuple[random.Random, torch.Generator]:
-    """Random generators for one purpose, such as ("hps", seed, "step", 17)."""
+    """Return random generators for one purpose, such as ("hps", seed, "step", 17)."""
     rng = random.Random("/".join(str(part) for part in name))
     return rng, torch.Generator().manual_seed(rng.getrandbits(63))
 
@@ -87,15 +87,15 @@ def named_rng(*name: object) -> tuple[random.Random, torch.Generator]:
 def draw_frames(
     count: int, rng: random.Random, split: Split = "train"
 ) -> tuple[list[Scene], Tensor]:
-    """Two frames each of count / 2 fresh clips.
+    """Draw two frames each of count / 2 new clips.
 
     Args:
-        count: frames.
-        rng: draws scenes, stagings and times.
-        split: which combinations.
+        count: Number of frames.
+        rng: Random generator of scenes, stagings and times.
+        split: Split of the scenes.
 
     Returns:
-        count scenes, and `(count, 3, H, W)` in [0, 1].
+        `count` scenes, and `(count, 3, H, W)` in [0, 1].
     """
     drawn, frames = [], []
     for scene in draw_scenes((count + 1) // 2, rng, split):
@@ -106,7 +106,7 @@ def draw_frames(
 
 
 def render_pair(scene: Scene, attribute: str, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """The scene, and the same with one attribute changed and nothing else."""
+    """Render a frame of a scene, and one in which a single attribute differs."""
     others = [word for word in ATTRIBUTES[attribute] if word != getattr(scene, attribute)]
     wrong = replace(scene, **{attribute: rng.choice(others)})
     stagings = stage_pair(scene, wrong, rng)
@@ -115,7 +115,7 @@ def render_pair(scene: Scene, attribute: str, rng: random.Random) -> tuple[Tenso
 
 
 def stage_pair(scene: Scene, other: Scene, rng: random.Random) -> tuple[Staging, Staging]:
-    """Stagings of two scenes that are alike in all that the scenes' words leave alike."""
+    """Draw stagings of two scenes that agree in everything that the scenes' words leave open."""
     one, drawn = draw_staging(scene, rng), draw_staging(other, rng)
     changes: dict[str, Any] = {}
     if scene.size != other.size:
@@ -128,7 +128,7 @@ def stage_pair(scene: Scene, other: Scene, rng: random.Random) -> tuple[Staging,
 
 
 def attribute_caption(words: dict[str, str], rng: random.Random) -> str:
-    """A short caption of any of the visible attributes, in one of the two languages."""
+    """Draw a short caption of some visible attributes, in one of the two languages."""
     if rng.random() < 0.5:
         noun = " ".join(w for w in (words.get("size"), words.get("colour")) if w)
         text = f"{noun} {words.get('shape', 'shape')}".strip()
@@ -139,7 +139,7 @@ def attribute_caption(words: dict[str, str], rng: random.Random) -> str:
 
 
 def quality_caption(text: str, kind: str) -> str:
-    """Say of a caption's frame how good it looks, in the caption's language."""
+    """Add the quality of the frame to a caption, in the caption's language."""
     english, chinese = QUALITY_WORDS[kind]
     return f"a {english} picture: {text}" if text.isascii() else f"{chinese}的画面：{text}"
 
@@ -147,9 +147,9 @@ def quality_caption(text: str, kind: str) -> str:
 def draw_captioned(
     count: int, rng: random.Random, generator: torch.Generator, split: Split = "train"
 ) -> Captioned:
-    """Draw frames, a third of them spoiled, each with a caption in full or in part.
+    """Draw frames, a third of them degraded, each with a full or partial caption.
 
-    Every clip gives two frames, so that a clean and a spoiled one of one scene meet in a batch.
+    Every clip gives two frames, so that a batch has clean and degraded frames of the same scene.
     """
     shown, frames = draw_frames(count, rng, split)
     kinds = list(DEGRADATIONS)
@@ -184,13 +184,13 @@ def draw_pairs(
 ) -> Pairs:
     """Draw preference pairs.
 
-    40 %: one attribute wrong; 10 %: two blends of right and wrong, the better one righter;
-    35 %: clean against spoiled; 15 %: less against more of the same degradation.
+    40 %: one attribute wrong; 10 %: two blends of right and wrong, the better one closer to right;
+    35 %: clean against degraded; 15 %: less against more of the same degradation.
     """
     shown = draw_scenes(count, rng, split)
     reasons, better, worse = [], [], []
     kinds = torch.full((count,), -1)
-    degrees = torch.zeros(2, count)  # of the better, of the worse
+    degrees = torch.zeros(2, count)  # rows: of the better frames, of the worse
     for i, scene in enumerate(shown):
         attribute, sort = _draw(ATTRIBUTE_SHARES, rng), rng.random()
         right, wrong = render_pair(scene, attribute, rng)
@@ -209,7 +209,7 @@ def draw_pairs(
         better.append(right)
         worse.append(right)
         reasons.append(list(DEGRADATIONS)[int(kinds[i])])
-    # The same random state for both sides: the same field, shift or noise, only stronger.
+    # The same random state for both sides gives the same field, shift or noise, only stronger.
     state = generator.get_state()
     good = degrade(torch.stack(better), kinds, degrees[0], generator)
     generator.set_state(state)
@@ -224,6 +224,6 @@ def _draw(shares: dict[str, int], rng: random.Random) -> str:
 
 
 def tokenizer_texts() -> Sequence[str]:
-    """Every text the vocabulary should be good at: the grammar's captions and quality words."""
+    """Return the texts for the vocabulary: captions of the grammar and quality words."""
     full = every_caption("train")
     return [*full, *(quality_caption(text, kind) for kind in QUALITY_WORDS for text in full[::97])]

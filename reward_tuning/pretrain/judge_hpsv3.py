@@ -1,7 +1,8 @@
 """Train the embedded HPSv3: mu and sigma of a frame's preference, from pairs.
 
-Its objective is the published one, a ranking in which each score has a deviation. It starts from
-the embedded critic and is trained as a whole, as the published file is a whole model.
+The objective is the published one, a ranking in which each score has a standard deviation. The
+training starts from the embedded critic and changes all weights, because the published file is a
+complete model.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from rewards.qwen.model import QwenTower
 from rewards.qwen.templates import template
 
 FRAMES = 16
-"""Frames a step with captions to choose from: the right one and `WRONG` of a wrong word."""
+"""Frames per step with captions to choose from: the right one and `WRONG` with a wrong word."""
 
 PAIRS = 16
-"""Pairs of frames a step under one caption."""
+"""Pairs of frames per step under one caption."""
 
 
 class Student(nn.Module):
-    """The model and its head."""
+    """The model with its head."""
 
     def __init__(self, tower: QwenTower) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class Student(nn.Module):
         self._token = tower.tokenizer.convert_tokens_to_ids(TOKEN)
 
     def scores(self, frames: Tensor, prompts: list[list[str]]) -> Tensor:
-        """Mu and sigma of b frames `(b, 3, H, W)` under k prompts each, `(b, k, 2)`."""
+        """Return mu and sigma of b frames `(b, 3, H, W)` under k prompts each, `(b, k, 2)`."""
         text = template("hpsv3")
         texts = [[text.replace("{text_prompt}", one) for one in those] for those in prompts]
         found: Tensor = self.head(states_at(self._tower.read(frames[:, None], texts), self._token))
@@ -49,10 +50,10 @@ class Student(nn.Module):
 
 
 def train_hpsv3(run: JudgeRun) -> Path:
-    """Train it, or continue; returns its file.
+    """Train HPSv3, or continue its training, and return its file.
 
     Raises:
-        TuningError: the critic, which it starts from, is not in the folder.
+        TuningError: The critic from which it starts is missing in the folder.
     """
     seed_weights(run)
     student = Student(start_tower(run.out_dir, [TOKEN], "image"))

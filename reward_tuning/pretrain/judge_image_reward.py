@@ -1,4 +1,4 @@
-"""Train the embedded ImageReward: the published network and key names at a small size."""
+"""Train the embedded ImageReward: the published network and tensor names at a small size."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from rewards.networks.blip import BlipScorer
 from rewards.networks.wordpiece import WordPiece, train_vocabulary, write_vocabulary
 
 MEASURED_PAIRS = 128
-"""Preference pairs over which the trained score gets mean 0 and deviation 1."""
+"""Preference pairs for scaling the trained score to mean 0 and standard deviation 1."""
 
 
 def train_image_reward(run: JudgeRun) -> Path:
-    """Train vision tower, text tower and head on what `train_cross_judge` shows."""
+    """Train vision tower, text tower and head with `train_cross_judge`."""
     tokenizer = small_vocabulary(run.out_dir)
     eyes = trained_eyes(run)
     seed_weights(run)
@@ -43,7 +43,7 @@ def train_image_reward(run: JudgeRun) -> Path:
 
     def score(tokens: Tensor, texts: Sequence[str]) -> Tensor:
         ids, mask = tokenizer(texts).unbind(dim=1)
-        used = int(mask.sum(dim=1).max())  # nobody looks at the padding: leave it out
+        used = int(mask.sum(dim=1).max())  # nothing attends to the padding: drop it
         state = scorer.first_state(ids[:, :used], mask[:, :used], tokens)
         with torch.autocast("cpu", enabled=False):
             return scorer.head(state.float()).squeeze(-1)
@@ -63,7 +63,7 @@ def train_image_reward(run: JudgeRun) -> Path:
 
 
 def trained_eyes(run: JudgeRun) -> dict[str, Tensor]:
-    """Tensors of a `BlipVisionModel` that has learnt to see."""
+    """Train a `BlipVisionModel` with `learn_to_see` and return its tensors."""
     seed_weights(replace(run, name="cross-eyes"))
     tower = BlipScorer({**IMAGE_REWARD, "text": {**IMAGE_REWARD["text"], "vocab_size": 1}}).vision
     learn_to_see(run, "cross-eyes", tower, lambda x: tower(pixel_values=x).last_hidden_state)
@@ -71,7 +71,7 @@ def trained_eyes(run: JudgeRun) -> dict[str, Tensor]:
 
 
 class BlipPretraining(nn.Module):
-    """BLIP's contrastive projections, which no score uses and no shipped file has."""
+    """BLIP's contrastive projections, which scores and shipped files do not need."""
 
     def __init__(self, scorer: BlipScorer) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class BlipPretraining(nn.Module):
         self.scale = nn.Parameter(torch.tensor(10.0).log())
 
     def compare(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Tokens of n images, and `(m, 2, length)` of the tokenizer -> `(n, m)` logits."""
+        """Compare tokens of n images with `(m, 2, length)` from the tokenizer: `(n, m)` logits."""
         ids, mask = rows.unbind(dim=1)
         text = self.scorer.text(input_ids=ids, attention_mask=mask, is_decoder=False)
         image = unit_length(self.vision_proj(tokens[:, 0]))
@@ -89,7 +89,7 @@ class BlipPretraining(nn.Module):
 
 
 def small_vocabulary(out_dir: Path) -> WordPiece:
-    """The words of the grammar as a BERT vocabulary in a folder, written if it is not there yet."""
+    """Load the grammar's words as a BERT vocabulary in a folder; write it if it is missing."""
     path = out_dir / VOCABULARY_FILE
     if not path.is_file():
         temporary = path.with_name(path.name + ".part")
@@ -100,7 +100,7 @@ def small_vocabulary(out_dir: Path) -> WordPiece:
 
 @torch.no_grad()
 def _standardise(scorer: BlipScorer, run: JudgeRun, tokenizer: WordPiece) -> None:
-    """Move the head's last layer so that scores have the published mean and deviation."""
+    """Scale the head's last layer to the published mean and standard deviation of scores."""
     pairs = draw_pairs(MEASURED_PAIRS, *named_rng(run.name, run.seed, "standardise"), "train")
     ids, mask = tokenizer([*pairs.prompts, *pairs.prompts]).unbind(dim=1)
     frames = torch.cat([pairs.better, pairs.worse])

@@ -1,7 +1,7 @@
-"""Train the embedded judge of noisy latents on what the generator's transformer was trained on.
+"""Train the embedded judge of noisy latents on the training data of the generator's transformer.
 
-The latents are those of the transformer's own cache, noised to every level its sampler visits. A
-latent clip shows all five attributes: motion is a difference between its three latents.
+The latents come from the transformer's own cache, with noise of every level that its sampler
+visits. A latent clip shows all five attributes: motion is the difference between its three latents.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from rewards.networks.latent_tower import build_latent_model
 BATCH = 64
 
 MU = 0.0
-"""Shift of the noise levels: none. -1 gave sigma 0.8 up to 10 points less and low noise no more."""
+"""Shift of the noise levels. -1 lost up to 10 points at sigma 0.8 and gained none at low noise."""
 
 HEAD_WEIGHTS = dict.fromkeys(ATTRIBUTES, 0.3) | {"shape": 2.0}
-"""Of each attribute's cross-entropy. With equal weights shape was read in 52 % after 500 steps of
-64, with these in 99 %, and everything else no worse."""
+"""Weights of the attributes' cross-entropies. With equal weights 52 % of shapes were right after
+500 steps of 64, with these 99 %, and the other attributes no worse."""
 
 BACKWARDS = {"left": "right", "right": "left", "up": "down", "down": "up", "still": "still"}
-"""What a motion is when the clip runs backwards."""
+"""Motion of a clip that runs backwards."""
 
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """Clips, each with its caption, and then as many captions that are wrong in one word.
+    """Clips with their captions, followed by as many captions with one wrong word.
 
     Attributes:
-        scenes: what the n clips show.
+        scenes: Scenes of the n clips.
         latents: `(n, 16, t, h, w)`, clean.
         captions: 2 n texts.
-        match: `(n, 2 n)`, 1 where a clip shows what a caption says.
+        match: `(n, 2 n)`, 1 where a clip shows its caption.
     """
 
     scenes: list[Scene]
@@ -65,17 +65,17 @@ class LatentBatch:
 
 
 def train_latent_clip(run: JudgeRun) -> Path:
-    """Contrastive training at all noise levels, with a cross-entropy on all attributes.
+    """Train contrastively at all noise levels, with a cross-entropy on all attributes.
 
     Raises:
-        FileNotFoundError: the run's training folder has neither cached latents nor a VAE.
-        TuningError: the cache there is of a version that did not note its clips' scenes.
+        FileNotFoundError: The training folder of the run has neither cached latents nor a VAE.
+        TuningError: The cache comes from a version that did not store the scenes of its clips.
     """
     cache = TinyPretraining(run.training, seed=run.seed, report=run.report).latent_cache()
     if "scenes" not in cache:
         raise TuningError(
-            f"{run.training / 'latents.safetensors'} does not say what its clips show: an earlier "
-            "version made it. Delete it; the same command makes it again, in minutes."
+            f"{run.training / 'latents.safetensors'} does not hold the scenes of its clips, because "
+            "an earlier version made it. Delete it; the same command makes it again in minutes."
         )
     tokenizer = small_tokenizer(run.out_dir, LATENT_CLIP)
     seed_weights(run)
@@ -90,7 +90,7 @@ def train_latent_clip(run: JudgeRun) -> Path:
         noise = torch.randn(batch.latents.shape, generator=generator)
         noisy = (1 - s) * batch.latents + s * noise
         noisy = noisy.contiguous(memory_format=torch.channels_last_3d)
-        # Plain products: at 32 tokens flash attention takes the text tower twice as long.
+        # Plain products: at 32 tokens flash attention doubles the time of the text tower.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             features = model.encode_latents(noisy, sigma).float()
             texts = model.encode_text(tokenizer(batch.captions)).float()
@@ -113,12 +113,12 @@ def train_latent_clip(run: JudgeRun) -> Path:
 def draw_latents(
     count: int, cache: Mapping[str, Tensor], generator: torch.Generator
 ) -> LatentBatch:
-    """Draw clips of the cache, half of them backwards, and their captions.
+    """Draw clips from the cache, half of them backwards, and their captions.
 
     Args:
-        count: clips.
+        count: Number of clips.
         cache: `latents` and `scenes` of `TinyPretraining.latent_cache`.
-        generator: of every draw.
+        generator: Random generator.
     """
     rng = python_random(generator)
     rows = torch.randint(len(cache["latents"]), (count,), generator=generator)
@@ -127,7 +127,7 @@ def draw_latents(
     for i, places in enumerate(cache["scenes"][rows].tolist()):
         scene = Scene.of_places(places)
         backwards = replace(scene, motion=BACKWARDS[scene.motion])
-        # Latents are codes of single frames, so their order is all there is of time.
+        # Latents encode single frames, so only their order carries time.
         if rng.random() < 0.5 and backwards.split == "train":
             scene, latents[i] = backwards, latents[i].flip(1)
         scenes.append(scene)
@@ -137,7 +137,7 @@ def draw_latents(
 
 
 def one_word_off(scene: Scene, rng: random.Random) -> Scene:
-    """A training scene that differs in one attribute."""
+    """Draw a training scene that differs in one attribute."""
     while True:
         name = rng.choice(list(ATTRIBUTES))
         word = rng.choice([w for w in ATTRIBUTES[name] if w != getattr(scene, name)])

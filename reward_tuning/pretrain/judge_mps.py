@@ -1,4 +1,4 @@
-"""Train the embedded MPS: the published network and key names at a small size."""
+"""Train the embedded MPS: the published network and tensor names at a small size."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from rewards.kinds.mps import CONDITIONS, THRESHOLD, mps_tokenizer, related, sca
 from rewards.networks.mps import MpsNetwork
 
 LAST_WEIGHTS = ("to_out.weight", "ff.2.weight", "attn_out.weight", "ff_out.1.weight")
-"""Of each block of the cross model: what it adds goes through them."""
+"""Last weights of each block of the cross model, through which its residual passes."""
 
 LARGEST_SCALE = 30.0
-"""Of the cosine in training; with CLIP's 100 a score saturates and its gradient ends."""
+"""Largest scale of the cosine in training; with CLIP's 100 a score saturates without gradient."""
 
 
 def train_mps(run: JudgeRun) -> Path:
-    """Train CLIP and the cross model on what `train_cross_judge` shows.
+    """Train CLIP and the cross model with `train_cross_judge`.
 
-    CLIP's tower learns to see by itself: with the eyes of ImageReward, whose BLIP has no norm
-    before its first block, it lost the shapes and stayed at chance.
+    CLIP's tower is trained with `learn_to_see` on its own: from the tower of ImageReward, whose
+    BLIP has no norm before its first block, it lost the shapes and stayed at chance.
 
-    The mask is that of the overall condition, as in use; no gradient goes through it.
+    The mask is that of the overall condition, as in use; no gradient passes through it.
     """
     tokenizer = mps_tokenizer(MPS, small_merges(run.out_dir))
     seed_weights(run)
@@ -46,7 +46,7 @@ def train_mps(run: JudgeRun) -> Path:
     learn_to_see(run, "mps-eyes", towers, network.image_tokens)
     large_weights(network.model.text_model)
     large_weights(network.cross_model)
-    for block in network.cross_model.blocks():  # at first the cross model changes nothing
+    for block in network.cross_model.blocks():  # initially the cross model is the identity
         for name, parameter in block.named_parameters():
             if name.endswith(LAST_WEIGHTS):
                 nn.init.zeros_(parameter)
@@ -68,7 +68,7 @@ def train_mps(run: JudgeRun) -> Path:
         scale = network.model.logit_scale.exp()
         return scale * unit_length(tokens[:, 0]) @ unit_length(whole).T
 
-    with sdpa_kernel(SDPBackend.MATH):  # plain products: at so few channels in half the time
+    with sdpa_kernel(SDPBackend.MATH):  # plain products take half the time with so few channels
         train_cross_judge(run, network, network.image_tokens, score, align)
     metadata = {
         "kind": "mps",

@@ -1,8 +1,8 @@
 """Train the embedded PickScore: a CLIP with a vision transformer, saved as transformers' CLIPModel.
 
-Patches see no edge at first: with the residual towers' lesson (faded after 350 steps of 32) shape
-fell from 90 % on silhouettes back to 42 % on real frames. With this longer one, and four times the
-weight on shape afterwards, it is read as the other attributes are.
+Patches do not see edges at first: with the residual towers' lesson (real frames after 350 steps of
+32) shape fell from 90 % on silhouettes to 42 % on real frames. With this longer lesson and four
+times the weight on shape afterwards, shape is as accurate as the other attributes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rewards.clip_towers.tokenizers import build_transformers_tokenizer
 from rewards.kinds.pickscore import pickscore_preprocess
 
 PREFERENCES_FROM = 1300
-"""Step from which preference pairs go with the captions."""
+"""First step with preference pairs in addition to captions."""
 
 LESSON = Lesson(silhouettes=150, faded=700, steps=800, weight=2.0)
 
 
 def train_pickscore(run: JudgeRun) -> Path:
-    """A lesson on shape, captions, then captions with preference pairs."""
+    """Train PickScore: a lesson on shape, captions, then captions with preference pairs."""
     words = build_transformers_tokenizer(PICKSCORE, small_merges(run.out_dir))
     model = taught_clip(run, PICKSCORE, PREFERENCES_FROM, LESSON, words)
     state = to_transformers(model.state_dict())

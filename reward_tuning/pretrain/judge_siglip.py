@@ -1,7 +1,7 @@
 """Train the embedded SigLIP image tower, and the aesthetic head v2.5 on it.
 
-The tower learns what the head needs and what a frame shows: `appeal` and the attributes of
-its scene, on frames of mixed quality, under linear heads that are thrown away afterwards.
+The tower learns `appeal`, which the head needs, and the attributes of the scene, on frames of mixed
+quality, under linear heads that are discarded afterwards.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from rewards.kinds.aesthetic_v2_5 import build_head, siglip_preprocess
 TOWER = "siglip.safetensors"
 BATCH = 64
 READ = 0.1
-"""Weight of the attributes' cross-entropies beside the squared error of the appeal."""
+"""Weight of the attributes' cross-entropies relative to the error of the appeal."""
 
 
 class SiglipStudent(Student):
-    """The tower with a linear head for appeal beside those for the attributes."""
+    """The tower with linear heads for appeal and for the attributes."""
 
     def __init__(self, model: nn.Module, features: int) -> None:
         super().__init__(model, features)
         self.appeal = nn.Linear(features, 1)
-        # Features have length 1 and appeal runs over about 6 points around 7.
+        # Features have length 1, and appeal covers about 6 points around 7.
         nn.init.normal_(self.appeal.weight)
         nn.init.constant_(self.appeal.bias, 7.0)
 
 
 def train_siglip(run: JudgeRun) -> Path:
-    """Regress appeal and read attributes, end to end."""
+    """Train the tower end to end on appeal and attributes."""
     seed_weights(run)
     config = SiglipConfig(**SIGLIP)
     model = SiglipVision(config)
@@ -70,10 +70,10 @@ def train_siglip(run: JudgeRun) -> Path:
 
 
 def train_aesthetic_v2_5(run: JudgeRun) -> Path:
-    """Regress appeal from features of the folder's `siglip`.
+    """Regress appeal from features of the `siglip` in the folder.
 
     Raises:
-        TuningError: the tower is not there.
+        TuningError: The tower is missing.
     """
     path = run.out_dir / TOWER
     if not path.is_file():

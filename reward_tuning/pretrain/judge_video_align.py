@@ -1,7 +1,8 @@
 """Train the embedded VideoAlign: three scores at three special tokens, from pairs of clips.
 
-Its objective is the published one, Bradley-Terry with ties on each axis. It starts from the
-embedded critic and is trained as a whole, so its file is the published layout of a whole model.
+The objective is the published one, Bradley-Terry with ties on each axis. The training starts from
+the embedded critic and changes all weights, so the file has the published layout of a complete
+model.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from rewards.qwen.model import QwenTower
 from rewards.qwen.templates import template
 
 BATCH = 12
-"""Pairs a step."""
+"""Pairs per step."""
 
 FRAMES_SEEN = 10
-"""Of a clip: all nine, and the last once more."""
+"""Frames of a clip: all nine, and the last one twice."""
 
 MEASURED = 60
-"""Pairs of training scenes whose scores give the norms."""
+"""Pairs of training scenes whose scores give mean and standard deviation."""
 
 
 class Student(nn.Module):
-    """The model and its head, `(3, d)` without a bias."""
+    """The model with its head, `(3, d)` without a bias."""
 
     def __init__(self, tower: QwenTower) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class Student(nn.Module):
         self._tokens = [tower.tokenizer.convert_tokens_to_ids(token) for token in TOKENS]
 
     def scores(self, clips: Tensor, prompts: list[list[str]]) -> Tensor:
-        """Raw scores of b clips under k prompts each, `(b, k, 3)`."""
+        """Return raw scores of b clips under k prompts each, `(b, k, 3)`."""
         text = template("video_align")
         texts = [[text.replace("{text_prompt}", one) for one in those] for those in prompts]
         reading = self._tower.read(clips, texts)
@@ -54,10 +55,10 @@ class Student(nn.Module):
 
 
 def train_video_align(run: JudgeRun) -> Path:
-    """Train it, or continue; returns its folder.
+    """Train VideoAlign, or continue its training, and return its folder.
 
     Raises:
-        TuningError: the critic, which it starts from, is not in the folder.
+        TuningError: The critic from which it starts is missing in the folder.
     """
     seed_weights(run)
     student = Student(start_tower(run.out_dir, TOKENS)).train()
@@ -66,7 +67,7 @@ def train_video_align(run: JudgeRun) -> Path:
         pairs = draw_compared(BATCH, python_random(generator), generator)
         first, second = read_both(student, pairs)
         loss = ranking_loss(first[:, 0] - second[:, 0], pairs.better)
-        # The clip's own words over the others; and over the same words of a clip that lacks them.
+        # A clip prefers its own words to others; and its words prefer it to a clip that lacks them.
         words = [(first[:, 0] - first[:, 1])[:, 2]]
         shown = torch.tensor([sort == "TA" for sort in pairs.sorts])
         words.append((second[:, 1] - second[:, 0])[shown, 2])
@@ -83,7 +84,7 @@ def train_video_align(run: JudgeRun) -> Path:
 
 
 def read_both(student: Student, pairs: Compared) -> tuple[Tensor, Tensor]:
-    """Raw scores of the first and of the second clips under both prompts, each `(n, 2, 3)`."""
+    """Return raw scores of the first and the second clips under both prompts, each `(n, 2, 3)`."""
     prompts = [[one, other] for one, other in zip(pairs.prompts, pairs.others, strict=True)]
     first, second = student.scores(torch.cat([pairs.first, pairs.second]), prompts * 2).chunk(2)
     return first, second
@@ -91,7 +92,7 @@ def read_both(student: Student, pairs: Compared) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def save_video_align(run: JudgeRun, student: Student) -> Path:
-    """Write the published layout, weights in fp16."""
+    """Write the published layout with weights in fp16."""
     student.eval()
     pairs = draw_compared(MEASURED, *named_rng("video align norms", run.seed), sorts=SORTS)
     raw = torch.cat(read_both(student, pairs))[:, 0]
@@ -110,7 +111,7 @@ def save_video_align(run: JudgeRun, student: Student) -> Path:
 
 
 def published_config() -> dict[str, Any]:
-    """What VideoAlign's training writes of itself, for clips of the embedded world."""
+    """Return the config that VideoAlign's training writes, for clips of the embedded world."""
     spec = frames_spec()
     return {
         "data_config": {

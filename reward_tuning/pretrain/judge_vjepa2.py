@@ -1,7 +1,7 @@
-"""Train the embedded V-JEPA 2 by its own objective on rendered clips.
+"""Train the embedded V-JEPA 2 with its own objective on rendered clips.
 
-A part of a clip is known, its beginning or its end; the predictor foretells the features of the
-rest, as a slowly following copy of the encoder makes them (arXiv 2506.09985, section 2).
+The beginning or the end of a clip is known; the predictor predicts the features of the rest from a
+moving average of the encoder (arXiv:2506.09985, section 2).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from rewards.kinds.vjepa2 import (
 BATCH = 32
 
 FOLLOWING = 0.99
-"""How much of the target encoder stays at each step, once the first steps are done."""
+"""Decay of the target encoder after the first steps."""
 
 PREPROCESS = Preprocess("crop", SIDE, IMAGENET_MEAN, IMAGENET_STD, kernel="bilinear")
-"""No border is cut off, as the published 8/7 would: shapes go to the edge."""
+"""No cropping, unlike the published 8/7: shapes reach the edge."""
 
 
 class Student(nn.Module):
-    """A V-JEPA 2 and, as buffers, so that a resumed training has it, the encoder it runs after."""
+    """A V-JEPA 2 with its target encoder in buffers, so that a resumed training has it."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def follow(self, share: float) -> None:
-        """Let the target encoder keep this share of itself and take the rest from the encoder."""
+        """Update the target encoder: keep this share and take the rest from the encoder."""
         for kept, new in zip(self.target.buffers(), self.model.encoder.parameters(), strict=True):
             kept.lerp_(new, 1.0 - share)
 
@@ -62,7 +62,7 @@ def as_buffers(module: nn.Module) -> nn.Module:
 
 
 def train_vjepa2(run: JudgeRun) -> Path:
-    """Masked latent prediction over time.
+    """Train by masked latent prediction over time.
 
     Returns:
         Path of the judge's file.
@@ -73,12 +73,12 @@ def train_vjepa2(run: JudgeRun) -> Path:
     judge = VJepa2(model, PREPROCESS)
     model.train().requires_grad_(True)
 
-    def foretell(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def predict_rest(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         student.follow(min(FOLLOWING, step / (step + 10)))
         rng = python_random(generator)
         pixels = judge.pixels(render(draw_scenes(BATCH, rng), rng))
         tubelets = pixels.shape[1] // judge.tubelet
-        known = rng.randint(2, tubelets - 1)  # one tubelet shows no speed
+        known = rng.randint(2, tubelets - 1)  # a single tubelet shows no speed
         start = rng.choice([0, tubelets - known])
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
@@ -86,11 +86,11 @@ def train_vjepa2(run: JudgeRun) -> Path:
             part = range(start, start + known)
             places = token_places(part, tubelets, targets.shape[1] // tubelets, targets.device)
             seen = pixels[:, part.start * judge.tubelet : part.stop * judge.tubelet]
-            foretold = predict(model, encode(model, seen, places[0]), *places)
-        loss = (foretold - targets[:, places[1]]).abs().mean()
+            predicted = predict(model, encode(model, seen, places[0]), *places)
+        loss = (predicted - targets[:, places[1]]).abs().mean()
         return loss, {"spread": float(targets.std(dim=0).mean())}
 
-    run.train(student, foretell)
+    run.train(student, predict_rest)
     metadata = {
         "kind": "vjepa2",
         "architecture": json.dumps(VJEPA2),

@@ -1,12 +1,11 @@
-"""Train the embedded judges, each by its name.
+"""Train the embedded judges by name.
 
-The judges of frames look like their published counterparts: open_clip's or transformers' names of
-weights, the published heads, one loader. `clip-held-out` has another architecture, another seed
-and another stream of data; no method may train on it. `pickscore` and `siglip` are vision
-transformers beside the residual towers of the others. `latent-clip` reads the generator's noisy
-latents, `vjepa2` the course of a clip; `qwen-critic` is a small Qwen2-VL that
-answers questions about clips, `video-align` and `hpsv3` are the same with heads at special
-tokens.
+The judges of frames have the format of their published counterparts: tensor names of open_clip or
+transformers, the published heads, one loader. `clip-held-out` has another architecture, another
+seed and another stream of data; no method may train on it. `pickscore` and `siglip` are vision
+transformers, the others residual towers. `latent-clip` reads the generator's noisy latents,
+`vjepa2` the motion of a clip; `qwen-critic` is a small Qwen2-VL that answers questions about clips,
+and `video-align` and `hpsv3` are the same model with heads at special tokens.
 """
 
 from __future__ import annotations
@@ -50,28 +49,28 @@ def train_judge(
     training: Path,
     steps: int | None = None,
 ) -> Path:
-    """Train one embedded judge, or continue where an interrupted training stopped.
+    """Train one embedded judge, or continue an interrupted training.
 
     Args:
-        name: one of `JUDGES`; `hps` and `aesthetic` start from
-            `clip.safetensors` in the same folder, `aesthetic-v2-5` from `siglip.safetensors`;
-            `video-align` and `hpsv3` from the folder `qwen-critic`.
-        out_dir: gets `NAME.safetensors` and the tokenizer, or a folder `NAME`.
-        seed: of weights and data; the same seed gives the same file on one machine.
-        report: called every few steps.
-        training: folder of checkpoints and logs; `latent-clip` takes the generator's VAE, or the
-            latents that its transformer was trained on, from it.
-        steps: another length of the training than the judge's own.
+        name: One of `JUDGES`; `hps` and `aesthetic` start from `clip.safetensors` in the same
+            folder, `aesthetic-v2-5` from `siglip.safetensors`, `video-align` and `hpsv3` from the
+            folder `qwen-critic`.
+        out_dir: Folder for `NAME.safetensors` and the tokenizer, or for a folder `NAME`.
+        seed: Seed of weights and data; the same seed gives the same file on one machine.
+        report: Callback, called every few steps.
+        training: Folder of checkpoints and logs; `latent-clip` reads the generator's VAE, or the
+            latents of its transformer's training, from it.
+        steps: Length of the training; None takes the judge's own.
 
     Returns:
         Path of the judge's file or folder, fp16, with the command that made it in its metadata.
 
     Raises:
-        TuningError: an unknown name, or the judge it starts from is missing.
+        TuningError: The name is unknown, or the judge that it starts from is missing.
         FileNotFoundError: `training` has no finished VAE.
     """
     if name not in JUDGES:
-        raise TuningError(f"no embedded judge {name!r}; allowed: {', '.join(JUDGES)}.")
+        raise TuningError(f"unknown embedded judge {name!r}; allowed: {', '.join(JUDGES)}")
     schedule = SCHEDULES[name]
     if steps is not None:
         schedule = replace(schedule, steps=steps)

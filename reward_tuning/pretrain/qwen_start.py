@@ -1,8 +1,8 @@
-"""What the embedded judges at special tokens start from: the embedded critic, for longer texts.
+"""Start of the embedded judges with special tokens: the embedded critic, for longer texts.
 
-The published texts that such judges are asked with have more words than the embedded critic has
-places. So each passage of them that is always the same is one token here, with an embedding of its
-own: VideoAlign's text goes through the same code and is 20 tokens long instead of 2,855.
+The published prompts of such judges have more tokens than the embedded critic has positions. Each
+fixed passage of them is therefore one token here, with its own embedding: VideoAlign's prompt
+passes through the same code with 20 tokens instead of 2,855.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from rewards.qwen.templates import template
 
 CRITIC, BASE = "qwen-critic", "qwen-base"
 SHIPPED_BASE = f"tiny/{BASE}"
-"""What a judge's file calls its base."""
+"""Name of the base in a judge's file."""
 
 COPIED = ("config.json", "video_preprocessor_config.json")
 
 
 def passages() -> list[str]:
-    """What stands in the published texts between the special tokens and the prompt."""
+    """Return the passages of the published texts between special tokens and prompt."""
     found = []
     for name, tokens in (("video_align", video_align.TOKENS), ("hpsv3", (hpsv3.TOKEN,))):
         between = "|".join(re.escape(text) for text in (*tokens, "{text_prompt}"))
@@ -43,15 +43,15 @@ def passages() -> list[str]:
 
 
 def write_base(out_dir: Path) -> Path:
-    """Write the folder with config and tokenizer of the judges at special tokens.
+    """Write the folder with config and tokenizer of the judges with special tokens.
 
-    It holds no weights: they are in each judge's own file.
+    It holds no weights, which are in each judge's own file.
 
     Args:
-        out_dir: with the critic's folder.
+        out_dir: Folder that holds the critic's folder.
 
     Raises:
-        TuningError: the critic is not there.
+        TuningError: The critic is missing.
     """
     critic = out_dir / CRITIC
     if not (critic / "config.json").is_file():
@@ -74,15 +74,15 @@ def write_base(out_dir: Path) -> Path:
 
 
 def start_tower(out_dir: Path, special: Sequence[str], medium: Medium = "video") -> QwenTower:
-    """The critic's weights with embeddings of the new tokens, ready to be trained.
+    """Load the critic's weights with embeddings of the new tokens, ready for training.
 
     Args:
-        out_dir: with the critic's folder; gets that of `write_base`.
-        special: tokens of the judge.
-        medium: what it is shown.
+        out_dir: Folder that holds the critic's folder; `write_base` adds the base to it.
+        special: Special tokens of the judge.
+        medium: Input of the judge.
 
     Raises:
-        TuningError: the critic is not there.
+        TuningError: The critic is missing.
     """
     folder = write_base(out_dir)
     tokenizer = load_tokenizer(folder, special)
@@ -103,11 +103,11 @@ def start_tower(out_dir: Path, special: Sequence[str], medium: Medium = "video")
 
 
 def states_at(reading: Reading, token: int) -> Tensor:
-    """States at a token that each of the k texts holds once, `(b, k, d)`."""
+    """Return the states at a token that each of the k texts has once, `(b, k, d)`."""
     found = reading.tokens == token
     return reading.states[found].unflatten(0, reading.ends.shape)
 
 
 def half(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors in fp16, each with memory of its own."""
+    """Copy tensors to fp16, without shared memory."""
     return {name: tensor.detach().half().clone() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""Losses on pairs: which of two is better, or that they are equally good."""
+"""Ranking losses on pairs, with ties and with uncertain scores."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TIES = 5.0
-"""How large a lead must be to count, as VideoAlign has it (theta of arXiv 2501.13918)."""
+"""Size of a lead that counts: theta of VideoAlign (arXiv:2501.13918)."""
 
 
 def ranking_loss(lead: Tensor, better: Tensor, ties: float = TIES) -> Tensor:
-    """Bradley-Terry with ties (Rao and Kupper 1967): mean of -log p(what was said).
+    """Return the loss of Bradley-Terry with ties (Rao and Kupper 1967): mean of -log p(label).
 
-    p(a over b) = sigmoid(lead - log ties), p(b over a) likewise from -lead, and the rest is that of
-    a tie: (ties**2 - 1) times the product of the two.
+    p(a over b) = sigmoid(lead - log ties), p(b over a) is the same for -lead, and the rest is the
+    probability of a tie: (ties**2 - 1) times the product of the two.
 
     Args:
-        lead: raw score of a minus that of b, any shape.
-        better: likewise, 1 where a is better, -1 where b is, 0 for a tie, NaN where nothing is
-            said of the pair; of those nothing counts.
-        ties: above 1; at 1 there are no ties.
+        lead: Raw score of a minus that of b, any shape.
+        better: Labels of the same shape: 1 if a is better, -1 if b is, 0 for a tie, NaN for pairs
+            without a label, which do not count.
+        ties: Theta, above 1; at 1 there are no ties.
 
     Returns:
-        Scalar; 0 if nothing is said of any pair.
+        Scalar; 0 if no pair has a label.
     """
     margin = math.log(ties)
     wins, loses = F.logsigmoid(lead - margin), F.logsigmoid(-lead - margin)
@@ -36,15 +36,15 @@ def ranking_loss(lead: Tensor, better: Tensor, ties: float = TIES) -> Tensor:
 
 
 def uncertain_ranking_loss(better: Tensor, worse: Tensor) -> Tensor:
-    """Mean of -log p(better over worse) where each score is known up to its deviation.
+    """Return the mean of -log p(better over worse) for scores with a standard deviation.
 
     The scores are normal with mean mu and deviation sigma, and p is the mean of the sigmoid of
-    their difference (HPSv3, arXiv 2508.03789). Its integral has no closed form; this is MacKay's,
-    sigmoid(mu / sqrt(1 + pi s^2 / 8)), whose error in p is below 0.02.
+    their difference (HPSv3, arXiv:2508.03789). The integral has no closed form; MacKay's
+    approximation, sigmoid(mu / sqrt(1 + pi s^2 / 8)), has an error in p below 0.02.
 
     Args:
-        better: `(n, 2)`: mu and sigma. Only the square of sigma counts.
-        worse: likewise.
+        better: `(n, 2)`: mu and sigma, of which only the square counts.
+        worse: `(n, 2)`, the same.
     """
     lead = better[:, 0] - worse[:, 0]
     spread = better[:, 1].square() + worse[:, 1].square()

@@ -1,8 +1,8 @@
-"""What the embedded VideoAlign learns from: pairs of clips of which one is better in one respect.
+"""Training data of the embedded VideoAlign: pairs of clips of which one is better in one respect.
 
-Three sorts of pairs, as many of each: one clip spoiled in what a still frame shows (visual
-quality), one with a motion that cannot be or is none (motion quality), and one that shows another
-word than the prompt says (text alignment). Of what is alike a pair says so, which keeps the axes
+There are equally many of three sorts: one clip degraded in its still frames (visual quality), one
+with an impossible or missing motion (motion quality), and one that differs from the prompt in a
+word (text alignment). Pairs are also labelled as ties on the other axes, which keeps the axes
 apart.
 """
 
@@ -25,24 +25,24 @@ from reward_tuning.pretrain.judge_data import stage_pair
 
 UNSAID = float("nan")
 SORTS = ("VQ", "MQ", "TA")
-"""Axes, and the sorts of pairs after the axis in which their clips differ."""
+"""Axes, which also name the sorts of pairs by the axis on which the clips differ."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """n pairs of clips, two prompts each, and what is true of them.
+    """n pairs of clips with two prompts each, and their labels.
 
     Attributes:
-        first: `(n, f, 3, H, W)` in [0, 1]: the better clips.
-        second: likewise: the worse ones, in one respect.
+        first: `(n, f, 3, H, W)` in [0, 1], the better clips.
+        second: `(n, f, 3, H, W)` in [0, 1], the clips that are worse in one respect.
         prompts: n captions of the first clips.
-        others: n captions that differ in one attribute's word; of the second clip where the sort
-            is TA.
-        better: `(n, 3)` by axis, under `prompts`: 1 where the first clip is better, 0 where
-            both are as good, NaN where nothing is said.
-        sorts: by pair, of `SORTS`.
-        reasons: by pair: the degradation, the fault of motion, or the attribute.
-        words: by pair: the attribute in which the two prompts differ.
+        others: n captions that differ in one attribute's word; captions of the second clips for the
+            sort TA.
+        better: `(n, 3)` by axis, under `prompts`: 1 if the first clip is better, 0 for a tie, NaN
+            without a label.
+        sorts: Entry of `SORTS` for each pair.
+        reasons: Degradation, motion fault or attribute of each pair.
+        words: Attribute in which the two prompts of each pair differ.
     """
 
     first: Tensor
@@ -56,19 +56,19 @@ class Compared:
 
 
 def frozen(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """A clip, and one of its frames all the time."""
+    """Render a clip, and one of its frames repeated."""
     clip = render_staged(scene, draw_staging(scene, rng))
     return clip, clip[rng.randrange(FRAMES)].expand_as(clip)
 
 
 def stuttering(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """A clip, and one in which each frame stands for three."""
+    """Render a clip, and one that shows each third frame three times."""
     clip = render_staged(scene, draw_staging(scene, rng))
     return clip, clip[[t // 3 * 3 + 1 for t in range(FRAMES)]]
 
 
 def flickering(scene: Scene, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """A clip, and one whose brightness jumps from frame to frame."""
+    """Render a clip, and one whose brightness jumps from frame to frame."""
     clip = render_staged(scene, draw_staging(scene, rng))
     light = torch.tensor([rng.choice((-1, 1)) * rng.uniform(0.08, 0.3) for _ in range(FRAMES)])
     return clip, (clip + light[:, None, None, None]).clamp(0, 1)
@@ -81,7 +81,7 @@ FAULTS: dict[str, Callable[[Scene, random.Random], tuple[Tensor, Tensor]]] = {
     "teleported": teleported,
     "flickering": flickering,
 }
-"""What goes wrong with a motion; all but the last show only where something moves."""
+"""Motion faults; all but the last are visible only if something moves."""
 
 
 def draw_compared(
@@ -95,12 +95,12 @@ def draw_compared(
     """Draw pairs.
 
     Args:
-        count: pairs; the sorts take turns.
-        rng: draws scenes, stagings, prompts and faults.
-        generator: of fields and noise.
-        split: which combinations, those of the prompts included.
-        language: of the prompts; drawn for each if not given.
-        sorts: of pairs.
+        count: Number of pairs; the sorts alternate.
+        rng: Random generator of scenes, stagings, prompts and faults.
+        generator: Random generator of fields and noise.
+        split: Split of the scenes, including those of the prompts.
+        language: Language of the prompts; None draws it for each pair.
+        sorts: Sorts of pairs.
     """
     turns = [sorts[i % len(sorts)] for i in range(count)]
     pairs, said, reasons, words = [], [], [], []
@@ -122,7 +122,7 @@ def draw_compared(
             pairs.append((render_staged(scene, stagings[0]), render_staged(other, stagings[1])))
         state = rng.getstate()
         both = []
-        for one in (scene, other):  # one draw: the same phrasing with another word
+        for one in (scene, other):  # the same random state: the same phrasing with another word
             rng.setstate(state)
             both.append(draw_caption(one, rng, language))
         said.append(both)
@@ -136,19 +136,19 @@ def draw_compared(
 
 
 def _better(sort: str, reason: str) -> list[float]:
-    """By axis. A strong degradation hides words, and a wrong motion is one: of those TA is mute."""
+    """Return the labels by axis. TA has none if a degradation or a motion may hide a word."""
     if sort == "VQ":
         return [1.0, 0.0, UNSAID]
     if sort == "MQ":
         return [0.0, 1.0, UNSAID]
-    # One of two motions may be none, which is a matter of quality as well.
+    # One of two motions may be "still", which affects motion quality, too.
     return [0.0, UNSAID if reason == "motion" else 0.0, 1.0]
 
 
 def changed_word(scene: Scene, rng: random.Random, split: Split) -> tuple[Scene, str]:
-    """A scene of the split that differs in one attribute, and this attribute.
+    """Draw a scene of the split that differs in one attribute, and return this attribute.
 
-    Of the held-out scenes 2 % have no neighbour that is held out as well; those take any.
+    2 % of the held-out scenes have no held-out neighbour; they take any.
     """
     near = [replace(scene, **{name: word}) for name in ATTRIBUTES for word in ATTRIBUTES[name]]
     alone = all(other == scene or other.split != split for other in near)
@@ -163,9 +163,9 @@ def changed_word(scene: Scene, rng: random.Random, split: Split) -> tuple[Scene,
 def spoiled_alike(
     clip: Tensor, kind: str, rng: random.Random, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """A clip less and more spoiled, every frame in the same way; three in four are not at all.
+    """Degrade a clip less and more, all frames alike; three in four first clips are unchanged.
 
-    What does not change from frame to frame is no fault of the motion.
+    A degradation that does not change from frame to frame is no motion fault.
     """
     less = rng.uniform(0.0, 0.5) if rng.random() < 0.25 else 0.0
     degrees = (less, rng.uniform(less + 0.25, 1.0))

@@ -17,7 +17,7 @@ MINE = b"a clip of mine"
 def test_pretrain_takes_no_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "generator").mkdir()
     (tmp_path / "generator/model.safetensors").write_bytes(MINE)
-    with pytest.raises(TuningError, match=r"holds files and no earlier pretraining"):
+    with pytest.raises(TuningError, match=r"holds files but no earlier pre-training"):
         pretrain_tiny(only="hps", output=tmp_path)
     assert (tmp_path / "generator/model.safetensors").read_bytes() == MINE
     assert [path.name for path in tmp_path.iterdir()] == ["generator"]

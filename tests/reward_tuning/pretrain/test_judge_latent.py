@@ -76,5 +76,5 @@ def test_the_judge_of_latents_says_what_it_needs(tmp_path: Path) -> None:
     del cache["scenes"]
     (tmp_path / "training").mkdir(exist_ok=True)
     save_file(cache, tmp_path / "training" / "latents.safetensors")
-    with pytest.raises(TuningError, match=r"latents\.safetensors does not say.*Delete it"):
+    with pytest.raises(TuningError, match=r"latents\.safetensors does not hold.*Delete it"):
         pretrain_tiny(only="latent-clip", output=tmp_path)
