@@ -74,7 +74,7 @@ def train_latent_clip(run: JudgeRun) -> Path:
     cache = TinyPretraining(run.training, seed=run.seed, report=run.report).latent_cache()
     if "scenes" not in cache:
         raise TuningError(
-            f"{run.training / 'latents.safetensors'} does not hold the scenes of its clips, because "
+            f"{run.training / 'latents.safetensors'} does not hold the scenes of its clips because "
             "an earlier version made it. Delete it; the same command makes it again in minutes."
         )
     tokenizer = small_tokenizer(run.out_dir, LATENT_CLIP)
