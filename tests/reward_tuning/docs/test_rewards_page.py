@@ -28,7 +28,7 @@ def test_the_recipes_are_valid(shown: dict[str, Any]) -> None:
 
 
 def test_every_kind_has_a_row_in_both_tables() -> None:
-    tables = PAGE.split("### What they cost")[0]
+    tables = PAGE.split("### Cost and accuracy")[0]
     rows = re.findall(r"^\| `(\w+)` \|", tables, flags=re.MULTILINE)
     for kind in KINDS:
         assert rows.count(kind) == (1 if kind == "python" else 2), kind
