@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -14,26 +13,6 @@ from reward_tuning.judges.judge import Judge
 from reward_tuning.judges.shared_encoder import SharedEncoder
 from rewards import LatentClip
 from rewards.core.base import FrozenReward
-
-PhaseFn = Callable[[str], AbstractContextManager[None]]
-
-
-def onloaded_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:
-    """Return the same phases, with the weights on the device during the one with that name.
-
-    The time and memory of moving them count towards that phase.
-    """
-
-    @contextmanager
-    def entered(name: str) -> Iterator[None]:
-        with phase(name):
-            if name != wanted:
-                yield
-                return
-            with offload.at_work():
-                yield
-
-    return entered
 
 
 def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:

@@ -65,17 +65,22 @@ class ClipSampler:
         texts = [one if isinstance(one, str) else one.text for one in prompts]
         positive = torch.stack([self.states[text] for text in texts]).to(device)
         negative = self.states[self.negative_prompt][None].to(device)
-        channels = stacked_channels(self._followed(prompts))
+        found = self._conditions_of(prompts)
+        channels = None if found is None else stacked_channels(found)
         return self.generator.conditioned(
             TextCondition(positive, negative), None if channels is None else channels.to(device)
         )
 
     def video(self, prompts: Sequence[str | Prompt]) -> Tensor | None:
         """Return the latents that sampling starts from, on the CPU; None to start from noise."""
-        return stacked_starts(self._followed(prompts))
+        found = self._conditions_of(prompts)
+        return None if found is None else stacked_starts(found)
 
-    def _followed(self, prompts: Sequence[str | Prompt]) -> list[EncodedCondition]:
+    def _conditions_of(self, prompts: Sequence[str | Prompt]) -> list[EncodedCondition] | None:
+        """Return the encoded condition of each prompt; None if all of them are texts alone."""
         files = [NO_CONDITION if isinstance(one, str) else one.files for one in prompts]
+        if all(one == NO_CONDITION for one in files):
+            return None
         nothing = EncodedCondition()
         return [nothing if one == NO_CONDITION else self.conditions[one] for one in files]
 

@@ -54,6 +54,7 @@ class RunParts:
         sampler: The generator with its adapter attached, and the text states of the run.
         trained: The adapter.
         judges: Training rewards.
+        labels: Names of the scores of a step: of the judges, and of terms on whole clips.
         stream: Training prompts.
         held_out: Prompts of the evaluation.
         sigmas: `(N + 1,)`, the table of the training rollouts.
@@ -68,6 +69,7 @@ class RunParts:
     sampler: ClipSampler
     trained: Trained
     judges: list[Judge]
+    labels: list[str]
     stream: PromptStream
     held_out: list[Prompt]
     sigmas: Tensor
@@ -178,15 +180,17 @@ def load_parts(
     if sampler.conditions:
         # Of all prompts, not only the drawn ones: a resumed run may have more steps.
         fingerprints["conditions"] = conditions_fingerprint([*stream.prompts, *held_out])
+    options = step_options(recipe, generator.transformer)
     return RunParts(
         sampler,
         trained,
         judges,
+        [*(judge.label for judge in judges), *options.terms.labels],
         stream,
         held_out,
         training_sigmas(recipe),
         fingerprints,
-        step_options(recipe, generator.transformer),
+        options,
         sources,
         offload=offload.joined(generator.resting.vae),
         start=start,

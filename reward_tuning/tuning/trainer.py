@@ -8,13 +8,14 @@ only the main one writes files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
 
-from reward_tuning.judges.offload import onloaded_during
+from base_model.memory.offload import Offload
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
@@ -28,8 +29,8 @@ from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_plan, draw
 from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.replay import replay_step
-from reward_tuning.tuning.rows import plan_table, step_columns, why_zero
-from reward_tuning.tuning.step import reward_step
+from reward_tuning.tuning.rows import plan_table, why_zero
+from reward_tuning.tuning.step import PhaseFn, reward_step, step_columns
 
 
 def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) -> RunResult:
@@ -185,8 +186,7 @@ def optimiser_step(
                     )
 
         def average() -> StepMeans:
-            labels = [*(judge.label for judge in parts.judges), *parts.options.terms.labels]
-            means = mean_over_ranks(reports, labels, accelerator)
+            means = mean_over_ranks(reports, parts.labels, accelerator)
             replay = mean_of_all(replayed, accelerator) if replayed else None
             scores = {name: value for name, value in means.items() if "reward/" in name}
             return StepMeans(
@@ -201,3 +201,21 @@ def optimiser_step(
 
     draws = clips_a_step(train, accelerator)
     return take_step(train, parts.trained, state, accelerator, progress, backward, draws)
+
+
+def onloaded_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:
+    """Return the same phases, with the weights on the device during the one with that name.
+
+    The time and memory of moving them count towards that phase.
+    """
+
+    @contextmanager
+    def entered(name: str) -> Iterator[None]:
+        with phase(name):
+            if name != wanted:
+                yield
+                return
+            with offload.at_work():
+                yield
+
+    return entered

@@ -258,7 +258,7 @@ def test_more_active_steps_than_the_strength_leaves_are_told(world: Path, tmp_pa
         TuningError, match=r"at most sampling\.steps \* sampling\.strength 0\.4 = 1"
     ):
         recipe_of(world, tmp_path, 33, rows, "sampling.strength=0.4")
-    with pytest.raises(TuningError, match="less than one step"):
+    with pytest.raises(TuningError, match=r"strength: got 0\.1; leaves less than one of sampling"):
         recipe_of(world, tmp_path, 33, rows, "sampling.strength=0.1", "method.active_steps=1")
 
 

@@ -17,7 +17,7 @@ from base_model.generator import load_generator
 from base_model.sampling.guidance import NegativeBranch, guided_velocity
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.engine import rollout
+from reward_tuning.gradient.engine import StepReport, rollout
 from reward_tuning.gradient.leaps import leap_likeness
 from reward_tuning.gradient.methods import make_plan
 from reward_tuning.inputs.prompts import Prompt
@@ -28,7 +28,13 @@ from reward_tuning.lora.adapter import LoraSpec, attach, scaled
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
-from reward_tuning.tuning.step import BatchReport, StepOptions, latent_motion, reward_step
+from reward_tuning.tuning.step import (
+    BatchReport,
+    StepOptions,
+    latent_motion,
+    reward_step,
+    step_columns,
+)
 from rewards import load_latent_reward, load_reward
 from tests.goldens import write_checkpoint
 from tests.rewards.kinds.test_latent import ARCHITECTURE as LATENT
@@ -572,3 +578,28 @@ def test_nan_gives_no_gradient(
     report, grads = step(sampler, [bad], batch())
     assert not report.finite
     assert grads == []
+
+
+# --- the row of a step
+
+
+def step_report(step: int, gradient_norm: float, adjoint_norm: float = 1.0) -> StepReport:
+    return StepReport(step, True, 0.25, adjoint_norm, gradient_norm, 0.0, 0.0)
+
+
+def test_columns() -> None:
+    reports = [
+        BatchReport(
+            0.5, {"hps": 0.2}, 1.0, 0.01, (step_report(3, 2.0), step_report(1, 1.0)), 12, 5
+        ),
+        BatchReport(0.7, {"hps": 0.4}, 2.0, 0.03, (step_report(3, 4.0, 3.0),), 16, 7),
+    ]
+    row = step_columns(reports, {"loss": 0.6, "motion": 1.5, "reward/hps": 0.3}, 0.25)
+    assert (row["motion"], row["reward"], row["replay"]) == (1.5, {"hps": 0.3}, 0.25)
+    assert row["rollout"] == {"steps": 28, "full_steps": 12}
+    assert row["drift"] == pytest.approx(0.02)
+    assert [seen["step"] for seen in row["active_steps"]] == [1, 3]
+    assert [seen["grad_norm"] for seen in row["active_steps"]] == [1.0, 3.0]
+    assert [seen["adjoint_norm"] for seen in row["active_steps"]] == [1.0, 2.0]
+    assert row["active_steps"][0]["weight"] == 0.25
+    json.dumps(row)
