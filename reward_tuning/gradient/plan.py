@@ -1,10 +1,10 @@
-"""What one update differentiates: a small frozen value that the gradient engine carries out.
+"""The plan of one update: a small frozen value that the gradient engine executes.
 
 Notation: steps i = 0 ... N-1, sigmas s_0 = 1 > ... > s_N = 0, d_i = s_{i+1} - s_i < 0,
 x_{i+1} = x_i + d_i v_i. Every direct-gradient method (ReFL, DRaFT and its kin, AlignProp,
 DRTune, LeapAlign, Direct-Align and the FlowBP family, arXiv 2606.11075) is a choice of the fields
 of `Plan`; `reward_tuning/gradient/methods` makes those choices and
-`reward_tuning/gradient/engine.py` carries them out.
+`reward_tuning/gradient/engine.py` executes them.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ RewardInput = Literal["end", "posterior_mean", "state"]
 
 @dataclass(frozen=True)
 class Renoised:
-    """A fresh look at the end: noise it again, and let one velocity take the noise away.
+    """A fresh look at the end: noise it again, and denoise it by one velocity.
 
     x = (1 - s) x_N + s e,  x̂ = (x + (s' - s) v(x, s) - s' e) / (1 - s'),  s' < s
 
-    At s' = 0 that is the posterior mean x - s v (DRaFT-LV); above 0 what is left of the noise is
-    known and taken off (Direct-Align). Only v carries gradient.
+    At s' = 0 that is the posterior mean x - s v (DRaFT-LV); above 0 the noise that is left is
+    known and subtracted (Direct-Align). Only v carries gradient.
 
     Attributes:
         sigma: s in (0, 1].
         sigma_to: s' in [0, s).
-        own_noise: e is the clip's own x_0, else it is drawn afresh.
-        share: factor of the loss, in (0, 1].
+        own_noise: e is the clip's own x_0; otherwise it is new noise.
+        share: Factor of the loss, in (0, 1].
 
     Raises:
-        TuningError: a value out of range.
+        TuningError: A value out of range.
     """
 
     sigma: float
@@ -51,7 +51,7 @@ class Renoised:
     def __post_init__(self) -> None:
         if not 0.0 <= self.sigma_to < self.sigma <= 1.0:
             raise TuningError(
-                f"plan: noised again to {self.sigma}, taken to {self.sigma_to}; needed is "
+                f"plan: noised again to {self.sigma}, denoised to {self.sigma_to}; needed is "
                 "0 <= sigma_to < sigma <= 1"
             )
         if not 0.0 < self.share <= 1.0:
@@ -65,36 +65,36 @@ class Renoised:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the reward is read and which steps receive its gradient.
+    """The reward input of an update, and the steps that receive its gradient.
 
     Attributes:
         steps: N, the number of steps of the sampler's table.
-        stop: index s of the state the rollout ends at; N is the true end.
+        stop: Index s of the state the rollout ends at; N is the true end.
         reward_input: `end` reads x_N; `posterior_mean` reads x_s - s_s v_s at an early stop s < N;
             `state` reads x_s itself, 0 < s < N, for a judge of noisy latents.
-        active: the steps whose velocity gives gradient to the parameters, ascending. None only
-            where the end is looked at afresh (`renoised`).
+        active: Steps whose velocity passes gradient to the parameters, ascending. Empty only if
+            all gradient comes from fresh looks (`renoised`).
         weights: d(reward input)/d v_i for every step the reward input depends on: d_i for i < s
             and, for the posterior mean, -s_s for i = s. Signed; `chain_weights` computes them. A
-            method that leaps over steps gives weights of its own, 0 at the steps left out.
-        nested: how much of the gradient flows on through a velocity's input: 1 is the full adjoint
+            method that leaps over steps has weights of its own, 0 at the steps it skips.
+        nested: Share of the gradient that flows through a velocity's input: 1 is the full adjoint
             (DRaFT-K, AlignProp), 0 stops it (DRTune, ReFL), between damps it (LeapAlign, Bridge).
-            Of the velocity that the sweep differentiates; see `over_guidance`.
+            It refers to the velocity that the sweep differentiates; see `over_guidance`.
         rescale: rho in [0, 1]; 0 leaves the plain gradient, 1 multiplies it so that the active
             steps carry the whole chain's weight (algorithm: FlowBP's gradient rescale).
-        through: the steps whose input lets the nested gradient through. None is every executed
+        through: Steps whose input lets the nested gradient through. None is every executed
             step from the first active one on: the exact derivative with respect to the active
             steps' parameters, at one re-run a step. With `active` itself the velocity of a step
             that is not active is a constant, as in EasyAnimate's published reward script. Without
             effect at nested = 0.
-        leaps: how the reward input is reached where that is not the chain step by step.
-        leap_floor: multiply each clip's loss by the likeness of its leaps to the rollout
-            (`leaps.leap_likeness`); None multiplies nothing.
-        renoised: fresh looks at the end, each of the weight of the chain's own.
-        whole: what the rescale brings the active steps to; None = the sum of all |w|.
+        leaps: Leaps to the reward input, of methods that do not follow the chain step by step.
+        leap_floor: Floor of `leaps.leap_likeness`, which then multiplies each clip's loss; None
+            multiplies nothing.
+        renoised: Fresh looks at the end, each weighted like the chain itself.
+        whole: Weight that the rescale gives the active steps; None = the sum of all |w|.
 
     Raises:
-        TuningError: a value out of range; the text names it.
+        TuningError: A value out of range.
     """
 
     steps: int
@@ -152,7 +152,7 @@ class Plan:
 
     @property
     def gradient_scale(self) -> float:
-        """1 + rho (W / sum over active steps |w| - 1), W the weight of all steps or `whole`."""
+        """Return 1 + rho (W / sum over active steps |w| - 1), W the sum of all |w| or `whole`."""
         whole = self.whole or sum(abs(w) for w in self.weights)
         carried = sum(abs(self.weights[i]) for i in self.active)
         if carried == 0.0:
@@ -160,12 +160,12 @@ class Plan:
         return 1.0 + self.rescale * (whole / carried - 1.0)
 
     def over_guidance(self, gain: float) -> Plan:
-        """The plan of a guided velocity whose negative branch has no gradient: nested / gain.
+        """Return the plan for a velocity whose negative branch has no gradient: nested / gain.
 
         v = v_neg + g (v_pos - v_neg) has the state Jacobian g J_pos - (g - 1) J_neg, about as long
-        as J_pos, for the branches differ little. With v_neg detached autograd finds g J_pos. What
-        the parameters receive is divided by g once (`losses.guidance_gain`), but every step that
-        the adjoint crosses would multiply it by g again.
+        as J_pos, because the branches differ little. With v_neg detached autograd computes g J_pos.
+        The gradient of the parameters is divided by g once (`losses.guidance_gain`), but every step
+        that the adjoint crosses would multiply it by g again.
 
         Args:
             gain: g; 1 where the velocity's own Jacobian is the true one.
@@ -173,7 +173,7 @@ class Plan:
         return self if gain == 1.0 else replace(self, nested=self.nested / gain)
 
     def look(self, renoised: Renoised) -> Plan:
-        """The plan of a fresh look's gradient: one active step, its input detached.
+        """Return the plan of a fresh look's gradient: one active step, its input detached.
 
         A whole chain's weights sum to 1; the rescale brings the look's one weight there.
         """
@@ -189,7 +189,7 @@ class Plan:
 
     @property
     def visited(self) -> tuple[int, ...]:
-        """The steps the sweep runs again, last to first: the active ones, and those it passes."""
+        """List the steps that the sweep runs again, last to first: active and crossed ones."""
         if not self.active:
             return ()
         return tuple(
@@ -199,9 +199,9 @@ class Plan:
         )
 
     def flows_through(self, i: int) -> bool:
-        """Whether the nested gradient goes on through the input of step i.
+        """Return whether the nested gradient flows on through the input of step i.
 
-        Not below the first active step, nor through it: nobody asks for the gradient there.
+        It never flows through the first active step: no earlier step needs it.
         """
         return (
             self.nested > 0.0
@@ -212,14 +212,14 @@ class Plan:
 
 
 def executed_steps(stop: int, reward_input: RewardInput) -> int:
-    """Number of velocities the reward input depends on: s, and one more for the posterior mean."""
+    """Count the velocities that the reward input depends on: s, one more for the posterior mean."""
     return stop + 1 if reward_input == "posterior_mean" else stop
 
 
 def chain_weights(
     sigmas: Tensor, stop: int | None = None, reward_input: RewardInput = "end"
 ) -> tuple[float, ...]:
-    """d(reward input)/d v_i of the Euler chain, at fixed states.
+    """Return d(reward input)/d v_i of the Euler chain, at fixed states.
 
     Args:
         sigmas: `(N + 1,)` floating, strictly falling from 1 to 0.
@@ -227,11 +227,11 @@ def chain_weights(
         reward_input: `end` (s = N), `posterior_mean` (s < N) or `state` (0 < s < N).
 
     Returns:
-        d_i for i < s, then -s_s if the posterior mean is read. Their absolute values sum to s_0,
-        but for a state, where they sum to s_0 - s_s.
+        d_i for i < s, then -s_s for the posterior mean. Their absolute values sum to s_0, or to
+        s_0 - s_s for a state.
 
     Raises:
-        TuningError: not a falling table that ends at 0, or a stop out of range.
+        TuningError: The table does not fall to 0, or the stop is out of range.
     """
     table = [float(s) for s in sigmas.flatten()]
     if sigmas.dim() != 1 or len(table) < 2:
@@ -250,7 +250,7 @@ def chain_weights(
 
 
 def steps_that_matter(weights: tuple[float, ...], smallest_step: float) -> tuple[int, ...]:
-    """The steps with |w_i| >= `smallest_step` times the median |w|.
+    """Return the steps with |w_i| >= `smallest_step` times the median |w|.
 
     The mu = 1 table of V5.1 ends with |d| = 0.0027 for every N, a fortieth of the step before it:
     trained alone it gives no usable gradient. 0 keeps every step.
@@ -264,10 +264,10 @@ def steps_that_matter(weights: tuple[float, ...], smallest_step: float) -> tuple
 def steps_to_choose_from(
     weights: tuple[float, ...], active_steps: int, smallest_step: float
 ) -> tuple[int, ...]:
-    """`steps_that_matter`, once it is sure that `active_steps` of them can be chosen.
+    """Return `steps_that_matter`, after checking that `active_steps` of them can be chosen.
 
     Raises:
-        TuningError: fewer than one asked for, or more than there are.
+        TuningError: `active_steps` is below 1 or above their number.
     """
     candidates = steps_that_matter(weights, smallest_step)
     if not 1 <= active_steps <= len(candidates):
