@@ -1,5 +1,5 @@
-"""What a person can mend about a checkpoint or a request to the generator."""
+"""Errors that a user can correct in a checkpoint or in a request to the generator."""
 
 
 class GeneratorError(ValueError):
-    """A mistake in a checkpoint or a generation request; the text says what to do next."""
+    """A fault in a checkpoint or a generation request; the message names the next step."""

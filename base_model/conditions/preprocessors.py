@@ -19,7 +19,7 @@ CANNY_HIGH = 200
 """Gradient above which a pixel starts an edge."""
 
 STROKES = 256
-"""The pen of a scribble is `2 max(1, round(side / STROKES)) + 1` pixels wide; the shorter side."""
+"""Divisor of the shorter side: a scribble's pen is `2 max(1, round(side / STROKES)) + 1` wide."""
 
 SCRIBBLE_BLUR = 1 / 170
 """Standard deviation of the blur before a scribble, as a share of the side; at least 1.5 pixels."""

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from base_model.core.family import FAMILY
+
 Layout = Literal["original", "diffusers"]
 
 # (original, diffusers), after `transformer_blocks.N.`
@@ -25,7 +27,7 @@ _TO_ORIGINAL = {diffusers: original for original, diffusers in _RENAMED}
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str]:
     alternatives = "|".join(re.escape(name) for name in names)
-    return re.compile(rf"^(transformer_blocks\.\d+)\.({alternatives})(?=\.|$)")
+    return re.compile(rf"^({FAMILY.blocks}\.\d+)\.({alternatives})(?=\.|$)")
 
 
 _ORIGINAL_NAME = _pattern(_TO_DIFFUSERS)

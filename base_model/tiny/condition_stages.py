@@ -21,7 +21,7 @@ from base_model.loading.delta import write_delta
 from base_model.sampling.sigmas import MU
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.condition_clips import DRAWS
-from base_model.tiny.pretraining import LATENT_BATCH, save_atomically
+from base_model.tiny.pretraining import LATENT_BATCH, write_cache
 from base_model.tiny.training_clips import ENCODED_AT_ONCE
 from base_model.training.dropout import draw_dropped, without_control, without_text
 from base_model.training.flow_matching import TEXT_DROPOUT, flow_matching_loss
@@ -110,7 +110,7 @@ class ConditionTraining:
         path = self.folder / f"{self.kind.name}-clips.safetensors"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_atomically(self._encode_clips(), path)
+            write_cache(self._encode_clips(), path)
         return load_file(path)
 
     def _encode_clips(self) -> dict[str, Tensor]:

@@ -63,6 +63,7 @@ from base_model.training.text_encoder import (
 )
 from base_model.training.vae import (
     PAST_TAP_RATE,
+    bfloat16_gradients_work,
     slow_past_taps,
     start_frame_wise,
     vae_loss,
@@ -198,7 +199,7 @@ class TinyPretraining:
 
         def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             frames = batch(generator)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_convolutions_learn()):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_gradients_work()):
                 return vae_loss(vae, frames, generator)
 
         with whole_clip(vae):
@@ -236,7 +237,7 @@ class TinyPretraining:
                 "empty": self.prompt_encoder()([""])[0],
                 "scaling_factor": scale,
             }
-            save_atomically(cache, path)
+            write_cache(cache, path)
         return load_file(path)
 
     def lesson_cache(self, stage: str) -> dict[str, Tensor]:
@@ -246,7 +247,7 @@ class TinyPretraining:
         if not path.exists():
             latents, text, _ = self._encode_clips(lesson.name, LESSON_CLIPS, lesson.draw)
             scale = self.latent_cache()["scaling_factor"]
-            save_atomically({"latents": latents * scale, "text": text}, path)
+            write_cache({"latents": latents * scale, "text": text}, path)
         return load_file(path)
 
     def _encode_clips(
@@ -335,17 +336,7 @@ class TinyPretraining:
         scheduler.write_text(json.dumps(configs.SCHEDULER, indent=2) + "\n")
 
 
-def bfloat16_convolutions_learn() -> bool:
-    """Return whether this CPU computes usable bfloat16 weight gradients of 3D convolutions.
-
-    On CPUs with AMX oneDNN's are NaN or wrong (`findings/conv3d-bfloat16-gradient-amx.sh`), so the
-    VAE is trained in float32 there.
-    """
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return has_amx is None or not has_amx()
-
-
-def save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
+def write_cache(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file under a temporary name, then rename it."""
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary)

@@ -143,3 +143,13 @@ def vae_loss(
     kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
     loss = squared + L1_WEIGHT * absolute + KL_WEIGHT * kl
     return loss, {"psnr": -10.0 * math.log10(squared.item() / 4.0), "kl": kl.item()}
+
+
+def bfloat16_gradients_work() -> bool:
+    """Return whether this CPU computes usable bfloat16 weight gradients of 3D convolutions.
+
+    On CPUs with AMX oneDNN's are NaN or wrong (`findings/conv3d-bfloat16-gradient-amx.sh`), so the
+    VAE is trained in float32 there.
+    """
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return has_amx is None or not has_amx()

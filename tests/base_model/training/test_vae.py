@@ -23,6 +23,7 @@ from base_model.training.vae import (
     KL_WEIGHT,
     L1_WEIGHT,
     PAST_TAP_RATE,
+    bfloat16_gradients_work,
     slow_past_taps,
     start_frame_wise,
     vae_loss,
@@ -311,3 +312,9 @@ def test_eight_steps_lower_the_loss(frames: Tensor) -> None:
             optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_bfloat16_gradients_are_refused_on_cpus_with_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+        assert bfloat16_gradients_work() is not amx
