@@ -206,7 +206,7 @@ def _finite(label: str, scores: Tensor) -> list[float]:
 
 
 def check_memory(path: Path, shape: ClipShape, judges: Sequence[FileJudge]) -> None:
-    """Refuse a clip that judges of whole clips cannot hold.
+    """Check that a clip fits into memory for the judges of whole clips.
 
     Raises:
         TuningError: The clip does not fit; the message states the memory needed, the free memory,

@@ -13,7 +13,7 @@ from reward_tuning.schema.values import Dtype, FileName, Text
 from reward_tuning.section import Positive, Section
 
 FILE_KEYS = ("checkpoint", "tower", "tokenizer")
-"""Keys of a judge that name a file; all are resolved and hashed alike."""
+"""Keys of a judge that name a file, which is resolved and hashed."""
 
 OF_GENERATOR = "generator"
 """Checkpoint of a judge that is the generator's own text encoder."""

@@ -136,7 +136,7 @@ TRAINED: dict[str, type[JudgeSection]] = {
     for kind, section in KINDS.items()
     for role in [FrameRewardSection if issubclass(section, FramesSection) else RewardSection]
 }
-"""What an entry of `rewards` may hold, by kind."""
+"""Sections of an entry of `rewards`, by kind."""
 
 HELD_OUT: dict[str, type[JudgeSection]] = {
     kind: create_model(
@@ -146,7 +146,7 @@ HELD_OUT: dict[str, type[JudgeSection]] = {
     )
     for kind, section in KINDS.items()
 }
-"""What an entry of `evaluation.held_out_rewards` may hold, by kind."""
+"""Sections of an entry of `evaluation.held_out_rewards`, by kind."""
 
 
 def _union(sections: Mapping[str, type[JudgeSection]]) -> Any:

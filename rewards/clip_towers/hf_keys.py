@@ -1,6 +1,6 @@
 """Convert the names of a CLIP's tensors between transformers' `CLIPModel` and open_clip.
 
-Both libraries hold the same numbers. transformers splits the attention's input projection into
+Both libraries have the same weights. transformers splits the attention's input projection into
 query, key and value, and keeps the two final projections as linear layers, so transposed.
 """
 

@@ -4,8 +4,9 @@
 after the horizontal and after the vertical pass. Two 1-D passes with a clamp after each stay within
 1.1 of 255 levels of PIL; one 2-D call overshoots by up to 26 levels at hard edges.
 
-Horizontal first is what every Pillow before 13 did, and so every published score. Pillow 13 goes
-vertical first where the height shrinks much more than the width (up to 18 levels at hard edges).
+Every Pillow before 13 resizes horizontally first, and so every published score does. Pillow 13
+resizes vertically first where the height shrinks much more than the width (up to 18 levels at hard
+edges).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ class PublishedFile:
         name: Name that a recipe may use.
         kind: Kind of the judge; `tower` for a network below a head, `tokenizer` for a vocabulary.
         repo: Hub repository, the address of a git repository or of a folder on the web, or the
-            name of a Python package that holds the file.
+            name of a Python package that contains the file.
         file: Name in that repository; empty for a judge that is the whole repository.
         size: Bytes, if the publisher states it or the reference measured it.
         tensors: Bytes of its tensors, shown if `size` is unknown; not checked.

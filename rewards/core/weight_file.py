@@ -223,7 +223,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch goes on to how to switch this off
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # the rest says how to disable it
         what = f"it calls {named[1]}" if named else str(error).splitlines()[0][:100]
         raise RewardError(
             f"{path} contains more than tensors, or is not a torch file ({what}). Such a file can "

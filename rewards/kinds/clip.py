@@ -47,7 +47,7 @@ class Relative:
             if PLACE not in getattr(self, name):
                 raise RewardError(
                     f"relative.{name} is {getattr(self, name)!r}; write {PLACE} where the prompt "
-                    f'goes, such as "a clean picture: {PLACE}".'
+                    f'goes, such as "a clean picture: {PLACE}"'
                 )
         if self.positive == self.negative:
             raise RewardError(

@@ -150,6 +150,8 @@ def load_qwen_critic(
 ) -> QwenCritic:
     """Load a Qwen2-VL as a critic, or use one that is already loaded.
 
+    The many parameters are keys of the recipe.
+
     Args:
         checkpoint: Folder with config, weights and tokenizer, a generator's checkpoint (whose text
             encoder is a whole Qwen2-VL), or a hub id in the cache.

@@ -254,7 +254,8 @@ def load_video_align(
 
     `model_config.json` and the newest `checkpoint-N/` in its folder, which contains either
     `model.pth` (the whole model) or `adapter_model.safetensors` and `non_lora_state_dict.pth`.
-    Config and tokenizer come from the base, and so do the weights below an adapter.
+    Config and tokenizer come from the base, and so do the weights below an adapter. The many
+    parameters are keys of the recipe.
 
     Args:
         checkpoint: Folder, or hub id in the cache (`KwaiVGI/VideoReward`).
