@@ -20,7 +20,7 @@ from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.sections import DropoutSection
 from reward_tuning.finetune.survey import Survey, UsableClip
 from reward_tuning.finetune.trained import trained_part
-from reward_tuning.finetune.training_set import held_out_order
+from reward_tuning.finetune.training_set import TrainingSet, held_out_order
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
 from reward_tuning.inputs.text_states import text_states
 from reward_tuning.lora.init import adapter_file
@@ -78,22 +78,19 @@ def load_finetune_parts(
 
     root = generator_folder(recipe.generator, text_encoder=False)
     progress(ProgressEvent("loading", phase="checkpoint hashes"))
-    fingerprints = {
-        "generator": "sha256:" + checkpoint_fingerprint([root / "transformer", root / "vae"]),
-        "clips": training_set.fingerprint(),
-    }
-    if recipe.lora is not None and recipe.lora.init is not None:
-        fingerprints["lora.init"] = "sha256:" + file_sha256(adapter_file(Path(recipe.lora.init)))
-    # Before the generator: the text encoder is larger than it, and leaves the memory again.
-    dtype = getattr(torch, recipe.generator.dtype)
-    texts = [clip.row.text for clip in training_set.survey.clips] + [EMPTY]
+    fingerprints = fingerprints_of(recipe, root, training_set)
+    # Before the generator, so that it and the text encoder are never in memory together.
     states = text_states(
-        generator_checkpoint(recipe.generator), texts, dtype=dtype, device=device, progress=progress
+        generator_checkpoint(recipe.generator),
+        [clip.row.text for clip in training_set.survey.clips] + [EMPTY],
+        dtype=getattr(torch, recipe.generator.dtype),
+        device=device,
+        progress=progress,
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(
         generator_checkpoint(recipe.generator),
-        dtype=dtype,
+        dtype=getattr(torch, recipe.generator.dtype),
         device=device,
         text_encoder=False,
         memory=recipe.generator.memory,
@@ -140,3 +137,22 @@ def load_finetune_parts(
         training_set.survey,
         fingerprints,
     )
+
+
+def fingerprints_of(
+    recipe: FinetuneRecipe, root: Path, training_set: TrainingSet
+) -> dict[str, str]:
+    """Hash everything that a resumed run must find unchanged.
+
+    Args:
+        recipe: The resolved recipe.
+        root: Folder of the generator.
+        training_set: Its clips.
+    """
+    found = {
+        "generator": "sha256:" + checkpoint_fingerprint([root / "transformer", root / "vae"]),
+        "clips": training_set.fingerprint(),
+    }
+    if recipe.lora is not None and recipe.lora.init is not None:
+        found["lora.init"] = "sha256:" + file_sha256(adapter_file(Path(recipe.lora.init)))
+    return found
