@@ -102,7 +102,7 @@ def test_a_fresh_look_is_one_active_step() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ((0.0,), "noised again to 0.0, taken to 0.0"),
+        ((0.0,), "noised again to 0.0, denoised to 0.0"),
         ((1.1,), "1.1"),
         ((0.4, 0.4), "0 <= sigma_to < sigma <= 1"),
         ((0.4, -0.1), "-0.1"),
