@@ -39,13 +39,13 @@ def warning_lines() -> Iterator[None]:
 
     Other warnings, which are for developers, keep Python's form.
     """
-    from reward_tuning.schema.judge_roles import RenamedKeyWarning
-
     printed = set()
     with warnings.catch_warnings():
         of_others = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+            from reward_tuning.schema.judge_roles import RenamedKeyWarning  # `--help` needs none
+
             if not issubclass(category, RenamedKeyWarning):
                 of_others(message, category, *place, **options)
             elif str(message) not in printed:
