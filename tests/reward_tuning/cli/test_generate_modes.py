@@ -194,7 +194,7 @@ BAD: dict[str, tuple[int, str, str]] = {
     "strength": (33, "--video video.mp4 --strength 1.5", "strength 1.5; allowed: above 0, up to 1"),
     "attention": (16, "--attention none", "--attention: got 'none'; allowed: auto, math, flash"),
     "too long": (33, "--extend video.mp4", "extend"),
-    "image and video": (33, "--image start.png --video video.mp4 --mask mask.png", "which both define"),
+    "image and video": (33, "--image start.png --video video.mp4 --mask mask.png", "both define"),
 }
 
 
