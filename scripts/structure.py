@@ -6,7 +6,7 @@
 
 `step` trains one step of a recipe of the embedded generator and records every project file whose
 code runs in it: `--recipe NAME`, by default tiny-drtune-hps. Loading, evaluation and export are not
-part of a step.
+part of a step, and neither are the display and the checks that the progress events set off.
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ def step_files(recipe: str) -> list[str]:
         if event == "call" and frame.f_code.co_filename.startswith(inside):
             seen.add(frame.f_code.co_filename.removeprefix(inside))
 
-    def recorded(*arguments: Any, **keywords: Any) -> Any:
+    def recorded(recipe: Any, parts: Any, state: Any, accelerator: Any, _: Any) -> Any:
         sys.setprofile(record)
         try:
-            return step(*arguments, **keywords)
+            return step(recipe, parts, state, accelerator, lambda event: None)
         finally:
             sys.setprofile(None)
 
