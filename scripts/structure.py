@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("base_model", "rewards", "reward_tuning")
 MAX_PARAMETERS = 8
-COUNTED = re.compile(r"\b\d+ parameters\b")
+COUNTED = re.compile(r"\b(?:\d+|many)\s+parameters\b")
 MAX_STEP_FILES = 25  # of reward_tuning: what a reader opens to follow one step
 
 
@@ -59,7 +59,8 @@ def long_signatures() -> list[LongSignature]:
     """Functions with too many parameters, each with the reason that its docstring gives.
 
     The reason is the paragraph of the docstring that counts them, such as "13 parameters: each is
-    an option of the command line." `self` and `cls` do not count.
+    an option of the command line", or "The many parameters are keys of a recipe". `self` and `cls`
+    do not count.
     """
     found = []
     for path in modules():

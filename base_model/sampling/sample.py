@@ -26,7 +26,7 @@ def euler_sample(
 ) -> Tensor:
     """Iterate `x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v(x_i, sigma_i)` with a float32 state.
 
-    The parameters are the choices of one sampling, each with a default where most callers agree.
+    The many parameters are the choices of one sampling, each with a default where callers agree.
 
     Args:
         generator: Generator.
