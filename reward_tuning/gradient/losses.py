@@ -12,7 +12,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 
 Merge = Literal["sum", "pcgrad"]
-"""How the gradients of several judges become one."""
+"""Ways to merge the gradients of several judges."""
 
 LossesFn = Callable[[Tensor], Sequence[Tensor]]
 """Latents `(b, ...)` -> one scalar loss for each judge, differentiable."""

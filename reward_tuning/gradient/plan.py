@@ -147,7 +147,7 @@ class Plan:
 
     @property
     def reads_end(self) -> bool:
-        """Whether the rollout reaches the true end and the reward is read there, nowhere else."""
+        """True if the rollout reaches the true end and the reward is read only there."""
         return self.reward_input == "end" and not self.renoised
 
     @property

@@ -41,7 +41,7 @@ class CheapSteps:
 
     @property
     def exact(self) -> bool:
-        """Whether every step is computed as the sweep computes it."""
+        """True if every step is computed as the sweep computes it."""
         return self == CheapSteps()
 
 

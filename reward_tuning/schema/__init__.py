@@ -1,1 +1,1 @@
-"""What a recipe may say, and how it is loaded and checked. Imports no network."""
+"""The keys of a recipe, its loading and its checks. Imports no torch."""

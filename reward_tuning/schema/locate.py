@@ -1,4 +1,4 @@
-"""Where recipes and the files they name are found: shipped name first, then path, then hub id."""
+"""Finds recipes and the files they name: shipped name first, then path, then hub id."""
 
 import difflib
 import re

@@ -75,7 +75,7 @@ class PromptsSection(Section):
 
 
 class SamplingSection(Section):
-    """How a clip is sampled from noise, in training and in the evaluation."""
+    """Sampling of a clip from noise, in training and in the evaluation."""
 
     steps: Positive = Field(default=25, description="Euler steps of the flow, N")
     shift: float = Field(
@@ -131,7 +131,7 @@ class SamplingSection(Section):
 
 
 class RolloutSection(Section):
-    """How training computes the steps of a rollout that receive no gradient.
+    """Computation of the steps of a training rollout that receive no gradient.
 
     The steps that the sweep runs again are always computed in full; samples and evaluation, too.
     """

@@ -33,7 +33,7 @@ from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.rendered_reference import rendered_means
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
-SAMPLES = 4  # enough to see a trend, and cheap beside the steps between two sets
+SAMPLES = 4  # clips of a set: enough to see a trend
 
 
 def write_samples(

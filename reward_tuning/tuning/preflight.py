@@ -43,7 +43,7 @@ CheckFn = Callable[[str], AbstractContextManager[None]]
 
 @dataclass
 class CheckedFiles:
-    """What the checks read, for the run to go on with.
+    """Files that the checks have read, for the run to use.
 
     Attributes:
         stream: Training prompts; None where a collecting check refused the file.

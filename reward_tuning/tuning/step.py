@@ -64,7 +64,7 @@ class BatchReport:
 
     @property
     def finite(self) -> bool:
-        """Whether the loss is finite; without that the batch added no gradient."""
+        """True if the loss is finite; otherwise the batch added no gradient."""
         return math.isfinite(self.loss)
 
 

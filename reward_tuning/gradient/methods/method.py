@@ -60,7 +60,7 @@ class Method(Section):
     """A published method; a subclass adds `kind`, its keys and its plan."""
 
     judges_latents: ClassVar[bool] = False
-    """Whether its rewards judge noisy latents, and not decoded frames."""
+    """True if its rewards judge noisy latents instead of decoded frames."""
 
     @property
     def not_at_end(self) -> str:
@@ -77,7 +77,7 @@ class Method(Section):
 
     @property
     def weights_clips(self) -> bool:
-        """Whether each draw weights the clips of the batch anew."""
+        """True if each draw weights the clips of the batch anew."""
         return False
 
     def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
