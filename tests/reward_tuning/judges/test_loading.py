@@ -89,7 +89,7 @@ def test_a_kind_that_only_measures_is_no_reward(
     trained = create_model("Trained", __base__=(MeasuringSection, FrameRewardSection))
     (conflict,) = judge_conflicts(("rewards", 0), trained.model_validate(hps), None)
     assert conflict.path == ("rewards", 0, "kind")
-    assert "has no gradient to train on; name it under evaluation.held_out_rewards" in conflict.text
+    assert "its score has no gradient; move it to evaluation.held_out_rewards" in conflict.text
 
     monkeypatch.setattr(HpsReward, "evaluation_only", True)
     recipe = Recipe.model_validate(recipe_data(rewards=[hps]))
