@@ -36,10 +36,10 @@ def kept_clip(
     """
     batch, frames, height, width = size
     if inputs.video is not None:
-        beside = [name for name in ("image", "end_image") if name in inputs.given]
-        if beside:
+        also_given = [name for name in ("image", "end_image") if name in inputs.given]
+        if also_given:
             raise GeneratorError(
-                f"The condition has a video and the {beside[0].replace('_', ' ')}, which both "
+                f"The condition has a video and the {also_given[0].replace('_', ' ')}, which both "
                 "define that frame. Put the image into the video and let the mask keep it."
             )
         if inputs.mask is None:

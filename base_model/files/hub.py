@@ -127,10 +127,10 @@ def _asked(wanted: dict[str, Any], limit: float, *, offline: bool = False) -> di
             text=True,
             env=environment,
         )
-        told = _answer(process, Path(pulse.name), limit)
-    if told is None:
+        reply = _answer(process, Path(pulse.name), limit)
+    if reply is None:
         return None
-    lines = told.splitlines()
+    lines = reply.splitlines()
     if process.returncode != 0 or not lines:
         return {"error": f"the download ended with exit code {process.returncode}"}
     answer: dict[str, Any] = json.loads(lines[-1])

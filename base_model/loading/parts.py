@@ -80,8 +80,8 @@ def _own_folder(part: str, place: Path | str) -> Path:
 
 def _tokenizer(text_encoder: Path) -> Path:
     """Return the folder of the tokenizer: next to the text encoder, or in it as in a Qwen2-VL."""
-    beside = text_encoder.parent / "tokenizer"
-    return beside if text_encoder.name == "text_encoder" and beside.is_dir() else text_encoder
+    sibling = text_encoder.parent / "tokenizer"
+    return sibling if text_encoder.name == "text_encoder" and sibling.is_dir() else text_encoder
 
 
 def _brings_tokenizer(text_encoder: Path) -> bool:

@@ -19,17 +19,28 @@ class MemoryMode:
     """What rests in CPU memory in one mode.
 
     Attributes:
+        about: Description in help texts, a fragment.
         parts_rest: The text encoder, the VAE and a trainer's judges rest while they are unused.
         blocks_rest: The transformer's blocks rest; each is copied to the device for its forward and
             its backward pass. Such weights cannot be trained or compiled.
     """
 
+    about: str
     parts_rest: bool = False
     blocks_rest: bool = False
 
 
 MODES: Mapping[str, MemoryMode] = {
-    "resident": MemoryMode(),
-    "offload": MemoryMode(parts_rest=True),
-    "block-offload": MemoryMode(parts_rest=True, blocks_rest=True),
+    "resident": MemoryMode("all on the device"),
+    "offload": MemoryMode(
+        "text encoder, VAE and judges in CPU memory while they are unused", parts_rest=True
+    ),
+    "block-offload": MemoryMode(
+        "the transformer's blocks, too, each copied to the device for its forward and its backward "
+        "pass",
+        parts_rest=True,
+        blocks_rest=True,
+    ),
 }
+MODES_HELP = "; ".join(f"{name}: {mode.about}" for name, mode in MODES.items())
+"""The modes as help texts list them."""

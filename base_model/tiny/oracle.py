@@ -3,8 +3,8 @@
 Backgrounds and clutter are grey, so only the shape has chroma. The chroma gives a soft mask, its
 hue (colour), its area (size), its drift (motion) and its overlap with ideal outlines (shape); the
 rest of the picture is compared with the four background patterns. A reading without a good fit is
-`unclear`, which never counts as right. No method may train on the oracle: it tells improvement from
-reward hacking.
+`unclear`, which never counts as right. No method may train on the oracle: it separates improvement
+from reward hacking.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from typer import Option
 
+from base_model.memory.modes import MODES_HELP
 from reward_tuning.inputs.condition_files import ConditionFiles, resolve_condition_files
 
 TILE, TILE_OVERLAP = 384, 96  # pixels, the defaults of `base_model.networks.tiled_decode.Tiling`
@@ -206,10 +207,7 @@ class CostOptions:
     ] = None
     memory: Annotated[
         str,
-        Option(
-            help="resident; offload: text encoder and VAE on the CPU while unused; block-offload: "
-            "also the transformer's blocks, one at a time on the device"
-        ),
+        Option(help=f"Where the weights are. {MODES_HELP}"),
     ] = "resident"
     quantise: Annotated[
         str | None,

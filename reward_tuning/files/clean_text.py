@@ -37,7 +37,10 @@ def has_lone_surrogate(text: str) -> bool:
 def lone_surrogate(text: str) -> str | None:
     """Return what is wrong with a text that has a lone surrogate: no tokenizer reads it."""
     if has_lone_surrogate(text):
-        return f"{text[:MAX_SHOWN]!a} contains a lone surrogate; give the text as UTF-8"
+        return (
+            f"{text[:MAX_SHOWN]!a} contains an invalid Unicode character (lone surrogate); give "
+            "the text as UTF-8"
+        )
     return None
 
 

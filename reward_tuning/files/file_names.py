@@ -13,7 +13,10 @@ def file_name_fault(text: str) -> str | None:
     if "\0" in text:
         return "a file name cannot contain a NUL character"
     if has_lone_surrogate(text):
-        return "it contains a lone surrogate, so it is not UTF-8; rename the file"
+        return (
+            "it contains an invalid Unicode character (lone surrogate), so it is not UTF-8; rename "
+            "the file"
+        )
     longest = max(len(part.encode()) for part in text.split("/"))
     if longest > MAX_NAME_BYTES or len(text.encode()) > MAX_PATH_BYTES:
         return (

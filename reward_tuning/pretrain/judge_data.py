@@ -163,10 +163,10 @@ def draw_captioned(
         names = VISIBLE if full else tuple(rng.sample(VISIBLE, rng.randint(1, 3)))
         words = {name: getattr(scene, name) for name in names}
         text = draw_caption(scene, rng) if full else attribute_caption(words, rng)
-        tell = rng.random() < 0.25
-        captions.append(quality_caption(text, quality) if tell else text)
+        named = rng.random() < 0.25
+        captions.append(quality_caption(text, quality) if named else text)
         stated.append(words)
-        spoken.append(quality if tell else None)
+        spoken.append(quality if named else None)
     match = torch.zeros(count, count)
     for j, (words, said) in enumerate(zip(stated, spoken, strict=True)):
         for i, scene in enumerate(shown):

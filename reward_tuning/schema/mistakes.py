@@ -22,7 +22,8 @@ _EXPECTED = {
     "model_type": "expected a section with keys",
     "model_attributes_type": "expected a section with keys",
     "finite_number": "expected a finite number",
-    "string_unicode": "contains a lone surrogate; give the text as UTF-8",
+    "string_unicode": "contains an invalid Unicode character (lone surrogate); give the text as "
+    "UTF-8",
 }
 Path = tuple[str | int, ...]
 
@@ -106,8 +107,8 @@ def _wrong_kind(value: Any, path: Path, model: type[BaseModel]) -> Iterator[Mist
         close: list[str] = []
     else:
         got = str(value["kind"])
-        told = f"got {shown(value['kind'])}; {_one_of(got, list(models))}"
-        yield Mistake((*path, "kind"), told)
+        message = f"got {shown(value['kind'])}; {_one_of(got, list(models))}"
+        yield Mistake((*path, "kind"), message)
         close = difflib.get_close_matches(got, models, 1)
     guesses = []
     for kind in close or models:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
-from base_model.memory.modes import Memory
+from base_model.memory.modes import MODES_HELP, Memory
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.schema.values import Dtype, FileName, Frames, Side
@@ -54,11 +54,8 @@ class GeneratorSection(Section):
     )
     memory: Memory = Field(
         default="resident",
-        description="Where frozen weights are while they are not used. resident: on the device; "
-        "offload: VAE and judges rest in the CPU's memory outside the reward phase and the "
-        "evaluation's scoring; block-offload: the transformer's blocks, too, copied to the device "
-        "one by one in every forward and backward pass (turns gradient checkpointing on). No "
-        "number changes; without effect on the CPU",
+        description=f"Where the frozen weights are. {MODES_HELP}. Moving blocks turns gradient "
+        "checkpointing on. No number changes; without effect on the CPU",
     )
     quantise: Literal["int8", "nf4", "fp8"] | None = Field(
         default=None,

@@ -97,7 +97,7 @@ def evaluate(
             part = wanted[start : start + batch_size]
             chosen = [prompts[index] for index, _ in part]
 
-            def tell(step: int, start: int = start) -> None:
+            def report_step(step: int, start: int = start) -> None:
                 phase = f"step {step + 1} of {len(sigmas) - 1}"
                 progress(ProgressEvent(stage, start, len(wanted), phase))
 
@@ -105,7 +105,7 @@ def evaluate(
                 chosen,
                 [evaluation_seed(seed, *place) for place in part],
                 sigmas,
-                tell,
+                report_step,
             )
             with at_work():
                 frames = sampler.generator.decode(latents)

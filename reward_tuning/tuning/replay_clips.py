@@ -80,13 +80,13 @@ def replay_clips(
         batch = batches[number]
         if sources[0].video is None:
 
-            def tell(step: int, done: int = batch.start) -> None:
+            def report_step(step: int, done: int = batch.start) -> None:
                 phase = f"step {step + 1} of {len(sigmas) - 1}"
                 progress(ProgressEvent(STAGE, done, len(sources), phase))
 
             seeds = [derive_seed(recipe.seed, "replay", "clip", i) for i in batch]
             with scaled(sampler.generator.transformer, 0.0):
-                made = sampler.latents([prompts[i] for i in batch], seeds, sigmas, tell)
+                made = sampler.latents([prompts[i] for i in batch], seeds, sigmas, report_step)
         else:
             with decoding():
                 made = _encoded(sampler, [sources[i].video for i in batch])

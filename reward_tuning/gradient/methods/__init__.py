@@ -66,10 +66,10 @@ def make_plan(kind: str, draw: torch.Generator, sigmas: Tensor, **options: Any) 
     try:
         method = METHODS[kind].model_validate({"kind": kind, **options})
     except ValidationError as error:
-        told = [
+        messages = [
             f"method.{'.'.join(map(str, found['loc']))} is {found['input']!r}; "
             + found["msg"].replace("Input should", "must")
             for found in error.errors()
         ]
-        raise TuningError("\n".join(told)) from error
+        raise TuningError("\n".join(messages)) from error
     return method.plan(draw, sigmas)

@@ -22,7 +22,11 @@ def test_invisible_marks_are_no_part_of_a_text() -> None:
         (" \u200b", 'prompt is " \u200b"; expected a text'),
         (3, "prompt is 3; expected a text"),
         ("a\0b", "prompt 'a\\x00b' contains a NUL character; remove it"),
-        ("a\ud83d", "prompt 'a\\ud83d' contains a lone surrogate; give the text as UTF-8"),
+        (
+            "a\ud83d",
+            "prompt 'a\\ud83d' contains an invalid Unicode character (lone surrogate); give the "
+            "text as UTF-8",
+        ),
     ],
 )
 def test_faults_of_a_text(value: object, fault: str | None) -> None:

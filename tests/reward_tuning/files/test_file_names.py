@@ -11,7 +11,7 @@ from reward_tuning.files.file_names import file_name_fault
     ("name", "fault"),
     [
         ("a\0b.mp4", "cannot contain a NUL character"),
-        ("a\ud83d.mp4", "contains a lone surrogate"),
+        ("a\ud83d.mp4", "contains an invalid Unicode character (lone surrogate)"),
         ("x" * 256, "256 bytes between two slashes (allowed: 255), 256 in all (allowed: 4095)"),
         ("é" * 128, "256 bytes between two slashes"),
         ("y/" * 2048, "1 bytes between two slashes (allowed: 255), 4096 in all (allowed: 4095)"),
