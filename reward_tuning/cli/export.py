@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 import typer
 
 from reward_tuning.errors import TuningError
+from reward_tuning.lora.formats import FORMATS
 
 
 def export(
@@ -17,8 +18,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="peft (a folder), diffusers (one file), original (one file, for the original "
-            "trainer and ComfyUI)",
+            help=", ".join(f"{name} ({one.about})" for name, one in FORMATS.items()),
         ),
     ] = "diffusers",
     checkpoint: Annotated[
@@ -31,16 +31,14 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files")] = False,
 ) -> None:
     """Write an adapter in one of the three formats."""
-    from reward_tuning.lora.export import FORMATS
-
     if format_ not in FORMATS:
         raise TuningError(f"--format: got {format_!r}; allowed: {', '.join(FORMATS)}")
-    if (output.suffix == ".safetensors") == (format_ == "peft"):
+    if (output.suffix == ".safetensors") == FORMATS[format_].is_folder:
         raise TuningError(
             f"--output: got {output}; "
             + (
-                "peft writes a folder; give a name without .safetensors"
-                if format_ == "peft"
+                f"{format_} writes a folder; give a name without .safetensors"
+                if FORMATS[format_].is_folder
                 else f"{format_} writes one file; give a name that ends in .safetensors"
             )
         )

@@ -126,7 +126,10 @@ class ConditionOptions:
     ] = None
     control_type: Annotated[
         str | None,
-        Option(help="How to make the control clip from the file: raw, canny, scribble"),
+        Option(
+            help="How to make the control clip from the file: raw (unchanged), or a preprocessor "
+            "such as canny or scribble"
+        ),
     ] = None
     reference: Annotated[
         Path | None, Option(help="Reference image for appearance (control, camera checkpoints)")

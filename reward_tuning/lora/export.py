@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.lora.adapter import LoraWeights
-from reward_tuning.lora.formats import diffusers_file, original_file, peft_folder
+from reward_tuning.lora.formats import FORMATS
 from reward_tuning.lora.formats.adapter_files import DIFFUSERS_FILE, find_adapter, read_adapter
 from reward_tuning.lora.formats.fitting import checked_keys, fitted
 from reward_tuning.lora.names import factors_by_module
 from reward_tuning.schema.sections import LoraSection
 
-ExportFormat = Literal["peft", "diffusers", "original"]
-FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 ORIGINAL_FILE = "original.safetensors"
 
 __all__ = [
     "DIFFUSERS_FILE",
     "FORMATS",
-    "ExportFormat",
     "check_adapter",
     "export_adapter",
     "export_every_format",
@@ -36,7 +33,7 @@ __all__ = [
 def export_adapter(
     weights: LoraWeights,
     path: str | Path,
-    format: ExportFormat,
+    format: str,
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
@@ -44,8 +41,8 @@ def export_adapter(
 
     Args:
         weights: Adapter from `lora_weights` or `import_adapter`.
-        path: Folder for `peft`, file for the other formats.
-        format: `peft`, `diffusers` or `original`.
+        path: Folder for `peft`, a .safetensors file for the other formats.
+        format: A key of `FORMATS`: `peft`, `diffusers` or `original`.
         dtype: Type of the stored factors; fp32 reads back bit for bit, bf16 halves the file.
 
     Returns:
@@ -58,18 +55,13 @@ def export_adapter(
     path = Path(path)
     if format not in FORMATS:
         raise TuningError(f"export format is {format!r}; allowed: {', '.join(FORMATS)}")
-    if format != "peft" and path.suffix != ".safetensors":
+    if not FORMATS[format].is_folder and path.suffix != ".safetensors":
         raise TuningError(
             f"{path}: a {format} export is a file that ends in .safetensors; got "
             f"{path.suffix or 'no suffix'}"
         )
-    match format:
-        case "peft":
-            peft_folder.write(weights, path, dtype)
-        case "diffusers":
-            diffusers_file.write(weights, path, dtype)
-        case "original":
-            original_file.write(weights, path, dtype)
+    writer = import_module(f"reward_tuning.lora.formats.{FORMATS[format].module}")
+    writer.write(weights, path, dtype)
     return path
 
 

@@ -15,7 +15,6 @@ from reward_tuning.lora.adapter import (
 )
 from reward_tuning.lora.export import (
     FORMATS,
-    ExportFormat,
     export_adapter,
     import_adapter,
 )
@@ -41,7 +40,7 @@ def test_the_same_adapter_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_truncated_files_are_told(tmp_path: Path, format: ExportFormat) -> None:
+def test_truncated_files_are_told(tmp_path: Path, format: str) -> None:
     _, weights = tuned("attention")
     path = export_adapter(weights, tmp_path / NAMES[format], format)
     file = path / "adapter_model.safetensors" if format == "peft" else path
@@ -54,7 +53,7 @@ def test_truncated_files_are_told(tmp_path: Path, format: ExportFormat) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_failed_write_leaves_what_was_there(
-    tmp_path: Path, format: ExportFormat, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, weights = tuned("attention")
     path = export_adapter(weights, tmp_path / NAMES[format], format)
