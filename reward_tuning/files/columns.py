@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,24 @@ class Column:
     Attributes:
         names: Accepted names. The first is the key in `Row.values`.
         required: Each row has it.
-        yielding: Names that mean something else in a row that has another name of the column: next
-            to `file`, the `video` of a `clips.jsonl` is the clip that generation started from.
+        preferred: Name whose value counts in a row that gives several; the others are then ignored,
+            like any further column. Empty for the first name.
+        may_be_empty: An empty text is a value, not a missing one.
     """
 
     names: tuple[str, ...]
     required: bool = False
-    yielding: tuple[str, ...] = ()
+    preferred: str = ""
+    may_be_empty: bool = False
+
+    @property
+    def main(self) -> str:
+        """The name that the file's own format uses."""
+        return self.preferred or self.names[0]
+
+    def read_names(self, given: Collection[str]) -> tuple[str, ...]:
+        """Return the names that count in a row that gives these."""
+        return (self.main,) if self.main in given else self.names
 
     @property
     def quoted(self) -> str:
@@ -108,14 +119,14 @@ class Row:
     values: Mapping[str, Any]
     names: Mapping[str, str]
 
-    def text(self, column: Column, *, may_be_empty: bool = False) -> str:
+    def text(self, column: Column) -> str:
         """Return the cleaned text of a column that the row has.
 
         Raises:
             TuningError: It is not a text, or has characters that no tokenizer reads.
         """
         name, value = self.names[column.names[0]], self.values[column.names[0]]
-        if may_be_empty and isinstance(value, str) and not cleaned(value):
+        if column.may_be_empty and isinstance(value, str) and not cleaned(value):
             return ""
         if fault := text_fault(name, value):
             raise TuningError(fault)
@@ -165,8 +176,7 @@ def named_row(place: str, raw: Mapping[str, Any], row_format: RowFormat) -> Row 
     values, names = {}, {}
     for column in row_format.columns:
         given = [name for name in column.names if raw.get(name) is not None]
-        if len(given) > 1:
-            given = [name for name in given if name not in column.yielding]
+        given = [name for name in given if name in column.read_names(given)]
         if len(given) > 1:
             return BadRow(place, f"`{given[0]}` and `{given[1]}` mean the same; remove one")
         if given:
@@ -200,6 +210,6 @@ def misspelling(keys: Iterable[str], row_format: RowFormat) -> str | None:
         if near is not None and not any(name in keys for name in column_of[near].names):
             return f"unknown key `{shown}`; did you mean `{near}`?"
         same = _COPY_SUFFIX.sub("", plain)
-        if same in known and same in keys:
+        if same in keys and same in known and same in column_of[same].read_names(keys):
             return f"the keys `{same}` and `{shown}` mean the same; remove one"
     return None

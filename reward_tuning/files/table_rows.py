@@ -90,7 +90,8 @@ def _header_fault(header: list[str], row_format: RowFormat) -> str | None:
     glued = len(header) == 1 and len(words) > 1 and any(one in row_format.names for one in words)
     if not glued and (fault := misspelling(header, row_format)):
         return fault
-    repeated = [name for name in row_format.names if header.count(name) > 1]
+    read = [name for column in row_format.columns for name in column.read_names(header)]
+    repeated = [name for name in read if header.count(name) > 1]
     if repeated:
         return f"the column `{repeated[0]}` appears twice; remove one"
     if not (missing := _missing(header, row_format)):
@@ -118,19 +119,21 @@ def _row(
             )
     raw: dict[str, Any] = dict(zip(header, cells, strict=True))
     for column in row_format.columns:
-        filled = {}
-        for name in (name for name in column.names if name in raw):
-            cell = cleaned(raw[name])
-            if fault := _cell_fault(name, cell):
-                return BadRow(place, fault)
-            if cell.lower() == _NULL:
-                raw[name] = None
-            filled[name] = bool(cell) and raw[name] is not None
+        cells_of = {name: cleaned(raw[name]) for name in column.names if name in raw}
+        empty = [name for name, cell in cells_of.items() if not cell]
+        given = [name for name, cell in cells_of.items() if cell and cell.lower() != _NULL]
+        if column.may_be_empty and column.main in empty:
+            given.append(column.main)
         # An empty cell is "not given"; in a required column, an empty text, unless another name of
-        # the column is filled: lists to train on may have clips without a text.
-        empty = [name for name, full in filled.items() if not full and raw[name] is not None]
-        keep = empty[:1] if column.required and not any(filled.values()) else []
-        raw |= {name: None for name in empty if name not in keep}
+        # the column is filled.
+        if column.required and not given:
+            given = empty[:1]
+        read = column.read_names(given)
+        for name, cell in cells_of.items():
+            if name not in given or name not in read:
+                raw[name] = None
+            elif fault := _cell_fault(name, cell):
+                return BadRow(place, fault)
     return named_row(place, raw, row_format)
 
 

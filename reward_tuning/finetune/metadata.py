@@ -13,11 +13,13 @@ from reward_tuning.files.pictures import PICTURE_SUFFIXES
 from reward_tuning.files.rows import read_rows
 
 ClipKind = Literal["video", "image"]
+FILE = replace(VIDEO, preferred="file_path")
+TEXT = replace(PROMPT, preferred="text", may_be_empty=True)
 KIND = Column(("type",))
 CONTROL = Column(("control_file_path",))
 METADATA_ROWS = RowFormat(
     what="data.metadata",
-    columns=(VIDEO, PROMPT, KIND, CONTROL),
+    columns=(FILE, TEXT, KIND, CONTROL),
     example='{"file_path": "clip.mp4", "text": "..."}',
     empty="names no clip; give each a row with file_path and text",
 )
@@ -69,7 +71,7 @@ def _clip_row(row: Row, folder: Path) -> ClipRow:
     Raises:
         TuningError: A value of the row is wrong.
     """
-    file, text = row.path(VIDEO, folder), row.text(PROMPT, may_be_empty=True)
+    file, text = row.path(FILE, folder), row.text(TEXT)
     kind = row.values.get("type") or (
         "image" if file.suffix.lower() in PICTURE_SUFFIXES else "video"
     )

@@ -25,7 +25,8 @@ READ_SUFFIXES = (
 )
 CLIP_ROWS = RowFormat(
     what="prompt file",
-    columns=(replace(VIDEO, yielding=("video",)), PROMPT, REWARD_PROMPT),
+    # Next to `file`, the `video` of a `clips.jsonl` is the clip that generation started from.
+    columns=(replace(VIDEO, preferred="file"), PROMPT, REWARD_PROMPT),
     example='{"file": "clip.mp4", "prompt": "..."}',
     empty="names no clip",
 )
