@@ -57,11 +57,11 @@ def calibrate(
     from reward_tuning.cli.display import Display
     from reward_tuning.tuning.calibration import calibrate as measure
     from reward_tuning.tuning.calibration import calibrated
-    from reward_tuning.tuning.preflight import check_run
+    from reward_tuning.tuning.preflight import check_calibration
 
     chosen = chosen_device(device)
     with Display() as progress:
-        check_run(loaded, chosen, progress).refuse()
+        check_calibration(loaded).refuse()
         found = measure(loaded, chosen, prompts=prompts, progress=progress)
     filled, count = calibrated(loaded, found), found[0].clips
     lines = [

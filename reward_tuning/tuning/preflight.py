@@ -84,6 +84,29 @@ def check_run(recipe: Recipe, device: torch.device, progress: ProgressFn = silen
     return found
 
 
+def check_calibration(recipe: Recipe) -> Findings:
+    """Collect everything that `calibrate` would refuse before it loads anything large.
+
+    That is less than `run` refuses: calibration neither trains nor evaluates, so the held-out
+    judges and prompts, the replay, the start of the adapter and the optimiser do not matter.
+
+    Args:
+        recipe: Resolved.
+    """
+    found = RunFindings()
+    with found.collect("prompts.train"):
+        training_prompts(recipe)
+    with found.collect():
+        evaluation_sigmas(recipe)
+    if is_here(recipe.generator):
+        with found.collect("generator.checkpoint"):
+            generator_kind(recipe.generator)
+            if any(judge.of_generator for judge in recipe.rewards):
+                encoder_folder(recipe)
+    found.missing += missing_judges(recipe.rewards)
+    return found
+
+
 def raising(key: str) -> AbstractContextManager[None]:
     """Let a check raise, as `CheckFn` of a run that begins."""
     del key

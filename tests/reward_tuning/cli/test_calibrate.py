@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,33 @@ def test_calibrate_checks_the_output_before_it_samples(run: Command, tmp_path: P
     assert "base clips" not in ran.err
 
 
-def test_calibrate_refuses_what_run_refuses_all_at_once(run: Command, world: Path) -> None:
+def test_calibrate_refuses_all_that_it_uses_at_once(run: Command, world: Path) -> None:
     tiny_recipe(world, world / "run")
-    wrong = ("evaluation.prompts=1", "lora.init=judge")
-    errors = [run(verb, world / "recipe.yaml", *wrong).err for verb in ("calibrate", "run")]
-    assert errors[0] == errors[1]
-    for text in ("evaluation.prompts: got 1", "lora.init: "):
-        assert text in errors[0]
+    (world / "blank.txt").write_text("\n")
+    wrong = ("prompts.train=blank.txt", "rewards.0.checkpoint=owner/name/missing.safetensors")
+    ran = run("calibrate", world / "recipe.yaml", *wrong)
+    assert (ran.code, ran.out) == (2, "")
+    for text in ("blank.txt has no prompt", "owner/name/missing.safetensors"):
+        assert text in ran.err
+    assert "base clips" not in ran.err
+
+
+def test_calibrate_does_not_refuse_what_only_a_run_uses(
+    run: Command, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    tiny_recipe(world, world / "run")
+    (world / "blank.txt").write_text("\n")
+    only_run = (
+        "evaluation.held_out_rewards.0.checkpoint=owner/name/missing.safetensors",
+        "evaluation.prompts=1",
+        "prompts.held_out=blank.txt",
+        "lora.init=judge",
+        "train.optimiser=adamw-8bit",
+        "generator.quantise=nf4",
+    )
+    refused = run("run", world / "recipe.yaml", *only_run)
+    assert (refused.code, refused.out) == (2, "")
+    ran = run("calibrate", world / "recipe.yaml", *only_run, "--prompts", 2, "--json")
+    assert (ran.code, json.loads(ran.out)["prompts"]) == (0, 2)
