@@ -171,14 +171,25 @@ def rename_reward_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**recipe, "rewards": renamed}
 
 
-def renamed_path(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def renamed_path(path: tuple[str | int, ...], recipe: Mapping[str, Any]) -> tuple[str | int, ...]:
     """Return the path of a key with its new name, and warn of an old one.
 
-    `rewards.0.unit` becomes `rewards.0.std`.
+    `rewards.0.unit` becomes `rewards.0.std`, unless the kind of that judge has no such key: its
+    section then judges the old name (see `FORMER_KEYS`).
+
+    Args:
+        path: Path of the key.
+        recipe: The raw recipe that the path leads into.
     """
     if len(path) != 3 or path[0] != "rewards" or path[2] not in RENAMED_KEYS:
         return path
     old = str(path[2])
+    rewards = recipe.get("rewards")
+    numbered: dict[Any, Any] = dict(enumerate(rewards if isinstance(rewards, list) else []))
+    judge = numbered.get(path[1])
+    section = TRAINED.get(str(judge.get("kind"))) if isinstance(judge, dict) else None
+    if section is not None and RENAMED_KEYS[old] not in section.model_fields:
+        return path
     _warn_of_old_name(old)
     return (*path[:2], RENAMED_KEYS[old])
 

@@ -160,7 +160,7 @@ def _apply(
         except TuningError as error:
             mistakes.append(Mistake(("command line",), str(error)))
             continue
-        path = renamed_path(path)
+        path = renamed_path(path, data)
         problem = _set(data, path, value)
         if problem is None:
             yield path

@@ -6,7 +6,7 @@ alone, `optimiser: adamw`, and is always dumped so.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WrapSerializer
 
@@ -29,7 +29,12 @@ OptimiserSection = AdamW | AdamW8bit
 
 
 def _from_name(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+    if isinstance(value, dict | Section):
+        return value
+    if isinstance(value, str):
+        return {"kind": value}
+    kinds = ", ".join(section().kind for section in get_args(OptimiserSection))
+    raise ValueError(f"allowed: {kinds}, or a section with one of them as its `kind`")
 
 
 def _to_name(section: Section, dump: Callable[[Section], dict[str, Any]]) -> Any:

@@ -138,3 +138,12 @@ def test_training_and_held_out_judges_are_of_the_kinds_models() -> None:
     }
     with pytest.raises(ValidationError, match="weight"):
         type(held_out).model_validate(held_out.model_dump() | {"weight": 1.0})
+
+
+def test_an_override_of_a_former_key_without_effect_is_dropped() -> None:
+    """`flatten: 0.0` was once a key of every kind; a judge of latents has no new name for it."""
+    source = "tiny-prfl-latent"
+    recipe = load_recipe(source, ["rewards.0.flatten=0.0"])
+    assert recipe == load_recipe(source)
+    with pytest.raises(TuningError, match=r"rewards\.0\.flatten: unknown key \(got 0\.1\)"):
+        load_recipe(source, ["rewards.0.flatten=0.1"])

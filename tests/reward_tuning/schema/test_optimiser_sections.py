@@ -43,7 +43,12 @@ def test_adamw_is_the_default(tmp_path: Path) -> None:
         ("adamx", "optimiser.kind: got 'adamx'; allowed: adamw, adamw-8bit; did you mean adamw?"),
         ("{}", "train.optimiser.kind: is missing; allowed: adamw, adamw-8bit"),
         ("{kind: adamw, knd: 1}", "train.optimiser.knd: unknown key (got 1); did you mean"),
-        ("3", "train.optimiser: got 3"),
+        (
+            "3",
+            "train.optimiser: got 3; allowed: adamw, adamw-8bit, or a section with one of them as "
+            "its `kind`",
+        ),
+        ("null", "train.optimiser: got null; allowed: adamw, adamw-8bit, or a section"),
     ],
 )
 def test_mistakes(tmp_path: Path, given: str, told: str) -> None:
