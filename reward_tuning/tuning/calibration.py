@@ -10,6 +10,7 @@ import torch
 
 from base_model.generator import load_generator
 from reward_tuning.errors import TuningError
+from reward_tuning.inputs.run_conditions import encode_conditions
 from reward_tuning.inputs.text_states import text_states
 from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
@@ -110,13 +111,23 @@ def calibrate(
     generator = load_generator(
         generator_checkpoint(recipe.generator), dtype=dtype, device=device, text_encoder=False
     )
+    size = (sampling.frames, sampling.height, sampling.width)
+    conditions = encode_conditions(
+        generator,
+        list(chosen.values()),
+        size,
+        strength=sampling.strength,
+        seed=recipe.seed,
+        progress=progress,
+    )
     sampler = ClipSampler(
         generator,
         states,
         sampling.negative_prompt,
         sampling.guidance_scale,
-        (sampling.frames, sampling.height, sampling.width),
+        size,
         sampling.guidance_rescale,
+        conditions=conditions,
     )
     scores = evaluate(
         sampler,

@@ -11,7 +11,10 @@ from base_model.generator import load_generator
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
+from reward_tuning.inputs.condition_pixels import read_condition_pixels
 from reward_tuning.inputs.prompts import PromptStream, read_prompts
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.locate import prompt_path
 from reward_tuning.tuning.calibration import Calibration, calibrate, calibrated
 from reward_tuning.tuning.evaluation import evaluation_seed
 from rewards import load_reward
@@ -63,6 +66,29 @@ def test_the_numbers(world: Path, tmp_path: Path) -> None:
         assert one.mean == pytest.approx(statistics.mean(values), abs=1e-5)
         assert one.deviation == pytest.approx(statistics.stdev(values), rel=1e-2, abs=1e-5)
         assert (one.low, one.high) == pytest.approx((min(values), max(values)), abs=1e-5)
+
+
+@torch.no_grad()
+def test_prompts_with_conditions() -> None:
+    settings = ["sampling.guidance_scale=3.0", "evaluation.steps=4"]
+    recipe = load_recipe("tiny-edges-hps", settings)
+    (found,) = calibrate(recipe, CPU, prompts=2)
+    generator = load_generator("tiny-control", dtype=torch.float32, device="cpu")
+    stream = PromptStream(read_prompts(prompt_path(recipe.prompts.train)), recipe.seed)
+    judge = load_reward("hps", "tiny/hps.safetensors")
+    expected = []
+    for i in range(2):
+        prompt = stream.prompt_at(i)
+        control = read_condition_pixels(prompt.files, (9, 64, 64)).inputs.control
+        assert control is not None
+        text = generator.encode_prompts([prompt.text], [""])
+        noise = generator.initial_noise(
+            generator.latent_shape(1, 9, 64, 64), [evaluation_seed(recipe.seed, i, 0)]
+        )
+        condition = generator.condition(text, control=control)
+        latents = euler_sample(generator, condition, noise, sigma_table(4), 3.0)
+        expected.append(float(judge(generator.decode(latents), [prompt.reward_text])))
+    assert (found.low, found.high) == pytest.approx((min(expected), max(expected)), abs=1e-5)
 
 
 def test_a_recipe_takes_the_numbers(world: Path, tmp_path: Path) -> None:
