@@ -32,7 +32,7 @@ def test_convert_writes_the_whole_of_a_shipped_difference(run: Command, tmp_path
     assert index["_class_name"] == "EasyAnimateInpaintPipeline"
     again = run("convert", "tiny-inpaint", target, "--layout", "diffusers")
     assert again.code == 2
-    assert "exists already" in again.err
+    assert "already exists. Choose another folder" in again.err
 
 
 def test_convert_says_what_does_not_open(run: Command, tmp_path: Path) -> None:
