@@ -15,7 +15,7 @@ from rewards.kinds.dynamic_degree import DynamicDegree, build_raft
 from rewards.kinds.motion import MotionEnergy
 from rewards.kinds.video_align import VideoAlignReward
 from tests.rewards import tiny_qwen
-from tests.rewards.kinds.test_video_align import reward_model, with_lora, write
+from tests.rewards.small_video_align import reward_model, with_lora, write
 from tests.rewards.tiny_qwen import PROMPTS, bytes_clips, write_folder
 
 CPU = torch.device("cpu")

@@ -29,8 +29,8 @@ from rewards import load_latent_reward
 from rewards.kinds.aesthetic import AestheticReward
 from rewards.networks.laion_head import build_head
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
-from tests.rewards.kinds.test_latent import latent_file
-from tests.rewards.kinds.test_latent import random_state as latent_state
+from tests.rewards.small_latent import latent_file
+from tests.rewards.small_latent import random_state as latent_state
 
 CPU = torch.device("cpu")
 OVERRIDES = ("generator.memory=offload",)

@@ -37,9 +37,9 @@ from reward_tuning.tuning.step import (
 )
 from rewards import load_latent_reward, load_reward
 from tests.goldens import write_checkpoint
-from tests.rewards.kinds.test_latent import ARCHITECTURE as LATENT
-from tests.rewards.kinds.test_latent import latent_file
-from tests.rewards.kinds.test_latent import random_state as latent_state
+from tests.rewards.small_latent import ARCHITECTURE as LATENT
+from tests.rewards.small_latent import latent_file
+from tests.rewards.small_latent import random_state as latent_state
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
 
 PROMPTS = [Prompt("a long text about a red ball", "a red ball"), Prompt("a cat", "a cat")]

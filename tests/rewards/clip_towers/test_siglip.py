@@ -3,47 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
-from rewards import load_reward
 from rewards.clip_towers.siglip import CONFIGS, SiglipConfig, SiglipVision
 from rewards.core.torchvision_import import ensure_torchvision_importable
 from rewards.core.tower_options import TowerOptions
 from rewards.core.weight_file import WeightFile
 from rewards.kinds.aesthetic_v2_5 import load_siglip
+from tests.rewards import small_siglip
+from tests.rewards.small_siglip import load
 from tests.rewards.tiny_clip import frames
-from tests.rewards.tiny_hf import SIGLIP, saved, siglip_model
+from tests.rewards.tiny_hf import SIGLIP
 
-# Written down from the published file: index -> (out, in) of the linear layers.
-PUBLISHED_HEAD = {0: (1024, 1152), 2: (128, 1024), 4: (64, 128), 6: (16, 64), 8: (1, 16)}
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return siglip_model()
-
-
-@pytest.fixture(scope="module")
-def folder(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole SigLIP, and a head as published: a plain bf16 state dict in a ``.pth``."""
-    folder = tmp_path_factory.mktemp("v2_5")
-    saved(model, folder / "siglip.safetensors")
-    torch.manual_seed(3)
-    sizes = [24, 1024, 128, 64, 16, 1]
-    state = {}
-    for index, fan_in, fan_out in zip(PUBLISHED_HEAD, sizes, sizes[1:], strict=False):
-        weight = torch.randn(fan_out, fan_in) * fan_in**-0.5 * 1.5
-        state[f"scoring_head.{index}.weight"] = weight.bfloat16()
-        state[f"scoring_head.{index}.bias"] = (torch.randn(fan_out) * 0.1).bfloat16()
-    torch.save(state, folder / "head.pth")
-    return folder
-
-
-def load(folder: Path, **options: Any) -> Any:
-    options = {"tower": folder / "siglip.safetensors", "architecture": SIGLIP, **options}
-    return load_reward("aesthetic_v2_5", folder / "head.pth", **options)
+model = small_siglip.model
+folder = small_siglip.folder
 
 
 def test_so400m_has_the_published_names_and_shapes() -> None:

