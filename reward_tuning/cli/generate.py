@@ -36,8 +36,8 @@ def generate(
 ) -> None:
     """Generate clips from prompts and conditions; write mp4, gif or png files.
 
-    Pictures and clips are scaled until they cover the frame, then cropped around the centre. Of a
-    video, the first frames are used, frame by frame.
+    Pictures and clips are scaled to cover the frame, then cropped around the centre.
+    A longer video is cut to its first frames.
     """
     # every refusal that needs no weights comes before `draw` loads them
     loras = _loras(model.lora or [], model.lora_scale or [])

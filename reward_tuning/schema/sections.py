@@ -136,9 +136,9 @@ class RolloutSection(Section):
     cache: float | None = Field(
         default=None,
         gt=0.0,
-        description="First-block cache: where what the first block adds has changed by no more "
-        "than this share since the last step computed in full, the other blocks are not run "
-        "(0.05 to 0.2; diffusers 0.35 or newer); null = off",
+        description="First-block cache: skip the remaining blocks when the first block's residual "
+        "has changed by at most this fraction since the last step computed in full (0.05 to 0.2; "
+        "diffusers 0.35 or newer); null = off",
     )
     dtype: Literal["bfloat16"] | None = Field(
         default=None,
