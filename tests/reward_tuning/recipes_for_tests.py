@@ -1,10 +1,14 @@
-"""A recipe whose files all exist, as plain data and as a file."""
+"""A recipe whose files all exist, as plain data and as a file; the mistakes of one."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import write_yaml
+from reward_tuning.schema.loading import load_recipe
 
 RECIPE: dict[str, Any] = {
     "seed": 3,
@@ -49,3 +53,18 @@ def write_recipe(folder: Path, text: str | None = None, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(write_yaml(recipe_data(**changes)) if text is None else text, encoding="utf-8")
     return path
+
+
+def told(path: Path, *overrides: str) -> list[str]:
+    """Lines of the error, without the first."""
+    with pytest.raises(TuningError) as caught:
+        load_recipe(path, overrides)
+    first, *rest = str(caught.value).splitlines()
+    count = len(rest)
+    assert first == f"{count} mistake{'s' if count > 1 else ''} in {path}"
+    return [line.strip() for line in rest]
+
+
+def told_once(path: Path, *overrides: str) -> str:
+    (line,) = told(path, *overrides)
+    return line

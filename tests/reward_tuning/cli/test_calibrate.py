@@ -20,9 +20,7 @@ class Bright:
 """
 
 
-@pytest.fixture(name="command")
-def _command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return command(capsys)
+_command = pytest.fixture(command, name="command")
 
 
 @pytest.fixture(scope="module")

@@ -27,11 +27,7 @@ CASES = Path(__file__).parents[1] / "cases/clips"
 CPU = torch.device("cpu")
 HPS = "hps:tiny/hps.safetensors"
 PROMPT = "a red circle moves left"
-
-
-@pytest.fixture(name="command")
-def _command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return command(capsys)
+_command = pytest.fixture(command, name="command")
 
 
 # --- windows

@@ -1,44 +1,23 @@
 """Clips from real files: which are found, what they shall show, and what the judges say."""
 
-import shutil
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from reward_tuning.cli.judges import judges_of_options
-from reward_tuning.files.clips import read_clip, write_clip
+from reward_tuning.files.clips import read_clip
 from reward_tuning.judges.clip_files import ClipFile, find_clips, with_prompts
 from reward_tuning.judges.scoring import file_judges, score_clips
 from rewards import load_reward
-from tests.rewards.tiny_clip import frames
+from tests.reward_tuning import clip_folder
 
 CPU = torch.device("cpu")
 HPS, AESTHETIC = "hps:tiny/hps.safetensors", "aesthetic:tiny/aesthetic.safetensors"
 PROMPT = "a red circle moves left"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, clips: Path) -> Path:
-    """A copy of the clips, to change."""
-    return Path(shutil.copytree(clips, tmp_path / "clips"))
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of every kind, of two shapes, and one in a folder below."""
-    tmp_path = tmp_path_factory.mktemp("clips")
-    clip = frames(1, 5, 64, 64)[0]
-    write_clip(clip, tmp_path / "a.mp4")
-    write_clip(clip.flip(0), tmp_path / "b.gif")
-    write_clip(frames(1, 9, 48, 80, seed=2)[0], tmp_path / "deep" / "wide.mp4")
-    video = (frames(1, 5, 64, 64, seed=3)[0].permute(0, 2, 3, 1) * 255).byte().numpy()
-    iio.imwrite(tmp_path / "d.webm", video, plugin="FFMPEG", codec="libvpx", fps=8, bitrate=10**6)
-    Image.fromarray(video[0]).save(tmp_path / "e.jpg", quality=95)
-    return tmp_path
+folder, clips = clip_folder.folder, clip_folder.clips
 
 
 def test_every_kind_of_file_is_read_with_the_right_colours(folder: Path) -> None:

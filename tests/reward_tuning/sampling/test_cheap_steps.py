@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from base_model.sampling.guidance import guided_velocity
-from reward_tuning.gradient.engine import rollout
 from reward_tuning.judges.judge import FramedJudge
-from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
+from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.compilation import compiled
-from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
+from reward_tuning.sampling.sampler import ClipSampler
+from tests.reward_tuning.cheap_rollouts import exact_states, walked
 from tests.reward_tuning.tuning import test_step as steps
 
 sampler, judge = steps.sampler, steps.judge
@@ -39,21 +39,6 @@ def blocks_run(sampler: ClipSampler) -> Iterator[list[tuple[int, bool]]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def walked(
-    sampler: ClipSampler, cheap: CheapSteps, exact: tuple[int, ...], negative: Any = "detached"
-) -> tuple[list[Tensor], int]:
-    condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = RolloutVelocity(replace(sampler, negative=negative), condition, SIGMAS)
-    found = cheap_rollout(velocity, sampler.noise([7, 8]), 4, exact=exact, cheap=cheap)
-    return found.states, found.full_steps
-
-
-def exact_states(sampler: ClipSampler, negative: Any = "detached") -> list[Tensor]:
-    condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = replace(sampler, negative=negative).velocity(condition, SIGMAS)
-    return rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4)
 
 
 def test_a_cache_that_never_skips_changes_nothing(sampler: ClipSampler) -> None:

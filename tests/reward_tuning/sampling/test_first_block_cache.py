@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.engine import rollout
-from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
+from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
-from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
-from tests.reward_tuning.tuning import test_step as steps
+from reward_tuning.sampling.sampler import ClipSampler
+from tests.reward_tuning import double_sampler
+from tests.reward_tuning.cheap_rollouts import exact_states, walked
 
-sampler, judge = steps.sampler, steps.judge
-
-
-SIGMAS, PROMPTS = steps.SIGMAS, steps.PROMPTS
-
-
-def walked(
-    sampler: ClipSampler, cheap: CheapSteps, exact: tuple[int, ...], negative: Any = "detached"
-) -> tuple[list[Tensor], int]:
-    condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = RolloutVelocity(replace(sampler, negative=negative), condition, SIGMAS)
-    found = cheap_rollout(velocity, sampler.noise([7, 8]), 4, exact=exact, cheap=cheap)
-    return found.states, found.full_steps
-
-
-def exact_states(sampler: ClipSampler, negative: Any = "detached") -> list[Tensor]:
-    condition = sampler.condition([prompt.text for prompt in PROMPTS])
-    velocity = replace(sampler, negative=negative).velocity(condition, SIGMAS)
-    return rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4)
+sampler = double_sampler.sampler
 
 
 def test_nothing_is_left_of_the_cache(sampler: ClipSampler) -> None:

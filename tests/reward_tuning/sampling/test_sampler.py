@@ -7,35 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from base_model.generator import Condition, load_generator
-from base_model.sampling.sigmas import sigma_table
+from base_model.generator import Condition
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import rollout
-from reward_tuning.inputs.prompts import Prompt
-from reward_tuning.lora.adapter import LoraSpec, attach
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state, repeated
-from tests.goldens import write_checkpoint
+from tests.reward_tuning import double_sampler
+from tests.reward_tuning.double_sampler import PROMPTS, SIGMAS
 
-PROMPTS = [Prompt("a long text about a red ball", "a red ball"), Prompt("a cat", "a cat")]
-
-
-SIGMAS = sigma_table(4).double()
-
-
-@pytest.fixture(scope="module")
-def sampler(tmp_path_factory: pytest.TempPathFactory) -> ClipSampler:
-    """The golden generator in float64 with an adapter that does something."""
-    folder = write_checkpoint(tmp_path_factory.mktemp("generator"))
-    generator = load_generator(folder, dtype=torch.float64, text_encoder=False)
-    attach(generator.transformer, LoraSpec(2, 2.0), seed=0)
-    generator.transformer.to(torch.float64)
-    draw = torch.Generator().manual_seed(5)
-    for name, parameter in generator.transformer.named_parameters():
-        if "lora_B" in name:
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw).double()
-    texts = [prompt.text for prompt in PROMPTS] + ["bad"]
-    states = {text: torch.randn(6, 48, generator=draw).double() for text in texts}
-    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+sampler = double_sampler.sampler
 
 
 def test_what_was_not_rolled_out_cannot_be_run_again(sampler: ClipSampler) -> None:

@@ -9,22 +9,6 @@ from reward_tuning.files.yaml_text import read_yaml
 from reward_tuning.schema.loading import dump_recipe, load_recipe, parse_override
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
-
-def told(path: Path, *overrides: str) -> list[str]:
-    """Lines of the error, without the first."""
-    with pytest.raises(TuningError) as caught:
-        load_recipe(path, overrides)
-    first, *rest = str(caught.value).splitlines()
-    count = len(rest)
-    assert first == f"{count} mistake{'s' if count > 1 else ''} in {path}"
-    return [line.strip() for line in rest]
-
-
-def told_once(path: Path, *overrides: str) -> str:
-    (line,) = told(path, *overrides)
-    return line
-
-
 # --- loading
 
 

@@ -6,22 +6,7 @@ import pytest
 
 from reward_tuning.errors import TuningError
 from reward_tuning.schema.loading import load_recipe
-from tests.reward_tuning.recipes_for_tests import write_recipe
-
-
-def told(path: Path, *overrides: str) -> list[str]:
-    """Lines of the error, without the first."""
-    with pytest.raises(TuningError) as caught:
-        load_recipe(path, overrides)
-    first, *rest = str(caught.value).splitlines()
-    count = len(rest)
-    assert first == f"{count} mistake{'s' if count > 1 else ''} in {path}"
-    return [line.strip() for line in rest]
-
-
-def told_once(path: Path, *overrides: str) -> str:
-    (line,) = told(path, *overrides)
-    return line
+from tests.reward_tuning.recipes_for_tests import told_once, write_recipe
 
 
 @pytest.mark.parametrize("value", ["nothing", "./a/b", "a/b/c", "gone/model.safetensors/x"])

@@ -4,26 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from reward_tuning.errors import TuningError
 from reward_tuning.gradient.methods import METHODS
 from reward_tuning.schema.judge_kinds import KINDS
-from reward_tuning.schema.loading import load_recipe
-from tests.reward_tuning.recipes_for_tests import write_recipe
-
-
-def told(path: Path, *overrides: str) -> list[str]:
-    """Lines of the error, without the first."""
-    with pytest.raises(TuningError) as caught:
-        load_recipe(path, overrides)
-    first, *rest = str(caught.value).splitlines()
-    count = len(rest)
-    assert first == f"{count} mistake{'s' if count > 1 else ''} in {path}"
-    return [line.strip() for line in rest]
-
-
-def told_once(path: Path, *overrides: str) -> str:
-    (line,) = told(path, *overrides)
-    return line
+from tests.reward_tuning.recipes_for_tests import told, told_once, write_recipe
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:

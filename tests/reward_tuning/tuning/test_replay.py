@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from base_model.generator import load_generator
-from reward_tuning.lora.adapter import LoraSpec, attach, scaled
+from reward_tuning.lora.adapter import scaled
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.tuning.draws import ReplayDraw
 from reward_tuning.tuning.replay import ReplayClips, replay_step, velocity_error
 from tests.goldens import write_checkpoint
+from tests.reward_tuning.double_sampler import double_sampler
 
 PROMPTS = ("a red ball", "a cat", "a dog")
 
@@ -26,16 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sampler(checkpoint: Path) -> ClipSampler:
-    """The golden generator in float64 with an adapter that does something."""
-    generator = load_generator(checkpoint, dtype=torch.float64, text_encoder=False)
-    attach(generator.transformer, LoraSpec(2, 2.0), seed=0)
-    generator.transformer.to(torch.float64)
-    draw = torch.Generator().manual_seed(5)
-    for name, parameter in generator.transformer.named_parameters():
-        if "lora_B" in name:
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw).double()
-    states = {text: torch.randn(6, 48, generator=draw).double() for text in (*PROMPTS, "bad")}
-    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+    return double_sampler(checkpoint, PROMPTS)
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from base_model.generator import load_generator
 from base_model.sampling.guidance import NegativeBranch, guided_velocity
-from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import StepReport, rollout
 from reward_tuning.gradient.leaps import leap_likeness
 from reward_tuning.gradient.methods import make_plan
-from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.judges.augmentation import Augmentation
 from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import FramedJudge, LatentJudge, judged_window
-from reward_tuning.lora.adapter import LoraSpec, attach, scaled
+from reward_tuning.lora.adapter import scaled
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
@@ -36,30 +33,14 @@ from reward_tuning.tuning.step import (
     step_columns,
 )
 from rewards import load_latent_reward, load_reward
-from tests.goldens import write_checkpoint
+from tests.reward_tuning import double_sampler
+from tests.reward_tuning.double_sampler import PROMPTS, SIGMAS
 from tests.rewards.small_latent import ARCHITECTURE as LATENT
 from tests.rewards.small_latent import latent_file
 from tests.rewards.small_latent import random_state as latent_state
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
 
-PROMPTS = [Prompt("a long text about a red ball", "a red ball"), Prompt("a cat", "a cat")]
-SIGMAS = sigma_table(4).double()
-
-
-@pytest.fixture(scope="module")
-def sampler(tmp_path_factory: pytest.TempPathFactory) -> ClipSampler:
-    """The golden generator in float64 with an adapter that does something."""
-    folder = write_checkpoint(tmp_path_factory.mktemp("generator"))
-    generator = load_generator(folder, dtype=torch.float64, text_encoder=False)
-    attach(generator.transformer, LoraSpec(2, 2.0), seed=0)
-    generator.transformer.to(torch.float64)
-    draw = torch.Generator().manual_seed(5)
-    for name, parameter in generator.transformer.named_parameters():
-        if "lora_B" in name:
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw).double()
-    texts = [prompt.text for prompt in PROMPTS] + ["bad"]
-    states = {text: torch.randn(6, 48, generator=draw).double() for text in texts}
-    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+sampler = double_sampler.sampler
 
 
 @pytest.fixture(scope="module")
