@@ -19,7 +19,7 @@ from base_model.errors import GeneratorError
 Poses: TypeAlias = NDArray[np.float64]
 """`(n, 19)`, one pose per row."""
 
-POSE_COLUMNS = 19
+POSE_COLUMNS = 19  # a time, 4 intrinsics, 2 unused numbers, a 3 x 4 matrix
 POSE_RATIO = 1280 / 720
 """Width over height of the pictures that the focal lengths of a pose file refer to."""
 

@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 # Files that are copied unchanged; never code, never pickles.
 _COPIED = (".json", ".safetensors", ".txt", ".jinja", ".md", ".model")
 _COPIED_NAMES = ("LICENSE", "NOTICE")
-_BLOCK = 1 << 24
+_BLOCK = 1 << 24  # bytes copied at a time: no file lies in memory as a whole
 
 
 @dataclass(frozen=True)

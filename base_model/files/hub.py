@@ -34,8 +34,8 @@ HUB_ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+
 TIMEOUT = "REWARD_TUNING_HUB_TIMEOUT"
 """Environment variable: seconds without a byte from the hub before the download stops."""
 
-SILENT_FOR = 60
-_LOOK_EVERY = 0.5
+SILENT_FOR = 60  # seconds; the value of `TIMEOUT` where it is not set
+_LOOK_EVERY = 0.5  # seconds between two looks at the download
 
 # Files of a checkpoint's parts: no code, no pickles.
 _ENDINGS = ("json", "safetensors", "txt", "jinja", "model")

@@ -31,7 +31,7 @@ Quantise = Literal["int8", "nf4", "fp8"]
 Packed = tuple[Tensor, ...]
 
 _LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max  # 448
-_NF4_BLOCK = 64
+_NF4_BLOCK = 64  # weights that share a scale; the default of bitsandbytes
 
 
 class Codec(Protocol):

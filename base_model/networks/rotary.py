@@ -14,7 +14,7 @@ from torch import Tensor, nn
 BASE_HEIGHT, BASE_WIDTH = 60, 90
 """Size of the base grid in latents, before patches."""
 
-THETA = 10000.0
+THETA = 10000.0  # base of the rotary frequencies, as published
 KEPT_TABLES = 8
 """Number of cached tables, one for each shape; bucketed training alternates between a few."""
 

@@ -26,7 +26,7 @@ CLIP_MASKS = (
 )
 CLIP_PROBABILITIES = (0.05, 0.2, 0.2, 0.2, 0.05, 0.05, 0.05, 0.1, 0.05, 0.05)
 PICTURE_MASKS = ("block", "all")
-PICTURE_PROBABILITIES = (0.2, 0.8)
+PICTURE_PROBABILITIES = (0.2, 0.8)  # of one frame, which has no time to mask in
 MOST_KEPT = 4
 """Largest number of frames that `after_start` and `between_ends` keep at each end."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 
 _BLOCK = 2**20  # bytes read at a time: a checkpoint never lies in memory as a whole
-SAMPLE_BYTES = 2**16
+SAMPLE_BYTES = 2**16  # read at each place of a large file, whose whole hash takes minutes
 
 
 def text_sha256(text: str) -> str:

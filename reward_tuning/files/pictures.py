@@ -38,7 +38,7 @@ UNREADABLE = (
 """Exceptions of Pillow on damaged, foreign and far too large files, as found by
 `benchmarks/fuzz_readers.py pictures`."""
 
-BYTE, WORD = 255.0, 65535.0
+BYTE, WORD = 255.0, 65535.0  # largest levels of 8 and 16 bits
 STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # mode with premultiplied alpha -> without
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # TIFF tags

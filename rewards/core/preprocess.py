@@ -28,9 +28,9 @@ Passes = Literal[1, 2]
 PreprocessChoice = Literal["own", "squash"]
 """`own`: as a judge's authors prepare frames; `squash`: `Preprocess.squashed`."""
 
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)  # published with CLIP
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of torchvision's weights
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 

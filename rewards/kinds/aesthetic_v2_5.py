@@ -26,8 +26,8 @@ from rewards.core.weight_file import WeightFile, check_keys, load_weights
 from rewards.errors import RewardError
 from rewards.kinds.aesthetic import AestheticReward, filled_head, find_tower
 
-WIDTHS = (1024, 128, 64, 16, 1)
-DROPOUT = (0.5, 0.5, 0.5, 0.2)
+WIDTHS = (1024, 128, 64, 16, 1)  # layers of the published head
+DROPOUT = (0.5, 0.5, 0.5, 0.2)  # behind each layer but the last; inactive here
 LEFT_OUT = ("text_model.", "logit_scale", "logit_bias", "vision_model.embeddings.position_ids")
 """Prefixes of a SigLIP's tensors outside its image tower, which are ignored; others are refused."""
 

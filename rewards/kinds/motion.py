@@ -18,7 +18,7 @@ from rewards.networks.flow import FEWEST_FRAMES as FLOW_FRAMES
 from rewards.networks.flow import flow_speed
 
 POOL = 4  # pixels: finer changes are noise, not motion
-FEWEST_FRAMES = 5
+FEWEST_FRAMES = 5  # the energy of a frame is a mean over 5 neighbours
 BLOCKS = 4  # regions per side: motion in one must not hide the flicker of another
 
 

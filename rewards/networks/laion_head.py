@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-WIDTHS = (1024, 128, 64, 16, 1)
+WIDTHS = (1024, 128, 64, 16, 1)  # layers of the published head
 
 
 def build_head(features: int) -> nn.Sequential:

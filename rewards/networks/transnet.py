@@ -14,7 +14,7 @@ from torch import Tensor, nn
 HEIGHT, WIDTH = 27, 48
 """Size of the frames that the network sees."""
 
-BASE = 16
+BASE = 16  # from here to `SIMILARITY`: the published architecture
 STAGES = 3
 CELLS = 2
 DILATIONS = (1, 2, 4, 8)
