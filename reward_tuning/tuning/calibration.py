@@ -10,7 +10,6 @@ import torch
 
 from base_model.generator import load_generator
 from reward_tuning.errors import TuningError
-from reward_tuning.inputs.run_conditions import encode_conditions
 from reward_tuning.inputs.text_states import text_states
 from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
@@ -18,9 +17,9 @@ from reward_tuning.judges.shared_encoder import shared_encoder
 from reward_tuning.judges.truncation import report_truncation
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.generator_parts import generator_checkpoint
-from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.evaluation import evaluate
+from reward_tuning.tuning.parts import clip_sampler
 from reward_tuning.tuning.prompt_sets import training_prompts
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 
@@ -111,24 +110,7 @@ def calibrate(
     generator = load_generator(
         generator_checkpoint(recipe.generator), dtype=dtype, device=device, text_encoder=False
     )
-    size = (sampling.frames, sampling.height, sampling.width)
-    conditions = encode_conditions(
-        generator,
-        list(chosen.values()),
-        size,
-        strength=sampling.strength,
-        seed=recipe.seed,
-        progress=progress,
-    )
-    sampler = ClipSampler(
-        generator,
-        states,
-        sampling.negative_prompt,
-        sampling.guidance_scale,
-        size,
-        sampling.guidance_rescale,
-        conditions=conditions,
-    )
+    sampler = clip_sampler(recipe, generator, states, list(chosen.values()), progress)
     scores = evaluate(
         sampler,
         None,

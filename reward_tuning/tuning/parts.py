@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,6 @@ def load_parts(
         RewardError: A judge, trained or held out, cannot be loaded.
     """
     sampling = recipe.sampling
-    size = (sampling.frames, sampling.height, sampling.width)
     dtype = getattr(torch, recipe.generator.dtype)
     measured_by = recipe.evaluation.held_out_rewards
 
@@ -158,25 +157,7 @@ def load_parts(
     start = None
     if recipe.lora.init is not None:
         start = {name: tensor.clone() for name, tensor in trained.state().items()}
-    conditions = encode_conditions(
-        generator,
-        asked,
-        size,
-        strength=sampling.strength,
-        seed=recipe.seed,
-        progress=progress,
-    )
-    sampler = ClipSampler(
-        generator,
-        states,
-        sampling.negative_prompt,
-        sampling.guidance_scale,
-        size,
-        sampling.guidance_rescale,
-        recipe.train.decoder_checkpointing,
-        conditions,
-        sampling.negative,
-    )
+    sampler = clip_sampler(recipe, generator, states, asked, progress)
     if sampler.conditions:
         # Of all prompts, not only the drawn ones: a resumed run may have more steps.
         fingerprints["conditions"] = conditions_fingerprint([*stream.prompts, *held_out])
@@ -194,6 +175,45 @@ def load_parts(
         sources,
         offload=offload.joined(generator.resting.vae),
         start=start,
+    )
+
+
+def clip_sampler(
+    recipe: Recipe,
+    generator: Generator,
+    states: Mapping[str, Tensor],
+    prompts: Sequence[Prompt],
+    progress: ProgressFn,
+) -> ClipSampler:
+    """Return the sampler that a recipe describes, with the encoded conditions of its prompts.
+
+    Args:
+        recipe: Resolved.
+        generator: Generator, with its adapter where there is one.
+        states: Text states `(l, d)` of the prompts and of the negative prompt.
+        prompts: Prompts that will be sampled, as `check_conditions` has accepted them.
+        progress: Called after each condition.
+    """
+    sampling = recipe.sampling
+    size = (sampling.frames, sampling.height, sampling.width)
+    conditions = encode_conditions(
+        generator,
+        prompts,
+        size,
+        strength=sampling.strength,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    return ClipSampler(
+        generator,
+        states,
+        sampling.negative_prompt,
+        sampling.guidance_scale,
+        size,
+        sampling.guidance_rescale,
+        recipe.train.decoder_checkpointing,
+        conditions,
+        sampling.negative,
     )
 
 
