@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_tuning.cli.end_table import HIGHER, LOWER, verdict
-from reward_tuning.tuning.bootstrap import paired_difference
+from reward_tuning.statistics.bootstrap import paired_difference
 
 PROMPTS = (8, 32, 64, 128)
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]

@@ -30,7 +30,7 @@ from typing import Any
 
 from benchmarks.machine import machine
 from benchmarks.trainee import CLOCKS, JUDGES, Trainee
-from reward_tuning.tuning.bootstrap import paired_difference
+from reward_tuning.statistics.bootstrap import paired_difference
 
 BASE = "base"
 STILL = "still"

@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmarks.machine import machine
 from benchmarks.trainee import CLOCKS, Trainee
 from reward_tuning.lora.adapter import scaled
-from reward_tuning.tuning.bootstrap import paired_difference
+from reward_tuning.statistics.bootstrap import paired_difference
 
 RECIPE = "tiny-draft-aesthetic"
 PUSHED = (

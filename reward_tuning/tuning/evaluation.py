@@ -19,7 +19,7 @@ from reward_tuning.lora.adapter import adapter_state, load_adapter_state, scaled
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.bootstrap import changed, paired_difference
+from reward_tuning.statistics.bootstrap import changed, paired_difference
 from reward_tuning.tuning.clip_measures import diversity, measures
 from rewards.core.shared_towers import frames_shared
 

@@ -23,7 +23,7 @@ from benchmarks.methods import (
 )
 from reward_tuning.gradient.methods import METHODS
 from reward_tuning.schema.loading import load_recipe
-from reward_tuning.tuning.bootstrap import paired_difference
+from reward_tuning.statistics.bootstrap import paired_difference
 
 
 def line(recipe: str, seed: int, **values: list[float]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_tuning.errors import TuningError
-from reward_tuning.tuning.exact_shares import shares_interval
+from reward_tuning.statistics.exact_shares import shares_interval
 
 RESAMPLES = 10_000
 ROWS = 1_000  # resamples at a time: limits the memory, without effect on the numbers

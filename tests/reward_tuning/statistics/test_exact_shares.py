@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from reward_tuning.tuning.exact_shares import shares_interval, sign_test
+from reward_tuning.statistics.exact_shares import shares_interval, sign_test
 
 
 @pytest.mark.parametrize(

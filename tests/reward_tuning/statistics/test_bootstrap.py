@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.tuning.bootstrap import paired_difference, tail
+from reward_tuning.statistics.bootstrap import paired_difference, tail
 
 
 def test_equals_the_enumeration_of_all_resamples() -> None:

@@ -1,0 +1,1 @@
+"""Adapters, checkpoints and strengths compared with the base after a run, on cached clips."""

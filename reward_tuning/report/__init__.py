@@ -1,0 +1,1 @@
+"""Pages that show a run to people: one self-contained HTML file, and the live page."""

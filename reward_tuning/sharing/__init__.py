@@ -1,0 +1,1 @@
+"""What goes to others: model cards, uploads to a hub, mixes of adapters."""
