@@ -65,6 +65,7 @@ class Column:
 
 PROMPT = Column(("prompt", "text", "caption"), required=True)
 REWARD_PROMPT = Column(("reward_prompt",))
+CATEGORY = Column(("category",))
 VIDEO = Column(("video", "file", "file_path"), required=True)
 
 

@@ -1,25 +1,41 @@
 """Prompt files and the endless, resumable stream of prompts that training draws from.
 
 A prompt has two texts: the one the generator gets, often long, and the one the judges get, which
-must be short: CLIP reads 77 tokens and drops the rest. It may also name files that condition the
-clip: pictures, clips, a trajectory, a camera.
+must be short: CLIP reads 77 tokens and drops the rest. It may also have a category, by which
+reports sort and filter, and name files that condition the clip: pictures, clips, a trajectory, a
+camera.
 """
 
 import contextlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import short_json
-from reward_tuning.files.columns import PROMPT, REWARD_PROMPT, Column, Row, RowFormat
+from reward_tuning.files.columns import (
+    CATEGORY,
+    PROMPT,
+    REWARD_PROMPT,
+    Column,
+    Row,
+    RowFormat,
+)
 from reward_tuning.files.rows import TABLES, read_rows
 from reward_tuning.inputs.condition_files import (
     NO_CONDITION,
     ConditionFiles,
     resolve_condition_files,
+)
+from reward_tuning.inputs.vbench_list import (
+    PICTURE,
+    VBENCH_DIMENSION,
+    VBENCH_PROMPT,
+    first_dimension,
+    is_vbench_list,
+    refuse_picture_names,
 )
 
 CONDITION_KEYS = tuple(field.name for field in fields(ConditionFiles))
@@ -28,10 +44,16 @@ PROMPT_ROWS = RowFormat(
     what="prompt file",
     # A `video` here is a clip to change, not the clip that the row is about: the other names of
     # that column are ignored, so a `clips.jsonl` serves as a prompt file.
-    columns=(PROMPT, REWARD_PROMPT, *(Column((key,)) for key in CONDITION_KEYS)),
+    columns=(PROMPT, REWARD_PROMPT, CATEGORY, *(Column((key,)) for key in CONDITION_KEYS)),
     example='{"prompt": "..."}',
     empty="has no prompt; write one a line",
     bare_text=True,
+)
+VBENCH_ROWS = replace(
+    PROMPT_ROWS,
+    columns=(VBENCH_PROMPT, VBENCH_DIMENSION, PICTURE, *PROMPT_ROWS.columns[1:]),
+    example='{"prompt_en": "...", "dimension": ["..."]}',
+    bare_text=False,
 )
 
 
@@ -43,11 +65,13 @@ class Prompt:
         text: Text that the generator gets.
         reward_text: Text that the judges compare the clip with; the same unless given.
         files: Files and words that condition the clip, besides the text.
+        category: What kind of prompt it is, such as `animals`; None where the file names none.
     """
 
     text: str
     reward_text: str
     files: ConditionFiles = NO_CONDITION
+    category: str | None = None
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -55,9 +79,11 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 
     Args:
         path: File in a format of `rows.read_rows`. Columns: a `prompt` (or `text`, `caption`) and,
-            optionally, a `reward_prompt` and the attributes of `ConditionFiles` (`image`, `video`,
-            `control`, `camera`, ...), whose relative paths start from the file's folder. Other
-            columns are ignored unless they look like a misspelling of these.
+            optionally, a `reward_prompt`, a `category` and the attributes of `ConditionFiles`
+            (`image`, `video`, `control`, `camera`, ...), whose relative paths start from the file's
+            folder. Other columns are ignored unless they look like a misspelling of these. A
+            prompt list of VBench (`is_vbench_list`) is read under VBench's names: `prompt_en`, and
+            the first `dimension` as the category.
 
     Raises:
         TuningError: The file is missing, empty or has another suffix; or lines are bad, each
@@ -65,15 +91,20 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """
     path = Path(path)
     table = path.suffix.lower() in TABLES
+    vbench = is_vbench_list(path)
 
     def make(row: Row) -> Prompt:
-        text = row.text(PROMPT)
+        text = row.text(VBENCH_PROMPT if vbench else PROMPT)
         reward_text = row.text(REWARD_PROMPT) if "reward_prompt" in row.values else text
+        category = row.text(CATEGORY) if "category" in row.values else None
+        if vbench:
+            refuse_picture_names(row)
+            category = category or first_dimension(row)
         values = _with_numbers(row.values) if table else row.values
         files = resolve_condition_files(_condition_values(values), path.parent)
-        return Prompt(text, reward_text, files)
+        return Prompt(text, reward_text, files, category)
 
-    return read_rows(path, PROMPT_ROWS, make)
+    return read_rows(path, VBENCH_ROWS if vbench else PROMPT_ROWS, make)
 
 
 def _with_numbers(row: Mapping[str, Any]) -> dict[str, Any]:

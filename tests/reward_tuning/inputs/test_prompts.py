@@ -251,3 +251,63 @@ def test_the_prompts_that_the_first_positions_hold() -> None:
     stream = PromptStream(PROMPTS, 3)
     assert stream.drawn(4) == [stream.prompt_at(i) for i in range(4)]
     assert sorted(prompt.text for prompt in stream.drawn(40)) == [p.text for p in PROMPTS]
+
+
+# --- categories, and the lists of VBench
+
+
+def test_a_category_is_kept(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "category": " animals "}, {"prompt": "b", "category": None}]
+    path = written(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
+    assert read_prompts(path) == [Prompt("a", "a", category="animals"), Prompt("b", "b")]
+    table = written(tmp_path, "p.csv", "prompt,category\na,food\nb,\n")
+    assert [prompt.category for prompt in read_prompts(table)] == ["food", None]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"category": 3}, "line 1: category is 3; expected a text"),
+        ({"category": " "}, 'category is " "; expected a text'),
+        ({"catgory": "a"}, "unknown key `catgory`; did you mean `category`?"),
+    ],
+)
+def test_a_wrong_category_is_told(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    assert message in told(written(tmp_path, "p.jsonl", json.dumps({"prompt": "p", **row})))
+
+
+def test_a_list_of_vbench_is_read(tmp_path: Path) -> None:
+    rows = [
+        {"prompt_en": "A parked tram, seen from above", "dimension": ["temporal_flickering"]},
+        {
+            "prompt_en": "a heron next to a boat",
+            "dimension": ["spatial_relationship", "color"],
+            "auxiliary_info": {"spatial_relationship": {"object_a": "heron"}},
+        },
+        {"prompt_en": "Pond, tilt up.", "dimension": ["Camera_Motion"], "auxiliary_info": "x"},
+    ]
+    path = written(tmp_path, "VBench_full_info.json", json.dumps(rows))
+    texts = [row["prompt_en"] for row in rows]
+    categories = ["temporal_flickering", "spatial_relationship", "Camera_Motion"]
+    assert read_prompts(path) == [
+        Prompt(text, text, category=category)
+        for text, category in zip(texts, categories, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt_en": "b"}, "row 2: the key `dimension` is missing"),
+        ({"prompt_en": "b", "dimension": []}, "row 2: dimension is []; expected a list of names"),
+        ({"prompt_en": "b", "dimension": [3]}, "row 2: dimension is [3]; expected a list"),
+        ({"prompt_en": "", "dimension": ["x"]}, 'row 2: prompt_en is ""; expected a text'),
+        (
+            {"prompt_en": "b", "dimension": ["x"], "image_name": "b.jpg"},
+            'row 2: image_name is "b.jpg": this clip starts from a picture; add the key `image`',
+        ),
+    ],
+)
+def test_bad_rows_of_vbench(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    rows = [{"prompt_en": "a", "dimension": ["x"]}, row]
+    assert message in told(written(tmp_path, "v.json", json.dumps(rows)))
