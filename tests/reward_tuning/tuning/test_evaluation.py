@@ -33,7 +33,7 @@ from reward_tuning.tuning.evaluation import (
 )
 from rewards import load_reward
 from tests.goldens import write_checkpoint
-from tests.reward_tuning.tuning.test_bootstrap import ends_of_all_resamples
+from tests.reward_tuning.statistics.test_bootstrap import ends_of_all_resamples
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
 
 TEXTS = ["a red ball", "a cat", "a blue cube"]
