@@ -65,10 +65,11 @@ ROOMS = {
         "runs",
         "report",
         "tuning",
-        "evidence",
         "finetune",
         "pretrain",
+        "evidence",
         "sharing",
+        "api",
         "cli",
     ),
 }

@@ -46,7 +46,7 @@ def export(
         raise TuningError(
             f"{output} exists and is not overwritten; give another --output, or --overwrite"
         )
-    from reward_tuning.cli.adapters import adapter_path, checkpoint_of
+    from reward_tuning.evidence.adapters import adapter_path, checkpoint_of
     from reward_tuning.lora.module_shapes import transformer_shapes
     from reward_tuning.schema.values import Dtype
 

@@ -76,7 +76,7 @@ def _loras(paths: Sequence[Path], scales: Sequence[float]) -> tuple[tuple[Path, 
         )
     if not paths:
         return ()
-    from reward_tuning.cli.adapters import adapter_path
+    from reward_tuning.evidence.adapters import adapter_path
 
     return tuple(zip(map(adapter_path, paths), scales or [1.0] * len(paths), strict=True))
 

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from reward_tuning.errors import TuningError
-
 
 def resume(
     folder: Annotated[Path, typer.Argument(help="The run folder")],
@@ -19,15 +17,9 @@ def resume(
 
     train.steps=N also extends a finished run. docs/runs.md lists the other keys that may change.
     """
-    from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
+    from reward_tuning.finetune.recipe import FinetuneRecipe, recipe_of_run
 
-    kept = folder / "recipe.yaml"
-    if not kept.is_file():
-        raise TuningError(
-            f"{folder} is not a run folder: it has no recipe.yaml; give the `output` of a run"
-        )
-    # the folder may have been moved since the run wrote its recipe
-    loaded = load_any_recipe(kept, overrides or []).model_copy(update={"output": str(folder)})
+    loaded = recipe_of_run(folder, overrides or [])
     if isinstance(loaded, FinetuneRecipe):
         from reward_tuning.cli.finetune import finetune_with_progress
 

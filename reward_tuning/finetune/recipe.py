@@ -175,3 +175,18 @@ def load_any_recipe(
     if verb_of(data) == "finetune":
         return load_finetune_recipe(source, overrides, check_files=check_files)
     return load_recipe(source, overrides, check_files=check_files)
+
+
+def recipe_of_run(folder: Path, overrides: Sequence[str] = ()) -> Recipe | FinetuneRecipe:
+    """Read the recipe that a run folder keeps, as a recipe of the folder where it is now.
+
+    Raises:
+        TuningError: The folder holds no run, or an override is wrong.
+    """
+    kept = folder / "recipe.yaml"
+    if not kept.is_file():
+        raise TuningError(
+            f"{folder} is not a run folder: it has no recipe.yaml; give the `output` of a run"
+        )
+    # the folder may have been moved since the run wrote its recipe
+    return load_any_recipe(kept, overrides).model_copy(update={"output": str(folder)})

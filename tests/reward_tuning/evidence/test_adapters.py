@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reward_tuning.cli.adapters import adapter_path, checkpoint_of
 from reward_tuning.errors import TuningError
+from reward_tuning.evidence.adapters import adapter_path, checkpoint_of
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 

@@ -1,0 +1,150 @@
+"""What `import reward_tuning as rt` offers: the verbs of the command line as functions.
+
+Each function does what its verb does and returns objects in place of printed tables. Errors that a
+user can fix are `TuningError`, `GeneratorError` and `RewardError`, all of them `ValueError`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from base_model.core.family import ClipSize
+from base_model.files.shipped import resolve_checkpoint
+from base_model.generator import Generator
+from base_model.generator import load_generator as load
+from base_model.loading.checkpoint import local_folder
+from base_model.loading.clip_size import check_clip_size, own_clip_size
+from reward_tuning.errors import TuningError
+from reward_tuning.evidence.adapters import adapter_path
+from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe, recipe_of_run
+from reward_tuning.finetune.trainer import finetune as train_on_clips
+from reward_tuning.lora.attached import attached
+from reward_tuning.lora.export import import_adapter
+from reward_tuning.progress import ProgressFn, silent
+from reward_tuning.runs.frame import RunResult
+from reward_tuning.sampling.draw import decoded, sample_clip
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.trainer import run as train_on_rewards
+
+
+def run(
+    recipe: str | Path, overrides: Sequence[str] = (), *, progress: ProgressFn = silent
+) -> RunResult:
+    """Train as a recipe says, like `reward-tuning run` and `reward-tuning finetune`.
+
+    Args:
+        recipe: A shipped name, such as `tiny-demo` or `finetune/tiny-lora`, or a path.
+        overrides: Values in place of the recipe's, such as `["train.steps=6", "output=runs/a"]`.
+        progress: Receives every event.
+
+    Returns:
+        The run folder, the steps and the final evaluation.
+
+    Raises:
+        TuningError: The recipe is wrong, its folder holds a run already, or the run cannot finish.
+        GeneratorError: The generator cannot be loaded.
+        RewardError: A judge cannot be loaded.
+    """
+    return _train(load_any_recipe(recipe, list(overrides)), resume=False, progress=progress)
+
+
+def resume(
+    folder: str | Path, overrides: Sequence[str] = (), *, progress: ProgressFn = silent
+) -> RunResult:
+    """Continue a run or a fine-tuning from its newest checkpoint, like `reward-tuning resume`.
+
+    Args:
+        folder: The run folder.
+        overrides: Keys that may change, such as `["train.steps=200"]` (docs/runs.md).
+        progress: Receives every event.
+
+    Raises:
+        TuningError: There is no run, or what decides it has changed.
+        GeneratorError: The generator cannot be loaded.
+        RewardError: A judge cannot be loaded.
+    """
+    recipe = recipe_of_run(Path(folder), list(overrides))
+    return _train(recipe, resume=True, progress=progress)
+
+
+def _train(recipe: Recipe | FinetuneRecipe, *, resume: bool, progress: ProgressFn) -> RunResult:
+    if isinstance(recipe, FinetuneRecipe):
+        return train_on_clips(recipe, resume=resume, progress=progress)
+    return train_on_rewards(recipe, resume=resume, progress=progress)
+
+
+def generate(
+    generator: Generator | str | Path,
+    prompts: str | Sequence[str],
+    *,
+    lora: str | Path | None = None,
+    lora_scale: float = 1.0,
+    negative_prompt: str = "",
+    steps: int = 25,
+    guidance_scale: float = 6.0,
+    seed: int = 0,
+    size: tuple[int, int, int] | None = None,
+    on_clip: Callable[[int], None] = lambda number: None,
+) -> Tensor:
+    """Generate clips from prompts, as `reward-tuning generate` does with the same values.
+
+    10 parameters: each is an option of `reward-tuning generate`.
+
+    Args:
+        generator: One from `load_generator`, which is left as it was; or a shipped name, a folder
+            or a hub id, loaded in float32 onto the first GPU, or the CPU without one.
+        prompts: One prompt, or one for each clip.
+        lora: Run folder, LoRA file or LoRA folder; None for the base.
+        lora_scale: Factor on the LoRA's effect; 0 is the base.
+        negative_prompt: Text of the negative guidance branch.
+        steps: Euler steps, 1 or more.
+        guidance_scale: Classifier-free guidance; 1 = none.
+        seed: Seed of the first clip; clip n has seed + n.
+        size: Frames (4k + 1), height and width (multiples of 16); None takes the checkpoint's own,
+            which needs `generator` by name.
+        on_clip: Called with the number of each finished clip, from 0.
+
+    Returns:
+        `(b, f, 3, H, W)` float32 in [0, 1], on the CPU. `write_clip` writes one of them to a file.
+
+    Raises:
+        TuningError: The LoRA cannot be read or is for another model, or `size` is missing.
+        GeneratorError: The generator cannot be loaded, or cannot sample clips of this size.
+    """
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if isinstance(generator, Generator):
+        if size is None:
+            raise TuningError(
+                "size is None, and a loaded generator does not know the size it is made for; give "
+                "(frames, height, width), such as size=(49, 384, 672)"
+            )
+        wanted = ClipSize(*size)
+    else:
+        folder = local_folder(resolve_checkpoint(generator))
+        wanted = ClipSize(*size) if size is not None else own_clip_size(folder)
+    check_clip_size(*wanted)
+    if not isinstance(generator, Generator):
+        generator = load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    clips = []
+    with ExitStack() as stack:
+        if lora is not None:
+            weights = import_adapter(adapter_path(Path(lora)), generator.transformer)
+            stack.enter_context(attached(generator.transformer, weights, lora_scale))
+        for number, text in enumerate(texts):
+            sampled = sample_clip(
+                generator,
+                text,
+                negative_prompt,
+                seed=seed + number,
+                size=wanted,
+                steps=steps,
+                guidance_scale=guidance_scale,
+            )
+            clips.append(decoded(generator, sampled.latents)[0].float().cpu())
+            on_clip(number)
+    return torch.stack(clips)
