@@ -1,4 +1,4 @@
-"""The example of docs/python.md runs as it is shown, and its table lists what the package offers."""
+"""The example of docs/python.md runs as it is shown, and its table lists what `rt` offers."""
 
 import os
 import re
