@@ -174,7 +174,7 @@ def _checked(text: str, forbidden: re.Pattern[str]) -> str:
 
 
 def readable(text: object) -> str:
-    """Return a text for people: parts that no encoding holds become escapes, as `\\udcff`."""
+    r"""Return a text for people: parts that no encoding holds become escapes, as `\\udcff`."""
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
