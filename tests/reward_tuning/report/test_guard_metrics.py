@@ -1,0 +1,11 @@
+"""What the numbers of guards.jsonl say."""
+
+from reward_tuning.report.guard_metrics import GUARD_METRICS
+from reward_tuning.report.metric_texts import find_metric
+
+
+def test_the_same_names_mean_other_numbers_than_in_a_step() -> None:
+    for metric in GUARD_METRICS:
+        assert find_metric(metric.key, "guards") is metric
+        if metric.key in ("motion", "drift", "seconds/step"):
+            assert find_metric(metric.key, "run") is not metric
