@@ -109,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 sys.stdout.flush()
                 raise
         except Stopped as stop:
-            print(f"\n{stop.message()}", file=sys.stderr)
+            if text := stop.message():
+                print(f"\n{text}", file=sys.stderr)
             sys.exit(stop.exit_code)
         except ValueError as error:
             if not isinstance(error, _families()):

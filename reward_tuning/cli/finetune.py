@@ -31,19 +31,14 @@ def finetune(
 def finetune_with_progress(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) -> None:
     """Run a recipe with a progress display and print its result."""
     from reward_tuning.cli.display import Display
-    from reward_tuning.cli.stopping import Stopped
     from reward_tuning.cli.summary import print_finetune
-    from reward_tuning.cli.training import resume_hint
+    from reward_tuning.cli.training import stops_explained
     from reward_tuning.finetune.trainer import finetune as train
     from reward_tuning.runs.launching import is_main_process, leave_processes
 
     folder = Path(recipe.output)
-    try:
-        with Display() as progress:
-            result = train(recipe, resume=resume, progress=progress)
-    except Stopped as stop:
-        stop.hint = resume_hint(folder)
-        raise
+    with stops_explained(folder), Display() as progress:
+        result = train(recipe, resume=resume, progress=progress)
     if is_main_process():
         print_finetune(folder, dict(result.evaluation), as_json=as_json)
     leave_processes()

@@ -35,6 +35,24 @@ class Stopped(BaseException):
         return f"stopped by {name}" + (f"; {self.hint}" if self.hint else "")
 
 
+class StoppedAsAsked(Stopped):
+    """A run has stopped after a step, because a file in its folder asked for it.
+
+    The exit code is that of Ctrl-C: a person stopped it, and it can be resumed.
+
+    Attributes:
+        text: The message; empty on a process that is not to repeat it.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(signal.SIGINT)
+        self.text = text
+
+    def message(self) -> str:
+        """Return the last line that the command prints; empty for none."""
+        return self.text
+
+
 ECHO_SECONDS = 1.0
 """A second signal within this time is an echo of the first: a terminal and a parent process such as
 `timeout` both send one. A later one means that the first did not help."""

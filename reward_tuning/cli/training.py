@@ -1,8 +1,10 @@
 """Training with a progress display and a summary, shared by `run` and `resume`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from reward_tuning.cli.stopping import Stopped
+from reward_tuning.cli.stopping import Stopped, StoppedAsAsked
 from reward_tuning.schema.recipe import Recipe
 
 
@@ -14,15 +16,26 @@ def train_with_progress(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     from reward_tuning.tuning.trainer import run
 
     folder = Path(recipe.output)
-    try:
-        with Display() as progress:
-            run(recipe, resume=resume, progress=progress)
-    except Stopped as stop:
-        stop.hint = resume_hint(folder)
-        raise
+    with stops_explained(folder), Display() as progress:
+        run(recipe, resume=resume, progress=progress)
     if is_main_process():
         print_summary(folder, as_json=as_json)
     leave_processes()
+
+
+@contextmanager
+def stops_explained(folder: Path) -> Iterator[None]:
+    """End the command with the way to resume, where a signal or `control/stop` stops the body."""
+    from reward_tuning.runs.control import RunStopped
+    from reward_tuning.runs.launching import is_main_process
+
+    try:
+        yield
+    except Stopped as stop:
+        stop.hint = resume_hint(folder)
+        raise
+    except RunStopped as stop:
+        raise StoppedAsAsked(str(stop) if is_main_process() else "") from stop
 
 
 def resume_hint(folder: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from accelerate import Accelerator
 
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.launching import ignored_settings, join_processes
 from reward_tuning.runs.loop import metrics_log, train_steps
@@ -23,6 +24,7 @@ from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.peers import watch_peers
 from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
+from reward_tuning.runs.status import kept_status
 from reward_tuning.runs.training_state import Trained, TrainingState, save_state
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.section import Section
@@ -106,13 +108,19 @@ def run_training(
     Raises:
         TuningError: The folder holds a run already (or none to resume, or another recipe's), the
             disk is full, a guard ended the run, or another process has ended.
+        RunStopped: `control/stop` asked for it; the run can be resumed.
     """
     accelerator = join_processes()
-    with exclusive_run(folder, accelerator, progress) as report:
+    with exclusive_run(folder, accelerator, progress) as alone, ExitStack() as stack:
         finished = folder.open(recipe, resume=resume)
         if finished is not None:
             return RunResult(folder.root, train.steps, finished)
         main = accelerator.is_main_process
+        begun = folder.recipe.is_file
+        kept = kept_status(folder.root, begun, alone) if main else nullcontext(alone)
+        report = stack.enter_context(kept)
+        control = Control(folder.root, accelerator, report)
+        control.clear()
         with accelerator.main_process_first():  # the others find the text states in the cache
             training = load(accelerator, report)
         # Only now: a run that cannot be loaded leaves no folder behind.
@@ -148,6 +156,7 @@ def run_training(
                 save=lambda: save_state(
                     state, train, training.trained, recipe, training.fingerprints, folder
                 ),
+                control=control,
             )
             evaluation = training.finish(state, log)
         return RunResult(folder.root, state.step, evaluation)

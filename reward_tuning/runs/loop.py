@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
+from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.training_state import TrainingState
@@ -45,6 +46,7 @@ def train_steps(
     step: Callable[[], dict[str, Any]],
     evaluate: Callable[[], Mapping[str, Any]],
     save: Callable[[], None],
+    control: Control | None = None,
 ) -> None:
     """Train from the state's step to the last.
 
@@ -55,14 +57,18 @@ def train_steps(
         step: Make one update and return its row.
         evaluate: Draw the sample clips of now; return further columns for the row.
         save: Save a checkpoint.
+        control: Orders to the run; None for a training that takes none.
 
     Raises:
+        RunStopped: An order ends the run; its checkpoint is saved.
         TuningError: A guard ends or rejects the run, or the disk is full.
     """
     while state.step < train.steps:
         row = step()
         reason = _first(guard.stop(state) for guard in state.guards)
-        due = train.sample_every and state.step % train.sample_every == 0
+        due = bool(train.sample_every and state.step % train.sample_every == 0)
+        if log and control and control.sample():
+            due = True
         seen: Mapping[str, Any] = {}
         # Not after the last step, whose clips and evaluation the training's `finish` makes.
         if log and due and not reason and state.step < train.steps:
@@ -72,10 +78,16 @@ def train_steps(
         # Only now, so that metrics.jsonl shows the step that ended the run.
         if reason:
             raise TuningError(reason)
-        if log and is_due(state.step, train.checkpoint_every, train.steps):
+        saved = log and is_due(state.step, train.checkpoint_every, train.steps)
+        if log and saved:
             # A resumed run keeps the rows up to its checkpoint, so they must be on the disk first.
             log.flush()
             save()
+        if control and control.wait_or_stop(state.step, train.steps):
+            if log and not saved:
+                log.flush()
+                save()
+            control.leave(state.step, train.steps)
     if reason := _first(guard.reject(state) for guard in state.guards):
         raise TuningError(reason)
 

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from reward_tuning.errors import TuningError
+from reward_tuning.runs.control import RunStopped
 
 GRACE = 10.0
 """Seconds for the main thread to leave by itself; it may hang in a collective operation."""
@@ -155,6 +156,9 @@ def watch_peers(accelerator: Accelerator, resume: Callable[[], str]) -> Iterator
     try:
         yield peers
         done = True
+    except RunStopped:  # the processes have agreed to it
+        done = True
+        raise
     except TuningError:
         raise
     except Exception as error:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reward_tuning.cli.stopping import Stopped
+from reward_tuning.cli.stopping import Stopped, StoppedAsAsked
 from reward_tuning.cli.training import resume_hint, train_with_progress
+from reward_tuning.runs.control import RunStopped
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from tests.reward_tuning.cli.fake_trainer import EVALUATION, Trainer, finished, write_recipe
@@ -42,6 +43,21 @@ def test_a_stopped_training_says_how_to_resume(
         train_with_progress(recipe, resume=False, as_json=False)
     assert stopped.value.hint == f"resume with: reward-tuning resume {tmp_path / 'b'}"
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_was_asked_to_stop_says_so_on_its_main_process_alone(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(recipe: Recipe) -> None:
+        raise RunStopped("stopped after step 3 of 9")
+
+    trainer(stop)
+    recipe = load_recipe(write_recipe(tmp_path), [f"output={tmp_path / 'b'}"])
+    for main, text in ((True, "stopped after step 3 of 9"), (False, "")):
+        monkeypatch.setattr("reward_tuning.runs.launching.is_main_process", lambda main=main: main)
+        with pytest.raises(StoppedAsAsked) as stopped:
+            train_with_progress(recipe, resume=False, as_json=False)
+        assert (stopped.value.message(), stopped.value.exit_code) == (text, 130)
 
 
 def test_a_folder_without_a_recipe_cannot_be_resumed(tmp_path: Path) -> None:

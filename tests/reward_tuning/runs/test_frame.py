@@ -15,10 +15,12 @@ from torch import nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs.control import ORDERS, RunStopped, order_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
 from reward_tuning.runs.guards import finetune_guards
 from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.status import is_alive, read_status
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.loading import load_recipe
@@ -196,3 +198,55 @@ def test_a_folder_that_is_removed_ends_the_run(bench: Bench, tmp_path: Path) -> 
     with pytest.raises(TuningError, match="was moved or removed while the run worked in it"):
         bench.run(progress=remove)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_order_stops_a_run_and_resume_ends_as_if_it_had_not(
+    bench: Bench, tmp_path: Path
+) -> None:
+    straight = Bench(tmp_path / "straight").run()
+
+    def ask(event: ProgressEvent) -> None:
+        if (event.done, event.phase) == (2, "update"):
+            order_file(tmp_path / "run", "stop").parent.mkdir()
+            order_file(tmp_path / "run", "stop").touch()
+
+    with pytest.raises(RunStopped, match=f"resume with: reward-tuning resume {tmp_path}/run"):
+        bench.run(progress=ask)
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert (status["state"], status["step"], status["steps"]) == ("stopped", 3, 4)
+    assert "stopped after step 3 of 4" in status["message"]
+    for order in ORDERS:  # left by somebody while nothing ran
+        order_file(tmp_path / "run", order).touch()
+    resumed = bench.run(resume=True)
+    assert bench.toys[1].calls == ["prepare, resume=True", "before step 3", "finish after 4"]
+    assert resumed.evaluation == straight.evaluation
+    assert list((tmp_path / "run/control").iterdir()) == []
+
+
+def test_the_status_of_a_run_while_it_trains_and_after_it(bench: Bench, tmp_path: Path) -> None:
+    seen = []
+
+    def look(event: ProgressEvent) -> None:
+        if (event.stage, event.done) == ("training", 3):
+            seen.append(read_status(tmp_path / "run"))
+
+    bench.run(progress=look)
+    status = seen[-1]
+    assert status is not None
+    assert (status["state"], status["stage"], status["steps"]) == ("running", "training", 4)
+    assert is_alive(status)
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert (status["state"], status["step"]) == ("finished", 4)
+
+
+def test_a_refused_run_leaves_the_status_of_the_one_that_is_there(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.run()
+    before = (tmp_path / "run/status.json").read_bytes()
+    with pytest.raises(TuningError, match="holds a run already"):
+        bench.run()
+    bench.run(resume=True)
+    assert (tmp_path / "run/status.json").read_bytes() == before

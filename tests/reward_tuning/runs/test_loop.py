@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
+from reward_tuning.runs.control import Control, RunStopped, order_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.guards import Guard, StepCounts
 from reward_tuning.runs.loop import is_due, metrics_log, train_steps
@@ -30,9 +31,13 @@ class Loop:
 
     state: TrainingState
     calls: list[str] = field(default_factory=list)
+    control: Control | None = None
+    orders: Mapping[int, Path] = field(default_factory=dict)  # files to create during a step
 
     def step(self) -> dict[str, Any]:
         self.state.step += 1
+        if self.state.step in self.orders:
+            self.orders[self.state.step].touch()
         return {"step": self.state.step}
 
     def evaluate(self) -> Mapping[str, Any]:
@@ -45,7 +50,15 @@ class Loop:
     def run(self, folder: Path, log: MetricsLog | None, *overrides: str) -> None:
         settings = [f"train.{text}" for text in ("steps=7", *EVERY, *overrides)]
         train = load_recipe(write_recipe(folder / "recipe"), settings).train
-        train_steps(train, self.state, log, step=self.step, evaluate=self.evaluate, save=self.save)
+        train_steps(
+            train,
+            self.state,
+            log,
+            step=self.step,
+            evaluate=self.evaluate,
+            save=self.save,
+            control=self.control,
+        )
 
 
 def loop(step: int = 0, *guards: Guard) -> Loop:
@@ -112,6 +125,53 @@ def test_a_guard_rejects_a_run_that_has_made_its_steps(tmp_path: Path, log: Metr
     with pytest.raises(TuningError, match=r"^rejected after 7$"):
         loop(0, Reject()).run(tmp_path, log)
     assert rows(tmp_path)[-1]["step"] == 7
+
+
+def ordered(folder: Path, **orders: int) -> Loop:
+    """A loop that is given each order during the step of its number."""
+    (folder / "control").mkdir()
+    found = loop()
+    found.control = Control(folder, Accelerator(cpu=True), lambda event: None)
+    found.orders = {step: order_file(folder, order) for order, step in orders.items()}
+    return found
+
+
+def test_an_order_to_stop_saves_and_ends_the_run(tmp_path: Path, log: MetricsLog) -> None:
+    found = ordered(tmp_path, stop=5)
+    with pytest.raises(RunStopped, match="stopped after step 5 of 7"):
+        found.run(tmp_path, log, "sample_every=0")
+    assert found.calls == ["save 3", "save 5"]
+    assert rows(tmp_path)[-1]["step"] == 4  # log_every is 2
+
+
+def test_a_step_is_saved_once_where_a_checkpoint_is_due(tmp_path: Path, log: MetricsLog) -> None:
+    found = ordered(tmp_path, stop=3)
+    with pytest.raises(RunStopped):
+        found.run(tmp_path, log, "sample_every=0")
+    assert found.calls == ["save 3"]
+
+
+def test_another_process_stops_without_saving(tmp_path: Path) -> None:
+    found = ordered(tmp_path, stop=5)
+    with pytest.raises(RunStopped):
+        found.run(tmp_path, None)
+    assert (found.calls, found.state.step) == ([], 5)
+
+
+def test_an_order_to_sample_draws_clips_and_writes_their_row(
+    tmp_path: Path, log: MetricsLog
+) -> None:
+    found = ordered(tmp_path, sample=5)
+    found.run(tmp_path, log, "sample_every=0")
+    assert found.calls == ["save 3", "evaluate 5", "save 6", "save 7"]
+    assert {row["step"]: row.get("held_out") for row in rows(tmp_path)}[5] == 0.5
+
+
+def test_a_guard_comes_before_an_order(tmp_path: Path, log: MetricsLog) -> None:
+    found = ordered(tmp_path, stop=6)
+    found.state.guards = (Stop(),)
+    with pytest.raises(TuningError, match=r"^stopped$"):
+        found.run(tmp_path, log)
 
 
 @pytest.mark.parametrize(
