@@ -107,7 +107,7 @@ def _wrong_kind(value: Any, path: Path, model: type[BaseModel]) -> Iterator[Mist
         close: list[str] = []
     else:
         got = str(value["kind"])
-        message = f"got {shown(value['kind'])}; {_one_of(got, list(models))}"
+        message = f"got {shown(value['kind'])}; {one_of(got, list(models))}"
         yield Mistake((*path, "kind"), message)
         close = difflib.get_close_matches(got, models, 1)
     guesses = []
@@ -166,7 +166,7 @@ def _message(
             text = f"is missing; expected: {wanted or 'a section with keys'}"
         case "literal_error":
             allowed = [part.strip("'") for part in re.split(", | or ", context["expected"])]
-            text = f"got {got}; {_one_of(str(found['input']), allowed)}"
+            text = f"got {got}; {one_of(str(found['input']), allowed)}"
         case "too_short" | "string_too_short":
             text = f"got {got}; must not be empty"
         case kind:
@@ -175,7 +175,8 @@ def _message(
     return text
 
 
-def _one_of(got: str, allowed: Sequence[str]) -> str:
+def one_of(got: str, allowed: Sequence[str]) -> str:
+    """List the allowed texts, and guess which one was meant."""
     close = difflib.get_close_matches(got, allowed, 1)
     return f"allowed: {', '.join(allowed)}" + (f"; did you mean {close[0]}?" if close else "")
 

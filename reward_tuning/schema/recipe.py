@@ -24,6 +24,7 @@ from reward_tuning.schema.judge_parts import (
 )
 from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection, TrainingReward
 from reward_tuning.schema.methods import Method
+from reward_tuning.schema.primary import primary_fault
 from reward_tuning.schema.sections import (
     EvaluationSection,
     GeneratorSection,
@@ -91,6 +92,10 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from latent_conflicts(method.judges_latents, judges)
         yield from reuse_conflicts(method, sections.get("train"))
     yield from identity_conflicts(judges)
+    if evaluation is not None and evaluation.primary is not None and "rewards" in sections:
+        labels = [judge.label for _, judge in judges]
+        if fault := primary_fault(evaluation.primary, labels, evaluation.seeds):
+            yield Conflict(("evaluation", "primary"), evaluation.primary, fault)
 
 
 def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, Strict
 from base_model.memory.modes import MODES_HELP, Memory
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loop_section import LoopSection
-from reward_tuning.schema.values import Dtype, FileName, Frames, Side
+from reward_tuning.schema.values import Dtype, FileName, Frames, Side, Text
 from reward_tuning.section import NotNegative, Positive, Section
 
 LoraPreset = Literal["attention", "attention+mlp", "all-linear"]
@@ -310,4 +310,10 @@ class EvaluationSection(Section):
     )
     held_out_rewards: list[HeldOutReward] = Field(
         default_factory=list, description="Judges that are never trained on"
+    )
+    primary: Text | None = Field(
+        default=None,
+        description="The judge or measure that decides whether the run helped, named beforehand: "
+        "the verdicts on all others are corrected for their number; null = the first held-out "
+        "judge, else the first training judge",
     )

@@ -20,6 +20,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.statistics.bootstrap import changed, paired_difference
+from reward_tuning.statistics.corrections import adjusted
 from reward_tuning.tuning.clip_measures import diversity, measures
 from rewards.core.shared_towers import frames_shared
 
@@ -130,7 +131,14 @@ def evaluate(
     return SideScores(means, clips)
 
 
-def compare(base: SideScores, tuned: SideScores, *, seeds: int, seed: int) -> dict[str, Any]:
+def compare(
+    base: SideScores,
+    tuned: SideScores,
+    *,
+    seeds: int,
+    seed: int,
+    primary: str | None = None,
+) -> dict[str, Any]:
     """Compare two sides, as evaluation.json records it.
 
     Args:
@@ -138,26 +146,33 @@ def compare(base: SideScores, tuned: SideScores, *, seeds: int, seed: int) -> di
         tuned: Scores of the tuned model, on the same prompts.
         seeds: Clips for each prompt.
         seed: Seed of the resampling.
+        primary: The metric that decides, named beforehand.
 
     Returns:
-        `{"prompts", "seeds", "base": {metric: mean}, "tuned": ..., "difference": {metric: {"mean",
-        "low", "high", "up", "down"}}}`: low and high bound the 95 % interval over prompts
-        (`paired_difference`); up and down count the prompts that rose and fell.
+        `{"primary", "prompts", "seeds", "base": {metric: mean}, "tuned": ..., "difference":
+        {metric: {"mean", "low", "high", "p", "p_adjusted", "up", "down", "prompts"}}}`: low and
+        high bound the 95 % interval over prompts and p tests "no change" (`paired_difference`);
+        p_adjusted is corrected for the number of metrics other than `primary` (`holm`); up and
+        down count the prompts that rose and fell.
 
     Raises:
         TuningError: Fewer than two prompts.
     """
     assert base.values.keys() == tuned.values.keys()
-    difference = {}
+    difference: dict[str, dict[str, float]] = {}
     for name, of in base.values.items():
         assert of.keys() == tuned.values[name].keys()
         order = sorted(of)
         before = [of[index] for index in order]
         after = [tuned.values[name][index] for index in order]
         up, down = changed(before, after)
-        found = asdict(paired_difference(before, after, seed=seed))
-        difference[name] = found | {"up": up, "down": down}
+        found = asdict(paired_difference(before, after, clips=seeds, seed=seed))
+        difference[name] = found | {"up": up, "down": down, "prompts": len(order)}
+    corrected = adjusted({name: found["p"] for name, found in difference.items()}, primary)
+    for name, p in corrected.items():
+        difference[name]["p_adjusted"] = p
     return {
+        "primary": primary,
         "prompts": len(next(iter(base.values.values()))),
         "seeds": seeds,
         "base": base.means(),

@@ -20,6 +20,7 @@ from reward_tuning.lora.export import export_every_format
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.samples import write_clips, write_pair, write_prompts
+from reward_tuning.schema.primary import default_primary
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.evaluation import (
@@ -141,12 +142,15 @@ def finish(
         sides.append(merged(gather_object([scores])) if ranks > 1 else scores)
     base, tuned = sides
     seed = derive_seed(recipe.seed, "bootstrap") % 2**32
+    trained_on = [judge.label for judge in parts.judges]
+    never_trained_on = [judge.label for judge in held_out]
     found: dict[str, Any] = {
         "start": "base" if parts.start is None else "base with lora.init",
-        "trained_on": [judge.label for judge in parts.judges],
-        "never_trained_on": [judge.label for judge in held_out],
+        "trained_on": trained_on,
+        "never_trained_on": never_trained_on,
     }
-    found |= compare(base, tuned, seeds=section.seeds, seed=seed)
+    primary = section.primary or default_primary(never_trained_on, trained_on)
+    found |= compare(base, tuned, seeds=section.seeds, seed=seed, primary=primary)
     if main and oracle:
         with offload.at_work():
             found["rendered"] = rendered_means(

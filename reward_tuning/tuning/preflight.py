@@ -17,6 +17,7 @@ import torch
 
 from base_model.core.kinds import Kind
 from base_model.memory.quantise import require as require_quantisation
+from reward_tuning.errors import TuningError
 from reward_tuning.inputs.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.inputs.run_conditions import check_conditions
 from reward_tuning.judges.missing import missing_judges
@@ -30,8 +31,10 @@ from reward_tuning.sampling.compilation import require_compilation
 from reward_tuning.sampling.first_block_cache import require_first_block_cache
 from reward_tuning.sampling.generator_parts import generator_folder, generator_kind, is_here
 from reward_tuning.schema.locate import prompt_path
+from reward_tuning.schema.primary import ORACLE
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import draw_frames, draw_plan, draw_restarts
+from reward_tuning.tuning.evaluation import oracle_applies
 from reward_tuning.tuning.prompt_sets import evaluation_prompts, training_prompts
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
@@ -167,6 +170,8 @@ def _check_prompts(recipe: Recipe, check: CheckFn, found: CheckedFiles) -> None:
         return
     with check(""):  # the message names its key
         found.held_out = evaluation_prompts(found.held_out, recipe)
+    with check(""):
+        _check_primary(recipe, found.held_out)
     if found.stream is not None:
         with check(""):
             found.warning = shared_prompts(found.stream.prompts, found.held_out)
@@ -212,6 +217,23 @@ def _check_conditions(
             check_conditions(
                 prompts, _size(recipe), strength=strength, kind=found.kind, progress=progress
             )
+
+
+def _check_primary(recipe: Recipe, held_out: Sequence[Prompt]) -> None:
+    """Refuse the oracle as the measure that decides where it cannot judge the clips.
+
+    Raises:
+        TuningError: Names the key.
+    """
+    primary = recipe.evaluation.primary
+    judges = [*recipe.rewards, *recipe.evaluation.held_out_rewards]
+    if primary not in ORACLE or primary in [judge.label for judge in judges]:
+        return
+    if not oracle_applies(held_out, _size(recipe)):
+        raise TuningError(
+            f"evaluation.primary: got {primary!r}, but the oracle judges only clips of the "
+            "embedded world, of its size and with prompts of its grammar; name a judge or a measure"
+        )
 
 
 def _size(recipe: Recipe) -> tuple[int, int, int]:

@@ -185,6 +185,11 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("evaluation", "held_out_rewards", 0, "name"),
             "rewards.0 has the same name",
         ),
+        (
+            {"evaluation__primary": "clip_held_ot"},
+            ("evaluation", "primary"),
+            "did you mean clip_held_out?",
+        ),
     ],
 )
 def test_conflicts(changes: dict[str, Any], where: tuple[Any, ...], told: str) -> None:

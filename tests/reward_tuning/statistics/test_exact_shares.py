@@ -3,8 +3,9 @@
 import math
 
 import pytest
+from scipy import stats
 
-from reward_tuning.statistics.exact_shares import shares_interval, sign_test
+from reward_tuning.statistics.exact_shares import share_interval, shares_interval, sign_test
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,25 @@ def test_the_exact_interval_covers(gain: float, loss: float, n: int) -> None:
             higher += share * (low > 0)
     assert inside >= 0.95
     assert higher <= 0.025 or gain > loss
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 10), (10, 10), (3, 10), (17, 128)])
+def test_clopper_and_pearson(count: int, of: int) -> None:
+    exact = stats.binomtest(count, of).proportion_ci(0.95, method="exact")
+    assert share_interval(count, of) == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+def test_counts_with_halves_lie_between() -> None:
+    (a, b), (c, d), (e, f) = (share_interval(count, 20) for count in (7, 7.5, 8))
+    assert a < c < e
+    assert b < d < f
+
+
+@pytest.mark.parametrize("prompts", [6, 8, 12, 24, 64])
+def test_the_sign_test_and_the_interval_agree(prompts: int) -> None:
+    for gained in range(prompts + 1):
+        for lost in range(prompts + 1 - gained):
+            low, high = shares_interval(gained, lost, prompts)
+            assert (low <= 0.0 <= high) == (sign_test(gained, lost) > 0.05)
+            exact = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+            assert sign_test(gained, lost) == pytest.approx(exact)

@@ -225,19 +225,40 @@ def test_compare_is_what_the_contract_says() -> None:
             "motion": dict.fromkeys(gains, 0.9),
         }
     )
-    found = compare(base, better, seeds=2, seed=0)
-    assert set(found) == {"prompts", "seeds", "base", "tuned", "difference"}
+    found = compare(base, better, seeds=2, seed=0, primary="hps")
+    assert set(found) == {"primary", "prompts", "seeds", "base", "tuned", "difference"}
+    assert found["primary"] == "hps"
     assert (found["prompts"], found["seeds"]) == (6, 2)
     assert found["base"] == pytest.approx({"hps": 0.25, "motion": 1.0})
     assert found["tuned"] == pytest.approx({"hps": 0.35, "motion": 0.9})
     hps = found["difference"]["hps"]
     assert hps["mean"] == pytest.approx(0.1)
     assert (hps["up"], hps["down"]) == (5, 1)
-    _, low, high = ends_of_all_resamples(np.array(list(gains.values())))
+    low, high = ends_of_all_resamples(np.array(list(gains.values())))
     assert (hps["low"], hps["high"]) == pytest.approx((low, high), abs=0.01)
-    motion = {"mean": -0.1, "low": -0.1, "high": -0.1, "up": 0, "down": 6}
+    unseen = 0.1 * (1 - 0.025 ** (1 / 6))  # of six, none differed
+    motion = {
+        "mean": -0.1,
+        "low": -0.1 - unseen,
+        "high": -0.1 + unseen,
+        "p": 2 / 2**6,
+        "p_adjusted": 2 / 2**6,
+        "up": 0,
+        "down": 6,
+        "prompts": 6,
+    }
     assert found["difference"]["motion"] == pytest.approx(motion)
     json.dumps(found, allow_nan=False)
+
+
+def test_compare_corrects_all_but_the_primary() -> None:
+    base = {name: dict.fromkeys(range(8), 0.5) for name in ("hps", "clip", "motion")}
+    better = SideScores({name: {i: v + 0.1 for i, v in of.items()} for name, of in base.items()})
+    found = compare(SideScores(base), better, seeds=1, seed=0, primary="clip")["difference"]
+    p = 2 / 2**8
+    assert {name: one["p_adjusted"] for name, one in found.items()} == pytest.approx(
+        {"hps": 2 * p, "clip": p, "motion": 2 * p}
+    )
 
 
 def test_noise_differs_by_prompt_clip_and_run() -> None:

@@ -52,6 +52,7 @@ def test_the_evaluation_compares_the_given_adapter_with_the_base(
     assert json.loads(folder.evaluation.read_text()) == found
     assert (found["start"], found["prompts"], found["seeds"]) == ("base", 2, 1)
     assert (found["trained_on"], found["never_trained_on"]) == (["clip"], ["clip_held_out"])
+    assert found["primary"] == "clip_held_out"
     assert found["base"]["clip"] != found["tuned"]["clip"]
     scaled_down = load_file(next(folder.lora.rglob("adapter_model.safetensors")))
     assert sorted(tensor.sum().item() for tensor in scaled_down.values()) == pytest.approx(

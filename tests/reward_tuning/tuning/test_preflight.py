@@ -60,6 +60,7 @@ def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["evaluation.prompts=1"], "evaluation.prompts: got 1; needs at least 2"),
         (["evaluation.prompts=3"], "evaluation.prompts: got 3, but prompts.held_out has 2"),
+        (["evaluation.primary=oracle"], "evaluation.primary: got 'oracle', but the oracle"),
         (["generator.quantise=int8"], "bitsandbytes"),
         (["rollout.cache=0.1"], "has no first-block cache"),
         (["rollout.compile=true"], "torch.compile does not work here"),
