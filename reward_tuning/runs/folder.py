@@ -1,7 +1,7 @@
 """The run folder: where everything lies, begun once, written whole or not at all.
 
 Layout (docs/runs.md, "The run folder"): recipe.yaml, metrics.jsonl, events.out.*, samples/,
-checkpoints/, lora/, evaluation.json.
+checkpoints/, lora/, evaluation/, evaluation.json.
 """
 
 from __future__ import annotations
@@ -73,11 +73,16 @@ class RunFolder:
         return self.root / "evaluation.json"
 
     @property
+    def evaluation_clips(self) -> Path:
+        """Clips of the evaluation: `step-NNNNNN/SIDE/NN.mp4`."""
+        return self.root / "evaluation"
+
+    @property
     def written(self) -> tuple[Path, ...]:
         """Everything that a run writes here besides its recipe."""
-        samples = self.root / "samples"
+        clips = (self.root / "samples", self.evaluation_clips)
         named = (self.checkpoints, self.lora, self.replay, self.evaluation, self.metrics)
-        return (*named, samples)
+        return (*named, *clips)
 
     def samples(self, step: int) -> Path:
         """Return the folder of the sample clips of a step."""

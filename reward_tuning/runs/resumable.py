@@ -19,6 +19,8 @@ MAY_CHANGE = (
 """Keys of `train` that a resume may change, because they change no step that both runs make.
 
 `steps` only where the learning rate does not depend on it."""
+SHOWN = ("clips", "strengths", "strength_prompts")
+"""Keys of `evaluation` that a resume may change: what is shown besides base and tuned."""
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 """Libraries whose version may change a number."""
 
@@ -26,7 +28,7 @@ PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open
 def comparable(recipe: Section) -> dict[str, Any]:
     """Return the values that must not change between run and resume.
 
-    That is everything but the folder, which may be moved, and `MAY_CHANGE`.
+    That is everything but the folder, which may be moved, `MAY_CHANGE` and `SHOWN`.
     """
     data = recipe.model_dump(mode="json")
     del data["output"]
@@ -34,6 +36,8 @@ def comparable(recipe: Section) -> dict[str, Any]:
     if data["train"]["lr_schedule"] != "constant":
         free = tuple(key for key in free if key != "steps")
     data["train"] = {k: v for k, v in data["train"].items() if k not in free}
+    if "evaluation" in data:
+        data["evaluation"] = {k: v for k, v in data["evaluation"].items() if k not in SHOWN}
     return data
 
 

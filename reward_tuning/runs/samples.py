@@ -1,4 +1,7 @@
-"""Sample clips on the disk: `samples/step-NNNNNN/NN.mp4`, and the prompt of each."""
+"""Clips of a run on the disk: samples with their prompts, and those of the evaluation.
+
+`samples/step-NNNNNN/NN.mp4` and `evaluation/step-NNNNNN/SIDE/NN.mp4`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.clips import side_by_side, write_clip
 from reward_tuning.runs.folder import RunFolder
 
+SAMPLES = 4  # clips of a set: enough to see a trend
 SMALL = 256  # pixels; narrower clips are enlarged, or a player shows them as a stamp
 
 
@@ -23,7 +27,27 @@ def write_clips(folder: RunFolder, step: int, clips: Mapping[int, Tensor]) -> No
         TuningError: The disk is full.
     """
     for index, clip in clips.items():
-        write_clip(clip, folder.samples(step) / f"{index:02d}.mp4", enlarge=_enlarge(clip))
+        write_clip(clip, folder.samples(step) / f"{index:02d}.mp4", enlarge=enlargement(clip))
+
+
+def write_side_clips(
+    folder: RunFolder, step: int, side: str, clips: Mapping[int, Tensor]
+) -> dict[int, str]:
+    """Write the clips `(f, 3, H, W)` of a side of the evaluation after a step.
+
+    Returns:
+        The number of each clip to its path, relative to the run folder.
+
+    Raises:
+        TuningError: The disk is full.
+    """
+    place = folder.evaluation_clips / f"step-{step:06d}" / side.replace(" ", "-")
+    found = {}
+    for index, clip in sorted(clips.items()):
+        path = place / f"{index:02d}.mp4"
+        write_clip(clip, path, enlarge=enlargement(clip))
+        found[index] = path.relative_to(folder.root).as_posix()
+    return found
 
 
 def write_pair(left: Tensor, right: Tensor, path: Path) -> None:
@@ -32,7 +56,7 @@ def write_pair(left: Tensor, right: Tensor, path: Path) -> None:
     Raises:
         TuningError: The disk is full.
     """
-    write_clip(side_by_side(left, right), path, enlarge=_enlarge(left))
+    write_clip(side_by_side(left, right), path, enlarge=enlargement(left))
 
 
 def write_prompts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -46,5 +70,6 @@ def write_prompts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
     atomic_write(folder.samples(0).parent / "prompts.json", text.encode())
 
 
-def _enlarge(clip: Tensor) -> int:
+def enlargement(clip: Tensor) -> int:
+    """Return the factor by which a clip `(f, 3, H, W)` is enlarged for people."""
     return max(1, SMALL // clip.shape[3])

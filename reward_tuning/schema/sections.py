@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from base_model.memory.modes import MODES_HELP, Memory
 from reward_tuning.schema.judge_roles import HeldOutReward
@@ -28,6 +28,15 @@ def _targets(value: Any) -> Any:
         f"allowed: a preset ({', '.join(LORA_PRESETS)}) or a list of module path endings, "
         "such as [attn1.to_q, attn1.to_v]"
     )
+
+
+def _strengths(value: tuple[float, ...]) -> tuple[float, ...]:
+    if 0.0 in value or 1.0 in value or len({*value}) != len(value):
+        raise ValueError("allowed: each strength once, without 0 and 1, which always are evaluated")
+    return value
+
+
+Strength = Annotated[float, Field(gt=0.0, le=10.0)]
 
 
 class GeneratorSection(Section):
@@ -316,4 +325,15 @@ class EvaluationSection(Section):
         description="The judge or measure that decides whether the run helped, named beforehand: "
         "the verdicts on all others are corrected for their number; null = the first held-out "
         "judge, else the first training judge",
+    )
+    clips: NotNegative = Field(
+        default=8, description="Clips of each side that are kept, of the first prompts"
+    )
+    strengths: Annotated[tuple[Strength, ...], Strict(False), AfterValidator(_strengths)] = Field(
+        default=(),
+        description="Further strengths of the adapter to evaluate, such as [0.5, 1.25]; 0 (the "
+        "base) and 1 (tuned) always are",
+    )
+    strength_prompts: Annotated[int, Field(ge=2)] = Field(
+        default=16, description="Prompts that these strengths are evaluated on, from the first on"
     )

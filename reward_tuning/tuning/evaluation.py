@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -42,6 +42,14 @@ class SideScores:
         """Return each metric's mean over prompts."""
         return {name: sum(of.values()) / len(of) for name, of in self.values.items()}
 
+    def within(self, prompts: Collection[int]) -> SideScores:
+        """Return the scores of some of the prompts."""
+        values = {
+            name: {index: value for index, value in of.items() if index in prompts}
+            for name, of in self.values.items()
+        }
+        return SideScores(values, self.clips)
+
 
 def evaluation_seed(seed: int, prompt: int, clip: int) -> int:
     """Return the noise seed of a held-out prompt's clip, the same for base, tuned and samples."""
@@ -56,6 +64,7 @@ def evaluate(
     sigmas: Tensor,
     *,
     seed: int,
+    strength: float = 1.0,
     seeds: int = 1,
     batch_size: int = 4,
     keep_clips: int = 0,
@@ -66,7 +75,7 @@ def evaluate(
 ) -> SideScores:
     """Sample and score clips of one side.
 
-    13 parameters: samples, calibration and evaluation share this loop, and each sets other ones.
+    14 parameters: samples, calibration and evaluation share this loop, and each sets other ones.
 
     Args:
         sampler: The generator, with or without an adapter attached.
@@ -77,6 +86,7 @@ def evaluate(
         judges: Training rewards and held-out ones.
         sigmas: `(N + 1,)`, the sampler's table.
         seed: Seed of the run.
+        strength: Factor of the adapter's effect; without effect on the base.
         seeds: Clips for each prompt; 2 or more add the metric `diversity`.
         batch_size: Clips sampled at a time.
         keep_clips: Number of prompts, from the first, whose first clip is returned.
@@ -93,7 +103,7 @@ def evaluate(
     found: dict[str, dict[int, list[float]]] = {}
     clips: dict[int, Tensor] = {}
     of_prompt: list[Tensor] = []  # clips of the current prompt, for its diversity
-    with _side(sampler.generator.transformer, adapter):
+    with side(sampler.generator.transformer, adapter, strength):
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
             chosen = [prompts[index] for index, _ in part]
@@ -248,7 +258,9 @@ def clip_scores(
 
 
 @contextmanager
-def _side(transformer: nn.Module, adapter: Mapping[str, Tensor] | None) -> Iterator[None]:
+def side(
+    transformer: nn.Module, adapter: Mapping[str, Tensor] | None, strength: float = 1.0
+) -> Iterator[None]:
     """Make the transformer the base, or the tuned one, within the context."""
     if adapter is None:
         with scaled(transformer, 0.0):
@@ -257,6 +269,7 @@ def _side(transformer: nn.Module, adapter: Mapping[str, Tensor] | None) -> Itera
     before = {name: tensor.clone() for name, tensor in adapter_state(transformer).items()}
     load_adapter_state(transformer, adapter)
     try:
-        yield
+        with scaled(transformer, strength):
+            yield
     finally:
         load_adapter_state(transformer, before)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from base_model.memory.modes import MODES
@@ -19,7 +18,7 @@ from reward_tuning.judges.shared_encoder import loaded_from_folder
 from reward_tuning.lora.export import export_every_format
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.samples import write_clips, write_pair, write_prompts
+from reward_tuning.runs.samples import SAMPLES, write_clips, write_pair, write_prompts
 from reward_tuning.schema.primary import default_primary
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
@@ -27,14 +26,18 @@ from reward_tuning.tuning.evaluation import (
     compare,
     evaluate,
     evaluation_seed,
-    merged,
     oracle_applies,
 )
+from reward_tuning.tuning.final_sides import FinalSides
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.rendered_reference import rendered_means
+from reward_tuning.tuning.sides import (
+    FORMAT,
+    question_records,
+    side_records,
+    without_infinities,
+)
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
-
-SAMPLES = 4  # clips of a set: enough to see a trend
 
 
 def write_samples(
@@ -103,7 +106,8 @@ def finish(
 
     Returns:
         The content of evaluation.json, which is written last: that of `compare`, `start`, the
-        judges, and, in the embedded world, `rendered`: scores of renders of the held-out prompts.
+        judges, the prompts and the sides (`reward_tuning.tuning.sides`), and, in the embedded
+        world, `rendered`: scores of renders of the held-out prompts.
 
     Raises:
         TuningError: The disk is full.
@@ -118,33 +122,16 @@ def finish(
     offload = parts.offload
     if MODES[recipe.generator.memory].parts_rest:
         offload = offload.joined(Offload(judge_modules(held_out), accelerator.device))
-    rank, ranks = accelerator.process_index, accelerator.num_processes
-    prompts = {i: p for i, p in enumerate(parts.held_out) if i % ranks == rank}
-    batch_size = section.batch_size or recipe.train.batch_size
     oracle = oracle_applies(parts.held_out, size)
-    sides = []
-    for name, state in (("base", parts.start), ("tuned", adapter)):
-        scores = evaluate(
-            parts.sampler,
-            state,
-            prompts,
-            judges,
-            evaluation_sigmas(recipe),
-            seed=recipe.seed,
-            seeds=section.seeds,
-            batch_size=batch_size,
-            keep_clips=SAMPLES,
-            oracle=oracle,
-            at_work=offload.at_work,
-            stage=f"evaluation of {name}",
-            progress=progress,
-        )
-        sides.append(merged(gather_object([scores])) if ranks > 1 else scores)
-    base, tuned = sides
+    sides = FinalSides(
+        recipe, parts, accelerator, folder, judges, oracle, offload.at_work, progress
+    ).evaluated(adapter)
+    base, tuned = sides[0].scores, sides[1].scores
     seed = derive_seed(recipe.seed, "bootstrap") % 2**32
     trained_on = [judge.label for judge in parts.judges]
     never_trained_on = [judge.label for judge in held_out]
     found: dict[str, Any] = {
+        "format": FORMAT,
         "start": "base" if parts.start is None else "base with lora.init",
         "trained_on": trained_on,
         "never_trained_on": never_trained_on,
@@ -152,10 +139,23 @@ def finish(
     primary = section.primary or default_primary(never_trained_on, trained_on)
     found |= compare(base, tuned, seeds=section.seeds, seed=seed, primary=primary)
     if main and oracle:
+        batch_size = section.batch_size or recipe.train.batch_size
         with offload.at_work():
             found["rendered"] = rendered_means(
                 parts.held_out, judges, batch_size, accelerator.device
             )
+    found["questions"] = question_records(
+        parts.held_out, lambda index: evaluation_seed(recipe.seed, index, 0)
+    )
+    found["sides"] = side_records(
+        sides,
+        prompts=len(parts.held_out),
+        seeds=section.seeds,
+        seed=seed,
+        primary=primary,
+        decisive=1,
+    )
+    found = without_infinities(found)
     if main:
         write_clips(folder, recipe.train.steps, tuned.clips)
         for index, before in base.clips.items():

@@ -33,6 +33,12 @@ def test_some_keys_change_no_step_that_both_runs_make(tmp_path: Path, key: str) 
     assert values(tmp_path, f"train.{key}=7") == values(tmp_path, "output=elsewhere")
 
 
+@pytest.mark.parametrize("change", ["clips=1", "strengths=[0.5]", "strength_prompts=3"])
+def test_what_is_shown_besides_may_change(tmp_path: Path, change: str) -> None:
+    assert values(tmp_path, f"evaluation.{change}") == values(tmp_path)
+    assert "evaluation" in values(tmp_path)
+
+
 def test_the_number_of_steps_counts_where_the_rate_depends_on_it(tmp_path: Path) -> None:
     one, two = (values(tmp_path, "train.lr_schedule=cosine", f"train.steps={n}") for n in (7, 8))
     assert recipe_differences(one, two) == ["train.steps: was 7, is 8"]

@@ -7,7 +7,13 @@ import torch
 
 from reward_tuning.files.clips import read_clip
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.samples import SMALL, write_clips, write_pair, write_prompts
+from reward_tuning.runs.samples import (
+    SMALL,
+    write_clips,
+    write_pair,
+    write_prompts,
+    write_side_clips,
+)
 
 
 def grey(level: float, width: int = 32) -> torch.Tensor:
@@ -21,6 +27,14 @@ def test_clips_are_named_by_number_and_small_ones_enlarged(tmp_path: Path) -> No
     assert found["00.mp4"].shape == (5, 3, 32 * 8, SMALL)
     assert found["12.mp4"].shape == (5, 3, 32, SMALL)
     assert abs(float(found["12.mp4"].mean()) - 0.75) < 0.02
+
+
+def test_clips_of_a_side_have_paths_from_the_run_folder(tmp_path: Path) -> None:
+    found = write_side_clips(RunFolder(tmp_path), 7, "strength 0.5", {3: grey(0.25), 1: grey(0.75)})
+    place = "evaluation/step-000007/strength-0.5"
+    assert found == {1: f"{place}/01.mp4", 3: f"{place}/03.mp4"}
+    assert abs(float(read_clip(tmp_path / found[3]).mean()) - 0.25) < 0.02
+    assert read_clip(tmp_path / found[1]).shape == (5, 3, 32 * 8, SMALL)
 
 
 def test_a_pair_has_the_left_clip_on_the_left(tmp_path: Path) -> None:

@@ -76,11 +76,14 @@ def test_the_run_folder(done: tuple[RunResult, Recipe, list[ProgressEvent]]) -> 
         "samples",
         "checkpoints",
         "lora",
+        "evaluation",
         "evaluation.json",
     }
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert kept == ["step-000002", "step-000004", "step-000006"]
-    samples = sorted(str(p.relative_to(folder / "samples")) for p in folder.rglob("*.mp4"))
+    samples = sorted(
+        str(p.relative_to(folder / "samples")) for p in (folder / "samples").rglob("*.mp4")
+    )
     assert samples == [
         f"{place}/{i:02d}.mp4"
         for place in ("before-after", "step-000000", "step-000006")
