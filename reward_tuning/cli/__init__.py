@@ -18,6 +18,7 @@ import typer
 
 from reward_tuning import __version__
 from reward_tuning.cli.calibrate import calibrate
+from reward_tuning.cli.card import card
 from reward_tuning.cli.convert import convert
 from reward_tuning.cli.cp import cp
 from reward_tuning.cli.export import export
@@ -26,6 +27,7 @@ from reward_tuning.cli.generate import generate
 from reward_tuning.cli.ls import ls
 from reward_tuning.cli.output import error_text, warning_lines
 from reward_tuning.cli.pretrain import pretrain
+from reward_tuning.cli.push import push
 from reward_tuning.cli.render import render
 from reward_tuning.cli.resume import resume
 from reward_tuning.cli.run import run
@@ -47,6 +49,8 @@ VERBS = (
     generate,
     score,
     export,
+    card,
+    push,
     convert,
     render,
     pretrain,

@@ -1,0 +1,174 @@
+"""The model card of a run: front matter for a hub, evaluation, instructions, limits."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reward_tuning.errors import TuningError
+from reward_tuning.lora.export import DIFFUSERS_FILE, ORIGINAL_FILE
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+
+TEMPLATES = Path(__file__).parent / "templates"
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+TAGS = ["lora", "text-to-video", "reward-tuning", "easyanimate"]
+
+
+def model_card(run: Path, *, title: str | None = None, licence: str | None = None) -> str:
+    """Return the model card of a finished run.
+
+    Args:
+        run: Folder of a reward tuning.
+        title: Heading; None makes one from base and judges.
+        licence: Identifier of the LoRA's licence, such as `apache-2.0`; None states none.
+
+    Raises:
+        TuningError: The folder is not of a finished reward tuning.
+    """
+    folder, recipe = RunFolder(run), finished_recipe(run)
+    evaluation = folder.read_evaluation()
+    assert evaluation is not None, "finished_recipe has checked it"
+    base = recipe.generator.checkpoint
+    on_hub = is_hub_id(base)
+    heading = title or f"{public_name(base)}, tuned on {' and '.join(evaluation['trained_on'])}"
+    clips = shown_clips(run)
+    data = ModelCardData(
+        base_model=base if on_hub else None,
+        library_name="diffusers",
+        license=licence,
+        pipeline_tag="text-to-video",
+        tags=TAGS,
+        widget=[
+            {"text": clip["prompt"], "output": {"url": f"clips/{clip['file']}"}} for clip in clips
+        ]
+        or None,
+    )
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown: every text from outside goes through `text`
+        keep_trailing_newline=True,
+        trim_blocks=True,
+    )
+    environment.filters["text"] = as_text
+    shell_base = shlex.quote(base if on_hub or base == "tiny" else "BASE_FOLDER")
+    return environment.get_template("card.md").render(
+        front_matter=data.to_yaml().strip(),
+        title=heading,
+        start=evaluation.get("start", "base"),
+        summary=summary_sentence(evaluation),
+        clips=clips,
+        base=public_name(base),
+        hashes=folder.initial_fingerprints(),
+        versions=folder.initial_versions(),
+        trained_on=evaluation["trained_on"],
+        never_trained_on=evaluation["never_trained_on"],
+        recipe=recipe,
+        steps=recipe.train.steps,
+        title_of_table=(
+            f"Base against tuned on {evaluation['prompts']} held-out prompts, "
+            f"{evaluation['seeds']} clip{'s' * (evaluation['seeds'] > 1)} each, same noise."
+        ),
+        rows=table_rows(evaluation),
+        diffusers_base=base if on_hub else "BASE_FOLDER",
+        shell_base=shell_base,
+        diffusers_file=DIFFUSERS_FILE,
+        original_file=ORIGINAL_FILE,
+        evaluation_steps=recipe.evaluation.steps or recipe.sampling.steps,
+        embedded=base == "tiny",
+        licence_text=(
+            f"{licence}. The licence of the base applies as well."
+            if licence
+            else "The author of this LoRA states none. The licence of the base applies."
+        ),
+    )
+
+
+def finished_recipe(run: Path) -> Recipe:
+    """Return the recipe of a run that can be shown to others.
+
+    Raises:
+        TuningError: The folder holds no reward tuning, or one that is not finished.
+    """
+    if not (run / "recipe.yaml").is_file():
+        raise TuningError(f"{run} is not a run folder: it has no recipe.yaml")
+    if (run / "finetune.json").is_file():
+        raise TuningError(
+            f"{run} is a fine-tuning, which measures no reward; a card is for a reward tuning"
+        )
+    if RunFolder(run).read_evaluation() is None or not (run / "lora").is_dir():
+        raise TuningError(
+            f"{run} is not finished: it has no evaluation.json and lora; resume it with "
+            f"`reward-tuning resume {run}`"
+        )
+    return load_recipe(run / "recipe.yaml", check_files=False)
+
+
+def is_hub_id(checkpoint: str) -> bool:
+    """Return whether a checkpoint is named by its hub id, `owner/name`, and not by a path."""
+    return (
+        re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) is not None and not Path(checkpoint).exists()
+    )
+
+
+def public_name(checkpoint: str) -> str:
+    """Return a checkpoint's name for others: of a path its last part, which names no home."""
+    return checkpoint if is_hub_id(checkpoint) else Path(checkpoint).name
+
+
+def as_text(value: Any) -> str:
+    """Escape a text for Markdown, so that a prompt or a name is shown and never rendered."""
+    return MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def shown_clips(run: Path) -> list[dict[str, str]]:
+    """Return file and prompt of the side-by-side clips that the run has kept."""
+    about = run / "samples" / "prompts.json"
+    if not about.is_file():
+        return []
+    try:
+        rows = json.loads(about.read_text(encoding="utf-8"))
+        listed = [{"file": str(row["file"]), "prompt": str(row["prompt"])} for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TuningError(
+            f"{about} is damaged ({error}); delete it to leave the clips out"
+        ) from error
+    folder = run / "samples" / "before-after"
+    return [one for one in listed if (folder / Path(one["file"]).name).is_file()]
+
+
+def summary_sentence(evaluation: Mapping[str, Any]) -> str:
+    """Return what the evaluation shows, in one sentence with its interval."""
+    measure = evaluation.get("primary") or next(
+        iter([*evaluation["never_trained_on"], *evaluation["trained_on"]])
+    )
+    change = evaluation["difference"][measure]
+    trained = " (trained on, so this proves little)" * (measure in evaluation["trained_on"])
+    return (
+        f"On {evaluation['prompts']} held-out prompts, {measure}{trained} went from "
+        f"{evaluation['base'][measure]:.4f} to {evaluation['tuned'][measure]:.4f}: "
+        f"{change['mean']:+.4f}, 95 % interval {change['low']:+.4f} to {change['high']:+.4f}."
+    )
+
+
+def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of the evaluation's table: measure, group, base, tuned, change, interval."""
+    trained, never = evaluation["trained_on"], evaluation["never_trained_on"]
+    rows = []
+    for measure, change in evaluation["difference"].items():
+        group = "trained on" if measure in trained else "never trained on"
+        if measure not in (*trained, *never):
+            group = "oracle" if measure.startswith("oracle") else "measure"
+        sides = (f"{evaluation[side][measure]:.4f}" for side in ("base", "tuned"))
+        interval = f"{change['low']:+.4f} to {change['high']:+.4f}"
+        rows.append((measure, group, *sides, f"{change['mean']:+.4f}", interval))
+    return rows

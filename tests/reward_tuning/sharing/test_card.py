@@ -1,0 +1,111 @@
+"""The model card: front matter that a hub reads, a table of evaluation.json, texts as texts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from reward_tuning.errors import TuningError
+from reward_tuning.sharing.card import as_text, is_hub_id, model_card, public_name
+from tests.reward_tuning.sharing.finished_run import finished
+
+__all__ = ["finished"]
+HOSTILE = "a star | <img src=x onerror=alert(1)> `code` [link](http://x)\n# head"
+
+
+def test_front_matter_is_read_by_the_hubs_own_reader(finished: Path) -> None:
+    card = ModelCard(model_card(finished, licence="mit"))
+    data = card.data.to_dict()
+    assert data["license"] == "mit"
+    assert data["pipeline_tag"] == "text-to-video"
+    assert "lora" in data["tags"]
+    assert "base_model" not in data  # tiny is on no hub
+    shown = json.loads((finished / "samples" / "prompts.json").read_text(encoding="utf-8"))
+    kept = [one for one in shown if (finished / "samples/before-after" / one["file"]).is_file()]
+    assert [one["text"] for one in data["widget"]] == [one["prompt"] for one in kept]
+    assert data["widget"][0]["output"]["url"] == "clips/00.mp4"
+
+
+def test_numbers_are_those_of_the_evaluation(finished: Path) -> None:
+    evaluation = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
+    text = model_card(finished)
+    for measure, change in evaluation["difference"].items():
+        name = measure.replace("_", r"\\_")
+        row = re.search(rf"^\| {name} \| .*$", text, flags=re.MULTILINE)
+        assert row, measure
+        assert (
+            f"| {evaluation['base'][measure]:.4f} | {evaluation['tuned'][measure]:.4f} |" in row[0]
+        )
+        assert f"{change['low']:+.4f} to {change['high']:+.4f}" in row[0]
+    assert f"from {evaluation['base']['clip_held_out']:.4f}" in text
+
+
+def test_prompts_stay_texts(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    about = run / "samples" / "prompts.json"
+    rows = json.loads(about.read_text(encoding="utf-8"))
+    rows[0]["prompt"] = HOSTILE
+    about.write_text(json.dumps(rows), encoding="utf-8")
+    card = ModelCard(model_card(run, title="<b>bold</b>"))
+    assert card.data.to_dict()["widget"][0]["text"] == HOSTILE
+    body = card.text
+    assert r"\<img" in body
+    assert not re.search(r"(?<!\\)<(img|b)\b", body)
+    assert "\n# head" not in body
+    assert r"\|" in body
+
+
+def test_paths_of_the_machine_are_not_shown(finished: Path) -> None:
+    assert "home of someone" not in model_card(finished)
+
+
+def test_title_and_licence_may_be_left_out(finished: Path) -> None:
+    text = model_card(finished)
+    assert "# tiny, tuned on hps and image\\_reward" in text
+    assert "states none" in text
+    assert "license" not in ModelCard(text).data.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "hub", "public"),
+    [
+        ("alibaba-pai/EasyAnimateV5.1-12b-zh", True, "alibaba-pai/EasyAnimateV5.1-12b-zh"),
+        ("tiny", False, "tiny"),
+        ("/home/me/models/7b", False, "7b"),
+        ("a/b/c", False, "c"),
+    ],
+)
+def test_names_of_checkpoints(name: str, hub: bool, public: str) -> None:
+    assert is_hub_id(name) is hub
+    assert public_name(name) == public
+
+
+def test_text_escapes_what_markdown_and_html_read() -> None:
+    assert as_text("a*b\n<c> & d|e") == r"a\*b \<c\> \& d\|e"
+
+
+def test_unfinished_and_foreign_folders_are_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match="is not a run folder"):
+        model_card(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "evaluation.json").unlink()
+    with pytest.raises(TuningError, match="is not finished"):
+        model_card(run)
+    (run / "finetune.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(TuningError, match="is a fine-tuning"):
+        model_card(run)
+
+
+def test_damaged_list_of_clips_is_named(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "samples" / "prompts.json").write_text("[{]", encoding="utf-8")
+    with pytest.raises(TuningError, match=r"prompts\.json is damaged"):
+        model_card(run)
