@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_tuning.cli.end_table import HIGHER, LOWER, verdict
 from reward_tuning.statistics.bootstrap import paired_difference
+from reward_tuning.statistics.verdicts import HIGHER, LOWER, verdict
 
 PROMPTS = (8, 32, 64, 128)
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
@@ -83,7 +83,7 @@ def measured(case: Case, prompts: int, trials: int, resamples: int) -> tuple[flo
         base, tuned = case.draw(rng, prompts)
         found = paired_difference(base.tolist(), tuned.tolist(), seed=trial, resamples=resamples)
         inside += found.low - 1e-12 <= case.mean <= found.high + 1e-12
-        said = verdict(found.low, found.high, prompts)
+        said = verdict(vars(found), prompts, decides=True)
         higher += said == HIGHER
         lower += said == LOWER
     return inside / trials, higher / trials, lower / trials

@@ -5,14 +5,17 @@ import json
 import shlex
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from reward_tuning.cli.end_table import COLUMNS, lines_below, table_rows, verdicts
+from reward_tuning.cli.end_table import COLUMNS, lines_below, table_rows
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import read_yaml
+from reward_tuning.statistics.verdicts import primary_of, verdict_sentence, verdicts
 
+WIDTH = 80  # of the lines below the table, in characters
 PLACES = {
     "lora": "lora",
     "clips": "samples",
@@ -25,8 +28,9 @@ def summary(folder: Path) -> dict[str, Any]:
     """Return the summary of a finished run.
 
     Returns:
-        `{"run": folder, "evaluation": content of evaluation.json, "verdicts": {metric: verdict},
-        "places": {name: path}, "next": commands}`.
+        `{"run": folder, "evaluation": content of evaluation.json, "verdict": sentence on the
+        measure that decides, "verdicts": {metric: verdict}, "places": {name: path}, "next":
+        commands}`.
 
     Raises:
         TuningError: The folder has no evaluation.json, or it is damaged.
@@ -49,7 +53,8 @@ def summary(folder: Path) -> dict[str, Any]:
     return {
         "run": str(folder),
         "evaluation": evaluation,
-        "verdicts": verdicts(evaluation),
+        "verdict": verdict_sentence(evaluation),
+        "verdicts": verdicts(evaluation, primary_of(evaluation)),
         "places": places,
         "next": next_commands(folder),
     }
@@ -100,7 +105,7 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
     )
     print_table(title, COLUMNS, table_rows(evaluation))
     for line in lines_below(evaluation):
-        print(line)
+        print(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False))
     for what, place in found["places"].items():
         print(f"{what + ':':12}{place}")
     print("next:")

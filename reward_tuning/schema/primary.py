@@ -18,18 +18,6 @@ ORACLE = (
 """Metrics of the embedded world's oracle, where it applies to the held-out prompts."""
 
 
-def default_primary(held_out: Sequence[str], trained_on: Sequence[str]) -> str | None:
-    """Return the measure that decides if none is named, or None without judges.
-
-    That is the first held-out judge, else the first training judge.
-
-    Args:
-        held_out: Labels of the judges that are never trained on.
-        trained_on: Labels of the training judges.
-    """
-    return next(iter([*held_out, *trained_on]), None)
-
-
 def primary_fault(primary: str, judges: Sequence[str], seeds: int) -> str | None:
     """Return what is wrong with a name under `evaluation.primary`; None if an evaluation has it.
 

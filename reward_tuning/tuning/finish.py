@@ -19,9 +19,9 @@ from reward_tuning.lora.export import export_every_format
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.samples import SAMPLES, write_clips, write_pair, write_prompts
-from reward_tuning.schema.primary import default_primary
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
+from reward_tuning.statistics.verdicts import default_primary
 from reward_tuning.tuning.evaluation import (
     compare,
     evaluate,

@@ -31,6 +31,7 @@ def test_next_commands(run: Command, folder: Path) -> None:
     found = json.loads(run("show", folder, "--json").out)
     assert found["evaluation"] == FOUND
     assert found["verdicts"]["hps"] == "higher"
+    assert found["verdict"].startswith("No change seen by the held-out judge `clip_held_out`")
     verbs = {verb.__name__ for verb in VERBS}
     words = [shlex.split(line) for line in found["next"]]
     assert all(first == "reward-tuning" and verb in verbs for first, verb, *_ in words)

@@ -1,4 +1,4 @@
-"""The measure that decides: its default, and the names it may have."""
+"""The measure that decides: the names it may have."""
 
 import torch
 
@@ -7,16 +7,9 @@ from reward_tuning.schema.primary import (
     MEASURES,
     OF_SEVERAL_CLIPS,
     ORACLE,
-    default_primary,
     primary_fault,
 )
 from reward_tuning.tuning.clip_measures import measures
-
-
-def test_the_first_held_out_judge_decides() -> None:
-    assert default_primary(["clip", "pick"], ["hps"]) == "clip"
-    assert default_primary([], ["hps"]) == "hps"
-    assert default_primary([], []) is None
 
 
 def test_every_metric_of_an_evaluation_may_decide() -> None:
