@@ -91,7 +91,7 @@ MEASURES: dict[str, MetricText] = {
 _PROMPTS = MetricText(
     "Held-out prompts that both sides were asked.",
     "prompts",
-    "32 or more; below 8 no verdict is given",
+    "32 or more; below 24 no verdict is given",
     "Raise `evaluation.prompts`",
     "higher",
 )

@@ -15,6 +15,7 @@ from reward_tuning.statistics.exact_shares import LEVEL
 
 HIGHER, LOWER, NO_CHANGE = "higher", "lower", "no change seen"
 CHANCE, TOO_FEW, NOT_MEASURED = "may be chance", "too few prompts", "not measured"
+UNCORRECTED = "not corrected"  # of a file without p values, which earlier versions wrote
 
 MIN_PROMPTS = 24
 """From here on, 95 % intervals hold the truth in 93 to 97 %, also for very skewed differences."""
@@ -54,8 +55,7 @@ def verdict(change: Mapping[str, Any], prompts: int, *, decides: bool) -> str:
     """Return the verdict on one change.
 
     Args:
-        change: One entry of `difference` in evaluation.json. Earlier versions wrote no p; then
-            nothing is corrected.
+        change: One entry of `difference` in evaluation.json.
         prompts: Number of prompts.
         decides: It is the measure that was named beforehand.
     """
@@ -66,7 +66,10 @@ def verdict(change: Mapping[str, Any], prompts: int, *, decides: bool) -> str:
         return NO_CHANGE
     if prompts < MIN_PROMPTS:
         return TOO_FEW
-    if not decides and change.get("p_adjusted", 0.0) > LEVEL:
+    adjusted = change.get("p_adjusted", 0.0 if decides else None)
+    if adjusted is None:
+        return UNCORRECTED
+    if adjusted > LEVEL:
         return CHANCE
     return HIGHER if low > 0 else LOWER
 
@@ -111,7 +114,12 @@ def verdict_sentence(evaluation: Mapping[str, Any]) -> str:
             f"No change seen by {who}: {numbers} (95 % interval). A change within it may have "
             "happened."
         )
-    moved = "rose" if found == HIGHER else "fell"
+    moved = "rose" if change["low"] > 0 else "fell"
+    if found == CHANCE:
+        return (
+            f"{who[0].upper()}{who[1:]} {moved} by {numbers} (95 % interval), which may be chance: "
+            "it is one of several comparisons."
+        )
     sentence = f"{who[0].upper()}{who[1:]} {moved} by {numbers} (95 % interval)."
     if role == "training judge" and found == HIGHER:
         sentence += (
@@ -136,7 +144,7 @@ def comparisons_line(evaluation: Mapping[str, Any]) -> str:
     if others < 2:
         return compared
     if any("p_adjusted" not in change for change in evaluation["difference"].values()):
-        return f"{compared}; written by an earlier version: verdicts are not corrected for this"
+        return f"{compared}; written by an earlier version, without corrections for their number"
     whose = f"the other {others}" if primary is not None else f"all {others}"
     return f"{compared}; verdicts on {whose} allow for their number (Holm), intervals do not"
 

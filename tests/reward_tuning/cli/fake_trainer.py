@@ -28,9 +28,9 @@ EVALUATION = {
     "base": {"hps": 0.25, "clip_held_out": 0.3, "motion": 1.0},
     "tuned": {"hps": 0.29, "clip_held_out": 0.28, "motion": 1.01},
     "difference": {
-        "hps": {"mean": 0.04, "low": 0.03, "high": 0.05},
-        "clip_held_out": {"mean": -0.02, "low": -0.03, "high": -0.01},
-        "motion": {"mean": 0.01, "low": -0.2, "high": 0.2},
+        "hps": {"mean": 0.04, "low": 0.03, "high": 0.05, "p_adjusted": 0.01},
+        "clip_held_out": {"mean": -0.02, "low": -0.03, "high": -0.01, "p_adjusted": 0.01},
+        "motion": {"mean": 0.01, "low": -0.2, "high": 0.2, "p_adjusted": 0.9},
     },
 }
 

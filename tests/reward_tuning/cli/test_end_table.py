@@ -39,7 +39,8 @@ def test_table(run: Command, folder: Path) -> None:
     )
     assert table
     assert " ".join(below.split()).startswith(
-        "[-0.00100, +0.00090] on 128 prompts (95 % interval). A change within it may have happened. "
+        "[-0.00100, +0.00090] on 128 prompts (95 % interval). A change within it may have "
+        "happened. "
         "*: 7 measures compared; clip_held_out decides (named beforehand); verdicts on the other 6 "
         "allow for their number (Holm), intervals do not"
     )

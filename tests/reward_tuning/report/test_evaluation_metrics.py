@@ -1,7 +1,7 @@
 """What the numbers of evaluation.json say; that they are all there is in test_metric_texts.py."""
 
-from reward_tuning.cli.end_table import MIN_PROMPTS
 from reward_tuning.report.evaluation_metrics import EVALUATION_METRICS
+from reward_tuning.statistics.verdicts import MIN_PROMPTS
 
 
 def test_the_fewest_prompts_are_those_of_the_verdict() -> None:

@@ -59,14 +59,16 @@ def evaluation(low: float | None, high: float | None, **more: Any) -> dict[str, 
 def test_words(low: float | None, high: float | None, prompts: int, p: float, said: str) -> None:
     found = verdict(change(low, high, p_adjusted=p), prompts, decides=False)
     assert found == said
-    if said == "may be chance":
-        assert verdict(change(low, high, p_adjusted=p), prompts, decides=True) == "higher"
 
 
 def test_the_others_are_corrected() -> None:
     found = verdicts(evaluation(0.008, 0.022), "clip")
     assert found == {"clip": "higher", "hps": "higher", "motion": "may be chance"}
-    assert verdicts(evaluation(0.008, 0.022), "motion")["motion"] == "higher"
+    side = evaluation(0.008, 0.022)  # not the one that decides: all of it is corrected
+    side["difference"]["clip"]["p_adjusted"] = 0.07
+    assert verdicts(side, "clip")["clip"] == "may be chance"
+    assert verdict_sentence(side).startswith("The held-out judge `clip` rose by +0.0150")
+    assert verdict_sentence(side).endswith("may be chance: it is one of several comparisons.")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,13 @@ def test_the_number_of_comparisons() -> None:
     assert "verdicts on all 3 allow" in comparisons_line(evaluation(0.1, 0.2, primary=None))
     old = evaluation(0.1, 0.2)
     del old["difference"]["hps"]["p_adjusted"]
-    assert "not corrected" in comparisons_line(old)
+    assert "without corrections" in comparisons_line(old)
+    assert verdicts(old, "clip") == {
+        "clip": "higher",
+        "hps": "not corrected",
+        "motion": "may be chance",
+    }
+    assert verdict(change(0.1, 0.2), 32, decides=True) == "higher"
     old["difference"] = {"clip": change(0.1, 0.2)}
     assert comparisons_line(old) == "1 measure compared; clip decides (named beforehand)"
 
