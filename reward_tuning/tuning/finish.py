@@ -16,6 +16,7 @@ from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.offload import judge_modules
 from reward_tuning.judges.shared_encoder import loaded_from_folder
 from reward_tuning.lora.export import export_every_format
+from reward_tuning.lora.metadata import training_metadata
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.samples import SAMPLES, write_clips, write_pair, write_prompts
@@ -114,7 +115,8 @@ def finish(
     """
     main, section = accelerator.is_main_process, recipe.evaluation
     if main:
-        export_every_format(recipe.lora, folder.lora, adapter)
+        about = training_metadata(recipe, parts.fingerprints)
+        export_every_format(recipe.lora, folder.lora, adapter, about)
     size = parts.sampler.size
     measured_by = loaded_from_folder(recipe, section.held_out_rewards)
     held_out = load_judges(measured_by, size[0], accelerator.device)
