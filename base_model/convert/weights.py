@@ -27,11 +27,11 @@ class Change:
     Attributes:
         tensor: From diffusers' name of a parameter, its tensor as stored, and the dtype it is
             stored in afterwards, to the new tensor in that dtype.
-        about: Metadata of the changed files, on top of the source's.
+        metadata: From the metadata of the source's files to that of the changed ones.
     """
 
     tensor: Callable[[str, Tensor, torch.dtype], Tensor]
-    about: Mapping[str, str]
+    metadata: Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def write_weights(
     dtypes = {s.name: DTYPES[s.dtype] for specs in weights.shards.values() for s in specs}
     metadata = weights.source.metadata
     if change is not None:
-        metadata = {"format": "pt", **metadata, **change.about}
+        metadata = change.metadata(metadata)
     with weights.source.opened() as read:
 
         def tensor(name: str) -> Tensor:

@@ -128,7 +128,7 @@ def merge_into_checkpoint(
         dtype=dtype,
         max_shard_size=max_shard_size,
         progress=progress,
-        change=Change(merge, _metadata(weights, strength, layout, about)),
+        change=Change(merge, lambda old: _kept(old) | _metadata(weights, strength, layout, about)),
         link=True,
     )
     assert merge.done == weights.state.keys(), "the adapter was checked against the transformer"
@@ -139,6 +139,12 @@ def merge_into_checkpoint(
 def _layout(folder: Path) -> Layout:
     names = plain_names(find_weights(folder / "transformer"), FAMILY.transformer_anchor)
     return layout_of(names.values())
+
+
+def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the base's metadata without the hashes of its tensors."""
+    stale = ("modelspec.hash_", "sshs_")
+    return {"format": "pt"} | {k: v for k, v in metadata.items() if not k.startswith(stale)}
 
 
 def _metadata(
