@@ -138,13 +138,7 @@ def _merge(
         )
         for note in filter(None, (describe_left_out(done.checkpoint), *done.checkpoint.notes)):
             display(ProgressEvent("merged", note=note))
-        display(
-            ProgressEvent(
-                "merged",
-                note=f"{done.modules} layers changed; rounding to the dtype of the files changed "
-                f"the LoRA's change by {done.rounding:.2g} of its norm",
-            )
-        )
+    typer.echo(done.rounding_text(), err=True)
     new = done.checkpoint
     print(
         f"{new.folder}: {new.layout} layout, {new.tensors} tensors, {new.nbytes / 1e6:.1f} MB, "

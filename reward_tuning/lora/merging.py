@@ -30,6 +30,8 @@ from reward_tuning.lora.metadata import ARCHITECTURE, DIFFUSERS, ORIGINAL, OWN, 
 from reward_tuning.lora.rank import scaled_by
 
 MERGED = f"{OWN}merged"
+ROUNDING_WARNED = 0.1
+"""Rounding error from which the user is warned: a tenth of what the training changed."""
 # Entries of a LoRA's file that are about the file, or about a network that a merged one lacks.
 _OF_THE_LORA = ("ss_network_", "modelspec.usage_hint", "modelspec.trigger_phrase")
 
@@ -48,6 +50,16 @@ class Merged:
     checkpoint: Converted
     modules: int
     rounding: float
+
+    def rounding_text(self) -> str:
+        """Describe the rounding, with advice where it is large."""
+        text = (
+            f"{self.modules} layers changed; rounding to the dtype of the files makes an error of "
+            f"{self.rounding:.2g} of the LoRA's change"
+        )
+        if self.rounding < ROUNDING_WARNED:
+            return text
+        return f"warning: {text}: use --dtype float32, or keep the LoRA apart from its generator"
 
 
 class _Merge:

@@ -159,7 +159,12 @@ def test_each_tensor_keeps_its_dtype_and_the_rounding_is_measured(
         lost += float((made - change).norm()) ** 2
         norms += float(change.double().norm()) ** 2
     assert done.rounding == pytest.approx((lost / norms) ** 0.5, rel=1e-3)
-    assert 1e-3 < done.rounding < 1
+    assert 1e-3 < done.rounding < 0.1
+    assert done.rounding_text().startswith(f"{len(golden.state)} layers changed; rounding")
+    small = merge_into_checkpoint(golden, mixed, tmp_path / "weak", strength=1e-4)
+    assert small.rounding > 0.1
+    assert small.rounding_text().startswith("warning: ")
+    assert small.rounding_text().endswith("apart from its generator")
     header = find_weights(tmp_path / "merged" / "transformer").metadata
     assert header["by"] == "a test"
     assert header.get("modelspec.hash_sha256") is None
