@@ -35,6 +35,7 @@ from reward_tuning.cli.score import score
 from reward_tuning.cli.show import show
 from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
+from reward_tuning.cli.votes import votes
 from reward_tuning.errors import shortened
 
 VERBS = (
@@ -48,6 +49,7 @@ VERBS = (
     resume,
     generate,
     score,
+    votes,
     export,
     card,
     push,
