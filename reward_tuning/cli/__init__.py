@@ -36,6 +36,7 @@ from reward_tuning.cli.show import show
 from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
 from reward_tuning.cli.votes import votes
+from reward_tuning.cli.watch import watch
 from reward_tuning.errors import shortened
 
 VERBS = (
@@ -47,6 +48,7 @@ VERBS = (
     run,
     finetune,
     resume,
+    watch,
     generate,
     score,
     votes,
