@@ -104,7 +104,10 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         f"{seeds} clip{'' if seeds == 1 else 's'} each, same noise"
     )
     print_table(title, COLUMNS, table_rows(evaluation))
-    for line in lines_below(evaluation):
+    checkpoint = (
+        [f"guards: {evaluation['checkpoint']['text']}"] if evaluation.get("checkpoint") else []
+    )
+    for line in [*lines_below(evaluation), *checkpoint]:
         print(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False))
     for what, place in found["places"].items():
         print(f"{what + ':':12}{place}")

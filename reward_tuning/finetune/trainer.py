@@ -137,6 +137,13 @@ class Finetuning:
             write_held_out_samples(recipe, parts, self.folder, state.step, self.progress)
             return held_out_columns(measure(recipe, parts, self.progress))
 
+    def watch(self, state: TrainingState, row: Mapping[str, Any], log: MetricsLog | None) -> None:
+        """Do nothing: `evaluate` measures the held-out loss, and no rule acts on it."""
+
+    def ended(self) -> bool:
+        """Return False: a fine-tuning makes all its steps."""
+        return False
+
     def finish(self, state: TrainingState, log: MetricsLog | None) -> dict[str, Any]:
         """Draw, measure and export; processes other than the main one only count."""
         recipe, parts, folder = self.recipe, self.parts, self.folder

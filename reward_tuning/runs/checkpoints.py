@@ -59,6 +59,7 @@ class RunCheckpoint:
         idle_steps: Steps so far whose gradient was zero.
         ema: The moving average, where it is on.
         ema_updates: Number of its updates.
+        reward_window: Sum and number of the training rewards since the last guard evaluation.
     """
 
     step: int
@@ -74,6 +75,7 @@ class RunCheckpoint:
     idle_steps: int = 0
     ema: Mapping[str, Tensor] | None = None
     ema_updates: int = 0
+    reward_window: tuple[float, int] = (0.0, 0)
 
 
 def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, *, keep: int) -> Path:
@@ -117,6 +119,11 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints of a run, in order."""
+    return [int(path.name.removeprefix("step-")) for path in complete_checkpoints(folder)]
+
+
 def read_checkpoint(path: Path) -> RunCheckpoint:
     """Read a checkpoint into the CPU's memory.
 
@@ -133,6 +140,9 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
             )
         _check(path, state)
         has_ema = state.pop("has_ema")
+        if "reward_window" in state:  # not in checkpoints of older versions
+            total, count = state.pop("reward_window")
+            state["reward_window"] = float(total), int(count)
         return RunCheckpoint(
             **state,
             adapter=safetensors.torch.load_file(path / ADAPTER_FILE),
@@ -185,7 +195,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _write(folder: Path, checkpoint: RunCheckpoint) -> None:
-    header = _strength(checkpoint.recipe)
+    header = adapter_header(checkpoint.recipe)
     _write_tensors(folder / ADAPTER_FILE, checkpoint.adapter, header)
     if checkpoint.ema is not None:
         _write_tensors(folder / EMA_FILE, checkpoint.ema, header)
@@ -205,6 +215,7 @@ def _write(folder: Path, checkpoint: RunCheckpoint) -> None:
         "fingerprints": dict(checkpoint.fingerprints),
         "versions": dict(checkpoint.versions),
         "idle_steps": checkpoint.idle_steps,
+        "reward_window": list(checkpoint.reward_window),
         "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
     }
     state["sha256"] = state_sha256(state)
@@ -233,7 +244,7 @@ def _check(path: Path, state: dict[str, Any]) -> None:
             raise ValueError(f"{name}: its content does not fit its checksum")
 
 
-def _strength(recipe: Mapping[str, Any]) -> dict[str, str]:
+def adapter_header(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Return the header of an adapter's file: rank and alpha, which decide its scale."""
     lora = recipe.get("lora")
     if not isinstance(lora, Mapping):

@@ -1,7 +1,7 @@
 """The run folder: where everything lies, begun once, written whole or not at all.
 
-Layout (docs/runs.md, "The run folder"): recipe.yaml, metrics.jsonl, events.out.*, samples/,
-checkpoints/, lora/, evaluation/, evaluation.json.
+Layout (docs/runs.md, "The run folder"): recipe.yaml, metrics.jsonl, guards.jsonl, events.out.*,
+samples/, checkpoints/, lora/, evaluation/, evaluation.json.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ class RunFolder:
         return self.root / "metrics.jsonl"
 
     @property
+    def guards(self) -> Path:
+        """One JSON object a guard evaluation."""
+        return self.root / "guards.jsonl"
+
+    @property
+    def guards_base(self) -> Path:
+        """What the guard evaluations found on the base."""
+        return self.root / "guards-base.safetensors"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder for each kept checkpoint."""
         return self.root / "checkpoints"
@@ -82,7 +92,7 @@ class RunFolder:
         """Everything that a run writes here besides its recipe."""
         clips = (self.root / "samples", self.evaluation_clips)
         named = (self.checkpoints, self.lora, self.replay, self.evaluation, self.metrics)
-        return (*named, *clips)
+        return (*named, self.guards, self.guards_base, *clips)
 
     def samples(self, step: int) -> Path:
         """Return the folder of the sample clips of a step."""
@@ -92,17 +102,30 @@ class RunFolder:
         """Check that a run may begin here, or continue.
 
         Returns:
-            evaluation.json where the run to resume is finished and the recipe has no more steps;
-            else None.
+            evaluation.json where the run to resume is finished and the recipe has no more steps, or
+            a guard ended it and the recipe has the same guards; else None.
 
         Raises:
-            TuningError: See `refuse_existing_run` and `check_recipe`.
+            TuningError: See `refuse_existing_run` and `check_recipe`; or a guard ended the run and
+                the recipe has more steps, but the same guards.
         """
         if not resume:
             self.refuse_existing_run()
             return None
         self.check_recipe(recipe)
-        return self.read_evaluation() if self._steps() == _steps(recipe) else None
+        found, same_steps = self.read_evaluation(), self._steps() == _steps(recipe)
+        chosen = (found or {}).get("checkpoint") or {}
+        if chosen.get("stopped_at") is None:
+            return found if same_steps else None
+        if self._guards_change(recipe):
+            return None
+        if not same_steps:
+            raise TuningError(
+                f"train.steps: the guard {chosen['rule']} ended {self.root} at step "
+                f"{chosen['stopped_at']}, and would end it there again. To go on in spite of it, "
+                f"make it a warning: guards.{chosen['rule']}=warn"
+            )
+        return found
 
     @contextmanager
     def locked(self) -> Iterator[str | None]:
@@ -207,7 +230,7 @@ class RunFolder:
         """Keep the recipe of a resume, where it differs from the one that the run began with.
 
         The evaluation of fewer steps is kept next to the one to come, such as
-        `evaluation-step-000100.json`.
+        `evaluation-step-000100.json`; so is that of a run that a guard ended.
 
         Raises:
             TuningError: The folder cannot be written.
@@ -216,16 +239,28 @@ class RunFolder:
         if kept == recipe.model_dump(mode="json", exclude={"output"}):
             return
         # First, so that a run that is killed in between is an unfinished one of fewer steps.
-        if self._steps() != _steps(recipe) and self.evaluation.exists():
+        made = self._steps()
+        if self._guards_change(recipe):
+            chosen = (self.read_evaluation() or {}).get("checkpoint") or {}
+            made = chosen.get("stopped_at") or made
+        if made != _steps(recipe) and self.evaluation.exists():
             old = self.evaluation
             try:
-                old.replace(old.with_stem(f"{old.stem}-step-{self._steps():06d}"))
+                old.replace(old.with_stem(f"{old.stem}-step-{made:06d}"))
             except OSError as error:
                 raise not_written(old, error) from error
         self.begin(recipe, fingerprints, processes=processes)
 
     def _steps(self) -> int:
         return _steps(self._load(self.recipe))
+
+    def _guards_change(self, recipe: Section) -> bool:
+        """Return whether the recipe has other guards than the run so far."""
+        kept, given = (
+            one.model_dump(mode="json", include={"guards"})
+            for one in (self._load(self.recipe), recipe)
+        )
+        return kept != given
 
     def _head(self) -> Iterator[tuple[str, str]]:
         """Yield name and value of each line in the head of recipe.yaml; names may have spaces."""

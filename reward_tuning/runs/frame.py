@@ -63,6 +63,12 @@ class Training(Protocol):
     def evaluate(self, state: TrainingState) -> Mapping[str, Any]:
         """Draw sample clips and return further columns of the row; the main process alone."""
 
+    def watch(self, state: TrainingState, row: Mapping[str, Any], log: MetricsLog | None) -> None:
+        """Take in a step's row, and measure and judge the training where that is due."""
+
+    def ended(self) -> bool:
+        """Return whether the training ends before its last step."""
+
     def finish(self, state: TrainingState, log: MetricsLog | None) -> dict[str, Any]:
         """Export, evaluate, and return the final evaluation, which the main process writes last."""
 
@@ -114,7 +120,8 @@ def run_training(
     with exclusive_run(folder, accelerator, progress) as alone, ExitStack() as stack:
         finished = folder.open(recipe, resume=resume)
         if finished is not None:
-            return RunResult(folder.root, train.steps, finished)
+            stopped = (finished.get("checkpoint") or {}).get("stopped_at")
+            return RunResult(folder.root, stopped or train.steps, finished)
         main = accelerator.is_main_process
         begun = folder.recipe.is_file
         kept = kept_status(folder.root, begun, alone) if main else nullcontext(alone)
@@ -157,6 +164,8 @@ def run_training(
                     state, train, training.trained, recipe, training.fingerprints, folder
                 ),
                 control=control,
+                watch=lambda row: training.watch(state, row, log),
+                ended=training.ended,
             )
             evaluation = training.finish(state, log)
         return RunResult(folder.root, state.step, evaluation)

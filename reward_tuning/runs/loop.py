@@ -47,8 +47,10 @@ def train_steps(
     evaluate: Callable[[], Mapping[str, Any]],
     save: Callable[[], None],
     control: Control | None = None,
+    watch: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    ended: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train from the state's step to the last.
+    """Train from the state's step to the last, or to where a guard ends the training.
 
     Args:
         train: Section of the recipe.
@@ -58,12 +60,14 @@ def train_steps(
         evaluate: Draw the sample clips of now; return further columns for the row.
         save: Save a checkpoint.
         control: Orders to the run; None for a training that takes none.
+        watch: Take in a step's row, on every process; may change the state.
+        ended: Whether the training has ended before its last step.
 
     Raises:
         RunStopped: An order ends the run; its checkpoint is saved.
         TuningError: A guard ends or rejects the run, or the disk is full.
     """
-    while state.step < train.steps:
+    while state.step < train.steps and not ended():
         row = step()
         reason = _first(guard.stop(state) for guard in state.guards)
         due = bool(train.sample_every and state.step % train.sample_every == 0)
@@ -78,7 +82,8 @@ def train_steps(
         # Only now, so that metrics.jsonl shows the step that ended the run.
         if reason:
             raise TuningError(reason)
-        saved = log and is_due(state.step, train.checkpoint_every, train.steps)
+        watch(row)  # before the checkpoint, which then holds what it changed
+        saved = log and (is_due(state.step, train.checkpoint_every, train.steps) or ended())
         if log and saved:
             # A resumed run keeps the rows up to its checkpoint, so they must be on the disk first.
             log.flush()

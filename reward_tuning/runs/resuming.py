@@ -87,7 +87,7 @@ def restore_state(
     set_rng_state(kept.rng)
     state.step, state.position = kept.step, kept.position
     state.bad_steps, state.bad_in_a_row = kept.bad_steps, kept.bad_in_a_row
-    state.idle_steps = kept.idle_steps
+    state.idle_steps, state.reward_window = kept.idle_steps, kept.reward_window
 
 
 def newest_intact(folder: RunFolder, progress: ProgressFn = silent) -> RunCheckpoint | None:

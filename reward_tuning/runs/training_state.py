@@ -91,6 +91,8 @@ class TrainingState:
         bad_steps: Steps skipped so far for NaN or infinity.
         bad_in_a_row: Steps skipped since the last good one.
         idle_steps: Steps so far whose gradient was zero.
+        rate_factor: Factor of the learning rate; rollbacks lower it.
+        reward_window: Sum and number of the training rewards since the last guard evaluation.
     """
 
     optimiser: torch.optim.Optimizer
@@ -101,10 +103,29 @@ class TrainingState:
     bad_steps: int = 0
     bad_in_a_row: int = 0
     idle_steps: int = 0
+    rate_factor: float = 1.0
+    reward_window: tuple[float, int] = (0.0, 0)
 
     def exported(self, trained: Trained) -> Mapping[str, Tensor]:
         """Return what is sampled and exported: the moving average where it is on."""
         return trained.state() if self.ema is None else self.ema.state
+
+
+def roll_back(
+    state: TrainingState, train: LoopSection, trained: Trained, tensors: Mapping[str, Tensor]
+) -> None:
+    """Continue from other weights, with a fresh optimiser and a fresh average.
+
+    Args:
+        state: State of the run; step and position stay, so that later steps draw new prompts.
+        train: Section of the recipe.
+        trained: What is trained.
+        tensors: The weights to continue from, as `trained.state` names them.
+    """
+    trained.load(tensors)
+    state.optimiser = make_optimiser(train, trained.parameters)
+    if state.ema is not None:
+        state.ema.load(trained.state(), updates=0)
 
 
 def initial_state(train: LoopSection, trained: Trained, guards: Sequence[Guard]) -> TrainingState:
@@ -141,5 +162,6 @@ def save_state(
         idle_steps=state.idle_steps,
         ema=state.ema.state if state.ema else None,
         ema_updates=state.ema.updates if state.ema else 0,
+        reward_window=state.reward_window,
     )
     save_checkpoint(folder.checkpoints, checkpoint, keep=train.keep_checkpoints)

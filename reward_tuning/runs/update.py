@@ -126,7 +126,7 @@ def take_step(
     average = backward(clock, shown)
     with clock("update"):  # with its waiting for slower processes
         means = average()
-        rate = learning_rate(train, step)
+        rate = learning_rate(train, step) * state.rate_factor
         norm = update(trained, state, accelerator, means, rate, draws)
     facts = StepFacts(step, means.loss, norm, _finite(means.loss, norm), means.why_zero)
     for warning in (guard.warn(facts) for guard in state.guards):

@@ -13,6 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from base_model.core.family import FAMILY
 from base_model.memory.modes import MODES
+from reward_tuning.schema.guards_section import GuardsSection
 from reward_tuning.schema.judge_parts import (
     EachFrameSection,
     FramesSection,
@@ -364,6 +365,7 @@ class Recipe(Section):
     rewards: list[TrainingReward] = Field(min_length=1, description="One judge or more")
     lora: LoraSection = Field(default_factory=LoraSection)
     train: TrainSection
+    guards: GuardsSection = Field(default_factory=GuardsSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
 
     @model_validator(mode="after")

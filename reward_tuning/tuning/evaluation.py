@@ -70,12 +70,14 @@ def evaluate(
     keep_clips: int = 0,
     oracle: bool = False,
     at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
+    seen: Callable[[Sequence[int], Tensor, Tensor], None] = lambda indices, latents, frames: None,
     stage: str = "evaluation",
     progress: ProgressFn = silent,
 ) -> SideScores:
     """Sample and score clips of one side.
 
-    14 parameters: samples, calibration and evaluation share this loop, and each sets other ones.
+    15 parameters: samples, calibration, guards and evaluation share this loop, and each sets other
+    ones.
 
     Args:
         sampler: The generator, with or without an adapter attached.
@@ -92,6 +94,8 @@ def evaluate(
         keep_clips: Number of prompts, from the first, whose first clip is returned.
         oracle: Also ask the embedded world's oracle (`oracle_applies`).
         at_work: Context that is entered while VAE and judges work (`Offload.at_work`).
+        seen: Called with the prompts' indices, the latents and the frames of every batch, while the
+            judges work.
         stage: Name of the progress events.
         progress: Called after every sampling step.
 
@@ -121,6 +125,7 @@ def evaluate(
             with at_work():
                 frames = sampler.generator.decode(latents)
                 scored = clip_scores(frames, latents, chosen, judges, oracle=oracle)
+                seen([index for index, _ in part], latents, frames)
             for name, scores in scored.items():
                 of = found.setdefault(name, {})
                 for (index, _), value in zip(part, scores.tolist(), strict=True):

@@ -9,12 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from base_model.memory.modes import MODES
-from base_model.memory.offload import Offload
 from reward_tuning.files.atomic_write import atomic_write
-from reward_tuning.judges.loading import load_judges
-from reward_tuning.judges.offload import judge_modules
-from reward_tuning.judges.shared_encoder import loaded_from_folder
 from reward_tuning.lora.export import export_every_format
 from reward_tuning.lora.metadata import training_metadata
 from reward_tuning.progress import ProgressFn
@@ -30,6 +25,7 @@ from reward_tuning.tuning.evaluation import (
     oracle_applies,
 )
 from reward_tuning.tuning.final_sides import FinalSides
+from reward_tuning.tuning.held_out_judges import held_out_judges
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.rendered_reference import rendered_means
 from reward_tuning.tuning.sides import (
@@ -90,6 +86,7 @@ def finish(
     folder: RunFolder,
     adapter: Mapping[str, Tensor],
     progress: ProgressFn,
+    checkpoint: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Export the adapter, evaluate base against tuned, write the clips and evaluation.json.
 
@@ -104,11 +101,12 @@ def finish(
         folder: The run folder.
         adapter: Adapter to export and evaluate.
         progress: Called after every sampling step.
+        checkpoint: Which checkpoint the adapter is, and why (`Watch.chosen`); None = the last.
 
     Returns:
         The content of evaluation.json, which is written last: that of `compare`, `start`, the
-        judges, the prompts and the sides (`reward_tuning.tuning.sides`), and, in the embedded
-        world, `rendered`: scores of renders of the held-out prompts.
+        judges, the prompts and the sides (`reward_tuning.tuning.sides`), `checkpoint` where it is
+        given, and, in the embedded world, `rendered`: scores of renders of the held-out prompts.
 
     Raises:
         TuningError: The disk is full.
@@ -118,12 +116,8 @@ def finish(
         about = training_metadata(recipe, parts.fingerprints)
         export_every_format(recipe.lora, folder.lora, adapter, about)
     size = parts.sampler.size
-    measured_by = loaded_from_folder(recipe, section.held_out_rewards)
-    held_out = load_judges(measured_by, size[0], accelerator.device)
+    held_out, offload = held_out_judges(recipe, parts.offload, accelerator.device)
     judges = [*parts.judges, *held_out]
-    offload = parts.offload
-    if MODES[recipe.generator.memory].parts_rest:
-        offload = offload.joined(Offload(judge_modules(held_out), accelerator.device))
     oracle = oracle_applies(parts.held_out, size)
     sides = FinalSides(
         recipe, parts, accelerator, folder, judges, oracle, offload.at_work, progress
@@ -139,6 +133,7 @@ def finish(
         "never_trained_on": never_trained_on,
     }
     primary = section.primary or default_primary(never_trained_on, trained_on)
+    found |= {} if checkpoint is None else {"checkpoint": dict(checkpoint)}
     found |= compare(base, tuned, seeds=section.seeds, seed=seed, primary=primary)
     if main and oracle:
         batch_size = section.batch_size or recipe.train.batch_size
@@ -159,7 +154,8 @@ def finish(
     )
     found = without_infinities(found)
     if main:
-        write_clips(folder, recipe.train.steps, tuned.clips)
+        step = recipe.train.steps if checkpoint is None else checkpoint["step"]
+        write_clips(folder, step, tuned.clips)
         for index, before in base.clips.items():
             path = folder.samples(0).parent / "before-after" / f"{index:02d}.mp4"
             write_pair(before, tuned.clips[index], path)

@@ -37,7 +37,7 @@ from reward_tuning.tuning.draws import draw_frames, draw_plan, draw_restarts
 from reward_tuning.tuning.evaluation import oracle_applies
 from reward_tuning.tuning.prompt_sets import evaluation_prompts, training_prompts
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
-from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas, guard_sigmas, training_sigmas
 from rewards.errors import RewardError
 
 CheckFn = Callable[[str], AbstractContextManager[None]]
@@ -191,6 +191,7 @@ def _value_checks(
 ) -> Iterator[Callable[[], object]]:
     yield partial(require_optimiser, recipe.train, device)
     yield partial(evaluation_sigmas, recipe)
+    yield partial(guard_sigmas, recipe)
     # The first draw stands for all: a method checks its worst case in each of them.
     for draw in (partial(draw_plan, recipe, sigmas), partial(draw_restarts, recipe, sigmas)):
         yield partial(draw, step=1, batch=0)

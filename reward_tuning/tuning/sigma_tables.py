@@ -29,3 +29,13 @@ def evaluation_sigmas(recipe: Recipe) -> Tensor:
     """
     steps = recipe.evaluation.steps or recipe.sampling.steps
     return sigma_table(steps)[start_step(steps, recipe.sampling.strength) :]
+
+
+def guard_sigmas(recipe: Recipe) -> Tensor:
+    """Return the table of the clips of the guards, `(N + 1,)`: as the evaluation's, of other steps.
+
+    Raises:
+        GeneratorError: `sampling.strength` leaves no step of `guards.steps`.
+    """
+    steps = recipe.guards.steps or recipe.sampling.steps
+    return sigma_table(steps)[start_step(steps, recipe.sampling.strength) :]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate import Accelerator
@@ -31,6 +31,7 @@ from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
 from reward_tuning.tuning.step import PhaseFn, reward_step, step_columns
+from reward_tuning.tuning.watch import Watch
 
 
 def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) -> RunResult:
@@ -69,6 +70,7 @@ class RewardTuning:
         folder: The run folder.
         accelerator: Processes of the run.
         progress: Receives every event.
+        watch_over: The guards.
     """
 
     recipe: Recipe
@@ -76,6 +78,12 @@ class RewardTuning:
     folder: RunFolder
     accelerator: Accelerator
     progress: ProgressFn
+    watch_over: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch_over = Watch(
+            self.recipe, self.parts, self.folder, self.accelerator, self.progress
+        )
 
     @property
     def trained(self) -> Trained:
@@ -109,12 +117,13 @@ class RewardTuning:
         return start(self.recipe, self.parts)
 
     def before(self, state: TrainingState, log: MetricsLog | None) -> None:
-        """Show the plan of the first step, and draw the sample clips of the base."""
+        """Show the plan of the first step, draw clips of the base, and let the guards see it."""
         plan = draw_plan(self.recipe, self.parts.sigmas, step=1, batch=0)
         table = plan_table(self.parts.sigmas, plan)
         self.progress(ProgressEvent("training", state.step, self.recipe.train.steps, note=table))
         if log and state.step == 0:
             write_samples(self.recipe, self.parts, self.folder, 0, self.parts.start, self.progress)
+        self.watch_over.begin(state)
 
     def step(self, state: TrainingState) -> dict[str, Any]:
         """Make one update of the adapter."""
@@ -126,12 +135,26 @@ class RewardTuning:
         write_samples(self.recipe, self.parts, self.folder, state.step, adapter, self.progress)
         return {}
 
+    def watch(self, state: TrainingState, row: Mapping[str, Any], log: MetricsLog | None) -> None:
+        """Let the guards see the step."""
+        self.watch_over.after_step(state, row, log)
+
+    def ended(self) -> bool:
+        """Return whether a guard has ended the training."""
+        return self.watch_over.ended
+
     def finish(self, state: TrainingState, log: MetricsLog | None) -> dict[str, Any]:
-        """Export the adapter and evaluate it."""
+        """Export the best checkpoint and evaluate it."""
         del log
-        adapter = state.exported(self.trained)
+        adapter, checkpoint = self.watch_over.chosen(state)
         return finish(
-            self.recipe, self.parts, self.accelerator, self.folder, adapter, self.progress
+            self.recipe,
+            self.parts,
+            self.accelerator,
+            self.folder,
+            adapter,
+            self.progress,
+            checkpoint,
         )
 
 

@@ -1,5 +1,6 @@
 """The run folder: begun once, resumed only with its own recipe."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,8 @@ REMAINS = (
     "replay.safetensors",
     "evaluation.json",
     "metrics.jsonl",
+    "guards.jsonl",
+    "guards-base.safetensors",
     "samples",
 )
 
@@ -90,6 +93,35 @@ def test_resume_of_a_finished_run_gives_its_result(recipe: Recipe) -> None:
     folder.evaluation.write_text('{"prom')
     with pytest.raises(TuningError, match="delete it and resume"):
         folder.open(recipe, resume=True)
+
+
+def test_a_run_that_a_guard_ended_is_finished(recipe: Recipe) -> None:
+    """Until its guards change; more steps alone would end at the same step."""
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {})
+    found = {"checkpoint": {"stopped_at": 4, "rule": "motion"}}
+    folder.evaluation.write_text(json.dumps(found))
+    assert folder.open(recipe, resume=True) == found
+    train = recipe.train.model_copy(update={"steps": 99})
+    with pytest.raises(
+        TuningError, match=r"the guard motion ended .* at step 4.*guards\.motion=warn"
+    ):
+        folder.open(recipe.model_copy(update={"train": train}), resume=True)
+    guards = recipe.guards.model_copy(update={"every": 7})
+    other = recipe.model_copy(update={"guards": guards})
+    assert folder.open(other, resume=True) is None
+    folder.continue_with(other, {})
+    assert json.loads((folder.root / "evaluation-step-000004.json").read_text()) == found
+    assert folder.read_evaluation() is None
+    assert load_recipe(folder.recipe).guards.every == 7
+
+
+def test_other_guards_do_not_reopen_a_run_that_made_its_steps(recipe: Recipe) -> None:
+    folder = RunFolder(recipe.output)
+    folder.begin(recipe, {})
+    folder.evaluation.write_text('{"checkpoint": {"stopped_at": null}}')
+    guards = recipe.guards.model_copy(update={"every": 7})
+    assert folder.open(recipe.model_copy(update={"guards": guards}), resume=True) is not None
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ class Toy:
     def evaluate(self, state: TrainingState) -> Mapping[str, Any]:
         return {"size": float(self.weight.detach().norm())}
 
+    def watch(self, state: TrainingState, row: Mapping[str, Any], log: MetricsLog | None) -> None:
+        assert row["step"] == state.step
+
+    def ended(self) -> bool:
+        return False
+
     def finish(self, state: TrainingState, log: MetricsLog | None) -> dict[str, Any]:
         self.calls.append(f"finish after {state.step}")
         found = {"weight": self.weight.tolist()}

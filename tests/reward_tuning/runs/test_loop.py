@@ -33,6 +33,7 @@ class Loop:
     calls: list[str] = field(default_factory=list)
     control: Control | None = None
     orders: Mapping[int, Path] = field(default_factory=dict)  # files to create during a step
+    ends_at: int = 99
 
     def step(self) -> dict[str, Any]:
         self.state.step += 1
@@ -47,6 +48,14 @@ class Loop:
     def save(self) -> None:
         self.calls.append(f"save {self.state.step}")
 
+    def watch(self, row: Mapping[str, Any]) -> None:
+        assert row["step"] == self.state.step
+        if self.state.step == self.ends_at:
+            self.calls.append(f"end {self.state.step}")
+
+    def ended(self) -> bool:
+        return self.state.step >= self.ends_at
+
     def run(self, folder: Path, log: MetricsLog | None, *overrides: str) -> None:
         settings = [f"train.{text}" for text in ("steps=7", *EVERY, *overrides)]
         train = load_recipe(write_recipe(folder / "recipe"), settings).train
@@ -58,6 +67,8 @@ class Loop:
             evaluate=self.evaluate,
             save=self.save,
             control=self.control,
+            watch=self.watch,
+            ended=self.ended,
         )
 
 
@@ -83,6 +94,16 @@ def test_what_happens_after_which_step(tmp_path: Path, log: MetricsLog) -> None:
     assert found.calls == ["evaluate 2", "save 3", "evaluate 4", "evaluate 6", "save 6", "save 7"]
     steps = {row["step"]: row.get("held_out") for row in rows(tmp_path)}
     assert steps == {2: 0.5, 4: 0.5, 6: 0.5, 7: None}
+
+
+def test_a_training_that_ends_early_is_saved_there(tmp_path: Path, log: MetricsLog) -> None:
+    """After the watch, whose changes the checkpoint holds; what has ended makes no step."""
+    found = loop()
+    found.ends_at = 5
+    found.run(tmp_path, log)
+    assert found.calls == ["evaluate 2", "save 3", "evaluate 4", "end 5", "save 5"]
+    found.run(tmp_path, log)
+    assert found.state.step == 5
 
 
 def test_the_last_clips_are_left_to_the_end(tmp_path: Path, log: MetricsLog) -> None:

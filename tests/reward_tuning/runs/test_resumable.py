@@ -39,6 +39,13 @@ def test_what_is_shown_besides_may_change(tmp_path: Path, change: str) -> None:
     assert "evaluation" in values(tmp_path)
 
 
+def test_the_guards_may_change(tmp_path: Path) -> None:
+    """And a checkpoint of a version without them has none to compare."""
+    changed = values(tmp_path, "guards.every=7", "guards.motion=stop")
+    assert changed == values(tmp_path)
+    assert "guards" not in changed
+
+
 def test_the_number_of_steps_counts_where_the_rate_depends_on_it(tmp_path: Path) -> None:
     one, two = (values(tmp_path, "train.lr_schedule=cosine", f"train.steps={n}") for n in (7, 8))
     assert recipe_differences(one, two) == ["train.steps: was 7, is 8"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reward_tuning.lora.adapter import LoraSpec, attach
 from reward_tuning.runs.checkpoints import complete_checkpoints, read_checkpoint
@@ -17,6 +18,7 @@ from reward_tuning.runs.training_state import (
     Ema,
     Trained,
     initial_state,
+    roll_back,
     save_state,
     trained_adapter,
 )
@@ -53,11 +55,13 @@ def test_a_checkpoint_keeps_everything_of_the_state(tmp_path: Path) -> None:
     state.optimiser.step()
     state.step, state.position, state.idle_steps = 4, 12, 1
     state.bad_steps, state.bad_in_a_row = 2, 1
+    state.reward_window = (0.1 + 0.2, 3)
     for _ in range(2):
         save_state(state, of.train, trained, of, {"hps": "sha256:1"}, folder)
         state.step += 1
     (path,) = complete_checkpoints(folder.checkpoints)
     kept = read_checkpoint(path)
+    assert kept.reward_window == (0.1 + 0.2, 3)
     assert (kept.step, kept.position, kept.idle_steps) == (5, 12, 1)
     assert (kept.bad_steps, kept.bad_in_a_row, kept.ema_updates) == (2, 1, 0)
     assert torch.equal(kept.adapter["w"], trained.state()["w"])
@@ -67,6 +71,28 @@ def test_a_checkpoint_keeps_everything_of_the_state(tmp_path: Path) -> None:
     assert torch.allclose(moments["exp_avg"], torch.full((3,), 0.1))
     assert (kept.recipe, kept.versions) == (comparable(of), versions())
     assert kept.fingerprints == {"hps": "sha256:1"}
+
+
+def test_a_rollback_takes_other_weights_and_forgets_the_rest(tmp_path: Path) -> None:
+    train = recipe(tmp_path, "train.ema_decay=0.5").train
+    weight = nn.Parameter(torch.ones(3))
+
+    def load(tensors: Mapping[str, Tensor]) -> None:
+        weight.data.copy_(tensors["w"])
+
+    trained = Trained([weight], lambda: {"w": weight.detach()}, load)
+    state = initial_state(train, trained, [])
+    state.step, state.position = 4, 8
+    weight.grad = torch.ones(3)
+    state.optimiser.step()
+    assert state.ema is not None
+    state.ema.update(trained.state())
+    roll_back(state, train, trained, {"w": torch.full((3,), 7.0)})
+    assert weight.tolist() == [7.0] * 3
+    assert state.exported(trained)["w"].tolist() == [7.0] * 3
+    assert (state.ema.updates, state.step, state.position) == (0, 4, 8)
+    assert state.optimiser.state_dict()["state"] == {}
+    assert state.optimiser.param_groups[0]["params"][0] is weight
 
 
 def test_an_adapter_is_trained_by_its_own_names() -> None:

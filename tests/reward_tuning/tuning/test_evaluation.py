@@ -128,6 +128,18 @@ def test_the_tuned_side_is_the_given_adapter(sampler: ClipSampler, judge: Framed
         assert torch.allclose(base.clips[index], same.clips[index], atol=1e-6)
 
 
+def test_every_batch_is_shown_with_its_indices(sampler: ClipSampler, judge: FramedJudge) -> None:
+    shown: dict[int, Tensor] = {}
+
+    def seen(indices: Sequence[int], latents: Tensor, frames: Tensor) -> None:
+        assert len(indices) == len(latents) == len(frames)
+        shown.update(zip(indices, frames, strict=True))
+
+    found = side(sampler, None, judge, batch_size=2, seen=seen)
+    assert list(shown) == list(PROMPTS)
+    assert all(torch.equal(shown[index], clip) for index, clip in found.clips.items())
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_batches_do_not_matter(sampler: ClipSampler, judge: FramedJudge, batch_size: int) -> None:
     whole = side(sampler, None, judge, seeds=3, batch_size=2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from base_model.sampling.sigmas import sigma_table
-from reward_tuning.tuning.sigma_tables import evaluation_sigmas, training_sigmas
+from reward_tuning.tuning.sigma_tables import evaluation_sigmas, guard_sigmas, training_sigmas
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 
@@ -37,3 +37,10 @@ def test_strength_leaves_the_last_part_of_both_tables(world: Path, tmp_path: Pat
     )
     assert torch.equal(training_sigmas(recipe), sigma_table(8)[4:])
     assert torch.equal(evaluation_sigmas(recipe), sigma_table(6)[3:])
+
+
+def test_the_guards_take_the_training_steps_or_their_own(world: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(world, tmp_path, "sampling.steps=8", "evaluation.steps=11")
+    assert torch.equal(guard_sigmas(recipe), sigma_table(8))
+    fewer = tiny_recipe(world, tmp_path, "guards.steps=6", "sampling.strength=0.5")
+    assert torch.equal(guard_sigmas(fewer), sigma_table(6)[3:])

@@ -1,0 +1,214 @@
+"""A small evaluation during training: the same prompts and noise each time, without side effects.
+
+It draws nothing from the global random generators that the training would notice, and leaves no
+gradient, so a training with it makes the same steps as one without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.judges.judge import FramedJudge, Judge
+from reward_tuning.progress import ProgressFn
+from reward_tuning.runs.checkpoints import rng_state, set_rng_state
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.clip_measures import diversity as pixel_diversity
+from reward_tuning.tuning.drift import mean_drift, velocity_drift
+from reward_tuning.tuning.evaluation import evaluate, merged
+from reward_tuning.tuning.held_out_judges import held_out_judges
+from reward_tuning.tuning.parts import RunParts
+from reward_tuning.tuning.sigma_tables import guard_sigmas
+from rewards import FrameReward
+
+PIXELS = "pixels"
+STAGE = "guards"
+
+
+@dataclass(frozen=True)
+class GuardScores:
+    """What a guard evaluation finds, alike on every process.
+
+    Attributes:
+        values: Metric to one value a prompt, the mean over its clips: held-out judges, and the
+            measures of any clip.
+        diversity: Distance of the two clips of each prompt that has two.
+        latents: Ends of the first clips by prompt index, `(16, t, h/8, w/8)` on the CPU; only where
+            they were asked for.
+        drift: Mean relative distance of the velocity to the base's; None where it is not measured.
+        diversity_of: Label of the judge whose image features the diversity compares, or `pixels`.
+    """
+
+    values: dict[str, list[float]]
+    diversity: list[float]
+    latents: dict[int, Tensor] = field(default_factory=dict)
+    drift: float | None = None
+    diversity_of: str = PIXELS
+
+
+def guard_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
+    """Return the prompts of the guards, spread evenly over those of the evaluation."""
+    count = min(recipe.guards.prompts, len(held_out))
+    return [held_out[i * len(held_out) // count] for i in range(count)]
+
+
+def feature_judge(judges: Sequence[Judge]) -> FramedJudge | None:
+    """Return the first judge that has image features; None where none has."""
+    for judge in judges:
+        if isinstance(judge, FramedJudge) and isinstance(judge.reward, FrameReward):
+            return judge
+    return None
+
+
+@dataclass(frozen=True)
+class GuardEvaluation:
+    """The guard evaluations of a run. Every process calls them, and they share the prompts.
+
+    Attributes:
+        recipe: Resolved.
+        parts: Parts of the run.
+        accelerator: Processes of the run.
+        progress: Called after every sampling step.
+    """
+
+    recipe: Recipe
+    parts: RunParts
+    accelerator: Accelerator
+    progress: ProgressFn
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The prompts that are evaluated."""
+        return guard_prompts(self.recipe, self.parts.held_out)
+
+    def base(self) -> GuardScores:
+        """Evaluate the side that training started from, and keep its clips for the drift."""
+        drifting = self.recipe.guards.drift
+        clips = 0 if drifting.action == "off" else min(drifting.prompts, len(self.prompts))
+        with undisturbed():
+            return self._scores(self.parts.start, keep=clips, stage=f"{STAGE}: base")
+
+    def now(self, adapter: Mapping[str, Tensor], base: GuardScores) -> GuardScores:
+        """Evaluate an adapter.
+
+        Args:
+            adapter: Tensors as they would be exported.
+            base: What `base` found.
+        """
+        with undisturbed():
+            found = self._scores(adapter, keep=0, stage=STAGE)
+            return replace(found, drift=self._drift(adapter, base))
+
+    def _scores(
+        self, adapter: Mapping[str, Tensor] | None, *, keep: int, stage: str
+    ) -> GuardScores:
+        recipe, prompts = self.recipe, self.prompts
+        device, count = self.accelerator.device, len(prompts)
+        twice = 0
+        if recipe.guards.diversity.action != "off":
+            twice = min(recipe.guards.diversity.prompts, count)
+        # A second clip is a prompt of another index, which decides its noise.
+        wanted = {**dict(enumerate(prompts)), **{count + i: prompts[i] for i in range(twice)}}
+        judges, offload = held_out_judges(recipe, self.parts.offload, device)
+        # A held-out one first: features of a judge that is trained on are fooled with it.
+        seer = feature_judge([*judges, *self.parts.judges])
+        shown: dict[int, Tensor] = {}
+        ends: dict[int, Tensor] = {}
+
+        def seen(indices: Sequence[int], latents: Tensor, frames: Tensor) -> None:
+            paired = [i for i, index in enumerate(indices) if index % count < twice]
+            if paired and twice:
+                with torch.no_grad():
+                    chosen = frames[paired]
+                    looks = chosen if seer is None else clip_features(seer, chosen)
+                shown.update(zip([indices[i] for i in paired], looks.float().cpu(), strict=True))
+            for index, end in zip(indices, latents, strict=True):
+                if index < keep:
+                    ends[index] = end.cpu()
+
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        mine = {
+            index: one for place, (index, one) in enumerate(wanted.items()) if place % ranks == rank
+        }
+        scores = evaluate(
+            self.parts.sampler,
+            adapter,
+            mine,
+            judges,
+            guard_sigmas(recipe),
+            seed=derive_seed(recipe.seed, "guards"),
+            batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
+            at_work=offload.at_work,
+            seen=seen,
+            stage=stage,
+            progress=self.progress,
+        )
+        if ranks > 1:
+            parts = gather_object([(scores, shown, ends)])
+            scores = merged([part for part, _, _ in parts])
+            for _, others, other_ends in parts:
+                shown.update(others)
+                ends.update(other_ends)
+        values = {
+            name: [fmean([of[i], of[count + i]] if i < twice else [of[i]]) for i in range(count)]
+            for name, of in scores.values.items()
+        }
+        pairs = [(shown[i], shown[count + i]) for i in range(twice)]
+        return GuardScores(
+            values,
+            [distance(a, b, features=seer is not None) for a, b in pairs],
+            {index: ends[index] for index in sorted(ends)},
+            diversity_of=PIXELS if seer is None else seer.label,
+        )
+
+    def _drift(self, adapter: Mapping[str, Tensor], base: GuardScores) -> float | None:
+        recipe = self.recipe
+        if recipe.guards.drift.action == "off":
+            return None
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        found = velocity_drift(
+            self.parts.sampler,
+            adapter,
+            self.parts.start,
+            {i: clip for i, clip in base.latents.items() if i % ranks == rank},
+            dict(enumerate(self.prompts)),
+            seed=derive_seed(recipe.seed, "guards"),
+            batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
+        )
+        return mean_drift(gather_object([found]) if ranks > 1 else [found])
+
+
+def clip_features(judge: FramedJudge, frames: Tensor) -> Tensor:
+    """Return the image features of clips as a judge sees them, `(b, d)`: the mean over frames."""
+    assert isinstance(judge.reward, FrameReward)
+    return judge.reward.clip_features(judge.shown(judge.judged(frames, 0)))
+
+
+def distance(a: Tensor, b: Tensor, *, features: bool) -> float:
+    """Return the distance of two clips: 1 - cosine of features `(d,)`, or of pixels `(f, 3, H, W)`.
+
+    Pixels have the mean absolute difference.
+    """
+    if features:
+        return 1.0 - float(F.cosine_similarity(a, b, dim=0))
+    return pixel_diversity([a, b])
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Restore the global random generators afterwards: loading a judge draws from them."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)

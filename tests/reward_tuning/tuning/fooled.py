@@ -1,0 +1,48 @@
+"""Judges of pixels that a training can fool, and recipes that train on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reward_tuning.schema.recipe import Recipe
+from tests.reward_tuning.tiny_run import tiny_recipe
+
+FORMULAS = {
+    "bright": "frames.mean((1, 2, 3, 4))",
+    "dark": "1 - frames.mean((1, 2, 3, 4))",
+    "still": "-100 * frames.diff(dim=1).abs().mean((1, 2, 3, 4))",
+}
+
+
+def write_fooled(world: Path) -> None:
+    """Write the judges as files of Python next to the recipe."""
+    for name, formula in FORMULAS.items():
+        (world / f"{name}.py").write_text(
+            f"class Judge:\n    def __call__(self, frames, prompts):\n        return {formula}\n",
+            encoding="utf-8",
+        )
+
+
+def judge(world: Path, name: str) -> str:
+    """A judge of `FORMULAS`, as a recipe names it."""
+    return f"{{kind: python, checkpoint: {world / f'{name}.py'}, name: {name}}}"
+
+
+def fooled_recipe(world: Path, output: Path, reward: str, *overrides: str) -> Recipe:
+    """A short run on such a judge, with an evaluation of the guards every second step.
+
+    The held-out judge is `dark`, which falls where brightness rises.
+    """
+    return tiny_recipe(
+        world,
+        output,
+        f"rewards=[{judge(world, reward)}]",
+        f"evaluation.held_out_rewards=[{judge(world, 'dark')}]",
+        "evaluation.seeds=1",
+        "evaluation.prompts=3",
+        "train.ema_decay=null",
+        "train.steps=10",
+        "train.checkpoint_every=4",
+        "guards.every=2",
+        *overrides,
+    )
