@@ -125,6 +125,16 @@ GUARD_METRICS = tuple(
             ),
         ),
         (
+            "motion_error",
+            MetricText(
+                "Standard error of `motion` over the guards' prompts.",
+                "ratio",
+                "Small against the distance of the bounds; the rule fires only beyond it",
+                "Raise `guards.prompts`",
+                "lower",
+            ),
+        ),
+        (
             "diversity",
             MetricText(
                 "Distance of clips of one prompt from different noise, as a ratio to the base's.",
@@ -133,6 +143,16 @@ GUARD_METRICS = tuple(
                 "Below: every noise gives the same clip; an anchor, a lower learning rate, or the "
                 "checkpoint before",
                 "near the base",
+            ),
+        ),
+        (
+            "diversity_error",
+            MetricText(
+                "Standard error of `diversity` over the prompts with two clips.",
+                "ratio",
+                "Small against the distance of the bound; the rule fires only beyond twice of it",
+                "Raise `guards.diversity.prompts`",
+                "lower",
             ),
         ),
         (

@@ -143,10 +143,13 @@ def motion_changes(rows: Sequence[Row], guards: GuardsSection, judges: Sequence[
 def diversity_falls(
     rows: Sequence[Row], guards: GuardsSection, judges: Sequence[str]
 ) -> str | None:
-    """Say that clips of a prompt have become alike, by more than the standard error."""
+    """Say that clips of a prompt have become alike, by more than two standard errors.
+
+    Two, because a few pairs of clips that differ in the base carry most of the distance.
+    """
     del judges
     rule, ratio = guards.diversity, _ratio(rows[-1], "diversity")
-    if ratio.value + ratio.error < rule.low:
+    if ratio.value + 2 * ratio.error < rule.low:
         return f"diversity is {ratio.value:.2f} of the base's, below {rule.low:g}"
     return None
 

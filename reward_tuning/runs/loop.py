@@ -52,6 +52,8 @@ def train_steps(
 ) -> None:
     """Train from the state's step to the last, or to where a guard ends the training.
 
+    9 parameters: the frame's parts of a training, each of which acts at its own moment.
+
     Args:
         train: Section of the recipe.
         state: State of the run, which `step` advances.

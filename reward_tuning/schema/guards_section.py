@@ -46,7 +46,7 @@ class MotionRule(Section):
 
 
 class DiversityRule(Section):
-    """Fires if two clips of a prompt become alike, by more than one standard error.
+    """Fires if two clips of a prompt become alike, by more than two standard errors.
 
     The distance is 1 - cosine of the image features of a judge, a held-out one where there is one;
     without a judge that has image features, the mean difference of pixels.

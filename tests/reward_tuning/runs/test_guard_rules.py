@@ -130,7 +130,7 @@ def test_motion_outside_its_bounds(
 
 @pytest.mark.parametrize(
     ("diversity", "found"),
-    [((0.78, 0.01), ["diversity"]), ((0.78, 0.03), []), ((1.9, 0.01), []), ((None, None), [])],
+    [((0.77, 0.014), ["diversity"]), ((0.77, 0.016), []), ((1.9, 0.01), []), ((None, None), [])],
 )
 def test_diversity_below_its_bound(
     diversity: tuple[float | None, float | None], found: list[str]

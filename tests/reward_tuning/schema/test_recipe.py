@@ -43,6 +43,7 @@ def test_top_level_sections_are_the_contract() -> None:
         "rewards",
         "lora",
         "train",
+        "guards",
         "evaluation",
     ]
 

@@ -28,14 +28,12 @@ def judge(world: Path, name: str) -> str:
     return f"{{kind: python, checkpoint: {world / f'{name}.py'}, name: {name}}}"
 
 
-def fooled_recipe(world: Path, output: Path, reward: str, *overrides: str) -> Recipe:
+def fooled_overrides(world: Path, reward: str) -> tuple[str, ...]:
     """A short run on such a judge, with an evaluation of the guards every second step.
 
     The held-out judge is `dark`, which falls where brightness rises.
     """
-    return tiny_recipe(
-        world,
-        output,
+    return (
         f"rewards=[{judge(world, reward)}]",
         f"evaluation.held_out_rewards=[{judge(world, 'dark')}]",
         "evaluation.seeds=1",
@@ -44,5 +42,9 @@ def fooled_recipe(world: Path, output: Path, reward: str, *overrides: str) -> Re
         "train.steps=10",
         "train.checkpoint_every=4",
         "guards.every=2",
-        *overrides,
     )
+
+
+def fooled_recipe(world: Path, output: Path, reward: str, *overrides: str) -> Recipe:
+    """The recipe of such a run."""
+    return tiny_recipe(world, output, *fooled_overrides(world, reward), *overrides)
