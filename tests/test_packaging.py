@@ -64,7 +64,6 @@ ROOMS = {
         "judges",
         "runs",
         "report",
-        "watch",
         "tuning",
         "finetune",
         "pretrain",

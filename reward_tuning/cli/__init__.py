@@ -19,11 +19,14 @@ import typer
 from reward_tuning import __version__
 from reward_tuning.cli.calibrate import calibrate
 from reward_tuning.cli.card import card
+from reward_tuning.cli.compare import compare
 from reward_tuning.cli.convert import convert
 from reward_tuning.cli.cp import cp
+from reward_tuning.cli.evaluate import evaluate
 from reward_tuning.cli.export import export
 from reward_tuning.cli.finetune import finetune
 from reward_tuning.cli.generate import generate
+from reward_tuning.cli.list_options import ListOptions
 from reward_tuning.cli.ls import ls
 from reward_tuning.cli.output import error_text, warning_lines
 from reward_tuning.cli.pretrain import pretrain
@@ -35,8 +38,6 @@ from reward_tuning.cli.score import score
 from reward_tuning.cli.show import show
 from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
-from reward_tuning.cli.votes import votes
-from reward_tuning.cli.watch import watch
 from reward_tuning.errors import shortened
 
 VERBS = (
@@ -48,10 +49,10 @@ VERBS = (
     run,
     finetune,
     resume,
-    watch,
     generate,
     score,
-    votes,
+    evaluate,
+    compare,
     export,
     card,
     push,
@@ -59,6 +60,7 @@ VERBS = (
     render,
     pretrain,
 )
+WITH_LISTS = (evaluate, compare)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # when stdout is redirected to a file
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 FAMILIES = {
@@ -95,7 +97,7 @@ def _options(
 
 
 for _verb in VERBS:
-    app.command(_verb.__name__)(_verb)
+    app.command(_verb.__name__, cls=ListOptions if _verb in WITH_LISTS else None)(_verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Read judges from the command line or from a recipe."""
 
+import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ from pydantic import Field, ValidationError
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.yaml_text import read_yaml
+from reward_tuning.finetune.recipe import load_any_recipe
+from reward_tuning.judges.listing import published_entries, shipped_entries
 from reward_tuning.schema.judge_kinds import KINDS
-from reward_tuning.schema.judge_parts import FramesSection
+from reward_tuning.schema.judge_parts import FramesSection, JudgeSection
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loading import judge_names, load_recipe
 from reward_tuning.schema.mistakes import mistakes_of
+from reward_tuning.schema.recipe import Recipe
 from reward_tuning.section import Section
 
 
@@ -66,6 +70,57 @@ def judges_of_recipe(source: str) -> list[FramesSection]:
 
     judges = loaded_from_folder(recipe, [*recipe.rewards, *recipe.evaluation.held_out_rewards])
     return [judge for judge in judges if isinstance(judge, FramesSection)]
+
+
+def judges_by_name(texts: Sequence[str], sources: Sequence[Path]) -> list[JudgeSection]:
+    """Read judges from the command line that may also be named by a run or by a shipped file.
+
+    Args:
+        texts: As for `judges_of_options`; or the name of a judge of one of the runs, which may be
+            one of latents; or a shipped file, whose kind is in it.
+        sources: Paths, of which some are run folders.
+
+    Raises:
+        TuningError: Lists every mistake.
+    """
+    from reward_tuning.evidence.judge_roles import judges_of_runs
+
+    recipes = []
+    for source in sources:
+        if (source / "recipe.yaml").is_file():
+            recipe = load_any_recipe(source / "recipe.yaml", check_files=False)
+            if isinstance(recipe, Recipe):
+                recipes.append((source.name, recipe))
+    known = {judge.label: judge for judge in judges_of_runs(recipes)}
+    kinds = {entry["name"]: entry["kind"] for entry in [*shipped_entries(), *published_entries()]}
+    others = [
+        f"{kinds[text]}:{text}" if text in kinds else text for text in texts if text not in known
+    ]
+    _check_known(others, known, kinds)
+    parsed = iter(judges_of_options(others)) if others else iter(())
+    found = [known[text] if text in known else next(parsed) for text in texts]
+    twice = [label for label, count in Counter(one.label for one in found).items() if count > 1]
+    if twice:
+        raise TuningError(
+            f"--judges: {', '.join(twice)} is given twice; give each its own name, as in "
+            "'{kind: hps, checkpoint: ..., name: mine}'"
+        )
+    return found
+
+
+def _check_known(texts: Sequence[str], known: Iterable[str], kinds: Iterable[str]) -> None:
+    """Refuse a text that is neither a kind nor a name, with what there is."""
+    for text in texts:
+        if text.lstrip().startswith("{") or text.partition(":")[0] in KINDS:
+            continue
+        names = [*known, *kinds, *KINDS]
+        likely = difflib.get_close_matches(text, names, n=1)
+        hint = f"did you mean {likely[0]}? " if likely else ""
+        judges = f"judges of the runs: {', '.join(known)}; " if known else ""
+        raise TuningError(
+            f"--judges: got {text!r}; {hint}{judges}else KIND:CHECKPOINT, or a file that "
+            "`reward-tuning ls` lists"
+        )
 
 
 def _section(text: str) -> dict[str, Any]:

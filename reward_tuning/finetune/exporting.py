@@ -17,17 +17,12 @@ from base_model.loading.delta import OTHER_PARTS, WEIGHT_FILE
 from reward_tuning.files.atomic_write import not_written, temporary_path
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.lora.export import export_every_format
-from reward_tuning.lora.metadata import training_metadata
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.sampling.generator_parts import generator_folder
 
 
 def export_trained(
-    recipe: FinetuneRecipe,
-    transformer: Any,
-    weights: Mapping[str, Tensor],
-    folder: RunFolder,
-    fingerprints: Mapping[str, str],
+    recipe: FinetuneRecipe, transformer: Any, weights: Mapping[str, Tensor], folder: RunFolder
 ) -> None:
     """Write `lora/`, or `generator/` where every weight was trained.
 
@@ -36,14 +31,12 @@ def export_trained(
         transformer: Transformer whose configuration is exported.
         weights: Tensors to export, by name.
         folder: Folder of the run.
-        fingerprints: Hashes of the run's checkpoints, for the metadata of the LoRA.
 
     Raises:
         TuningError: The disk is full.
     """
     if recipe.lora is not None:
-        about = training_metadata(recipe, fingerprints)
-        export_every_format(recipe.lora, folder.lora, weights, about)
+        export_every_format(recipe.lora, folder.lora, weights)
         return
     target = folder.root / "generator"
     temporary = temporary_path(target)

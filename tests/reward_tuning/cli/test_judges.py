@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from reward_tuning.cli.judges import judges_of_options, judges_of_recipe
+from reward_tuning.cli.judges import judges_by_name, judges_of_options, judges_of_recipe
+from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import write_clip
 from tests.reward_tuning.command_line import command
+from tests.reward_tuning.recipes_for_tests import write_recipe
 
 run = pytest.fixture(command)
 
@@ -54,3 +56,20 @@ def test_the_judges_of_a_recipe_are_all_that_look_at_frames() -> None:
     labels = [judge.label for judge in judges_of_recipe("tiny-drtune-multi")]
     assert labels == ["hps", "clip", "aesthetic", "clip_held_out"]
     assert "latent" not in [judge.kind for judge in judges_of_recipe("tiny-prfl-latent")]
+
+
+def test_judges_by_name_of_a_run_of_a_shipped_file_and_by_kind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_recipe(run, rewards=[{"kind": "hps", "checkpoint": "hps-v2.1", "name": "mine"}])
+    shipped = "tiny/clip-held-out.safetensors"
+    found = judges_by_name([shipped, "mine", "flicker"], [run, tmp_path])
+    assert [(judge.kind, judge.label) for judge in found] == [
+        ("clip", "clip"),
+        ("hps", "mine"),
+        ("flicker", "flicker"),
+    ]
+    assert found[0].identity == shipped
+    with pytest.raises(TuningError, match="did you mean mine\\?"):
+        judges_by_name(["mien"], [run])
+    with pytest.raises(TuningError, match="mine is given twice"):
+        judges_by_name(["mine", "mine"], [run])

@@ -1,0 +1,199 @@
+"""The generator and the judges of an evaluation, loaded when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from base_model.generator import load_generator
+from base_model.memory.modes import MODES
+from base_model.memory.offload import Offload
+from reward_tuning.evidence.clip_cache import ClipFacts
+from reward_tuning.evidence.request import Setup
+from reward_tuning.evidence.sides_plan import PlannedSide
+from reward_tuning.inputs.condition_files import NO_CONDITION
+from reward_tuning.inputs.run_conditions import check_conditions, conditions_hash, encode_conditions
+from reward_tuning.inputs.text_cache import checkpoint_fingerprint
+from reward_tuning.inputs.text_states import text_states
+from reward_tuning.judges.judge import Judge
+from reward_tuning.judges.loading import load_judges
+from reward_tuning.judges.missing import require_judges
+from reward_tuning.judges.offload import judge_modules
+from reward_tuning.judges.truncation import report_truncation
+from reward_tuning.lora.module_shapes import transformer_shapes
+from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.sampling.generator_parts import (
+    generator_checkpoint,
+    generator_folder,
+    generator_kind,
+)
+from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.tuning.evaluation import evaluation_seed
+
+
+@dataclass
+class Loaded:
+    """Parts of an evaluation.
+
+    Attributes:
+        setup: What all sides have in common.
+        device: Device of generator and judges.
+        progress: Called as each part is loaded.
+    """
+
+    setup: Setup
+    device: torch.device
+    progress: ProgressFn
+
+    def check(self) -> None:
+        """Check what needs no weights: judges' files, condition files, and the clips' size.
+
+        Raises:
+            TuningError: Conditions do not fit.
+            RewardError: A judge is not on this machine.
+            GeneratorError: The generator does not exist.
+        """
+        require_judges(self.setup.judges)
+        check_conditions(
+            self.setup.prompts,
+            self.setup.size,
+            strength=self.setup.sampling.strength,
+            kind=generator_kind(self.setup.generator),
+            progress=self.progress,
+        )
+
+    @cached_property
+    def shapes(self) -> nn.Module:
+        """The transformer on the meta device."""
+        return transformer_shapes(generator_checkpoint(self.setup.generator))
+
+    @cached_property
+    def generator_hash(self) -> str:
+        """Fingerprint of transformer and VAE."""
+        return checkpoint_fingerprint([self._root / "transformer", self._root / "vae"])
+
+    @cached_property
+    def text_encoder_hash(self) -> str:
+        """Fingerprint of text encoder and tokenizer."""
+        return checkpoint_fingerprint([self._root / "text_encoder", self._root / "tokenizer"])
+
+    @cached_property
+    def _root(self) -> Path:
+        return generator_folder(self.setup.generator, text_encoder=True)
+
+    @cached_property
+    def sampler(self) -> ClipSampler:
+        """The generator without an adapter, with text states and encoded conditions.
+
+        Raises:
+            GeneratorError: It cannot be loaded, or does not take the size.
+        """
+        setup, section, sampling = self.setup, self.setup.generator, self.setup.sampling
+        name, dtype = generator_checkpoint(section), getattr(torch, section.dtype)
+        states = text_states(
+            name,
+            [*(prompt.text for prompt in setup.prompts), sampling.negative_prompt],
+            dtype=dtype,
+            device=self.device,
+            progress=self.progress,
+        )
+        self.progress(ProgressEvent("loading", phase=f"generator {section.checkpoint}"))
+        generator = load_generator(
+            name,
+            dtype=dtype,
+            device=self.device,
+            text_encoder=False,
+            memory=section.memory,
+            quantise=section.quantise,
+        )
+        generator.latent_shape(1, *setup.size)  # refuses a size that it cannot sample
+        conditions = encode_conditions(
+            generator,
+            setup.prompts,
+            setup.size,
+            strength=sampling.strength,
+            seed=setup.seed,
+            progress=self.progress,
+        )
+        return ClipSampler(
+            generator,
+            states,
+            sampling.negative_prompt,
+            sampling.guidance_scale,
+            setup.size,
+            sampling.guidance_rescale,
+            conditions=conditions,
+            negative=sampling.negative,
+        )
+
+    def guided(self, guidance_scale: float) -> ClipSampler:
+        """Return the sampler with another guidance scale."""
+        return replace(self.sampler, guidance_scale=guidance_scale)
+
+    @cached_property
+    def judges(self) -> list[Judge]:
+        """The judges.
+
+        Raises:
+            RewardError: A file is damaged or of another kind.
+            TuningError: A judge cannot work here.
+        """
+        self.progress(ProgressEvent("loading", phase="judges"))
+        judges = load_judges(self.setup.judges, self.setup.size[0], self.device)
+        report_truncation(judges, {"the prompts": self.setup.prompts}, self.progress)
+        return judges
+
+    @cached_property
+    def at_work(self) -> Callable[[], AbstractContextManager[None]]:
+        """Context that is entered while VAE and judges work."""
+        resting = MODES[self.setup.generator.memory].parts_rest
+        modules = judge_modules(self.judges) if resting else []
+        offload = Offload(modules, self.device)
+        return offload.joined(self.sampler.generator.resting.vae).at_work
+
+    @cached_property
+    def _condition_hashes(self) -> list[str | None]:
+        return [
+            None if prompt.files == NO_CONDITION else conditions_hash([prompt.files])
+            for prompt in self.setup.prompts
+        ]
+
+    def facts(self, side: PlannedSide, prompt: int, clip: int) -> ClipFacts:
+        """Return everything that decides a clip: the base's are the same whatever the adapter."""
+        place = (id(side), prompt, clip)
+        if place not in self._facts:
+            self._facts[place] = self._clip_facts(side, prompt, clip)
+        return self._facts[place]
+
+    @cached_property
+    def _facts(self) -> dict[tuple[int, int, int], ClipFacts]:
+        return {}
+
+    def _clip_facts(self, side: PlannedSide, prompt: int, clip: int) -> ClipFacts:
+        setup, sampling = self.setup, self.setup.sampling
+        conditions = self._condition_hashes[prompt]
+        based = side.adapter is None or side.strength == 0.0
+        return ClipFacts(
+            self.generator_hash,
+            self.text_encoder_hash,
+            None if based or side.adapter is None else side.adapter.sha256,
+            0.0 if based else float(side.strength),
+            setup.prompts[prompt].text,
+            conditions,
+            None if conditions is None else setup.seed,
+            evaluation_seed(setup.seed, prompt, clip),
+            side.steps,
+            sampling.strength,
+            float(side.guidance_scale),
+            sampling.guidance_rescale,
+            sampling.negative_prompt,
+            setup.size,
+            setup.generator.dtype,
+            setup.generator.quantise,
+        )

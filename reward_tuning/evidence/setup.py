@@ -1,0 +1,274 @@
+"""From a request to everything that its sides have in common; reads recipes, loads no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from base_model.files.shipped import resolve_checkpoint
+from base_model.loading.checkpoint import local_folder
+from base_model.loading.clip_size import own_clip_size
+from reward_tuning.errors import TuningError
+from reward_tuning.evidence.adapters import checkpoint_of
+from reward_tuning.evidence.judge_roles import judges_of_runs, roles_of
+from reward_tuning.evidence.request import Request, Setup
+from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
+from reward_tuning.inputs.prompts import Prompt, read_prompts
+from reward_tuning.inputs.text_cache import checkpoint_fingerprint
+from reward_tuning.runs.held_out import shared_prompts
+from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder
+from reward_tuning.schema.locate import (
+    locate_generator,
+    locate_prompts,
+    prompt_path,
+    shipped_folder,
+)
+from reward_tuning.schema.primary import primary_fault
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.schema.sections import GeneratorSection, SamplingSection
+from reward_tuning.statistics.verdicts import default_primary
+from reward_tuning.tuning.prompt_sets import evaluation_prompts
+
+GENERAL = "prompts/general.jsonl"  # the shipped set for any generator
+WORLD, WORLD_PROMPTS, WORLD_COUNT = "tiny", "tiny/held_out.jsonl", 32
+MOST_STRENGTH = 10.0
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """A source that is a run of reward tuning.
+
+    Attributes:
+        path: The run folder.
+        recipe: Its recipe.
+    """
+
+    path: Path
+    recipe: Recipe
+
+
+def resolve(request: Request) -> Setup:
+    """Work out what a request leaves open.
+
+    Raises:
+        TuningError: The sources have no base in common, a run is of another version, something that
+            is needed is neither given nor known, or a value is not allowed.
+        GeneratorError: The generator does not exist.
+    """
+    _check_strengths(request.strengths)
+    runs = _runs(request.sources)
+    first = runs[0].recipe if runs else None
+    generator = _generator(request, runs)
+    sampling = _sampling(generator, first)
+    own_steps = sampling.steps
+    if first is not None and first.evaluation.steps is not None:
+        own_steps = first.evaluation.steps
+    steps = _main_first(request.steps, own_steps)
+    guidance = _main_first(request.guidance, sampling.guidance_scale)
+    sampling = sampling.model_copy(update={"steps": steps[0], "guidance_scale": guidance[0]})
+    prompts, notes = _prompts(request, generator, runs)
+    judges = judges_of_runs([(one.path.name, one.recipe) for one in runs])
+    if request.judges is not None:
+        judges = list(request.judges)
+    elif not judges:
+        notes.append(
+            "no judge is given or known, so clips are only measured; --judges adds some, such as "
+            "--judges tiny/clip-held-out.safetensors"
+        )
+    trained_on, never = roles_of(judges, [one.recipe for one in runs])
+    seeds = request.seeds or (1 if first is None else first.evaluation.seeds)
+    primary = request.primary or _known_primary(first, judges, seeds)
+    primary = primary or default_primary(never, trained_on)
+    if primary is not None:
+        fault = primary_fault(primary, [judge.label for judge in judges], seeds)
+        if fault is not None:
+            raise TuningError(f"--primary: got {primary!r}; {fault}")
+    if first is not None:
+        batch_size = first.evaluation.batch_size or first.train.batch_size
+    else:
+        batch_size = 4 if generator.checkpoint == WORLD else 1
+    seed = request.seed
+    if seed is None:
+        seed = 0 if first is None else first.seed
+    return Setup(
+        generator,
+        sampling,
+        prompts,
+        judges,
+        trained_on,
+        never,
+        primary,
+        seed,
+        seeds,
+        steps,
+        guidance,
+        request.batch_size or batch_size,
+        notes,
+    )
+
+
+def _check_strengths(strengths: Sequence[float]) -> None:
+    wrong = [one for one in strengths if not -MOST_STRENGTH <= one <= MOST_STRENGTH]
+    if wrong:
+        raise TuningError(
+            f"--strengths: got {', '.join(f'{one:g}' for one in wrong)}; allowed: numbers from "
+            f"{-MOST_STRENGTH:g} to {MOST_STRENGTH:g}, such as 0.5 1 1.25"
+        )
+
+
+def _runs(sources: Sequence[Path]) -> list[SourceRun]:
+    """Read the recipes of the sources that are runs of reward tuning.
+
+    Raises:
+        TuningError: A recipe cannot be read by this version.
+    """
+    found = []
+    for source in sources:
+        place = source / "recipe.yaml"
+        if not place.is_file():
+            continue
+        try:
+            recipe = load_any_recipe(place, check_files=False)
+        except TuningError as error:
+            raise TuningError(
+                f"{source}: its recipe cannot be read, so the run is of another version of "
+                f"reward-tuning or was changed by hand; name its LoRA ({source / 'lora'}) with "
+                f"--checkpoint, --prompts and --judges instead. {error}"
+            ) from error
+        if isinstance(recipe, Recipe):
+            found.append(SourceRun(source, recipe))
+    return found
+
+
+def _generator(request: Request, runs: Sequence[SourceRun]) -> GeneratorSection:
+    """Return the one base of all sources.
+
+    Raises:
+        TuningError: There are several, or none is known.
+    """
+    changes: dict[str, Any] = {
+        key: value
+        for key, value in (("dtype", request.dtype), ("memory", request.memory))
+        if value is not None
+    }
+    if request.checkpoint is not None:
+        name = locate_generator(request.checkpoint, Path.cwd())
+        kept = runs[0].recipe.generator if runs else GeneratorSection(checkpoint=name)
+        parts = {"transformer": None, "vae": None, "text_encoder": None}
+        return kept.model_copy(update={"checkpoint": name, **parts, **changes})
+    found: dict[Path, GeneratorSection] = {}
+    for source in request.sources:
+        section = _section_of(source)
+        if section is not None:
+            found[source] = section
+    if not found:
+        raise TuningError(
+            f"{request.sources[0]} is not inside a run folder, so its generator is unknown; name "
+            "it with --checkpoint, such as --checkpoint tiny"
+        )
+    section = next(iter(found.values()))
+    _check_same_base(found)
+    return section.model_copy(update=changes)
+
+
+def _section_of(source: Path) -> GeneratorSection | None:
+    for folder in (source, *source.resolve().parents[:3]):
+        if (folder / "recipe.yaml").is_file():
+            recipe = load_any_recipe(folder / "recipe.yaml", check_files=False)
+            if isinstance(recipe, FinetuneRecipe):
+                name = checkpoint_of(source)
+                assert name is not None
+                return GeneratorSection(checkpoint=name, dtype=recipe.generator.dtype)
+            return recipe.generator
+    return None
+
+
+def _check_same_base(found: dict[Path, GeneratorSection]) -> None:
+    names = {source: generator_checkpoint(section) for source, section in found.items()}
+    if len(set(names.values())) == 1:
+        return
+    contents: dict[str, list[str]] = {}
+    for source, section in found.items():
+        root = generator_folder(section, text_encoder=False)
+        digest = checkpoint_fingerprint([root / "transformer", root / "vae"])
+        contents.setdefault(digest, []).append(f"{source} ({names[source]})")
+    if len(contents) > 1:
+        groups = "; ".join(", ".join(of) for of in contents.values())
+        raise TuningError(
+            f"the sources have different generators, so no base is common to them: {groups}. "
+            "Compare those of one generator, or name the one to put all of them on with "
+            "--checkpoint"
+        )
+
+
+def _sampling(generator: GeneratorSection, first: Recipe | None) -> SamplingSection:
+    if first is not None:
+        return first.sampling
+    folder = local_folder(resolve_checkpoint(generator_checkpoint(generator)))
+    frames, height, width = own_clip_size(folder)
+    return SamplingSection(frames=frames, height=height, width=width)
+
+
+def _main_first(given: Sequence[Number], own: Number) -> list[Number]:
+    """Return the numbers, each once, the main one first: the own one unless it is not wanted."""
+    wanted = list(dict.fromkeys(given)) or [own]
+    main = own if own in wanted else wanted[0]
+    return sorted(wanted, key=lambda one: one != main)
+
+
+def _prompts(
+    request: Request, generator: GeneratorSection, runs: Sequence[SourceRun]
+) -> tuple[list[Prompt], list[str]]:
+    """Return the prompts, and notes on them.
+
+    Raises:
+        TuningError: The file cannot be read or has too few prompts, or a run was trained on all.
+    """
+    notes: list[str] = []
+    if request.prompts is None and runs:
+        recipe = runs[0].recipe
+        every = read_prompts(prompt_path(recipe.prompts.held_out))
+        found = evaluation_prompts(every, recipe) if request.count is None else every
+        return _first(found, request.count, recipe.prompts.held_out), notes
+    name, count = request.prompts, request.count
+    if name is None:
+        name = WORLD_PROMPTS if generator.checkpoint == WORLD else GENERAL
+        if not shipped_folder("recipes", name).is_file():
+            raise TuningError("no prompts: no source is a run; name a file with --prompts")
+        if generator.checkpoint == WORLD and count is None:
+            count = WORLD_COUNT
+        notes.append(f"prompts of {name}, since no source is a run; --prompts names others")
+    place = prompt_path(locate_prompts(name, Path.cwd()))
+    found = _first(read_prompts(place), count, name)
+    for run in runs:
+        training = prompt_path(run.recipe.prompts.train)
+        if training.is_file():
+            warning = shared_prompts(read_prompts(training), found)
+            notes += [f"{run.path}: {warning}"] if warning else []
+        else:
+            notes.append(
+                f"{run.path}: its training prompts are no longer at {training}, so they cannot be "
+                "compared with these"
+            )
+    return found, notes
+
+
+def _first(prompts: Sequence[Prompt], count: int | None, name: str) -> list[Prompt]:
+    wanted = len(prompts) if count is None else count
+    if wanted > len(prompts) or wanted < 2:
+        raise TuningError(
+            f"--count: got {wanted}, but {name} has {len(prompts)} prompts; allowed: 2 to "
+            f"{len(prompts)}"
+        )
+    return list(prompts[:wanted])
+
+
+def _known_primary(first: Recipe | None, judges: Sequence[Any], seeds: int) -> str | None:
+    """Return the first run's own primary metric, if it is measured here, too."""
+    chosen = None if first is None else first.evaluation.primary
+    if chosen is None or primary_fault(chosen, [judge.label for judge in judges], seeds):
+        return None
+    return chosen

@@ -1,0 +1,94 @@
+"""The values of an evaluation against the loop of a run, and the distance of features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from base_model.sampling.sigmas import sigma_table
+from reward_tuning.evidence.clip_cache import ClipCache
+from reward_tuning.evidence.contestants import contestants_of, read_contestants
+from reward_tuning.evidence.evaluator import Evaluator, mean_distance
+from reward_tuning.evidence.loaded import Loaded
+from reward_tuning.evidence.metric_names import metric_names
+from reward_tuning.evidence.request import Request
+from reward_tuning.evidence.score_cache import ScoreCache
+from reward_tuning.evidence.setup import resolve
+from reward_tuning.evidence.sides_plan import planned_sides
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.lora.adapter import adapter_state
+from reward_tuning.lora.attached import attached
+from reward_tuning.progress import silent
+from reward_tuning.tuning.evaluation import evaluate
+from rewards import FrameReward
+
+
+def test_a_side_is_what_the_loop_of_a_run_finds(finished: Path, tmp_path: Path) -> None:
+    setup = resolve(Request([finished]))
+    loaded = Loaded(setup, torch.device("cpu"), silent)
+    (adapter,) = read_contestants(contestants_of([finished]), loaded.shapes)
+    base, half = planned_sides(setup, [adapter], [0.5])
+    evaluator = Evaluator(
+        setup,
+        loaded,
+        metric_names(setup, sharpness=True),
+        ClipCache(tmp_path / "clips"),
+        ScoreCache(tmp_path / "scores"),
+        silent,
+    )
+    shown: dict[tuple[int, int], Tensor] = {}
+
+    def seen(prompt: int, clip: int, frames: Tensor) -> None:
+        shown[prompt, clip] = frames
+
+    of_base = evaluator.evaluate(base, base, [], seen)
+    assert not shown
+    found = evaluator.evaluate(half, base, [(1, 0), (2, 1)], seen)
+    sampler, prompts = loaded.sampler, dict(enumerate(setup.prompts))
+    transformer = sampler.generator.transformer
+    assert not adapter_state(transformer)  # it is off again
+    with attached(transformer, adapter.weights):
+        expected = evaluate(
+            sampler,
+            adapter_state(transformer),
+            prompts,
+            loaded.judges,
+            sigma_table(4),
+            seed=3,
+            strength=0.5,
+            seeds=2,
+            keep_clips=3,
+        )
+        expected_base = evaluate(
+            sampler, None, prompts, loaded.judges, sigma_table(4), seed=3, seeds=2
+        )
+    for name in ("clip", "clip_held_out", "motion", "saturation"):
+        assert found.values[name] == pytest.approx(expected.values[name], abs=1e-5)
+        assert of_base.values[name] == pytest.approx(expected_base.values[name], abs=1e-5)
+    assert set(shown) == {(1, 0), (2, 1)}
+    assert torch.allclose(shown[1, 0], expected.clips[1], atol=1e-4)
+    assert set(found.values) - set(of_base.values) == {"drift"}
+    assert all(value > 0 for value in found.values["drift"].values())
+    # features of the held-out judge, of both clips of a prompt
+    judge = loaded.judges[1]
+    assert isinstance(judge, FramedJudge)
+    assert isinstance(judge.reward, FrameReward)
+    clips = []
+    for clip in range(2):
+        latents = evaluator.clips.read(loaded.facts(half, 2, clip).key)
+        assert latents is not None
+        with torch.no_grad():
+            clips.append(judge.reward.clip_features(sampler.generator.decode(latents[None]))[0])
+    cosine = float(clips[0] @ clips[1] / clips[0].norm() / clips[1].norm())
+    assert found.values["feature_diversity"][2] == pytest.approx(1 - cosine, abs=1e-5)
+
+
+def test_the_distance_of_features() -> None:
+    """1 - cosine by hand: right angles give 1, the same direction 0."""
+    x, y, both = torch.tensor([2.0, 0]), torch.tensor([0, 3.0]), torch.tensor([1.0, 1.0])
+    assert mean_distance([x, y]) == pytest.approx(1.0)
+    assert mean_distance([x, 5 * x]) == pytest.approx(0.0)
+    assert mean_distance([x, y, both]) == pytest.approx((1 + 2 * (1 - 0.5**0.5)) / 3)

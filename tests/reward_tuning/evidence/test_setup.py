@@ -1,0 +1,128 @@
+"""What a request leaves open comes from the first run; what is unknown is asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reward_tuning.errors import TuningError
+from reward_tuning.evidence.request import Request, Setup
+from reward_tuning.evidence.setup import resolve
+from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN
+
+Make = Callable[..., Setup]
+
+
+@pytest.fixture
+def made(finished: Path) -> Make:
+    def make(*sources: Path, **options: Any) -> Setup:
+        return resolve(Request(sources or (finished,), **options))
+
+    return make
+
+
+def test_a_run_gives_everything(made: Make, world: Path) -> None:
+    setup = made()
+    assert setup.generator.checkpoint == str(world / "generator")
+    assert [prompt.text for prompt in setup.prompts] == HELD_OUT
+    assert (list(setup.steps), list(setup.guidance)) == ([4], [3.0])
+    assert (setup.sampling.steps, setup.sampling.guidance_scale) == (4, 3.0)
+    assert (setup.seed, setup.seeds, setup.batch_size, setup.size) == (3, 2, 4, (5, 32, 32))
+    assert [judge.label for judge in setup.judges] == ["clip", "clip_held_out"]
+    assert (setup.trained_on, setup.never_trained_on) == (["clip"], ["clip_held_out"])
+    assert setup.primary == "clip_held_out"
+    assert list(setup.notes) == []
+
+
+def test_options_replace_it(made: Make, finished: Path) -> None:
+    setup = made(
+        steps=[8, 2],
+        guidance=[5.0, 3.0, 5.0],
+        seeds=1,
+        seed=9,
+        count=2,
+        primary="motion",
+        batch_size=7,
+        dtype="bfloat16",
+    )
+    assert list(setup.steps) == [8, 2]  # the run's 4 is not wanted
+    assert list(setup.guidance) == [3.0, 5.0]  # the run's own is the main one
+    assert (setup.sampling.steps, setup.sampling.guidance_scale) == (8, 3.0)
+    assert (setup.seeds, setup.seed, len(setup.prompts), setup.batch_size) == (1, 9, 2, 7)
+    assert (setup.primary, setup.generator.dtype) == ("motion", "bfloat16")
+    inside = made(finished / "lora")  # a LoRA in a run folder has its generator, and no more
+    assert inside.generator.checkpoint == setup.generator.checkpoint
+    assert list(inside.judges) == []
+
+
+def test_a_lora_alone(made: Make, finished: Path, tmp_path: Path) -> None:
+    lora = tmp_path / "mine.safetensors"
+    shutil.copy(finished / "lora/pytorch_lora_weights.safetensors", lora)
+    with pytest.raises(TuningError, match="generator is unknown; name it with --checkpoint"):
+        made(lora)
+    setup = made(lora, checkpoint="tiny")
+    assert len(setup.prompts) == 32
+    assert setup.size == (9, 64, 64)
+    assert (list(setup.steps), list(setup.guidance)) == ([25], [6.0])
+    assert setup.primary is None
+    assert "tiny/held_out.jsonl" in setup.notes[0]
+    assert "--judges adds some" in setup.notes[1]
+
+
+def test_prompts_that_were_trained_on(made: Make, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text(f"{TRAIN[0]}\na new one\n", encoding="utf-8")
+    (note,) = made(prompts=str(file)).notes
+    assert "1 of 2 prompts of the evaluation is trained on" in note
+    file.write_text("\n".join(TRAIN[:2]), encoding="utf-8")
+    with pytest.raises(TuningError, match="nothing is held out"):
+        made(prompts=str(file))
+
+
+def test_runs_of_different_generators(made: Make, finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    recipe = (other / "recipe.yaml").read_text()
+    name = made().generator.checkpoint
+    shutil.copytree(name, tmp_path / "same")
+    (other / "recipe.yaml").write_text(recipe.replace(name, str(tmp_path / "same")))
+    assert made(finished, other).generator.checkpoint == name  # equal content is one base
+    weights = next((tmp_path / "same" / "transformer").glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(TuningError, match="no base is common to them"):
+        made(finished, other)
+    assert made(finished, other, checkpoint=name).generator.checkpoint == name
+
+
+def test_a_run_of_another_version(made: Make, finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    recipe = (other / "recipe.yaml").read_text()
+    (other / "recipe.yaml").write_text(recipe + "of_tomorrow: 3\n")
+    with pytest.raises(TuningError, match=r"(?s)another version of reward-tuning .*of_tomorrow"):
+        made(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"strengths": [1.0, 11.0]}, "--strengths: got 11; allowed: numbers from -10 to 10"),
+        ({"strengths": [float("nan")]}, "--strengths: got nan"),
+        ({"count": 4}, "--count: got 4, but .* has 3 prompts; allowed: 2 to 3"),
+        ({"primary": "hps"}, "--primary: got 'hps'"),
+        ({"primary": "diversity", "seeds": 1}, "--primary: got 'diversity'"),
+        ({"prompts": "nowhere.jsonl"}, "no such prompt file"),
+        ({"checkpoint": "nowhere"}, "nowhere"),
+    ],
+)
+def test_errors(made: Make, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){text}"):
+        made(**options)
+    assert replace(Request([Path("x")]), **options)
