@@ -2,8 +2,9 @@
 # Make or refresh the virtual environment:  sh scripts/environment.sh FOLDER run|test
 #
 # `run` holds the package (editable) with the exact versions of constraints.txt; `test` adds the
-# `test` extra, the HPSv2 authors' package, the oracle of one test, and the one with TransNetV2's
-# weights. An install that matches pyproject.toml and constraints.txt already is left as it is.
+# `test` and `trackers` extras, the HPSv2 authors' package, the oracle of one test, and the one with
+# TransNetV2's weights. An install that matches pyproject.toml and constraints.txt already is left
+# as it is.
 # PYTHON names the interpreter for a new environment; without it the first suitable one is taken.
 set -eu
 
@@ -12,7 +13,7 @@ folder=${1:?$usage}
 kind=${2:?$usage}
 case $kind in
 run) extra="" ;;
-test) extra="[test]" ;;
+test) extra="[test,trackers]" ;;
 *)
     echo "$usage" >&2
     exit 2

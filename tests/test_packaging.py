@@ -108,6 +108,7 @@ def declared(*, test: bool) -> list[Requirement]:
     lines = [*project["dependencies"], *SETTINGS["build-system"]["requires"]]
     if test:
         lines += project["optional-dependencies"]["test"]
+        lines += project["optional-dependencies"]["trackers"]
     return [Requirement(line) for line in lines]
 
 

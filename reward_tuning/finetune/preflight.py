@@ -13,6 +13,7 @@ from reward_tuning.lora.init import check_start_in
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.findings import Findings
 from reward_tuning.runs.optimiser import require_optimiser
+from reward_tuning.runs.tracker_packages import require_trackers
 from reward_tuning.sampling.generator_parts import folder_if_here, generator_kind
 
 
@@ -51,6 +52,8 @@ def check_finetune(
             require_quantisation(recipe.generator.quantise, device)
     with found.collect():
         require_optimiser(recipe.train, device)
+    with found.collect():
+        require_trackers(recipe.tracking)
     root = None
     with found.collect("generator.checkpoint"):
         root = folder_if_here(recipe.generator)

@@ -26,6 +26,7 @@ from reward_tuning.schema.loading import Locate, Schema, is_name, load_as, load_
 from reward_tuning.schema.locate import find_recipe, locate_generator, locate_lora, verb_of
 from reward_tuning.schema.recipe import Conflict, Recipe
 from reward_tuning.schema.sections import LoraSection
+from reward_tuning.schema.tracking import Tracking
 from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
 
@@ -35,6 +36,7 @@ class FinetuneRecipe(Section):
 
     seed: NotNegative = Field(default=0, description="Seed of every random draw")
     output: FileName = Field(description="The run folder")
+    tracking: Tracking
     generator: BaseSection
     data: DataSection
     flow: FlowSection = Field(default_factory=FlowSection)

@@ -90,9 +90,9 @@ class RunFolder:
     @property
     def written(self) -> tuple[Path, ...]:
         """Everything that a run writes here besides its recipe."""
-        clips = (self.root / "samples", self.evaluation_clips)
+        folders = (self.root / "samples", self.evaluation_clips, self.root / "tracking")
         named = (self.checkpoints, self.lora, self.replay, self.evaluation, self.metrics)
-        return (*named, self.guards, self.guards_base, *clips)
+        return (*named, self.guards, self.guards_base, *folders)
 
     def samples(self, step: int) -> Path:
         """Return the folder of the sample clips of a step."""

@@ -152,8 +152,10 @@ def run_training(
                     recipe, training.fingerprints, processes=accelerator.num_processes
                 )
             report_resume_point(state, report)
-        with metrics_log(folder, state, accelerator) as log:
+        with metrics_log(folder, state, accelerator, recipe, report) as log:
             training.before(state, log)
+            if log and state.step == 0:
+                log.samples(0)
             train_steps(
                 train,
                 state,
@@ -168,6 +170,9 @@ def run_training(
                 ended=training.ended,
             )
             evaluation = training.finish(state, log)
+            if log:
+                log.samples(state.step)
+                log.evaluation(state.step, evaluation)
         return RunResult(folder.root, state.step, evaluation)
 
 

@@ -9,33 +9,57 @@ from typing import Any
 from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.metrics import MetricsLog, last_row
+from reward_tuning.runs.tracker_parts import TrackerStart
+from reward_tuning.runs.trackers import open_trackers
 from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.schema.loop_section import LoopSection
+from reward_tuning.section import Section
 
 
 @contextmanager
 def metrics_log(
-    folder: RunFolder, state: TrainingState, accelerator: Accelerator
+    folder: RunFolder,
+    state: TrainingState,
+    accelerator: Accelerator,
+    recipe: Section,
+    progress: ProgressFn = silent,
 ) -> Iterator[MetricsLog | None]:
-    """Open the run's rows on the main process; rows after the state's step are dropped.
+    """Open the rows and trackers on the main process; rows after the state's step are dropped.
+
+    Args:
+        folder: Folder of the run, whose recipe.yaml is written.
+        state: State of the run.
+        accelerator: Processes of the run.
+        recipe: Recipe of the run, with the key `tracking`.
+        progress: Receives what the trackers have to say.
 
     Yields:
         The rows; None on the other processes.
 
     Raises:
-        TuningError: They cannot be written.
+        TuningError: They cannot be written, or a tracker cannot be started.
     """
     if not accelerator.is_main_process:
         yield None
         return
-    log = MetricsLog(folder.metrics, state.step)
+
+    def tell(line: str) -> None:
+        progress(ProgressEvent("training", state.step, note=line))
+
+    values = recipe.model_dump(mode="json")
+    start = TrackerStart(folder.root, state.step, last_row(folder.metrics))
+    trackers = open_trackers(values["tracking"], start, folder.recipe, values, tell)
+    log = MetricsLog(folder.metrics, state.step, trackers)
+    finished = False
     try:
         yield log
+        finished = True
     finally:
-        log.close()
+        log.close(finished=finished)
 
 
 def train_steps(
@@ -81,6 +105,8 @@ def train_steps(
             seen = evaluate()
         if log and (seen or is_due(state.step, train.log_every, train.steps)):
             log.write({**row, **seen})
+        if log and due and not reason and state.step < train.steps:
+            log.samples(state.step)
         # Only now, so that metrics.jsonl shows the step that ended the run.
         if reason:
             raise TuningError(reason)

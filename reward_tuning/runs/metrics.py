@@ -1,38 +1,60 @@
-"""The rows of metrics.jsonl, one a step."""
+"""The rows of metrics.jsonl, one a step, and everything that a run gives its trackers."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from reward_tuning.files.atomic_write import atomic_write, not_written
-from reward_tuning.runs.trackers import TRACKERS
+from reward_tuning.runs.evaluation_table import evaluation_scalars, evaluation_table
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.patient_tracker import PatientTracker
+from reward_tuning.runs.samples import sample_clips
 
 
 class MetricsLog:
-    """Write the rows of a run to metrics.jsonl, and their numbers to every tracker.
+    """Write the rows of a run to metrics.jsonl, and give its numbers and clips to every tracker.
+
+    A tracker that lacks earlier steps, because it is new to the run or was killed before it had
+    written them, first receives their rows and clips from the run folder.
 
     Args:
         path: Path of metrics.jsonl. Rows after `steps` are dropped, since a resumed run writes them
             again.
         steps: Steps done so far.
+        trackers: Trackers of the run, begun.
 
     Raises:
         TuningError: The folder cannot be written.
     """
 
-    def __init__(self, path: Path, steps: int) -> None:
+    def __init__(self, path: Path, steps: int, trackers: Sequence[PatientTracker] = ()) -> None:
         self._path = path
+        self._trackers = trackers
+        kept: list[str] = []
         if path.exists():
-            kept = [line for line in _whole_rows(path) if json.loads(line)["step"] <= steps]
+            kept = [line for line in whole_rows(path) if json.loads(line)["step"] <= steps]
             atomic_write(path, "".join(f"{line}\n" for line in kept).encode())
-        with _refused(path.parent):
-            self._trackers = [tracker(path.parent, steps) for tracker in TRACKERS]
+        for tracker in trackers:
+            if tracker.last_step < steps:
+                self._catch_up(tracker, steps, [json.loads(line) for line in kept])
+
+    def _catch_up(
+        self, tracker: PatientTracker, steps: int, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        scalars = {row["step"]: dict(_scalars(row)) for row in rows}
+        with _refused(self._path.parent):
+            for step in range(tracker.last_step + 1, steps + 1):
+                if step in scalars:
+                    tracker.log(step, scalars[step])
+                # Those of step 0 are drawn again, and given then, if no step was kept.
+                if steps and (clips := sample_clips(RunFolder(self._path.parent), step)):
+                    tracker.video(step, clips)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row and track its numbers.
@@ -59,6 +81,36 @@ class MetricsLog:
             for tracker in self._trackers:
                 tracker.log(row["step"], scalars)
 
+    def samples(self, step: int) -> None:
+        """Give the sample clips of a step in the run folder to the trackers; there may be none.
+
+        Raises:
+            TuningError: The disk is full, or a clip cannot be read.
+        """
+        clips = sample_clips(RunFolder(self._path.parent), step)
+        with _refused(self._path.parent):
+            for tracker in self._trackers if clips else ():
+                tracker.video(step, clips)
+
+    def evaluation(self, step: int, found: Mapping[str, Any]) -> None:
+        """Give the final evaluation to the trackers, as numbers and as a table.
+
+        Args:
+            step: Last step.
+            found: Content of evaluation.json or finetune.json.
+
+        Raises:
+            TuningError: The disk is full.
+        """
+        found = plain(found)
+        scalars, table = evaluation_scalars(found), evaluation_table(found)
+        with _refused(self._path.parent):
+            for tracker in self._trackers:
+                if scalars:
+                    tracker.log(step, scalars)
+                if table is not None:
+                    tracker.table(step, "evaluation", table)
+
     def flush(self) -> None:
         """Bring every row to the disk, before a checkpoint says that they are there.
 
@@ -72,15 +124,25 @@ class MetricsLog:
             for tracker in self._trackers:
                 tracker.flush()
 
-    def close(self) -> None:
+    def close(self, *, finished: bool = True) -> None:
         """Close the trackers.
+
+        Args:
+            finished: The run has ended; false where it was stopped or failed.
 
         Raises:
             TuningError: The disk is full.
         """
         with _refused(self._path.parent):
             for tracker in self._trackers:
-                tracker.close()
+                tracker.close(finished=finished)
+
+
+def last_row(path: Path) -> int:
+    """Return the highest step in a metrics.jsonl; -1 where there is none."""
+    if not path.exists():
+        return -1
+    return max((json.loads(line)["step"] for line in whole_rows(path)), default=-1)
 
 
 @contextmanager
@@ -118,7 +180,8 @@ def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield name, value
 
 
-def _whole_rows(path: Path) -> Iterator[str]:
+def whole_rows(path: Path) -> Iterator[str]:
+    """Yield the rows of a metrics.jsonl as texts, without one that a kill left half written."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             json.loads(line)

@@ -29,9 +29,9 @@ def comparable(recipe: Section) -> dict[str, Any]:
     """Return the values that must not change between run and resume.
 
     That is everything but the folder, which may be moved, the guards, which only decide how long
-    to go on, `MAY_CHANGE` and `SHOWN`.
+    to go on, the trackers, `MAY_CHANGE` and `SHOWN`.
     """
-    data = recipe.model_dump(mode="json", exclude={"output", "guards"})
+    data = recipe.model_dump(mode="json", exclude={"output", "guards", "tracking"})
     free: tuple[str, ...] = MAY_CHANGE
     if data["train"]["lr_schedule"] != "constant":
         free = tuple(key for key in free if key != "steps")

@@ -15,6 +15,7 @@ from torch import Tensor
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.clips import side_by_side, write_clip
 from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.tracker_parts import SampleClip
 
 SAMPLES = 4  # clips of a set: enough to see a trend
 SMALL = 256  # pixels; narrower clips are enlarged, or a player shows them as a stamp
@@ -68,6 +69,27 @@ def write_prompts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
     about = [{"file": f"{i:02d}.mp4", **row} for i, row in enumerate(rows)]
     text = json.dumps(about, ensure_ascii=False, indent=1)
     atomic_write(folder.samples(0).parent / "prompts.json", text.encode())
+
+
+def sample_clips(folder: RunFolder, step: int) -> list[SampleClip]:
+    """List the clips of a step that are in the run folder, in order, each with its prompt.
+
+    With those of the last step come those of base and tuned model next to each other, once the run
+    has written them.
+    """
+    root = folder.samples(0).parent
+    about = root / "prompts.json"
+    rows = json.loads(about.read_text(encoding="utf-8")) if about.exists() else []
+    prompts = {row["file"]: str(row.get("prompt", "")) for row in rows}
+    last = max((path.name for path in root.glob("step-*")), default="")
+    series = {"samples": folder.samples(step)}
+    if folder.samples(step).name == last and last != folder.samples(0).name:
+        series["before-after"] = root / "before-after"
+    return [
+        SampleClip(f"{name}/{path.stem}", path, prompts.get(path.name, ""))
+        for name, place in series.items()
+        for path in sorted(place.glob("[0-9]*.mp4"))
+    ]
 
 
 def enlargement(clip: Tensor) -> int:

@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from base_model.core.family import FAMILY
+from reward_tuning.files.clips import read_clip
+from reward_tuning.files.gif_file import gif_bytes
+from reward_tuning.runs.tracker_parts import SampleClip, Table, TrackerStart
 
 
 class TensorBoard:
-    """Write the numbers of a run into `events.out.*` of its folder.
+    """Write a run into `events.out.*` of its folder.
+
+    Clips become animated pictures, written here: `SummaryWriter.add_video` needs a moviepy below 2
+    and writes an empty event without it (findings/tensorboard-add-video-moviepy-2.sh).
 
     Args:
-        folder: The run folder.
-        steps: Steps done so far; TensorBoard hides the events of later ones.
+        start: TensorBoard hides the events after its `steps`.
     """
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    kept: Mapping[str, str] = {}
+    where = ""
+
+    def __init__(self, start: TrackerStart) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
-        self._writer = SummaryWriter(str(folder), purge_step=steps + 1 if steps else None)
+        continued = any(start.folder.glob("events.out.*"))
+        self.last_step = start.steps if continued else -1
+        # Without a checkpoint the run begins again, and so do the events before its first step.
+        purge = (start.steps + 1 if start.steps else 0) if continued else None
+        self._writer: Any = SummaryWriter(str(start.folder), purge_step=purge)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Add one point to each curve."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
 
+    def video(self, step: int, clips: Sequence[SampleClip]) -> None:
+        """Add each clip as an animated picture."""
+        # Untyped, like the writer's own file.
+        Summary = importlib.import_module("tensorboard.compat.proto.summary_pb2").Summary
+        for clip in clips:
+            video = (read_clip(clip.path) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+            picture = Summary.Image(
+                height=video.shape[1],
+                width=video.shape[2],
+                colorspace=3,
+                encoded_image_string=gif_bytes(video, FAMILY.frames_per_second),
+            )
+            summary = Summary(value=[Summary.Value(tag=clip.name, image=picture)])
+            self._writer.file_writer.add_summary(summary, step)
+
+    def table(self, step: int, name: str, table: Table) -> None:
+        """Add a text of the table."""
+        self._writer.add_text(name, table.markdown(), step)
+
+    def recipe(self, path: Path, values: Mapping[str, Any]) -> None:
+        """Add the file as a text, once."""
+        del values
+        if self.last_step <= 0:
+            text = path.read_text(encoding="utf-8")
+            self._writer.add_text("recipe", "\n".join(f"    {line}" for line in text.splitlines()))
+
     def flush(self) -> None:
         """Write what the writer's thread still holds."""
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, *, finished: bool) -> None:
         """Close the file."""
+        del finished
         self._writer.close()

@@ -35,6 +35,7 @@ from reward_tuning.schema.sections import (
     SamplingSection,
     TrainSection,
 )
+from reward_tuning.schema.tracking import Tracking
 from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
 
@@ -357,6 +358,7 @@ class Recipe(Section):
 
     seed: NotNegative = Field(default=0, description="Seed of every random draw")
     output: FileName = Field(description="The run folder")
+    tracking: Tracking
     generator: GeneratorSection
     prompts: PromptsSection
     sampling: SamplingSection = Field(default_factory=SamplingSection)

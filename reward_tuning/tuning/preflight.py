@@ -27,6 +27,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.findings import Findings
 from reward_tuning.runs.held_out import shared_prompts
 from reward_tuning.runs.optimiser import require_optimiser
+from reward_tuning.runs.tracker_packages import require_trackers
 from reward_tuning.sampling.compilation import require_compilation
 from reward_tuning.sampling.first_block_cache import require_first_block_cache
 from reward_tuning.sampling.generator_parts import generator_folder, generator_kind, is_here
@@ -190,6 +191,7 @@ def _value_checks(
     recipe: Recipe, sigmas: torch.Tensor, device: torch.device
 ) -> Iterator[Callable[[], object]]:
     yield partial(require_optimiser, recipe.train, device)
+    yield partial(require_trackers, recipe.tracking)
     yield partial(evaluation_sigmas, recipe)
     yield partial(guard_sigmas, recipe)
     # The first draw stands for all: a method checks its worst case in each of them.

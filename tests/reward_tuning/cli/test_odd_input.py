@@ -13,6 +13,7 @@ from reward_tuning.files.clips import write_clip
 from reward_tuning.files.yaml_text import read_yaml
 from reward_tuning.runs.metrics import MetricsLog
 from tests.reward_tuning.command_line import command
+from tests.reward_tuning.runs.listening_tracker import tensorboard
 
 run = pytest.fixture(command)
 
@@ -131,12 +132,12 @@ def test_a_name_that_is_not_utf_8_is_shown(
 def test_a_disk_that_is_full_when_tensorboard_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0, [tensorboard(tmp_path)])
 
-    def full() -> None:
+    def full(**options: bool) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(log._trackers[0], when, full)
+    monkeypatch.setattr(log._trackers[0].tracker, when, full)
     with pytest.raises(TuningError, match="could not be written: No space left"):
         getattr(log, when)()
 

@@ -205,7 +205,8 @@ def test_something_is_due_now_and_then_and_at_the_end(step: int, every: int, due
 def test_rows_after_the_state_are_dropped_when_the_log_opens(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
-    with metrics_log(folder, loop(step=2).state, Accelerator()) as log:
+    recipe = load_recipe(write_recipe(tmp_path), ["tracking=[]"])
+    with metrics_log(folder, loop(step=2).state, Accelerator(), recipe) as log:
         assert log is not None
         log.write({"step": 3, "again": True})
     assert rows(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]

@@ -9,6 +9,7 @@ from reward_tuning.files.clips import read_clip
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.samples import (
     SMALL,
+    sample_clips,
     write_clips,
     write_pair,
     write_prompts,
@@ -55,3 +56,22 @@ def test_the_list_of_prompts(tmp_path: Path) -> None:
         {"file": "00.mp4", "prompt": "一只猫", "seed": 3},
         {"file": "01.mp4", "prompt": "b", "seed": 4},
     ]
+
+
+def test_the_clips_of_a_step_with_their_prompts(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert sample_clips(folder, 0) == []
+    for step in (0, 7):
+        write_clips(folder, step, {1: grey(0.5), 0: grey(0.25)})
+    write_prompts(folder, [{"prompt": "<b>猫", "seed": 3}, {"prompt": "b", "seed": 4}])
+    pair = tmp_path / "samples/before-after/00.mp4"
+    write_pair(grey(0.2), grey(0.8), pair)
+    (tmp_path / "samples/step-000007/.02.part.mp4").touch()
+    found = [(clip.name, clip.path, clip.prompt) for clip in sample_clips(folder, 7)]
+    place = folder.samples(7)
+    assert found == [
+        ("samples/00", place / "00.mp4", "<b>猫"),
+        ("samples/01", place / "01.mp4", "b"),
+        ("before-after/00", pair, "<b>猫"),
+    ]
+    assert [clip.name for clip in sample_clips(folder, 0)] == ["samples/00", "samples/01"]

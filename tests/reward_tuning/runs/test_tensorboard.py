@@ -1,10 +1,17 @@
 """Event files that TensorBoard reads."""
 
+import io
 from pathlib import Path
 
+import numpy as np
+import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from reward_tuning.files.clips import read_clip
 from reward_tuning.runs.tensorboard import TensorBoard
+from reward_tuning.runs.tracker_parts import Table, TrackerStart
+from tests.reward_tuning.runs.listening_tracker import sample
 
 
 def curve(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -16,14 +23,72 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 def test_a_resumed_run_replaces_what_a_killed_one_logged_after_its_checkpoint(
     tmp_path: Path,
 ) -> None:
-    first = TensorBoard(tmp_path, 0)
+    first = TensorBoard(TrackerStart(tmp_path))
     for step in (0, 1, 2, 3):
         first.log(step, {"loss": step / 2})
     first.flush()  # and never closed
     assert curve(tmp_path, "loss") == [(0, 0.0), (1, 0.5), (2, 1.0), (3, 1.5)]
-    second = TensorBoard(tmp_path, 2)
+    second = TensorBoard(TrackerStart(tmp_path, 2))
     second.log(3, {"loss": 8.0, "reward/hps": 0.25})
-    second.close()
+    second.close(finished=True)
     assert curve(tmp_path, "loss") == [(0, 0.0), (1, 0.5), (2, 1.0), (3, 8.0)]
     assert curve(tmp_path, "reward/hps") == [(3, 0.25)]
-    first.close()
+    first.close(finished=True)
+
+
+def events(folder: Path) -> EventAccumulator:
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    return board
+
+
+def test_clips_are_animated_pictures_of_the_frames(tmp_path: Path) -> None:
+    clip = sample(tmp_path)
+    board = TensorBoard(TrackerStart(tmp_path))
+    board.video(2, [clip])
+    board.close(finished=True)
+    (picture,) = events(tmp_path).Images("samples/00")
+    assert (picture.step, picture.width, picture.height) == (2, 48, 32)
+    with Image.open(io.BytesIO(picture.encoded_image_string)) as gif:
+        assert (gif.format, gif.n_frames) == ("GIF", 5)
+        durations = []
+        for number, frame in enumerate(read_clip(clip.path)):
+            gif.seek(number)
+            durations.append(gif.info["duration"])
+            shown = torch.from_numpy(np.asarray(gif.convert("RGB")).copy()) / 255
+            # A GIF has 255 colours; noise in all of them is the worst case.
+            assert (shown.permute(2, 0, 1) - frame).abs().mean() < 0.08
+    assert sum(durations) == 620  # 5 frames at 8 a second, in hundredths
+
+
+def test_the_recipe_and_a_table_are_texts(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("seed: 3\noutput: a*b\n")
+    board = TensorBoard(TrackerStart(tmp_path))
+    board.recipe(recipe, {})
+    board.table(4, "evaluation", Table(("metric", "base"), [["a|b", 0.5]]))
+    board.close(finished=False)
+    again = TensorBoard(TrackerStart(tmp_path, 4))
+    assert again.last_step == 4
+    again.recipe(recipe, {})
+    again.close(finished=True)
+    texts = events(tmp_path).Tensors("recipe/text_summary")
+    assert [event.tensor_proto.string_val[0] for event in texts] == [
+        b"    seed: 3\n    output: a*b"
+    ]
+    (table,) = events(tmp_path).Tensors("evaluation/text_summary")
+    assert table.step == 4
+    assert table.tensor_proto.string_val[0].decode() == (
+        "| metric | base |\n| --- | --- |\n| a\\|b | 0.5 |"
+    )
+
+
+def test_a_run_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
+    first = TensorBoard(TrackerStart(tmp_path))
+    for step in (0, 1, 2):
+        first.log(step, {"loss": 1.0})
+    first.close(finished=False)
+    second = TensorBoard(TrackerStart(tmp_path, 0))
+    second.log(0, {"loss": 5.0})
+    second.close(finished=True)
+    assert curve(tmp_path, "loss") == [(0, 5.0)]
