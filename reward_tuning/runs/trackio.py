@@ -113,6 +113,10 @@ class Trackio:
         del finished
         with _quiet():
             self._tracker.finish()
+        # Otherwise Trackio finishes it once more, and says so, when the process ends.
+        current = importlib.import_module("trackio.context_vars").current_run
+        if current.get() is self._run:
+            current.set(None)
         if self._here and (self._max_step() or -1) < self._sent:
             raise RuntimeError(f"the last step in its database is {self._max_step()}")
 

@@ -256,3 +256,45 @@ def test_a_refused_run_leaves_the_status_of_the_one_that_is_there(
         bench.run()
     bench.run(resume=True)
     assert (tmp_path / "run/status.json").read_bytes() == before
+
+
+def test_a_stopped_run_continues_in_its_trackers(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb, mlflow = pytest.importorskip("wandb"), pytest.importorskip("mlflow")
+    from reward_tuning.runs.wandb_log import records
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    wandb.teardown()
+    with pytest.raises(StoppedError):  # after step 3; the checkpoint is that of step 2
+        bench.run("tracking=[wandb]", progress=stop_at(4))
+    notes: list[str] = []
+    bench.run(
+        "tracking=[wandb, mlflow]", resume=True, progress=lambda event: notes.append(event.note)
+    )
+    place = tmp_path / "run/tracking"
+    steps = [
+        record.history.step.num
+        for path in sorted(place.glob("wandb/offline-run-*/run-*.wandb"))
+        for record in records(path)
+        if record.WhichOneof("record_type") == "history"
+    ]
+    assert steps == [1, 2, 3, 4]
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")
+    run = client.get_run(json.loads((place / "ids.json").read_text())["mlflow"]["run"])
+    # The rows before the checkpoint, which it never saw, come from metrics.jsonl.
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "loss")] == [1, 2, 3, 4]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.steps"] == "4"
+    assert [note.split(":")[1] for note in notes if note.startswith("tracking")] == [
+        " wandb",
+        " mlflow",
+    ]
+
+
+def test_a_run_without_trackers_writes_no_files_of_theirs(bench: Bench, tmp_path: Path) -> None:
+    bench.run("tracking=[]")
+    assert not list((tmp_path / "run").glob("events.out.*"))
+    assert not (tmp_path / "run/tracking").exists()
+    assert (tmp_path / "run/metrics.jsonl").is_file()

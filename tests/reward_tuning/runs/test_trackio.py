@@ -137,6 +137,8 @@ for folder in (Path(sys.argv[1]), Path(sys.argv[1])):
     named = {"TRACKIO_DIR", "TRACKIO_STORAGE_MODE", "HF_HOME", *module.REMOTE}
     environment = {name: value for name, value in os.environ.items() if name not in named}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path / "home")}
-    subprocess.run([sys.executable, "-c", code, tmp_path / "run"], env=environment, check=True)
+    words = [sys.executable, "-c", code, tmp_path / "run"]
+    done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == ""
     assert (tmp_path / "run/tracking/trackio/reward-tuning.db").is_file()
     assert not list(tmp_path.glob("h*/**/*.db"))
