@@ -267,8 +267,8 @@ def test_a_stopped_run_continues_in_its_trackers(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     wandb.teardown()
-    with pytest.raises(StoppedError):  # after step 3; the checkpoint is that of step 2
-        bench.run("tracking=[wandb]", progress=stop_at(4))
+    with pytest.raises(StoppedError):  # the checkpoint is that of step 2
+        bench.run("tracking=[wandb]", progress=stop_at(3))
     notes: list[str] = []
     bench.run(
         "tracking=[wandb, mlflow]", resume=True, progress=lambda event: notes.append(event.note)
