@@ -64,6 +64,7 @@ ROOMS = {
         "judges",
         "runs",
         "report",
+        "watch",
         "tuning",
         "finetune",
         "pretrain",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from base_model.convert.weights import PlannedWeights, planned, write_weights
+from base_model.convert.weights import Change, PlannedWeights, planned, write_weights
 from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
 from base_model.files.weight_files import check_fit, find_weights, shorten
@@ -65,11 +65,13 @@ class Converted:
 def convert_checkpoint(
     source: Path | str,
     target: Path,
-    layout: Layout,
+    layout: Layout | None,
     *,
     dtype: torch.dtype | None = None,
     max_shard_size: str | None = None,
     progress: Progress = lambda file, done, total: None,
+    change: Change | None = None,
+    link: bool = False,
 ) -> Converted:
     """Write a checkpoint in a layout.
 
@@ -81,11 +83,14 @@ def convert_checkpoint(
         source: A complete checkpoint in either layout, or a delta (such as the shipped
             `tiny-inpaint`), which is assembled: a folder, or a hub id ("org/name").
         target: New folder; it must not exist.
-        layout: Layout of the result.
+        layout: Layout of the result; None keeps the source's.
         dtype: Dtype of the floating tensors of transformer and VAE; None keeps theirs.
         max_shard_size: Largest size of one weight file, such as "5GB"; None writes single files,
             like the published checkpoints.
         progress: Callback for progress.
+        change: Change of the transformer's weights; None keeps them.
+        link: Make hard links to the weights of the text encoder, up to 17 GB, where source and
+            target are on one file system; other files are always copied.
 
     Returns:
         A summary of the conversion.
@@ -103,9 +108,9 @@ def convert_checkpoint(
             f"{folder} has no scheduler/scheduler_config.json, which distinguishes V5.1 from V5. "
             "Download or copy the whole checkpoint again."
         )
-    before, weights, in_channels = _checked(folder, layout, dtype, max_shard_size)
+    before, layout, weights, in_channels = _checked(folder, layout, dtype, max_shard_size)
     unchanged = before == layout and dtype is None and max_shard_size is None
-    if unchanged and not (isinstance(source, Path) and is_delta(source)):
+    if unchanged and change is None and not (isinstance(source, Path) and is_delta(source)):
         raise GeneratorError(
             f"{folder} is already in the {layout} layout. Copy the folder, or request another "
             "dtype or shard size."
@@ -116,13 +121,23 @@ def convert_checkpoint(
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(target.parent, total)
+        disk = target.parent.stat().st_dev
+        saved = sum(
+            size
+            for name, size in copies
+            if link and _is_weight(name) and (folder / name).stat().st_dev == disk
+        )
+        _check_space(target.parent, total - saved)
         temporary.mkdir()
         done = _Done(total, progress)
         for component in weights:
-            write_weights(component, temporary / component.part, done)
-        for name, _ in copies:
-            _copy(folder / name, temporary / name, done)
+            changed = change if component.part == "transformer" else None
+            write_weights(component, temporary / component.part, done, changed)
+        for name, size in copies:
+            if link and _is_weight(name) and _linked(folder / name, temporary / name):
+                done(name, size)
+            else:
+                _copy(folder / name, temporary / name, done)
         for name, text in texts.items():
             (temporary / name).write_bytes(text.encode())
         temporary.rename(target)
@@ -143,9 +158,9 @@ def convert_checkpoint(
 
 
 def _checked(
-    folder: Path, layout: Layout, dtype: torch.dtype | None, max_shard_size: str | None
-) -> tuple[Layout, list[PlannedWeights], int]:
-    """Return the source's layout, the plan of the new weights, and the input channels."""
+    folder: Path, layout: Layout | None, dtype: torch.dtype | None, max_shard_size: str | None
+) -> tuple[Layout, Layout, list[PlannedWeights], int]:
+    """Return source's and new layout, the plan of the new weights, and the input channels."""
     from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
 
     transformer, vae = find_weights(folder / "transformer"), find_weights(folder / "vae")
@@ -165,13 +180,15 @@ def _checked(
     check_fit(model, transformer, rename={old: to_diffusers(name) for old, name in plain.items()})
     model = empty_model(AutoencoderKLMagvit, vae_arguments(folder / "vae", AutoencoderKLMagvit))
     check_fit(model, vae, rename=vae_plain)
+    before = layout_of(plain.values())
+    layout = layout or before
     rename = to_diffusers if layout == "diffusers" else to_original
     names = {rename(name): old for old, name in plain.items()}
     weights = [
         planned("transformer", transformer, names, dtype, max_shard_size),
         planned("vae", vae, {new: old for old, new in vae_plain.items()}, dtype, max_shard_size),
     ]
-    return layout_of(plain.values()), weights, arguments["in_channels"]
+    return before, layout, weights, arguments["in_channels"]
 
 
 class _Done:
@@ -209,6 +226,21 @@ def _copy(source: Path, target: Path, done: _Done) -> None:
             done(shown, len(block))
         writing.flush()
         os.fsync(writing.fileno())
+
+
+def _is_weight(name: str) -> bool:
+    """Return whether a file may be linked: nobody edits it in place, as a config."""
+    return name.endswith(".safetensors")
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Make a hard link; return whether the file system could."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)  # the hub's cache holds symbolic links
+    except OSError:  # another file system, or one without hard links
+        return False
+    return True
 
 
 def _check_space(folder: Path, needed: int) -> None:

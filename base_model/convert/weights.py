@@ -14,9 +14,24 @@ from base_model.errors import GeneratorError
 from base_model.files.safetensors_writer import DTYPES, TensorSpec, write_tensors
 from base_model.files.weight_files import WeightFiles
 from base_model.loading.config_conversion import Part, written
+from base_model.loading.key_map import to_diffusers
 
 WEIGHT_NAME = "diffusion_pytorch_model"
 """Name of the weight files in both layouts, without the extension."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the transformer's weights on their way into the new checkpoint.
+
+    Attributes:
+        tensor: From diffusers' name of a parameter, its tensor as stored, and the dtype it is
+            stored in afterwards, to the new tensor in that dtype.
+        metadata: From the metadata of the source's files to that of the changed ones.
+    """
+
+    tensor: Callable[[str, Tensor, torch.dtype], Tensor]
+    metadata: Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -104,30 +119,42 @@ def _shards(
     }
 
 
-def write_weights(weights: PlannedWeights, folder: Path, done: Callable[[str, int], None]) -> None:
+def write_weights(
+    weights: PlannedWeights,
+    folder: Path,
+    done: Callable[[str, int], None],
+    change: Change | None = None,
+) -> None:
     """Write the files, and their index if there are several.
 
     Args:
         weights: Plan of the component.
         folder: New folder of the component.
         done: Callback, called after each tensor with its file and its size in bytes.
+        change: Change of the weights; None keeps them.
 
     Raises:
         OSError: A file cannot be written.
     """
     folder.mkdir()
     dtypes = {s.name: DTYPES[s.dtype] for specs in weights.shards.values() for s in specs}
+    metadata = weights.source.metadata
+    if change is not None:
+        metadata = change.metadata(metadata)
     with weights.source.opened() as read:
 
         def tensor(name: str) -> Tensor:
-            return read(weights.names[name]).to(dtypes[name])
+            found = read(weights.names[name])
+            if change is not None:
+                return change.tensor(to_diffusers(name), found, dtypes[name])
+            return found.to(dtypes[name])
 
         for file, specs in weights.shards.items():
             write_tensors(
                 folder / file,
                 specs,
                 tensor,
-                metadata=weights.source.metadata,
+                metadata=metadata,
                 wrote=partial(done, f"{weights.part}/{file}"),
             )
     if len(weights.shards) > 1:

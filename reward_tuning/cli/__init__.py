@@ -38,6 +38,8 @@ from reward_tuning.cli.score import score
 from reward_tuning.cli.show import show
 from reward_tuning.cli.stopping import Stopped, stop_signals
 from reward_tuning.cli.validate import validate
+from reward_tuning.cli.votes import votes
+from reward_tuning.cli.watch import watch
 from reward_tuning.errors import shortened
 
 VERBS = (
@@ -49,10 +51,12 @@ VERBS = (
     run,
     finetune,
     resume,
+    watch,
     generate,
     score,
     evaluate,
     compare,
+    votes,
     export,
     card,
     push,

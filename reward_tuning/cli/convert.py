@@ -7,8 +7,6 @@ import typer
 
 from reward_tuning.errors import TuningError
 
-MEGABYTE = 1_000_000
-
 
 def convert(
     source: Annotated[str, typer.Argument(help="A shipped name, a folder or a hub id")],
@@ -45,24 +43,18 @@ def convert(
 
     from base_model.convert.conversion import convert_checkpoint, describe_left_out
     from base_model.files.shipped import resolve_checkpoint
-    from reward_tuning.cli.display import Display
+    from reward_tuning.cli.display import Display, megabytes
     from reward_tuning.cli.stopping import hint_when_stopped
     from reward_tuning.progress import ProgressEvent
 
     with hint_when_stopped("nothing was written"), Display() as display:
-
-        def report(file: str, written: int, total: int) -> None:
-            megabytes = -(-total // MEGABYTE)
-            now = megabytes if written == total else written // MEGABYTE
-            display(ProgressEvent("megabytes", now, megabytes, file))
-
         done = convert_checkpoint(
             resolve_checkpoint(source),
             target,
             cast("Layout", layout),
             dtype=None if dtype is None else getattr(torch, dtype),
             max_shard_size=max_shard_size,
-            progress=report,
+            progress=lambda file, written, total: display(megabytes(file, written, total)),
         )
         for note in filter(None, (describe_left_out(done), *done.notes)):
             display(ProgressEvent("converted", note=note))

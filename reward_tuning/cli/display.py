@@ -15,12 +15,27 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines of a stage: log files stay readable, a stall shows."""
 
+_MEGABYTE = 1_000_000
+
 
 def clock(seconds: float) -> str:
     """Format a duration as 4:05 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def megabytes(file: str, written: int, total: int) -> ProgressEvent:
+    """Return the progress of a checkpoint that is being written, in megabytes.
+
+    Args:
+        file: Current file.
+        written: Bytes so far.
+        total: Bytes in all; both are rounded so that they are equal only at the end.
+    """
+    whole = -(-total // _MEGABYTE)
+    now = whole if written == total else written // _MEGABYTE
+    return ProgressEvent("megabytes", now, whole, file)
 
 
 class Display:

@@ -1,5 +1,7 @@
-"""Find the adapter of a path and the generator it belongs to, without loading weights."""
+"""Find the adapter of a path, its generator and its origin, without loading weights."""
 
+import json
+import re
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
@@ -16,6 +18,11 @@ def adapter_path(source: Path) -> Path:
     if not source.exists():
         raise TuningError(f"no LoRA at {source}; give a run folder, a LoRA file or a LoRA folder")
     if (source / "recipe.yaml").is_file():
+        if (source / "generator").is_dir():
+            raise TuningError(
+                f"{source} trained all weights, so there is no LoRA; its checkpoint is "
+                f"{source / 'generator'}"
+            )
         if not (source / "lora").is_dir():
             raise TuningError(
                 f"{source} is a run without a lora folder: it is not finished; resume it with "
@@ -27,8 +34,43 @@ def adapter_path(source: Path) -> Path:
 
 def checkpoint_of(source: Path) -> str | None:
     """Return the generator an adapter was trained on; None if it is not inside a run folder."""
-    for folder in (source, *source.resolve().parents[:3]):
-        if (folder / "recipe.yaml").is_file():
-            recipe = load_any_recipe(folder / "recipe.yaml", check_files=False)
-            return generator_checkpoint(recipe.generator)
-    return None
+    run = run_of(source)
+    if run is None:
+        return None
+    recipe = load_any_recipe(run / "recipe.yaml", check_files=False)
+    return generator_checkpoint(recipe.generator)
+
+
+def run_of(source: Path) -> Path | None:
+    """Return the run folder that a path is in; None if it is in none."""
+    folders = (source, *source.resolve().parents[:3])
+    return next((one for one in folders if (one / "recipe.yaml").is_file()), None)
+
+
+def origin_of(source: Path) -> dict[str, str]:
+    """Return the metadata of an adapter: from its file, its run and the run's evaluation.
+
+    Args:
+        source: Run folder, or adapter.
+
+    Raises:
+        TuningError: There is no adapter, or its file is damaged.
+    """
+    from reward_tuning.lora.formats.adapter_files import find_adapter, header_of
+    from reward_tuning.lora.metadata import carried, evaluation_metadata, training_metadata
+    from reward_tuning.runs.folder import RunFolder
+
+    path = adapter_path(source)
+    found = carried(header_of(find_adapter(path)))
+    run = run_of(source)
+    if run is None:
+        return found
+    recipe = load_any_recipe(run / "recipe.yaml", check_files=False)
+    found = training_metadata(recipe, RunFolder(run).initial_fingerprints()) | found
+    step = re.search(r"/checkpoints/step-0*(\d+)(?:/|$)", path.resolve().as_posix())
+    if step:
+        return found | {"ss_steps": step[1]}
+    evaluation = run / "evaluation.json"
+    if path.resolve().is_relative_to((run / "lora").resolve()) and evaluation.is_file():
+        found |= evaluation_metadata(json.loads(evaluation.read_text(encoding="utf-8")))
+    return found

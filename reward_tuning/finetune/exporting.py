@@ -17,12 +17,17 @@ from base_model.loading.delta import OTHER_PARTS, WEIGHT_FILE
 from reward_tuning.files.atomic_write import not_written, temporary_path
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.lora.export import export_every_format
+from reward_tuning.lora.metadata import training_metadata
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.sampling.generator_parts import generator_folder
 
 
 def export_trained(
-    recipe: FinetuneRecipe, transformer: Any, weights: Mapping[str, Tensor], folder: RunFolder
+    recipe: FinetuneRecipe,
+    transformer: Any,
+    weights: Mapping[str, Tensor],
+    folder: RunFolder,
+    fingerprints: Mapping[str, str],
 ) -> None:
     """Write `lora/`, or `generator/` where every weight was trained.
 
@@ -31,12 +36,14 @@ def export_trained(
         transformer: Transformer whose configuration is exported.
         weights: Tensors to export, by name.
         folder: Folder of the run.
+        fingerprints: Hashes of the run's checkpoints, for the metadata of the LoRA.
 
     Raises:
         TuningError: The disk is full.
     """
     if recipe.lora is not None:
-        export_every_format(recipe.lora, folder.lora, weights)
+        about = training_metadata(recipe, fingerprints)
+        export_every_format(recipe.lora, folder.lora, weights, about)
         return
     target = folder.root / "generator"
     temporary = temporary_path(target)

@@ -160,7 +160,9 @@ class Finetuning:
             with exported_weights(parts.trained, state) as weights:
                 write_held_out_samples(recipe, parts, folder, state.step, self.progress)
                 summary["tuned"] = measure(recipe, parts, self.progress)
-                export_trained(recipe, parts.generator.transformer, weights, folder)
+                export_trained(
+                    recipe, parts.generator.transformer, weights, folder, parts.fingerprints
+                )
             log.track({"step": state.step, **held_out_columns(summary["tuned"])})
             text = json.dumps(summary, ensure_ascii=False, indent=1)
             atomic_write(folder.evaluation, text.encode())

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ def export_adapter(
     format: str,
     *,
     dtype: torch.dtype = torch.float32,
+    about: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write an adapter, whole or not at all.
 
@@ -44,6 +46,7 @@ def export_adapter(
         path: Folder for `peft`, a .safetensors file for the other formats.
         format: A key of `FORMATS`: `peft`, `diffusers` or `original`.
         dtype: Type of the stored factors; fp32 reads back bit for bit, bf16 halves the file.
+        about: Metadata on the adapter's origin (`reward_tuning.lora.metadata`).
 
     Returns:
         The path.
@@ -61,17 +64,23 @@ def export_adapter(
             f"{path.suffix or 'no suffix'}"
         )
     writer = import_module(f"reward_tuning.lora.formats.{FORMATS[format].module}")
-    writer.write(weights, path, dtype)
+    writer.write(weights, path, dtype, about)
     return path
 
 
-def export_every_format(lora: LoraSection, folder: Path, adapter: Mapping[str, Tensor]) -> None:
+def export_every_format(
+    lora: LoraSection,
+    folder: Path,
+    adapter: Mapping[str, Tensor],
+    about: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write an adapter in every format: a peft folder with a file of each other format in it.
 
     Args:
         lora: Section with rank and alpha.
         folder: Target; an earlier export is replaced.
         adapter: Tensors as `adapter_state` names them.
+        about: Metadata on the run (`reward_tuning.lora.metadata.training_metadata`).
 
     Raises:
         TuningError: The disk is full.
@@ -81,9 +90,9 @@ def export_every_format(lora: LoraSection, folder: Path, adapter: Mapping[str, T
     for left in folder.parent.glob(f".{folder.name}.*"):  # of a run that was killed in an export
         shutil.rmtree(left, ignore_errors=True)
     weights = LoraWeights(lora.rank, lora.alpha, state)
-    export_adapter(weights, folder, "peft")
-    export_adapter(weights, folder / DIFFUSERS_FILE, "diffusers")
-    export_adapter(weights, folder / ORIGINAL_FILE, "original")
+    export_adapter(weights, folder, "peft", about=about)
+    export_adapter(weights, folder / DIFFUSERS_FILE, "diffusers", about=about)
+    export_adapter(weights, folder / ORIGINAL_FILE, "original", about=about)
 
 
 def check_adapter(path: str | Path) -> None:

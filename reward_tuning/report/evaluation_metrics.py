@@ -85,8 +85,34 @@ MEASURES: dict[str, MetricText] = {
         _LIGHT,
         "lower",
     ),
+    "feature_diversity": MetricText(
+        "Distance of clips of one prompt from different noise: 1 - cosine of a judge's image "
+        "features; written by `evaluate` with two seeds or more.",
+        "0 to 2",
+        "0.8 of the base or more",
+        "Down: every noise gives the same clip; an anchor, a lower learning rate or an earlier "
+        "checkpoint",
+        "near the base",
+    ),
+    "drift": MetricText(
+        "Distance of the velocity to the base's, as a share of the length of the base's; written "
+        "by `evaluate`.",
+        "ratio",
+        "Below 0.3, where the guards warn; runs that ruined their clips passed it by step 40",
+        "Above: an anchor (`train.anchor`), a lower learning rate, or a lower strength",
+        "lower",
+    ),
+    "sharpness_JUDGE": MetricText(
+        "How much of a judge's score a change of the clip takes that no viewer sees (a slight "
+        "blur, a shift, a recompression); written by `evaluate`.",
+        "as the judge",
+        "As for the base",
+        "Up with the score: the gain is in patterns of pixels; `robust_radius` and `augmentation` "
+        "of the judge, or another judge",
+        "lower",
+    ),
 }
-"""Measures of clips that are no judge's, by their name in evaluation.json."""
+"""Measures of clips that are no judge's score, by their name in evaluation.json."""
 
 _PROMPTS = MetricText(
     "Held-out prompts that both sides were asked.",
@@ -249,6 +275,59 @@ def _all_metrics() -> list[tuple[str, MetricText]]:
             ),
         ),
         ("sides[].means/METRIC", _SIDE),
+        (
+            "sides[].ratios/METRIC",
+            MetricText(
+                "Mean of a measure as a ratio to that of the base.",
+                "ratio",
+                "0.8 to 1.25 for motion, 0.8 or more for diversity, 0.9 to 1.1 for light",
+                "See the measure",
+                "near the base",
+            ),
+        ),
+        (
+            "sides[].gain_kept/JUDGE",
+            MetricText(
+                "Share of a judge's gain that stays after changes that no viewer sees.",
+                "share",
+                "Near 1",
+                "Far below 1: the gain is in patterns of pixels; see `sharpness_JUDGE`",
+                "higher",
+            ),
+        ),
+        (
+            "sides[].step",
+            MetricText(
+                "Step of the checkpoint of this side; null where it is none.",
+                "steps",
+                "-",
+                "-",
+            ),
+        ),
+        (
+            "comparisons",
+            MetricText(
+                "Comparisons with the base that the p values are corrected for.",
+                "comparisons",
+                "Few: the fewer, the more each can show",
+                "Fewer judges, strengths, steps and guidance scales at a time",
+            ),
+        ),
+        *(
+            (
+                f"sampling/{key}",
+                MetricText(
+                    "Setting of every clip of the evaluation.", unit, "As you will use", "-"
+                ),
+            )
+            for key, unit in (
+                ("seed", "-"),
+                ("frames", "frames"),
+                ("height", "pixels"),
+                ("width", "pixels"),
+                ("guidance_rescale", "0 to 1"),
+            )
+        ),
         *((f"sides[].difference/METRIC/{key}", text) for key, text in _DIFFERENCE.items()),
         *((f"checkpoint/{key}", text) for key, text in _CHECKPOINT.items()),
     ]

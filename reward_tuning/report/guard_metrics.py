@@ -93,6 +93,27 @@ GUARD_METRICS = tuple(
             ),
         ),
         (
+            "measures/METRIC/each[]",
+            MetricText(
+                f"{_DIFFERENCE}: of each prompt, in order.",
+                "as the metric",
+                _HELD_OUT,
+                _FALLS,
+            ),
+        ),
+        *(
+            (
+                f"{ratio}_error",
+                MetricText(
+                    f"Standard error of {ratio}; its rule fires beyond it alone.",
+                    "ratio",
+                    "Below 0.1",
+                    "A wide one: raise `guards.prompts`",
+                ),
+            )
+            for ratio in ("motion", "diversity")
+        ),
+        (
             "motion",
             MetricText(
                 "Motion of the clips, as a ratio to the base's.",

@@ -49,13 +49,18 @@ def metric_text(name: str, place: Place | None = None, kind: str | None = None) 
     Returns:
         The text. A name that is none of these is the label of a judge: recipes name them freely.
     """
-    if name in MEASURES and place in (None, "evaluation"):
-        return MEASURES[name]
+    if place in (None, "evaluation") and (measure := _measure(name)):
+        return measure
     if found := find_metric(name, place):
         return found.text
     return JUDGE_TEXTS.get(kind or name) or replace(
         JUDGE_SCORE, what=f"Score of the judge {name}. {JUDGE_SCORE.what}"
     )
+
+
+def _measure(name: str) -> MetricText | None:
+    prefix = "sharpness_"  # of a judge, whose label follows
+    return MEASURES.get(f"{prefix}JUDGE" if name.startswith(prefix) else name)
 
 
 def find_metric(name: str, place: Place | None = None) -> Metric | None:

@@ -17,6 +17,15 @@ from reward_tuning.lora.export import DIFFUSERS_FILE, ORIGINAL_FILE
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.statistics.verdicts import (
+    comparisons_line,
+    interval_text,
+    is_share,
+    primary_of,
+    role_of,
+    verdict_sentence,
+    verdicts,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -65,7 +74,8 @@ def model_card(run: Path, *, title: str | None = None, licence: str | None = Non
         front_matter=data.to_yaml().strip(),
         title=heading,
         start=evaluation.get("start", "base"),
-        summary=summary_sentence(evaluation),
+        summary=verdict_sentence(evaluation).replace("`", ""),
+        comparisons=comparisons_line(evaluation),
         clips=clips,
         base=public_name(base),
         hashes=folder.initial_fingerprints(),
@@ -146,29 +156,18 @@ def shown_clips(run: Path) -> list[dict[str, str]]:
     return [one for one in listed if (folder / Path(one["file"]).name).is_file()]
 
 
-def summary_sentence(evaluation: Mapping[str, Any]) -> str:
-    """Return what the evaluation shows, in one sentence with its interval."""
-    measure = evaluation.get("primary") or next(
-        iter([*evaluation["never_trained_on"], *evaluation["trained_on"]])
-    )
-    change = evaluation["difference"][measure]
-    trained = " (trained on, so this proves little)" * (measure in evaluation["trained_on"])
-    return (
-        f"On {evaluation['prompts']} held-out prompts, {measure}{trained} went from "
-        f"{evaluation['base'][measure]:.4f} to {evaluation['tuned'][measure]:.4f}: "
-        f"{change['mean']:+.4f}, 95 % interval {change['low']:+.4f} to {change['high']:+.4f}."
-    )
-
-
 def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the rows of the evaluation's table: measure, group, base, tuned, change, interval."""
-    trained, never = evaluation["trained_on"], evaluation["never_trained_on"]
+    """Return the rows of the evaluation's table: measure, role, base, tuned, change, verdict."""
+    found = verdicts(evaluation, primary_of(evaluation))
     rows = []
     for measure, change in evaluation["difference"].items():
-        group = "trained on" if measure in trained else "never trained on"
-        if measure not in (*trained, *never):
-            group = "oracle" if measure.startswith("oracle") else "measure"
-        sides = (f"{evaluation[side][measure]:.4f}" for side in ("base", "tuned"))
-        interval = f"{change['low']:+.4f} to {change['high']:+.4f}"
-        rows.append((measure, group, *sides, f"{change['mean']:+.4f}", interval))
+        shown = [_value(measure, evaluation[side][measure]) for side in ("base", "tuned")]
+        interval = "" if change["low"] is None else interval_text(measure, change)
+        rows.append((measure, role_of(measure, evaluation), *shown, interval, found[measure]))
     return rows
+
+
+def _value(measure: str, value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{100 * value:.1f} %" if is_share(measure) else f"{value:.4f}"

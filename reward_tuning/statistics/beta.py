@@ -5,6 +5,7 @@ Written here because a run needs no scipy; the tests compare with it.
 
 from __future__ import annotations
 
+import functools
 import math
 
 _TINY = 1e-300
@@ -62,6 +63,7 @@ def student_p(t: float, freedom: float) -> float:
     return beta_cdf(freedom / (freedom + t * t), freedom / 2, 0.5)
 
 
+@functools.cache
 def student_quantile(p: float, freedom: float) -> float:
     """Return the t above 0 whose two-sided p is this one, of (0, 1)."""
     x = beta_quantile(p, freedom / 2, 0.5)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.lora.export import export_every_format
+from reward_tuning.lora.metadata import training_metadata
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.samples import SAMPLES, write_clips, write_pair, write_prompts
@@ -112,7 +113,8 @@ def finish(
     """
     main, section = accelerator.is_main_process, recipe.evaluation
     if main:
-        export_every_format(recipe.lora, folder.lora, adapter)
+        about = training_metadata(recipe, parts.fingerprints)
+        export_every_format(recipe.lora, folder.lora, adapter, about)
     size = parts.sampler.size
     held_out, offload = held_out_judges(recipe, parts.offload, accelerator.device)
     judges = [*parts.judges, *held_out]

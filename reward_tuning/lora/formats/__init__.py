@@ -1,7 +1,7 @@
 """LoRA file formats: one reader for all layouts, one writer per format.
 
-A new format is a module of this folder with a function `write(weights, path, dtype)`, and its line
-in `FORMATS`. The table imports no torch, so that `--help` can list it.
+A new format is a module of this folder with a function `write(weights, path, dtype, about)`, and
+its line in `FORMATS`. The table imports no torch, so that `--help` can list it.
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,7 @@ from reward_tuning.lora.formats.adapter_config import (
     checked_rank,
     read_config,
 )
-from reward_tuning.lora.formats.tensor_file import check_is_file, read_tensors
+from reward_tuning.lora.formats.tensor_file import check_is_file, read_header, read_tensors
 from reward_tuning.lora.names import CONFIG_IN_HEADER, DIFFUSERS_PREFIX
 
 CONFIG = "adapter_config.json"
@@ -146,6 +146,15 @@ def read_adapter(file: AdapterFile) -> ReadAdapter:
             "the same folder. (Under another name this file is read with alpha = rank.)"
         )
     return ReadAdapter(tensors, strength, folded)
+
+
+def header_of(file: AdapterFile) -> dict[str, str]:
+    """Return the metadata in the header of an adapter's file; a pickle has none.
+
+    Raises:
+        TuningError: The file is not a complete safetensors file.
+    """
+    return {} if _is_pickle(file.weights) else read_header(file.weights)
 
 
 def _checkpoint_strength(path: Path) -> Strength:

@@ -144,9 +144,11 @@ def _module(
     expected = ((rank, linear.in_features), (linear.out_features, rank))
     got = (tuple(down.shape), tuple(up.shape))
     if got != expected:
+        other_size = (down.shape[1], up.shape[0]) != (linear.in_features, linear.out_features)
         raise TuningError(
             f"{where}: module {path} has down {got[0]} and up {got[1]}; this transformer at rank "
             f"{rank} needs {expected[0]} and {expected[1]}"
+            + ("; the LoRA is for a model of another size" if other_size else "")
         )
     if "alpha" in own:
         given = checked_alpha(own["alpha"].item(), f"{where}: {short_repr(stem)}.alpha")

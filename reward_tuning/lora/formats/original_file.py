@@ -6,17 +6,16 @@ Keys are `lora_unet__<original path, "." as "_">` + `.lora_down.weight`, `.lora_
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from base_model.files.reproducible import safetensors_bytes
 from base_model.loading.key_map import to_original
 from reward_tuning.files.atomic_write import EXPORT_AGAIN, atomic_write
 from reward_tuning.lora.adapter import LoraWeights
+from reward_tuning.lora.metadata import ORIGINAL, adapter_bytes
 
 # The double underscore is mandatory: with one, the original reader takes `proj_out` for `proj`.
 PREFIX = "lora_unet__"
@@ -28,7 +27,7 @@ def original_key(path: str) -> str:
     return PREFIX + to_original(path).replace(".", "_")
 
 
-def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
+def write(weights: LoraWeights, path: Path, dtype: torch.dtype, about: Mapping[str, str]) -> None:
     """Write the file, and replace an earlier one of the same name. Alpha stays fp32."""
     tensors: dict[str, Tensor] = {}
     for module, (down, up) in weights.state.items():
@@ -36,18 +35,7 @@ def write(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
         tensors[f"{key}.{_DOWN}"] = down.to(dtype).contiguous()
         tensors[f"{key}.{_UP}"] = up.to(dtype).contiguous()
         tensors[f"{key}.{_ALPHA}"] = torch.tensor(weights.alpha, dtype=torch.float32)
-    atomic_write(path, safetensors_bytes(tensors, _hashes(tensors)), advice=EXPORT_AGAIN)
-
-
-def _hashes(tensors: dict[str, Tensor]) -> dict[str, str]:
-    """Return the two digests by which kohya-style readers index files.
-
-    The new one is the SHA-256 of the data after the header, the old one the first eight digits of
-    the SHA-256 of 64 KiB from 1 MiB on, of the file without metadata.
-    """
-    plain = safetensors.torch.save(tensors)
-    data = 8 + int.from_bytes(plain[:8], "little")
-    return {
-        "sshs_model_hash": hashlib.sha256(memoryview(plain)[data:]).hexdigest(),
-        "sshs_legacy_hash": hashlib.sha256(plain[0x100000:0x110000]).hexdigest()[:8],
-    }
+    content = adapter_bytes(
+        tensors, weights, alpha=weights.alpha, implementation=ORIGINAL, about=about, more={}
+    )
+    atomic_write(path, content, advice=EXPORT_AGAIN)

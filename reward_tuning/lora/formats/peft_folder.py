@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
 
-from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.lora.adapter import LoraWeights
 from reward_tuning.lora.formats.adapter_files import CONFIG, PEFT_FILES
 from reward_tuning.lora.formats.tensor_file import write_folder_atomically
+from reward_tuning.lora.metadata import DIFFUSERS, adapter_bytes
 from reward_tuning.lora.names import PEFT_PREFIX, tensors_by_name
 
 
-def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
+def write(weights: LoraWeights, folder: Path, dtype: torch.dtype, about: Mapping[str, str]) -> None:
     """Write the folder, and replace an earlier export of the same name."""
     config = LoraConfig(
         r=weights.rank,
@@ -29,10 +30,15 @@ def write(weights: LoraWeights, folder: Path, dtype: torch.dtype) -> None:
     named = tensors_by_name(weights.state, PEFT_PREFIX)
     tensors = {name: tensor.to(dtype) for name, tensor in named.items()}
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain_value)
-    files = {
-        PEFT_FILES[0]: safetensors_bytes(tensors, {"format": "pt"}),
-        CONFIG: (text + "\n").encode(),
-    }
+    content = adapter_bytes(
+        tensors,
+        weights,
+        alpha=weights.alpha,
+        implementation=DIFFUSERS,
+        about=about,
+        more={"format": "pt"},
+    )
+    files = {PEFT_FILES[0]: content, CONFIG: (text + "\n").encode()}
     write_folder_atomically(folder, files, marker=CONFIG)
 
 

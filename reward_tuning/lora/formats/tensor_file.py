@@ -69,6 +69,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file.
+
+    Raises:
+        TuningError: As `read_tensors`.
+    """
+    with _open(path) as file:
+        return dict(file.metadata() or {})
+
+
 def check_is_file(path: Path) -> None:
     """Refuse a path that is not a file.
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from reward_tuning.cli.display import Display, clock
+from reward_tuning.cli.display import Display, clock, megabytes
 from reward_tuning.progress import ProgressEvent
 
 
@@ -58,3 +58,10 @@ def test_terminal_display_is_alive() -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_megabytes_are_whole_only_at_the_end() -> None:
+    total = 2_500_000
+    told = [megabytes("a", written, total) for written in (0, 999_999, 2_499_999, total)]
+    assert [(event.done, event.total) for event in told] == [(0, 3), (0, 3), (2, 3), (3, 3)]
+    assert {event.phase for event in told} == {"a"}

@@ -9,6 +9,7 @@ import pytest
 
 from rewards.core.published import PUBLISHED
 from tests.reward_tuning.command_line import Command, command
+from tests.reward_tuning.statistics.vote_files import vote, write_votes
 
 run = pytest.fixture(command, name="run")
 ROOT = Path(__file__).parents[3]
@@ -46,6 +47,8 @@ def commands(text: str) -> list[str]:
 
 def test_every_command_runs(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("ann", "ben"):  # what a vote page saves
+        write_votes(tmp_path / f"{name}.json", [vote(0, "right")], voter=name)
     shown = [line for page in PAGES for line in commands((ROOT / page).read_text("utf-8"))]
     assert set(ELSEWHERE) <= set(shown)
     fetched = {entry.fetch for entry in PUBLISHED}

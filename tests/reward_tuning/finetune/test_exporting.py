@@ -27,7 +27,7 @@ def test_an_adapter_is_written_in_every_format(world: Path, tmp_path: Path) -> N
     transformer = load_generator(world / "generator", text_encoder=False).transformer
     trained = trained_part(transformer, recipe.lora, seed=1, progress=silent)
     folder = FinetuneFolder(recipe.output)
-    export_trained(recipe, transformer, trained.state(), folder)
+    export_trained(recipe, transformer, trained.state(), folder, {})
     names = {path.name for path in folder.lora.iterdir()}
     assert {
         "adapter_model.safetensors",
@@ -48,7 +48,7 @@ def test_a_whole_checkpoint_loads_back_and_shares_what_was_not_trained(
     weights = {name: p.detach() for name, p in transformer.named_parameters()}
     folder = FinetuneFolder(recipe.output)
     for _ in range(2):  # the second time over the first
-        export_trained(recipe, transformer, weights, folder)
+        export_trained(recipe, transformer, weights, folder, {})
     found = load_generator(folder.generator)
     for name, p in found.transformer.named_parameters():
         assert torch.equal(p, weights[name])
@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(world: Path, tmp_path: Path) 
     folder.generator.mkdir(parents=True)
     (folder.generator / "earlier").write_text("")
     with largest_file(1000), pytest.raises(TuningError, match="generator could not be written"):
-        export_trained(recipe, transformer, weights, folder)
+        export_trained(recipe, transformer, weights, folder, {})
     assert [path.name for path in folder.root.iterdir()] == ["generator"]
     assert [path.name for path in folder.generator.iterdir()] == ["earlier"]
 

@@ -35,14 +35,22 @@ def test_numbers_are_those_of_the_evaluation(finished: Path) -> None:
     evaluation = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
     text = model_card(finished)
     for measure, change in evaluation["difference"].items():
-        name = measure.replace("_", r"\\_")
-        row = re.search(rf"^\| {name} \| .*$", text, flags=re.MULTILINE)
+        name = re.escape(measure.replace("_", r"\_"))
+        row = re.search(rf"^\| {name} \| (.*) \|$", text, flags=re.MULTILINE)
         assert row, measure
+        role, base, tuned, interval, _ = row[1].split(" | ")
+        share = 100 if base.endswith("%") else 1
+        half = 0.051 if share == 100 else 0.000051  # of the last digit that is shown
+        for side, shown in (("base", base), ("tuned", tuned)):
+            assert abs(float(shown.rstrip(" %")) - share * evaluation[side][measure]) <= half
+        low, high = map(float, re.findall(r"[-+][\d.]+", interval)[1:])
         assert (
-            f"| {evaluation['base'][measure]:.4f} | {evaluation['tuned'][measure]:.4f} |" in row[0]
+            abs(high - low - share * (change["high"] - change["low"])) <= 0.1 * (high - low) + 1e-8
         )
-        assert f"{change['low']:+.4f} to {change['high']:+.4f}" in row[0]
-    assert f"from {evaluation['base']['clip_held_out']:.4f}" in text
+        assert (role == "training judge") is (measure in evaluation["trained_on"])
+        assert (role == "held-out judge") is (measure in evaluation["never_trained_on"])
+    assert "Too few prompts for a verdict: the held-out judge clip\\_held\\_out changed by" in text
+    assert "clip\\_held\\_out decides (named beforehand)" in text
 
 
 def test_prompts_stay_texts(finished: Path, tmp_path: Path) -> None:

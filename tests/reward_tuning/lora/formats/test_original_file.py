@@ -35,7 +35,9 @@ def test_original_layout_is_the_trainers_own(tmp_path: Path) -> None:
     for key, tensor in theirs.items():
         assert ours[key].shape == tensor.shape
         assert torch.equal(ours[key], tensor)
-    assert tensor_file.read_tensors(path)[1] == tensor_file.read_tensors(golden)[1]
+    digests = tensor_file.read_header(golden)
+    assert len(digests) == 2
+    assert digests.items() <= tensor_file.read_header(path).items()
 
 
 def test_modules_without_alpha_count_once(tmp_path: Path) -> None:
