@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reward_tuning.api import generate, resume, run
     from reward_tuning.errors import TuningError
     from reward_tuning.files.clips import read_clip, write_clip
+    from reward_tuning.lora.pipelines import load_lora
     from rewards.errors import RewardError
     from rewards.loading import load_reward
 
@@ -23,6 +24,7 @@ __all__ = [
     "TuningError",
     "generate",
     "load_generator",
+    "load_lora",
     "load_reward",
     "read_clip",
     "resume",
@@ -35,6 +37,7 @@ _HOMES = {
     "TuningError": "reward_tuning.errors",
     "generate": "reward_tuning.api",
     "load_generator": "base_model.generator",
+    "load_lora": "reward_tuning.lora.pipelines",
     "load_reward": "rewards.loading",
     "read_clip": "reward_tuning.files.clips",
     "resume": "reward_tuning.api",

@@ -93,10 +93,50 @@ def correct(transformer: Any) -> Any:
         transformer.rope_embedding = PublishedRotary(
             transformer.config.attention_head_dim, transformer.config.patch_size
         )
-    if not upstream_projects_text():
-        for block in getattr(transformer, FAMILY.blocks):
-            attention = block.attn1
-            single_stream = getattr(attention, "to_add_out", None) is None
-            if single_stream and not isinstance(attention.processor, TextStreamProjection):
-                attention.set_processor(TextStreamProjection(attention.processor))
+    for attention in _unprojected(transformer):
+        attention.set_processor(TextStreamProjection(attention.processor))
     return transformer
+
+
+def uncorrected(transformer: Any) -> list[str]:
+    """Describe what `correct` would change, a phrase each; empty for a corrected transformer."""
+    faults = []
+    if not isinstance(transformer.rope_embedding, PublishedRotary):
+        faults.append("the rotary grid of every shape but 3:2")
+    if blocks := len(_unprojected(transformer)):
+        faults.append(f"the text stream of {blocks} blocks")
+    return faults
+
+
+def correct_reversibly(transformer: Any) -> Callable[[], None]:
+    """Correct a transformer.
+
+    Args:
+        transformer: As for `correct`.
+
+    Returns:
+        A function that restores what was there before.
+    """
+    rotary = transformer.rope_embedding
+    processors = [(attention, attention.processor) for attention in _unprojected(transformer)]
+    correct(transformer)
+
+    def undo() -> None:
+        transformer.rope_embedding = rotary
+        for attention, processor in processors:
+            attention.set_processor(processor)
+
+    return undo
+
+
+def _unprojected(transformer: Any) -> list[Any]:
+    """Return the attention of each block that does not project its text stream yet, but should."""
+    if upstream_projects_text():
+        return []
+    every = [block.attn1 for block in getattr(transformer, FAMILY.blocks)]
+    return [
+        attention
+        for attention in every
+        if getattr(attention, "to_add_out", None) is None
+        and not isinstance(attention.processor, TextStreamProjection)
+    ]

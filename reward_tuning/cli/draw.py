@@ -126,10 +126,12 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         quantise=cast("Quantise | None", request.cost.quantise),
     )
     if adapter is not None:
-        from reward_tuning.lora.adapter import attach_weights, scaled
+        from reward_tuning.lora.adapter import attach_weights
+        from reward_tuning.lora.schedules import schedule_of, scheduled
 
         attach_weights(generator.transformer, adapter)
-        stack.enter_context(scaled(generator.transformer, scale))
+        schedule = schedule_of(request.lora_schedule)
+        stack.enter_context(scheduled(generator.transformer, schedule, scale))
     sides = request.cost.tile_sides
     tiling = None if sides is None else Tiling(*(side // FAMILY.space_stride for side in sides))
     check_clip_fits(generator, size, tiling)
@@ -221,6 +223,7 @@ def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any
         "checkpoint": request.checkpoint,
         "lora": _one_or_list([str(path) for path, _ in request.loras]),
         "lora_scale": _one_or_list([scale for _, scale in request.loras]),
+        **({"lora_schedule": request.lora_schedule} if request.lora_schedule != "constant" else {}),
         "steps": request.sampling.steps,
         "guidance_scale": request.sampling.guidance_scale,
         "guidance_rescale": request.sampling.guidance_rescale,

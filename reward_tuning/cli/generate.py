@@ -60,6 +60,7 @@ def generate(
             previews=conditions.previews,
             sampling=sampling,
             cost=cost,
+            lora_schedule=model.lora_schedule,
         )
     )
 

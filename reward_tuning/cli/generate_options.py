@@ -56,6 +56,13 @@ class ModelOptions:
         list[float] | None,
         Option("--lora-scale", help="0 = no effect, 1 = as trained; one for each --lora, in order"),
     ] = None
+    lora_schedule: Annotated[
+        str,
+        Option(
+            help="Scale by noise level: constant; annealed (base early, LoRA late: (1 - sigma)^2, "
+            "arXiv 2409.06493) or annealed:POWER; below:SIGMA (the base above this noise level)"
+        ),
+    ] = "constant"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Request:
         previews: Also write the conditions of each clip.
         sampling: Options of the sampler.
         cost: Options of precision, device, speed and memory.
+        lora_schedule: Strength of the adapters by noise level (`reward_tuning.lora.schedules`).
     """
 
     checkpoint: str
@@ -43,6 +44,7 @@ class Request:
     previews: bool
     sampling: SamplingOptions
     cost: CostOptions
+    lora_schedule: str = "constant"
 
     def check(self) -> None:
         """Refuse invalid values, and options that exclude each other.
@@ -54,6 +56,21 @@ class Request:
         _check_names(self.cost)
         self._check_numbers()
         _check_together(self.cost)
+        if self.lora_schedule != "constant":
+            self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        from reward_tuning.lora.schedules import schedule_of
+
+        option = f"--lora-schedule {self.lora_schedule}"
+        schedule_of(self.lora_schedule)
+        if not self.loras:
+            raise TuningError(f"{option} is for --lora, which is not given")
+        if self.cost.compile:
+            raise TuningError(
+                f"--compile: not with {option}, which changes from step to step what runs; choose "
+                "one of them"
+            )
 
     def _check_numbers(self) -> None:
         from base_model.sampling.sample import start_step

@@ -9,7 +9,13 @@ from torch import Tensor
 from base_model.loading.key_map import to_diffusers
 from base_model.loading.model_configs import transformer_arguments
 from base_model.networks import corrections
-from base_model.networks.corrections import TextStreamProjection, correct, upstream_projects_text
+from base_model.networks.corrections import (
+    TextStreamProjection,
+    correct,
+    correct_reversibly,
+    uncorrected,
+    upstream_projects_text,
+)
 from base_model.networks.rotary import PublishedRotary
 from tests.goldens import TRANSFORMERS, load_golden, relative, write_part
 
@@ -115,3 +121,20 @@ def test_corrected_on_the_meta_device(tmp_path: Any) -> None:
     with torch.device("meta"):
         names = set(correct(EasyAnimateTransformer3DModel(**arguments)).state_dict())
     assert names == {to_diffusers(name) for name in golden.weights}
+
+
+def test_corrections_are_listed_and_undone(tmp_path: Any) -> None:
+    model, tensors = stock("transformer_inpaint_7b_style", tmp_path)
+    before = error(model, tensors)
+    assert uncorrected(model) == [
+        "the rotary grid of every shape but 3:2",
+        "the text stream of 3 blocks",
+    ]
+    undo = correct_reversibly(model)
+    assert uncorrected(model) == []
+    assert error(model, tensors) < 1e-6
+    correct_reversibly(model)()  # nothing to correct, so nothing to undo
+    assert uncorrected(model) == []
+    undo()
+    assert len(uncorrected(model)) == 2
+    assert error(model, tensors) == before > 1e-3

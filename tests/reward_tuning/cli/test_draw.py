@@ -129,6 +129,33 @@ def test_generate_with_a_lora(run: Command, model: Path, tmp_path: Path) -> None
     assert len({read["base"], read["half"], read["full"]}) == 3
 
 
+def test_generate_with_a_lora_schedule(run: Command, model: Path, tmp_path: Path) -> None:
+    """Below the last noise level it is the base; annealed it lies between base and LoRA."""
+    arguments = ["--checkpoint", model, "--prompt", "a", *SIZE, "--format", "png", "--output"]
+    clips = {}
+    for name, more in (
+        ("base", []),
+        ("full", ["--lora", GOLDEN_LORA]),
+        ("never", ["--lora", GOLDEN_LORA, "--lora-schedule", "below:0.0001"]),
+        ("annealed", ["--lora", GOLDEN_LORA, "--lora-schedule", "annealed"]),
+        ("always", ["--lora", GOLDEN_LORA, "--lora-schedule", "annealed:1e-9"]),
+    ):
+        done = run("generate", *arguments, tmp_path / name, *more)
+        assert done.code == 0, done.err
+        clips[name] = next((tmp_path / name).glob("*.png")).read_bytes()
+    assert clips["never"] == clips["base"]
+    assert len({clips["base"], clips["annealed"], clips["full"]}) == 3
+    pixels = {
+        name: np.asarray(Image.open(next((tmp_path / name).glob("*.png"))), float) for name in clips
+    }
+    far = abs(pixels["full"] - pixels["base"]).mean()
+    assert 0.02 * far < abs(pixels["annealed"] - pixels["base"]).mean() < far
+    about = json.loads((tmp_path / "annealed" / "clips.jsonl").read_text(encoding="utf-8"))
+    assert about["lora_schedule"] == "annealed"
+    about = json.loads((tmp_path / "full" / "clips.jsonl").read_text(encoding="utf-8"))
+    assert "lora_schedule" not in about
+
+
 def test_generate_with_several_loras(run: Command, model: Path, tmp_path: Path) -> None:
     """Each counts, at its own scale: half and half of one is the whole, and plus minus the base."""
     arguments = ["--checkpoint", model, "--prompt", "a", *SIZE, "--format", "png", "--output"]

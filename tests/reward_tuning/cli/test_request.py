@@ -50,6 +50,18 @@ REFUSED: dict[str, tuple[str, str]] = {
         "--lora is given 2 times and --lora-scale 1 times",
     ),
     "scale alone": ("--lora-scale 0.5", "--lora-scale 0.5 is for --lora, which is not given"),
+    "schedule": (
+        "--lora LORA --lora-schedule late",
+        "the LoRA schedule is 'late'; allowed: constant, annealed, annealed:POWER, below:SIGMA",
+    ),
+    "schedule alone": (
+        "--lora-schedule annealed",
+        "--lora-schedule annealed is for --lora, which is not given",
+    ),
+    "compiled schedule": (
+        "--compile --lora LORA --lora-schedule below:0.7",
+        "--compile: not with --lora-schedule below:0.7",
+    ),
     "speed": ("--camera zoom --camera-speed nan", "--camera-speed: got nan"),
     "strength": ("--strength nan", "strength nan; allowed: above 0, up to 1"),
     "cache": ("--cache 0", "--cache: got 0; allowed: above 0 (0.05 to 0.2 are usual)"),
