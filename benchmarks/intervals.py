@@ -2,7 +2,8 @@
 
 For prompts of several numbers and differences of several shapes it counts how often the 95 %
 interval holds the true mean, and how often it lies above or below 0 although nothing changed. Then
-it counts the runs with nine measures and no effect in which a measure has a false verdict.
+it counts the runs with nine measures and no effect in which a measure has a false verdict. Last,
+votes: how often Bradley-Terry scores and win rates hold the truth.
 
     python -m benchmarks.intervals --trials 2000
 """
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_tuning.statistics.bootstrap import paired_difference
+from reward_tuning.statistics.bradley_terry import Outcome, bradley_terry
+from reward_tuning.statistics.clustered_shares import clustered_share
 from reward_tuning.statistics.corrections import adjusted
 from reward_tuning.statistics.verdicts import HIGHER, LOWER, verdicts
 
@@ -146,6 +149,34 @@ def false_verdicts(
     return deciding / trials, others / trials, uncorrected / trials
 
 
+VOTERS = ((1, 0.0, 0.0, 0.0), (1, 0.8, 0.2, 0.0), (3, 0.8, 0.2, 1.5), (5, 0.0, 0.3, 1.5))
+"""Number of voters, mean log odds of a win, share of ties, and the spread of the log odds over
+prompts, which makes votes on one prompt alike."""
+
+
+def voted(
+    prompts: int, trials: int, voters: int, mean: float, ties: float, spread: float
+) -> tuple[float, float]:
+    """Shares of the trials in which score and win rate hold the truth, for two sides."""
+    rng = np.random.default_rng([prompts, trials, voters])
+    points, weights = np.polynomial.hermite_e.hermegauss(60)
+    won = float((weights / weights.sum() / (1 + np.exp(-mean - spread * points))).sum())
+    truth = (1 - ties) * won + ties / 2
+    score_inside = rate_inside = 0
+    for _ in range(trials):
+        odds = mean + spread * rng.normal(size=(prompts, 1))
+        votes = (rng.uniform(size=(prompts, voters)) < 1 / (1 + np.exp(-odds))).astype(float)
+        votes[rng.uniform(size=votes.shape) < ties] = 0.5
+        rows = [(int(prompt), float(share)) for (prompt, _), share in np.ndenumerate(votes)]
+        score = bradley_terry([Outcome(prompt, 1, 0, share) for prompt, share in rows], 2)[1]
+        rate = clustered_share([share for _, share in rows], [prompt for prompt, _ in rows])
+        assert score is not None
+        assert rate is not None
+        score_inside += score.low <= np.log(truth / (1 - truth)) <= score.high
+        rate_inside += rate.low <= truth <= rate.high
+    return score_inside / trials, rate_inside / trials
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,6 +199,18 @@ def main(arguments: list[str] | None = None) -> None:
             found = false_verdicts(prompts, given.trials // 2, given.resamples, correlation)
             shares = " | ".join(f"{share:.1%}" for share in found)
             print(f"| {prompts} | {correlation:g} | {shares} |", flush=True)
+    counts = PROMPTS[1:]
+    heads = " | ".join(f"n = {n}" for n in counts)
+    print(f"\n| voters | mean log odds | ties | spread | {heads} |\n|{'---|' * (len(counts) + 4)}")
+    for case in VOTERS:
+        cells = [
+            " / ".join(f"{share:.1%}" for share in voted(prompts, given.trials, *case))
+            for prompts in counts
+        ]
+        voters, mean, ties, spread = case
+        print(
+            f"| {voters} | {mean:g} | {ties:.0%} | {spread:g} | {' | '.join(cells)} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ class Share:
 def clustered_share(values: Sequence[float], prompts: Sequence[int]) -> Share | None:
     """Return the mean of votes with its interval.
 
-    With one vote a prompt the interval is Clopper and Pearson's, exact for 0 and 1, wider for
-    halves. Otherwise it is that of the effective number of votes (Korn and Graubard 1998, Survey
-    Methodology 24): the number that would scatter as much if votes were independent, at most the
-    number of votes, and the number of prompts where all votes agree.
+    With one vote a prompt and no tie the interval is Clopper and Pearson's, exact. Otherwise it is
+    theirs for the effective number of votes (Korn and Graubard 1998, Survey Methodology 24), the
+    number of independent votes without ties that would scatter as much: ties raise it, votes on one
+    prompt that go together lower it. Where all votes agree it is the number of prompts.
 
     Args:
         values: One for each vote: 1, 0, or 1/2 for a tie.
@@ -60,15 +60,21 @@ def clustered_share(values: Sequence[float], prompts: Sequence[int]) -> Share | 
 def _effective(values: np.ndarray, prompts: np.ndarray, share: float) -> float:
     names, place = np.unique(prompts, return_inverse=True)
     votes, clusters = len(values), len(names)
+    if share in (0.0, 1.0):
+        return float(clusters)
+    # A tie scatters less than a 0 or 1, by a variance of 1/4. Two votes are added, so that ties
+    # alone do not give certainty.
+    ties = float((values == 0.5).sum()) / (votes + 2)
+    scatter = max(1.0 - ties / 4 / (share * (1 - share)), 1.0 / (votes + 2))
     if clusters == votes:
-        return float(votes)
-    if clusters < 2 or share in (0.0, 1.0):
+        return votes / scatter
+    if clusters < 2:
         return float(clusters)
     sums = np.zeros(clusters)
     np.add.at(sums, place, values - share)
     variance = float((sums**2).sum()) * clusters / (clusters - 1) / votes**2
-    independent = share * (1 - share) / votes
-    found = votes / max(variance / independent, 1.0)
+    independent = scatter * share * (1 - share) / votes
+    found = votes / scatter / max(variance / independent, 1.0)
     return float(found * (NORMAL / student_quantile(LEVEL, clusters - 1)) ** 2)
 
 

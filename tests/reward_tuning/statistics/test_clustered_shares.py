@@ -40,8 +40,22 @@ def test_alike_votes_on_a_prompt_count_once() -> None:
     thrice = share([1.0, 0.0, 1.0, 1.0] * 30, list(range(40)) * 3)
     assert thrice.votes == 120
     assert thrice.high - thrice.low == pytest.approx(once.high - once.low, rel=0.06)
+    few = share([1.0, 0.0, 1.0, 1.0, 0.0] * 6, list(range(10)) * 3)
+    effective = 9 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 9)) ** 2  # 10 prompts less one
+    wins = 0.6 * effective
+    assert few.low == pytest.approx(stats.beta.ppf(0.025, wins, effective - wins + 1))
     all_alike = share([1.0] * 30, list(range(10)) * 3)
     assert all_alike.low == pytest.approx(0.025 ** (1 / 10))
+
+
+def test_ties_scatter_less() -> None:
+    """Half the votes are ties: the variance is 1/8 instead of 1/4."""
+    values = [1.0, 0.0, 0.5, 0.5] * 100
+    found = share(values, list(range(400)))
+    half = 1.96 * np.std(values) / np.sqrt(400)
+    assert found.high - 0.5 == pytest.approx(half, rel=0.02)
+    all_ties = share([0.5] * 20, list(range(20)))
+    assert 0.02 < all_ties.high - 0.5 < 0.15
 
 
 def test_no_votes() -> None:
