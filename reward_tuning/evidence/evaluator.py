@@ -14,7 +14,6 @@ from torch import Tensor
 from base_model.sampling.sample import start_step
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.evidence.clip_cache import ClipCache
-from reward_tuning.evidence.drift import relative_drift
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.metric_names import DIVERSITY, DRIFT, SHARPNESS, MetricNames
 from reward_tuning.evidence.request import Setup
@@ -22,9 +21,10 @@ from reward_tuning.evidence.reward_sharpness import reward_sharpness
 from reward_tuning.evidence.score_cache import ScoreCache, Value
 from reward_tuning.evidence.sides_plan import PlannedSide
 from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.lora.adapter import adapter_state
 from reward_tuning.lora.attached import attached
 from reward_tuning.progress import ProgressEvent, ProgressFn
-from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.drift import velocity_drift
 from reward_tuning.tuning.evaluation import SideScores, clip_scores, evaluation_seed
 from rewards import FrameReward
 from rewards.core.shared_towers import frames_shared
@@ -196,17 +196,20 @@ class _Batch:
     def _add_drift(self, places: Sequence[Place]) -> None:
         of = self.of
         clips = _Batch(of, self.base, self.base, places, self.about)._latents()
+        setup, sampler = of.setup, of.loaded.sampler
         with self._attached():
-            found = relative_drift(
-                of.loaded.sampler,
-                self.side.strength,
-                clips,
-                [of.setup.prompts[i] for i, _ in places],
-                [derive_seed(of.setup.seed, DRIFT, i) for i, _ in places],
+            found = velocity_drift(
+                sampler,
+                adapter_state(sampler.generator.transformer),
+                None,
+                {i: clip for (i, _), clip in zip(places, clips, strict=True)},
+                {i: setup.prompts[i] for i, _ in places},
+                seed=setup.seed,
+                batch_size=len(places),
             )
-        for place, value in zip(places, found, strict=True):
-            name = of._names(self.side, self.base, place)[DRIFT]
-            of.scores.add(self._key(place), {name: value})
+        for i, k in places:
+            name = of._names(self.side, self.base, (i, k))[DRIFT]
+            of.scores.add(self._key((i, k)), {name: found[i]})
 
     def _measure(
         self,

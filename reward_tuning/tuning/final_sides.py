@@ -38,6 +38,7 @@ class FinalSides:
         oracle: Also ask the embedded world's oracle.
         at_work: Context that is entered while VAE and judges work.
         progress: Called after every sampling step.
+        step: Step of the adapter, by which the clips' folder is named.
     """
 
     recipe: Recipe
@@ -48,6 +49,7 @@ class FinalSides:
     oracle: bool
     at_work: Callable[[], AbstractContextManager[None]]
     progress: ProgressFn
+    step: int
 
     def evaluated(self, adapter: Mapping[str, Tensor]) -> list[Side]:
         """Evaluate the base, the adapter, and the adapter at each of `evaluation.strengths`.
@@ -103,7 +105,7 @@ class FinalSides:
         files = {}
         if self.accelerator.is_main_process:
             kept = {index: clip for index, clip in scores.clips.items() if index < section.clips}
-            files = write_side_clips(self.folder, recipe.train.steps, name, kept)
+            files = write_side_clips(self.folder, self.step, name, kept)
         shown = {index: clip for index, clip in scores.clips.items() if index < SAMPLES}
         return Side(
             name,

@@ -119,8 +119,9 @@ def finish(
     held_out, offload = held_out_judges(recipe, parts.offload, accelerator.device)
     judges = [*parts.judges, *held_out]
     oracle = oracle_applies(parts.held_out, size)
+    step = recipe.train.steps if checkpoint is None else checkpoint["step"]
     sides = FinalSides(
-        recipe, parts, accelerator, folder, judges, oracle, offload.at_work, progress
+        recipe, parts, accelerator, folder, judges, oracle, offload.at_work, progress, step
     ).evaluated(adapter)
     base, tuned = sides[0].scores, sides[1].scores
     seed = derive_seed(recipe.seed, "bootstrap") % 2**32
@@ -154,7 +155,6 @@ def finish(
     )
     found = without_infinities(found)
     if main:
-        step = recipe.train.steps if checkpoint is None else checkpoint["step"]
         write_clips(folder, step, tuned.clips)
         for index, before in base.clips.items():
             path = folder.samples(0).parent / "before-after" / f"{index:02d}.mp4"

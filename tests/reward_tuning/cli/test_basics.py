@@ -11,8 +11,9 @@ from reward_tuning import __version__, cli
 from tests.reward_tuning.command_line import Command, command
 
 run = pytest.fixture(command, name="run")
-VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "finetune", "resume", "generate"]
-VERBS += ["score", "export", "convert", "render", "pretrain"]
+VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "finetune", "resume", "watch"]
+VERBS += ["generate", "score", "evaluate", "compare", "votes", "export", "card", "push"]
+VERBS += ["convert", "render", "pretrain"]
 
 
 def test_version(run: Command) -> None:

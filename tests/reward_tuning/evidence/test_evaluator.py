@@ -22,6 +22,8 @@ from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.lora.adapter import adapter_state
 from reward_tuning.lora.attached import attached
 from reward_tuning.progress import silent
+from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.drift import DRIFT_SIGMAS
 from reward_tuning.tuning.evaluation import evaluate
 from rewards import FrameReward
 
@@ -71,7 +73,20 @@ def test_a_side_is_what_the_loop_of_a_run_finds(finished: Path, tmp_path: Path) 
     assert set(shown) == {(1, 0), (2, 1)}
     assert torch.allclose(shown[1, 0], expected.clips[1], atol=1e-4)
     assert set(found.values) - set(of_base.values) == {"drift"}
-    assert all(value > 0 for value in found.values["drift"].values())
+    # the drift by its formula, on a clip that the base made
+    clip = evaluator.clips.read(loaded.facts(base, 1, 0).key)
+    assert clip is not None
+    noise, expected_drift = sampler.noise([derive_seed(3, "drift", 1)]), 0.0
+    condition = sampler.condition([setup.prompts[1]]).positive
+    for sigma in DRIFT_SIGMAS:
+        x = (1 - sigma) * clip[None] + sigma * noise
+        with torch.no_grad():
+            before = sampler.generator.velocity(x, sigma, condition)
+            with attached(transformer, adapter.weights, 0.5):
+                after = sampler.generator.velocity(x, sigma, condition)
+        expected_drift += float((after - before).norm() / before.norm()) / len(DRIFT_SIGMAS)
+    assert found.values["drift"][1] == pytest.approx(expected_drift, rel=1e-3)
+    assert expected_drift > 1e-4
     # features of the held-out judge, of both clips of a prompt
     judge = loaded.judges[1]
     assert isinstance(judge, FramedJudge)

@@ -31,7 +31,6 @@ OVERRIDES = (
     "evaluation.clips=2",
     "evaluation.strengths=[0.5, 2.0]",
     "evaluation.strength_prompts=2",
-    "train.steps=7",
 )
 
 
@@ -61,7 +60,7 @@ def done(
     recipe, parts = loaded
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     final = FinalSides(
-        recipe, parts, Accelerator(), folder, parts.judges, False, nullcontext, silent
+        recipe, parts, Accelerator(), folder, parts.judges, False, nullcontext, silent, 7
     )
     return final.evaluated(tuned(parts)), folder.root
 
