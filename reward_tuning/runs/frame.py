@@ -171,7 +171,8 @@ def run_training(
             )
             evaluation = training.finish(state, log)
             if log:
-                log.samples(state.step)
+                chosen = evaluation.get("checkpoint") or {}
+                log.samples(state.step, pairs=True, of=chosen.get("step"))
                 log.evaluation(state.step, evaluation)
         return RunResult(folder.root, state.step, evaluation)
 

@@ -81,13 +81,20 @@ class MetricsLog:
             for tracker in self._trackers:
                 tracker.log(row["step"], scalars)
 
-    def samples(self, step: int) -> None:
+    def samples(self, step: int, *, pairs: bool = False, of: int | None = None) -> None:
         """Give the sample clips of a step in the run folder to the trackers; there may be none.
 
+        Args:
+            step: Step under which the trackers show them.
+            pairs: Add those of base and tuned model next to each other.
+            of: Step whose clips they are, where a run exports an earlier checkpoint; None for
+                `step`.
+
         Raises:
-            TuningError: The disk is full, or a clip cannot be read.
+            TuningError: The disk is full.
         """
-        clips = sample_clips(RunFolder(self._path.parent), step)
+        folder = RunFolder(self._path.parent)
+        clips = sample_clips(folder, step if of is None else of, pairs=pairs)
         with _refused(self._path.parent):
             for tracker in self._trackers if clips else ():
                 tracker.video(step, clips)

@@ -71,19 +71,20 @@ def write_prompts(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
     atomic_write(folder.samples(0).parent / "prompts.json", text.encode())
 
 
-def sample_clips(folder: RunFolder, step: int) -> list[SampleClip]:
+def sample_clips(folder: RunFolder, step: int, *, pairs: bool = False) -> list[SampleClip]:
     """List the clips of a step that are in the run folder, in order, each with its prompt.
 
-    With those of the last step come those of base and tuned model next to each other, once the run
-    has written them.
+    Args:
+        folder: The run folder.
+        step: Optimiser steps done.
+        pairs: Add those of base and tuned model next to each other, if the run has written any.
     """
     root = folder.samples(0).parent
     about = root / "prompts.json"
     rows = json.loads(about.read_text(encoding="utf-8")) if about.exists() else []
     prompts = {row["file"]: str(row.get("prompt", "")) for row in rows}
-    last = max((path.name for path in root.glob("step-*")), default="")
     series = {"samples": folder.samples(step)}
-    if folder.samples(step).name == last and last != folder.samples(0).name:
+    if pairs:
         series["before-after"] = root / "before-after"
     return [
         SampleClip(f"{name}/{path.stem}", path, prompts.get(path.name, ""))

@@ -92,13 +92,15 @@ def test_what_trackers_receive(tmp_path: Path) -> None:
         json.dumps([{"file": "03.mp4", "prompt": clip.prompt, "seed": 1}])
     )
     log.samples(1)
-    log.evaluation(1, {"base": {"loss": 2.0, "by_level": {}}, "tuned": None})
+    log.samples(2, of=1)  # an earlier checkpoint is exported
+    log.evaluation(2, {"base": {"loss": 2.0, "by_level": {}}, "tuned": None})
     log.flush()
     log.close(finished=False)
     assert listener.calls == [
         (0, {"held_out/loss": 2.0}),
         (1, {"loss": 1.0, "guards/motion": 0.5}),
         (1, [("samples/03", "03.mp4", clip.prompt)]),
+        (2, [("samples/03", "03.mp4", clip.prompt)]),
         ("flush",),
         ("close", False),
     ]

@@ -67,11 +67,11 @@ def test_the_clips_of_a_step_with_their_prompts(tmp_path: Path) -> None:
     pair = tmp_path / "samples/before-after/00.mp4"
     write_pair(grey(0.2), grey(0.8), pair)
     (tmp_path / "samples/step-000007/.02.part.mp4").touch()
-    found = [(clip.name, clip.path, clip.prompt) for clip in sample_clips(folder, 7)]
+    found = [(clip.name, clip.path, clip.prompt) for clip in sample_clips(folder, 7, pairs=True)]
     place = folder.samples(7)
     assert found == [
         ("samples/00", place / "00.mp4", "<b>猫"),
         ("samples/01", place / "01.mp4", "b"),
         ("before-after/00", pair, "<b>猫"),
     ]
-    assert [clip.name for clip in sample_clips(folder, 0)] == ["samples/00", "samples/01"]
+    assert [clip.name for clip in sample_clips(folder, 7)] == ["samples/00", "samples/01"]
