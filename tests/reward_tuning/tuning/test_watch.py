@@ -82,6 +82,7 @@ def test_the_best_checkpoint_is_exported_and_evaluated(world: Path, stopped: Pat
     assert same(exported(stopped), exported(short))
     found = json.loads((stopped / "evaluation.json").read_text())
     assert found["tuned"] == json.loads((short / "evaluation.json").read_text())["tuned"]
+    assert found["sides"][1]["clips"]["0"] == "evaluation/step-000002/tuned/00.mp4"
     checkpoint = found["checkpoint"]
     assert checkpoint.pop("text").startswith("A guard ended the training at step 6 of 10 (held_out")
     assert checkpoint == {
@@ -140,8 +141,11 @@ def test_a_stopped_run_goes_on_where_its_rule_only_warns(world: Path, tmp_path: 
 def test_each_other_rule_ends_a_run(
     world: Path, tmp_path: Path, rule: str, reward: str, setting: str
 ) -> None:
+    # With a held-out judge of image features, which the diversity compares.
+    clip = f"{{kind: clip, checkpoint: {world / 'held-out' / 'flat.safetensors'}}}"
+    features = f"evaluation.held_out_rewards=[{clip}]"
     recipe = fooled_recipe(
-        world, tmp_path / "run", reward, *OFF, "guards.held_out=off", FAST, setting
+        world, tmp_path / "run", reward, *OFF, "guards.held_out=off", FAST, features, setting
     )
     found = run(recipe)
     assert found.evaluation["checkpoint"]["rule"] == rule
