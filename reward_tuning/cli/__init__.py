@@ -32,6 +32,7 @@ from reward_tuning.cli.output import error_text, warning_lines
 from reward_tuning.cli.pretrain import pretrain
 from reward_tuning.cli.push import push
 from reward_tuning.cli.render import render
+from reward_tuning.cli.report import report
 from reward_tuning.cli.resume import resume
 from reward_tuning.cli.run import run
 from reward_tuning.cli.score import score
@@ -52,6 +53,7 @@ VERBS = (
     finetune,
     resume,
     watch,
+    report,
     generate,
     score,
     evaluate,

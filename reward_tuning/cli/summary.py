@@ -17,6 +17,7 @@ from reward_tuning.statistics.verdicts import primary_of, verdict_sentence, verd
 
 WIDTH = 80  # of the lines below the table, in characters
 PLACES = {
+    "report": "report.html",
     "lora": "lora",
     "clips": "samples",
     "metrics": "metrics.jsonl",

@@ -22,7 +22,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reward_tuning.errors import TuningError
 
@@ -178,9 +178,18 @@ def readable(text: object) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
+def sentence(text: str) -> Markup:
+    """Return a text as markup in which `names` are code and numbers stay with their unit."""
+    parts = readable(text).replace(" %", "\u00a0%").split("`")
+    code = [
+        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
+    ]
+    return Markup("").join(code)
+
+
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(ROOM, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -188,3 +197,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["sentence"] = sentence
+    return environment

@@ -20,6 +20,7 @@ from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.launching import ignored_settings, join_processes
 from reward_tuning.runs.loop import metrics_log, train_steps
+from reward_tuning.runs.machine import record_start
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.peers import watch_peers
 from reward_tuning.runs.resume_command import resume_command
@@ -152,6 +153,13 @@ def run_training(
                     recipe, training.fingerprints, processes=accelerator.num_processes
                 )
             report_resume_point(state, report)
+        if main:
+            record_start(
+                folder.root,
+                accelerator.device,
+                step=state.step,
+                processes=accelerator.num_processes,
+            )
         with metrics_log(folder, state, accelerator, recipe, report) as log:
             training.before(state, log)
             if log and state.step == 0:

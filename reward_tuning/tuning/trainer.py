@@ -17,9 +17,11 @@ from accelerate import Accelerator
 
 from base_model.memory.offload import Offload
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.report.at_end import report_at_end
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
 from reward_tuning.runs.guards import reward_guards
+from reward_tuning.runs.launching import is_main_process
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
@@ -36,6 +38,8 @@ from reward_tuning.tuning.watch import Watch
 
 def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) -> RunResult:
     """Train as a recipe says, evaluate the adapter and export it into the run folder.
+
+    Then write `report.html`; a report that fails is told as a note, and the run stays finished.
 
     Args:
         recipe: The resolved recipe (`load_recipe`).
@@ -57,7 +61,10 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
         parts = load_parts(recipe, accelerator.device, prompts, report)
         return RewardTuning(recipe, parts, folder, accelerator, report)
 
-    return run_training(folder, recipe, recipe.train, load, resume=resume, progress=progress)
+    done = run_training(folder, recipe, recipe.train, load, resume=resume, progress=progress)
+    if is_main_process():
+        report_at_end(done.folder, progress)
+    return done
 
 
 @dataclass

@@ -43,6 +43,14 @@ class Opened:
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def wait_until(self, expression: str) -> None:
+        """Wait until a JavaScript expression holds; the policy forbids Playwright's own waiting."""
+        for _ in range(200):
+            if self.page.evaluate(expression):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"not within 10 seconds: {expression}")
+
     def check_quiet(self) -> None:
         """Fail where the page complained, broke its policy or asked the network for anything."""
         assert self.complaints == []
@@ -57,12 +65,12 @@ class Pages:
         self._browser = browser
         self._opened: list[Any] = []
 
-    def __call__(self, where: Path | str, **options: Any) -> Opened:
-        """Open a file or an address; options are those of Playwright's `new_context`."""
+    def __call__(self, where: Path | str, *, script: str = "", **options: Any) -> Opened:
+        """Open a file or an address, after a script; options are Playwright's for a context."""
         address = where.resolve().as_uri() if isinstance(where, Path) else where
         context = self._browser.new_context(**options)
         self._opened.append(context)
-        context.add_init_script(VIOLATIONS)
+        context.add_init_script(VIOLATIONS + script)
         page = context.new_page()
         page.set_default_timeout(10_000)
         opened = Opened(page)

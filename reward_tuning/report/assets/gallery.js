@@ -1,0 +1,178 @@
+// Base and tuned side by side for every prompt: strength, order, filter, playback.
+//
+// window.reportData is what other parts of the page may use:
+//   questions, sides, series, metrics, primary: as in the page's JSON
+//   clip(side, prompt) -> {name, still, frames, fps, width, height} or null
+//   clipUrl(name) -> address of its video
+//   shown() -> {series, base, side}: indices of what the gallery shows
+//   onShown(listener): called when that changes
+(() => {
+  "use strict";
+  const report = window.report;
+  const { data, clock, element } = report;
+  const series = data.series.length ? data.series : [];
+  const metrics = new Map(data.metrics.map((metric) => [metric.name, metric]));
+  const listeners = [];
+  const state = { series: 0, dial: 0, order: "file", metric: data.primary, category: "", text: "" };
+
+  data.series.forEach((one, i) => {
+    if (one.sides.includes(data.side)) [state.series, state.dial] = [i, one.sides.indexOf(data.side)];
+  });
+
+  const current = () => {
+    const one = series[state.series];
+    return one ? { series: state.series, base: one.base, side: one.sides[state.dial] } : { series: 0, base: 0, side: 0 };
+  };
+  const clipOf = (side, prompt) => {
+    const name = data.sides[side] ? data.sides[side].clips[prompt] : undefined;
+    return name ? { name, ...data.clips[name] } : null;
+  };
+  const change = (prompt, metric = state.metric, where = current()) => {
+    const [base, tuned] = [where.base, where.side].map((side) => {
+      const scores = data.sides[side] ? data.sides[side].scores[metric] : undefined;
+      return scores ? scores[prompt] : null;
+    });
+    return typeof base === "number" && typeof tuned === "number" ? tuned - base : null;
+  };
+  const shownChange = (value, metric) => {
+    const share = metrics.get(metric) && metrics.get(metric).share;
+    return share ? `${report.signed(100 * value, 3)} points` : report.signed(value);
+  };
+
+  window.reportData = {
+    questions: data.questions,
+    sides: data.sides,
+    series: data.series,
+    metrics: data.metrics,
+    primary: data.primary,
+    clip: clipOf,
+    clipUrl: report.clip,
+    shown: current,
+    onShown: (listener) => listeners.push(listener),
+    change,
+    shownChange,
+    select(dial) {
+      state.dial = Math.max(0, Math.min(series[state.series].sides.length - 1, dial));
+      refresh();
+    },
+    dial: () => state.dial,
+  };
+
+  const gallery = document.getElementById("gallery");
+  if (!gallery) return;
+  if (!report.plays) document.getElementById("no-h264").hidden = false;
+
+  // Cards, one a prompt that has a clip anywhere
+  const strengthText = (side) => {
+    const one = data.sides[side];
+    return one ? `strength ${one.strength}` : "";
+  };
+  const makeCard = (question, prompt) => {
+    const screens = new report.Screens(2);
+    const head = element("h3", { id: `prompt-${prompt}-head`, class: "prompt" }, question.prompt);
+    const badge = element("span", { class: "badge" });
+    const labels = [element("figcaption", {}, "base"), element("figcaption", {})];
+    const root = element(
+      "article",
+      { class: "card pair", id: `prompt-${prompt}`, tabindex: "-1", "aria-labelledby": head.id },
+      element(
+        "div",
+        { class: "pair-screens" },
+        ...screens.roots.map((screen, i) => element("figure", {}, screen, labels[i])),
+      ),
+      head,
+      element(
+        "div",
+        { class: "pair-foot" },
+        badge,
+        question.category ? element("span", { class: "badge" }, question.category) : null,
+        element(
+          "button",
+          { type: "button", class: "quiet small", onclick: () => report.enlarge(prompt), "aria-label": `Enlarge prompt ${prompt + 1}` },
+          "Enlarge",
+        ),
+      ),
+    );
+    screens.roots.forEach((screen) => screen.addEventListener("click", () => report.enlarge(prompt)));
+    root.screens = screens;
+    return { prompt, question, screens, root, badge, label: labels[1] };
+  };
+  const wanted = new Set(data.sides.flatMap((side) => Object.keys(side.clips).map(Number)));
+  const cards = data.questions.map((q, i) => (wanted.has(i) ? makeCard(q, i) : null)).filter(Boolean);
+  const onScreen = new IntersectionObserver(
+    (entries) => entries.forEach((entry) => entry.target.screens.setVisible(entry.isIntersecting)),
+    { rootMargin: "80px" },
+  );
+
+  const place = (card) => {
+    const where = current();
+    const names = [where.base, where.side].map((side) => (clipOf(side, card.prompt) || {}).name);
+    const spoken = `prompt ${card.prompt + 1}: ${card.question.prompt}`;
+    card.screens.show(names, [`Base, ${spoken}`, `Tuned, ${strengthText(where.side)}, ${spoken}`]);
+    card.label.textContent = `tuned, ${strengthText(where.side)}`;
+    const value = change(card.prompt);
+    card.badge.hidden = value === null;
+    if (value !== null) {
+      card.badge.textContent = `${metrics.get(state.metric).label} ${shownChange(value, state.metric)}`;
+      card.badge.className = `badge ${value > 0 ? "gain" : value < 0 ? "loss" : ""}`;
+    }
+  };
+
+  const ORDERS = {
+    file: ["In the order of the file", null],
+    worst: ["Worst first", (a, b) => a - b],
+    best: ["Greatest gain first", (a, b) => b - a],
+    moved: ["Greatest change first", (a, b) => Math.abs(b) - Math.abs(a)],
+  };
+  const arrange = () => {
+    const words = state.text.toLowerCase().split(/\s+/).filter(Boolean);
+    const fits = ({ question }) =>
+      (!state.category || question.category === state.category) &&
+      words.every((word) => question.prompt.toLowerCase().includes(word));
+    const compare = ORDERS[state.order][1];
+    const values = new Map(cards.map((card) => [card, change(card.prompt)]));
+    const order = [...cards];
+    if (compare) {
+      order.sort((a, b) => {
+        const [x, y] = [values.get(a), values.get(b)];
+        if (x === null || y === null) return (x === null) - (y === null);
+        return compare(x, y) || a.prompt - b.prompt;
+      });
+    }
+    const now = order.filter(fits);
+    const seen = new Set(now);
+    cards.forEach((card) => seen.has(card) || card.root.remove());
+    const same = now.length === gallery.children.length && now.every((card, i) => gallery.children[i] === card.root);
+    if (!same) gallery.append(...now.map((card) => card.root));
+    document.getElementById("count").textContent =
+      `${now.length} of ${data.questions.length} prompts` +
+      (cards.length < data.questions.length ? `; ${cards.length} have clips` : "");
+    report.visibleCards = now;
+  };
+
+  // Move to a prompt from elsewhere in the page, whatever the filter hides.
+  report.goToPrompt = (prompt) => {
+    const card = cards.find((one) => one.prompt === prompt);
+    if (!card) return false;
+    if (!card.root.isConnected) {
+      Object.assign(state, { category: "", text: "" });
+      controls.reset();
+      arrange();
+    }
+    card.root.scrollIntoView({ block: "center" });
+    card.root.focus({ preventScroll: true });
+    return true;
+  };
+
+  const controls = report.galleryControls({ state, series, cards, orders: ORDERS, refresh: () => refresh(), arrange: () => arrange() });
+  function refresh() {
+    controls.update();
+    cards.forEach(place);
+    if (ORDERS[state.order][1]) arrange();
+    listeners.forEach((listener) => listener());
+  }
+  refresh();
+  arrange();
+  cards.forEach((card) => onScreen.observe(card.root));
+  clock.onChange(() => controls.update());
+})();

@@ -1,0 +1,219 @@
+// The measures at a glance, the table of every prompt, what each column means, copy buttons.
+(() => {
+  "use strict";
+  const report = window.report;
+  const { data, element } = report;
+  const { shown, change } = window.reportData;
+
+  const explain = ({ text }) =>
+    text
+      ? [
+          text.what,
+          text.unit && `Unit: ${text.unit}`,
+          text.better && `Better: ${text.better}`,
+          text.healthy && `Healthy: ${text.healthy}`,
+          text.remedy && `If not: ${text.remedy}`,
+        ].filter(Boolean)
+      : [];
+
+  // One tooltip for all heads: on hover and focus, gone with Escape.
+  const tip = element("div", { class: "tip", role: "tooltip", id: "tip", hidden: true });
+  document.body.append(tip);
+  const showTip = (anchor, metric) => {
+    const lines = explain(metric);
+    if (!lines.length) return;
+    tip.replaceChildren(element("strong", {}, metric.label), ...lines.map((one) => element("p", {}, one)));
+    tip.hidden = false;
+    const box = anchor.getBoundingClientRect();
+    const width = tip.offsetWidth;
+    tip.style.left = `${Math.max(8, Math.min(box.left, document.documentElement.clientWidth - width - 8))}px`;
+    const above = box.top - tip.offsetHeight - 8;
+    tip.style.top = `${above > 8 ? above : box.bottom + 8}px`;
+  };
+  const hideTip = () => {
+    tip.hidden = true;
+  };
+  const withTip = (node, metric) => {
+    const lines = explain(metric);
+    if (!lines.length) return node;
+    node.setAttribute("aria-description", lines.join(" "));
+    node.addEventListener("mouseenter", () => showTip(node, metric));
+    node.addEventListener("mouseleave", hideTip);
+    node.addEventListener("focus", () => showTip(node, metric));
+    node.addEventListener("blur", hideTip);
+    return node;
+  };
+  document.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
+  document.addEventListener("scroll", hideTip, { passive: true, capture: true });
+
+  const number = (value, metric) => {
+    if (typeof value !== "number") return "\u2013";
+    return metric.share ? `${report.number(100 * value)} %` : report.number(value);
+  };
+  const signed = (value, metric) => {
+    if (typeof value !== "number") return "\u2013";
+    return metric.share ? report.signed(100 * value, 3) : report.signed(value);
+  };
+
+  // Overview: means, change and interval of every measure of the side that is shown
+  const overview = document.getElementById("overview");
+  const drawOverview = () => {
+    const { base, side } = shown();
+    const now = data.sides[side];
+    const before = data.sides[base];
+    const known = now && before && Object.keys(now.difference).length > 0;
+    document.querySelectorAll('[data-part="measures"], [data-needs="measures"]').forEach((one) => (one.hidden = !known));
+    if (!known) return;
+    const rows = [];
+    let group = null;
+    for (const metric of data.metrics) {
+      const found = now.difference[metric.name];
+      if (!found) continue;
+      if (metric.group !== group) {
+        group = metric.group;
+        rows.push(element("tr", { class: "group" }, element("th", { colspan: 6, scope: "colgroup" }, group)));
+      }
+      const decides = metric.name === data.primary;
+      const word = now.verdicts[metric.name];
+      const name = withTip(element("span", { tabindex: explain(metric).length ? 0 : null, class: "hint" }, metric.label), metric);
+      rows.push(
+        element(
+          "tr",
+          { class: decides ? "decides" : null },
+          element("th", { scope: "row" }, name, decides ? element("span", { class: "badge" }, "decides") : null),
+          element("td", {}, number(before.means[metric.name], metric)),
+          element("td", {}, number(now.means[metric.name], metric)),
+          element("td", {}, signed(found.mean, metric)),
+          element("td", {}, `${signed(found.low, metric)} to ${signed(found.high, metric)}`),
+          element("td", { class: "left" }, decides ? word : element("span", { class: "muted" }, word)),
+        ),
+      );
+    }
+    const heads = ["", "base", "tuned", "change", "95 % interval", "verdict"];
+    document.getElementById("measures-lead").textContent =
+      `Base against tuned at strength ${now.strength}; the slider above the clips sets it.`;
+    overview.replaceChildren(
+      element(
+        "table",
+        {},
+        element("thead", {}, element("tr", {}, ...heads.map((head, i) => (head ? element("th", { scope: "col", class: i === 5 ? "left" : null }, head) : element("td", {}))))),
+        element("tbody", {}, ...rows),
+      ),
+    );
+  };
+  drawOverview();
+  window.reportData.onShown(drawOverview);
+
+  // Every prompt
+  const place = document.getElementById("table");
+  if (place) {
+    const state = { key: "prompt", down: false, values: "change" };
+    const columns = data.metrics.filter(({ name }) => data.sides.some((side) => side.scores[name]));
+    const of = (prompt, metric) => {
+      if (state.values === "change") return change(prompt, metric.name);
+      const { base, side } = shown();
+      const scores = (data.sides[state.values === "base" ? base : side] || { scores: {} }).scores[metric.name];
+      return scores ? scores[prompt] : null;
+    };
+    const body = element("tbody");
+    const heads = new Map();
+    const head = (key, label, metric) => {
+      const sort = element("button", { type: "button", class: "sort", onclick: () => by(key) }, label);
+      const cell = element("th", { scope: "col", "aria-sort": "none" }, metric ? withTip(sort, metric) : sort);
+      heads.set(key, cell);
+      return cell;
+    };
+    const by = (key) => {
+      state.down = state.key === key ? !state.down : key !== "prompt" && key !== "category";
+      state.key = key;
+      draw();
+    };
+    const categories = data.questions.some(({ category }) => category);
+    const draw = () => {
+      const order = data.questions.map((_, i) => i);
+      const metric = columns.find(({ name }) => `m:${name}` === state.key);
+      const value = (i) =>
+        metric ? of(i, metric) : state.key === "category" ? data.questions[i].category || "" : i;
+      order.sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        const none = (one) => one === null || one === undefined;
+        if (none(x) || none(y)) return none(x) - none(y) || a - b;
+        const by = typeof x === "string" ? x.localeCompare(y) : x - y;
+        return (state.down ? -by : by) || a - b;
+      });
+      heads.forEach((cell, key) =>
+        cell.setAttribute("aria-sort", key !== state.key ? "none" : state.down ? "descending" : "ascending"),
+      );
+      const clips = new Set(data.sides.flatMap((side) => Object.keys(side.clips).map(Number)));
+      body.replaceChildren(
+        ...order.map((i) => {
+          const question = data.questions[i];
+          const text = clips.has(i)
+            ? element("a", { href: `#prompt-${i}`, onclick: (event) => report.goToPrompt(i) && event.preventDefault() }, question.prompt)
+            : question.prompt;
+          return element(
+            "tr",
+            {},
+            element("th", { scope: "row", class: "prompt-cell" }, element("span", { class: "muted" }, `${i + 1} `), text),
+            categories ? element("td", { class: "left" }, question.category || "") : null,
+            ...columns.map((one) => {
+              const found = of(i, one);
+              const tone = state.values === "change" && typeof found === "number" ? (found > 0 ? "up" : found < 0 ? "down" : "") : null;
+              return element("td", { class: tone }, state.values === "change" ? signed(found, one) : number(found, one));
+            }),
+          );
+        }),
+      );
+    };
+    const unit = (metric) => `${metric.label}${metric.share ? " (%)" : ""}`;
+    place.append(
+      element(
+        "table",
+        { class: "prompts" },
+        element(
+          "thead",
+          {},
+          element("tr", {}, head("prompt", "prompt"), categories ? head("category", "category") : null, ...columns.map((one) => head(`m:${one.name}`, unit(one), one))),
+        ),
+        body,
+      ),
+    );
+    if (columns.length) {
+      document.getElementById("table-tools").append(
+        report.field(
+          "Values",
+          report.choice([["change", "Change against the base"], ["tuned", "Tuned"], ["base", "Base"]], "change", (value) => {
+            state.values = value;
+            draw();
+          }),
+        ),
+      );
+    }
+    draw();
+    window.reportData.onShown(() => state.values !== "base" && draw());
+    const glossary = document.querySelector("#glossary dl");
+    const told = data.metrics.filter((metric) => explain(metric).length);
+    glossary.append(
+      ...told.flatMap((metric) => [element("dt", {}, metric.label), element("dd", {}, ...explain(metric).map((one) => element("p", {}, one)))]),
+    );
+    document.getElementById("glossary").hidden = !told.length;
+  }
+
+  document.querySelectorAll("[data-copy]").forEach((button) =>
+    button.addEventListener("click", async () => {
+      const source = document.getElementById(button.dataset.copy);
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        report.announce("Copied");
+        button.textContent = "Copied";
+      } catch (error) {
+        // without permission the text is selected, so that one key copies it
+        getSelection().selectAllChildren(source);
+        report.announce("Selected; copy it with your keyboard");
+        button.textContent = "Selected";
+      }
+      setTimeout(() => (button.textContent = "Copy"), 2000);
+    }),
+  );
+  if (!document.getElementById("vote")) document.querySelectorAll(".to-vote").forEach((link) => link.remove());
+})();

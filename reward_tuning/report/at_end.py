@@ -1,0 +1,36 @@
+"""The report as the last act of a run, which is finished already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.report.evaluations import EVALUATION
+from reward_tuning.report.report_page import REPORT, write_report
+
+
+def report_at_end(folder: Path, progress: ProgressFn) -> Path | None:
+    """Write the report of a finished run unless there is one of its evaluation.
+
+    The run is complete without it, so no fault of the report becomes one of the run: it is told
+    as a note, with the command that writes the report again.
+
+    Args:
+        folder: The run folder.
+        progress: Receives the note.
+
+    Returns:
+        Path of the report; None where it could not be written.
+    """
+    path = folder / REPORT
+    try:
+        if path.exists() and path.stat().st_mtime >= (folder / EVALUATION).stat().st_mtime:
+            return path
+        return write_report(folder)
+    except Exception as error:
+        note = (
+            f"the run is finished, but its report could not be written ({type(error).__name__}: "
+            f"{error}); `reward-tuning report {folder}` tries again"
+        )
+        progress(ProgressEvent("report", note=note))
+        return None

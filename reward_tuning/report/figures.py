@@ -1,0 +1,137 @@
+"""Parts of Plotly figures, as plain dictionaries: lines, bands, bars, thresholds.
+
+Colours are names of the style sheet (`var(--accent)`); the page replaces them by those of its
+theme. Texts that come from recipes and prompts are escaped here: Plotly reads some markup.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ACCENT, LOSS, THIRD, FOURTH = "var(--accent)", "var(--loss)", "var(--third)", "var(--fourth)"
+MUTED, LINE, SOFT = "var(--muted)", "var(--strong-line)", "var(--accent-soft)"
+SERIES = (ACCENT, LOSS, THIRD, FOURTH, MUTED)
+MOST_POINTS = 1500  # of a line: more than a screen has pixels for
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart of a page.
+
+    Attributes:
+        title: Heading, shown outside of the chart.
+        caption: How to read it.
+        traces: Plotly's traces.
+        layout: Plotly's layout, without colours and fonts of the theme.
+        group: Heading under which it stands.
+        text: What it shows, in words, for readers who do not see it.
+    """
+
+    title: str
+    caption: str
+    traces: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+    text: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Return the figure as the page's data holds it."""
+        return {
+            "title": self.title,
+            "caption": self.caption,
+            "traces": list(self.traces),
+            "layout": dict(self.layout),
+            "group": self.group,
+            "text": self.text or self.title,
+        }
+
+
+def shown(text: object) -> str:
+    """Return a text that Plotly shows as it is."""
+    return html.escape(str(text), quote=False)
+
+
+def thinned(count: int) -> range:
+    """Return the positions of at most `MOST_POINTS` of a line's points, evenly."""
+    return range(0, count, max(1, -(-count // MOST_POINTS)))
+
+
+def line(
+    x: Sequence[Any], y: Sequence[Any], name: str, colour: str = ACCENT, **more: Any
+) -> dict[str, Any]:
+    """Return a line; null values leave gaps."""
+    kept = thinned(len(x))
+    trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": shown(name),
+        "x": [x[i] for i in kept],
+        "y": [y[i] for i in kept],
+        "line": {"color": colour, "width": 2},
+        "hovertemplate": "%{y:.4~g}",
+    }
+    return trace | more
+
+
+def points(
+    x: Sequence[Any], y: Sequence[Any], name: str, colour: str = ACCENT, **more: Any
+) -> dict[str, Any]:
+    """Return points that a line connects."""
+    return (
+        line(x, y, name, colour, mode="lines+markers", marker={"color": colour, "size": 7}) | more
+    )
+
+
+def intervals(
+    x: Sequence[Any],
+    mean: Sequence[float | None],
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    name: str,
+    colour: str = ACCENT,
+) -> dict[str, Any]:
+    """Return points with the bars of their 95 % intervals."""
+    above = [_gap(a, b) for a, b in zip(high, mean, strict=True)]
+    below = [_gap(a, b) for a, b in zip(mean, low, strict=True)]
+    bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+    bars |= {"color": colour, "thickness": 1.5, "width": 4}
+    return points(x, mean, name, colour, error_y=bars)
+
+
+def _gap(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def level(y: float, text: str, colour: str = LOSS) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a horizontal threshold and its label, for `shapes` and `annotations`."""
+    shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
+    shape |= {"line": {"color": colour, "width": 1, "dash": "dash"}}
+    label = {"xref": "paper", "x": 1, "y": y, "text": shown(text), "showarrow": False}
+    label |= {"xanchor": "right", "yanchor": "bottom", "font": {"color": colour, "size": 11}}
+    return shape, label
+
+
+def moment(x: float, text: str, colour: str = ACCENT) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a vertical mark at a step and its label, for `shapes` and `annotations`."""
+    shape = {"type": "line", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1}
+    shape |= {"line": {"color": colour, "width": 1.5, "dash": "dot"}}
+    label = {"yref": "paper", "x": x, "y": 1, "text": shown(text), "showarrow": False}
+    label |= {"xanchor": "left", "yanchor": "top", "xshift": 4}
+    label |= {"font": {"color": colour, "size": 11}}
+    return shape, label
+
+
+def with_marks(
+    layout: Mapping[str, Any], marks: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Return a layout with thresholds and marks."""
+    shapes = [shape for shape, _ in marks]
+    return {**layout, "shapes": shapes, "annotations": [label for _, label in marks]}
+
+
+def axes(x: str, y: str, **more: Any) -> dict[str, Any]:
+    """Return a layout with the titles of both axes."""
+    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, **more}

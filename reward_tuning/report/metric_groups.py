@@ -1,0 +1,52 @@
+"""Measures in the groups in which people read them, with their labels and explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from reward_tuning.report.evaluations import Evaluation
+from reward_tuning.report.metric_texts import metric_text
+from reward_tuning.statistics.verdicts import ORACLE, TONE_OFF, is_share, of_oracle
+
+NEVER, TRAINED, MEASURES = "never trained on", "trained on", "measures"
+
+
+def label_of(metric: str) -> str:
+    """Return a measure's name for people."""
+    if metric == ORACLE:
+        return "oracle: all right"
+    if metric == TONE_OFF:
+        return "oracle: background off"
+    if of_oracle(metric):
+        return f"oracle: {metric.removeprefix(f'{ORACLE}_')} right"
+    return metric
+
+
+def group_of(metric: str, evaluation: Evaluation) -> str:
+    """Return the group of a measure: judges by their role, the oracle, everything else."""
+    if metric in evaluation.never_trained_on:
+        return NEVER
+    if metric in evaluation.trained_on:
+        return TRAINED
+    return ORACLE if of_oracle(metric) else MEASURES
+
+
+def metric_records(evaluation: Evaluation, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what the page says of each measure.
+
+    Args:
+        evaluation: The evaluation.
+        kinds: Label of a judge to its kind.
+    """
+    return [
+        {
+            "name": metric,
+            "label": label_of(metric),
+            "group": group_of(metric, evaluation),
+            "share": is_share(metric),
+            "text": asdict(metric_text(metric, "evaluation", kinds.get(metric))),
+        }
+        for metric in evaluation.metrics
+    ]

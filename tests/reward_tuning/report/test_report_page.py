@@ -1,0 +1,265 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from plotly import graph_objects as go
+
+from reward_tuning.errors import TuningError
+from reward_tuning.report import write_report
+from reward_tuning.report.report_page import report_page
+from tests.reward_tuning.full_disk import largest_file
+from tests.reward_tuning.report.conftest import Opened, Pages
+from tests.reward_tuning.report.evaluation_folder import EVIL, write_evaluation, write_run
+
+RECIPE = """\
+sampling: {steps: 6, shift: 1.0, strength: 1.0}
+rewards: [{kind: hps, name: null}]
+evaluation: {held_out_rewards: [{kind: clip, name: clip_held_out}]}
+guards: {motion: {action: warn, low: 0.8, high: 1.25}, drift: {action: stop, high: 0.3}}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(write_run(tmp_path_factory.mktemp("a run") / "<b>run", RECIPE))
+
+
+def cards(opened: Opened) -> list[str]:
+    return opened.page.locator("#gallery article").evaluate_all("all => all.map(one => one.id)")
+
+
+def drift_in_frames(opened: Opened) -> float:
+    """Largest distance of the two clips of a pair on screen, in frames of 1/8 s."""
+    return float(
+        opened.page.evaluate(
+            """() => Math.max(...[...document.querySelectorAll("#gallery .pair")].map((pair) => {
+                const [a, b] = pair.querySelectorAll("video.ready");
+                return a && b ? 8 * Math.abs(a.currentTime - b.currentTime) : 0; }))"""
+        )
+    )
+
+
+def test_nothing_is_asked_of_the_network_and_no_markup_of_a_prompt_runs(
+    run: Path, open_page: Pages
+) -> None:
+    opened = open_page(run)
+    opened.page.locator("#prompt-0").scroll_into_view_if_needed()
+    opened.page.wait_for_selector("video.ready")
+    assert opened.page.locator("#prompt-1-head").text_content() == EVIL
+    assert opened.page.locator(".prompt b, .prompt-cell b, .prompt img, .eyebrow b").count() == 0
+    assert opened.page.title() == "<b>run – report"
+    for plot in opened.page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+    opened.wait_until(
+        "[...document.querySelectorAll('.plot')].every((one) => one.querySelector('svg'))"
+    )
+    opened.check_quiet()
+
+
+def test_clips_play_in_step_and_only_those_on_screen(run: Path, open_page: Pages) -> None:
+    opened = open_page(run, viewport={"width": 500, "height": 700})
+    assert opened.page.locator("video").count() <= 4
+    opened.page.locator("#prompt-0").scroll_into_view_if_needed()
+    opened.wait_until("document.querySelectorAll('.pair video.ready').length >= 2")
+    seen, moved = [], set()
+    for _ in range(25):
+        opened.page.wait_for_timeout(60)
+        seen.append(drift_in_frames(opened))
+        moved.add(opened.page.evaluate("document.querySelector('video.ready').currentTime"))
+    assert max(seen) < 1
+    assert len(moved) > 5
+    assert 2 <= opened.page.locator("video").count() < 12
+
+
+def test_frames_are_stepped_one_by_one_on_both_sides(run: Path, open_page: Pages) -> None:
+    opened = open_page(run, reduced_motion="reduce")
+    assert opened.page.get_by_role("button", name="Play").first.is_visible()
+    opened.page.locator("#prompt-0").scroll_into_view_if_needed()
+    opened.page.wait_for_selector("video.ready")
+    middles = []
+    for key in (".", ".", ".", ","):
+        opened.page.keyboard.press(key)
+        opened.page.wait_for_timeout(250)
+        times = opened.page.locator("#prompt-0 video.ready").evaluate_all(
+            "all => all.map((video) => 8 * video.currentTime)"
+        )
+        middles.append(times)
+    assert [[round(t, 1) for t in times] for times in middles] == [
+        [1.5, 1.5],
+        [2.5, 2.5],
+        [3.5, 3.5],
+        [2.5, 2.5],
+    ]
+
+
+def test_the_slider_changes_the_tuned_clips_and_their_numbers(run: Path, open_page: Pages) -> None:
+    opened = open_page(run)
+    place = opened.page.locator("#prompt-0 .screen")
+    before = place.evaluate_all("all => all.map((one) => one.dataset.clip)")
+    assert opened.page.locator("#prompt-0 .badge").first.text_content() == "clip_held_out +0.0050"
+    slider = opened.page.get_by_role("slider", name="Strength")
+    assert slider.get_attribute("aria-valuetext") == "strength 1"
+    slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "strength 1.5"
+    after = place.evaluate_all("all => all.map((one) => one.dataset.clip)")
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    # 0.5 * 0.01 * 1.5, see scores_of
+    assert opened.page.locator("#prompt-0 .badge").first.text_content() == "clip_held_out +0.0075"
+    assert "strength 1.5" in str(opened.page.locator("#measures-lead").text_content())
+
+
+def test_worst_first_filter_and_search(run: Path, open_page: Pages) -> None:
+    opened = open_page(run)
+    assert cards(opened) == [f"prompt-{i}" for i in range(6)]
+    opened.page.get_by_label("Order", exact=True).select_option("worst")
+    # changes are 0.005 * (1, -2, 3, -4, 5, -6)
+    assert cards(opened) == [f"prompt-{i}" for i in (5, 3, 1, 0, 2, 4)]
+    opened.page.get_by_label("Order", exact=True).select_option("best")
+    assert cards(opened) == [f"prompt-{i}" for i in (4, 2, 0, 1, 3, 5)]
+    opened.page.get_by_label("Category", exact=True).select_option("people")
+    assert cards(opened) == [f"prompt-{i}" for i in (1, 3, 5)]
+    opened.page.get_by_label("Search").fill("NUMBER 3")
+    assert cards(opened) == ["prompt-3"]
+    assert opened.page.locator("#count").text_content() == "1 of 6 prompts"
+
+
+def test_the_table_sorts_and_leads_to_clips_that_a_filter_hides(
+    run: Path, open_page: Pages
+) -> None:
+    opened = open_page(run)
+    opened.page.get_by_label("Search").fill("number 3")
+    rows = opened.page.locator("#table tbody th")
+    opened.page.locator("#table").get_by_role("button", name="hps").click()
+    assert opened.page.locator("#table th[aria-sort=descending]").text_content() == "hps"
+    assert [text.split()[0] for text in rows.all_text_contents()] == ["5", "3", "1", "2", "4", "6"]
+    opened.page.locator("#table").get_by_role("button", name="hps").click()
+    assert [text.split()[0] for text in rows.all_text_contents()] == ["6", "4", "2", "1", "3", "5"]
+    tip = opened.page.locator("#tip")
+    opened.page.locator("#table").get_by_role("button", name="motion").focus()
+    assert tip.is_visible()
+    opened.page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    opened.page.locator("#table a").first.click()
+    assert opened.page.evaluate("document.activeElement.id") == "prompt-5"
+
+
+def test_a_prompt_enlarged_is_driven_by_keys(run: Path, open_page: Pages) -> None:
+    opened = open_page(run)
+    opened.page.get_by_role("button", name="Enlarge prompt 1", exact=True).click()
+    dialog = opened.page.get_by_role("dialog")
+    assert dialog.get_by_role("heading").text_content() == "a fox number 0"
+    opened.wait_until("document.querySelectorAll('dialog video.ready').length === 2")
+    dialog.get_by_role("button", name="Close").focus()
+    opened.page.keyboard.press("ArrowRight")
+    assert dialog.get_by_role("heading").text_content() == EVIL
+    opened.page.keyboard.press("ArrowUp")
+    assert "strength 1.5" in dialog.locator("figcaption").all_text_contents()[1]
+    opened.page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert opened.page.evaluate("document.activeElement.id") == "prompt-1"
+    opened.check_quiet()
+
+
+def test_without_h264_stills_are_shown_and_said(run: Path, open_page: Pages) -> None:
+    deaf = "HTMLMediaElement.prototype.canPlayType = () => '';"
+    opened = open_page(run, script=deaf)
+    assert opened.page.locator("#no-h264").is_visible()
+    assert opened.page.locator("video").count() == 0
+    still = opened.page.locator("#prompt-0 img").first
+    assert still.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(run: Path, open_page: Pages, scheme: str) -> None:
+    opened = open_page(run, color_scheme=scheme, viewport={"width": 1000, "height": 800})
+    for plot in opened.page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+    assert violations(opened) == []
+    opened.page.get_by_role("button", name="Enlarge prompt 1", exact=True).click()
+    assert violations(opened) == []
+
+
+def violations(opened: Opened) -> list[str]:
+    found: list[dict[str, Any]] = Axe().run(opened.page).response["violations"]
+    return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+
+
+@pytest.mark.parametrize("width", [360, 820])
+def test_no_page_is_wider_than_its_screen(run: Path, open_page: Pages, width: int) -> None:
+    opened = open_page(run, viewport={"width": width, "height": 800})
+    for plot in opened.page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert opened.page.evaluate(overflow) == 0
+    opened.page.get_by_role("button", name="Enlarge prompt 2", exact=True).click()
+    wider = "document.querySelector('dialog').scrollWidth - innerWidth"
+    assert opened.page.evaluate(wider) <= 0
+
+
+def test_two_hundred_clips_react_to_the_slider_within_100_ms(
+    tmp_path: Path, open_page: Pages
+) -> None:
+    strengths = (0.5, 0.7, 1.0, 1.25, 1.5)
+    write_evaluation(tmp_path, prompts=20, strengths=strengths, size=256)
+    path = write_report(tmp_path)
+    assert path.stat().st_size < 30e6
+    opened = open_page(path)
+    opened.page.locator("#prompt-0").scroll_into_view_if_needed()
+    opened.page.wait_for_selector("video.ready")
+    # From the event to the frame that shows the new stills and numbers.
+    times = opened.page.evaluate(
+        """async () => {
+            const slider = document.getElementById("strength"), times = [];
+            for (const value of [0, 4, 1, 3, 2]) {
+                const start = performance.now();
+                slider.value = value;
+                slider.dispatchEvent(new Event("input"));
+                await new Promise(requestAnimationFrame);
+                await new Promise((done) => setTimeout(done));
+                times.push(performance.now() - start);
+                await new Promise((done) => setTimeout(done, 150));
+            }
+            return times; }"""
+    )
+    assert sorted(times)[len(times) // 2] < 100, times
+    opened.check_quiet()
+
+
+def test_every_figure_is_one_that_plotly_accepts(run: Path) -> None:
+    figures = report_page(run.parent).data["figures"]
+    groups = {figure["group"] for figure in figures}
+    assert len(groups) == 6
+    for figure in figures:
+        text = json.dumps([figure["traces"], figure["layout"]])
+        for name in ("accent", "accent-soft", "loss", "third", "fourth", "muted", "strong-line"):
+            text = text.replace(f"var(--{name})", "#123456")
+        assert "var(" not in text
+        traces, layout = json.loads(text)
+        go.Figure(data=traces, layout=layout)  # raises on a key that is not Plotly's
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match=r"neither recipe.yaml nor evaluation.json"):
+        write_report(tmp_path)
+
+
+def test_a_full_disk_leaves_the_earlier_report(tmp_path: Path) -> None:
+    path = write_report(write_evaluation(tmp_path, prompts=2, strengths=(1.0,)))
+    before = path.read_bytes()
+    with largest_file(2**20), pytest.raises(TuningError, match=r"report.html could not be written"):
+        write_report(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_the_same_folder_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    assert write_report(run.parent, tmp_path / "again.html").read_bytes() == run.read_bytes()
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = "import sys, reward_tuning.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
