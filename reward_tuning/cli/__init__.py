@@ -28,6 +28,7 @@ from reward_tuning.cli.finetune import finetune
 from reward_tuning.cli.generate import generate
 from reward_tuning.cli.list_options import ListOptions
 from reward_tuning.cli.ls import ls
+from reward_tuning.cli.mix import mix
 from reward_tuning.cli.output import error_text, warning_lines
 from reward_tuning.cli.pretrain import pretrain
 from reward_tuning.cli.push import push
@@ -60,13 +61,14 @@ VERBS = (
     compare,
     votes,
     export,
+    mix,
     card,
     push,
     convert,
     render,
     pretrain,
 )
-WITH_LISTS = (evaluate, compare)
+WITH_LISTS = (evaluate, compare, mix)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # when stdout is redirected to a file
 STOPPED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 FAMILIES = {

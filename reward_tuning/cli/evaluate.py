@@ -198,8 +198,8 @@ def made_request(
 
 def evaluate_and_print(
     request: Request, output: Path, device: str | None, *, as_json: bool
-) -> None:
-    """Evaluate with a progress display and print the result."""
+) -> dict[str, Any]:
+    """Evaluate with a progress display, print the result and return it."""
     import contextlib
     import sys
 
@@ -213,3 +213,4 @@ def evaluate_and_print(
     with contextlib.redirect_stdout(sys.stderr), hint_when_stopped(hint), Display() as progress:
         found = evaluate_adapters(request, output, chosen_device(device), progress)
     print_sides(found, output, as_json=as_json)
+    return found
