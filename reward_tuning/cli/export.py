@@ -90,7 +90,7 @@ def export(
     from reward_tuning.lora.export import export_adapter, import_adapter
     from reward_tuning.lora.rank import scaled_by, strength_metadata, truncated
 
-    about = origin_of(source)
+    about = origin_of(source, lambda text: typer.echo(text, err=True))
     weights = import_adapter(path, transformer_shapes(base))
     kind = None if dtype is None else getattr(torch, dtype)
     if merge:

@@ -1,7 +1,6 @@
 """Find the adapter of a path, its generator and its origin, without loading weights."""
 
-import json
-import re
+from collections.abc import Callable
 from pathlib import Path
 
 from reward_tuning.errors import TuningError
@@ -47,14 +46,16 @@ def run_of(source: Path) -> Path | None:
     return next((one for one in folders if (one / "recipe.yaml").is_file()), None)
 
 
-def origin_of(source: Path) -> dict[str, str]:
+def origin_of(source: Path, warn: Callable[[str], None]) -> dict[str, str]:
     """Return the metadata of an adapter: from its file, its run and the run's evaluation.
 
     Args:
         source: Run folder, or adapter.
+        warn: Called with a warning where the run's recipe cannot be read, such as that of another
+            version: the metadata then lack it.
 
     Raises:
-        TuningError: There is no adapter, or its file is damaged.
+        TuningError: There is no adapter, or its file or the evaluation is damaged.
     """
     from reward_tuning.lora.formats.adapter_files import find_adapter, header_of
     from reward_tuning.lora.metadata import carried, evaluation_metadata, training_metadata
@@ -63,14 +64,17 @@ def origin_of(source: Path) -> dict[str, str]:
     path = adapter_path(source)
     found = carried(header_of(find_adapter(path)))
     run = run_of(source)
-    if run is None:
-        return found
-    recipe = load_any_recipe(run / "recipe.yaml", check_files=False)
-    found = training_metadata(recipe, RunFolder(run).initial_fingerprints()) | found
-    step = re.search(r"/checkpoints/step-0*(\d+)(?:/|$)", path.resolve().as_posix())
-    if step:
-        return found | {"ss_steps": step[1]}
-    evaluation = run / "evaluation.json"
-    if path.resolve().is_relative_to((run / "lora").resolve()) and evaluation.is_file():
-        found |= evaluation_metadata(json.loads(evaluation.read_text(encoding="utf-8")))
-    return found
+    inside = () if run is None else path.resolve().relative_to(run.resolve()).parts
+    if run is None or not inside or inside[0] not in ("lora", "checkpoints"):
+        return found  # a LoRA from elsewhere
+    folder = RunFolder(run)
+    try:
+        recipe = load_any_recipe(run / "recipe.yaml", check_files=False)
+    except TuningError as error:
+        warn(f"warning: the metadata do not describe the run: {error}")
+    else:
+        found = training_metadata(recipe, folder.initial_fingerprints()) | found
+    if inside[0] == "checkpoints":
+        step = inside[1].removeprefix("step-") if len(inside) > 1 else ""
+        return found | ({"ss_steps": str(int(step))} if step.isdecimal() else {})
+    return found | evaluation_metadata(folder.read_evaluation() or {})

@@ -174,7 +174,7 @@ class LoadedLora:
             scale = self._own * self._strength * self._factor
             if scale == 0:
                 return None  # the base, bit for bit
-            x = args[0].to(torch.float32)
+            x = args[0].to(output.device, torch.float32)
             if self._state[path][0].device != x.device:  # the pipeline has moved, or is offloaded
                 down, up = self._state[path]
                 self._state[path] = (down.to(x.device), up.to(x.device))

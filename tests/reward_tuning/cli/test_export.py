@@ -200,6 +200,35 @@ def test_the_header_has_the_run_and_its_evaluation(
     assert told["ss_steps"] == "20"
     assert "reward_tuning.evaluation" not in told  # that of the last step
 
+    foreign = folder / "downloaded.safetensors"
+    shutil.copy(GOLDEN_LORA, foreign)
+    assert run("export", foreign, "--output", tmp_path / "c.safetensors").code == 0
+    told = header(tmp_path / "c.safetensors")
+    assert not [name for name in told if name.startswith("reward_tuning.")]
+
+    (folder / "evaluation.json").write_text("{")
+    done = run("export", folder, "--output", tmp_path / "d.safetensors")
+    assert done.code == 2
+    assert "evaluation.json is damaged" in done.err
+
+
+def test_a_run_of_another_version_is_exported_with_a_warning(
+    run: Command, model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    write_recipe(folder)
+    arguments = ["export", GOLDEN_LORA, "--checkpoint", model, "--format", "peft"]
+    run(*arguments, "--output", folder / "lora")
+    (folder / "recipe.yaml").write_text("seed: 1\nfuture_key: 2\n")
+    target = tmp_path / "a.safetensors"
+    done = run("export", folder, "--output", target)
+    assert done.code == 2  # its generator is in the recipe
+    assert "future_key" in done.err
+    done = run("export", folder, "--checkpoint", model, "--output", target)
+    assert done.code == 0, done.err
+    assert "warning: the metadata do not describe the run: " in done.err
+    assert "reward_tuning.recipe" not in header(target)
+
 
 # --- merged
 

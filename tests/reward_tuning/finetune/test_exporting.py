@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.finetune.exporting import export_trained, write_checkpoint
 from reward_tuning.finetune.folder import FinetuneFolder
 from reward_tuning.finetune.trained import trained_part
+from reward_tuning.lora.formats.tensor_file import read_header
 from reward_tuning.progress import silent
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 from tests.reward_tuning.full_disk import largest_file
@@ -35,6 +37,12 @@ def test_an_adapter_is_written_in_every_format(world: Path, tmp_path: Path) -> N
         "pytorch_lora_weights.safetensors",
     } <= names
     assert not folder.generator.exists()
+    told = read_header(folder.lora / "original.safetensors")
+    assert told["modelspec.title"] == "generator fine-tuned on clips"
+    assert json.loads(told["reward_tuning.recipe"])["train"]["steps"] == recipe.train.steps
+    assert "reward_tuning.judges" not in told
+    assert str(tmp_path) not in json.dumps(told)
+    assert str(world) not in json.dumps(told)
 
 
 def test_a_whole_checkpoint_loads_back_and_shares_what_was_not_trained(

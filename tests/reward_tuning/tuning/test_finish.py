@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from reward_tuning.lora.formats.tensor_file import read_header
 from reward_tuning.progress import silent
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.tuning.evaluation import evaluation_seed
@@ -54,6 +55,10 @@ def test_the_evaluation_compares_the_given_adapter_with_the_base(
     assert (found["trained_on"], found["never_trained_on"]) == (["clip"], ["clip_held_out"])
     assert found["primary"] == "clip_held_out"
     assert found["base"]["clip"] != found["tuned"]["clip"]
+    told = read_header(folder.lora / "original.safetensors")
+    assert told["modelspec.title"] == "generator tuned on clip"
+    base = json.loads(told["reward_tuning.base"])
+    assert base == {"checkpoint": "generator", "fingerprint": parts.fingerprints["generator"]}
     scaled_down = load_file(next(folder.lora.rglob("adapter_model.safetensors")))
     assert sorted(tensor.sum().item() for tensor in scaled_down.values()) == pytest.approx(
         sorted(tensor.sum().item() for tensor in tuned.values())

@@ -73,6 +73,25 @@ def test_a_failed_write_leaves_what_was_there(
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stopped_write_leaves_what_was_there(
+    tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, weights = tuned("attention")
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    for earlier in ([], [NAMES[format]]):
+        monkeypatch.setattr("reward_tuning.files.atomic_write.os.fsync", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export_adapter(LoraWeights(4, 8.0, weights.state), tmp_path / NAMES[format], format)
+        monkeypatch.undo()
+        assert [path.name for path in tmp_path.iterdir()] == earlier
+        export_adapter(weights, tmp_path / NAMES[format], format)
+    assert same(import_adapter(tmp_path / NAMES[format], tiny_transformer()), weights)
+
+
 def test_a_folder_that_is_no_export_is_not_replaced(tmp_path: Path) -> None:
     _, weights = tuned("attention")
     (tmp_path / "photos").mkdir()
