@@ -25,6 +25,7 @@ from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe, recip
 from reward_tuning.finetune.trainer import finetune as train_on_clips
 from reward_tuning.lora.attached import attached
 from reward_tuning.lora.export import import_adapter
+from reward_tuning.lora.schedules import Schedule, schedule_of
 from reward_tuning.progress import ProgressFn, silent
 from reward_tuning.runs.frame import RunResult
 from reward_tuning.sampling.draw import decoded, sample_clip
@@ -84,6 +85,7 @@ def generate(
     *,
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
+    lora_schedule: str | Schedule | None = None,
     negative_prompt: str = "",
     steps: int = 25,
     guidance_scale: float = 6.0,
@@ -93,7 +95,7 @@ def generate(
 ) -> Tensor:
     """Generate clips from prompts, as `reward-tuning generate` does with the same values.
 
-    10 parameters: each is an option of `reward-tuning generate`.
+    11 parameters: each is an option of `reward-tuning generate`.
 
     Args:
         generator: One from `load_generator`, which is left as it was; or a shipped name, a folder
@@ -101,6 +103,8 @@ def generate(
         prompts: One prompt, or one for each clip.
         lora: Run folder, LoRA file or LoRA folder; None for the base.
         lora_scale: Factor on the LoRA's effect; 0 is the base.
+        lora_schedule: The factor by noise level, such as `annealed` or `below:0.7`, or a function
+            of it (`reward_tuning.lora.schedules.schedule_of`); None is constant.
         negative_prompt: Text of the negative guidance branch.
         steps: Euler steps, 1 or more.
         guidance_scale: Classifier-free guidance; 1 = none.
@@ -113,10 +117,12 @@ def generate(
         `(b, f, 3, H, W)` float32 in [0, 1], on the CPU. `write_clip` writes one of them to a file.
 
     Raises:
-        TuningError: The LoRA cannot be read or is for another model, or `size` is missing.
+        TuningError: The LoRA cannot be read or is for another model, the schedule is none, or
+            `size` is missing.
         GeneratorError: The generator cannot be loaded, or cannot sample clips of this size.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    schedule = schedule_of(lora_schedule)
     if isinstance(generator, Generator):
         if size is None:
             raise TuningError(
@@ -134,7 +140,7 @@ def generate(
     with ExitStack() as stack:
         if lora is not None:
             weights = import_adapter(adapter_path(Path(lora)), generator.transformer)
-            stack.enter_context(attached(generator.transformer, weights, lora_scale))
+            stack.enter_context(attached(generator.transformer, weights, lora_scale, schedule))
         for number, text in enumerate(texts):
             sampled = sample_clip(
                 generator,

@@ -7,17 +7,24 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from reward_tuning.lora.adapter import LoraWeights, adapted_layers, attach_weights, scaled
+from reward_tuning.lora.adapter import LoraWeights, adapted_layers, attach_weights
+from reward_tuning.lora.schedules import Schedule, scheduled
 
 
 @contextmanager
-def attached(transformer: nn.Module, weights: LoraWeights, strength: float = 1.0) -> Iterator[None]:
+def attached(
+    transformer: nn.Module,
+    weights: LoraWeights,
+    strength: float = 1.0,
+    schedule: Schedule | None = None,
+) -> Iterator[None]:
     """Put an adapter on a transformer and take it off again, whatever happens in between.
 
     Args:
         transformer: Base model without an adapter; its own weights do not change.
         weights: The adapter.
         strength: Factor on its effect; 0 is the base, bit for bit.
+        schedule: Factor on the strength by noise level; None for a constant strength.
 
     Raises:
         TuningError: The transformer has an adapter already, or the strength is not finite.
@@ -25,7 +32,7 @@ def attached(transformer: nn.Module, weights: LoraWeights, strength: float = 1.0
     trained = {name: one.requires_grad for name, one in transformer.named_parameters()}
     attach_weights(transformer, weights)
     try:
-        with scaled(transformer, strength):
+        with scheduled(transformer, schedule, strength):
             yield
     finally:
         detach(transformer)

@@ -94,6 +94,17 @@ def test_run_resume_and_generate_with_its_lora(tmp_path: Path) -> None:
     }
     assert torch.equal(clips[0.0], base)
     assert not torch.equal(clips[1.0], base)
+    never = rt.generate(
+        generator,
+        PROMPT,
+        size=(1, 64, 64),
+        lora=result.folder,
+        lora_schedule="below:0.0001",
+        **SMALL,  # type: ignore[arg-type]
+    )
+    assert torch.equal(never, base)
+    with pytest.raises(rt.TuningError, match="the LoRA schedule is 'late'"):
+        rt.generate(generator, PROMPT, lora_schedule="late")
     assert not adapted_layers(generator.transformer)
 
 

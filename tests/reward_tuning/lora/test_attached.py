@@ -82,3 +82,16 @@ def test_detach_without_an_adapter_changes_nothing() -> None:
     names = list(transformer.state_dict())
     detach(transformer)
     assert list(transformer.state_dict()) == names
+
+
+def test_a_schedule_is_followed_inside_and_gone_afterwards() -> None:
+    transformer = tiny_transformer()
+    before = velocity(transformer, *inputs(), sigma=0.8)
+    weights = weights_of(transformer)
+    with attached(transformer, weights, 0.5):
+        expected = velocity(transformer, *inputs(), sigma=0.3)
+    with attached(transformer, weights, 0.5, lambda sigma: float(sigma < 0.5)):
+        assert torch.equal(velocity(transformer, *inputs(), sigma=0.8), before)
+        assert torch.equal(velocity(transformer, *inputs(), sigma=0.3), expected)
+    assert torch.equal(velocity(transformer, *inputs(), sigma=0.8), before)
+    assert not transformer._forward_pre_hooks
