@@ -48,7 +48,8 @@ def _differences(noise: Callable[[np.random.Generator, int], np.ndarray]) -> Dra
     """Scores whose differences are drawn so; a further change would only shift them."""
 
     def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros(n), noise(rng, n)
+        base = np.full(n, 0.37)  # 0 without any change would be read as a share
+        return base, base + noise(rng, n)
 
     return draw
 
@@ -80,6 +81,10 @@ SHAPES: dict[str, tuple[Callable[[np.random.Generator, int], np.ndarray], float]
     "3 prompts in 10 change": (
         lambda rng, n: (rng.uniform(size=n) < 0.3) * rng.normal(0.3, 1.0, size=n),
         0.09,
+    ),
+    "1 prompt in 10 changes": (
+        lambda rng, n: (rng.uniform(size=n) < 0.1) * rng.normal(1.0, 0.3, size=n),
+        0.1,
     ),
     "all change equally": (lambda rng, n: np.full(n, 0.25), 0.25),
 }
