@@ -91,7 +91,10 @@ def read_contestants(
     Args:
         contestants: The adapters.
         transformer: Their model, which may be on the meta device.
-        progress: Receives a note on each adapter without an effect, and on equal ones.
+        progress: Receives a note on each adapter without an effect, and on each that is left out.
+
+    Returns:
+        The adapters; of equal ones only the first, since it would count twice in all comparisons.
 
     Raises:
         TuningError: One cannot be read, is damaged, or is for another model.
@@ -106,9 +109,10 @@ def read_contestants(
         read = ReadContestant(one, weights, adapter_sha256(weights))
         twin = next((other for other in found if other.sha256 == read.sha256), None)
         if twin is not None:
-            note = f"{one.name} and {twin.contestant.name} are the same adapter"
+            note = f"{one.name} is left out: it is the same adapter as {twin.contestant.name}"
             progress(ProgressEvent("loading", note=note))
-        found.append(read)
+        else:
+            found.append(read)
     return found
 
 

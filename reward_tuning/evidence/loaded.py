@@ -14,6 +14,7 @@ from torch import nn
 from base_model.generator import load_generator
 from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
+from base_model.sampling.sample import start_step
 from reward_tuning.evidence.clip_cache import ClipFacts
 from reward_tuning.evidence.request import Setup
 from reward_tuning.evidence.sides_plan import PlannedSide
@@ -52,13 +53,15 @@ class Loaded:
     progress: ProgressFn
 
     def check(self) -> None:
-        """Check what needs no weights: judges' files, condition files, and the clips' size.
+        """Check what needs no weights: judges' files, condition files, and the numbers of steps.
 
         Raises:
             TuningError: Conditions do not fit.
             RewardError: A judge is not on this machine.
-            GeneratorError: The generator does not exist.
+            GeneratorError: The generator does not exist, or a number of steps leaves none to run.
         """
+        for steps in self.setup.steps:
+            start_step(steps, self.setup.sampling.strength)
         require_judges(self.setup.judges)
         check_conditions(
             self.setup.prompts,

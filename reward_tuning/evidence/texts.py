@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     elif primary is not None:
         holds = (_holds(side, sides, primary) for side in _main(sides))
         lines += [line for line in holds if line]
+    if primary is not None and len(_main(sides)) > 1:
+        lines.append(_highest(_main(sides), primary))
     for side in _main(sides):
         lines += [_kept(side, label, share) for label, share in side.get("gain_kept", {}).items()]
     if found.get("features_of"):
@@ -85,6 +88,14 @@ def _compared(sides: Sequence[Record], primary: str | None) -> str:
     return (
         f"{text}; {primary} decides, its p values are corrected for the number of sides, those of "
         "the others for the number of all others (Holm)"
+    )
+
+
+def _highest(sides: Sequence[Record], primary: str) -> str:
+    best = max(sides, key=lambda side: side["means"].get(primary) or -math.inf)
+    return (
+        f"highest mean of {primary}: {best['name']}, chosen among {len(sides)}, so its own gain is "
+        "flattered; before you quote it, evaluate it alone with another --seed or other --prompts"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from base_model.errors import GeneratorError
 from reward_tuning.evidence.contestants import contestants_of, read_contestants
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.request import Request
@@ -51,3 +52,10 @@ def test_a_missing_judge_is_found_before_anything_is_loaded(loaded: Loaded) -> N
     gone = judge.model_copy(update={"checkpoint": "/nowhere/judge.safetensors"})
     with pytest.raises(RewardError, match="nowhere"):
         Loaded(replace(loaded.setup, judges=[gone]), loaded.device, silent).check()
+
+
+def test_steps_that_leave_nothing_to_run_are_refused_at_once(loaded: Loaded) -> None:
+    sampling = loaded.setup.sampling.model_copy(update={"strength": 0.3})
+    few = replace(loaded.setup, sampling=sampling, steps=[8, 2])
+    with pytest.raises(GeneratorError, match="step"):
+        Loaded(few, loaded.device, silent).check()

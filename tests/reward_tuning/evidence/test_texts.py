@@ -29,6 +29,7 @@ def side(name: str, against: int | None, *, steps: int = 25, **difference: Any) 
         "steps": steps,
         "guidance_scale": 6.0,
         "against": against,
+        "means": {"clip": 0.5 + (0.1 if name == "other" else 0.0)},
     }
     return found if against is None else found | {"difference": difference}
 
@@ -84,6 +85,14 @@ def test_what_is_left_of_a_gain() -> None:
     assert any(
         "mine: 25% of the rise of hps is left" in t for t in sentences(found([SIDES[0], tuned]))
     )
+
+
+def test_the_highest_of_several_is_named_with_a_warning() -> None:
+    several = [*SIDES[:2], side("other", 0, clip=change(0.2)), *SIDES[2:]]
+    lines = [line for line in sentences(found(several)) if line.startswith("highest")]
+    assert len(lines) == 1
+    assert "clip: other, chosen among 2, so its own gain is flattered" in lines[0]
+    assert not any(line.startswith("highest") for line in sentences(found(SIDES)))
 
 
 def test_the_features_are_named() -> None:
