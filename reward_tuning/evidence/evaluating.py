@@ -20,7 +20,7 @@ from reward_tuning.evidence.evaluator import Evaluator, Place
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.metric_names import metric_names
 from reward_tuning.evidence.request import Request
-from reward_tuning.evidence.results import CSV_FILE, JSON_FILE, REPORT_FILE, results, write_results
+from reward_tuning.evidence.results import CSV_FILE, JSON_FILE, results, write_results
 from reward_tuning.evidence.score_cache import ScoreCache
 from reward_tuning.evidence.setup import resolve
 from reward_tuning.evidence.sides_plan import PlannedSide, planned_sides
@@ -28,6 +28,8 @@ from reward_tuning.evidence.vbench_folder import check_names, write_vbench_clip
 from reward_tuning.files.atomic_write import check_writable, not_written
 from reward_tuning.files.clips import write_clip
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.report.at_end import report_at_end
+from reward_tuning.report.report_page import REPORT
 from reward_tuning.runs.samples import enlargement
 from reward_tuning.sampling.clip_memory import reported_out_of_memory
 from reward_tuning.tuning.evaluation import SideScores
@@ -55,7 +57,7 @@ def evaluate_adapters(
         progress: Called after every sampling step.
 
     Returns:
-        The content of evaluation.json, which is written last.
+        The content of evaluation.json, which is written after all else but the report.
 
     Raises:
         TuningError: The request does not fit together, an adapter cannot be read, the folder is not
@@ -91,6 +93,7 @@ def evaluate_adapters(
         scores, files = _evaluated(request, evaluator, sides, output)
         found = results(setup, names, sides, scores, files)
         write_results(output, found)
+        report_at_end(output, progress)
     return found
 
 
@@ -163,7 +166,7 @@ def _forget_results(output: Path) -> None:
         TuningError: They cannot be removed.
     """
     try:
-        for name in (JSON_FILE, CSV_FILE, REPORT_FILE):
+        for name in (JSON_FILE, CSV_FILE, REPORT):
             (output / name).unlink(missing_ok=True)
         if (output / CLIPS).is_dir():
             shutil.rmtree(output / CLIPS)

@@ -25,7 +25,7 @@ from reward_tuning.tuning.sides import (
     without_infinities,
 )
 
-JSON_FILE, CSV_FILE, REPORT_FILE = "evaluation.json", "evaluation.csv", "report.html"
+JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
 RATIOS = ("motion", "brightness", "contrast", "saturation", DIVERSITY)
 """Measures whose ratio to the base is recorded."""
 

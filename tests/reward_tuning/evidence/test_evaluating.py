@@ -72,6 +72,8 @@ def test_an_evaluation_from_first_to_last(
         (path,) = side["clips"].values()
         assert path.startswith(f"clips/{number:02d}-")
         assert read_clip(output / path).shape == (5, 3, 256, 256)
+    report = (output / "report.html").read_text(encoding="utf-8")
+    assert "first x0.5" in report
     own = json.loads((finished / "evaluation.json").read_text())
     assert found["sides"][2]["adapter_sha256"] == own["sides"][1]["adapter_sha256"]
 
