@@ -82,6 +82,40 @@ def test_run_ends_well_and_as_one_process_would(world: Path, of_one_process: Pat
     assert found["tuned"] == pytest.approx(expected["tuned"], abs=1e-5)
 
 
+def test_guards_measure_and_decide_alike_on_every_process(world: Path, tmp_path: Path) -> None:
+    """Shared prompts, one decision: the ranks roll back together, or they would part."""
+    guards = (
+        "train.steps=2",
+        "guards.every=1",
+        "guards.rollbacks=9",
+        "guards.drift={action: rollback, high: 1.0e-7}",
+        "guards.diversity.prompts=1",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(tiny_recipe(world, one, *RUN, *guards, "train.gradient_accumulation=2"))
+    recipe = str(world / "recipe.yaml")
+    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *RUN, *guards)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("back to the start") == 1  # the main process alone tells
+    rows = [
+        [json.loads(line) for line in (folder / "guards.jsonl").read_text().splitlines()]
+        for folder in (one, two)
+    ]
+    assert [row["fired"][0]["action"] for row in rows[1]] == ["rollback", "stop"]
+    for expected, found in zip(*rows, strict=True):
+        assert (found["best"], found.get("back_to")) == (expected["best"], expected.get("back_to"))
+        assert found["reward"]["now"] == pytest.approx(expected["reward"]["now"], abs=1e-5)
+        for key in ("motion", "diversity", "drift"):
+            assert found[key] == pytest.approx(expected[key], abs=1e-4)
+        judge = found["measures"]["clip_held_out"]
+        assert judge["each"] == pytest.approx(
+            expected["measures"]["clip_held_out"]["each"], abs=1e-5
+        )
+    a, b = (load_file(folder / "lora" / "adapter_model.safetensors") for folder in (one, two))
+    assert any(float(a[name].abs().max()) > 1e-4 for name in a if "lora_B" in name)
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6
+
+
 def started(world: Path, output: Path) -> list[subprocess.Popen[str]]:
     """Two processes without a launcher that would look after them."""
     with socket.socket() as free:
