@@ -1,4 +1,4 @@
-"""The report as the last act of a run, which is finished already."""
+"""The report as the last act of a run or an evaluation, which is finished already."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from reward_tuning.report.report_page import REPORT, write_report
 
 
 def report_at_end(folder: Path, progress: ProgressFn) -> Path | None:
-    """Write the report of a finished run unless there is one of its evaluation.
+    """Write the report of a finished folder unless there is one of its evaluation.
 
-    The run is complete without it, so no fault of the report becomes one of the run: it is told
+    The folder is complete without it, so no fault of the report becomes one of the run: it is told
     as a note, with the command that writes the report again.
 
     Args:
-        folder: The run folder.
+        folder: Folder of a run or an evaluation.
         progress: Receives the note.
 
     Returns:
@@ -29,8 +29,8 @@ def report_at_end(folder: Path, progress: ProgressFn) -> Path | None:
         return write_report(folder)
     except Exception as error:
         note = (
-            f"the run is finished, but its report could not be written ({type(error).__name__}: "
-            f"{error}); `reward-tuning report {folder}` tries again"
+            f"everything else is finished, but the report could not be written "
+            f"({type(error).__name__}: {error}); `reward-tuning report {folder}` tries again"
         )
         progress(ProgressEvent("report", note=note))
         return None

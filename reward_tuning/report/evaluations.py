@@ -82,6 +82,7 @@ class Evaluation(_Read):
         questions: One a prompt, in order.
         sides: Base first.
         missing: What this file lacks, in sentences for the reader.
+        texts: What `reward-tuning evaluate` says of the sides, in sentences.
     """
 
     format: int = 1
@@ -96,6 +97,7 @@ class Evaluation(_Read):
     questions: tuple[Question, ...] = ()
     sides: tuple[Side, ...] = ()
     missing: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> list[str]:

@@ -109,8 +109,9 @@ def level(y: float, text: str, colour: str = LOSS) -> tuple[dict[str, Any], dict
     """Return a horizontal threshold and its label, for `shapes` and `annotations`."""
     shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
     shape |= {"line": {"color": colour, "width": 1, "dash": "dash"}}
-    label = {"xref": "paper", "x": 1, "y": y, "text": shown(text), "showarrow": False}
-    label |= {"xanchor": "right", "yanchor": "bottom", "font": {"color": colour, "size": 11}}
+    # in the middle: marks of steps have their labels at the sides
+    label = {"xref": "paper", "x": 0.5, "y": y, "text": shown(text), "showarrow": False}
+    label |= {"xanchor": "center", "yanchor": "bottom", "font": {"color": colour, "size": 11}}
     return shape, label
 
 

@@ -87,7 +87,7 @@
       ...data.metrics.flatMap((metric) => {
         const value = window.reportData.change(index, metric.name);
         if (value === null) return [];
-        const tone = value > 0 ? "up" : value < 0 ? "down" : "";
+        const tone = window.reportData.tone(value, metric.name);
         return [
           element("div", {}, element("dt", {}, metric.label), element("dd", { class: tone }, window.reportData.shownChange(value, metric.name))),
         ];
@@ -114,7 +114,7 @@
     if (document.fullscreenElement) document.exitFullscreen();
     report.goToPrompt(prompt);
   });
-  window.reportData.onShown(() => dialog.open && show(prompt));
+  report.onStrength = () => dialog.open && show(prompt);
   dialog.addEventListener("keydown", (event) => {
     if (event.target.closest("input, select")) return;
     if (event.key === "ArrowLeft") move(-1);

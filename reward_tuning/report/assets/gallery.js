@@ -34,6 +34,12 @@
     });
     return typeof base === "number" && typeof tuned === "number" ? tuned - base : null;
   };
+  // 1 where a change is for the better, -1 where it is for the worse, 0 where neither is known.
+  const direction = (metric) => ({ higher: 1, lower: -1 })[((metrics.get(metric) || {}).text || {}).better] || 0;
+  const tone = (value, metric, [good, bad] = ["up", "down"]) => {
+    const sign = Math.sign(value || 0) * direction(metric);
+    return sign > 0 ? good : sign < 0 ? bad : "";
+  };
   const shownChange = (value, metric) => {
     const share = metrics.get(metric) && metrics.get(metric).share;
     return share ? `${report.signed(100 * value, 3)} points` : report.signed(value);
@@ -48,9 +54,11 @@
     clip: clipOf,
     clipUrl: report.clip,
     shown: current,
+    // Listeners are called once for a drag of the slider: what it shows comes first.
     onShown: (listener) => listeners.push(listener),
     change,
     shownChange,
+    tone,
     select(dial) {
       state.dial = Math.max(0, Math.min(series[state.series].sides.length - 1, dial));
       refresh();
@@ -114,7 +122,7 @@
     card.badge.hidden = value === null;
     if (value !== null) {
       card.badge.textContent = `${metrics.get(state.metric).label} ${shownChange(value, state.metric)}`;
-      card.badge.className = `badge ${value > 0 ? "gain" : value < 0 ? "loss" : ""}`;
+      card.badge.className = `badge ${tone(value, state.metric, ["gain", "loss"])}`;
     }
   };
 
@@ -130,7 +138,13 @@
       (!state.category || question.category === state.category) &&
       words.every((word) => question.prompt.toLowerCase().includes(word));
     const compare = ORDERS[state.order][1];
-    const values = new Map(cards.map((card) => [card, change(card.prompt)]));
+    const sign = direction(state.metric) || 1;
+    const values = new Map(
+      cards.map((card) => {
+        const value = change(card.prompt);
+        return [card, value === null ? null : sign * value];
+      }),
+    );
     const order = [...cards];
     if (compare) {
       order.sort((a, b) => {
@@ -165,11 +179,14 @@
   };
 
   const controls = report.galleryControls({ state, series, cards, orders: ORDERS, refresh: () => refresh(), arrange: () => arrange() });
+  let waiting = 0;
   function refresh() {
     controls.update();
+    if (report.onStrength) report.onStrength();
     cards.forEach(place);
     if (ORDERS[state.order][1]) arrange();
-    listeners.forEach((listener) => listener());
+    clearTimeout(waiting);
+    waiting = setTimeout(() => listeners.forEach((listener) => listener()), 150);
   }
   refresh();
   arrange();

@@ -83,7 +83,7 @@
           element("th", { scope: "row" }, name, decides ? element("span", { class: "badge" }, "decides") : null),
           element("td", {}, number(before.means[metric.name], metric)),
           element("td", {}, number(now.means[metric.name], metric)),
-          element("td", {}, signed(found.mean, metric)),
+          element("td", { class: window.reportData.tone(found.mean, metric.name) }, signed(found.mean, metric)),
           element("td", {}, `${signed(found.low, metric)} to ${signed(found.high, metric)}`),
           element("td", { class: "left" }, decides ? word : element("span", { class: "muted" }, word)),
         ),
@@ -158,7 +158,7 @@
             categories ? element("td", { class: "left" }, question.category || "") : null,
             ...columns.map((one) => {
               const found = of(i, one);
-              const tone = state.values === "change" && typeof found === "number" ? (found > 0 ? "up" : found < 0 ? "down" : "") : null;
+              const tone = state.values === "change" ? window.reportData.tone(found, one.name) : null;
               return element("td", { class: tone }, state.values === "change" ? signed(found, one) : number(found, one));
             }),
           );

@@ -27,5 +27,7 @@ def test_a_report_that_cannot_be_written_is_told_and_does_not_fail_the_run(tmp_p
     events: list[ProgressEvent] = []
     assert report_at_end(tmp_path, events.append) is None
     (event,) = events
-    assert event.note.startswith("the run is finished, but its report could not be written (Tun")
+    assert event.note.startswith(
+        "everything else is finished, but the report could not be written (T"
+    )
     assert f"`reward-tuning report {tmp_path}` tries again" in event.note
