@@ -7,7 +7,6 @@ from typing import Any
 
 from reward_tuning.report.evaluations import Checkpoint
 from reward_tuning.report.figures import (
-    ACCENT,
     LOSS,
     MUTED,
     SERIES,
@@ -25,6 +24,12 @@ from reward_tuning.report.run_rows import Row, column, names, number, trailing_m
 STEP = "training step"
 REWARDS, GUARDED, COST = "Training reward", "Guards, against the base", "Time and memory"
 GB = 1e9
+BOUNDS = {
+    "motion": (("low", "high"), "ratio to the base", 1.0),
+    "diversity": (("low",), "ratio to the base", 1.0),
+    "drift": (("high",), "distance of the velocity", 0.0),
+}
+"""Of each measure with a rule: keys of its thresholds, unit, and value of the base, at step 0."""
 
 
 def training_curves(rows: Sequence[Row], checkpoint: Checkpoint | None) -> list[Figure]:
@@ -93,23 +98,18 @@ def guard_curves(
     order = [n for n in held_out if n in measured] + [n for n in measured if n not in held_out]
     judges = [n for n in order if n in held_out] or order[:1]
     figures = [_against_base(rows, name, marks) for name in judges]
-    bounds = {
-        "motion": (("low", "high"), "ratio to the base"),
-        "diversity": (("low",), "ratio to the base"),
-        "drift": (("high",), "distance of the velocity"),
-    }
-    for name, (keys, unit) in bounds.items():
+    for name, (keys, unit, start) in BOUNDS.items():
         values = column(rows, name)
         if all(v is None for v in values):
             continue
         rule = _of(_of(recipe, "guards"), name)
         limits = [number(dict(rule), key) for key in keys]
         levels = [level(v, f"threshold {v:g}") for v in limits if v is not None]
-        steps = [row["step"] for row in rows]
-        traces = [points(steps, values, name, ACCENT if name != "drift" else LOSS)]
+        steps = [0, *(row["step"] for row in rows)]
+        traces = [points(steps, [start, *values], name)]
         layout = with_marks(axes(STEP, unit), [*levels, *marks])
         action = rule.get("action")
-        caption = f"The rule `{name}` is set to {action}." if action else ""
+        caption = f"The rule of {name} is set to {action}." if action else ""
         text = f"{name} of the guard evaluations: last {values[-1]}"
         figures.append(Figure(name, caption, traces, layout, GUARDED, text))
     return figures
@@ -121,8 +121,10 @@ def _of(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _against_base(rows: Sequence[Row], name: str, marks: Sequence[Any]) -> Figure:
-    steps = [row["step"] for row in rows]
-    mean, low, high = (column(rows, "measures", name, key) for key in ("mean", "low", "high"))
+    steps = [0, *(row["step"] for row in rows)]
+    mean, low, high = (
+        [0.0, *column(rows, "measures", name, key)] for key in ("mean", "low", "high")
+    )
     traces = [intervals(steps, mean, low, high, name)]
     layout = with_marks(axes(STEP, "change against the base"), [level(0, "base", MUTED), *marks])
     caption = "Fixed prompts and noise; bars are 95 % intervals over prompts."

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from reward_tuning.errors import TuningError
 from reward_tuning.statistics.verdicts import default_primary
 
-EVALUATION = "evaluation.json"
+EVALUATION, FINETUNE = "evaluation.json", "finetune.json"
 
 
 class _Read(BaseModel):
@@ -187,12 +187,18 @@ def _old(found: dict[str, Any], folder: Path) -> Evaluation:
 
 
 def unfinished(folder: Path) -> Evaluation:
-    """Return what a run without evaluation.json can show: its first and newest sample clips."""
+    """Return what a run without evaluation.json can show: its first and newest sample clips.
+
+    Raises:
+        TuningError: samples/prompts.json is damaged.
+    """
     questions, clips = sample_clips(folder)
     sides = [Side(name="base", clips=clips[0])] if clips else []
     if len(clips) > 1:
         sides.append(Side(name="tuned", strength=1.0, against=0, clips=clips[-1]))
     why = "This run has no evaluation yet: it is not finished, so there is no verdict."
+    if (folder / FINETUNE).is_file():
+        why = "This is a fine-tuning: no judge measured it, so there is no verdict."
     return Evaluation(questions=tuple(questions), sides=tuple(sides), missing=(why,))
 
 

@@ -28,11 +28,13 @@ def test_guards_are_drawn_with_thresholds_and_fired_rules() -> None:
         guard_rows(), metrics_rows(20), RECIPE, ["clip_held_out"], None
     )
     assert held.title == "clip_held_out"
-    assert held.traces[0]["error_y"]["array"] == pytest.approx([0.01, 0.01])
+    assert held.traces[0]["x"] == [0, 10, 20]
+    assert held.traces[0]["error_y"]["array"] == pytest.approx([0, 0.01, 0.01])
+    assert motion.traces[0]["y"] == pytest.approx([1, 0.8, 0.7])
     assert [s["y0"] for s in motion.layout["shapes"] if s.get("xref")] == [0.8, 1.25]
     fired = [a["text"] for a in motion.layout["annotations"] if a.get("yref")]
     assert fired == ["motion: warn"]
-    assert motion.caption == "The rule `motion` is set to warn."
+    assert motion.caption == "The rule of motion is set to warn."
     assert [one.title for one in (diversity, drift)] == ["diversity", "drift"]
     assert diversity.caption == ""
 

@@ -50,6 +50,8 @@ def test_an_unfinished_run_shows_first_and_newest_clips(tmp_path: Path) -> None:
         ["samples/step-000020/00.mp4"],
     ]
     assert "not finished" in found.missing[0]
+    (tmp_path / "finetune.json").write_text("{}")
+    assert "a fine-tuning" in unfinished(tmp_path).missing[0]
 
 
 @pytest.mark.parametrize(
