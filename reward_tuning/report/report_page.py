@@ -18,6 +18,7 @@ from reward_tuning.report.metric_groups import metric_records
 from reward_tuning.report.pages import Page, readable, render_page
 from reward_tuning.report.run_rows import read_rows
 from reward_tuning.report.verdict import deciding_side, side_verdicts, verdict_of
+from reward_tuning.report.voted_on import voted_on
 
 REPORT = "report.html"
 SCRIPTS = (
@@ -28,8 +29,12 @@ SCRIPTS = (
     "enlarged.js",
     "table.js",
     "charts.js",
+    "vote_statistics.js",
+    "vote_box.js",
+    "vote_result.js",
+    "vote.js",
 )
-STYLES = ("page.css", "report.css")
+STYLES = ("page.css", "report.css", "vote.css")
 
 
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -114,6 +119,7 @@ def report_data(
         *sampling_figures(evaluation),
     ]
     return {
+        "report": voted_on(folder, evaluation, clips.names),
         "primary": evaluation.primary,
         "metrics": metric_records(evaluation, judge_kinds(facts.recipe)),
         "questions": [question.model_dump() for question in evaluation.questions],
