@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from base_model.errors import GeneratorError
     from base_model.generator import load_generator
-    from reward_tuning.api import generate, resume, run
+    from reward_tuning.api import evaluate, generate, resume, run
     from reward_tuning.errors import TuningError
     from reward_tuning.files.clips import read_clip, write_clip
     from reward_tuning.lora.pipelines import load_lora
@@ -22,6 +22,7 @@ __all__ = [
     "GeneratorError",
     "RewardError",
     "TuningError",
+    "evaluate",
     "generate",
     "load_generator",
     "load_lora",
@@ -35,6 +36,7 @@ _HOMES = {
     "GeneratorError": "base_model.errors",
     "RewardError": "rewards.errors",
     "TuningError": "reward_tuning.errors",
+    "evaluate": "reward_tuning.api",
     "generate": "reward_tuning.api",
     "load_generator": "base_model.generator",
     "load_lora": "reward_tuning.lora.pipelines",

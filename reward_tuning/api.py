@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from base_model.loading.checkpoint import local_folder
 from base_model.loading.clip_size import check_clip_size, own_clip_size
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import adapter_path
+from reward_tuning.evidence.evaluating import default_output, evaluate_adapters
+from reward_tuning.evidence.request import Request
 from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe, recipe_of_run
 from reward_tuning.finetune.trainer import finetune as train_on_clips
 from reward_tuning.lora.attached import attached
@@ -77,6 +80,65 @@ def _train(recipe: Recipe | FinetuneRecipe, *, resume: bool, progress: ProgressF
     if isinstance(recipe, FinetuneRecipe):
         return train_on_clips(recipe, resume=resume, progress=progress)
     return train_on_rewards(recipe, resume=resume, progress=progress)
+
+
+def evaluate(
+    *sources: str | Path,
+    output: str | Path | None = None,
+    strengths: Sequence[float] = (1.0,),
+    checkpoints: bool = False,
+    prompts: str | None = None,
+    count: int | None = None,
+    primary: str | None = None,
+    steps: Sequence[int] = (),
+    guidance: Sequence[float] = (),
+    seeds: int | None = None,
+    checkpoint: str | None = None,
+    progress: ProgressFn = silent,
+) -> dict[str, Any]:
+    """Compare adapters, checkpoints and strengths with the base, like `reward-tuning evaluate`.
+
+    12 parameters: each is an option of `reward-tuning evaluate`.
+
+    Args:
+        sources: Run folders, LoRA files and LoRA folders, of one generator.
+        output: Folder of results and cache; None is `evaluate` in the one run, or ./evaluate. The
+            same call in the same folder continues a stopped one.
+        strengths: Factors of each adapter's effect; the base is always evaluated.
+        checkpoints: Also all kept checkpoints of each run.
+        prompts: Prompt file or shipped name; None = the first run's held-out prompts.
+        count: Number of prompts, from the first; None = as the run was evaluated.
+        primary: The one metric that decides; None = as in the run.
+        steps: Numbers of Euler steps; empty = the run's.
+        guidance: Guidance scales; empty = the run's.
+        seeds: Clips for each prompt and side; None = the run's.
+        checkpoint: Generator; needed where no source is inside a run folder.
+        progress: Receives every event.
+
+    Returns:
+        The content of evaluation.json (docs/evaluation.md).
+
+    Raises:
+        TuningError: The sources do not fit together, or the disk is full.
+        GeneratorError: The generator cannot be loaded.
+        RewardError: A judge cannot be loaded.
+    """
+    paths = [Path(source) for source in sources]
+    request = Request(
+        sources=paths,
+        strengths=strengths,
+        checkpoints=checkpoints,
+        prompts=prompts,
+        count=count,
+        primary=primary,
+        steps=steps,
+        guidance=guidance,
+        seeds=seeds,
+        checkpoint=checkpoint,
+    )
+    folder = default_output(paths) if output is None else Path(output)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return evaluate_adapters(request, folder, device, progress)
 
 
 def generate(

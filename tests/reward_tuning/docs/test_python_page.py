@@ -36,6 +36,11 @@ def test_the_example_runs(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert any(line.startswith("training 2 2") for line in lines)
     assert lines[-1] == "torch.Size([1, 16, 3, 8, 8])"
+    sides = [
+        line.split()[0] for line in lines if re.fullmatch(r"(base|from-python.*) [\d.]+", line)
+    ]
+    assert sides[0] == "base"
+    assert len(sides) == 3
     scores = re.findall(r"tensor\(\[(-?[\d.]+), (-?[\d.]+)\]", done.stdout)
     base, tuned, half = scores
     assert len({base, tuned, half}) == 3  # two steps already move every clip
