@@ -22,6 +22,9 @@ SMALL = {
     "finetune": "train.steps=1 train.sample_every=1 samples.steps=2 data.held_out=1",
     "calibrate": "--prompts 2 evaluation.steps=2",
     "generate": "--steps 2",
+    "evaluate": "--count 2 --no-sharpness",
+    "compare": "--count 2 --no-sharpness",
+    "mix": "--count 2 --no-sharpness",
     "render": "--count 4",
 }
 """Appended to a command to make it short; of two values the last counts."""
@@ -29,6 +32,7 @@ SMALL = {
 ELSEWHERE = {
     "make demo": "installs an environment: tests/test_scripts.py; its run is `run tiny-demo`",
     "make test": "is what runs this",
+    "reward-tuning watch runs": "serves until it is stopped: tests/reward_tuning/watch",
     "reward-tuning run easyanimate-v5.1-7b-hps": "needs a GPU and 30 GB of weights; validated",
 }
 """Commands that this test does not run, each with the reason."""
