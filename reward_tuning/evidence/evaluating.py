@@ -185,6 +185,8 @@ def _exclusive(output: Path) -> Iterator[None]:
     try:
         (output / CACHE).mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
+        for left in (output / CACHE).rglob(".*.tmp-*"):  # of a process that was killed in a write
+            left.unlink()
     except Timeout as error:
         raise TuningError(
             f"{output} is in use: another evaluation works there. Wait for it, or choose another "

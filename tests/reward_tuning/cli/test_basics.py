@@ -12,8 +12,8 @@ from tests.reward_tuning.command_line import Command, command
 
 run = pytest.fixture(command, name="run")
 VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "finetune", "resume", "watch"]
-VERBS += ["generate", "score", "evaluate", "compare", "votes", "export", "card", "push"]
-VERBS += ["convert", "render", "pretrain"]
+VERBS += ["report", "generate", "score", "evaluate", "compare", "votes", "export", "mix"]
+VERBS += ["card", "push", "convert", "render", "pretrain"]
 
 
 def test_version(run: Command) -> None:

@@ -123,8 +123,11 @@ def test_a_killed_evaluation_continues_and_ends_the_same(
     assert not (output / "evaluation.csv").exists()
     left = [path.name for path in output.rglob("*") if path.is_file()]
     assert not [name for name in left if "tmp" in name or "part" in name]
+    half = output / "cache" / "clips" / ".abc.safetensors.tmp-123"  # killed in the middle of it
+    half.touch()
     sampled.clear()
     assert evaluate_adapters(request_of, output, CPU) == whole
+    assert not half.exists()
     assert sum(sampled) == count - done
 
 
