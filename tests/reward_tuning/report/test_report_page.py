@@ -73,6 +73,12 @@ def test_clips_play_in_step_and_only_those_on_screen(run: Path, open_page: Pages
     assert max(seen) < 1
     assert len(moved) > 5
     assert 2 <= opened.page.locator("video").count() < 12
+    # one that falls behind catches up at once
+    pair = "document.querySelectorAll('#prompt-0 video.ready')"
+    opened.wait_until(f"{pair}[0].currentTime > 0.3 && {pair}[0].currentTime < 0.6")
+    opened.page.evaluate(f"{pair}[1].currentTime = 0")
+    opened.page.wait_for_timeout(150)
+    assert drift_in_frames(opened) < 1
 
 
 def test_frames_are_stepped_one_by_one_on_both_sides(run: Path, open_page: Pages) -> None:
