@@ -176,7 +176,7 @@ def test_a_prompt_enlarged_is_driven_by_keys(run: Path, open_page: Pages) -> Non
     assert "strength 1.5" in dialog.locator("figcaption").all_text_contents()[1]
     opened.page.keyboard.press("Escape")
     assert not dialog.is_visible()
-    assert opened.page.evaluate("document.activeElement.id") == "prompt-1"
+    opened.wait_until("document.activeElement.id === 'prompt-1'")
     opened.check_quiet()
 
 
