@@ -114,7 +114,7 @@
   });
   const shownPlay = () => {
     play.setAttribute("aria-pressed", String(playing));
-    play.textContent = playing ? "Pause" : "Play";
+    play.textContent = playing ? "Pause clips" : "Play clips";
   };
   play.addEventListener("click", () => {
     playing = !playing;

@@ -113,10 +113,10 @@
     const running = ["running", "paused", "silent"].includes(run.state);
     const training = status.steps > 0 && status.step < status.steps;
     const parts = [];
-    if (running && status.stage) parts.push(run.state === "paused" ? "waits" : status.stage);
-    if (running && status.phase && run.state !== "paused") parts.push(status.phase);
     if (status.steps > 0) parts.push(`step ${status.step} of ${status.steps}`);
     else if (run.rows.length) parts.push(`step ${run.rows.at(-1).step}`);
+    if (run.state === "paused") parts.push("waits");
+    else if (running && status.stage) parts.push(status.phase ? `${status.stage} (${status.phase})` : status.stage);
     if (running && !training && status.total > 0) parts.push(`${status.done} of ${status.total}`);
     return { status, running, training, text: parts.join(" \u00b7 ") };
   };

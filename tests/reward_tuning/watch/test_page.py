@@ -82,7 +82,7 @@ def test_a_step_that_is_appended_while_the_page_is_open_appears(opened: Opened, 
     page.evaluate("document.getElementById('smoothing').value = 0")
     append(root / "one/metrics.jsonl", metrics_row(3, 0.875))
     write_status(root / "one", step=3, phase="rollout", left=3725.0)
-    expect(card(page, "one")).to_contain_text("training · rollout · step 3 of 9")
+    expect(card(page, "one")).to_contain_text("step 3 of 9 · training (rollout)")
     expect(card(page, "one")).to_contain_text("1:02:05 left")
     expect(card(page, "one")).to_contain_text("hps 0.875")
     assert points(page, "reward/hps") == [[0.5, 0.5, 0.875], [0.5, 0.5]]
