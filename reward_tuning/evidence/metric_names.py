@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reward_tuning.errors import TuningError
 from reward_tuning.evidence.judge_identity import SCORES_VERSION, judge_identity
 from reward_tuning.evidence.request import Setup
 from reward_tuning.files.hashes import text_sha256
@@ -57,6 +58,7 @@ def metric_names(setup: Setup, *, sharpness: bool) -> MetricNames:
             none is known to be.
 
     Raises:
+        TuningError: The metric that decides is not among them.
         RewardError: A judge's file is missing.
     """
     sections = {judge.label: judge for judge in setup.judges}
@@ -69,9 +71,16 @@ def metric_names(setup: Setup, *, sharpness: bool) -> MetricNames:
         for label in order
         if isinstance(sections[label], EachFrameSection) and sections[label].kind != "python"
     ]
-    return MetricNames(
+    found = MetricNames(
         {label: judge_identity(judge) for label, judge in sections.items()},
         sharpened if sharpness else [],
         seers[0] if seers and setup.seeds > 1 else None,
         oracle_applies(setup.prompts, setup.size),
     )
+    measured = found.of_clip(setup.prompts[0])
+    if setup.primary is not None and setup.primary not in measured:
+        raise TuningError(
+            f"--primary: got {setup.primary!r}, which is not measured with these prompts, judges "
+            f"and seeds; allowed: {', '.join(measured)}"
+        )
+    return found

@@ -13,6 +13,7 @@ from base_model.loading.clip_size import own_clip_size
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import checkpoint_of
 from reward_tuning.evidence.judge_roles import judges_of_runs, roles_of
+from reward_tuning.evidence.metric_names import DIVERSITY
 from reward_tuning.evidence.request import Request, Setup
 from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
 from reward_tuning.inputs.prompts import Prompt, read_prompts
@@ -25,7 +26,7 @@ from reward_tuning.schema.locate import (
     prompt_path,
     shipped_folder,
 )
-from reward_tuning.schema.primary import primary_fault
+from reward_tuning.schema.primary import OF_SEVERAL_CLIPS, primary_fault
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import GeneratorSection, SamplingSection
 from reward_tuning.statistics.verdicts import default_primary
@@ -80,9 +81,12 @@ def resolve(request: Request) -> Setup:
         )
     trained_on, never = roles_of(judges, [one.recipe for one in runs])
     seeds = request.seeds or (1 if first is None else first.evaluation.seeds)
-    primary = request.primary or _known_primary(first, judges, seeds)
+    own = None if first is None else first.evaluation.primary
+    primary = request.primary or _known_primary(own, judges, seeds)
     primary = primary or default_primary(never, trained_on)
-    if primary is not None:
+    if request.primary is None and own not in (None, primary):
+        notes.append(f"{own}, which decided in the run, is not measured here; {primary} decides")
+    if primary not in (None, DIVERSITY):
         fault = primary_fault(primary, [judge.label for judge in judges], seeds)
         if fault is not None:
             raise TuningError(f"--primary: got {primary!r}; {fault}")
@@ -266,9 +270,8 @@ def _first(prompts: Sequence[Prompt], count: int | None, name: str) -> list[Prom
     return list(prompts[:wanted])
 
 
-def _known_primary(first: Recipe | None, judges: Sequence[Any], seeds: int) -> str | None:
+def _known_primary(own: str | None, judges: Sequence[Any], seeds: int) -> str | None:
     """Return the first run's own primary metric, if it is measured here, too."""
-    chosen = None if first is None else first.evaluation.primary
-    if chosen is None or primary_fault(chosen, [judge.label for judge in judges], seeds):
+    if own is None or own in OF_SEVERAL_CLIPS:  # pixels: here features are compared
         return None
-    return chosen
+    return None if primary_fault(own, [judge.label for judge in judges], seeds) else own

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+
+from base_model.tiny.captions import every_caption, parse_caption
+from base_model.tiny.oracle import judge as oracle_judge
+from base_model.tiny.render import render
+from reward_tuning.errors import TuningError
 from reward_tuning.evidence.metric_names import metric_names
 from reward_tuning.evidence.request import Request
 from reward_tuning.evidence.setup import resolve
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.schema.judge_roles import HELD_OUT
+from reward_tuning.schema.primary import MEASURES, ORACLE
+from reward_tuning.tuning.clip_measures import measures
 
 
 def test_names_of_a_run(finished: Path) -> None:
@@ -35,6 +45,24 @@ def test_names_of_a_run(finished: Path) -> None:
         setup, judges=[judge.model_copy(update={"name": judge.label}) for judge in setup.judges]
     )
     assert metric_names(renamed, sharpness=True).of_clip(Prompt("long", "a")) == a
+
+
+def test_the_measures_are_those_that_clips_have() -> None:
+    """A measure that is missing from the list would be measured and thrown away."""
+    assert set(measures(torch.rand(1, 3, 3, 8, 8))) == set(MEASURES)
+    caption = every_caption()[0]
+    seen = oracle_judge(render([parse_caption(caption)[0]], random.Random(0)), [caption])
+    assert {f"oracle_{name}" for name in seen.right} == set(ORACLE[1:-1])
+
+
+@pytest.mark.parametrize("primary", ["diversity", "oracle", "feature_diversity"])
+def test_the_metric_that_decides_is_measured(finished: Path, primary: str) -> None:
+    setup = resolve(Request([finished], primary=primary, seeds=2))
+    if primary == "feature_diversity":
+        assert "feature_diversity" in metric_names(setup, sharpness=True).of_clip(setup.prompts[0])
+        setup = replace(setup, seeds=1)
+    with pytest.raises(TuningError, match=f"--primary: got '{primary}', which is not measured"):
+        metric_names(setup, sharpness=True)
 
 
 def test_without_what_it_needs(finished: Path) -> None:
