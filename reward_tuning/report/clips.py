@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reward_tuning.errors import TuningError
 from reward_tuning.files import ffmpeg
 
 ROOM = 21_000_000
@@ -95,6 +96,9 @@ def collect_clips(folder: Path, sides: Sequence[Mapping[int, str]], *, room: int
         folder: Folder that the paths are relative to.
         sides: For each side, prompt index to path.
         room: Characters that the clips may take.
+
+    Raises:
+        TuningError: Clips have to be encoded smaller, and that fails, as on a full disk.
     """
     found, names, unread = _read(folder, sides)
     notes = [f"{_counted(len(unread), 'clip')} could not be read: {'; '.join(unread[:5])}"]
@@ -191,7 +195,7 @@ def _encoded(clip: Clip, crf: int, side: int) -> Clip:
     """Encode a clip at a quality, its longer side at most `side` pixels (0: as it is).
 
     Raises:
-        ValueError: ffmpeg failed; with its reason.
+        TuningError: ffmpeg failed; with its reason.
     """
     limit = side or max(clip.width, clip.height)
     share = min(1.0, limit / max(clip.width, clip.height))
@@ -205,7 +209,8 @@ def _encoded(clip: Clip, crf: int, side: int) -> Clip:
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
             lines = ffmpeg.messages(done.stderr)
-            raise ValueError(f"ffmpeg: {ffmpeg.failure(lines, done.returncode)}")
+            reason = ffmpeg.failure(lines, done.returncode)
+            raise TuningError(f"a clip cannot be encoded again ({reason}); free some space")
         video = target.read_bytes()
     return replace(clip, video=video, width=width, height=height)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reward_tuning.errors import TuningError
 from reward_tuning.files import ffmpeg
 from reward_tuning.files.mp4_file import write_mp4
 from reward_tuning.files.video_frames import probe_video
@@ -90,3 +91,12 @@ def test_large_stills_are_scaled_down(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     still = cv2.imdecode(np.frombuffer(clip.still, np.uint8), cv2.IMREAD_COLOR)
     assert still.shape == (384, 384, 3)
+
+
+def test_a_failed_encoding_is_an_error_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(tmp_path / "0.mp4", 0)
+    monkeypatch.setattr(ffmpeg, "executable", lambda: "false")
+    with pytest.raises(TuningError, match=r"cannot be encoded again \(ended with code 1\)"):
+        collect_clips(tmp_path, [{0: "0.mp4"}], room=1000)
