@@ -101,18 +101,6 @@ GUARD_METRICS = tuple(
                 _FALLS,
             ),
         ),
-        *(
-            (
-                f"{ratio}_error",
-                MetricText(
-                    f"Standard error of {ratio}; its rule fires beyond it alone.",
-                    "ratio",
-                    "Below 0.1",
-                    "A wide one: raise `guards.prompts`",
-                ),
-            )
-            for ratio in ("motion", "diversity")
-        ),
         (
             "motion",
             MetricText(
@@ -150,7 +138,7 @@ GUARD_METRICS = tuple(
             MetricText(
                 "Standard error of `diversity` over the prompts with two clips.",
                 "ratio",
-                "Small against the distance of the bound; the rule fires only beyond twice of it",
+                "Small against the distance of the bound; the rule fires only beyond twice that",
                 "Raise `guards.diversity.prompts`",
                 "lower",
             ),

@@ -9,3 +9,8 @@ def test_the_same_names_mean_other_numbers_than_in_a_step() -> None:
         assert find_metric(metric.key, "guards") is metric
         if metric.key in ("motion", "drift", "seconds/step"):
             assert find_metric(metric.key, "run") is not metric
+
+
+def test_each_number_has_one_text() -> None:
+    keys = [metric.key for metric in GUARD_METRICS]
+    assert len(keys) == len(set(keys))
