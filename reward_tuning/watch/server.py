@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from reward_tuning.errors import TuningError
-from reward_tuning.report.metric_texts import metric_text
+from reward_tuning.report.metric_texts import find_metric, metric_text
 from reward_tuning.report.pages import Page, readable, render_page
 from reward_tuning.watch.access import Access
 from reward_tuning.watch.run_folders import run_folders, run_id
@@ -34,6 +34,9 @@ SEARCH_SECONDS = 3.0
 MOST_ASKED = 20_000
 """Bytes of an order or of what the page says it has."""
 MOST_NAMES = 200
+GUARDS = "guards: "
+"""Begins the page's names of numbers of guards.jsonl; the others are of metrics.jsonl."""
+_MEASURED = re.compile(r"measures/([^/]+)/mean")
 _POLICY = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
 
 
@@ -193,7 +196,13 @@ def read_given(body: bytes) -> bool:
 
 
 def _explained(name: str) -> dict[str, str]:
-    text = metric_text(name)
+    """Return the text of a number by its name on the page: of the file that it comes from."""
+    if name.startswith(GUARDS):
+        key = name.removeprefix(GUARDS)
+        measured = _MEASURED.fullmatch(key)
+        text = metric_text(measured[1]) if measured else metric_text(key, "guards")
+    else:
+        text = metric_text(name, "run" if find_metric(name, "run") else None)
     return {"what": text.what, "unit": text.unit, "healthy": text.healthy, "remedy": text.remedy}
 
 

@@ -143,12 +143,12 @@
     const missing = keys.filter((key) => !texts.has(key));
     if (!missing.length) return;
     missing.forEach((key) => texts.set(key, null));
-    const query = new URLSearchParams(missing.map((key) => ["name", key.replace(/^guards: (measures\/)?/, "").replace(/\/mean$/, "")]));
+    const query = new URLSearchParams(missing.map((key) => ["name", key]));
     const answer = await fetch(`texts?${query}`);
     if (!answer.ok) return;
     const found = await answer.json();
     for (const key of missing) {
-      const text = found[key.replace(/^guards: (measures\/)?/, "").replace(/\/mean$/, "")];
+      const text = found[key];
       const chart = charts.get(key);
       texts.set(key, text);
       if (!text || !chart) continue;

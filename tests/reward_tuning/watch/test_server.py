@@ -162,6 +162,17 @@ def test_numbers_are_explained(client: TestClient) -> None:
     assert "<odd>" in found["<odd>"]["what"]
 
 
+def test_a_number_is_explained_by_the_file_that_it_is_in(client: TestClient) -> None:
+    names = ["motion", "guards: motion", "guards: measures/motion/mean", "held_out/loss"]
+    found = client.get("texts", params={"name": names}).json()
+    assert [found[name]["unit"] for name in names] == [
+        "latent units",
+        "ratio",
+        "levels of [0, 1]",
+        "squared velocity",
+    ]
+
+
 def test_a_port_in_use_is_refused() -> None:
     with bound_socket(0) as first:
         port = first.getsockname()[1]
