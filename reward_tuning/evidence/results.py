@@ -15,6 +15,8 @@ from reward_tuning.evidence.request import Setup
 from reward_tuning.evidence.sides_plan import PlannedSide, decisive_side
 from reward_tuning.evidence.texts import comparisons, gain_kept, sentences
 from reward_tuning.files.atomic_write import atomic_write
+from reward_tuning.files.finite_json import without_infinities
+from reward_tuning.schema.primary import MEASURES
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.evaluation import SideScores, evaluation_seed
 from reward_tuning.tuning.sides import (
@@ -22,11 +24,10 @@ from reward_tuning.tuning.sides import (
     Side,
     question_records,
     side_records,
-    without_infinities,
 )
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
-RATIOS = ("motion", "brightness", "contrast", "saturation", DIVERSITY)
+RATIOS = (*MEASURES, DIVERSITY)
 """Measures whose ratio to the base is recorded."""
 
 
@@ -116,16 +117,16 @@ def write_results(folder: Path, found: Mapping[str, Any]) -> None:
 def _side(side: PlannedSide, scores: SideScores, clips: Mapping[int, str]) -> Side:
     adapter = side.adapter
     return Side(
-        side.name,
-        scores,
-        side.steps,
-        float(side.guidance_scale),
-        None if adapter is None else str(adapter.contestant.path),
-        None if adapter is None else adapter.sha256,
-        float(side.strength),
-        side.against,
-        clips,
-        {} if adapter is None else {"step": adapter.contestant.step},
+        name=side.name,
+        scores=scores,
+        steps=side.steps,
+        guidance_scale=float(side.guidance_scale),
+        adapter=None if adapter is None else str(adapter.contestant.path),
+        adapter_sha256=None if adapter is None else adapter.sha256,
+        strength=float(side.strength),
+        against=side.against,
+        clips=clips,
+        more={} if adapter is None else {"step": adapter.contestant.step},
     )
 
 

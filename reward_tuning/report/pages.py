@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.finite_json import without_infinities
 
 ROOM = "reward_tuning.report"
 ENDS_SCRIPT = re.compile(r"</script|<!--|\r|\0", re.IGNORECASE)
@@ -129,18 +129,10 @@ def source_hash(text: str) -> str:
 
 def json_text(data: Any) -> str:
     """Return data as JSON that can stand in any element of a page and in a script."""
-    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(
+        without_infinities(data), ensure_ascii=True, allow_nan=False, separators=(",", ":")
+    )
     return text.translate(_IN_JSON)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.files.atomic_write import atomic_write, not_written
+from reward_tuning.files.finite_json import without_infinities
 from reward_tuning.runs.evaluation_table import evaluation_scalars, evaluation_table
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.patient_tracker import PatientTracker
@@ -65,7 +65,7 @@ class MetricsLog:
         Raises:
             TuningError: The disk is full.
         """
-        row = plain(row)
+        row = without_infinities(row)
         with _refused(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         self.track(row)
@@ -76,7 +76,7 @@ class MetricsLog:
         Raises:
             TuningError: The disk is full.
         """
-        scalars = dict(_scalars(plain(row)))
+        scalars = dict(_scalars(without_infinities(row)))
         with _refused(self._path.parent):
             for tracker in self._trackers:
                 tracker.log(row["step"], scalars)
@@ -109,7 +109,7 @@ class MetricsLog:
         Raises:
             TuningError: The disk is full.
         """
-        found = plain(found)
+        found = without_infinities(found)
         scalars, table = evaluation_scalars(found), evaluation_table(found)
         with _refused(self._path.parent):
             for tracker in self._trackers:
@@ -159,17 +159,6 @@ def _refused(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise not_written(place, error) from error
-
-
-def plain(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, with null."""
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

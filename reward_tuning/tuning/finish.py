@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from reward_tuning.files.atomic_write import atomic_write
+from reward_tuning.files.finite_json import without_infinities
 from reward_tuning.lora.export import export_every_format
 from reward_tuning.lora.metadata import training_metadata
 from reward_tuning.progress import ProgressFn
@@ -32,7 +33,6 @@ from reward_tuning.tuning.sides import (
     FORMAT,
     question_records,
     side_records,
-    without_infinities,
 )
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 

@@ -107,17 +107,6 @@ def side_records(
     return records
 
 
-def without_infinities(value: Any) -> Any:
-    """Return plain data with None for each number that is not finite, which JSON cannot hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: without_infinities(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_infinities(one) for one in value]
-    return value
-
-
 def _record(
     side: Side, sides: Sequence[Side], *, prompts: int, seeds: int, seed: int
 ) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from reward_tuning.files.finite_json import without_infinities
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.checkpoints import checkpoint_steps
 from reward_tuning.runs.folder import RunFolder
@@ -23,7 +24,7 @@ from reward_tuning.runs.guard_files import (
 )
 from reward_tuning.runs.guard_rules import Ratio, acts, best_row, decided, rollbacks, row_of, stops
 from reward_tuning.runs.loop import is_due
-from reward_tuning.runs.metrics import MetricsLog, plain
+from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.training_state import TrainingState, roll_back
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.choice import choice
@@ -198,7 +199,7 @@ class Watch:
         row["diversity_of"] = found.diversity_of
         # As JSON keeps it, so that a resumed run decides by the same numbers.
         judged = decided(
-            plain(row),
+            without_infinities(row),
             self.rows,
             self._recipe.guards,
             self._judges,

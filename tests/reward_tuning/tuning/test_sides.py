@@ -8,13 +8,13 @@ import random
 
 import pytest
 
+from reward_tuning.files.finite_json import without_infinities
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.tuning.evaluation import SideScores
 from reward_tuning.tuning.sides import (
     Side,
     question_records,
     side_records,
-    without_infinities,
 )
 
 BASE = {"hps": {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, "motion": {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}}
