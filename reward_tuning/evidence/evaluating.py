@@ -35,14 +35,15 @@ from reward_tuning.sampling.clip_memory import reported_out_of_memory
 from reward_tuning.tuning.evaluation import SideScores
 
 CACHE, CLIPS, LOCK = "cache", "clips", ".lock"
-IN_RUN, ELSEWHERE = "evaluate", "evaluate"
+RESULTS = "evaluate"
+"""Folder of the results, unless the user names one."""
 
 
 def default_output(sources: Sequence[Path]) -> Path:
     """Return the folder of the results: in the run that is evaluated alone, else `evaluate`."""
     if len(sources) == 1 and (sources[0] / "recipe.yaml").is_file():
-        return sources[0] / IN_RUN
-    return Path(ELSEWHERE)
+        return sources[0] / RESULTS
+    return Path(RESULTS)
 
 
 def evaluate_adapters(
@@ -106,7 +107,7 @@ def check_output(output: Path) -> None:
     if (output / "recipe.yaml").is_file():
         raise TuningError(
             f"--output: {output} is a run folder, whose own evaluation would be overwritten; name "
-            f"a folder in it, such as {output / IN_RUN}"
+            f"a folder in it, such as {output / RESULTS}"
         )
     check_writable(output)
     if output.is_dir() and not (output / CACHE).is_dir():

@@ -11,7 +11,7 @@ from base_model.files.shipped import resolve_checkpoint
 from base_model.loading.checkpoint import local_folder
 from base_model.loading.clip_size import own_clip_size
 from reward_tuning.errors import TuningError
-from reward_tuning.evidence.adapters import checkpoint_of
+from reward_tuning.evidence.adapters import run_of
 from reward_tuning.evidence.judge_roles import judges_of_runs, roles_of
 from reward_tuning.evidence.metric_names import DIVERSITY
 from reward_tuning.evidence.request import Request, Setup
@@ -98,19 +98,19 @@ def resolve(request: Request) -> Setup:
     if seed is None:
         seed = 0 if first is None else first.seed
     return Setup(
-        generator,
-        sampling,
-        prompts,
-        judges,
-        trained_on,
-        never,
-        primary,
-        seed,
-        seeds,
-        steps,
-        guidance,
-        request.batch_size or batch_size,
-        notes,
+        generator=generator,
+        sampling=sampling,
+        prompts=prompts,
+        judges=judges,
+        trained_on=trained_on,
+        never_trained_on=never,
+        primary=primary,
+        seed=seed,
+        seeds=seeds,
+        steps=steps,
+        guidance=guidance,
+        batch_size=request.batch_size or batch_size,
+        notes=notes,
     )
 
 
@@ -179,15 +179,15 @@ def _generator(request: Request, runs: Sequence[SourceRun]) -> GeneratorSection:
 
 
 def _section_of(source: Path) -> GeneratorSection | None:
-    for folder in (source, *source.resolve().parents[:3]):
-        if (folder / "recipe.yaml").is_file():
-            recipe = load_any_recipe(folder / "recipe.yaml", check_files=False)
-            if isinstance(recipe, FinetuneRecipe):
-                name = checkpoint_of(source)
-                assert name is not None
-                return GeneratorSection(checkpoint=name, dtype=recipe.generator.dtype)
-            return recipe.generator
-    return None
+    """Return the generator of the run that a path is in; None if it is in none."""
+    run = run_of(source)
+    if run is None:
+        return None
+    recipe = load_any_recipe(run / "recipe.yaml", check_files=False)
+    if isinstance(recipe, FinetuneRecipe):
+        name = generator_checkpoint(recipe.generator)
+        return GeneratorSection(checkpoint=name, dtype=recipe.generator.dtype)
+    return recipe.generator
 
 
 def _check_same_base(found: dict[Path, GeneratorSection]) -> None:
