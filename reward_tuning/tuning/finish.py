@@ -101,7 +101,7 @@ def finish(
         folder: The run folder.
         adapter: Adapter to export and evaluate.
         progress: Called after every sampling step.
-        checkpoint: Which checkpoint the adapter is, and why (`Watch.chosen`); None = the last.
+        checkpoint: Which checkpoint the adapter is, and why (`GuardWatch.chosen`); None = the last.
 
     Returns:
         The content of evaluation.json, which is written last: that of `compare`, `start`, the

@@ -29,11 +29,11 @@ from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_plan, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
+from reward_tuning.tuning.guard_watch import GuardWatch
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
 from reward_tuning.tuning.step import PhaseFn, reward_step, step_columns
-from reward_tuning.tuning.watch import Watch
 
 
 def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) -> RunResult:
@@ -85,10 +85,10 @@ class RewardTuning:
     folder: RunFolder
     accelerator: Accelerator
     progress: ProgressFn
-    watch_over: Watch = field(init=False)
+    watch_over: GuardWatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.watch_over = Watch(
+        self.watch_over = GuardWatch(
             self.recipe, self.parts, self.folder, self.accelerator, self.progress
         )
 

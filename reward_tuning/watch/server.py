@@ -40,7 +40,7 @@ _MEASURED = re.compile(r"measures/([^/]+)/mean")
 _POLICY = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
 
 
-class Watch:
+class WatchedRuns:
     """The runs of a folder, kept between two requests.
 
     Args:
@@ -83,7 +83,7 @@ def watch_app(root: Path, token: str) -> ASGIApp:
         root: An absolute path: a run folder, or a folder of some.
         token: First part of every address.
     """
-    watch = Watch(root)
+    watch = WatchedRuns(root)
     page = watch_page(root)
     found = _POLICY.search(page)
     assert found is not None

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from reward_tuning.errors import TuningError
-from reward_tuning.watch.server import Watch, bound_socket, read_given, read_have, watch_app
+from reward_tuning.watch.server import WatchedRuns, bound_socket, read_given, read_have, watch_app
 from tests.reward_tuning.watch.run_files import append, metrics_row, write_run
 
 JSON = {"content-type": "application/json"}
@@ -64,7 +64,7 @@ def test_the_state_holds_every_run_and_only_new_rows(client: TestClient, root: P
 
 def test_new_runs_are_found_now_and_then(root: Path) -> None:
     clock = [100.0]
-    watch = Watch(root, lambda: clock[0])
+    watch = WatchedRuns(root, lambda: clock[0])
     first = watch.runs()
     write_run(root / "three")
     assert watch.runs() == first
@@ -74,7 +74,7 @@ def test_new_runs_are_found_now_and_then(root: Path) -> None:
 
 
 def test_one_run_may_be_watched_by_itself(root: Path) -> None:
-    (run,) = Watch(root / "one").runs().values()
+    (run,) = WatchedRuns(root / "one").runs().values()
     assert (run.name, run.root) == ("one", root / "one")
 
 

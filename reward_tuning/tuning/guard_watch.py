@@ -33,7 +33,7 @@ from reward_tuning.tuning.guard_evaluation import GuardEvaluation, GuardScores
 from reward_tuning.tuning.parts import RunParts
 
 
-class Watch:
+class GuardWatch:
     """The guards of a reward tuning. Every process has one, and all of them decide alike.
 
     Args:
