@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from base_model.sampling.sample import start_step
@@ -24,10 +23,9 @@ from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.lora.adapter import adapter_state
 from reward_tuning.lora.attached import attached
 from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.tuning.clip_features import clip_features, feature_distance, feature_judge
 from reward_tuning.tuning.drift import velocity_drift
 from reward_tuning.tuning.evaluation import SideScores, clip_scores, evaluation_seed
-from rewards import FrameReward
-from rewards.core.shared_towers import frames_shared
 
 Place = tuple[int, int]
 """Index of a prompt, and number of its clip."""
@@ -103,7 +101,7 @@ class Evaluator:
             for metric, of in found.items()
         }
         if looks:
-            values[DIVERSITY] = {index: mean_distance(few) for index, few in looks.items()}
+            values[DIVERSITY] = {index: feature_distance(few) for index, few in looks.items()}
         return SideScores(values)
 
     def _names(self, side: PlannedSide, base: PlannedSide, place: Place) -> dict[str, str]:
@@ -233,25 +231,10 @@ class _Batch:
         for label, sharp in reward_sharpness(frames, texts, sharpened).items():
             found[SHARPNESS + label] = list(sharp.tolist())
         if DIVERSITY in lacking:
-            (seer,) = (judge for judge in of.loaded.judges if judge.label == of.names.seer)
-            found[DIVERSITY] = [list(row) for row in features(seer, frames).tolist()]
+            seer = feature_judge([one for one in of.loaded.judges if one.label == of.names.seer])
+            assert seer is not None
+            found[DIVERSITY] = list(clip_features(seer, frames).tolist())
         for row, place in enumerate(self.part):
             names = of._names(self.side, self.base, place)
             new = {names[m]: found[m][row] for m in missing[place] if m in found}
             of.scores.add(self._key(place), new)
-
-
-@torch.no_grad()
-def features(judge: object, frames: Tensor) -> Tensor:
-    """Return the image features of clips as a judge sees them, `(b, d)`: the mean over frames."""
-    assert isinstance(judge, FramedJudge)
-    assert isinstance(judge.reward, FrameReward)
-    with frames_shared(frames):
-        return judge.reward.clip_features(judge.shown(judge.judged(frames, 0))).float().cpu()
-
-
-def mean_distance(looks: Sequence[Tensor]) -> float:
-    """Return the mean of 1 - cosine over all pairs of feature vectors `(d,)`, two or more."""
-    rows = F.normalize(torch.stack(list(looks)).double(), dim=1)
-    pairs = torch.triu_indices(len(rows), len(rows), offset=1)
-    return float((1.0 - (rows @ rows.T)[pairs[0], pairs[1]]).mean())

@@ -11,25 +11,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from reward_tuning.inputs.prompts import Prompt
-from reward_tuning.judges.judge import FramedJudge, Judge
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.checkpoints import rng_state, set_rng_state
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.clip_measures import diversity as pixel_diversity
+from reward_tuning.tuning.clip_features import clip_features, feature_distance, feature_judge
+from reward_tuning.tuning.clip_measures import diversity as pixel_distance
 from reward_tuning.tuning.drift import mean_drift, velocity_drift
 from reward_tuning.tuning.evaluation import evaluate, merged
 from reward_tuning.tuning.held_out_judges import held_out_judges
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.sigma_tables import guard_sigmas
-from rewards import FrameReward
 
 PIXELS = "pixels"
 STAGE = "guards"
@@ -60,14 +57,6 @@ def guard_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
     """Return the prompts of the guards, spread evenly over those of the evaluation."""
     count = min(recipe.guards.prompts, len(held_out))
     return [held_out[i * len(held_out) // count] for i in range(count)]
-
-
-def feature_judge(judges: Sequence[Judge]) -> FramedJudge | None:
-    """Return the first judge that has image features; None where none has."""
-    for judge in judges:
-        if isinstance(judge, FramedJudge) and isinstance(judge.reward, FrameReward):
-            return judge
-    return None
 
 
 @dataclass(frozen=True)
@@ -128,10 +117,9 @@ class GuardEvaluation:
         def seen(indices: Sequence[int], latents: Tensor, frames: Tensor) -> None:
             paired = [i for i, index in enumerate(indices) if index % count < twice]
             if paired and twice:
-                with torch.no_grad():
-                    chosen = frames[paired]
-                    looks = chosen if seer is None else clip_features(seer, chosen)
-                shown.update(zip([indices[i] for i in paired], looks.float().cpu(), strict=True))
+                chosen = frames[paired]
+                looks = chosen.float().cpu() if seer is None else clip_features(seer, chosen)
+                shown.update(zip([indices[i] for i in paired], looks, strict=True))
             for index, end in zip(indices, latents, strict=True):
                 if index < keep:
                     ends[index] = end.cpu()
@@ -163,10 +151,10 @@ class GuardEvaluation:
             name: [fmean([of[i], of[count + i]] if i < twice else [of[i]]) for i in range(count)]
             for name, of in scores.values.items()
         }
-        pairs = [(shown[i], shown[count + i]) for i in range(twice)]
+        distance = pixel_distance if seer is None else feature_distance
         return GuardScores(
             values,
-            [distance(a, b, features=seer is not None) for a, b in pairs],
+            [distance([shown[i], shown[count + i]]) for i in range(twice)],
             {index: ends[index] for index in sorted(ends)},
             diversity_of=PIXELS if seer is None else seer.label,
         )
@@ -186,22 +174,6 @@ class GuardEvaluation:
             batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
         )
         return mean_drift(gather_object([found]) if ranks > 1 else [found])
-
-
-def clip_features(judge: FramedJudge, frames: Tensor) -> Tensor:
-    """Return the image features of clips as a judge sees them, `(b, d)`: the mean over frames."""
-    assert isinstance(judge.reward, FrameReward)
-    return judge.reward.clip_features(judge.shown(judge.judged(frames, 0)))
-
-
-def distance(a: Tensor, b: Tensor, *, features: bool) -> float:
-    """Return the distance of two clips: 1 - cosine of features `(d,)`, or of pixels `(f, 3, H, W)`.
-
-    Pixels have the mean absolute difference.
-    """
-    if features:
-        return 1.0 - float(F.cosine_similarity(a, b, dim=0))
-    return pixel_diversity([a, b])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The values of an evaluation against the loop of a run, and the distance of features."""
+"""The values of an evaluation against the loop of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.evidence.clip_cache import ClipCache
 from reward_tuning.evidence.contestants import contestants_of, read_contestants
-from reward_tuning.evidence.evaluator import Evaluator, mean_distance
+from reward_tuning.evidence.evaluator import Evaluator
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.metric_names import metric_names
 from reward_tuning.evidence.request import Request
@@ -99,11 +99,3 @@ def test_a_side_is_what_the_loop_of_a_run_finds(finished: Path, tmp_path: Path) 
             clips.append(judge.reward.clip_features(sampler.generator.decode(latents[None]))[0])
     cosine = float(clips[0] @ clips[1] / clips[0].norm() / clips[1].norm())
     assert found.values["feature_diversity"][2] == pytest.approx(1 - cosine, abs=1e-5)
-
-
-def test_the_distance_of_features() -> None:
-    """1 - cosine by hand: right angles give 1, the same direction 0."""
-    x, y, both = torch.tensor([2.0, 0]), torch.tensor([0, 3.0]), torch.tensor([1.0, 1.0])
-    assert mean_distance([x, y]) == pytest.approx(1.0)
-    assert mean_distance([x, 5 * x]) == pytest.approx(0.0)
-    assert mean_distance([x, y, both]) == pytest.approx((1 + 2 * (1 - 0.5**0.5)) / 3)

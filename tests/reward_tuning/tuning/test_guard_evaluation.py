@@ -16,14 +16,13 @@ from reward_tuning.errors import TuningError
 from reward_tuning.progress import silent
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.clip_features import feature_judge
 from reward_tuning.tuning.drift import mean_drift, velocity_drift
 from reward_tuning.tuning.evaluation import evaluation_seed
 from reward_tuning.tuning.guard_base import check_comparable, read_base, save_base
 from reward_tuning.tuning.guard_evaluation import (
     PIXELS,
     GuardEvaluation,
-    distance,
-    feature_judge,
     guard_prompts,
     undisturbed,
 )
@@ -158,13 +157,6 @@ def test_the_global_generators_are_as_before() -> None:
     with undisturbed():
         first = drawn()
     assert drawn() == first
-
-
-def test_the_distance_of_two_clips() -> None:
-    a, b = torch.tensor([1.0, 0.0]), torch.tensor([3.0, 4.0])
-    assert distance(a, b, features=True) == pytest.approx(1 - 0.6)
-    clip = torch.zeros(2, 3, 4, 4)
-    assert distance(clip, clip + 0.25, features=False) == pytest.approx(0.25)
 
 
 def test_without_a_judge_of_features_pixels_are_compared(world: Path, tmp_path: Path) -> None:
