@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from reward_tuning.schema.guards_section import Action, GuardsSection
 from reward_tuning.statistics.bootstrap import paired_difference
+from reward_tuning.statistics.ratios import Ratio, standard_error
 
 Row = Mapping[str, Any]
 
@@ -33,29 +34,6 @@ class Fired:
     rule: str
     action: Action
     text: str
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of means over prompts, with its standard error; NaN where it cannot be formed."""
-
-    value: float
-    error: float
-
-    @classmethod
-    def of(cls, now: Sequence[float], base: Sequence[float]) -> Ratio:
-        """Return the ratio of the means of paired values (Cochran 1977, equation 2.46)."""
-        below = fmean(base) if base else 0.0
-        if below == 0.0:
-            return cls(math.nan, math.nan)
-        value = fmean(now) / below
-        off = [a - value * b for a, b in zip(now, base, strict=True)]
-        return cls(value, standard_error(off) / abs(below))
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of a mean; infinite for fewer than two values."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
 def history(rows: Sequence[Row]) -> list[Row]:

@@ -22,11 +22,12 @@ from reward_tuning.runs.guard_files import (
     save_best,
     write_guard_rows,
 )
-from reward_tuning.runs.guard_rules import Ratio, acts, best_row, decided, rollbacks, row_of, stops
+from reward_tuning.runs.guard_rules import acts, best_row, decided, rollbacks, row_of, stops
 from reward_tuning.runs.loop import is_due
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.training_state import TrainingState, roll_back
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.statistics.ratios import Ratio
 from reward_tuning.tuning.choice import choice
 from reward_tuning.tuning.guard_base import check_comparable, read_base, save_base
 from reward_tuning.tuning.guard_evaluation import GuardEvaluation, GuardScores
