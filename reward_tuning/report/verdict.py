@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_tuning.report.evaluations import Evaluation, Side
+from reward_tuning.schema.guards_section import DiversityRule, MotionRule
 from reward_tuning.statistics import verdicts as words
 
-MOTION_BOUNDS = (0.8, 1.25)
-DIVERSITY_BOUND = 0.8
-"""Ratios to the base outside of which a run is pushed too far (docs/overoptimisation.md)."""
+MOTION, DIVERSITY = MotionRule(), DiversityRule()
+"""Bounds of the ratio to the base, those of the guards (docs/overoptimisation.md)."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Verdict:
         detail: What the sentence is based on.
         comparisons: How many measures were compared, and what was corrected.
         unseen: What no judge here can see, in sentences.
-        warnings: Measures that say that something else than quality changed.
+        warnings: Motion or diversity that have left their bounds.
     """
 
     sentence: str
@@ -101,15 +101,17 @@ def _warnings(evaluation: Evaluation, side: Side) -> tuple[str, ...]:
     assert side.against is not None
     base = evaluation.sides[side.against].means
     found = []
-    low, high = MOTION_BOUNDS
+    low, high = MOTION.low, MOTION.high
     ratio = _ratio(side.means, base, "motion")
     if ratio is not None and not low <= ratio <= high:
         found.append(f"Motion is {ratio:.2f} of the base's; {low:g} to {high:g} is usual.")
-    ratio = _ratio(side.means, base, "diversity")
-    if ratio is not None and ratio < DIVERSITY_BOUND:
-        found.append(
-            f"Diversity is {ratio:.2f} of the base's: below {DIVERSITY_BOUND:g} clips become alike."
-        )
+    for name in ("diversity", "feature_diversity"):  # of a run, and of `evaluate`
+        ratio = _ratio(side.means, base, name)
+        if ratio is not None and ratio < DIVERSITY.low:
+            found.append(
+                f"Diversity is {ratio:.2f} of the base's: below {DIVERSITY.low:g} clips become "
+                "alike."
+            )
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from reward_tuning.statistics.verdicts import verdict_sentence
 from tests.reward_tuning.report.evaluation_folder import write_evaluation
 
 CHANGE = Change(mean=0.1, low=0.05, high=0.2, p=0.001, p_adjusted=0.001, prompts=32)
+MEASURES = ("motion", "diversity", "feature_diversity")
 CHANCE = CHANGE.model_copy(update={"p_adjusted": 0.2})
 
 
@@ -17,7 +18,7 @@ def evaluation(**means: float) -> Evaluation:
         trained_on=("hps",),
         prompts=32,
         sides=(
-            Side(name="base", means={"hps": 1.0, "motion": 1.0, "diversity": 1.0}),
+            Side(name="base", means=dict.fromkeys((*MEASURES, "hps"), 1.0)),
             Side(name="half", strength=0.5, against=0),
             Side(
                 name="tuned",
@@ -51,6 +52,7 @@ def test_measures_that_do_not_decide_are_corrected() -> None:
     [
         ({"motion": 0.7}, ["Motion is 0.70"]),
         ({"motion": 1.3, "diversity": 0.75}, ["Motion is 1.30", "Diversity is 0.75"]),
+        ({"feature_diversity": 0.5}, ["Diversity is 0.50"]),
         ({"motion": 0.85, "diversity": 1.5}, []),
     ],
 )
