@@ -10,6 +10,7 @@ from reward_tuning.statistics.verdicts import (
     is_share,
     of_oracle,
     primary_of,
+    value_text,
     verdict_sentence,
     verdicts,
 )
@@ -67,7 +68,7 @@ def lines_below(evaluation: Mapping[str, Any]) -> list[str]:
     mark = "" if primary_of(evaluation) is None else f"{DECIDES.strip()}: "
     lines = [verdict_sentence(evaluation), mark + comparisons_line(evaluation)]
     if constant := constant_rows(evaluation):
-        listed = ", ".join(f"{one} {_value(one, evaluation['base'][one])}" for one in constant)
+        listed = ", ".join(f"{one} {value_text(one, evaluation['base'][one])}" for one in constant)
         lines.append(f"no change seen on any of the {evaluation['prompts']} prompts: {listed}")
     if evaluation.get("trained_on"):
         lines.append(TRAINED_NOTE)
@@ -77,7 +78,7 @@ def lines_below(evaluation: Mapping[str, Any]) -> list[str]:
         lines.append(TONE_NOTE)
     rendered = {k: v for k, v in evaluation.get("rendered", {}).items() if not of_oracle(k)}
     if rendered:
-        listed = ", ".join(f"{one} {_value(one, value)}" for one, value in rendered.items())
+        listed = ", ".join(f"{one} {value_text(one, value)}" for one, value in rendered.items())
         lines.append(f"renders of the same prompts score: {listed}")
     return lines
 
@@ -108,12 +109,6 @@ def _label(metric: str, head: str) -> str:
     return "all right" if metric == ORACLE else f"{metric.removeprefix(ORACLE + '_')} right"
 
 
-def _value(metric: str, value: float | None) -> str:
-    if value is None:  # not a finite number
-        return "-"
-    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4f}"
-
-
 def _numbers(
     metric: str, evaluation: Mapping[str, Any], change: Mapping[str, float | None]
 ) -> tuple[str, ...]:
@@ -123,5 +118,5 @@ def _numbers(
         "-" if (value := change[key]) is None else f"{scale * value:+.{digits}f}"
         for key in ("mean", "low", "high")
     )
-    sides = (_value(metric, evaluation[side][metric]) for side in ("base", "tuned"))
+    sides = (value_text(metric, evaluation[side][metric]) for side in ("base", "tuned"))
     return (*sides, mean, f"{low} to {high}")

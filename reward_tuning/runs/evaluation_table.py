@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reward_tuning.runs.tracker_parts import Cell, Table
+from reward_tuning.statistics.verdicts import role_of
 
 REWARD_COLUMNS = ("metric", "role", "base", "tuned", "difference", "low", "high", "prompts")
 LOSS_COLUMNS = ("loss", "base", "tuned", "difference")
@@ -38,14 +39,12 @@ def evaluation_table(found: Mapping[str, Any]) -> Table | None:
         found: Content of evaluation.json or finetune.json.
     """
     if "difference" in found:
-        roles = dict.fromkeys(found.get("trained_on", ()), "trained on")
-        roles |= dict.fromkeys(found.get("never_trained_on", ()), "held out")
         rows: list[list[Cell]] = []
         for metric, change in found["difference"].items():
             sides: list[Cell] = [found[side].get(metric) for side in ("base", "tuned")]
             interval: list[Cell] = [change.get(key) for key in ("mean", "low", "high")]
             prompts = change.get("prompts", found.get("prompts"))
-            rows.append([metric, roles.get(metric, "measure"), *sides, *interval, prompts])
+            rows.append([metric, role_of(metric, found), *sides, *interval, prompts])
         return Table(REWARD_COLUMNS, rows)
     base, tuned = found.get("base"), found.get("tuned")
     if not base or not tuned or "by_level" not in tuned:

@@ -20,9 +20,9 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.statistics.verdicts import (
     comparisons_line,
     interval_text,
-    is_share,
     primary_of,
     role_of,
+    value_text,
     verdict_sentence,
     verdicts,
 )
@@ -161,13 +161,7 @@ def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     found = verdicts(evaluation, primary_of(evaluation))
     rows = []
     for measure, change in evaluation["difference"].items():
-        shown = [_value(measure, evaluation[side][measure]) for side in ("base", "tuned")]
+        shown = [value_text(measure, evaluation[side][measure]) for side in ("base", "tuned")]
         interval = "" if change["low"] is None else interval_text(measure, change)
         rows.append((measure, role_of(measure, evaluation), *shown, interval, found[measure]))
     return rows
-
-
-def _value(measure: str, value: float | None) -> str:
-    if value is None:
-        return "not finite"
-    return f"{100 * value:.1f} %" if is_share(measure) else f"{value:.4f}"

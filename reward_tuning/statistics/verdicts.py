@@ -173,6 +173,13 @@ def is_share(metric: str) -> bool:
     return of_oracle(metric) and metric != TONE_OFF
 
 
+def value_text(metric: str, value: float | None) -> str:
+    """Return a mean for people: a share in per cent, "-" for one that is not finite."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4f}"
+
+
 def interval_text(metric: str, change: Mapping[str, float]) -> str:
     """Return a change with its interval, such as `+0.0150 [+0.0080, +0.0230]`.
 

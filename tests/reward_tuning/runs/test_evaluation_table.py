@@ -30,8 +30,8 @@ def test_a_reward_tuning() -> None:
     assert table is not None
     assert table.columns == REWARD_COLUMNS
     assert table.rows == [
-        ["hps", "trained on", 0.25, 0.5, 0.25, 0.125, 0.375, 16],
-        ["clip", "held out", 0.5, 0.375, -0.125, -0.25, 0.0, 15],
+        ["hps", "training judge", 0.25, 0.5, 0.25, 0.125, 0.375, 16],
+        ["clip", "held-out judge", 0.5, 0.375, -0.125, -0.25, 0.0, 15],
         ["motion", "measure", None, 2.0, None, None, None, 16],
     ]
     assert evaluation_scalars(REWARD) == {

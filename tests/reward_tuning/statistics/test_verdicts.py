@@ -15,6 +15,7 @@ from reward_tuning.statistics.verdicts import (
     interval_text,
     primary_of,
     role_of,
+    value_text,
     verdict,
     verdict_sentence,
     verdicts,
@@ -156,6 +157,12 @@ def test_digits_follow_the_interval() -> None:
     assert interval_text("a", change(-0.5, 2.5)) == "+1.0 [-0.5, +2.5]"
     assert interval_text("a", change(0.0, 0.0)) == "+0.0000 [+0.0000, +0.0000]"
     assert interval_text("a", change(-2e-4, 1e-4)) == "-0.00005 [-0.00020, +0.00010]"
+
+
+def test_means_are_shown_as_shares_or_with_four_digits() -> None:
+    assert value_text("oracle_size", 0.59375) == "59.4 %"
+    assert value_text("oracle_tone_off", 0.59375) == "0.5938"
+    assert value_text("hps", None) == "-"
 
 
 def test_nine_measures_without_effect_rarely_get_a_verdict() -> None:
