@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path, PurePath
 from typing import Any
 
 from torch import Tensor
 
 from base_model.core.family import FAMILY
 from base_model.files.reproducible import safetensors_bytes
+from reward_tuning.files.public_paths import without_folders
 from reward_tuning.lora.adapter import LoraWeights
 from reward_tuning.section import Section
 
@@ -117,7 +117,7 @@ def training_metadata(recipe: Section, fingerprints: Mapping[str, str]) -> dict[
         recipe: Resolved recipe of a reward tuning, or of a fine-tuning with an adapter.
         fingerprints: Hashes of the run's checkpoints, by part.
     """
-    values = _without_folders(recipe.model_dump(mode="json", exclude={"output"}))
+    values = without_folders(recipe.model_dump(mode="json", exclude={"output"}))
     generator, train = values["generator"], values["train"]
     base = " with another ".join(
         [generator["checkpoint"], *(p for p in ("transformer", "vae") if generator.get(p))]
@@ -165,17 +165,6 @@ def _resolution(sampling: Mapping[str, Any] | None) -> dict[str, str]:
         return {}
     width, height = sampling["width"], sampling["height"]
     return {"modelspec.resolution": f"{width}x{height}", "ss_resolution": f"({width}, {height})"}
-
-
-def _without_folders(value: Any) -> Any:
-    """Return a recipe's values with the last name of each absolute path in place of the path."""
-    if isinstance(value, dict):
-        return {key: _without_folders(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(one) for one in value]
-    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~")):
-        return PurePath(value).name
-    return value
 
 
 def _text(value: object) -> str:

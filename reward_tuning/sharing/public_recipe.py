@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
+from reward_tuning.files.public_paths import without_folders
 from reward_tuning.files.yaml_text import read_yaml, write_yaml
 
 
@@ -18,16 +18,4 @@ def public_recipe(path: Path) -> str:
     lines = text.splitlines(keepends=True)
     head = "".join(line for line in lines if line.startswith("# "))
     data = read_yaml(text)
-    return head + write_yaml(_public(data))
-
-
-def _public(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _public(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_public(inner) for inner in value]
-    if isinstance(value, str):
-        for kind in (Path, PureWindowsPath):
-            if kind(value).is_absolute():
-                return kind(value).name
-    return value
+    return head + write_yaml(without_folders(data))
