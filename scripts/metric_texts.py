@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from reward_tuning.report.evaluation_metrics import MEASURES
 from reward_tuning.report.judge_texts import JUDGE_TEXTS
+from reward_tuning.report.measure_texts import MEASURES
 from reward_tuning.report.metric import MetricText, Place
 from reward_tuning.report.metric_texts import METRICS
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from reward_tuning.report.evaluation_metrics import EVALUATION_METRICS, MEASURES
+from reward_tuning.report.evaluation_metrics import EVALUATION_METRICS
 from reward_tuning.report.guard_metrics import GUARD_METRICS
 from reward_tuning.report.judge_texts import JUDGE_SCORE, JUDGE_TEXTS
+from reward_tuning.report.measure_texts import MEASURES
 from reward_tuning.report.metric import Better, Metric, MetricText, Place, number_keys
 from reward_tuning.report.training_metrics import FINETUNE_METRICS, RUN_METRICS
 

@@ -16,8 +16,8 @@ from base_model.tiny.captions import every_caption
 from base_model.tiny.scenes import FRAMES, SIDE
 from reward_tuning.finetune.trainer import finetune
 from reward_tuning.inputs.prompts import Prompt
-from reward_tuning.report.evaluation_metrics import MEASURES
 from reward_tuning.report.judge_texts import JUDGE_SCORE, JUDGE_TEXTS
+from reward_tuning.report.measure_texts import MEASURES
 from reward_tuning.report.metric_texts import (
     METRICS,
     MetricText,
