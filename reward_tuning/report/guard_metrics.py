@@ -155,6 +155,15 @@ GUARD_METRICS = tuple(
             ),
         ),
         (
+            "back_to",
+            MetricText(
+                "Step to which a rollback led, 0 for the start; only in rows with a rollback.",
+                "steps",
+                "No row has it",
+                "See the rule in `fired`; docs/overoptimisation.md lists the cures",
+            ),
+        ),
+        (
             "best",
             MetricText(
                 "Step of the best checkpoint so far, by the held-out judge.",

@@ -14,6 +14,8 @@ import torch
 
 from base_model.tiny.captions import every_caption
 from base_model.tiny.scenes import FRAMES, SIDE
+from reward_tuning.evidence.evaluating import evaluate_adapters
+from reward_tuning.evidence.request import Request
 from reward_tuning.finetune.trainer import finetune
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.report.judge_texts import JUDGE_SCORE, JUDGE_TEXTS
@@ -34,26 +36,37 @@ from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_o
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 TEXTS = [metric.text for metric in METRICS] + [*MEASURES.values(), *JUDGE_TEXTS.values()]
-OF_EVALUATE = re.compile(r"^(comparisons|sampling/.*|sides\[\]\.(ratios|gain_kept)/.*|.*\.step)$")
-OF_GUARDS = re.compile(r"^checkpoint/")
 TEXTS_OR_NULL = {"questions[].category", "sides[].adapter", "sides[].adapter_sha256"}
-EVERYTHING = ("train.anchor=0.1", "train.replay={weight: 0.5, clips: 3}", "train.steps=2")
+EVERYTHING = (
+    "train.anchor=0.1",
+    "train.replay={weight: 0.5, clips: 3}",
+    "train.steps=2",
+    "guards.every=1",
+    "guards.drift={action: rollback, high: 1e-9}",
+)
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, list[Any]]]:
-    """The rows and files of a reward tuning with everything on, and of a fine-tuning."""
+    """The rows and files of a reward tuning with everything on and its sides, and of a fine-tuning.
+
+    The guards roll back at the first step and stop at the last.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REWARD_TUNING_CACHE", str(tmp_path_factory.mktemp("cache")))
         world = write_world(tmp_path_factory.mktemp("world"))
         tuned = tmp_path_factory.mktemp("runs") / "tuned"
         run(tiny_recipe(world, tuned, *EVERYTHING))
+        sides = tmp_path_factory.mktemp("sides")
+        request = Request([tuned], clips=0)
+        evaluated = evaluate_adapters(request, sides, torch.device("cpu"))
         clips = write_world_of_clips(tmp_path_factory.mktemp("clips"))
         shown = tmp_path_factory.mktemp("runs") / "shown"
         finetune(small_recipe(clips, shown, "train.sample_every=2", "train.steps=3"))
     yield {
         "run": rows(tuned / "metrics.jsonl"),
-        "evaluation": [json.loads((tuned / "evaluation.json").read_text())],
+        "guards": rows(tuned / "guards.jsonl"),
+        "evaluation": [json.loads((tuned / "evaluation.json").read_text()), evaluated],
         "finetune": rows(shown / "metrics.jsonl"),
         "finetune.json": [json.loads((shown / "finetune.json").read_text())],
     }
@@ -80,23 +93,24 @@ def test_every_text_has_a_number(recorded: dict[Place, list[Any]]) -> None:
     unused = {metric for metric in METRICS if metric not in found}
     # The oracle, and so the renders, exist in the embedded world alone.
     expected = {find_metric("rendered/hps", "evaluation")}
-    # Only an evaluation of its own, and a run with guards, write these.
-    of_evaluation = [metric for metric in METRICS if metric.place == "evaluation"]
-    expected |= {metric for metric in of_evaluation if OF_EVALUATE.match(metric.key)}
-    expected |= {metric for metric in of_evaluation if OF_GUARDS.match(metric.key)}
-    expected |= {metric for metric in METRICS if metric.place == "guards"}
+    # A judge must rise on 24 prompts or more.
+    expected |= {find_metric("sides[].gain_kept/hps", "evaluation")}
     assert unused == expected
 
 
 def test_every_measure_has_a_text(recorded: dict[Place, list[Any]]) -> None:
-    (evaluation,) = recorded["evaluation"]
+    evaluation, evaluated = recorded["evaluation"]
     judges = {*evaluation["trained_on"], *evaluation["never_trained_on"]}
     text = every_caption()[0]
     frames = torch.rand(1, FRAMES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     of_oracle = clip_scores(frames, None, [Prompt(text, text)], [], oracle=True)
-    of_evaluate = {"feature_diversity", "drift", "sharpness_JUDGE"}
-    assert {*evaluation["base"], *of_oracle} - judges == set(MEASURES) - of_evaluate
-    assert metric_text("sharpness_hps") is MEASURES["sharpness_JUDGE"]
+    of_evaluate = {name for side in evaluated["sides"] for name in side["means"]}
+    named = {*evaluation["base"], *of_oracle, *of_evaluate} - judges
+    assert {name for name in named if not name.startswith("sharpness_")} == {
+        name for name in MEASURES if name != "sharpness_JUDGE"
+    }
+    assert "sharpness_clip" in named
+    assert metric_text("sharpness_clip") is MEASURES["sharpness_JUDGE"]
 
 
 def test_where_two_files_have_the_same_key() -> None:
@@ -138,8 +152,7 @@ def test_a_text_is_whole(text: MetricText) -> None:
 def test_a_text_names_keys_that_exist(text: MetricText) -> None:
     words = " ".join((text.what, text.unit, text.healthy, text.remedy))
     named = set(re.findall(r"`([a-z_]+\.[\w.]+)", words))
-    # Agreed keys, which the schema is about to have.
-    assert {name for name in named if not name.startswith("guards.")} <= set(recipe_keys())
+    assert named <= set(recipe_keys())
 
 
 @cache
