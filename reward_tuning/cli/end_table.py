@@ -17,7 +17,7 @@ from reward_tuning.statistics.verdicts import (
 
 COLUMNS = ("", "base", "tuned", "change", "95 % interval", "verdict")
 
-DECIDES = " *"  # after the name of the measure that decides
+DECIDES = " *"  # after the name of the metric that decides
 TRAINED_NOTE = "trained on: a rise there proves nothing"
 ORACLE_NOTE = (
     "oracle: share of clips that are right, by functions that compare the pixels with the prompt; "
@@ -62,7 +62,7 @@ def constant_rows(evaluation: Mapping[str, Any]) -> list[str]:
 def lines_below(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the lines below the table.
 
-    They are the sentence on the measure that decides, the number of comparisons, constant metrics,
+    They are the sentence on the metric that decides, the number of comparisons, constant metrics,
     notes on the groups, and scores of renders.
     """
     mark = "" if primary_of(evaluation) is None else f"{DECIDES.strip()}: "

@@ -47,7 +47,7 @@ class MixOptions:
         Option(
             min=2,
             help="Evaluate all weights in so many parts, such as 4 for quarters, and keep the best "
-            "by a measure that no run was trained on",
+            "by a metric that no run was trained on",
         ),
     ] = None
     rank: Annotated[

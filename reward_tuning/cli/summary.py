@@ -30,7 +30,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
     Returns:
         `{"run": folder, "evaluation": content of evaluation.json, "verdict": sentence on the
-        measure that decides, "verdicts": {metric: verdict}, "places": {name: path}, "next":
+        metric that decides, "verdicts": {metric: verdict}, "places": {name: path}, "next":
         commands}`.
 
     Raises:

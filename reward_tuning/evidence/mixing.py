@@ -168,13 +168,13 @@ def require_untrained(primary: str | None, trained_on: Sequence[str]) -> None:
     """
     if primary is None or primary in trained_on:
         raise TuningError(
-            f"--grid chooses by a measure that no run was trained on, and {primary or 'none'} "
+            f"--grid chooses by a metric that no run was trained on, and {primary or 'none'} "
             "decides here; name another with --primary, or add one with --judges"
         )
 
 
 def best_side(evaluation: Mapping[str, Any]) -> int:
-    """Return the index of the side with the highest mean of the measure that decides.
+    """Return the index of the side with the highest mean of the metric that decides.
 
     Only sides at the main number of steps and guidance scale, at strength 1, take part.
 

@@ -1,4 +1,4 @@
-"""Strengths, steps and guidance scales: how every measure moves with them."""
+"""Strengths, steps and guidance scales: how every metric moves with them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def series_of(evaluation: Evaluation) -> list[Series]:
 
 
 def strength_figures(evaluation: Evaluation) -> list[Figure]:
-    """Return, for each measure, its change against strength; none where there is one strength."""
+    """Return, for each metric, its change against strength; none where there is one strength."""
     dialled = [one for one in series_of(evaluation) if len(one.sides) > 1][:1]
     if not dialled:
         return []
@@ -68,7 +68,7 @@ def strength_figures(evaluation: Evaluation) -> list[Figure]:
 
 
 def sampling_figures(evaluation: Evaluation) -> list[Figure]:
-    """Return the change of the deciding measure by steps, and by guidance scale, if they vary."""
+    """Return the change of the deciding metric by steps, and by guidance scale, if they vary."""
     metric = evaluation.primary
     if metric is None:
         return []

@@ -26,7 +26,7 @@ class _Read(BaseModel):
 
 
 class Change(_Read):
-    """The difference of a side to its base in one measure, with a 95 % interval."""
+    """The difference of a side to its base in one metric, with a 95 % interval."""
 
     mean: float | None
     low: float | None
@@ -78,7 +78,7 @@ class Evaluation(_Read):
 
     Attributes:
         format: 1 for files without sides.
-        primary: The measure that was named beforehand as the one that decides.
+        primary: The metric that was named beforehand as the one that decides.
         questions: One a prompt, in order.
         sides: Base first.
         missing: What this file lacks, in sentences for the reader.
@@ -101,7 +101,7 @@ class Evaluation(_Read):
 
     @property
     def metrics(self) -> list[str]:
-        """Every measure: judges never trained on, those trained on, then the rest as recorded."""
+        """Every metric: judges never trained on, those trained on, then the rest as recorded."""
         recorded = [name for side in self.sides for name in (*side.means, *side.scores)]
         judges = [*self.never_trained_on, *self.trained_on]
         found = dict.fromkeys(recorded)

@@ -1,4 +1,4 @@
-"""Measures in the groups in which people read them, with their labels and explanations."""
+"""Metrics in the groups in which people read them, with their labels and explanations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEVER, TRAINED, MEASURES = "never trained on", "trained on", "measures"
 
 
 def label_of(metric: str) -> str:
-    """Return a measure's name for people."""
+    """Return a metric's name for people."""
     if metric == ORACLE:
         return "oracle: all right"
     if metric == TONE_OFF:
@@ -25,7 +25,7 @@ def label_of(metric: str) -> str:
 
 
 def group_of(metric: str, evaluation: Evaluation) -> str:
-    """Return the group of a measure: judges by their role, the oracle, everything else."""
+    """Return the group of a metric: judges by their role, the oracle, everything else."""
     if metric in evaluation.never_trained_on:
         return NEVER
     if metric in evaluation.trained_on:
@@ -34,7 +34,7 @@ def group_of(metric: str, evaluation: Evaluation) -> str:
 
 
 def metric_records(evaluation: Evaluation, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what the page says of each measure.
+    """Return what the page says of each metric.
 
     Args:
         evaluation: The evaluation.

@@ -22,7 +22,7 @@ class Verdict:
         sentence: One or two sentences with the change, its interval and a verdict; names stand in
             backticks.
         detail: What the sentence is based on.
-        comparisons: How many measures were compared, and what was corrected.
+        comparisons: How many metrics were compared, and what was corrected.
         unseen: What no judge here can see, in sentences.
         warnings: Motion or diversity that have left their bounds.
     """
@@ -41,7 +41,7 @@ def deciding_side(evaluation: Evaluation) -> int | None:
 
 
 def verdict_of(evaluation: Evaluation) -> Verdict:
-    """Return the verdict on the deciding measure of the deciding side."""
+    """Return the verdict on the deciding metric of the deciding side."""
     index, unseen = deciding_side(evaluation), _unseen(evaluation)
     side = None if index is None else evaluation.sides[index]
     if side is None or not side.difference:
@@ -62,7 +62,7 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
 
 
 def side_verdicts(side: Side, evaluation: Evaluation) -> dict[str, str]:
-    """Return the word of the verdict on each measure of a side."""
+    """Return the word of the verdict on each metric of a side."""
     return words.verdicts(compared(side, evaluation), evaluation.primary)
 
 

@@ -1,4 +1,4 @@
-"""The measure that decides an evaluation, `evaluation.primary`: which names it may have."""
+"""The metric that decides an evaluation, `evaluation.primary`: which names it may have."""
 
 from collections.abc import Sequence
 

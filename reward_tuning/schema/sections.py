@@ -322,7 +322,7 @@ class EvaluationSection(Section):
     )
     primary: Text | None = Field(
         default=None,
-        description="The judge or measure that decides whether the run helped, named beforehand: "
+        description="The metric that decides whether the run helped, named beforehand: "
         "the verdicts on all others are corrected for their number; null = the first held-out "
         "judge, else the first training judge",
     )

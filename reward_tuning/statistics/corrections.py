@@ -1,4 +1,4 @@
-"""Correction of p values for their number: among nine measures, chance alone finds one in three."""
+"""Correction of p values for their number: among nine metrics, chance alone finds one in three."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjust p values by Holm's step-down method (Holm 1979, Scandinavian Journal of Statistics 6).
 
     The probability of one false rejection or more among all of them is then at most the level, for
-    any dependence: measures of the same clips are strongly dependent, in ways that Hochberg's or
+    any dependence: metrics of the same clips are strongly dependent, in ways that Hochberg's or
     Benjamini and Hochberg's methods do not allow for. It rejects all that Bonferroni's does.
 
     Args:
@@ -27,11 +27,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def adjusted(p_values: Mapping[str, float], primary: str | None) -> dict[str, float]:
-    """Adjust the p values of an evaluation, of which one measure was named beforehand.
+    """Adjust the p values of an evaluation, of which one metric was named beforehand.
 
     Args:
-        p_values: Measure to p.
-        primary: The measure that decides; its p stays, and it does not count among the others.
+        p_values: Metric to p.
+        primary: The metric that decides; its p stays, and it does not count among the others.
     """
     others = {name: p for name, p in p_values.items() if name != primary}
     corrected = holm(others)

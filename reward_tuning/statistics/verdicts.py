@@ -1,7 +1,7 @@
 """The words and the sentence that say what an evaluation found.
 
-One measure, named beforehand, decides. The others get a verdict only where their p stays small
-after the correction for their number: of nine measures without any effect, one 95 % interval in
+One metric, named beforehand, decides. The others get a verdict only where their p stays small
+after the correction for their number: of nine metrics without any effect, one 95 % interval in
 four runs leaves 0 out (benchmarks/intervals.py).
 """
 
@@ -25,7 +25,7 @@ TONE_OFF = "oracle_tone_off"  # a distance, not a share
 
 
 def default_primary(held_out: Sequence[str], trained_on: Sequence[str]) -> str | None:
-    """Return the measure that decides if none is named, or None without judges.
+    """Return the metric that decides if none is named, or None without judges.
 
     That is the first held-out judge, else the first training judge.
 
@@ -37,7 +37,7 @@ def default_primary(held_out: Sequence[str], trained_on: Sequence[str]) -> str |
 
 
 def primary_of(evaluation: Mapping[str, Any]) -> str | None:
-    """Return the measure that decides; of a file of an earlier version the default.
+    """Return the metric that decides; of a file of an earlier version the default.
 
     Args:
         evaluation: Content of evaluation.json.
@@ -57,7 +57,7 @@ def verdict(change: Mapping[str, Any], prompts: int, *, decides: bool) -> str:
     Args:
         change: One entry of `difference` in evaluation.json.
         prompts: Number of prompts.
-        decides: It is the measure that was named beforehand.
+        decides: It is the metric that was named beforehand.
     """
     low, high = change["low"], change["high"]
     if low is None or high is None:
@@ -89,14 +89,14 @@ def verdicts(evaluation: Mapping[str, Any], primary: str | None) -> dict[str, st
 
 
 def verdict_sentence(evaluation: Mapping[str, Any]) -> str:
-    """Return what the measure that decides found, in one or two sentences.
+    """Return what the metric that decides found, in one or two sentences.
 
     Args:
         evaluation: Content of evaluation.json.
     """
     primary = primary_of(evaluation)
     if primary is None:
-        return "No measure was named that decides: see the table."
+        return "No metric was named that decides: see the table."
     change, prompts = evaluation["difference"][primary], _prompts(evaluation, primary)
     role = role_of(primary, evaluation)
     who = f"the {role} `{primary}`" if role != ORACLE else f"the oracle (`{primary}`)"
@@ -130,14 +130,14 @@ def verdict_sentence(evaluation: Mapping[str, Any]) -> str:
 
 
 def comparisons_line(evaluation: Mapping[str, Any]) -> str:
-    """Return how many measures were compared, which one decides, and what was corrected.
+    """Return how many metrics were compared, which one decides, and what was corrected.
 
     Args:
         evaluation: Content of evaluation.json.
     """
     count = len(evaluation["difference"])
     primary = primary_of(evaluation)
-    compared = f"{count} measure{'' if count == 1 else 's'} compared"
+    compared = f"{count} metric{'' if count == 1 else 's'} compared"
     if primary is not None:
         compared += f"; {primary} decides (named beforehand)"
     others = count - (primary is not None)

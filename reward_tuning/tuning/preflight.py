@@ -223,7 +223,7 @@ def _check_conditions(
 
 
 def _check_primary(recipe: Recipe, held_out: Sequence[Prompt]) -> None:
-    """Refuse the oracle as the measure that decides where it cannot judge the clips.
+    """Refuse the oracle as the metric that decides where it cannot judge the clips.
 
     Raises:
         TuningError: Names the key.

@@ -1,4 +1,4 @@
-// The measures at a glance, the table of every prompt, what each column means, copy buttons.
+// The metrics at a glance, the table of every prompt, what each column means, copy buttons.
 (() => {
   "use strict";
   const report = window.report;
@@ -55,14 +55,14 @@
     return metric.share ? report.signed(100 * value, 3) : report.signed(value);
   };
 
-  // Overview: means, change and interval of every measure of the side that is shown
+  // Overview: means, change and interval of every metric of the side that is shown
   const overview = document.getElementById("overview");
   const drawOverview = () => {
     const { base, side } = shown();
     const now = data.sides[side];
     const before = data.sides[base];
     const known = now && before && Object.keys(now.difference).length > 0;
-    document.querySelectorAll('[data-part="measures"], [data-needs="measures"]').forEach((one) => (one.hidden = !known));
+    document.querySelectorAll('[data-part="metrics"], [data-needs="metrics"]').forEach((one) => (one.hidden = !known));
     if (!known) return;
     const rows = [];
     let group = null;
@@ -90,7 +90,7 @@
       );
     }
     const heads = ["", "base", "tuned", "change", "95 % interval", "verdict"];
-    document.getElementById("measures-lead").textContent =
+    document.getElementById("metrics-lead").textContent =
       `Base against tuned at strength ${now.strength}; the slider above the clips sets it.`;
     overview.replaceChildren(
       element(

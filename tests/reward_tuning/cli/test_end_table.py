@@ -41,7 +41,7 @@ def test_table(run: Command, folder: Path) -> None:
     assert " ".join(below.split()).startswith(
         "[-0.00100, +0.00090] on 128 prompts (95 % interval). A change within it may have "
         "happened. "
-        "*: 7 measures compared; clip_held_out decides (named beforehand); verdicts on the other 6 "
+        "*: 7 metrics compared; clip_held_out decides (named beforehand); verdicts on the other 6 "
         "allow for their number (Holm), intervals do not"
     )
     assert "trained on: a rise there proves nothing" in lines
@@ -58,6 +58,6 @@ def test_a_table_without_roles_and_with_a_value_that_is_not_finite() -> None:
     }
     assert table_rows(found) == [("hps", "0.5000", "-", "-", "- to -", "not measured")]
     assert lines_below(found)[:2] == [
-        "No measure was named that decides: see the table.",
-        "1 measure compared",
+        "No metric was named that decides: see the table.",
+        "1 metric compared",
     ]

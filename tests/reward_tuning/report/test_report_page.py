@@ -116,7 +116,7 @@ def test_the_slider_changes_the_tuned_clips_and_their_numbers(run: Path, open_pa
     assert after[1] != before[1]
     # 0.5 * 0.01 * 1.5, see scores_of
     assert opened.page.locator("#prompt-0 .badge").first.text_content() == "clip_held_out +0.0075"
-    opened.wait_until("document.getElementById('measures-lead').textContent.includes('1.5')")
+    opened.wait_until("document.getElementById('metrics-lead').textContent.includes('1.5')")
 
 
 def test_only_changes_with_a_good_direction_are_coloured(run: Path, open_page: Pages) -> None:

@@ -1,4 +1,4 @@
-"""The measure that decides: the names it may have."""
+"""The metric that decides: the names it may have."""
 
 import torch
 

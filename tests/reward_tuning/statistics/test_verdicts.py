@@ -116,7 +116,7 @@ def test_the_sentence_on_other_measures() -> None:
         "Too few prompts for a verdict: the held-out judge `clip` changed by +0.150 [+0.100, "
         "+0.200] on 12 prompts; 24 or more are needed."
     )
-    assert "No measure was named" in verdict_sentence(evaluation(0.1, 0.2, primary=None))
+    assert "No metric was named" in verdict_sentence(evaluation(0.1, 0.2, primary=None))
     right = {"oracle": change(0.099, 0.266, prompts=128)}
     of_oracle = verdict_sentence({"primary": "oracle", "difference": right})
     assert of_oracle.startswith("The oracle (`oracle`) rose by +18.2 points [+9.9, +26.6]")
@@ -124,7 +124,7 @@ def test_the_sentence_on_other_measures() -> None:
 
 def test_the_number_of_comparisons() -> None:
     assert comparisons_line(evaluation(0.1, 0.2)) == (
-        "3 measures compared; clip decides (named beforehand); verdicts on the other 2 allow for "
+        "3 metrics compared; clip decides (named beforehand); verdicts on the other 2 allow for "
         "their number (Holm), intervals do not"
     )
     assert "verdicts on all 3 allow" in comparisons_line(evaluation(0.1, 0.2, primary=None))
@@ -138,7 +138,7 @@ def test_the_number_of_comparisons() -> None:
     }
     assert verdict(change(0.1, 0.2), 32, decides=True) == "higher"
     old["difference"] = {"clip": change(0.1, 0.2)}
-    assert comparisons_line(old) == "1 measure compared; clip decides (named beforehand)"
+    assert comparisons_line(old) == "1 metric compared; clip decides (named beforehand)"
 
 
 def test_which_measure_decides() -> None:
