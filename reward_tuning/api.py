@@ -23,7 +23,7 @@ from base_model.loading.clip_size import check_clip_size, own_clip_size
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import adapter_path
 from reward_tuning.evidence.evaluating import default_output, evaluate_adapters
-from reward_tuning.evidence.request import Request
+from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe, recipe_of_run
 from reward_tuning.finetune.trainer import finetune as train_on_clips
 from reward_tuning.lora.attached import attached
@@ -124,7 +124,7 @@ def evaluate(
         RewardError: A judge cannot be loaded.
     """
     paths = [Path(source) for source in sources]
-    request = Request(
+    request = EvaluationRequest(
         sources=paths,
         strengths=strengths,
         checkpoints=checkpoints,

@@ -14,7 +14,7 @@ from reward_tuning.cli.option_sections import takes_sections
 from reward_tuning.errors import TuningError
 
 if TYPE_CHECKING:
-    from reward_tuning.evidence.request import Request
+    from reward_tuning.evidence.request import EvaluationRequest
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ def evaluate(
 
 def made_request(
     of_sides: SideOptions, of_measures: MeasureOptions, work: WorkOptions, result: OutputOptions
-) -> Request:
+) -> EvaluationRequest:
     """Return the request that the options describe.
 
     Raises:
         TuningError: A name is not allowed, or a judge is unknown.
     """
     from reward_tuning.cli.judges import judges_by_name
-    from reward_tuning.evidence.request import Request
+    from reward_tuning.evidence.request import EvaluationRequest
     from reward_tuning.schema.values import Dtype
 
     for option, given, allowed in (
@@ -174,7 +174,7 @@ def made_request(
     judges = None
     if of_measures.judges:
         judges = judges_by_name(of_measures.judges, of_sides.sources)
-    return Request(
+    return EvaluationRequest(
         sources=of_sides.sources,
         strengths=of_sides.strengths or (1.0,),
         checkpoints=of_sides.checkpoints,
@@ -197,7 +197,7 @@ def made_request(
 
 
 def evaluate_and_print(
-    request: Request, output: Path, device: str | None, *, as_json: bool
+    request: EvaluationRequest, output: Path, device: str | None, *, as_json: bool
 ) -> dict[str, Any]:
     """Evaluate with a progress display, print the result and return it."""
     import contextlib

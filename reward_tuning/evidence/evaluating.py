@@ -19,7 +19,7 @@ from reward_tuning.evidence.contestants import contestants_of, read_contestants
 from reward_tuning.evidence.evaluator import Evaluator, Place
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.metric_names import metric_names
-from reward_tuning.evidence.request import Request
+from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.evidence.results import CSV_FILE, JSON_FILE, results, write_results
 from reward_tuning.evidence.score_cache import ScoreCache
 from reward_tuning.evidence.setup import resolve
@@ -47,7 +47,7 @@ def default_output(sources: Sequence[Path]) -> Path:
 
 
 def evaluate_adapters(
-    request: Request, output: Path, device: torch.device, progress: ProgressFn = silent
+    request: EvaluationRequest, output: Path, device: torch.device, progress: ProgressFn = silent
 ) -> dict[str, Any]:
     """Sample, measure and compare; the same request in the same folder continues a stopped one.
 
@@ -119,7 +119,7 @@ def check_output(output: Path) -> None:
 
 
 def _evaluated(
-    request: Request, evaluator: Evaluator, sides: Sequence[PlannedSide], output: Path
+    request: EvaluationRequest, evaluator: Evaluator, sides: Sequence[PlannedSide], output: Path
 ) -> tuple[list[SideScores], list[dict[int, str]]]:
     """Return the scores and the clips' files of each side."""
     setup = evaluator.setup
@@ -147,7 +147,7 @@ def _evaluated(
     return scores, files
 
 
-def _shown(request: Request, evaluator: Evaluator) -> set[Place]:
+def _shown(request: EvaluationRequest, evaluator: Evaluator) -> set[Place]:
     """Return the places of the clips that are written as videos."""
     setup = evaluator.setup
     if request.vbench_folder is not None:

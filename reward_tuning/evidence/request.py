@@ -14,7 +14,7 @@ from reward_tuning.schema.values import Dtype
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What is evaluated, and how; None and empty lists mean the defaults of the first run.
 
     Attributes:

@@ -14,7 +14,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import run_of
 from reward_tuning.evidence.judge_roles import judges_of_runs, roles_of
 from reward_tuning.evidence.metric_names import DIVERSITY
-from reward_tuning.evidence.request import Request, Setup
+from reward_tuning.evidence.request import EvaluationRequest, Setup
 from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
 from reward_tuning.inputs.prompts import Prompt, read_prompts
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
@@ -51,7 +51,7 @@ class SourceRun:
     recipe: Recipe
 
 
-def resolve(request: Request) -> Setup:
+def resolve(request: EvaluationRequest) -> Setup:
     """Work out what a request leaves open.
 
     Raises:
@@ -147,7 +147,7 @@ def _runs(sources: Sequence[Path]) -> list[SourceRun]:
     return found
 
 
-def _generator(request: Request, runs: Sequence[SourceRun]) -> GeneratorSection:
+def _generator(request: EvaluationRequest, runs: Sequence[SourceRun]) -> GeneratorSection:
     """Return the one base of all sources.
 
     Raises:
@@ -224,7 +224,7 @@ def _main_first(given: Sequence[Number], own: Number) -> list[Number]:
 
 
 def _prompts(
-    request: Request, generator: GeneratorSection, runs: Sequence[SourceRun]
+    request: EvaluationRequest, generator: GeneratorSection, runs: Sequence[SourceRun]
 ) -> tuple[list[Prompt], list[str]]:
     """Return the prompts, and notes on them.
 

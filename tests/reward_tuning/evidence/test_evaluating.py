@@ -19,7 +19,7 @@ from reward_tuning.evidence.evaluating import (
     evaluate_adapters,
     plain_name,
 )
-from reward_tuning.evidence.request import Request
+from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.files.clips import read_clip
 from reward_tuning.progress import ProgressEvent, silent
 from reward_tuning.sampling import sampler as sampling
@@ -50,12 +50,12 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def request_of(finished: Path) -> Request:
-    return Request([finished], strengths=(0.5, 1.0), seeds=1, clips=1, steps=(4, 2))
+def request_of(finished: Path) -> EvaluationRequest:
+    return EvaluationRequest([finished], strengths=(0.5, 1.0), seeds=1, clips=1, steps=(4, 2))
 
 
 def test_an_evaluation_from_first_to_last(
-    finished: Path, request_of: Request, sampled: list[int], tmp_path: Path
+    finished: Path, request_of: EvaluationRequest, sampled: list[int], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     found = evaluate_adapters(request_of, output, CPU)
@@ -109,7 +109,7 @@ def test_an_evaluation_from_first_to_last(
 
 
 def test_a_killed_evaluation_continues_and_ends_the_same(
-    request_of: Request, sampled: list[int], tmp_path: Path
+    request_of: EvaluationRequest, sampled: list[int], tmp_path: Path
 ) -> None:
     whole = evaluate_adapters(request_of, tmp_path / "whole", CPU)
     count = sum(sampled)
@@ -132,7 +132,7 @@ def test_a_killed_evaluation_continues_and_ends_the_same(
 
 
 def test_what_was_there_before_goes_once_the_work_begins(
-    request_of: Request, sampled: list[int], tmp_path: Path
+    request_of: EvaluationRequest, sampled: list[int], tmp_path: Path
 ) -> None:
     """A stopped evaluation leaves no evaluation.json, not even one of another request."""
     request = replace(request_of, strengths=(1.0,), steps=())
@@ -146,7 +146,7 @@ def test_what_was_there_before_goes_once_the_work_begins(
     assert not (tmp_path / "evaluation.json").exists()
 
 
-def test_vbench_folder(request_of: Request, tmp_path: Path) -> None:
+def test_vbench_folder(request_of: EvaluationRequest, tmp_path: Path) -> None:
     request = replace(
         request_of, strengths=(1.0,), steps=(), seeds=2, vbench_folder=tmp_path / "vbench"
     )
@@ -162,7 +162,7 @@ def test_vbench_folder(request_of: Request, tmp_path: Path) -> None:
     assert any("--seeds 5 writes all" in event.note for event in events)
 
 
-def test_full_disk(request_of: Request, tmp_path: Path) -> None:
+def test_full_disk(request_of: EvaluationRequest, tmp_path: Path) -> None:
     with largest_file(600), pytest.raises(TuningError, match="same command then continues"):
         evaluate_adapters(request_of, tmp_path / "out", CPU)
     assert not (tmp_path / "out" / "evaluation.json").exists()
@@ -176,14 +176,14 @@ def test_full_disk(request_of: Request, tmp_path: Path) -> None:
     ],
 )
 def test_folders_of_something_else(
-    request_of: Request, tmp_path: Path, prepare: Callable[[Path], None], text: str
+    request_of: EvaluationRequest, tmp_path: Path, prepare: Callable[[Path], None], text: str
 ) -> None:
     prepare(tmp_path)
     with pytest.raises(TuningError, match=text):
         evaluate_adapters(request_of, tmp_path, CPU)
 
 
-def test_two_at_once(request_of: Request, tmp_path: Path) -> None:
+def test_two_at_once(request_of: EvaluationRequest, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     with FileLock(tmp_path / ".lock"), pytest.raises(TuningError, match="is in use"):
         evaluate_adapters(request_of, tmp_path, CPU, silent)

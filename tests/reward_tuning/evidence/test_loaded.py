@@ -11,7 +11,7 @@ import torch
 from base_model.errors import GeneratorError
 from reward_tuning.evidence.contestants import contestants_of, read_contestants
 from reward_tuning.evidence.loaded import Loaded
-from reward_tuning.evidence.request import Request
+from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.evidence.setup import resolve
 from reward_tuning.evidence.sides_plan import PlannedSide, planned_sides
 from reward_tuning.progress import silent
@@ -21,7 +21,7 @@ from rewards.errors import RewardError
 
 @pytest.fixture(scope="module")
 def loaded(finished: Path) -> Loaded:
-    return Loaded(resolve(Request([finished])), torch.device("cpu"), silent)
+    return Loaded(resolve(EvaluationRequest([finished])), torch.device("cpu"), silent)
 
 
 def test_facts_of_a_clip(loaded: Loaded, finished: Path) -> None:

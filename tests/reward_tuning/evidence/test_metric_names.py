@@ -14,7 +14,7 @@ from base_model.tiny.oracle import judge as oracle_judge
 from base_model.tiny.render import render
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.metric_names import metric_names
-from reward_tuning.evidence.request import Request
+from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.evidence.setup import resolve
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.schema.judge_roles import HELD_OUT
@@ -23,7 +23,7 @@ from reward_tuning.tuning.clip_measures import measures
 
 
 def test_names_of_a_run(finished: Path) -> None:
-    setup = resolve(Request([finished]))
+    setup = resolve(EvaluationRequest([finished]))
     names = metric_names(setup, sharpness=True)
     assert list(names.sharpened) == ["clip"]
     assert (names.seer, names.oracle) == ("clip_held_out", False)
@@ -57,7 +57,7 @@ def test_the_measures_are_those_that_clips_have() -> None:
 
 @pytest.mark.parametrize("primary", ["diversity", "oracle", "feature_diversity"])
 def test_the_metric_that_decides_is_measured(finished: Path, primary: str) -> None:
-    setup = resolve(Request([finished], primary=primary, seeds=2))
+    setup = resolve(EvaluationRequest([finished], primary=primary, seeds=2))
     if primary == "feature_diversity":
         assert "feature_diversity" in metric_names(setup, sharpness=True).of_clip(setup.prompts[0])
         setup = replace(setup, seeds=1)
@@ -66,7 +66,7 @@ def test_the_metric_that_decides_is_measured(finished: Path, primary: str) -> No
 
 
 def test_without_what_it_needs(finished: Path) -> None:
-    setup = resolve(Request([finished]))
+    setup = resolve(EvaluationRequest([finished]))
     assert metric_names(replace(setup, seeds=1), sharpness=True).seer is None
     assert list(metric_names(setup, sharpness=False).sharpened) == []
     flicker = HELD_OUT["flicker"].model_validate({"kind": "flicker"})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reward_tuning.errors import TuningError
-from reward_tuning.evidence.request import Request, Setup
+from reward_tuning.evidence.request import EvaluationRequest, Setup
 from reward_tuning.evidence.setup import resolve
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN
 
@@ -21,7 +21,7 @@ Make = Callable[..., Setup]
 @pytest.fixture
 def made(finished: Path) -> Make:
     def make(*sources: Path, **options: Any) -> Setup:
-        return resolve(Request(sources or (finished,), **options))
+        return resolve(EvaluationRequest(sources or (finished,), **options))
 
     return make
 
@@ -125,4 +125,4 @@ def test_a_run_of_another_version(made: Make, finished: Path, tmp_path: Path) ->
 def test_errors(made: Make, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=f"(?s){text}"):
         made(**options)
-    assert replace(Request([Path("x")]), **options)
+    assert replace(EvaluationRequest([Path("x")]), **options)

@@ -15,7 +15,7 @@ import torch
 from base_model.tiny.captions import every_caption
 from base_model.tiny.scenes import FRAMES, SIDE
 from reward_tuning.evidence.evaluating import evaluate_adapters
-from reward_tuning.evidence.request import Request
+from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.finetune.trainer import finetune
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.report.judge_texts import JUDGE_SCORE, JUDGE_TEXTS
@@ -58,7 +58,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, l
         tuned = tmp_path_factory.mktemp("runs") / "tuned"
         run(tiny_recipe(world, tuned, *EVERYTHING))
         sides = tmp_path_factory.mktemp("sides")
-        request = Request([tuned], clips=0)
+        request = EvaluationRequest([tuned], clips=0)
         evaluated = evaluate_adapters(request, sides, torch.device("cpu"))
         clips = write_world_of_clips(tmp_path_factory.mktemp("clips"))
         shown = tmp_path_factory.mktemp("runs") / "shown"
