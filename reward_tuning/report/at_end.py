@@ -10,10 +10,10 @@ from reward_tuning.report.report_page import REPORT, write_report
 
 
 def report_at_end(folder: Path, progress: ProgressFn) -> Path | None:
-    """Write the report of a finished folder unless there is one of its evaluation.
+    """Write the report of a finished folder unless it has one of this evaluation.
 
-    The folder is complete without it, so no fault of the report becomes one of the run: it is told
-    as a note, with the command that writes the report again.
+    The folder is complete without it, so a fault of the report is no error of the run or the
+    evaluation: a note tells it, with the command that writes the report again.
 
     Args:
         folder: Folder of a run or an evaluation.

@@ -110,7 +110,7 @@ def collect_clips(folder: Path, sides: Sequence[Mapping[int, str]], *, room: int
         kept = len({index for side in names for index in side})
         notes.append(
             f"Clips of {_counted(kept, 'prompt')} are shown; those of {dropped} more would make "
-            "the page larger than 30 MB. They are in the run's folder."
+            "the page larger than 30 MB. They are in the folder of the report."
         )
     used = {name for side in names for name in side.values()}
     return ClipSet({name: c for name, c in clips.items() if name in used}, names, notes)

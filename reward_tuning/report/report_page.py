@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from reward_tuning.report.evaluations import EVALUATION, Evaluation, read_evalua
 from reward_tuning.report.facts import Facts, read_facts
 from reward_tuning.report.metric_groups import metric_records
 from reward_tuning.report.pages import Page, readable, render_page
-from reward_tuning.report.run_rows import read_rows
+from reward_tuning.report.run_rows import Row, read_rows
 from reward_tuning.report.verdict import deciding_side, side_verdicts, verdict_of
 from reward_tuning.report.voted_on import voted_on
 
@@ -77,7 +77,7 @@ def report_page(folder: Path) -> Page:
     return Page(
         "report.html",
         f"{name} – report",
-        report_data(folder, evaluation, clips, facts),
+        report_data(folder, evaluation, clips, facts, rows),
         SCRIPTS,
         STYLES,
         {
@@ -96,7 +96,11 @@ def report_page(folder: Path) -> Page:
 
 
 def report_data(
-    folder: Path, evaluation: Evaluation, clips: ClipSet, facts: Facts
+    folder: Path,
+    evaluation: Evaluation,
+    clips: ClipSet,
+    facts: Facts,
+    rows: Sequence[Row],
 ) -> Mapping[str, Any]:
     """Return the data that the scripts of the report read.
 
@@ -105,8 +109,8 @@ def report_data(
         evaluation: Its evaluation.
         clips: The clips of its sides.
         facts: Its recipe and machine.
+        rows: Rows of its metrics.jsonl.
     """
-    rows = read_rows(folder / "metrics.jsonl")
     guards = read_rows(folder / "guards.jsonl")
     figures = [
         *training_curves(rows, evaluation.checkpoint),

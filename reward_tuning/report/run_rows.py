@@ -13,7 +13,7 @@ Row = dict[str, Any]
 def read_rows(path: Path) -> list[Row]:
     """Read the objects of a file of one object a line; none if there is no file.
 
-    A last line that is not whole is left out: the run was killed, or writes it now.
+    Lines that are no whole object are left out: the run was killed in one, or writes it now.
     """
     if not path.is_file():
         return []
