@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from reward_tuning.cli.evaluate import (
     MeasureOptions,
@@ -88,7 +88,7 @@ def mix(of_mix: MixOptions, of_measures: MeasureOptions, work: WorkOptions) -> N
     weights, cost = mixed(adapters, chosen, of_mix.rank)
     about = about_mix(chosen)
     if cost:
-        print(cost)
+        echo(cost, err=True)
     print(export_adapter(weights, of_mix.output, "diffusers", about=about))
 
 
@@ -110,7 +110,7 @@ def _best(
         SideOptions(sources, checkpoint=of_mix.checkpoint),
         of_measures,
         work,
-        OutputOptions(clips=8),
+        OutputOptions(),
     )
     setup = resolve(request)
     require_untrained(setup.primary, setup.trained_on)
