@@ -1,1 +1,1 @@
-"""Adapters, checkpoints and strengths compared with the base after a run, on cached clips."""
+"""Adapters compared with the base after a run, on cached clips, and mixed by what that shows."""

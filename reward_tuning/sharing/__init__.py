@@ -1,1 +1,1 @@
-"""What goes to others: model cards, uploads to a hub, mixes of adapters."""
+"""What goes to others: model cards and uploads to a hub."""
