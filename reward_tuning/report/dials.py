@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reward_tuning.report.evaluations import Evaluation, Side
+from reward_tuning.report.evaluations import Change, Evaluation, Side
 from reward_tuning.report.figures import MUTED, Figure, axes, intervals, level, with_marks
 from reward_tuning.report.metric_groups import label_of
+from reward_tuning.statistics.bootstrap import paired_difference
 
 STRENGTH, SAMPLING = "strength", "sampling"
 
@@ -52,7 +53,11 @@ def series_of(evaluation: Evaluation) -> list[Series]:
 
 
 def strength_figures(evaluation: Evaluation) -> list[Figure]:
-    """Return, for each metric, its change against strength; none where there is one strength."""
+    """Return, for each metric, its change against strength; none where there is one strength.
+
+    A run evaluates other strengths on its first prompts alone. The points of a curve must answer
+    the same prompts, so the changes of the other sides are those on the prompts that all have.
+    """
     dialled = [one for one in series_of(evaluation) if len(one.sides) > 1][:1]
     if not dialled:
         return []
@@ -60,11 +65,38 @@ def strength_figures(evaluation: Evaluation) -> list[Figure]:
     figures = []
     for metric in evaluation.metrics:
         known = [side for side in sides if metric in side.difference]
-        if len(known) < 2 or all(side.difference[metric].mean == 0 for side in known):
+        changes, prompts = _on_common_prompts(metric, known, evaluation)
+        if len(known) < 2 or all(change.mean == 0 for change in changes):
             continue
         x = [0.0, *(side.strength for side in known)]
-        figures.append(_changes(metric, x, known, "strength of the adapter", STRENGTH, start=True))
+        caption = f"On the {prompts} prompts that all strengths answered." if prompts else ""
+        title = "strength of the adapter"
+        figures.append(_changes(metric, x, changes, title, STRENGTH, caption, start=True))
     return figures
+
+
+def _on_common_prompts(
+    metric: str, sides: Sequence[Side], evaluation: Evaluation
+) -> tuple[list[Change], int | None]:
+    """Return the changes on the prompts that all sides have, and their number if some have more."""
+    recorded = [side.difference[metric] for side in sides]
+    rows = []
+    for side in sides:
+        base = evaluation.sides[side.against or 0].scores.get(metric, [])
+        pairs = enumerate(zip(base, side.scores.get(metric, []), strict=False))
+        rows.append({i: (a, b) for i, (a, b) in pairs if a is not None and b is not None})
+    common = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    if len(common) < 2 or all(len(row) == len(common) for row in rows):
+        return recorded, None
+    found = []
+    for row, change in zip(rows, recorded, strict=True):
+        if len(row) == len(common):
+            found.append(change)
+            continue
+        base_values, values = zip(*(row[i] for i in common), strict=True)
+        interval = paired_difference(base_values, values, clips=evaluation.seeds or 1)
+        found.append(Change(mean=interval.mean, low=interval.low, high=interval.high))
+    return found, len(common)
 
 
 def sampling_figures(evaluation: Evaluation) -> list[Figure]:
@@ -88,7 +120,8 @@ def sampling_figures(evaluation: Evaluation) -> list[Figure]:
         known.sort(key=lambda side: float(getattr(side, name)))
         x = [float(getattr(side, name)) for side in known]
         if len(set(x)) > 1:
-            figures.append(_changes(metric, x, known, title, SAMPLING, start=False))
+            changes = [side.difference[metric] for side in known]
+            figures.append(_changes(metric, x, changes, title, SAMPLING, start=False))
     return figures
 
 
@@ -97,9 +130,15 @@ def _way(side: Side) -> tuple[int | None, float | None]:
 
 
 def _changes(
-    metric: str, x: Sequence[float], sides: Sequence[Side], title: str, group: str, *, start: bool
+    metric: str,
+    x: Sequence[float],
+    changes: Sequence[Change],
+    title: str,
+    group: str,
+    caption: str = "",
+    *,
+    start: bool,
 ) -> Figure:
-    changes = [side.difference[metric] for side in sides]
     zero: list[float | None] = [0.0] if start else []
     trace = intervals(
         x,
@@ -112,4 +151,4 @@ def _changes(
     words = "; ".join(f"{at:g}: {c.mean}" for at, c in zip(x[len(zero) :], changes, strict=True))
     text = f"change of {label_of(metric)} by {title}: {words}"
     name = label_of(metric) if group == STRENGTH else f"{label_of(metric)} by {title}"
-    return Figure(name, "", [trace], layout, group, text)
+    return Figure(name, caption, [trace], layout, group, text)

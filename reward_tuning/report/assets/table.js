@@ -55,6 +55,15 @@
     return metric.share ? report.signed(100 * value, 3) : report.signed(value);
   };
 
+  // The mean of a metric over the prompts that another side answered too: a strength may have fewer
+  // prompts than its base, and the means of other prompts do not differ by the change
+  const meanOn = (one, other, name) => {
+    const [own, others] = [one.scores[name], other.scores[name]];
+    if (!own || !others) return one.means[name];
+    const values = own.filter((value, i) => typeof value === "number" && typeof others[i] === "number");
+    return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : one.means[name];
+  };
+
   // Overview: means, change and interval of every metric of the side that is shown
   const overview = document.getElementById("overview");
   const drawOverview = () => {
@@ -81,8 +90,8 @@
           "tr",
           { class: decides ? "decides" : null },
           element("th", { scope: "row" }, name, decides ? element("span", { class: "badge" }, "decides") : null),
-          element("td", {}, number(before.means[metric.name], metric)),
-          element("td", {}, number(now.means[metric.name], metric)),
+          element("td", {}, number(meanOn(before, now, metric.name), metric)),
+          element("td", {}, number(meanOn(now, before, metric.name), metric)),
           element("td", { class: window.reportData.tone(found.mean, metric.name) }, signed(found.mean, metric)),
           element("td", {}, `${signed(found.low, metric)} to ${signed(found.high, metric)}`),
           element("td", { class: "left" }, decides ? word : element("span", { class: "muted" }, word)),
@@ -90,8 +99,10 @@
       );
     }
     const heads = ["", "base", "tuned", "change", "95 % interval", "verdict"];
+    const prompts = Math.max(...Object.values(now.difference).map((found) => found.prompts || 0));
+    const on = prompts ? `, on ${prompts} prompts` : "";
     document.getElementById("metrics-lead").textContent =
-      `Base against tuned at strength ${now.strength}; the slider above the clips sets it.`;
+      `Base against tuned at strength ${now.strength}${on}; the slider above the clips sets the strength.`;
     overview.replaceChildren(
       element(
         "table",

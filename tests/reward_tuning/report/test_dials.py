@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,25 @@ def test_strengths_begin_at_the_base(evaluation: Evaluation) -> None:
     # scores 0.5 * (1 + s * 0.01 * (1, -2)): the mean change is -0.0025 s
     assert trace["y"] == pytest.approx([0.0, -0.00125, -0.0025])
     assert trace["error_y"]["array"] == pytest.approx([0.0, 0.01, 0.01])
+
+
+def test_strengths_are_compared_on_the_prompts_that_all_have(tmp_path: Path) -> None:
+    file = write_evaluation(tmp_path, prompts=4, strengths=(1.0, 0.5)) / "evaluation.json"
+    found = json.loads(file.read_text())
+    fewer = found["sides"][2]
+    assert fewer["strength"] == 0.5
+    for metric, scores in fewer["scores"].items():
+        scores[2:] = [None, None]
+        fewer["difference"][metric] |= {"prompts": 2, "mean": -0.00125}
+    file.write_text(json.dumps(found))
+    evaluation = read_evaluation(tmp_path)
+    assert evaluation is not None
+    figure = strength_figures(evaluation)[0]
+    (trace,) = figure.traces
+    # scores 0.5 * (1 + s * 0.01 * (1, -2, 3, -4)): -0.0025 s on two prompts, -0.005 s on four
+    assert trace["y"] == pytest.approx([0.0, -0.00125, -0.0025])
+    assert trace["error_y"]["array"][2] != pytest.approx(0.01)
+    assert figure.caption == "On the 2 prompts that all strengths answered."
 
 
 def test_steps_are_compared_at_one_strength(evaluation: Evaluation) -> None:

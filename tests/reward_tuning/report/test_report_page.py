@@ -119,6 +119,26 @@ def test_the_slider_changes_the_tuned_clips_and_their_numbers(run: Path, open_pa
     opened.wait_until("document.getElementById('metrics-lead').textContent.includes('1.5')")
 
 
+def test_means_of_a_side_and_its_base_are_of_the_same_prompts(
+    tmp_path: Path, open_page: Pages
+) -> None:
+    file = write_evaluation(tmp_path, prompts=4, strengths=(1.0, 1.5)) / "evaluation.json"
+    found = json.loads(file.read_text())
+    motion = found["sides"][0]["scores"]["motion"]
+    motion[2:] = [0.05, 0.05]  # prompts that the strength 1.5 did not answer
+    fewer = found["sides"][2]
+    fewer["scores"]["motion"] = [0.02, 0.03, None, None]
+    fewer["means"]["motion"] = 0.025
+    for change in fewer["difference"].values():
+        change["prompts"] = 2
+    file.write_text(json.dumps(found))
+    opened = open_page(write_report(tmp_path))
+    opened.page.get_by_role("slider", name="Strength").press("ArrowRight")
+    opened.wait_until("document.getElementById('metrics-lead').textContent.includes('2 prompts')")
+    row = opened.page.locator("#overview tr", has_text="motion")
+    assert row.locator("td").all_text_contents()[:2] == ["0.0100", "0.0250"]
+
+
 def test_only_changes_with_a_good_direction_are_coloured(run: Path, open_page: Pages) -> None:
     opened = open_page(run)
     badges = [opened.page.locator(f"#prompt-{i} .badge").first for i in (0, 1)]
