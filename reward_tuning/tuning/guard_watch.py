@@ -106,7 +106,11 @@ class GuardWatch:
             )
         found = [None]
         if self._accelerator.is_main_process:
-            found = [read_base(self._folder.guards_base, self._recipe)]  # type: ignore[list-item]
+            place = self._folder.guards_base
+            found = [read_base(place, self._recipe)]  # type: ignore[list-item]
+            if found[0] is None and place.exists():
+                again = f"guards: measuring the base again: {place} is of other guards, or damaged"
+                self._note(state, again)
         if self._accelerator.num_processes > 1:  # one answer for all: measuring is shared
             broadcast_object_list(found)
         self._base = found[0]

@@ -276,3 +276,22 @@ def test_without_held_out_judges_it_says_so(world: Path, tmp_path: Path) -> None
     assert sum("the rule held_out is off" in note for note in notes) == 1
     assert found.evaluation["checkpoint"]["chosen_by"] is None
     assert found.evaluation["checkpoint"]["step"] == 4
+
+
+def test_a_base_that_is_measured_again_is_named(world: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    notes: list[str] = []
+    short = (*OFF, "guards.held_out=warn", "guards.every=1")
+    run(fooled_recipe(world, output, "bright", *short, "train.steps=2"))
+    rows = rows_of(output)
+    base = output / "guards-base.safetensors"
+    whole = base.read_bytes()
+    base.write_bytes(whole[:40])
+    run(
+        fooled_recipe(world, output, "bright", *short, "train.steps=3"),
+        resume=True,
+        progress=lambda event: notes.append(event.note),
+    )
+    assert f"guards: measuring the base again: {base} is of other guards, or damaged" in notes
+    assert base.read_bytes() == whole
+    assert rows_of(output)[:2] == rows
