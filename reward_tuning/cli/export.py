@@ -1,10 +1,14 @@
 """`reward-tuning export`: an adapter in the format of another program, or merged into its base."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
-import typer
+from typer import Argument, Option, echo
 
+from reward_tuning.cli.option_sections import takes_sections
 from reward_tuning.errors import TuningError
 from reward_tuning.lora.formats import FORMATS
 
@@ -14,74 +18,93 @@ if TYPE_CHECKING:
     from reward_tuning.lora.adapter import LoraWeights
 
 
-def export(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a LoRA in any format")],
+@dataclass(frozen=True)
+class LoraOptions:
+    """What is exported."""
+
+    PANEL = "The LoRA"
+
+    source: Annotated[Path, Argument(help="A run folder, or a LoRA in any format")]
+    strength: Annotated[
+        float, Option(help="Strength to bake in: strength 1 of the result is this one")
+    ] = 1.0
+    rank: Annotated[
+        int | None, Option(min=1, help="Smaller rank: the best approximation, with its error")
+    ] = None
+    checkpoint: Annotated[
+        str | None, Option(help="Generator of the LoRA; default: the one its run folder names")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """What is written."""
+
+    PANEL = "The result"
+
     output: Annotated[
-        Path,
-        typer.Option(help="The new .safetensors file; for peft and --merge, the new folder"),
-    ],
+        Path, Option(help="The new .safetensors file; for peft and --merge, the new folder")
+    ]
     format_: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--format",
             help=", ".join(f"{name} ({one.about})" for name, one in FORMATS.items())
             + "; default: diffusers",
         ),
-    ] = None,
-    merge: Annotated[
-        bool,
-        typer.Option("--merge", help="Write the whole generator with the LoRA merged into it"),
-    ] = False,
-    strength: Annotated[
-        float, typer.Option(help="Strength to bake in: strength 1 of the result is this one")
-    ] = 1.0,
-    rank: Annotated[
-        int | None,
-        typer.Option(min=1, help="Smaller rank: the best approximation, with its error"),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="Generator of the LoRA; default: the one its run folder names"),
-    ] = None,
+    ] = None
     dtype: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="float32 (bit for bit), bfloat16 or float16 (half the size); default: float32, "
             "with --merge that of each tensor of the generator"
         ),
-    ] = None,
+    ] = None
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace existing files")] = False
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """A whole generator in place of a LoRA."""
+
+    PANEL = "Merging"
+
+    merge: Annotated[
+        bool, Option("--merge", help="Write the whole generator with the LoRA merged into it")
+    ] = False
     layout: Annotated[
-        str | None,
-        typer.Option(help="With --merge: original or diffusers; default: the generator's own"),
-    ] = None,
+        str | None, Option(help="original or diffusers; default: the generator's own")
+    ] = None
     max_shard_size: Annotated[
         str | None,
-        typer.Option(
-            help="With --merge: maximum size of a weight file, such as 5GB; default: a single file"
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files")] = False,
-) -> None:
-    """Write an adapter in one of the three formats, or merged into its generator.
+        Option(help="Maximum size of a weight file, such as 5GB; default: a single file"),
+    ] = None
 
-    11 parameters: each is an option of the command.
-    """
+
+@takes_sections
+def export(lora: LoraOptions, result: ResultOptions, merging: MergeOptions) -> None:
+    """Write an adapter in one of the three formats, or merged into its generator."""
+    merge, output = merging.merge, result.output
     _check_together(
         merge,
-        {"--format": format_, "--rank": rank, "--overwrite": overwrite or None},
-        {"--layout": layout, "--max-shard-size": max_shard_size},
+        {
+            "--format": result.format_,
+            "--rank": lora.rank,
+            "--overwrite": result.overwrite or None,
+        },
+        {"--layout": merging.layout, "--max-shard-size": merging.max_shard_size},
     )
-    chosen = format_ or "diffusers"
-    _check_names(chosen, dtype, layout)
-    _check_output(output, None if merge else chosen, overwrite=overwrite)
+    chosen = result.format_ or "diffusers"
+    _check_names(chosen, result.dtype, merging.layout)
+    _check_output(output, None if merge else chosen, overwrite=result.overwrite)
     from reward_tuning.evidence.adapters import adapter_path, checkpoint_of, origin_of
     from reward_tuning.lora.module_shapes import transformer_shapes
 
-    path = adapter_path(source)
-    base = checkpoint or checkpoint_of(source)
+    path = adapter_path(lora.source)
+    base = lora.checkpoint or checkpoint_of(lora.source)
     if base is None:
         raise TuningError(
-            f"{source} is not inside a run folder, so its generator is unknown; name it with "
+            f"{lora.source} is not inside a run folder, so its generator is unknown; name it with "
             "--checkpoint, such as --checkpoint tiny"
         )
 
@@ -90,29 +113,28 @@ def export(
     from reward_tuning.lora.export import export_adapter, import_adapter
     from reward_tuning.lora.rank import scaled_by, strength_metadata, truncated
 
-    about = origin_of(source, lambda text: typer.echo(text, err=True))
+    about = origin_of(lora.source, lambda text: echo(text, err=True))
     weights = import_adapter(path, transformer_shapes(base))
-    kind = None if dtype is None else getattr(torch, dtype)
+    dtype = None if result.dtype is None else getattr(torch, result.dtype)
     if merge:
-        _merge(weights, base, output, strength, layout, kind, max_shard_size, about)
+        _merge(weights, base, output, lora.strength, dtype, merging, about)
         return
-    weights = scaled_by(weights, strength)
-    about |= strength_metadata(strength, about)
-    if rank is not None:
-        small = truncated(weights, rank, dtype=kind or torch.float32)
+    weights = scaled_by(weights, lora.strength)
+    about |= strength_metadata(lora.strength, about)
+    if lora.rank is not None:
+        small = truncated(weights, lora.rank, dtype=dtype or torch.float32)
         weights, about = small.weights, about | small.metadata
-        typer.echo(small, err=True)
-    print(export_adapter(weights, output, chosen, dtype=kind or torch.float32, about=about))
+        echo(small, err=True)
+    print(export_adapter(weights, output, chosen, dtype=dtype or torch.float32, about=about))
 
 
 def _merge(
-    weights: "LoraWeights",
+    weights: LoraWeights,
     base: str,
     output: Path,
     strength: float,
-    layout: str | None,
-    dtype: "torch.dtype | None",
-    max_shard_size: str | None,
+    dtype: torch.dtype | None,
+    merging: MergeOptions,
     about: dict[str, str],
 ) -> None:
     """Merge with progress on the screen, and print what was written."""
@@ -129,16 +151,16 @@ def _merge(
             weights,
             resolve_checkpoint(base),
             output,
-            layout=cast("Layout | None", layout),
+            layout=cast("Layout | None", merging.layout),
             strength=strength,
             dtype=dtype,
-            max_shard_size=max_shard_size,
+            max_shard_size=merging.max_shard_size,
             about=about,
             progress=lambda file, written, total: display(megabytes(file, written, total)),
         )
         for note in filter(None, (describe_left_out(done.checkpoint), *done.checkpoint.notes)):
             display(ProgressEvent("merged", note=note))
-    typer.echo(done.rounding_text(), err=True)
+    echo(done.rounding_text(), err=True)
     new = done.checkpoint
     print(
         f"{new.folder}: {new.layout} layout, {new.tensors} tensors, {new.nbytes / 1e6:.1f} MB, "

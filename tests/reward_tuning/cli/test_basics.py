@@ -1,8 +1,10 @@
 """The command itself: version, help, imports at start, exit codes, threads."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,11 @@ def test_starts_without_torch(arguments: list[str]) -> None:
 
 def test_verbs() -> None:
     assert [verb.__name__ for verb in cli.VERBS] == VERBS
+
+
+@pytest.mark.parametrize("verb", cli.VERBS, ids=lambda verb: verb.__name__)
+def test_help_does_not_explain_the_code(verb: Callable[..., None]) -> None:
+    assert not re.search(r"parameters:|Args:|Raises:|Returns:", verb.__doc__ or "no help")
 
 
 def test_help_names_every_verb(run: Command) -> None:
