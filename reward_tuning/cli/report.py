@@ -10,7 +10,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder, or a folder of `evaluate`")],
     output: Annotated[
         Path | None,
-        typer.Option(help="The HTML file to write; without it report.html in the folder"),
+        typer.Option(help="The HTML file to write; default: report.html in the folder"),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser")] = False,
 ) -> None:

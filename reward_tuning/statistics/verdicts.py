@@ -18,8 +18,9 @@ CHANCE, TOO_FEW, NOT_MEASURED = "may be chance", "too few prompts", "not measure
 UNCORRECTED = "not corrected"  # of a file without p values, which earlier versions wrote
 
 MIN_PROMPTS = 24
-"""From here on, 95 % intervals hold the truth in 93 to 97 %, also for very skewed differences; where
-only one prompt in ten changes, from 32 on (docs/benchmarks.md)."""
+"""From here on, 95 % intervals hold the truth in 93 to 97 %, also for very skewed differences.
+
+Where only one prompt in ten changes they do so from 32 prompts on (docs/benchmarks.md)."""
 
 ORACLE = "oracle"  # with oracle_colour, oracle_shape, ...: shares of clips
 TONE_OFF = "oracle_tone_off"  # a distance, not a share
