@@ -65,7 +65,7 @@ class Converted:
 def convert_checkpoint(
     source: Path | str,
     target: Path,
-    layout: Layout | None,
+    layout: Layout,
     *,
     dtype: torch.dtype | None = None,
     max_shard_size: str | None = None,
@@ -83,7 +83,7 @@ def convert_checkpoint(
         source: A complete checkpoint in either layout, or a delta (such as the shipped
             `tiny-inpaint`), which is assembled: a folder, or a hub id ("org/name").
         target: New folder; it must not exist.
-        layout: Layout of the result; None keeps the source's.
+        layout: Layout of the result.
         dtype: Dtype of the floating tensors of transformer and VAE; None keeps theirs.
         max_shard_size: Largest size of one weight file, such as "5GB"; None writes single files,
             like the published checkpoints.
@@ -108,7 +108,7 @@ def convert_checkpoint(
             f"{folder} has no scheduler/scheduler_config.json, which distinguishes V5.1 from V5. "
             "Download or copy the whole checkpoint again."
         )
-    before, layout, weights, in_channels = _checked(folder, layout, dtype, max_shard_size)
+    before, weights, in_channels = _checked(folder, layout, dtype, max_shard_size)
     unchanged = before == layout and dtype is None and max_shard_size is None
     if unchanged and change is None and not (isinstance(source, Path) and is_delta(source)):
         raise GeneratorError(
@@ -158,9 +158,9 @@ def convert_checkpoint(
 
 
 def _checked(
-    folder: Path, layout: Layout | None, dtype: torch.dtype | None, max_shard_size: str | None
-) -> tuple[Layout, Layout, list[PlannedWeights], int]:
-    """Return source's and new layout, the plan of the new weights, and the input channels."""
+    folder: Path, layout: Layout, dtype: torch.dtype | None, max_shard_size: str | None
+) -> tuple[Layout, list[PlannedWeights], int]:
+    """Return the source's layout, the plan of the new weights, and the input channels."""
     from diffusers import AutoencoderKLMagvit, EasyAnimateTransformer3DModel
 
     transformer, vae = find_weights(folder / "transformer"), find_weights(folder / "vae")
@@ -180,15 +180,13 @@ def _checked(
     check_fit(model, transformer, rename={old: to_diffusers(name) for old, name in plain.items()})
     model = empty_model(AutoencoderKLMagvit, vae_arguments(folder / "vae", AutoencoderKLMagvit))
     check_fit(model, vae, rename=vae_plain)
-    before = layout_of(plain.values())
-    layout = layout or before
     rename = to_diffusers if layout == "diffusers" else to_original
     names = {rename(name): old for old, name in plain.items()}
     weights = [
         planned("transformer", transformer, names, dtype, max_shard_size),
         planned("vae", vae, {new: old for old, new in vae_plain.items()}, dtype, max_shard_size),
     ]
-    return before, layout, weights, arguments["in_channels"]
+    return layout_of(plain.values()), weights, arguments["in_channels"]
 
 
 class _Done:
