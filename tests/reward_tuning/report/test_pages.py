@@ -7,7 +7,7 @@ from plotly import graph_objects as go
 
 from reward_tuning.report import pages
 from reward_tuning.report.pages import Page, content_policy, json_text, readable, render_page
-from tests.reward_tuning.report.conftest import Pages
+from tests.reward_tuning.browser import Pages
 
 EVIL = "<img src=x onerror=document.title='run'></script><script>document.title='run'</script>"
 

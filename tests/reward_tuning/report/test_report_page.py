@@ -11,8 +11,8 @@ from plotly import graph_objects as go
 from reward_tuning.errors import TuningError
 from reward_tuning.report import write_report
 from reward_tuning.report.report_page import report_page
+from tests.reward_tuning.browser import Opened, Pages
 from tests.reward_tuning.full_disk import largest_file
-from tests.reward_tuning.report.conftest import Opened, Pages
 from tests.reward_tuning.report.evaluation_folder import EVIL, write_evaluation, write_run
 
 RECIPE = """\

@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, expect
 from reward_tuning.report import write_report
 from reward_tuning.statistics.vote_table import add_up
 from reward_tuning.statistics.votes import CHOICES, read_vote_file, read_votes
-from tests.reward_tuning.report.conftest import Opened, Pages
+from tests.reward_tuning.browser import Opened, Pages
 from tests.reward_tuning.report.evaluation_folder import EVIL, write_evaluation
 
 KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "tie": "ArrowUp", "bad": "ArrowDown"}

@@ -35,6 +35,7 @@ def test_top_level_sections_are_the_contract() -> None:
     assert list(Recipe.model_fields) == [
         "seed",
         "output",
+        "tracking",
         "generator",
         "prompts",
         "sampling",

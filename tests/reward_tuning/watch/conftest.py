@@ -1,4 +1,4 @@
-"""The browser of the reports' tests, and a server of the live page."""
+"""A server of the live page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import pytest
 import uvicorn
 
 from reward_tuning.watch.server import bound_socket, watch_app
-from tests.reward_tuning.report.conftest import browser, open_page
-
-__all__ = ["browser", "open_page"]
 
 Serve = Callable[[Path], str]
 

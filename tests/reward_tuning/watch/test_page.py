@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from reward_tuning.files.clips import write_clip
-from tests.reward_tuning.report.conftest import Opened, Pages
+from tests.reward_tuning.browser import Opened, Pages
 from tests.reward_tuning.watch.run_files import append, metrics_row, write_run, write_status
 
 Serve = Callable[[Path], str]
