@@ -68,7 +68,9 @@ def page() -> str:
         if place == "evaluation":
             parts += [
                 "### Measures of clips",
-                "Computed from the pixels, without a judge.",
+                "No judge's scores: from the pixels, from a judge's image features "
+                "(`feature_diversity`), from its scores of changed clips (`sharpness_JUDGE`), or "
+                "from the velocity (`drift`).",
                 _table("measure", MEASURES.items()),
                 "### Judges",
                 "By kind; a judge's label is its kind unless the recipe names it. "

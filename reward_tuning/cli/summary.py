@@ -117,7 +117,10 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         print(f"  {command}")
 
 
-FINETUNE_PLACES = ("lora", "generator", "samples", "metrics.jsonl", "clips.json", "finetune.json")
+FINETUNE_PLACES = (
+    *("report.html", "lora", "generator", "samples"),
+    *("metrics.jsonl", "clips.json", "finetune.json"),
+)
 
 
 def print_run(folder: Path, *, as_json: bool = False) -> None:
