@@ -125,8 +125,8 @@ GUARD_METRICS = tuple(
         (
             "diversity",
             MetricText(
-                "Distance of clips of one prompt from different noise, as a ratio to the base's: of "
-                "a judge's image features, or of pixels; `diversity_of` says which.",
+                "Distance of clips of one prompt from different noise, as a ratio to the base's: "
+                "of a judge's image features, or of pixels; `diversity_of` says which.",
                 "ratio",
                 "0.8 or more; good runs here had 0.91 to 1.06",
                 "Below: every noise gives the same clip; an anchor, a lower learning rate, or the "
