@@ -15,10 +15,10 @@ from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.clip_cache import KEPT, ClipCache
-from reward_tuning.evidence.contestants import contestants_of, read_contestants
 from reward_tuning.evidence.evaluator import Evaluator, Place
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.metric_names import metric_names
+from reward_tuning.evidence.named_adapters import named_adapters, read_named_adapters
 from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.evidence.results import CSV_FILE, JSON_FILE, results, write_results
 from reward_tuning.evidence.score_cache import ScoreCache
@@ -67,7 +67,7 @@ def evaluate_adapters(
         RewardError: A judge cannot be loaded.
     """
     check_output(output)
-    contestants = contestants_of(request.sources, checkpoints=request.checkpoints)
+    named = named_adapters(request.sources, checkpoints=request.checkpoints)
     setup = resolve(request)
     loaded = Loaded(setup, device, progress)
     loaded.check()
@@ -77,7 +77,7 @@ def evaluate_adapters(
         notes.append(check_names(setup))
     for note in filter(None, notes):
         progress(ProgressEvent("loading", note=note))
-    adapters = read_contestants(contestants, loaded.shapes, progress)
+    adapters = read_named_adapters(named, loaded.shapes, progress)
     sides = planned_sides(setup, adapters, request.strengths)
     names = metric_names(setup, sharpness=request.sharpness)
     with _exclusive(output):

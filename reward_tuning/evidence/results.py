@@ -121,12 +121,12 @@ def _side(side: PlannedSide, scores: SideScores, clips: Mapping[int, str]) -> Si
         scores=scores,
         steps=side.steps,
         guidance_scale=float(side.guidance_scale),
-        adapter=None if adapter is None else str(adapter.contestant.path),
+        adapter=None if adapter is None else str(adapter.named.path),
         adapter_sha256=None if adapter is None else adapter.sha256,
         strength=float(side.strength),
         against=side.against,
         clips=clips,
-        more={} if adapter is None else {"step": adapter.contestant.step},
+        more={} if adapter is None else {"step": adapter.named.step},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reward_tuning.evidence.contestants import ReadContestant
+from reward_tuning.evidence.named_adapters import ReadAdapter
 from reward_tuning.evidence.request import Setup
 
 
@@ -25,13 +25,13 @@ class PlannedSide:
     name: str
     steps: int
     guidance_scale: float
-    adapter: ReadContestant | None = None
+    adapter: ReadAdapter | None = None
     strength: float = 0.0
     against: int | None = None
 
 
 def planned_sides(
-    setup: Setup, adapters: Sequence[ReadContestant], strengths: Sequence[float]
+    setup: Setup, adapters: Sequence[ReadAdapter], strengths: Sequence[float]
 ) -> list[PlannedSide]:
     """List the sides: with the main steps and guidance every strength, with the others full ones.
 
@@ -59,7 +59,7 @@ def planned_sides(
         for adapter in adapters:
             for strength in [full] if place and wanted else wanted:
                 factor = "" if strength == 1.0 else f" x{strength:g}"
-                name = f"{adapter.contestant.name}{factor}{how}"
+                name = f"{adapter.named.name}{factor}{how}"
                 found.append(PlannedSide(name, steps, scale, adapter, strength, base))
     return found
 

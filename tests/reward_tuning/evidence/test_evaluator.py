@@ -10,10 +10,10 @@ from torch import Tensor
 
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.evidence.clip_cache import ClipCache
-from reward_tuning.evidence.contestants import contestants_of, read_contestants
 from reward_tuning.evidence.evaluator import Evaluator
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.metric_names import metric_names
+from reward_tuning.evidence.named_adapters import named_adapters, read_named_adapters
 from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.evidence.score_cache import ScoreCache
 from reward_tuning.evidence.setup import resolve
@@ -31,7 +31,7 @@ from rewards import FrameReward
 def test_a_side_is_what_the_loop_of_a_run_finds(finished: Path, tmp_path: Path) -> None:
     setup = resolve(EvaluationRequest([finished]))
     loaded = Loaded(setup, torch.device("cpu"), silent)
-    (adapter,) = read_contestants(contestants_of([finished]), loaded.shapes)
+    (adapter,) = read_named_adapters(named_adapters([finished]), loaded.shapes)
     base, half = planned_sides(setup, [adapter], [0.5])
     evaluator = Evaluator(
         setup,

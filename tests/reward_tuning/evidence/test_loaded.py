@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from base_model.errors import GeneratorError
-from reward_tuning.evidence.contestants import contestants_of, read_contestants
 from reward_tuning.evidence.loaded import Loaded
+from reward_tuning.evidence.named_adapters import named_adapters, read_named_adapters
 from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.evidence.setup import resolve
 from reward_tuning.evidence.sides_plan import PlannedSide, planned_sides
@@ -26,7 +26,7 @@ def loaded(finished: Path) -> Loaded:
 
 def test_facts_of_a_clip(loaded: Loaded, finished: Path) -> None:
     loaded.check()
-    (adapter,) = read_contestants(contestants_of([finished]), loaded.shapes)
+    (adapter,) = read_named_adapters(named_adapters([finished]), loaded.shapes)
     base, half = planned_sides(loaded.setup, [adapter], [0.5])
     facts = loaded.facts(half, 1, 1)
     assert facts.adapter == adapter.sha256

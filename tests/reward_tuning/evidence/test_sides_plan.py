@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reward_tuning.evidence.contestants import Contestant, ReadContestant
+from reward_tuning.evidence.named_adapters import NamedAdapter, ReadAdapter
 from reward_tuning.evidence.request import Setup
 from reward_tuning.evidence.sides_plan import decisive_side, planned_sides
 from reward_tuning.lora.adapter import LoraWeights
@@ -28,8 +28,8 @@ def setup(steps: list[int], guidance: list[float]) -> Setup:
     )
 
 
-def adapter(name: str) -> ReadContestant:
-    return ReadContestant(Contestant(name, Path(name)), LoraWeights(1, 1.0, {}), name)
+def adapter(name: str) -> ReadAdapter:
+    return ReadAdapter(NamedAdapter(name, Path(name)), LoraWeights(1, 1.0, {}), name)
 
 
 def test_all_sides_in_order() -> None:

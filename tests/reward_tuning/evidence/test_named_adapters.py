@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from reward_tuning.errors import TuningError
-from reward_tuning.evidence.contestants import contestants_of, read_contestants
+from reward_tuning.evidence.named_adapters import named_adapters, read_named_adapters
 from reward_tuning.lora.module_shapes import transformer_shapes
 from reward_tuning.progress import ProgressEvent
 
@@ -25,28 +25,28 @@ def test_names_are_as_much_of_the_path_as_tells_them_apart(tmp_path: Path) -> No
     for name in ("a/x.safetensors", "b/x.safetensors", "b/y.safetensors", "base"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = contestants_of([tmp_path / "a/x.safetensors", tmp_path / "b/y.safetensors"])
+    found = named_adapters([tmp_path / "a/x.safetensors", tmp_path / "b/y.safetensors"])
     assert [one.name for one in found] == ["x", "y"]
-    found = contestants_of([tmp_path / "a/x.safetensors", tmp_path / "b/x.safetensors"])
+    found = named_adapters([tmp_path / "a/x.safetensors", tmp_path / "b/x.safetensors"])
     assert [one.name for one in found] == ["a/x", "b/x"]
-    (found_base,) = contestants_of([tmp_path / "base"])  # a side has that name already
+    (found_base,) = named_adapters([tmp_path / "base"])  # a side has that name already
     assert found_base.name == f"{tmp_path.name}/base"
 
 
 def test_checkpoints_of_a_run(finished: Path, shapes: nn.Module) -> None:
-    found = contestants_of([finished], checkpoints=True)
+    found = named_adapters([finished], checkpoints=True)
     assert [(one.name, one.step) for one in found] == [
         ("first step 1", 1),
         ("first step 2", 2),
         ("first", None),
     ]
     events: list[ProgressEvent] = []
-    first, last = read_contestants(found, shapes, events.append)
+    first, last = read_named_adapters(found, shapes, events.append)
     # the export is the moving average after the last step
     average = load_file(finished / "checkpoints/step-000002/ema.safetensors")
     path = next(iter(last.weights.state))
     assert torch.equal(last.weights.state[path][1], average[f"{path}.lora_B.weight"])
-    (exported,) = read_contestants(found[2:], shapes)
+    (exported,) = read_named_adapters(found[2:], shapes)
     assert last.sha256 == exported.sha256 != first.sha256
     (note,) = [event.note for event in events]
     assert note == "first is left out: it is the same adapter as first step 2"
@@ -60,10 +60,10 @@ def test_a_damaged_checkpoint(finished: Path, shapes: nn.Module, tmp_path: Path)
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(TuningError, match=r"step-000001 is damaged: ema\.safetensors does not fit"):
-        read_contestants(contestants_of([run], checkpoints=True), shapes)
+        read_named_adapters(named_adapters([run], checkpoints=True), shapes)
     (path.parent / "state.json").write_text("{}")
     with pytest.raises(TuningError, match="step-000001 is damaged, or an older"):
-        read_contestants(contestants_of([run], checkpoints=True), shapes)
+        read_named_adapters(named_adapters([run], checkpoints=True), shapes)
 
 
 def test_an_adapter_without_effect_and_a_foreign_one(
@@ -76,14 +76,14 @@ def test_an_adapter_without_effect_and_a_foreign_one(
         tmp_path / "nothing.safetensors",
     )
     events: list[ProgressEvent] = []
-    read_contestants(contestants_of([tmp_path / "nothing.safetensors"]), shapes, events.append)
+    read_named_adapters(named_adapters([tmp_path / "nothing.safetensors"]), shapes, events.append)
     assert "changes nothing" in events[0].note
     save_file(
         {"unet.down.lora_A.weight": torch.ones(2, 3), "unet.down.lora_B.weight": torch.ones(3, 2)},
         tmp_path / "foreign.safetensors",
     )
     with pytest.raises(TuningError, match=r"foreign\.safetensors"):
-        read_contestants(contestants_of([tmp_path / "foreign.safetensors"]), shapes)
+        read_named_adapters(named_adapters([tmp_path / "foreign.safetensors"]), shapes)
 
 
 @pytest.mark.parametrize(
@@ -108,4 +108,4 @@ def test_errors(
     Path("unfinished").mkdir()
     Path("unfinished/recipe.yaml").touch()
     with pytest.raises(TuningError, match=text):
-        contestants_of([Path(one) for one in sources], checkpoints=checkpoints)
+        named_adapters([Path(one) for one in sources], checkpoints=checkpoints)

@@ -23,8 +23,8 @@ from reward_tuning.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """An adapter.
+class NamedAdapter:
+    """An adapter by its place, not read yet.
 
     Attributes:
         name: Name in tables, unique in an evaluation.
@@ -38,21 +38,21 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class ReadContestant:
+class ReadAdapter:
     """An adapter in memory.
 
     Attributes:
-        contestant: Its name and place.
+        named: Its name and place.
         weights: The adapter.
         sha256: Hash of its content.
     """
 
-    contestant: Contestant
+    named: NamedAdapter
     weights: LoraWeights
     sha256: str
 
 
-def contestants_of(sources: Sequence[Path], *, checkpoints: bool = False) -> list[Contestant]:
+def named_adapters(sources: Sequence[Path], *, checkpoints: bool = False) -> list[NamedAdapter]:
     """List the adapters of some paths.
 
     Args:
@@ -65,7 +65,7 @@ def contestants_of(sources: Sequence[Path], *, checkpoints: bool = False) -> lis
             `checkpoints` is off, or `checkpoints` is on and a source has none.
     """
     names = _names(sources)
-    found: list[Contestant] = []
+    found: list[NamedAdapter] = []
     for source, name in zip(sources, names, strict=True):
         kept = complete_checkpoints(RunFolder(source).checkpoints) if checkpoints else []
         if checkpoints and not kept:
@@ -77,19 +77,19 @@ def contestants_of(sources: Sequence[Path], *, checkpoints: bool = False) -> lis
             step = int(folder.name.removeprefix("step-"))
             average = folder / EMA_FILE
             path = average if average.is_file() else folder / ADAPTER_FILE
-            found.append(Contestant(f"{name} step {step}", path, step))
+            found.append(NamedAdapter(f"{name} step {step}", path, step))
         if not kept or (source / "lora").is_dir():
-            found.append(Contestant(name, adapter_path(source)))
+            found.append(NamedAdapter(name, adapter_path(source)))
     return found
 
 
-def read_contestants(
-    contestants: Sequence[Contestant], transformer: nn.Module, progress: ProgressFn = silent
-) -> list[ReadContestant]:
+def read_named_adapters(
+    adapters: Sequence[NamedAdapter], transformer: nn.Module, progress: ProgressFn = silent
+) -> list[ReadAdapter]:
     """Read adapters and check them against their model.
 
     Args:
-        contestants: The adapters.
+        adapters: The adapters.
         transformer: Their model, which may be on the meta device.
         progress: Receives a note on each adapter without an effect, and on each that is left out.
 
@@ -99,17 +99,17 @@ def read_contestants(
     Raises:
         TuningError: One cannot be read, is damaged, or is for another model.
     """
-    found: list[ReadContestant] = []
-    for one in contestants:
+    found: list[ReadAdapter] = []
+    for one in adapters:
         if one.step is not None:
             _check_checksum(one.path)
         weights = import_adapter(one.path, transformer)
         if has_no_effect(weights):
             progress(ProgressEvent("loading", note=no_effect_warning(one.path)))
-        read = ReadContestant(one, weights, adapter_sha256(weights))
+        read = ReadAdapter(one, weights, adapter_sha256(weights))
         twin = next((other for other in found if other.sha256 == read.sha256), None)
         if twin is not None:
-            note = f"{one.name} is left out: it is the same adapter as {twin.contestant.name}"
+            note = f"{one.name} is left out: it is the same adapter as {twin.named.name}"
             progress(ProgressEvent("loading", note=note))
         else:
             found.append(read)
