@@ -28,7 +28,11 @@ class _Judges(Section):
 
 
 def judges_of_options(
-    texts: Sequence[str], *, chunk: int | None = None, dtype: str = "float32"
+    texts: Sequence[str],
+    *,
+    chunk: int | None = None,
+    dtype: str = "float32",
+    option: str = "--reward",
 ) -> list[FramesSection]:
     """Read judges from the command line.
 
@@ -37,26 +41,27 @@ def judges_of_options(
             a recipe; relative paths start from the working folder.
         chunk: Default of judges that do not set it.
         dtype: Default of judges with a network that do not set it.
+        option: Name of the option, for messages.
 
     Raises:
         TuningError: Lists every mistake.
     """
     found: list[dict[str, Any]] = []
     for text in texts:
-        data = _section(text)
+        data = _section(text, option)
         kind = str(data.get("kind"))
         keys = KINDS[kind].model_fields if kind in KINDS else {}
         defaults = {"chunk": chunk, "dtype": dtype}
         found.append({key: value for key, value in defaults.items() if key in keys} | data)
-    _set_names(found)
+    _set_names(found, option)
     wrong = [line for i, data in enumerate(found) for line in _locate(data, f"reward.{i}")]
     try:
         judges = _Judges.model_validate({"reward": found}).reward
     except ValidationError as error:
         wrong = [*map(str, mistakes_of(error, _Judges)), *wrong]
     if wrong:
-        raise TuningError("\n".join(["--reward:", *(f"  {line}" for line in wrong)]))
-    return _frame_judges(judges)
+        raise TuningError("\n".join([f"{option}:", *(f"  {line}" for line in wrong)]))
+    return _frame_judges(judges, option)
 
 
 def judges_of_recipe(source: str) -> list[FramesSection]:
@@ -97,7 +102,7 @@ def judges_by_name(texts: Sequence[str], sources: Sequence[Path]) -> list[JudgeS
         f"{kinds[text]}:{text}" if text in kinds else text for text in texts if text not in known
     ]
     _check_known(others, known, kinds)
-    parsed = iter(judges_of_options(others)) if others else iter(())
+    parsed = iter(judges_of_options(others, option="--judges")) if others else iter(())
     found = [known[text] if text in known else next(parsed) for text in texts]
     twice = [label for label, count in Counter(one.label for one in found).items() if count > 1]
     if twice:
@@ -123,19 +128,19 @@ def _check_known(texts: Sequence[str], known: Iterable[str], kinds: Iterable[str
         )
 
 
-def _section(text: str) -> dict[str, Any]:
+def _section(text: str, option: str) -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         try:
             data = read_yaml(text)
         except TuningError as error:
-            raise TuningError(f"--reward {text}: {error}") from error
+            raise TuningError(f"{option} {text}: {error}") from error
         assert isinstance(data, dict)
         return data
     kind, colon, checkpoint = text.partition(":")
     return {"kind": kind, "checkpoint": checkpoint} if colon else {"kind": kind}
 
 
-def _set_names(found: Sequence[dict[str, Any]]) -> None:
+def _set_names(found: Sequence[dict[str, Any]], option: str) -> None:
     """Name judges by their kind; add the file if several have the same kind."""
     kinds = Counter(str(data.get("kind")) for data in found if "name" not in data)
     for data in found:
@@ -145,7 +150,7 @@ def _set_names(found: Sequence[dict[str, Any]]) -> None:
     names = Counter(str(data["name"]) for data in found)
     if twice := [name for name, count in names.items() if count > 1]:
         raise TuningError(
-            f"--reward: {', '.join(twice)} is given twice; give each its own name, as in "
+            f"{option}: {', '.join(twice)} is given twice; give each its own name, as in "
             "'{kind: hps, checkpoint: ..., name: mine}'"
         )
 
@@ -161,11 +166,11 @@ def _locate(data: dict[str, Any], where: str) -> list[str]:
     return wrong
 
 
-def _frame_judges(judges: Sequence[Any]) -> list[FramesSection]:
+def _frame_judges(judges: Sequence[Any], option: str) -> list[FramesSection]:
     others = [judge.label for judge in judges if not isinstance(judge, FramesSection)]
     if others:
         raise TuningError(
-            f"--reward: {', '.join(others)} judges noisy latents, but files hold frames; give a "
+            f"{option}: {', '.join(others)} judges noisy latents, but files hold frames; give a "
             "judge of frames"
         )
     return list(judges)

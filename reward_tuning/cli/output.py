@@ -67,14 +67,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    # `Text`, since rich would read [brackets] as markup
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, title_style="bold")
     for position, column in enumerate(columns):
         last = position == len(columns) - 1
         table.add_column(column, no_wrap=not last, overflow="fold")
     for row in rows:
-        table.add_row(
-            *(Text(cell) for cell in row)
-        )  # Text, since rich would read [brackets] as markup
+        table.add_row(*(Text(cell) for cell in row))
     console = Console(soft_wrap=False)
     console.print(table)
     console.print()

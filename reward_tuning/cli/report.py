@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from reward_tuning.errors import TuningError
+
 
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder, or a folder of `evaluate`")],
@@ -18,6 +20,8 @@ def report(
 
     It needs no network, and can be given to others as it is.
     """
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise TuningError(f"--output: got {output}; give a name that ends in .html")
     from reward_tuning.report import write_report
 
     path = write_report(folder, output)

@@ -12,6 +12,7 @@ from typing import Any
 from reward_tuning.cli.end_table import COLUMNS, lines_below, table_rows
 from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.files.yaml_text import read_yaml
 from reward_tuning.statistics.verdicts import primary_of, verdict_sentence, verdicts
 
@@ -38,7 +39,7 @@ def summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / "evaluation.json"
     try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        evaluation = parsed_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TuningError(
             f"{folder} has no evaluation.json: the run is not finished; resume it with "
@@ -67,7 +68,7 @@ def next_commands(folder: Path) -> list[str]:
     with contextlib.suppress(
         OSError, ValueError, LookupError, TypeError
     ):  # the user may have deleted the samples
-        samples = json.loads((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
+        samples = parsed_json((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
         prompt = str(samples[0]["prompt"])
     checkpoint = ""
     with contextlib.suppress(OSError, TuningError, LookupError, TypeError):
@@ -196,12 +197,12 @@ def _last_row(folder: Path) -> tuple[int, dict[str, Any] | None]:
         # a running process may have written half of the last line
         rows = [line for line in text.splitlines() if line.endswith("}")]
     steps = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))["train"]["steps"]
-    return steps, json.loads(rows[-1]) if rows else None
+    return steps, parsed_json(rows[-1]) if rows else None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = parsed_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TuningError(f"{path} is damaged ({error}); delete it and resume the run") from error
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import adapter_path
 from reward_tuning.files.hashes import file_sha256
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.adapter import LoraWeights
 from reward_tuning.lora.combining import has_no_effect, no_effect_warning
 from reward_tuning.lora.export import import_adapter
@@ -143,7 +143,7 @@ def _check_checksum(path: Path) -> None:
         TuningError: They differ, or there is none.
     """
     try:
-        state = json.loads(path.with_name(STATE_FILE).read_text(encoding="utf-8"))
+        state = parsed_json(path.with_name(STATE_FILE).read_text(encoding="utf-8"))
         expected = state["files"][path.name]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise TuningError(

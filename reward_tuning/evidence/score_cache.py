@@ -16,6 +16,7 @@ from typing import Any
 from reward_tuning.evidence.clip_cache import KEPT
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.hashes import text_sha256
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 
 Value = float | list[float]
@@ -59,10 +60,10 @@ class ScoreCache:
     def _load(self, clip: str) -> dict[str, Value]:
         path = self.path(clip)
         try:
-            record: Any = json.loads(path.read_text(encoding="utf-8"))
+            record: Any = parsed_json(path.read_text(encoding="utf-8"))
             if record["clip"] != clip or record["sha256"] != text_sha256(record["values"]):
                 raise ValueError("its content does not fit its checksum")
-            values: dict[str, Any] = json.loads(record["values"])
+            values: dict[str, Any] = dict(parsed_json(record["values"]))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

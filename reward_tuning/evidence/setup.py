@@ -35,6 +35,7 @@ from reward_tuning.tuning.prompt_sets import evaluation_prompts
 GENERAL = "prompts/general.jsonl"  # the shipped set for any generator
 WORLD, WORLD_PROMPTS, WORLD_COUNT = "tiny", "tiny/held_out.jsonl", 32
 MOST_STRENGTH = 10.0
+MOST_GUIDANCE = 1000.0
 Number = TypeVar("Number", int, float)
 
 
@@ -60,6 +61,7 @@ def resolve(request: EvaluationRequest) -> Setup:
         GeneratorError: The generator does not exist.
     """
     _check_strengths(request.strengths)
+    _check_guidance(request.guidance)
     runs = _runs(request.sources)
     first = runs[0].recipe if runs else None
     generator = _generator(request, runs)
@@ -120,6 +122,15 @@ def _check_strengths(strengths: Sequence[float]) -> None:
         raise TuningError(
             f"--strengths: got {', '.join(f'{one:g}' for one in wrong)}; allowed: numbers from "
             f"{-MOST_STRENGTH:g} to {MOST_STRENGTH:g}, such as 0.5 1 1.25"
+        )
+
+
+def _check_guidance(scales: Sequence[float]) -> None:
+    wrong = [one for one in scales if not 1.0 <= one <= MOST_GUIDANCE]
+    if wrong:
+        raise TuningError(
+            f"--guidance: got {', '.join(f'{one:g}' for one in wrong)}; allowed: numbers from 1 to "
+            f"{MOST_GUIDANCE:g}, such as 3 5 7"
         )
 
 
@@ -261,6 +272,10 @@ def _prompts(
 
 
 def _first(prompts: Sequence[Prompt], count: int | None, name: str) -> list[Prompt]:
+    if len(prompts) < 2:
+        raise TuningError(
+            f"--prompts: {name} has 1 prompt; give 2 or more, since one has no interval"
+        )
     wanted = len(prompts) if count is None else count
     if wanted > len(prompts) or wanted < 2:
         raise TuningError(

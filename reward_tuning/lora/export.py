@@ -52,8 +52,8 @@ def export_adapter(
         The path.
 
     Raises:
-        TuningError: Unknown format, a file name without .safetensors, or a target that cannot be
-            written.
+        TuningError: Unknown format, a file name without .safetensors, a value that the dtype cannot
+            hold, or a target that cannot be written.
     """
     path = Path(path)
     if format not in FORMATS:
@@ -63,9 +63,25 @@ def export_adapter(
             f"{path}: a {format} export is a file that ends in .safetensors; got "
             f"{path.suffix or 'no suffix'}"
         )
+    _check_finite(weights, path, dtype)
     writer = import_module(f"reward_tuning.lora.formats.{FORMATS[format].module}")
     writer.write(weights, path, dtype, about)
     return path
+
+
+def _check_finite(weights: LoraWeights, path: Path, dtype: torch.dtype) -> None:
+    """Refuse what a file would hold as infinity; one format has the strength in its up factors.
+
+    Raises:
+        TuningError: Names the first module.
+    """
+    for module, (down, up) in weights.state.items():
+        stored = (down.to(dtype), up.to(dtype), (up * weights.strength).to(dtype))
+        if not all(bool(factor.isfinite().all()) for factor in stored):
+            raise TuningError(
+                f"{path}: {module} would hold values that {str(dtype).removeprefix('torch.')} "
+                "cannot; use a smaller --strength, or a wider --dtype"
+            )
 
 
 def export_every_format(

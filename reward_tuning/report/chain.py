@@ -16,6 +16,7 @@ from reward_tuning.report.run_rows import Row, number
 GROUP = "The chain of sampler steps"
 COLUMNS = 120  # of the heat map; more training steps are averaged
 LAST_TIME = 0.001
+MOST_STEPS = 10_000
 
 
 def sigma_levels(sampling: Mapping[str, Any]) -> list[float]:
@@ -25,7 +26,7 @@ def sigma_levels(sampling: Mapping[str, Any]) -> list[float]:
         sampling: Section of a recipe as plain data.
     """
     steps, shift, strength = (sampling.get(key) for key in ("steps", "shift", "strength"))
-    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 10_000:
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= MOST_STEPS:
         return []
     mu = shift if isinstance(shift, int | float) else 1.0
     kept = strength if isinstance(strength, int | float) else 1.0
@@ -42,17 +43,22 @@ def chain_figures(rows: Sequence[Row], recipe: Mapping[str, Any]) -> list[Figure
         rows: Rows of metrics.jsonl.
         recipe: The recipe as plain data.
     """
-    seen = [
-        (row["step"], one["step"], one)
-        for row in rows
-        for one in row.get("active_steps") or ()
-        if isinstance(one, dict) and isinstance(one.get("step"), int)
-    ]
+    seen = [(row["step"], one["step"], one) for row in rows for one in _active(row)]
     if not seen:
         return []
     sampling = recipe.get("sampling")
     sigmas = sigma_levels(sampling if isinstance(sampling, Mapping) else {})
     return [_plan(seen, len(rows), sigmas), _norms(seen, rows)]
+
+
+def _active(row: Row) -> list[Row]:
+    """Return what a row says of its active steps; what a damaged one says is left out."""
+    found = row.get("active_steps")
+    return [
+        one
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, dict) and type(one.get("step")) is int and 0 <= one["step"] < MOST_STEPS
+    ]
 
 
 def _plan(seen: Sequence[tuple[int, int, Row]], count: int, sigmas: Sequence[float]) -> Figure:

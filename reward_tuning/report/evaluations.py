@@ -6,7 +6,6 @@ of both from the same noise: they become two sides without scores per prompt.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.statistics.verdicts import default_primary
 
 EVALUATION, FINETUNE = "evaluation.json", "finetune.json"
@@ -116,10 +116,10 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     """
     path = folder / EVALUATION
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parsed_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(found, dict):
         raise _damaged(path, "it is no object")
@@ -211,7 +211,7 @@ def sample_clips(folder: Path) -> tuple[Sequence[Question], list[dict[int, str]]
     samples = folder / "samples"
     path = samples / "prompts.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parsed_json(path.read_text(encoding="utf-8"))
         questions = [Question.model_validate(row) for row in rows]
         names = [str(row["file"]) for row in rows]
     except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.files.yaml_text import read_yaml
-from reward_tuning.report.run_rows import Row, column
+from reward_tuning.report.run_rows import Row, column, number
 from reward_tuning.runs.machine import MACHINE
 
 
@@ -78,7 +78,7 @@ def _machine(folder: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
     if (folder / MACHINE).is_file():
         for line in (folder / MACHINE).read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                row = json.loads(line)
+                row = parsed_json(line)
             except ValueError:
                 continue  # half written when the run was killed
             if isinstance(row, dict):
@@ -98,7 +98,7 @@ def _machine(folder: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
             found.append((name, ", then ".join(values[:4])))
     seconds = sum(v for v in column(rows, "seconds", "step") if v is not None)
     if seconds:
-        processes = max((int(row.get("processes", 1)) for row in starts), default=1)
+        processes = max((number(row, "processes") or 1 for row in starts), default=1)
         kind = "GPU" if any(row.get("gpu") for row in starts) else "CPU"
         kind = kind if starts else "device"
         text = f"{duration(seconds)} for {len(rows)} steps"
@@ -108,7 +108,8 @@ def _machine(folder: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _value(key: str, value: Any) -> str:
-    return f"{value / 1e9:.0f} GB" if key == "memory" and isinstance(value, int) else str(value)
+    size = number({key: value}, "memory")
+    return str(value) if size is None else f"{size / 1e9:.0f} GB"
 
 
 def duration(seconds: float) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from reward_tuning.files.json_text import parsed_json
 
 Row = dict[str, Any]
 
@@ -20,7 +22,7 @@ def read_rows(path: Path) -> list[Row]:
     rows = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            row = json.loads(text)
+            row = parsed_json(text)
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
@@ -29,12 +31,17 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def number(row: Row, *keys: str) -> float | None:
-    """Return a number inside a row; None where it is missing or null."""
+    """Return a number inside a row; None where it is missing, null or not finite."""
     value: Any = row
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
-    usable = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if usable else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number beyond 1.8e308
+        return None
+    return found if math.isfinite(found) else None
 
 
 def column(rows: Sequence[Row], *keys: str) -> list[float | None]:

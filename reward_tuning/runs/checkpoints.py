@@ -29,6 +29,7 @@ from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import not_written
 from reward_tuning.files.hashes import file_sha256, text_sha256
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.formats.adapter_files import ADAPTER_FILE, EMA_FILE, STATE_FILE
 from reward_tuning.lora.names import CONFIG_IN_HEADER
 
@@ -132,7 +133,7 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
         TuningError: It was written before checkpoints had checksums.
     """
     try:
-        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        state = parsed_json((path / STATE_FILE).read_text(encoding="utf-8"))
         if "step" in state and not {"sha256", "files"} & set(state):
             raise TuningError(
                 f"the checkpoint {path} has no checksums: an older reward-tuning wrote it. Finish "

@@ -6,7 +6,6 @@ samples/, checkpoints/, lora/, evaluation/, evaluation.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import ANOTHER_OUTPUT, RESUME, atomic_write, not_written
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.runs.resumable import (
     PACKAGES,
     changed_recipe,
@@ -305,7 +305,7 @@ class RunFolder:
             TuningError: The file is damaged.
         """
         try:
-            found: dict[str, Any] = json.loads(self.evaluation.read_text(encoding="utf-8"))
+            found: dict[str, Any] = parsed_json(self.evaluation.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError as error:

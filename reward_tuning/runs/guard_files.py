@@ -15,6 +15,7 @@ from torch import Tensor
 from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import atomic_write, not_written
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.runs.checkpoints import adapter_header
 from reward_tuning.runs.loop import is_due
 from reward_tuning.section import Section
@@ -38,7 +39,7 @@ def read_guard_rows(path: Path, steps: int, every: int, final: int) -> list[dict
     if not path.exists():
         return []
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parsed_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [row for row in rows if row["step"] <= steps and is_due(row["step"], every, final)]
     except (ValueError, KeyError, TypeError) as error:
         raise TuningError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from reward_tuning.files.atomic_write import atomic_write, not_written
 from reward_tuning.files.finite_json import without_infinities
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.runs.evaluation_table import evaluation_scalars, evaluation_table
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.patient_tracker import PatientTracker
@@ -38,11 +39,11 @@ class MetricsLog:
         self._trackers = trackers
         kept: list[str] = []
         if path.exists():
-            kept = [line for line in whole_rows(path) if json.loads(line)["step"] <= steps]
+            kept = [line for line in whole_rows(path) if parsed_json(line)["step"] <= steps]
             atomic_write(path, "".join(f"{line}\n" for line in kept).encode())
         for tracker in trackers:
             if tracker.last_step < steps:
-                self._catch_up(tracker, steps, [json.loads(line) for line in kept])
+                self._catch_up(tracker, steps, [parsed_json(line) for line in kept])
 
     def _catch_up(
         self, tracker: PatientTracker, steps: int, rows: Sequence[Mapping[str, Any]]
@@ -149,7 +150,7 @@ def last_row(path: Path) -> int:
     """Return the highest step in a metrics.jsonl; -1 where there is none."""
     if not path.exists():
         return -1
-    return max((json.loads(line)["step"] for line in whole_rows(path)), default=-1)
+    return max((parsed_json(line)["step"] for line in whole_rows(path)), default=-1)
 
 
 @contextmanager
@@ -180,7 +181,7 @@ def whole_rows(path: Path) -> Iterator[str]:
     """Yield the rows of a metrics.jsonl as texts, without one that a kill left half written."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            json.loads(line)
+            parsed_json(line)
         except ValueError:
             continue  # the last row, half written when the run was killed
         yield line

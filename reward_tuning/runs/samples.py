@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.clips import side_by_side, write_clip
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.tracker_parts import SampleClip
 
@@ -81,7 +82,7 @@ def sample_clips(folder: RunFolder, step: int, *, pairs: bool = False) -> list[S
     """
     root = folder.samples(0).parent
     about = root / "prompts.json"
-    rows = json.loads(about.read_text(encoding="utf-8")) if about.exists() else []
+    rows = parsed_json(about.read_text(encoding="utf-8")) if about.exists() else []
     prompts = {row["file"]: str(row.get("prompt", "")) for row in rows}
     series = {"samples": folder.samples(step)}
     if pairs:

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from reward_tuning.files.atomic_write import temporary_path
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.control import PAUSED, RunStopped
 
@@ -202,7 +203,7 @@ def kept_status(root: Path, begun: Callable[[], bool], report: ProgressFn) -> It
 def read_status(root: Path) -> Mapping[str, Any] | None:
     """Read `status.json`; None where there is none, or of another version."""
     try:
-        found = json.loads((root / STATUS_FILE).read_text(encoding="utf-8"))
+        found = parsed_json((root / STATUS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from reward_tuning.errors import TuningError, shortened
 from reward_tuning.files.atomic_write import atomic_write
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.runs.masked_text import masked
 from reward_tuning.runs.mlflow import MLflow
 from reward_tuning.runs.patient_tracker import PatientTracker
@@ -89,7 +90,7 @@ def _not_started(name: str, error: Exception) -> TuningError:
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
     try:
-        found: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, dict[str, str]] = parsed_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:

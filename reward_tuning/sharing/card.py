@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.export import DIFFUSERS_FILE, ORIGINAL_FILE
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.schema.loading import load_recipe
@@ -146,7 +146,7 @@ def shown_clips(run: Path) -> list[dict[str, str]]:
     if not about.is_file():
         return []
     try:
-        rows = json.loads(about.read_text(encoding="utf-8"))
+        rows = parsed_json(about.read_text(encoding="utf-8"))
         listed = [{"file": str(row["file"]), "prompt": str(row["prompt"])} for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise TuningError(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import atomic_write
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.guard_evaluation import GuardScores
 
@@ -73,8 +74,8 @@ def check_comparable(path: Path, rows: Sequence[Mapping[str, Any]], recipe: Reci
 def _settings_of(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, "pt") as file:
-            found: dict[str, Any] = json.loads(file.metadata()["settings"])
-    except (OSError, SafetensorError, ValueError):
+            found: dict[str, Any] = parsed_json(file.metadata()["settings"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
     return found
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from reward_tuning.files.json_text import parsed_json
 
 Row = dict[str, Any]
 MOST_BYTES = 16_000_000
@@ -70,8 +71,8 @@ class GrowingRows:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = parsed_json(line)
+            except ValueError:
                 row = None
             if isinstance(row, dict) and type(row.get("step")) is int:
                 yield row

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from reward_tuning.files.json_text import parsed_json
 
 MEDIA = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 STEP = re.compile(r"step-(\d{6,9})")
@@ -49,8 +50,8 @@ class Samples:
     def prompts(self) -> dict[str, str]:
         """Return the prompt of each file name; empty where the run has written none yet."""
         try:
-            found: Any = json.loads((self._folder / "prompts.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            found: Any = parsed_json((self._folder / "prompts.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
         rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import socket
 import threading
@@ -21,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.report.metric_texts import find_metric, metric_text
 from reward_tuning.report.pages import Page, readable, render_page
 from reward_tuning.watch.access import Access
@@ -168,7 +168,7 @@ def read_have(text: str) -> dict[str, tuple[Have, Have]]:
     """
     if len(text) > MOST_ASKED:
         raise ValueError("too long")
-    found = json.loads(text)
+    found = parsed_json(text)
     if not isinstance(found, dict):
         raise ValueError("not an object")
     have: dict[str, tuple[Have, Have]] = {}
@@ -187,8 +187,8 @@ def read_given(body: bytes) -> bool:
         TuningError: It is something else.
     """
     try:
-        given = json.loads(body[:MOST_ASKED])["given"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        given = parsed_json(body[:MOST_ASKED])["given"]
+    except (ValueError, KeyError, TypeError) as error:
         raise TuningError('an order is {"given": true} or {"given": false}') from error
     if type(given) is not bool:
         raise TuningError('an order is {"given": true} or {"given": false}')

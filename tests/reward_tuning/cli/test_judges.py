@@ -73,3 +73,11 @@ def test_judges_by_name_of_a_run_of_a_shipped_file_and_by_kind(tmp_path: Path) -
         judges_by_name(["mien"], [run])
     with pytest.raises(TuningError, match="mine is given twice"):
         judges_by_name(["mine", "mine"], [run])
+
+
+def test_a_mistake_names_the_option(tmp_path: Path) -> None:
+    for texts in (["hps"], [HPS, HPS], ["{kind: hps, checkpoint: none}"]):
+        with pytest.raises(TuningError, match=r"^--reward:"):
+            judges_of_options(texts)
+        with pytest.raises(TuningError, match=r"^--judges:"):
+            judges_by_name(texts, [tmp_path])

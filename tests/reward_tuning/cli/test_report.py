@@ -33,3 +33,12 @@ def test_report_of_something_else(run: Command, tmp_path: Path) -> None:
     done = run("report", tmp_path)
     assert done.code == 2
     assert "neither recipe.yaml nor evaluation.json" in done.err
+
+
+def test_report_replaces_nothing_but_pages(run: Command, tmp_path: Path) -> None:
+    write_evaluation(tmp_path, prompts=2, strengths=(1.0,))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("seed: 0\n")
+    done = run("report", tmp_path, "--output", recipe)
+    assert done == (2, "", f"error: --output: got {recipe}; give a name that ends in .html\n")
+    assert recipe.read_text() == "seed: 0\n"

@@ -26,7 +26,7 @@ def test_values_are_added_and_read_back(tmp_path: Path) -> None:
         assert again.values("b") == {"x": 3.0}
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[1]", "cut", "moved", "changed"])
+@pytest.mark.parametrize("damage", ["", "{}", "[1]", "cut", "moved", "changed", "[" * 100_000])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     ScoreCache(tmp_path).add("a", {"x": 0.125})
     path = tmp_path / "a.json"

@@ -115,6 +115,8 @@ def test_a_run_of_another_version(made: Make, finished: Path, tmp_path: Path) ->
     [
         ({"strengths": [1.0, 11.0]}, "--strengths: got 11; allowed: numbers from -10 to 10"),
         ({"strengths": [float("nan")]}, "--strengths: got nan"),
+        ({"guidance": [3.0, float("inf")]}, "--guidance: got inf; allowed: numbers from 1 to 1000"),
+        ({"guidance": [float("nan"), 0.5]}, "--guidance: got nan, 0.5"),
         ({"count": 4}, "--count: got 4, but .* has 3 prompts; allowed: 2 to 3"),
         ({"primary": "hps"}, "--primary: got 'hps'"),
         ({"primary": "diversity", "seeds": 1}, "--primary: got 'diversity'"),
@@ -126,3 +128,10 @@ def test_errors(made: Make, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=f"(?s){text}"):
         made(**options)
     assert replace(EvaluationRequest([Path("x")]), **options)
+
+
+def test_one_prompt_is_too_few(made: Make, tmp_path: Path) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("a red ball\n")
+    with pytest.raises(TuningError, match=r"^--prompts: .*one.txt has 1 prompt; give 2 or more"):
+        made(prompts=str(path))

@@ -164,3 +164,15 @@ def test_a_runs_folder_has_every_format(tmp_path: Path) -> None:
     attach(attached, LoraSpec(4, 2.0, "attention"), seed=1)
     export_every_format(section, tmp_path / "lora", adapter_state(attached))
     assert not same(import_adapter(tmp_path / "lora", tiny_transformer()), weights)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_values_beyond_the_dtype_are_refused(tmp_path: Path, format: str) -> None:
+    _, weights = tuned()
+    large = LoraWeights(weights.rank, weights.alpha * 1e30, weights.state)
+    path = tmp_path / NAMES[format]
+    with pytest.raises(TuningError, match=r"values that float16 cannot; use a smaller --strength"):
+        export_adapter(large, path, format, dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(TuningError, match="values that float32 cannot"):
+        export_adapter(LoraWeights(4, 1e300, weights.state), path, format)

@@ -39,3 +39,11 @@ def test_long_trainings_are_averaged() -> None:
 
 def test_a_run_without_active_steps_has_no_chain() -> None:
     assert chain_figures([{"step": 1, "loss": 1.0}], {}) == []
+
+
+@pytest.mark.parametrize("damaged", [5, True, "x", {"step": 1}, [3, {"step": -1}, {"step": 10**9}]])
+def test_active_steps_of_a_damaged_row_are_left_out(damaged: object) -> None:
+    rows = metrics_rows(4)
+    assert chain_figures([{"step": 5, "active_steps": damaged}], {}) == []
+    infinite = [{"step": 2, "grad_norm": float("inf")}]
+    assert len(chain_figures([*rows, {"step": 5, "active_steps": infinite}], {})) == 2

@@ -60,3 +60,10 @@ def test_a_damaged_recipe_is_refused(tmp_path: Path) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, float("nan"), float("inf"), 10**400])
+def test_a_damaged_machine_file_leaves_the_hours(tmp_path: Path, value: object) -> None:
+    line = json.dumps({"processes": value, "memory": value})
+    (tmp_path / "machine.jsonl").write_text(f"{line}\n{'[' * 100_000}\n")
+    assert dict(read_facts(tmp_path, ROWS).machine)["CPU hours of training"] == "1"

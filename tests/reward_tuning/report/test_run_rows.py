@@ -25,3 +25,12 @@ def test_numbers_inside_rows() -> None:
 def test_trailing_mean_skips_what_is_missing() -> None:
     assert trailing_mean([1.0, None, 3.0, 5.0], 2) == [1.0, 1.0, 3.0, 4.0]
     assert trailing_mean([None, 2.0], 3) == [None, pytest.approx(2.0)]
+
+
+def test_what_no_curve_can_show_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": ' + "[" * 100_000 + '\n{"step": 2, "a": NaN}\n')
+    (row,) = read_rows(path)
+    assert number(row, "a") is None
+    assert number({"a": 10**400}, "a") is None
+    assert number({"a": float("-inf")}, "a") is None
