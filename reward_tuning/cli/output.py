@@ -68,7 +68,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.text import Text
 
     # `Text`, since rich would read [brackets] as markup
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, title_style="bold")
+    shown = Text(title, style="bold")
+    table = Table(title=shown, title_justify="left", box=None, pad_edge=False)
     for position, column in enumerate(columns):
         last = position == len(columns) - 1
         table.add_column(column, no_wrap=not last, overflow="fold")

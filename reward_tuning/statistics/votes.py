@@ -29,6 +29,7 @@ CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "bad")
 
 MAX_BYTES = 32_000_000
 MAX_VOTES = 100_000
+MAX_SIDES = 100  # the time of their scores grows with the third power
 MAX_TEXT = 200  # characters of a name, an id or a title
 MAX_PROMPT = 1_000_000
 MAX_REPORTED = 5
@@ -111,7 +112,8 @@ def read_votes(paths: Sequence[Path]) -> Votes:
         paths: The files.
 
     Raises:
-        TuningError: A file cannot be read or is wrong, or the files are of different reports.
+        TuningError: A file cannot be read or is wrong, the files are of different reports, or
+            have too many sides.
     """
     if not paths:
         raise TuningError("no vote file; give one or more, as saved by a report's vote page")
@@ -124,6 +126,12 @@ def read_votes(paths: Sequence[Path]) -> Votes:
                 f"({short_repr(first.title)}, id {first.report}, and {short_repr(file.title)}, id "
                 f"{file.report}); give the files of one report"
             )
+    sides = {name for file in files for vote in file.votes for name in (vote.left, vote.right)}
+    if len(sides) > MAX_SIDES:
+        raise TuningError(
+            f"votes on {len(sides)} sides; at most {MAX_SIDES} are compared. Give the files of a "
+            "report with fewer sides"
+        )
     named = _with_names(files)
     last: dict[tuple[Any, ...], Vote] = {}
     total = 0

@@ -52,9 +52,9 @@ def test_a_list_of_errors_ends_in_what_is_left_out() -> None:
 
 
 def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table("Title", ("name", "about"), [("a[b]", "[red]text[/red]")])
+    print_table("[/b] Title", ("name", "about"), [("a[b]", "[red]text[/red]")])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["Title", "name  about", "a[b]  [red]text[/red]", ""]
+    assert lines == ["[/b] Title", "name  about", "a[b]  [red]text[/red]", ""]
 
 
 def test_json_keeps_letters(capsys: pytest.CaptureFixture[str]) -> None:

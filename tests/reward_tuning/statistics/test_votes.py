@@ -145,3 +145,10 @@ def test_a_missing_or_large_file_is_refused(
     monkeypatch.setattr(module, "MAX_VOTES", 1)
     with pytest.raises(TuningError, match="2 of them; at most 1"):
         checked_votes(json.loads(json.dumps(content([vote(0, "left"), vote(1, "left")]))))
+
+
+def test_too_many_sides_are_refused(tmp_path: Path) -> None:
+    rows = [vote(i, "left", right=f"s{i}") for i in range(module.MAX_SIDES)]
+    assert len(read_votes([write_votes(tmp_path / "few.json", rows[1:])]).votes) == 99
+    with pytest.raises(TuningError, match="votes on 101 sides; at most 100 are compared"):
+        read_votes([write_votes(tmp_path / "many.json", rows)])
