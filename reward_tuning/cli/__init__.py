@@ -7,13 +7,11 @@ keeps its traceback.
 
 import contextlib
 import errno
-import inspect
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -106,15 +104,9 @@ def _options(
     """Options that come before a verb."""
 
 
-def _help(verb: Callable[..., None]) -> str:
-    """Return the docstring of a verb without what it says of its parameters to developers."""
-    paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
-    return "\n\n".join(one for one in paragraphs if not re.match(r"\d+ parameters: ", one))
-
-
 for _verb in VERBS:
     _kind = ListOptions if _verb in WITH_LISTS else None
-    app.command(_verb.__name__, cls=_kind, help=_help(_verb))(_verb)
+    app.command(_verb.__name__, cls=_kind)(_verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

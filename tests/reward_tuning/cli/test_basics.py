@@ -160,9 +160,3 @@ def test_threads_spin_shortly_unless_the_environment_decides(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept | given
     )
     assert done.stdout.splitlines()[-1] == f"{spins} False"
-
-
-def test_help_keeps_notes_for_developers_out(run: Command) -> None:
-    text = run("export", "--help").out
-    assert "Write an adapter" in text
-    assert "parameters" not in text
