@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.files.json_text import parsed_json
+from reward_tuning.watch.sendable import sendable
 
 Row = dict[str, Any]
 MOST_BYTES = 16_000_000
@@ -71,7 +72,7 @@ class GrowingRows:
             if not line.strip():
                 continue
             try:
-                row = parsed_json(line)
+                row = sendable(parsed_json(line))
             except ValueError:
                 row = None
             if isinstance(row, dict) and type(row.get("step")) is int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.files.json_text import parsed_json
+from reward_tuning.report.pages import readable
 
 MEDIA = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 STEP = re.compile(r"step-(\d{6,9})")
@@ -55,7 +56,7 @@ class Samples:
             return {}
         rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
         return {
-            str(row["file"]): row["prompt"][:MOST_PROMPT]
+            str(row["file"]): readable(row["prompt"])[:MOST_PROMPT]
             for row in rows
             if isinstance(row.get("prompt"), str) and FILE.fullmatch(str(row.get("file")))
         }

@@ -15,6 +15,7 @@ from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.status import is_alive, read_status
 from reward_tuning.watch.json_lines import GrowingRows, Row, flat
 from reward_tuning.watch.samples import Samples
+from reward_tuning.watch.sendable import sendable
 
 SILENT = 15.0
 """Seconds without a sign of life after which a process that is not here counts as silent."""
@@ -63,7 +64,7 @@ class WatchedRun:
             metrics: What the page has of metrics.jsonl.
             guards: What the page has of guards.jsonl.
         """
-        status = read_status(self.root)
+        status = self._status()
         state = self._state(status)
         faults = [fault for rows in (self._metrics, self._guards) if (fault := _updated(rows))]
         return {
@@ -83,6 +84,10 @@ class WatchedRun:
             "samples": self.samples.steps(),
             "prompts": self.samples.prompts(),
         }
+
+    def _status(self) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = sendable(read_status(self.root))
+        return found
 
     def _state(self, status: Mapping[str, Any] | None) -> str:
         """Return running, paused, silent, stopped, failed, finished or unknown."""
@@ -124,7 +129,7 @@ class WatchedRun:
         if name not in ORDERS:
             raise TuningError(f"no order {name!r}; there are {', '.join(ORDERS)}")
         file = order_file(self.root, name)
-        if given and self._state(read_status(self.root)) not in OBEYING:
+        if given and self._state(self._status()) not in OBEYING:
             raise TuningError(
                 f"{self.name} does not run, so nobody would read the order; "
                 f"resume with: {resume_command(self.root, self._processes())}"
@@ -179,7 +184,8 @@ def _answer(rows: GrowingRows, have: Have, shown: Any) -> dict[str, Any]:
 
 def _guard_row(row: Row) -> dict[str, Any]:
     """Return a guard evaluation: its numbers, and the rules that fired as texts."""
-    fired = [one for one in row.get("fired") or () if isinstance(one, dict)]
+    listed = row.get("fired")
+    fired = [one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)]
     texts = [
         {key: readable(one.get(key, "")) for key in ("rule", "action", "text")} for one in fired
     ]

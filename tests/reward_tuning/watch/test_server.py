@@ -207,3 +207,35 @@ def test_it_answers_over_a_real_socket_and_to_this_machine_alone(root: Path) -> 
 def test_the_server_needs_no_torch() -> None:
     code = "import reward_tuning.watch.server, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 3, "loss": NaN, "x": {"y": Infinity}, "best": NaN}',
+        '{"step": 3, "loss": 1' + "0" * 400 + "}",
+        '{"step": 3, "a": ' + '{"a":' * 900 + "1" + "}" * 901,
+        '{"step": 3, "a": ' + "[" * 100_000,
+        '{"step": 3, "\\ud800": 1, "fired": [{"text": "\\ud800"}], "best": "\\ud800"}',
+        '{"step": 3, "fired": 5}',
+    ],
+)
+@pytest.mark.parametrize("name", ["metrics.jsonl", "guards.jsonl"])
+def test_a_damaged_row_takes_no_page_down(
+    client: TestClient, root: Path, name: str, line: str
+) -> None:
+    with (root / "one" / name).open("a") as file:
+        file.write(f"{line}\n")
+    state = client.get("state")
+    assert state.status_code == 200
+    assert [run["name"] for run in state.json()["runs"]] == ["one", "two"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "1" + "0" * 400, '"\\ud800"', "[" * 500 + "]" * 500])
+def test_a_damaged_status_takes_no_page_down(client: TestClient, root: Path, value: str) -> None:
+    status = f'{{"format": 1, "state": "running", "pid": {value}, "time": {value}, '
+    status += f'"message": {value}, "step": {value}}}'
+    (root / "one/status.json").write_text(status)
+    prompts = '[{"file": "00.mp4", "prompt": "\\ud800"}]'
+    (root / "one/samples/prompts.json").write_text(prompts)
+    assert client.get("state").status_code == 200
