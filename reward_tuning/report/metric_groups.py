@@ -11,6 +11,8 @@ from reward_tuning.report.metric_texts import metric_text
 from reward_tuning.statistics.verdicts import ORACLE, TONE_OFF, is_share, of_oracle
 
 NEVER, TRAINED, MEASURES = "never trained on", "trained on", "measures"
+ORDER = (NEVER, TRAINED, ORACLE, MEASURES)
+"""The groups as the table of a run has them, but the held-out judges first."""
 
 
 def label_of(metric: str) -> str:
@@ -34,7 +36,7 @@ def group_of(metric: str, evaluation: Evaluation) -> str:
 
 
 def metric_records(evaluation: Evaluation, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what the page says of each metric.
+    """Return what the page says of each metric, group by group.
 
     Args:
         evaluation: The evaluation.
@@ -48,5 +50,7 @@ def metric_records(evaluation: Evaluation, kinds: Mapping[str, str]) -> list[dic
             "share": is_share(metric),
             "text": asdict(metric_text(metric, "evaluation", kinds.get(metric))),
         }
-        for metric in evaluation.metrics
+        for metric in sorted(
+            evaluation.metrics, key=lambda one: ORDER.index(group_of(one, evaluation))
+        )
     ]

@@ -73,7 +73,9 @@ def report_page(folder: Path) -> Page:
     facts = read_facts(folder, rows)
     evaluation = read_evaluation(folder) or unfinished(folder)
     clips = collect_clips(folder, [side.clips for side in evaluation.sides])
-    name = readable(folder.resolve().name or "report")
+    place = folder.resolve()
+    of_run = not facts.text and (place.parent / "recipe.yaml").is_file()
+    name = readable((place.parent if of_run else place).name or "report")
     return Page(
         "report.html",
         f"{name} – report",
@@ -82,12 +84,13 @@ def report_page(folder: Path) -> Page:
         STYLES,
         {
             "name": name,
-            "kind": "Run" if facts.text else "Evaluation",
+            "kind": "Run" if facts.text else "Evaluation of" if of_run else "Evaluation:",
             "verdict": verdict_of(evaluation),
             "evaluation": evaluation,
             "checkpoint": evaluation.checkpoint,
             "notes": [*evaluation.missing, *clips.notes],
             "facts": facts,
+            "has_facts": bool(facts.text or facts.machine),
             "has_clips": bool(clips.clips),
             "has_scores": bool(evaluation.questions),
         },

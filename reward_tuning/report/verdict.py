@@ -48,8 +48,10 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
         return Verdict("There is no verdict yet.", "", "", unseen, ())
     found = compared(side, evaluation)
     start = evaluation.start or "base"
+    adapters = {one.adapter for one in evaluation.sides if one.against is not None}
+    tuned = side.name if len(adapters) > 1 else "the tuned model"
     detail = (
-        f"{start[0].upper()}{start[1:]} against the tuned model at strength {side.strength:g}, on "
+        f"{start[0].upper()}{start[1:]} against {tuned} at strength {side.strength:g}, on "
         f"{found['prompts']} held-out prompts, with the same noise on both sides."
     )
     return Verdict(

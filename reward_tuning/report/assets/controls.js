@@ -59,6 +59,9 @@
     return { root, input, update };
   };
 
+  // A run that has not drawn clips after training yet has those of the base alone
+  report.strengthText = (side) => (side.against === null ? "before its first step" : `strength ${side.strength}`);
+
   report.galleryControls = ({ state, series, cards, orders, refresh, arrange }) => {
     const filters = document.getElementById("filters");
     const transport = document.getElementById("transport");
@@ -112,7 +115,7 @@
     if (series.length > 1) {
       transport.append(
         field(
-          "Sampling",
+          new Set(series.map(({ sides }) => data.sides[sides[0]].adapter)).size > 1 ? "Adapter" : "Sampling",
           choice(series.map((one, i) => [i, one.label]), state.series, (value) => {
             const strength = data.sides[series[state.series].sides[state.dial]].strength;
             state.series = Number(value);

@@ -74,15 +74,15 @@
     prompt = index;
     const question = data.questions[index];
     const { base, side, series } = window.reportData.shown();
-    const strength = data.sides[side].strength;
+    const strength = report.strengthText(data.sides[side]);
     head.textContent = question.prompt;
     const parts = [`Prompt ${index + 1} of ${data.questions.length}`];
     if (question.category) parts.push(question.category);
     if (question.seed !== null) parts.push(`seed ${question.seed}`);
     about.textContent = parts.join(" \u00b7 ");
-    labels[1].textContent = `tuned, strength ${strength}`;
+    labels[1].textContent = `tuned, ${strength}`;
     const names = [base, side].map((one) => (window.reportData.clip(one, index) || {}).name);
-    screens.show(names, [`Base: ${question.prompt}`, `Tuned, strength ${strength}: ${question.prompt}`]);
+    screens.show(names, [`Base: ${question.prompt}`, `Tuned, ${strength}: ${question.prompt}`]);
     scores.replaceChildren(
       ...data.metrics.flatMap((metric) => {
         const value = window.reportData.change(index, metric.name);

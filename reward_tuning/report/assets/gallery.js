@@ -71,10 +71,7 @@
   if (!report.plays) document.getElementById("no-h264").hidden = false;
 
   // Cards, one a prompt that has a clip anywhere
-  const strengthText = (side) => {
-    const one = data.sides[side];
-    return one ? `strength ${one.strength}` : "";
-  };
+  const strengthText = (side) => (data.sides[side] ? report.strengthText(data.sides[side]) : "");
   const makeCard = (question, prompt) => {
     const screens = new report.Screens(2);
     const head = element("h3", { id: `prompt-${prompt}-head`, class: "prompt" }, question.prompt);

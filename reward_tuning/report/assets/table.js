@@ -100,9 +100,10 @@
     }
     const heads = ["", "base", "tuned", "change", "95 % interval", "verdict"];
     const prompts = Math.max(...Object.values(now.difference).map((found) => found.prompts || 0));
+    const several = new Set(data.sides.map(({ adapter }) => adapter).filter(Boolean)).size > 1;
     const on = prompts ? `, on ${prompts} prompts` : "";
     document.getElementById("metrics-lead").textContent =
-      `Base against tuned at strength ${now.strength}${on}; the slider above the clips sets the strength.`;
+      `Base against ${several ? now.name : "tuned"} at strength ${now.strength}${on}, as chosen above the clips.`;
     overview.replaceChildren(
       element(
         "table",

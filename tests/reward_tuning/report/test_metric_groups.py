@@ -36,6 +36,13 @@ def test_labels(metric: str, label: str) -> None:
     assert label_of(metric) == label
 
 
+def test_each_group_stands_in_one_piece() -> None:
+    late = Side(name="tuned", means={"oracle": 1.0, "sharpness_mine": 1.0, "oracle_size": 1.0})
+    found = EVALUATION.model_copy(update={"sides": (*EVALUATION.sides, late)})
+    names = [record["name"] for record in metric_records(found, {})]
+    assert names == ["mine", "oracle", "oracle_size", "motion", "sharpness_mine"]
+
+
 def test_a_judge_is_explained_by_its_kind_not_by_its_name() -> None:
     mine, oracle, motion = metric_records(EVALUATION, {"mine": "hps"})
     (named,) = metric_records(Evaluation(sides=(Side(name="a", means={"hps": 1.0}),)), {})

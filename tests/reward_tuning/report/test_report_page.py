@@ -13,7 +13,12 @@ from reward_tuning.report import write_report
 from reward_tuning.report.report_page import report_page
 from tests.reward_tuning.browser import Opened, Pages
 from tests.reward_tuning.full_disk import largest_file
-from tests.reward_tuning.report.evaluation_folder import EVIL, write_evaluation, write_run
+from tests.reward_tuning.report.evaluation_folder import (
+    EVIL,
+    write_clip_file,
+    write_evaluation,
+    write_run,
+)
 
 RECIPE = """\
 sampling: {steps: 6, shift: 1.0, strength: 1.0}
@@ -137,6 +142,27 @@ def test_means_of_a_side_and_its_base_are_of_the_same_prompts(
     opened.wait_until("document.getElementById('metrics-lead').textContent.includes('2 prompts')")
     row = opened.page.locator("#overview tr", has_text="motion")
     assert row.locator("td").all_text_contents()[:2] == ["0.0100", "0.0250"]
+
+
+def test_an_evaluation_in_a_run_is_named_after_it_and_has_no_empty_recipe(
+    tmp_path: Path, open_page: Pages
+) -> None:
+    folder = write_evaluation(write_run(tmp_path / "mine", RECIPE) / "evaluate", prompts=2)
+    opened = open_page(write_report(folder))
+    assert opened.page.locator(".eyebrow").text_content() == "Evaluation of mine"
+    assert opened.page.locator("#recipe, [href='#recipe']").count() == 0
+
+
+def test_clips_of_the_base_alone_are_not_called_tuned_at_strength_0(
+    tmp_path: Path, open_page: Pages
+) -> None:
+    write_clip_file(tmp_path / "samples/step-000000/00.mp4", 50)
+    rows = [{"file": "00.mp4", "prompt": "a fox"}]
+    (tmp_path / "samples/prompts.json").write_text(json.dumps(rows))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    opened = open_page(write_report(tmp_path))
+    caption = opened.page.locator("#prompt-0 figcaption").nth(1)
+    assert caption.text_content() == "tuned, before its first step"
 
 
 def test_only_changes_with_a_good_direction_are_coloured(run: Path, open_page: Pages) -> None:

@@ -41,6 +41,14 @@ def test_the_verdict_is_on_full_strength_and_in_the_words_of_the_statistics() ->
     assert "strength 1, on 32 held-out prompts" in verdict_of(found).detail
 
 
+def test_one_of_several_adapters_is_named() -> None:
+    found = evaluation()
+    one, other = found.sides[2], found.sides[2].model_copy(update={"name": "b", "adapter": "b"})
+    assert "Base against the tuned model at" in verdict_of(found).detail
+    several = found.model_copy(update={"sides": (found.sides[0], one, other)})
+    assert "Base against tuned at strength 1" in verdict_of(several).detail
+
+
 def test_measures_that_do_not_decide_are_corrected() -> None:
     found = evaluation()
     words = side_verdicts(found.sides[2], found)
