@@ -66,10 +66,6 @@ class Checkpoint(_Read):
     """Which checkpoint the guards chose."""
 
     step: int
-    of: int | None = None
-    chosen_by: str | None = None
-    stopped_at: int | None = None
-    rule: str | None = None
     text: str = ""
 
 
@@ -77,7 +73,6 @@ class Evaluation(_Read):
     """Everything that the report shows of an evaluation.
 
     Attributes:
-        format: 1 for files without sides.
         primary: The metric that was named beforehand as the one that decides.
         questions: One a prompt, in order.
         sides: Base first.
@@ -85,14 +80,12 @@ class Evaluation(_Read):
         texts: What `reward-tuning evaluate` says of the sides, in sentences.
     """
 
-    format: int = 1
     primary: str | None = None
     trained_on: tuple[str, ...] = ()
     never_trained_on: tuple[str, ...] = ()
     start: str | None = None
     prompts: int | None = None
     seeds: int | None = None
-    rendered: dict[str, float | None] = Field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     questions: tuple[Question, ...] = ()
     sides: tuple[Side, ...] = ()
@@ -170,7 +163,7 @@ def _old(found: dict[str, Any], folder: Path) -> Evaluation:
             "clips": clips[-1] if len(clips) > 1 else {},
         }
     )
-    known = {k: v for k, v in found.items() if k not in ("sides", "questions", "format", "primary")}
+    known = {k: v for k, v in found.items() if k not in ("sides", "questions", "primary")}
     evaluation = Evaluation.model_validate(known)
     return evaluation.model_copy(
         update={
