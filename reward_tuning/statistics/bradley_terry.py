@@ -16,17 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reward_tuning.statistics.beta import student_quantile
-from reward_tuning.statistics.exact_shares import LEVEL
+from reward_tuning.statistics.exact_shares import LEVEL, NORMAL
 
 Floats = NDArray[np.float64]
 STEPS, EXACT = 200, 1e-10
-NORMAL = NormalDist().inv_cdf(1 - LEVEL / 2)
 LARGEST_STEP = 1.0  # of a score in one Newton step
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from reward_tuning.statistics.beta import beta_cdf, student_quantile
-from reward_tuning.statistics.exact_shares import LEVEL, share_interval
-
-NORMAL = NormalDist().inv_cdf(1 - LEVEL / 2)
+from reward_tuning.statistics.exact_shares import LEVEL, NORMAL, share_interval
 
 
 @dataclass(frozen=True)

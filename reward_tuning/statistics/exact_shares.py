@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
+from statistics import NormalDist
 
 from reward_tuning.statistics.beta import beta_cdf, beta_quantile
 
 LEVEL = 0.05  # probability outside a 95 % interval
+NORMAL = NormalDist().inv_cdf(1 - LEVEL / 2)  # half its width, in standard errors
 
 
 def sign_test(gained: int, lost: int) -> float:
