@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reward_tuning.report.metric import MetricText
 
 _UP = "Rises; a held-out judge rises too, and motion stays"
@@ -9,6 +11,11 @@ _FOOLED = (
     "Down: lower `train.learning_rate`, train longer or on more prompts. Up while held-out judges "
     "fall: it is being fooled; add an anchor or a judge that reads the prompt, or use a lower "
     "strength"
+)
+_STAYS = "Rises, or stays, while the judges that are trained on rise"
+_FALLS = (
+    "Down while the judges that are trained on rise: they are being fooled, and this judge was "
+    "not; use a lower strength or an earlier checkpoint, or train again with an anchor"
 )
 JUDGE_SCORE = MetricText(
     "Mean over clips of what it says; docs/rewards.md lists what each kind cannot see.",
@@ -21,6 +28,19 @@ JUDGE_SCORE = MetricText(
 
 def _text(what: str, unit: str, healthy: str = _UP, remedy: str = _FOOLED) -> MetricText:
     return MetricText(what, unit, healthy, remedy, "higher")
+
+
+def held_out_text(text: MetricText) -> MetricText:
+    """Return the text of a judge that nothing was trained on: what its rise or fall shows.
+
+    Args:
+        text: Text of its kind. What it says of one kind alone stays.
+    """
+    return replace(
+        text,
+        healthy=_STAYS if text.healthy == _UP else text.healthy,
+        remedy=_FALLS if text.remedy == _FOOLED else text.remedy,
+    )
 
 
 _STILL = "Do not train on it alone: it prefers still clips. Down: look for what flickers or jumps"

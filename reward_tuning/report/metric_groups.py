@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from reward_tuning.report.evaluations import Evaluation
-from reward_tuning.report.metric_texts import metric_text
+from reward_tuning.report.judge_texts import held_out_text
+from reward_tuning.report.metric_texts import MetricText, metric_text
 from reward_tuning.statistics.verdicts import ORACLE, TONE_OFF, is_share, of_oracle
 
 NEVER, TRAINED, MEASURES = "never trained on", "trained on", "measures"
@@ -48,9 +49,14 @@ def metric_records(evaluation: Evaluation, kinds: Mapping[str, str]) -> list[dic
             "label": label_of(metric),
             "group": group_of(metric, evaluation),
             "share": is_share(metric),
-            "text": asdict(metric_text(metric, "evaluation", kinds.get(metric))),
+            "text": asdict(_text(metric, evaluation, kinds.get(metric))),
         }
         for metric in sorted(
             evaluation.metrics, key=lambda one: ORDER.index(group_of(one, evaluation))
         )
     ]
+
+
+def _text(metric: str, evaluation: Evaluation, kind: str | None) -> MetricText:
+    text = metric_text(metric, "evaluation", kind)
+    return held_out_text(text) if group_of(metric, evaluation) == NEVER else text

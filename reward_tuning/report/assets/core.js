@@ -18,6 +18,10 @@
     return made;
   };
 
+  // A text in which `names` are code, as nodes; and the same without any marks, for attributes.
+  report.prose = (text) => text.split("`").map((part, i) => (i % 2 ? report.element("code", {}, part) : part));
+  report.unmarked = (text) => text.replaceAll("`", "");
+
   const MINUS = "\u2212";
   const typographic = (text) => text.replace("-", MINUS);
 

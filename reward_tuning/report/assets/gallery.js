@@ -156,8 +156,10 @@
     const same = now.length === gallery.children.length && now.every((card, i) => gallery.children[i] === card.root);
     if (!same) gallery.append(...now.map((card) => card.root));
     document.getElementById("count").textContent =
-      `${now.length} of ${data.questions.length} prompts` +
-      (cards.length < data.questions.length ? `; ${cards.length} have clips` : "");
+      cards.length < data.questions.length
+        ? `${cards.length} of ${data.questions.length} prompts have clips` +
+          (now.length < cards.length ? `; ${now.length} of these ${cards.length} shown` : "")
+        : `${now.length} of ${cards.length} prompts shown`;
     report.visibleCards = now;
   };
 

@@ -22,7 +22,7 @@
   const showTip = (anchor, metric) => {
     const lines = explain(metric);
     if (!lines.length) return;
-    tip.replaceChildren(element("strong", {}, metric.label), ...lines.map((one) => element("p", {}, one)));
+    tip.replaceChildren(element("strong", {}, metric.label), ...lines.map((one) => element("p", {}, ...report.prose(one))));
     tip.hidden = false;
     const box = anchor.getBoundingClientRect();
     const width = tip.offsetWidth;
@@ -36,7 +36,7 @@
   const withTip = (node, metric) => {
     const lines = explain(metric);
     if (!lines.length) return node;
-    node.setAttribute("aria-description", lines.join(" "));
+    node.setAttribute("aria-description", report.unmarked(lines.join(" ")));
     node.addEventListener("mouseenter", () => showTip(node, metric));
     node.addEventListener("mouseleave", hideTip);
     node.addEventListener("focus", () => showTip(node, metric));
@@ -74,13 +74,15 @@
     document.querySelectorAll('[data-part="metrics"], [data-needs="metrics"]').forEach((one) => (one.hidden = !known));
     if (!known) return;
     const rows = [];
+    // narrow screens show each row as a card: cells name their column, and roles keep it a table
+    const cell = (head, text, about) => element("td", { role: "cell", "data-head": head, ...about }, text);
     let group = null;
     for (const metric of data.metrics) {
       const found = now.difference[metric.name];
       if (!found) continue;
       if (metric.group !== group) {
         group = metric.group;
-        rows.push(element("tr", { class: "group" }, element("th", { colspan: 6, scope: "colgroup" }, group)));
+        rows.push(element("tr", { class: "group", role: "row" }, element("th", { colspan: 6, scope: "colgroup", role: "rowheader" }, group)));
       }
       const decides = metric.name === data.primary;
       const word = now.verdicts[metric.name];
@@ -88,13 +90,13 @@
       rows.push(
         element(
           "tr",
-          { class: decides ? "decides" : null },
-          element("th", { scope: "row" }, name, decides ? element("span", { class: "badge" }, "decides") : null),
-          element("td", {}, number(meanOn(before, now, metric.name), metric)),
-          element("td", {}, number(meanOn(now, before, metric.name), metric)),
-          element("td", { class: window.reportData.tone(found.mean, metric.name) }, signed(found.mean, metric)),
-          element("td", {}, `${signed(found.low, metric)} to ${signed(found.high, metric)}`),
-          element("td", { class: "left" }, decides ? word : element("span", { class: "muted" }, word)),
+          { class: decides ? "decides" : null, role: "row" },
+          element("th", { scope: "row", role: "rowheader" }, name, decides ? element("span", { class: "badge" }, "decides") : null),
+          cell("base", number(meanOn(before, now, metric.name), metric)),
+          cell("tuned", number(meanOn(now, before, metric.name), metric)),
+          cell("change", signed(found.mean, metric), { class: window.reportData.tone(found.mean, metric.name) }),
+          cell("95 % interval", `${signed(found.low, metric)} to ${signed(found.high, metric)}`, { class: "wide-cell" }),
+          cell("verdict", decides ? word : element("span", { class: "muted" }, word), { class: "left" }),
         ),
       );
     }
@@ -107,9 +109,13 @@
     overview.replaceChildren(
       element(
         "table",
-        {},
-        element("thead", {}, element("tr", {}, ...heads.map((head, i) => (head ? element("th", { scope: "col", class: i === 5 ? "left" : null }, head) : element("td", {}))))),
-        element("tbody", {}, ...rows),
+        { role: "table" },
+        element(
+          "thead",
+          { role: "rowgroup" },
+          element("tr", { role: "row" }, ...heads.map((head, i) => (head ? element("th", { scope: "col", role: "columnheader", class: i === 5 ? "left" : null }, head) : element("td", { role: "cell" })))),
+        ),
+        element("tbody", { role: "rowgroup" }, ...rows),
       ),
     );
   };
@@ -206,7 +212,7 @@
     const glossary = document.querySelector("#glossary dl");
     const told = data.metrics.filter((metric) => explain(metric).length);
     glossary.append(
-      ...told.flatMap((metric) => [element("dt", {}, metric.label), element("dd", {}, ...explain(metric).map((one) => element("p", {}, one)))]),
+      ...told.flatMap((metric) => [element("dt", {}, metric.label), element("dd", {}, ...explain(metric).map((one) => element("p", {}, ...report.prose(one))))]),
     );
     document.getElementById("glossary").hidden = !told.length;
   }

@@ -50,3 +50,12 @@ def test_a_judge_is_explained_by_its_kind_not_by_its_name() -> None:
     assert mine["text"] == named["text"]
     assert oracle["share"]
     assert not motion["share"]
+
+
+def test_a_held_out_judge_is_not_given_the_advice_of_a_training_judge() -> None:
+    metrics = {"mine": 1.0, "clip_held_out": 1.0}
+    found = EVALUATION.model_copy(update={"sides": (Side(name="base", means=metrics),)})
+    held_out, trained = (one["text"] for one in metric_records(found, {"mine": "clip"}))
+    assert "Up while held-out judges fall: it is being fooled" in trained["remedy"]
+    assert "held-out" not in held_out["healthy"] + held_out["remedy"]
+    assert held_out["remedy"].startswith("Down while the judges that are trained on rise")

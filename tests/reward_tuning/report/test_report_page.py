@@ -186,7 +186,7 @@ def test_worst_first_filter_and_search(run: Path, open_page: Pages) -> None:
     assert cards(opened) == [f"prompt-{i}" for i in (1, 3, 5)]
     opened.page.get_by_label("Search").fill("NUMBER 3")
     assert cards(opened) == ["prompt-3"]
-    assert opened.page.locator("#count").text_content() == "1 of 6 prompts"
+    assert opened.page.locator("#count").text_content() == "1 of 6 prompts shown"
 
 
 def test_the_table_sorts_and_leads_to_clips_that_a_filter_hides(
@@ -307,6 +307,43 @@ def test_every_figure_is_one_that_plotly_accepts(run: Path) -> None:
         assert "var(" not in text
         traces, layout = json.loads(text)
         go.Figure(data=traces, layout=layout)  # raises on a key that is not Plotly's
+
+
+def test_a_phone_shows_every_number_of_a_metric(run: Path, open_page: Pages) -> None:
+    opened = open_page(run, viewport={"width": 360, "height": 800})
+    cells = opened.page.locator("#overview tbody td")
+    assert cells.count() == 15  # base, tuned, change, interval, verdict of three metrics
+    for box in cells.evaluate_all("all => all.map((one) => one.getBoundingClientRect().toJSON())"):
+        assert box["width"] > 0
+        assert box["left"] >= 0
+        assert box["right"] <= 360
+    heads = "all => all.map((one) => getComputedStyle(one, '::before').content)"
+    assert cells.evaluate_all(heads)[3:5] == ['"95 % interval"', '"verdict"']
+    assert violations(opened) == []
+
+
+def test_names_in_explanations_are_code(run: Path, open_page: Pages) -> None:
+    opened = open_page(run)
+    name = opened.page.locator("#overview .hint", has_text="motion")
+    name.focus()
+    assert opened.page.locator("#tip code").text_content() == "train.motion"
+    assert "`" not in (opened.page.locator("#tip").text_content() or "`")
+    assert "`" not in (name.get_attribute("aria-description") or "`")
+    assert "`" not in (opened.page.locator("#glossary").text_content() or "`")
+
+
+def test_prompts_without_clips_are_counted_apart(tmp_path: Path, open_page: Pages) -> None:
+    file = write_evaluation(tmp_path, prompts=6, strengths=(1.0,)) / "evaluation.json"
+    found = json.loads(file.read_text())
+    for side in found["sides"]:
+        side["clips"] = {key: side["clips"][key] for key in ("0", "1", "2", "3")}
+    file.write_text(json.dumps(found))
+    opened = open_page(write_report(tmp_path))
+    count = opened.page.locator("#count")
+    assert count.text_content() == "4 of 6 prompts have clips"
+    opened.page.get_by_label("Category", exact=True).select_option("people")
+    assert count.text_content() == "4 of 6 prompts have clips; 2 of these 4 shown"
+    assert opened.page.locator("#table a").count() == 4
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
