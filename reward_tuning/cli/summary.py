@@ -1,7 +1,6 @@
 """The summary of a run: its result table, the paths of its files, and the next commands."""
 
 import contextlib
-import json
 import shlex
 import shutil
 import sys
@@ -14,6 +13,7 @@ from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.errors import TuningError
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.files.yaml_text import read_yaml
+from reward_tuning.runs.evaluation_file import read_evaluation_file
 from reward_tuning.statistics.verdicts import primary_of, verdict_sentence, verdicts
 
 WIDTH = 80  # of the lines below the table, in characters
@@ -24,6 +24,8 @@ PLACES = {
     "metrics": "metrics.jsonl",
     "evaluation": "evaluation.json",
 }
+
+SHOWN = ("base", "tuned", "difference")
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -37,19 +39,11 @@ def summary(folder: Path) -> dict[str, Any]:
     Raises:
         TuningError: The folder has no evaluation.json, or it is damaged.
     """
-    path = folder / "evaluation.json"
-    try:
-        evaluation = parsed_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    evaluation = read_evaluation_file(folder / "evaluation.json", SHOWN)
+    if evaluation is None:
         raise TuningError(
             f"{folder} has no evaluation.json: the run is not finished; resume it with "
             f"`reward-tuning resume {folder}`"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise TuningError(f"{path} is damaged ({error}); delete it and resume the run") from error
-    if not isinstance(evaluation, dict) or not {"base", "tuned", "difference"} <= evaluation.keys():
-        raise TuningError(
-            f"{path} is damaged (base and tuned are missing); delete it and resume the run"
         )
     places = {what: str(folder / name) for what, name in PLACES.items() if (folder / name).exists()}
     return {
@@ -107,7 +101,9 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
     )
     print_table(title, COLUMNS, table_rows(evaluation))
     checkpoint = (
-        [f"guards: {evaluation['checkpoint']['text']}"] if evaluation.get("checkpoint") else []
+        [f"guards: {evaluation['checkpoint'].get('text', '')}"]
+        if evaluation.get("checkpoint")
+        else []
     )
     for line in [*lines_below(evaluation), *checkpoint]:
         print(textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False))

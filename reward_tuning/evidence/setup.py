@@ -62,6 +62,7 @@ def resolve(request: EvaluationRequest) -> Setup:
     """
     _check_strengths(request.strengths)
     _check_guidance(request.guidance)
+    _check_counts(request)
     runs = _runs(request.sources)
     first = runs[0].recipe if runs else None
     generator = _generator(request, runs)
@@ -132,6 +133,13 @@ def _check_guidance(scales: Sequence[float]) -> None:
             f"--guidance: got {', '.join(f'{one:g}' for one in wrong)}; allowed: numbers from 1 to "
             f"{MOST_GUIDANCE:g}, such as 3 5 7"
         )
+
+
+def _check_counts(request: EvaluationRequest) -> None:
+    wrong = [f"--steps: got {one}" for one in request.steps if one < 1]
+    wrong += ["--seeds: got 0"] if request.seeds == 0 else []
+    if wrong:
+        raise TuningError(f"{'; '.join(wrong)}; allowed: 1 or more")
 
 
 def _runs(sources: Sequence[Path]) -> list[SourceRun]:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import ANOTHER_OUTPUT, RESUME, atomic_write, not_written
-from reward_tuning.files.json_text import parsed_json
+from reward_tuning.runs.evaluation_file import read_evaluation_file
 from reward_tuning.runs.resumable import (
     PACKAGES,
     changed_recipe,
@@ -304,15 +304,7 @@ class RunFolder:
         Raises:
             TuningError: The file is damaged.
         """
-        try:
-            found: dict[str, Any] = parsed_json(self.evaluation.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise TuningError(
-                f"{self.evaluation} is damaged ({error}); delete it and resume the run"
-            ) from error
-        return found
+        return read_evaluation_file(self.evaluation)
 
 
 def _steps(recipe: Section) -> int:

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reward_tuning.errors import TuningError
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.export import DIFFUSERS_FILE, ORIGINAL_FILE
+from reward_tuning.runs.evaluation_file import WHOLE, read_evaluation_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
@@ -44,7 +45,7 @@ def model_card(run: Path, *, title: str | None = None, licence: str | None = Non
         TuningError: The folder is not of a finished reward tuning.
     """
     folder, recipe = RunFolder(run), finished_recipe(run)
-    evaluation = folder.read_evaluation()
+    evaluation = read_evaluation_file(folder.evaluation, WHOLE)
     assert evaluation is not None, "finished_recipe has checked it"
     base = recipe.generator.checkpoint
     on_hub = is_hub_id(base)

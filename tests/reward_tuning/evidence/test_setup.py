@@ -116,6 +116,7 @@ def test_a_run_of_another_version(made: Make, finished: Path, tmp_path: Path) ->
         ({"strengths": [1.0, 11.0]}, "--strengths: got 11; allowed: numbers from -10 to 10"),
         ({"strengths": [float("nan")]}, "--strengths: got nan"),
         ({"guidance": [3.0, float("inf")]}, "--guidance: got inf; allowed: numbers from 1 to 1000"),
+        ({"steps": [8, 0], "seeds": 0}, "--steps: got 0; --seeds: got 0; allowed: 1 or more"),
         ({"guidance": [float("nan"), 0.5]}, "--guidance: got nan, 0.5"),
         ({"count": 4}, "--count: got 4, but .* has 3 prompts; allowed: 2 to 3"),
         ({"primary": "hps"}, "--primary: got 'hps'"),
