@@ -6,6 +6,7 @@ user can fix are `TuningError`, `GeneratorError` and `RewardError`, all of them 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -179,12 +180,17 @@ def generate(
         `(b, f, 3, H, W)` float32 in [0, 1], on the CPU. `write_clip` writes one of them to a file.
 
     Raises:
-        TuningError: The LoRA cannot be read or is for another model, the schedule is none, or
-            `size` is missing.
+        TuningError: The LoRA cannot be read or is for another model, the schedule is none,
+            `size` is missing, `steps` is below 1, or a number is not finite.
         GeneratorError: The generator cannot be loaded, or cannot sample clips of this size.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     schedule = schedule_of(lora_schedule)
+    if steps < 1:
+        raise TuningError(f"steps is {steps}; allowed: 1 or more, such as 25")
+    for name, value in (("guidance_scale", guidance_scale), ("lora_scale", lora_scale)):
+        if not math.isfinite(value):
+            raise TuningError(f"{name} is {value}; allowed: finite numbers, such as 1.0")
     if isinstance(generator, Generator):
         if size is None:
             raise TuningError(

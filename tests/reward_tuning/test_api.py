@@ -111,3 +111,16 @@ def test_run_resume_and_generate_with_its_lora(tmp_path: Path) -> None:
 def test_resume_of_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(rt.TuningError, match="is not a run folder"):
         rt.resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"steps": 0}, "steps is 0; allowed: 1 or more"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; allowed: finite"),
+        ({"lora_scale": float("inf")}, "lora_scale is inf; allowed: finite"),
+    ],
+)
+def test_numbers_that_give_no_clip_are_refused(options: dict[str, float], text: str) -> None:
+    with pytest.raises(rt.TuningError, match=text):
+        rt.generate("tiny", PROMPT, size=(1, 64, 64), **options)  # type: ignore[arg-type]
