@@ -10,6 +10,7 @@ from reward_tuning.report.figures import (
     LOSS,
     MUTED,
     SERIES,
+    STEP,
     Figure,
     axes,
     intervals,
@@ -17,11 +18,10 @@ from reward_tuning.report.figures import (
     line,
     moment,
     points,
-    with_marks,
+    step_layout,
 )
 from reward_tuning.report.run_rows import Row, column, names, number, trailing_mean
 
-STEP = "training step"
 REWARDS, GUARDED, COST = "Training reward", "Guards, against the base", "Time and memory"
 GB = 1e9
 BOUNDS = {
@@ -65,7 +65,7 @@ def _noisy(
     text = f"{name} by training step"
     text += f": begins at {ends[0]:.4g}, ends at {ends[-1]:.4g}" if ends else ""
     caption = "Every step draws other prompts and noise, so single steps scatter."
-    layout = with_marks(axes(STEP, unit), marks)
+    layout = step_layout(steps, unit, moments=marks)
     return Figure(name, caption, traces, layout, REWARDS, text)
 
 
@@ -107,7 +107,7 @@ def guard_curves(
         levels = [level(v, f"threshold {v:g}") for v in limits if v is not None]
         steps = [0, *(row["step"] for row in rows)]
         traces = [points(steps, [start, *values], name)]
-        layout = with_marks(axes(STEP, unit), [*levels, *marks])
+        layout = step_layout(steps, unit, levels, marks)
         action = rule.get("action")
         caption = f"The rule of {name} is set to {action}." if action else ""
         text = f"{name} of the guard evaluations: last {values[-1]}"
@@ -126,7 +126,7 @@ def _against_base(rows: Sequence[Row], name: str, marks: Sequence[Any]) -> Figur
         [0.0, *column(rows, "measures", name, key)] for key in ("mean", "low", "high")
     )
     traces = [intervals(steps, mean, low, high, name)]
-    layout = with_marks(axes(STEP, "change against the base"), [level(0, "base", MUTED), *marks])
+    layout = step_layout(steps, "change against the base", [level(0, "base", MUTED)], marks)
     caption = "Fixed prompts and noise; bars are 95 % intervals over prompts."
     return Figure(name, caption, traces, layout, GUARDED, f"{name} against the base by step")
 

@@ -9,6 +9,7 @@ from reward_tuning.report.evaluations import Change, Evaluation, Side
 from reward_tuning.report.figures import MUTED, Figure, axes, intervals, level, with_marks
 from reward_tuning.report.metric_groups import label_of
 from reward_tuning.statistics.bootstrap import paired_difference
+from reward_tuning.statistics.verdicts import is_share
 
 STRENGTH, SAMPLING = "strength", "sampling"
 
@@ -140,15 +141,17 @@ def _changes(
     start: bool,
 ) -> Figure:
     zero: list[float | None] = [0.0] if start else []
-    trace = intervals(
-        x,
-        [*zero, *(c.mean for c in changes)],
-        [*zero, *(c.low for c in changes)],
-        [*zero, *(c.high for c in changes)],
-        label_of(metric),
+    factor, unit = (100.0, " points") if is_share(metric) else (1.0, "")
+    mean, low, high = (
+        [*zero, *(None if v is None else factor * v for v in values)]
+        for values in zip(*((c.mean, c.low, c.high) for c in changes), strict=True)
     )
-    layout = with_marks(axes(title, "change against the base"), [level(0, "base", MUTED)])
-    words = "; ".join(f"{at:g}: {c.mean}" for at, c in zip(x[len(zero) :], changes, strict=True))
-    text = f"change of {label_of(metric)} by {title}: {words}"
+    trace = intervals(x, mean, low, high, label_of(metric))
+    trace["hovertemplate"] += unit
+    of_axis = "change in percentage points" if unit else "change against the base"
+    layout = with_marks(axes(title, of_axis), [level(0, "base", MUTED)])
+    told = zip(x, mean, strict=True)
+    words = "; ".join(f"{at:g}: {'not known' if v is None else f'{v:.3g}'}" for at, v in told)
+    text = f"{of_axis} of {label_of(metric)} by {title}: {words}"
     name = label_of(metric) if group == STRENGTH else f"{label_of(metric)} by {title}"
     return Figure(name, caption, [trace], layout, group, text)

@@ -14,6 +14,8 @@ from typing import Any
 ACCENT, LOSS, THIRD, FOURTH = "var(--accent)", "var(--loss)", "var(--third)", "var(--fourth)"
 MUTED, LINE, SOFT = "var(--muted)", "var(--strong-line)", "var(--accent-soft)"
 SERIES = (ACCENT, LOSS, THIRD, FOURTH, MUTED)
+STEP = "training step"
+LABEL_HEIGHT = 14  # pixels
 MOST_POINTS = 1500  # of a line: more than a screen has pixels for
 
 
@@ -109,20 +111,60 @@ def level(y: float, text: str, colour: str = LOSS) -> tuple[dict[str, Any], dict
     """Return a horizontal threshold and its label, for `shapes` and `annotations`."""
     shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
     shape |= {"line": {"color": colour, "width": 1, "dash": "dash"}}
-    # in the middle: marks of steps have their labels at the sides
-    label = {"xref": "paper", "x": 0.5, "y": y, "text": shown(text), "showarrow": False}
-    label |= {"xanchor": "center", "yanchor": "bottom", "font": {"color": colour, "size": 11}}
+    label = {"xref": "paper", "x": 0, "y": y, "text": shown(text), "showarrow": False}
+    label |= {"xanchor": "left", "xshift": 4, "yanchor": "bottom"}
+    label |= {"font": {"color": colour, "size": 11}}
     return shape, label
 
 
 def moment(x: float, text: str, colour: str = ACCENT) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a vertical mark at a step and its label, for `shapes` and `annotations`."""
+    """Return a vertical mark at a step and its label, for `shapes` and `annotations`.
+
+    The label stands above the plot, where no threshold has its own.
+    """
     shape = {"type": "line", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1}
     shape |= {"line": {"color": colour, "width": 1.5, "dash": "dot"}}
     label = {"yref": "paper", "x": x, "y": 1, "text": shown(text), "showarrow": False}
-    label |= {"xanchor": "left", "yanchor": "top", "xshift": 4}
-    label |= {"font": {"color": colour, "size": 11}}
+    label |= {"xanchor": "left", "yanchor": "bottom", "font": {"color": colour, "size": 11}}
     return shape, label
+
+
+def step_layout(
+    steps: Sequence[float],
+    unit: str,
+    levels: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
+    moments: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
+) -> dict[str, Any]:
+    """Return the layout of a curve by training step, with its thresholds and marks.
+
+    The axis ends at the last step: Plotly would make room for the labels. Those of marks stand
+    above one another, over the plot and below the legend, and point away from the nearer end; one
+    that many marks have stands at the first.
+
+    Args:
+        steps: Steps of the curve.
+        unit: Title of the other axis.
+        levels: Thresholds.
+        moments: Marks at steps.
+    """
+    first, last = (min(steps), max(steps)) if steps else (0, 1)
+    room = 0.04 * ((last - first) or 1)  # half a point's width, even on a phone
+    labels: dict[str, dict[str, Any]] = {}
+    for _, label in sorted(moments, key=lambda one: float(one[0]["x0"])):
+        if label["text"] not in labels:
+            late = 2 * label["x"] > first + last
+            place = {"xanchor": "right" if late else "left", "yshift": LABEL_HEIGHT * len(labels)}
+            labels[label["text"]] = {**label, **place}
+    layout = axes(STEP, unit)
+    layout["xaxis"]["range"] = [first - room, last + room]
+    if labels:
+        layout["margin"] = {"l": 46, "r": 10, "t": 26 + LABEL_HEIGHT * len(labels), "b": 40}
+        layout["legend"] = {"orientation": "h", "x": 0, "yanchor": "bottom", "font": {"size": 11}}
+        layout["legend"]["y"] = 1.02 + 0.08 * len(labels)  # of the plot: a label and its distance
+    layout = with_marks(layout, levels)
+    layout["shapes"] += [shape for shape, _ in moments]
+    layout["annotations"] += labels.values()
+    return layout
 
 
 def with_marks(

@@ -32,6 +32,7 @@
     title: { font: { size: 12 }, standoff: 8 },
     tickfont: { size: 11 },
     fixedrange: true,
+    ...report.TICKS,
   };
   const theme = (layout) => ({
     paper_bgcolor: "rgba(0,0,0,0)",

@@ -23,7 +23,7 @@
   report.unmarked = (text) => text.replaceAll("`", "");
 
   const MINUS = "\u2212";
-  const typographic = (text) => text.replace("-", MINUS);
+  const typographic = (text) => text.replaceAll("-", MINUS);
 
   // A number with enough digits for its size: 0.0123, 1.23, 123.
   report.number = (value, digits = 3) => {
@@ -39,6 +39,9 @@
     const text = report.number(value, digits);
     return value > 0 ? `+${text}` : text;
   };
+
+  // Ticks of Plotly's axes as plain numbers, or powers of ten: its own choice is 100\u00b5.
+  report.TICKS = { exponentformat: "power", minexponent: 4 };
 
   // Clips lie in the page as base64, each in an element of its own. Their addresses are made when
   // they are first shown.

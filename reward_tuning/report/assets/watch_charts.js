@@ -105,7 +105,7 @@
     const chart = charts.get(key);
     chart.due = false;
     const [ink, muted, grid] = ["--ink", "--muted", "--line"].map(window.report.colour);
-    const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickfont: { color: muted }, automargin: true };
+    const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickfont: { color: muted }, automargin: true, ...window.report.TICKS };
     const shown = watch.shown();
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.report.dials import sampling_figures, series_of, strength_figures
-from reward_tuning.report.evaluations import Evaluation, read_evaluation
+from reward_tuning.report.evaluations import Change, Evaluation, Side, read_evaluation
 from tests.reward_tuning.report.evaluation_folder import write_evaluation
 
 
@@ -66,3 +66,18 @@ def test_steps_are_compared_at_one_strength(evaluation: Evaluation) -> None:
     (trace,) = figure.traces
     assert trace["x"] == [8.0, 16.0]
     assert trace["y"] == pytest.approx([-0.0025, -0.0025])
+
+
+def test_shares_are_drawn_in_percentage_points() -> None:
+    base = Side(name="base", means={"oracle": 0.25})
+    sides = [
+        Side(name="a", strength=s, against=0, difference={"oracle": Change(mean=m, low=0, high=m)})
+        for s, m in ((0.5, 0.125), (1.0, 0.25))
+    ]
+    (figure,) = strength_figures(Evaluation(sides=(base, *sides)))
+    (trace,) = figure.traces
+    assert trace["y"] == [0.0, 12.5, 25.0]
+    assert trace["error_y"]["arrayminus"] == [0.0, 12.5, 25.0]
+    assert trace["hovertemplate"].endswith(" points")
+    assert figure.layout["yaxis"]["title"]["text"] == "change in percentage points"
+    assert "0.5: 12.5; 1: 25" in figure.text

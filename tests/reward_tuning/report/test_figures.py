@@ -8,6 +8,7 @@ from reward_tuning.report.figures import (
     level,
     line,
     moment,
+    step_layout,
     with_marks,
 )
 
@@ -40,3 +41,20 @@ def test_marks_become_shapes_and_labels() -> None:
 
 def test_a_figure_without_a_description_is_described_by_its_title() -> None:
     assert Figure("title", "", []).record()["text"] == "title"
+
+
+def test_the_axis_of_steps_ends_at_the_last_and_labels_point_inwards() -> None:
+    marks = [moment(50, "chosen"), moment(10, "motion: warn"), moment(20, "motion: warn")]
+    layout = step_layout([0, 20, 60], "ratio", [level(0.8, "threshold 0.8")], marks)
+    assert layout["xaxis"]["range"] == pytest.approx([-2.4, 62.4])
+    assert [shape["x0"] for shape in layout["shapes"]] == [0, 50, 10, 20]
+    threshold, warned, chosen = layout["annotations"]  # one label for the rule that fired twice
+    assert (threshold["y"], threshold["yanchor"]) == (0.8, "bottom")
+    assert (warned["x"], warned["xanchor"], warned["yshift"]) == (10, "left", 0)
+    assert (chosen["x"], chosen["xanchor"], chosen["yshift"]) == (50, "right", 14)
+    assert {(one["y"], one["yanchor"]) for one in (warned, chosen)} == {(1, "bottom")}
+
+
+def test_a_run_of_one_step_has_an_axis() -> None:
+    low, high = step_layout([1], "score")["xaxis"]["range"]
+    assert low < 1 < high

@@ -332,6 +332,20 @@ def test_names_in_explanations_are_code(run: Path, open_page: Pages) -> None:
     assert "`" not in (opened.page.locator("#glossary").text_content() or "`")
 
 
+def test_ticks_of_small_changes_have_no_prefix(tmp_path: Path, open_page: Pages) -> None:
+    file = write_evaluation(tmp_path, prompts=2) / "evaluation.json"
+    found = json.loads(file.read_text())
+    for side in found["sides"][1:]:
+        side["difference"]["motion"] |= {"mean": -1e-4, "low": -2e-4, "high": 1e-4}
+    file.write_text(json.dumps(found))
+    opened = open_page(write_report(tmp_path))
+    plot = opened.page.locator("#dial-charts figure", has_text="motion").locator(".plot")
+    plot.scroll_into_view_if_needed()
+    plot.locator(".ytick text").first.wait_for()
+    ticks = plot.locator(".ytick text").all_text_contents()
+    assert "\N{MINUS SIGN}0.0001" in ticks, ticks
+
+
 def test_prompts_without_clips_are_counted_apart(tmp_path: Path, open_page: Pages) -> None:
     file = write_evaluation(tmp_path, prompts=6, strengths=(1.0,)) / "evaluation.json"
     found = json.loads(file.read_text())
