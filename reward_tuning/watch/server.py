@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from reward_tuning.errors import TuningError
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.report.metric_texts import find_metric, metric_text
+from reward_tuning.report.metric_titles import title_of
 from reward_tuning.report.pages import Page, readable, render_page
 from reward_tuning.watch.access import Access
 from reward_tuning.watch.run_folders import run_folders, run_id
@@ -203,7 +204,9 @@ def _explained(name: str) -> dict[str, str]:
         text = metric_text(measured[1]) if measured else metric_text(key, "guards")
     else:
         text = metric_text(name, "run" if find_metric(name, "run") else None)
-    return {"what": text.what, "unit": text.unit, "healthy": text.healthy, "remedy": text.remedy}
+    title = title_of(name.removeprefix(GUARDS), guards=name.startswith(GUARDS))
+    found = {"what": text.what, "unit": text.unit, "healthy": text.healthy, "remedy": text.remedy}
+    return {"title": readable(title), **found}
 
 
 def bound_socket(port: int) -> socket.socket:

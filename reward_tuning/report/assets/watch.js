@@ -28,7 +28,8 @@
     return runs.get(view.id);
   };
 
-  const numbers = (row) => Object.keys(row).filter((key) => key !== "step");
+  // what is null in every row has no curve
+  const numbers = (row) => Object.keys(row).filter((key) => key !== "step" && Number.isFinite(row[key]));
 
   // Add the new rows of one file; tell whether there were any.
   const take = (run, kind, place, answer) => {

@@ -4,7 +4,10 @@
 
   const { element, number } = window.report;
   const watch = (window.watch = window.watch || {});
-  const MAIN = [/^reward\//, /^held_out/, /^loss$/, /^measures\/[^/]+\/mean$/, /^motion$/, /^diversity$/, /^drift$/, /^grad_norm$/, /^seconds\/step$/];
+  // In this order; of the guards' measures those of judges that are not trained on come first.
+  const MEASURED = /^guards: measures\/(.+)\/mean$/;
+  const MAIN = [/^reward\//, /^held_out/, MEASURED, /^guards: (motion|diversity|drift)$/, /^motion$/, /^drift$/, /^loss$/, /^grad_norm$/, /^seconds\/step$/];
+  const NO_JUDGES = ["motion", "brightness", "contrast", "saturation", "diversity"];
   const HIDDEN = [/^measures\/[^/]+\/(base|now|low|high)$/, /^best$/];
   const MOST_POINTS = 1500; // of a line: more than a screen has pixels for
 
@@ -125,7 +128,7 @@
       .map((run) => [run, series(run, key).values.at(-1)])
       .filter(([, value]) => value !== undefined);
     const words = ends.map(([run, value]) => `${run.name} ${number(value)}`).join(", ");
-    chart.plot.setAttribute("aria-label", `${key} by step; now ${words || "nothing"}`);
+    chart.plot.setAttribute("aria-label", `${chart.title.textContent} by step; now ${words || "nothing"}`);
     chart.now.textContent = ends.length === 1 ? number(ends[0][1]) : "";
   };
 
@@ -133,8 +136,9 @@
     const plot = element("div", { class: "plot", role: "img", "data-key": key });
     const now = element("span", { class: "muted" });
     const caption = element("figcaption", {});
-    const figure = element("figure", { class: "chart card" }, element("h3", {}, `${key} `, now), plot, caption);
-    charts.set(key, { figure, plot, caption, now, seen: false, due: true });
+    const title = element("span", {}, key); // until the server has told its title
+    const figure = element("figure", { class: "chart card" }, element("h3", {}, title, " ", now), plot, caption);
+    charts.set(key, { figure, plot, caption, title, now, seen: false, due: true });
     observer.observe(plot);
     return charts.get(key);
   };
@@ -152,15 +156,24 @@
       const chart = charts.get(key);
       texts.set(key, text);
       if (!text || !chart) continue;
-      chart.caption.textContent = text.what;
-      chart.figure.title = [text.unit && `Unit: ${text.unit}`, text.healthy && `Healthy: ${text.healthy}`, text.remedy && `If not: ${text.remedy}`].filter(Boolean).join("\n");
+      chart.title.textContent = text.title;
+      chart.caption.replaceChildren(...window.report.prose(text.what));
+      const label = chart.plot.getAttribute("aria-label");
+      if (label) chart.plot.setAttribute("aria-label", label.replace(key, () => text.title));
+      chart.figure.title = [text.unit && `Unit: ${text.unit}`, text.healthy && `Healthy: ${text.healthy}`, text.remedy && `If not: ${text.remedy}`].filter(Boolean).map(window.report.unmarked).join("\n");
     }
   };
 
   const rank = (key) => {
-    const bare = key.replace(/^guards: /, "");
-    const place = MAIN.findIndex((pattern) => pattern.test(bare));
+    const place = MAIN.findIndex((pattern) => pattern.test(key));
     return place < 0 ? MAIN.length : place;
+  };
+  // Judges never trained on, trained ones, then measures that are no judge's.
+  const role = (key, trained) => {
+    const measured = MEASURED.exec(key);
+    if (!measured) return 0;
+    if (NO_JUDGES.includes(measured[1]) || measured[1].startsWith("oracle")) return 2;
+    return trained.has(`reward/${measured[1]}`) ? 1 : 0;
   };
 
   // Which charts there are follows from the numbers that the shown runs have.
@@ -173,7 +186,7 @@
     const wanted = [...keys]
       .filter((key) => !HIDDEN.some((pattern) => pattern.test(key.replace(/^guards: /, ""))))
       .filter((key) => all || rank(key) < MAIN.length)
-      .sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+      .sort((a, b) => rank(a) - rank(b) || role(a, keys) - role(b, keys) || a.localeCompare(b));
     document.getElementById("curves").hidden = !keys.size;
     for (const [key, chart] of charts) {
       if (wanted.includes(key)) continue;

@@ -182,13 +182,45 @@ def test_rules_that_fired_are_told_and_marked(opened: Opened, root: Path) -> Non
     key = "guards: measures/clip/mean"
     plot = page.locator(f'.plot[data-key="{key}"]')
     plot.scroll_into_view_if_needed()
-    expect(plot).to_have_attribute("aria-label", f"{key} by step; now one −0.100")
+    expect(plot).to_have_attribute(
+        "aria-label", "clip, change against the base by step; now one −0.100"
+    )
     bars = page.evaluate(
         "key => (t => [t.error_y.array[0], t.error_y.arrayminus[0]])"
         '(document.querySelector(`.plot[data-key="${key}"]`).data[0])',
         key,
     )
     assert bars == pytest.approx([0.15, 0.1])
+    check_quiet(opened)
+
+
+def test_curves_have_titles_in_the_order_of_their_weight_and_none_is_of_null(
+    opened: Opened, root: Path
+) -> None:
+    change = {"base": 0.5, "now": 0.6, "mean": 0.1, "low": 0.0, "high": 0.2}
+    row = {
+        "step": 2,
+        "reward": {"before": None, "now": 0.5},
+        "measures": dict.fromkeys(("brightness", "hps", "my_clip"), change),
+        "motion": 0.9,
+        "diversity": None,
+        "fired": [],
+    }
+    append(root / "one/guards.jsonl", json.dumps(row) + "\n")
+    titles = opened.page.locator("#charts h3 > span:first-child")
+    shown = [
+        "Training reward: hps",
+        "my_clip, change against the base",
+        "hps, change against the base",
+        "brightness, change against the base",
+        "Motion of the clips, ratio to the base",
+        "Loss",
+        "Seconds for each step",
+    ]
+    expect(titles).to_have_text(shown)
+    opened.page.get_by_role("button", name="All numbers").click()
+    since = "Training reward, since the guard evaluation before"
+    expect(titles).to_have_text([*shown, since, "Seconds: rollout"])
     check_quiet(opened)
 
 

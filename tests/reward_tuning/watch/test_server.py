@@ -159,6 +159,7 @@ def test_what_the_page_has_is_checked(client: TestClient, text: str) -> None:
 def test_numbers_are_explained(client: TestClient) -> None:
     found = client.get("texts", params={"name": ["grad_norm", "<odd>"]}).json()
     assert found["grad_norm"]["what"].startswith("Norm of the whole gradient")
+    assert found["grad_norm"]["title"] == "Gradient norm"
     assert "<odd>" in found["<odd>"]["what"]
 
 
