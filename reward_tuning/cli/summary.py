@@ -41,10 +41,9 @@ def summary(folder: Path) -> dict[str, Any]:
     """
     evaluation = read_evaluation_file(folder / "evaluation.json", SHOWN)
     if evaluation is None:
-        raise TuningError(
-            f"{folder} has no evaluation.json: the run is not finished; resume it with "
-            f"`reward-tuning resume {folder}`"
-        )
+        from reward_tuning.runs.status import unfinished_text
+
+        raise TuningError(f"{folder} has no evaluation.json: {unfinished_text(folder)}")
     places = {what: str(folder / name) for what, name in PLACES.items() if (folder / name).exists()}
     return {
         "run": str(folder),
@@ -128,17 +127,46 @@ def print_run(folder: Path, *, as_json: bool = False) -> None:
     """
     if (folder / "finetune.json").is_file():
         print_finetune(folder, _read(folder / "finetune.json"), as_json=as_json)
-    elif (folder / "evaluation.json").is_file():
+        return
+    if (folder / "evaluation.json").is_file():
         print_summary(folder, as_json=as_json)
-    elif as_json:
+        return
+    from reward_tuning.runs.status import is_running
+
+    running = is_running(folder)
+    if as_json:
         steps, row = _last_row(folder)
-        print_json({"run": str(folder), "finished": False, "steps": steps, "last": row})
+        found = {"run": str(folder), "finished": False, "running": running}
+        print_json(found | {"steps": steps, "last": row})
+    elif running:
+        watch = f"{_program()} watch {shlex.quote(str(folder))}"
+        print(f"{progress_line(folder, running=True)}\nfollow it with: {watch}")
     else:
         from reward_tuning.runs.folder import RunFolder
         from reward_tuning.runs.resume_command import resume_command
 
         command = resume_command(folder, RunFolder(folder).initial_processes())
         print(f"{progress_line(folder)}\nresume with: {command}")
+
+
+def print_evaluation(folder: Path, *, as_json: bool) -> None:
+    """Print the result of `evaluate` again, as the verb did.
+
+    Raises:
+        TuningError: The file is damaged, or of something else.
+    """
+    from reward_tuning.cli.sides_table import print_sides
+
+    path = folder / "evaluation.json"
+    try:
+        found = parsed_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TuningError(f"{path} is damaged ({error}); repeat the evaluation") from error
+    if not isinstance(found, dict) or not {"sides", "primary", "texts"} <= found.keys():
+        raise TuningError(
+            f"{path} is not of `evaluate`; give a run folder or the folder of an evaluation"
+        )
+    print_sides(found, folder, as_json=as_json)
 
 
 def print_finetune(folder: Path, found: dict[str, Any], *, as_json: bool = False) -> None:
@@ -176,13 +204,14 @@ def finetune_result(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def progress_line(folder: Path) -> str:
+def progress_line(folder: Path, *, running: bool = False) -> str:
     """Describe the last step of an unfinished run in one line."""
     steps, row = _last_row(folder)
     if row is None:
-        return f"{folder}: no step of {steps} is finished"
+        return f"{folder}: {'is running, ' * running}no step of {steps} is finished"
+    state = "is running" if running else "not finished"
     loss = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
-    return f"{folder}: not finished, step {row['step']} of {steps}, loss {loss}"
+    return f"{folder}: {state}, step {row['step']} of {steps}, loss {loss}"
 
 
 def _last_row(folder: Path) -> tuple[int, dict[str, Any] | None]:

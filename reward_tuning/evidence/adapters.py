@@ -5,6 +5,7 @@ from pathlib import Path
 
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune.recipe import load_any_recipe
+from reward_tuning.runs.status import unfinished_text
 from reward_tuning.sampling.generator_parts import generator_checkpoint
 
 
@@ -23,10 +24,7 @@ def adapter_path(source: Path) -> Path:
                 f"{source / 'generator'}"
             )
         if not (source / "lora").is_dir():
-            raise TuningError(
-                f"{source} is a run without a lora folder: it is not finished; resume it with "
-                f"`reward-tuning resume {source}`"
-            )
+            raise TuningError(f"{source} is a run without a lora folder: {unfinished_text(source)}")
         return source / "lora"
     return source
 

@@ -27,6 +27,7 @@ from reward_tuning.schema.loading import dump_recipe, load_recipe
 from reward_tuning.section import Section
 
 PROCESSES = "processes"
+LOCK_FILE = ".lock"
 
 
 class RunFolder:
@@ -140,7 +141,7 @@ class RunFolder:
         Raises:
             TuningError: Another process works in the folder, or it cannot be written.
         """
-        file, warning = self.root / ".lock", None
+        file, warning = self.root / LOCK_FILE, None
         lock = FileLock(file)
         try:
             self.root.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from reward_tuning.files.atomic_write import temporary_path
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.control import PAUSED, RunStopped
+from reward_tuning.runs.folder import LOCK_FILE
 
 STATUS_FILE, FORMAT = "status.json", 1
 SECONDS_BETWEEN = 1.0
@@ -219,3 +222,27 @@ def is_alive(status: Mapping[str, Any]) -> bool:
         return abs(started - float(status["started"])) < 1.0
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return False
+
+
+def is_running(root: Path) -> bool:
+    """Return whether a process works in a run folder: its status says so, or it holds the lock."""
+    status = read_status(root)
+    if status is not None and status.get("state") in ("running", "paused") and is_alive(status):
+        return True
+    if not (root / LOCK_FILE).is_file():
+        return False
+    try:
+        with FileLock(root / LOCK_FILE, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # read-only, or without locks: the status alone counts
+        return False
+
+
+def unfinished_text(root: Path) -> str:
+    """Say of an unfinished run what it is and what to do: `it is running; wait ...`."""
+    place = shlex.quote(str(root))
+    if is_running(root):
+        return f"it is running; wait until it ends, or follow it with `reward-tuning watch {place}`"
+    return f"it is not finished; resume it with `reward-tuning resume {place}`"

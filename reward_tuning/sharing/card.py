@@ -16,6 +16,7 @@ from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.export import DIFFUSERS_FILE, ORIGINAL_FILE
 from reward_tuning.runs.evaluation_file import WHOLE, read_evaluation_file
 from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.status import unfinished_text
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.statistics.verdicts import (
@@ -117,10 +118,7 @@ def finished_recipe(run: Path) -> Recipe:
             f"{run} is a fine-tuning, which measures no reward; a card is for a reward tuning"
         )
     if RunFolder(run).read_evaluation() is None or not (run / "lora").is_dir():
-        raise TuningError(
-            f"{run} is not finished: it has no evaluation.json and lora; resume it with "
-            f"`reward-tuning resume {run}`"
-        )
+        raise TuningError(f"{run} has no evaluation.json and lora yet: {unfinished_text(run)}")
     return load_recipe(run / "recipe.yaml", check_files=False)
 
 

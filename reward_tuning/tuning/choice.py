@@ -32,13 +32,23 @@ def choice(
     best = best_row(rows, judge) if recipe.guards.best else None
     step = made if best is None else int(best["step"])
     rule = next((f["rule"] for f in rows[-1]["fired"] if f["action"] == "stop"), None)
+    sentences = _sentences(
+        rows,
+        best,
+        judge,
+        judges[0] if judges else None,
+        step,
+        made,
+        recipe.train.steps,
+        ended,
+    )
     return {
         "step": step,
         "of": recipe.train.steps,
         "chosen_by": judge,
         "stopped_at": made if ended else None,
         "rule": rule if ended else None,
-        "text": " ".join(_sentences(rows, best, judge, step, made, recipe.train.steps, ended)),
+        "text": " ".join(sentences),
     }
 
 
@@ -46,6 +56,7 @@ def _sentences(
     rows: Sequence[Row],
     best: Row | None,
     judge: str | None,
+    held_out: str | None,
     step: int,
     made: int,
     steps: int,
@@ -67,11 +78,22 @@ def _sentences(
         said.append(f"Exported: the last checkpoint, step {step}{_against(rows, best, judge)}.")
     else:
         said.append(f"Exported: step {step} of {made}{_against(rows, best, judge)}.")
+    said += _below_base(best or rows[-1], held_out, step)
     if judge is not None and all(row["measures"][judge]["mean"] <= 0 for row in rows):
         said.append("No checkpoint is above the base.")
     if not any(row["fired"] for row in rows):
         said.append("No guard fired.")
     return said
+
+
+def _below_base(exported: Row, held_out: str | None, step: int) -> list[str]:
+    """Say that the exported checkpoint is below the base by the held-out judge, where it is."""
+    if held_out is None or exported["step"] != step:
+        return []
+    mean = exported["measures"][held_out]["mean"]
+    if mean >= 0:
+        return []
+    return [f"It is below the base by {-mean:.2g} on the held-out judge {held_out}."]
 
 
 def _warnings(rows: Sequence[Row]) -> list[str]:

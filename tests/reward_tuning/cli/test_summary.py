@@ -12,6 +12,7 @@ import pytest
 from reward_tuning.cli import VERBS
 from reward_tuning.cli.summary import print_run, progress_line, summary
 from reward_tuning.errors import TuningError
+from reward_tuning.runs.folder import RunFolder
 from tests.reward_tuning.cli.finished_run import FOUND, finished_run
 from tests.reward_tuning.command_line import Command, command
 
@@ -69,6 +70,19 @@ def test_an_unfinished_run_says_how_far_it_is(
     (folder / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
     print_run(folder)
     assert capsys.readouterr().out == f"{folder}: not finished, step 3 of 10, loss 0.5000\n{resume}"
+
+
+def test_a_run_in_progress_is_running(run: Command, folder: Path) -> None:
+    (folder / "evaluation.json").unlink()
+    (folder / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
+    with RunFolder(folder).locked():
+        told = run("show", folder).out
+        assert json.loads(run("show", folder, "--json").out)["running"] is True
+        exported = run("export", folder, "--output", folder / "x.safetensors").err
+    watch = f"reward-tuning watch {shlex.quote(str(folder))}"
+    assert told == (f"{folder}: is running, step 3 of 10, loss 0.5000\nfollow it with: {watch}\n")
+    assert "it is running; wait until it ends" in exported
+    assert watch in exported
 
 
 def test_a_run_of_several_processes_is_resumed_in_as_many(run: Command, folder: Path) -> None:

@@ -14,7 +14,15 @@ import pytest
 
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.runs.control import RunStopped
-from reward_tuning.runs.status import StatusFile, is_alive, kept_status, read_status
+from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.status import (
+    StatusFile,
+    is_alive,
+    is_running,
+    kept_status,
+    read_status,
+    unfinished_text,
+)
 from tests.reward_tuning.full_disk import largest_file
 
 
@@ -184,3 +192,18 @@ def test_a_process_is_known_by_its_number_and_its_start() -> None:
         process.communicate(b"\n")
     assert not is_alive(status)
     assert not is_alive({"pid": "x"})
+
+
+def test_an_unfinished_run_is_running_by_its_status_or_its_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    assert not is_running(folder)
+    with RunFolder(folder).locked():
+        (folder / "recipe.yaml").touch()  # or the folder is removed again
+        assert is_running(folder)
+        assert "it is running; wait" in unfinished_text(folder)
+    assert not is_running(folder)
+    assert unfinished_text(folder).endswith(f"`reward-tuning resume '{folder}'`")
+    StatusFile(folder).update(ProgressEvent("training", 1, 2))
+    assert is_running(folder)
+    StatusFile(folder).end("stopped")
+    assert not is_running(folder)

@@ -48,8 +48,25 @@ def test_a_run_that_a_rule_stopped(tmp_path: Path) -> None:
         "rule": "held_out",
         "text": "A guard ended the training at step 40 of 100 (held_out: why held_out). "
         "From step 40 guard motion warned: why motion. Exported: step 20 of 40, chosen by clip: "
-        "0.48, at step 40 0.4 (base 0.5). No checkpoint is above the base.",
+        "0.48, at step 40 0.4 (base 0.5). It is below the base by 0.02 on the held-out judge clip. "
+        "No checkpoint is above the base.",
     }
+
+
+def test_an_export_below_the_base_is_named_though_another_checkpoint_is_above(
+    tmp_path: Path,
+) -> None:
+    rows = [row(20, 0.5005), row(40, 0.4985)]
+    rows[0]["measures"]["clip"]["each"] = [0.05, -0.049]  # 40 is less than an error below 20
+    rows[1]["measures"]["clip"]["each"] = [-0.05, 0.047]
+    text = choice(rows, recipe(tmp_path), ["clip"], made=40, ended=False)["text"]
+    assert text == (
+        "Exported: the last checkpoint, step 40, chosen by clip: 0.4985 (base 0.5). "
+        "It is below the base by 0.0015 on the held-out judge clip. No guard fired."
+    )
+    unchosen = recipe(tmp_path, "guards.best=false")
+    text = choice(rows, unchosen, ["clip"], made=40, ended=False)["text"]
+    assert "step 40. It is below the base by 0.0015 on the held-out judge clip." in text
 
 
 def test_a_warning_is_told_once_and_a_rollback_with_its_aim(tmp_path: Path) -> None:
