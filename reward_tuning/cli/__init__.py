@@ -29,6 +29,7 @@ from reward_tuning.cli.generate import generate
 from reward_tuning.cli.list_options import ListOptions
 from reward_tuning.cli.ls import ls
 from reward_tuning.cli.mix import mix
+from reward_tuning.cli.option_sections import HelpWithOthers
 from reward_tuning.cli.output import error_text, warning_lines
 from reward_tuning.cli.pretrain import pretrain
 from reward_tuning.cli.push import push
@@ -105,7 +106,7 @@ def _options(
 
 
 for _verb in VERBS:
-    _kind = ListOptions if _verb in WITH_LISTS else None
+    _kind = ListOptions if _verb in WITH_LISTS else HelpWithOthers
     app.command(_verb.__name__, cls=_kind)(_verb)
 
 

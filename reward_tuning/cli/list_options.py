@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from typer.core import TyperCommand
+from reward_tuning.cli.option_sections import HelpWithOthers
 
 _NUMBER = re.compile(r"-(\d|\.\d)")
 
 
-class ListOptions(TyperCommand):
+class ListOptions(HelpWithOthers):
     """A verb whose repeatable options also take several values after one name.
 
     `--steps 8 25` is `--steps 8 --steps 25`. The values end at the next option or at `--`, so

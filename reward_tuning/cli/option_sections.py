@@ -12,6 +12,22 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
+from typer.core import TyperCommand
+from typer.models import ArgumentInfo
+
+
+class HelpWithOthers(TyperCommand):
+    """A verb whose `--help` is in its last panel of options, and in no box of its own."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option, in the panel of the last option if all of them have one."""
+        found = super().get_help_option(ctx)
+        options = [one for one in self.params if one.param_type_name == "option"]
+        panels = [getattr(one, "rich_help_panel", None) for one in options]
+        if found is not None and panels and all(panels):
+            found.rich_help_panel = panels[-1]  # type: ignore[attr-defined]
+        return found
+
 
 def takes_sections(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a verb whose parameters are sections the flat signature that Typer reads.
@@ -52,7 +68,8 @@ def _options(section: type[Any]) -> list[inspect.Parameter]:
     for field in fields(section):
         kind, option = get_args(hints[field.name])
         option = copy.copy(option)
-        option.rich_help_panel = panel
+        if not isinstance(option, ArgumentInfo):  # or their panel of that name came twice
+            option.rich_help_panel = panel
         found.append(
             inspect.Parameter(
                 field.name,

@@ -40,8 +40,7 @@ def push(
     api = HfApi()
     there = None if dry_run else existing_files(repo, api)
     rows = [
-        [f"{one.size / 1e6:.2f} MB", one.name, "replaces" * (one.name in (there or []))]
-        for one in files
+        [size_text(one.size), one.name, "replaces" * (one.name in (there or []))] for one in files
     ]
     print_table(f"To {repo}", ["size", "file", ""], rows)
     if dry_run:
@@ -52,3 +51,14 @@ def push(
     if not yes and not (sys.stdin.isatty() and typer.confirm("Upload?")):
         raise TuningError("nothing was uploaded; confirm with --yes")
     print(upload(files, repo, private=not public, api=api))
+
+
+def size_text(size: int) -> str:
+    """Return a file's size in bytes, kB or MB.
+
+    Args:
+        size: In bytes.
+    """
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"

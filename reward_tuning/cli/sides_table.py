@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.cli.output import print_json, print_table
+from reward_tuning.report.metric_groups import label_of
 from reward_tuning.statistics.verdicts import HIGHER, LOWER, verdict
 
 CHANGE_COLUMNS = 5  # sides next to each other: a table of 80 characters
@@ -24,9 +25,11 @@ def print_sides(found: Mapping[str, Any], output: Path, *, as_json: bool) -> Non
         print_json(found)
         return
     seeds, sides, primary = found["seeds"], found["sides"], found["primary"]
+    if how := _sampling_line(sides):
+        print(how)
     title = f"{found['prompts']} prompts x {seeds} clip{'' if seeds == 1 else 's'}, same noise"
     if primary is not None:
-        print_table(f"{primary} decides: {title}", *decisive_rows(sides, primary))
+        print_table(f"{label_of(primary)} decides: {title}", *decisive_rows(sides, primary))
     compared = [i for i, side in enumerate(sides) if "difference" in side]
     if compared:
         print_table("Ratio to the base, and drift from it", *ratio_rows(sides, compared))
@@ -36,12 +39,26 @@ def print_sides(found: Mapping[str, Any], output: Path, *, as_json: bool) -> Non
     if compared:
         print(MARK_NOTE)
     if constant := constant_metrics([sides[i] for i in compared]):
-        print(f"no change seen on any prompt: {', '.join(constant)}")
+        print(f"no change seen on any prompt: {', '.join(map(label_of, constant))}")
     for line in found["texts"]:
         print(line)
     for name in ("evaluation.json", "evaluation.csv", "report.html"):
         if (output / name).is_file():
             print(f"{name + ':':17}{output / name}")
+
+
+def _sampling_line(sides: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the sides are sampled whose names do not say it; "" where the file does not."""
+    main = sides[0]
+    if main.get("steps") is None or main.get("guidance_scale") is None:
+        return ""
+    how = (main["steps"], main["guidance_scale"])
+    several = any((side.get("steps"), side.get("guidance_scale")) != how for side in sides)
+    which = ", where the name of a side says nothing else" if several else ""
+    return (
+        f"sampled in {main['steps']} step{'' if main['steps'] == 1 else 's'} at guidance "
+        f"{main['guidance_scale']:g}{which}"
+    )
 
 
 def decisive_rows(
@@ -96,7 +113,7 @@ def change_rows(
         if not any(change and (change["up"] or change["down"]) for change in changes):
             continue
         role = " (trained on)" if metric in found["trained_on"] else ""
-        rows.append([*map(_change, changes), f"{metric}{role}"])
+        rows.append([*map(_change, changes), f"{label_of(metric)}{role}"])
     return [*(f"side {i}" for i in compared), "metric"], rows
 
 

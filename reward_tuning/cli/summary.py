@@ -20,7 +20,8 @@ WIDTH = 80  # of the lines below the table, in characters
 PLACES = {
     "report": "report.html",
     "lora": "lora",
-    "clips": "samples",
+    "clips": "evaluation",
+    "samples": "samples",
     "metrics": "metrics.jsonl",
     "evaluation": "evaluation.json",
 }
@@ -56,24 +57,39 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def next_commands(folder: Path) -> list[str]:
-    """Return the usual next commands after a run: show it, generate clips, export the LoRA."""
+    """Return the usual next commands after a run.
+
+    They open its report, generate clips sampled as in its evaluation, evaluate it further and
+    export the LoRA.
+    """
     run, prompt = shlex.quote(str(folder)), "..."
     with contextlib.suppress(
         OSError, ValueError, LookupError, TypeError
     ):  # the user may have deleted the samples
         samples = parsed_json((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
         prompt = str(samples[0]["prompt"])
-    checkpoint = ""
-    with contextlib.suppress(OSError, TuningError, LookupError, TypeError):
+    of, how = "", ""
+    with contextlib.suppress(OSError, TuningError, LookupError, TypeError, AttributeError):
         recipe = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
         checkpoint = str(recipe["generator"]["checkpoint"])
-    of = f"--checkpoint {shlex.quote(checkpoint)} " if checkpoint not in ("", "tiny") else ""
+        of = f"--checkpoint {shlex.quote(checkpoint)} " if checkpoint != "tiny" else ""
+        how = _sampled_as_evaluated(recipe)
     program = _program()
     return [
-        f"{program} show {run}",
-        f"{program} generate {of}--lora {run} --prompt {shlex.quote(prompt)} --output clips",
+        f"{program} report {run} --open",
+        f"{program} generate {of}--lora {run} {how}--prompt {shlex.quote(prompt)} --output clips",
+        f"{program} evaluate {run} --strengths 0.5 1",
         f"{program} export {run} --format original --output lora.safetensors",
     ]
+
+
+def _sampled_as_evaluated(recipe: dict[str, Any]) -> str:
+    """Return the options of `generate` that sample as the run's evaluation did."""
+    sampling, evaluation = recipe.get("sampling", {}), recipe.get("evaluation", {})
+    steps = evaluation.get("steps") or sampling.get("steps")
+    scale = sampling.get("guidance_scale")
+    given = {"--steps": steps, "--guidance-scale": scale}
+    return "".join(f"{name} {value:g} " for name, value in given.items() if value is not None)
 
 
 def _program() -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reward_tuning.statistics.vote_table import Control, VoteTable
     from reward_tuning.statistics.votes import Votes
 
-COLUMNS = ("", "wins", "losses", "ties", "bad", "win rate", "score", "verdict")
+COLUMNS = ("", "wins", "losses", "ties", "bad", "win rate", "verdict")
 
 
 def votes(
@@ -44,39 +44,49 @@ def _print(read: "Votes", table: "VoteTable") -> None:
             side.name,
             *(str(count) for count in (side.wins, side.losses, side.ties, side.bad)),
             _share(side.win_rate),
-            "-"
-            if side.score is None
-            else f"{side.score.score:+.2f} [{side.score.low:+.2f}, {side.score.high:+.2f}]",
             side.verdict,
         )
         for side in table.sides
     ]
-    title = f"{read.title or read.report}: {table.votes} votes on {table.prompts} prompts"
+    asked = f"{_count(table.votes, 'vote')} on {_count(table.prompts, 'prompt')}"
+    title = f"{read.title or read.report}: {asked}"
     print_table(f"{title}, against {table.reference}", COLUMNS, rows)
-    print("win rate: ties count as half, bad pairs not at all; score: Bradley-Terry, log odds")
+    print("win rate: ties count as half, bad pairs not at all; in brackets: 95 % intervals")
+    for side in table.sides:
+        if side.score is not None:
+            print(
+                f"Bradley-Terry score of {side.name}, in log odds: {side.score.score:+.2f} "
+                f"[{side.score.low:+.2f}, {side.score.high:+.2f}]"
+            )
     if len(table.sides) > 1:
         print(f"{len(table.sides)} sides compared: verdicts allow for their number (Holm)")
     if read.replaced:
-        print(f"{read.replaced} earlier votes on the same pairs do not count")
+        do = "does" if read.replaced == 1 else "do"
+        print(f"{_count(read.replaced, 'earlier vote')} on the same pairs {do} not count")
     print(f"control pairs: {_control(table.control)}")
     print(f"left was chosen on pairs of different sides: {_share(table.left)}")
     for voter in table.voters if len(table.voters) > 1 else ():
         print(
-            f"{voter.name}: {voter.votes} votes, {voter.ties} ties, {voter.bad} bad; control "
-            f"pairs: {_control(voter.control)}"
+            f"{voter.name}: {_count(voter.votes, 'vote')}, {_count(voter.ties, 'tie')}, "
+            f"{voter.bad} bad; control pairs: {_control(voter.control)}"
         )
     if (found := table.agreement) is not None:
         alpha = "" if found.alpha is None else f"; Krippendorff's alpha {found.alpha:.2f}"
-        print(f"alike votes on {found.pairs} pairs of several voters: {_share(found.alike)}{alpha}")
+        pairs = _count(found.pairs, "pair")
+        print(f"alike votes on {pairs} of several voters: {_share(found.alike)}{alpha}")
 
 
 def _control(control: "Control") -> str:
     if control.votes == 0:
         return "none, so the voters' own noise is not known"
     return (
-        f"{control.votes} votes; left {_share(control.left)} of those with a choice, ties "
-        f"{_share(control.ties)}, {control.bad} bad"
+        f"{_count(control.votes, 'vote')}; left {_share(control.left)} of those with a choice, "
+        f"ties {_share(control.ties)}, {control.bad} bad"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _share(share: "Share | None") -> str:

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reward_tuning.errors import TuningError
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.export import DIFFUSERS_FILE, ORIGINAL_FILE
+from reward_tuning.report.metric_groups import label_of
 from reward_tuning.runs.evaluation_file import WHOLE, read_evaluation_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.status import unfinished_text
@@ -162,5 +163,6 @@ def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for measure, change in evaluation["difference"].items():
         shown = [value_text(measure, evaluation[side][measure]) for side in ("base", "tuned")]
         interval = "" if change["low"] is None else interval_text(measure, change)
-        rows.append((measure, role_of(measure, evaluation), *shown, interval, found[measure]))
+        head = (label_of(measure), role_of(measure, evaluation))
+        rows.append((*head, *shown, interval, found[measure]))
     return rows

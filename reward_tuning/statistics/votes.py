@@ -179,7 +179,10 @@ def read_vote_file(path: Path) -> VoteFile:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise TuningError(f"cannot read the vote file {path}: {error.strerror}") from error
+        raise TuningError(
+            f"cannot read the vote file {path}: {error.strerror}; give a file that a report's vote "
+            "page has saved"
+        ) from error
     if len(content) > MAX_BYTES:
         raise TuningError(
             f"{path} is larger than {MAX_BYTES // 1_000_000} MB, so it is no vote file; give a "

@@ -9,6 +9,9 @@ import typer
 from click.testing import CliRunner
 
 from reward_tuning.cli.option_sections import takes_sections
+from tests.reward_tuning.command_line import Command, command
+
+run = pytest.fixture(command, name="run")
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,14 @@ def test_an_option_in_two_sections_is_a_bug() -> None:
 
     with pytest.raises(AssertionError, match="an option is in two sections"):
         takes_sections(twice)
+
+
+def test_each_panel_is_printed_once_and_help_is_in_one_with_others(run: Command) -> None:
+    for verb in ("evaluate", "mix"):
+        output = run(verb, "--help").out
+        heads = [line.strip("╭─╮ ") for line in output.splitlines() if line.startswith("╭")]
+        assert heads[0] == "Arguments"
+        assert "Options" not in heads
+        assert len(heads) == len(set(heads))
+        last = output.rpartition("╭")[2]
+        assert "--help" in last

@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, constants
 
+from reward_tuning.cli.push import size_text
 from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.sharing.finished_run import finished
 from tests.reward_tuning.sharing.local_hub import TOKEN, LocalHub, local_hub
@@ -60,3 +61,8 @@ def test_names_that_are_no_repository(run: Command, finished: Path) -> None:
     done = run("push", finished, "lora", "--yes")
     assert done.code == 2
     assert "owner/name" in done.err
+
+
+def test_small_files_have_a_size_that_is_not_zero() -> None:
+    sizes = {12: "12 bytes", 3_210: "3.2 kB", 999_900: "999.9 kB", 61_250_000: "61.2 MB"}
+    assert {size: size_text(size) for size in sizes} == sizes

@@ -29,6 +29,7 @@ def side(name: str, strength: float) -> dict[str, Any]:
             "clip": change(strength / 10, 0.001),
             "hps": change(0.02, 0.04),
             "oracle": change(0.0, 1.0),
+            "oracle_tone_off": change(0.0, 1.0),
         },
     }
 
@@ -64,7 +65,7 @@ def test_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "side 6 metric" in lines
     assert "+0.1200* clip" in lines
     assert "-0.0100 motion" in lines
-    assert "no change seen on any prompt: oracle" in lines
+    assert "no change seen on any prompt: oracle: all right, oracle: background off" in lines
     assert not any("..." in line or "\u2026" in line for line in lines)  # nothing is cut off
     assert "a sentence" in lines
     assert lines[-1] == f"evaluation.csv: {tmp_path / 'evaluation.csv'}"
@@ -73,3 +74,18 @@ def test_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     print_sides(FOUND, tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out) == FOUND
+
+
+def test_the_sampling_of_sides_that_do_not_name_theirs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    how = {"steps": 4, "guidance_scale": 3.0}
+    alike = FOUND | {"sides": [one | how for one in FOUND["sides"]]}
+    print_sides(alike, tmp_path, as_json=False)
+    assert capsys.readouterr().out.splitlines()[0] == "sampled in 4 steps at guidance 3"
+    base = {"name": "base, 8 steps", "against": None, "means": {"clip": 0.5}}
+    other = base | {"steps": 8, "guidance_scale": 3.0}
+    print_sides(alike | {"sides": [*alike["sides"], other]}, tmp_path, as_json=False)
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "sampled in 4 steps at guidance 3, where the name of a side says nothing else"
+    )

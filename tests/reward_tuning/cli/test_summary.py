@@ -12,6 +12,7 @@ import pytest
 from reward_tuning.cli import VERBS
 from reward_tuning.cli.summary import print_run, progress_line, summary
 from reward_tuning.errors import TuningError
+from reward_tuning.files.yaml_text import read_yaml
 from reward_tuning.runs.folder import RunFolder
 from tests.reward_tuning.cli.finished_run import FOUND, finished_run
 from tests.reward_tuning.command_line import Command, command
@@ -36,11 +37,25 @@ def test_next_commands(run: Command, folder: Path) -> None:
     verbs = {verb.__name__ for verb in VERBS}
     words = [shlex.split(line) for line in found["next"]]
     assert all(first == "reward-tuning" and verb in verbs for first, verb, *_ in words)
-    assert [verb for _, verb, *_ in words] == ["show", "generate", "export"]
+    assert [verb for _, verb, *_ in words] == ["report", "generate", "evaluate", "export"]
     assert all(str(folder) in line for line in words)
     assert "a star, it's red" in words[1]
     assert words[1][2:4] == ["--checkpoint", "owner/model"]
     assert "\n".join(f"  {line}" for line in found["next"]) in run("show", folder).out
+
+
+def test_clips_are_generated_as_the_run_was_evaluated(folder: Path) -> None:
+    recipe = read_yaml((folder / "recipe.yaml").read_text())
+    recipe["sampling"] |= {"steps": 16, "guidance_scale": 4.5}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    (folder / "evaluation").mkdir()
+    found = summary(folder)
+    assert " --steps 16 --guidance-scale 4.5 --prompt " in found["next"][1]
+    assert found["places"]["clips"] == str(folder / "evaluation")
+    assert found["places"]["samples"] == str(folder / "samples")
+    recipe["evaluation"] = recipe.get("evaluation", {}) | {"steps": 8}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    assert " --steps 8 --guidance-scale 4.5 " in summary(folder)["next"][1]
 
 
 def test_next_commands_name_a_program_that_is_not_on_the_path(

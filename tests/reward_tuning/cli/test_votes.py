@@ -21,7 +21,7 @@ def two_voters(folder: Path) -> list[Path]:
 
 
 def test_table(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     done = run("votes", *two_voters(tmp_path))
     assert (done.code, done.err) == (0, "")
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
@@ -29,7 +29,9 @@ def test_table(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     row = next(line for line in lines if line.startswith("tuned"))
     assert row.startswith("tuned 14 0 1 1 97 % [")
     assert row.endswith("preferred")
-    assert "1 earlier votes on the same pairs do not count" in lines
+    assert any(line.endswith("in brackets: 95 % intervals") for line in lines)
+    assert any(line.startswith("Bradley-Terry score of tuned, in log odds: +") for line in lines)
+    assert "1 earlier vote on the same pairs does not count" in lines
     assert any(line.startswith("control pairs: 3 votes; left 100 % [29, 100]") for line in lines)
     assert any(
         line.startswith("[bold]Ben: 5 votes, 0 ties, 0 bad; control pairs: none") for line in lines
@@ -48,6 +50,9 @@ def test_json(run: Command, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_vote_file(run: Command, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"prompts": 3}')
+    missing = run("votes", tmp_path / "b.json")
+    assert missing.code == 2
+    assert "give a file that a report's vote page has saved" in missing.err
     done = run("votes", tmp_path / "a.json")
     assert done.code == 2
     assert "not a vote file" in done.err

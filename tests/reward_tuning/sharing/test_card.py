@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from reward_tuning.errors import TuningError
+from reward_tuning.report.metric_groups import label_of
 from reward_tuning.sharing.card import as_text, is_hub_id, model_card, public_name
 from tests.reward_tuning.sharing.finished_run import finished
 
@@ -35,7 +36,7 @@ def test_numbers_are_those_of_the_evaluation(finished: Path) -> None:
     evaluation = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
     text = model_card(finished)
     for measure, change in evaluation["difference"].items():
-        name = re.escape(measure.replace("_", r"\_"))
+        name = re.escape(label_of(measure).replace("_", r"\_"))
         row = re.search(rf"^\| {name} \| (.*) \|$", text, flags=re.MULTILINE)
         assert row, measure
         role, base, tuned, interval, _ = row[1].split(" | ")
