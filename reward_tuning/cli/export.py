@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 from typer import Argument, Option, echo
 
 from reward_tuning.cli.option_sections import takes_sections
+from reward_tuning.cli.summary import generate_command
 from reward_tuning.errors import TuningError
 from reward_tuning.lora.formats import FORMATS
 
@@ -97,11 +98,16 @@ def export(lora: LoraOptions, result: ResultOptions, merging: MergeOptions) -> N
     chosen = result.format_ or "diffusers"
     _check_names(chosen, result.dtype, merging.layout)
     _check_output(output, None if merge else chosen, overwrite=result.overwrite)
-    from reward_tuning.evidence.adapters import adapter_path, checkpoint_of, origin_of
+    from reward_tuning.evidence.adapters import (
+        adapter_path,
+        base_in_header,
+        checkpoint_of,
+        origin_of,
+    )
     from reward_tuning.lora.module_shapes import transformer_shapes
 
     path = adapter_path(lora.source)
-    base = lora.checkpoint or checkpoint_of(lora.source)
+    base = lora.checkpoint or checkpoint_of(lora.source) or base_in_header(path)
     if base is None:
         raise TuningError(
             f"{lora.source} is not inside a run folder, so its generator is unknown; name it with "
@@ -126,6 +132,7 @@ def export(lora: LoraOptions, result: ResultOptions, merging: MergeOptions) -> N
         weights, about = small.weights, about | small.metadata
         echo(small, err=True)
     print(export_adapter(weights, output, chosen, dtype=dtype or torch.float32, about=about))
+    echo(f"next: {generate_command(str(output), base)}", err=True)
 
 
 def _merge(

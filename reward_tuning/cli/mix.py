@@ -17,6 +17,7 @@ from reward_tuning.cli.evaluate import (
     made_request,
 )
 from reward_tuning.cli.option_sections import takes_sections
+from reward_tuning.cli.summary import generate_command
 from reward_tuning.errors import TuningError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def mix(of_mix: MixOptions, of_measures: MeasureOptions, work: WorkOptions) -> N
     _check_output(of_mix)
     from reward_tuning.evidence.mixing import (
         about_mix,
+        base_of_mix,
         checked_weights,
         grid_of_mixes,
         mixed,
@@ -80,22 +82,26 @@ def mix(of_mix: MixOptions, of_measures: MeasureOptions, work: WorkOptions) -> N
     count = len(of_mix.sources)
     if of_mix.grid is None:
         chosen = checked_weights(of_mix.weights or [1 / count] * count, count)
-        adapters = read_adapters(of_mix.sources, of_mix.checkpoint)
+        base = base_of_mix(of_mix.sources, of_mix.checkpoint)
+        adapters = read_adapters(of_mix.sources, base)
     else:
         mixes = grid_of_mixes(count, of_mix.grid)
-        adapters = read_adapters(of_mix.sources, of_mix.checkpoint)
-        chosen = _best(of_mix, of_measures, work, adapters, mixes)
+        base = base_of_mix(of_mix.sources, of_mix.checkpoint)
+        adapters = read_adapters(of_mix.sources, base)
+        chosen = _best(of_mix, of_measures, work, base, adapters, mixes)
     weights, cost = mixed(adapters, chosen, of_mix.rank)
-    about = about_mix(chosen)
+    about = about_mix(chosen, base)
     if cost:
         echo(cost, err=True)
     print(export_adapter(weights, of_mix.output, "diffusers", about=about))
+    echo(f"next: {generate_command(str(of_mix.output), base)}", err=True)
 
 
 def _best(
     of_mix: MixOptions,
     of_measures: MeasureOptions,
     work: WorkOptions,
+    base: str,
     adapters: Sequence[LoraWeights],
     mixes: Sequence[Mix],
 ) -> Mix:
@@ -104,7 +110,7 @@ def _best(
     from reward_tuning.evidence.setup import resolve
 
     folder = of_mix.output.with_name(f"{of_mix.output.stem}-grid")
-    paths = write_mixes(adapters, mixes, folder / MIXES, of_mix.rank)
+    paths = write_mixes(adapters, mixes, folder / MIXES, of_mix.rank, base)
     sources = [*of_mix.sources, *paths]
     request = made_request(
         SideOptions(sources, checkpoint=of_mix.checkpoint),

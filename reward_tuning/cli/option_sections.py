@@ -25,7 +25,7 @@ class HelpWithOthers(TyperCommand):
         options = [one for one in self.params if one.param_type_name == "option"]
         panels = [getattr(one, "rich_help_panel", None) for one in options]
         if found is not None and panels and all(panels):
-            found.rich_help_panel = panels[-1]  # type: ignore[attr-defined]
+            found.rich_help_panel = panels[-1]
         return found
 
 

@@ -68,19 +68,34 @@ def next_commands(folder: Path) -> list[str]:
     ):  # the user may have deleted the samples
         samples = parsed_json((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
         prompt = str(samples[0]["prompt"])
-    of, how = "", ""
+    checkpoint, how = "tiny", ""
     with contextlib.suppress(OSError, TuningError, LookupError, TypeError, AttributeError):
         recipe = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
         checkpoint = str(recipe["generator"]["checkpoint"])
-        of = f"--checkpoint {shlex.quote(checkpoint)} " if checkpoint != "tiny" else ""
         how = _sampled_as_evaluated(recipe)
     program = _program()
     return [
         f"{program} report {run} --open",
-        f"{program} generate {of}--lora {run} {how}--prompt {shlex.quote(prompt)} --output clips",
+        generate_command(str(folder), checkpoint, prompt, how),
         f"{program} evaluate {run} --strengths 0.5 1",
         f"{program} export {run} --format original --output lora.safetensors",
     ]
+
+
+def generate_command(lora: str, checkpoint: str, prompt: str = "...", how: str = "") -> str:
+    """Return the command that generates clips with a LoRA.
+
+    Args:
+        lora: Run folder, or LoRA.
+        checkpoint: Its generator.
+        prompt: Of the clip.
+        how: Further options, each with a space after it.
+    """
+    of = f"--checkpoint {shlex.quote(checkpoint)} " if checkpoint != "tiny" else ""
+    return (
+        f"{_program()} generate {of}--lora {shlex.quote(lora)} {how}--prompt {shlex.quote(prompt)} "
+        "--output clips"
+    )
 
 
 def _sampled_as_evaluated(recipe: dict[str, Any]) -> str:

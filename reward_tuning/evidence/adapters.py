@@ -1,9 +1,13 @@
 """Find the adapter of a path, its generator and its origin, without loading weights."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+from base_model.files.hub import HUB_ID
+from base_model.files.shipped import shipped_checkpoints
 from reward_tuning.errors import TuningError
+from reward_tuning.files.json_text import parsed_json
 from reward_tuning.finetune.recipe import load_any_recipe
 from reward_tuning.runs.status import unfinished_text
 from reward_tuning.sampling.generator_parts import generator_checkpoint
@@ -36,6 +40,29 @@ def checkpoint_of(source: Path) -> str | None:
         return None
     recipe = load_any_recipe(run / "recipe.yaml", check_files=False)
     return generator_checkpoint(recipe.generator)
+
+
+def base_in_header(source: Path) -> str | None:
+    """Return the generator that the header of an adapter names, if it is shipped or a hub id.
+
+    Names of folders are not followed: a header keeps only their last part.
+
+    Raises:
+        TuningError: The adapter's file is damaged.
+    """
+    from reward_tuning.lora.formats.adapter_files import find_adapter, header_of
+    from reward_tuning.lora.metadata import BASE
+
+    if not source.exists():
+        return None
+    try:
+        named = parsed_json(header_of(find_adapter(source)).get(BASE, "null"))
+    except json.JSONDecodeError:
+        return None  # of another tool
+    name = named.get("checkpoint") if isinstance(named, dict) else None
+    if not isinstance(name, str):
+        return None
+    return name if name in shipped_checkpoints() or HUB_ID.fullmatch(name) else None
 
 
 def run_of(source: Path) -> Path | None:

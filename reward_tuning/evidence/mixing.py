@@ -7,17 +7,20 @@ training (Ramé et al., Rewarded soups, arXiv 2306.04488).
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from base_model.files.shipped import resolve_checkpoint, shipped_checkpoints
 from reward_tuning.errors import TuningError
-from reward_tuning.evidence.adapters import adapter_path, checkpoint_of
+from reward_tuning.evidence.adapters import adapter_path, base_in_header, checkpoint_of
 from reward_tuning.lora.adapter import LoraWeights
 from reward_tuning.lora.combining import combine
 from reward_tuning.lora.export import export_adapter, import_adapter
+from reward_tuning.lora.metadata import BASE
 from reward_tuning.lora.module_shapes import transformer_shapes
 from reward_tuning.lora.rank import Truncation, truncated
 
@@ -41,25 +44,35 @@ class Mix:
         return "mix-" + "-".join(f"{weight:g}" for weight in self.weights)
 
 
-def read_adapters(sources: Sequence[Path], checkpoint: str | None) -> list[LoraWeights]:
-    """Read adapters of one generator.
+def base_of_mix(sources: Sequence[Path], checkpoint: str | None) -> str:
+    """Return the generator of adapters that are to be mixed.
 
     Args:
         sources: Two or more run folders, LoRA files and LoRA folders.
-        checkpoint: Their generator; None takes that of the first source inside a run folder.
+        checkpoint: As given; None takes that of the first source inside a run folder, else the
+            first that the header of a LoRA names.
 
     Raises:
-        TuningError: Fewer than two sources, no known generator, an adapter that cannot be read, or
-            one that is for another generator.
+        TuningError: Fewer than two sources, or no known generator.
     """
     if len(sources) < 2:
         raise TuningError(f"{len(sources)} LoRA to mix; give two or more")
     base = checkpoint or next(filter(None, map(checkpoint_of, sources)), None)
+    base = base or next(filter(None, map(base_in_header, sources)), None)
     if base is None:
         raise TuningError(
             "none of the LoRAs is inside a run folder, so their generator is unknown; name it with "
             "--checkpoint, such as --checkpoint tiny"
         )
+    return base
+
+
+def read_adapters(sources: Sequence[Path], base: str) -> list[LoraWeights]:
+    """Read adapters of one generator.
+
+    Raises:
+        TuningError: An adapter cannot be read, or is for another generator.
+    """
     shapes = transformer_shapes(base)
     return [import_adapter(adapter_path(source), shapes) for source in sources]
 
@@ -136,7 +149,7 @@ def mixed(adapters: Sequence[LoraWeights], mix: Mix, rank: int | None) -> tuple[
 
 
 def write_mixes(
-    adapters: Sequence[LoraWeights], mixes: Sequence[Mix], folder: Path, rank: int | None
+    adapters: Sequence[LoraWeights], mixes: Sequence[Mix], folder: Path, rank: int | None, base: str
 ) -> list[Path]:
     """Write each mix as one file into a folder, and return the files in order.
 
@@ -147,13 +160,21 @@ def write_mixes(
     for mix in mixes:
         weights, _ = mixed(adapters, mix, rank)
         path = folder / f"{mix.name}.safetensors"
-        paths.append(export_adapter(weights, path, "diffusers", about=about_mix(mix)))
+        paths.append(export_adapter(weights, path, "diffusers", about=about_mix(mix, base)))
     return paths
 
 
-def about_mix(mix: Mix) -> dict[str, str]:
-    """Return what the header of a mix says of it."""
-    return {"reward_tuning.mix": ", ".join(f"{weight:g}" for weight in mix.weights)}
+def about_mix(mix: Mix, base: str) -> dict[str, str]:
+    """Return what the header of a mix says of it.
+
+    Args:
+        mix: The mix.
+        base: Its generator; a folder is not named, for its last part could be a shipped name.
+    """
+    found = {"reward_tuning.mix": ", ".join(f"{weight:g}" for weight in mix.weights)}
+    if isinstance(resolve_checkpoint(base), str) or base in shipped_checkpoints():
+        found[BASE] = json.dumps({"checkpoint": base})
+    return found
 
 
 def require_untrained(primary: str | None, trained_on: Sequence[str]) -> None:

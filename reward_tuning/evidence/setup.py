@@ -11,7 +11,7 @@ from base_model.files.shipped import resolve_checkpoint
 from base_model.loading.checkpoint import local_folder
 from base_model.loading.clip_size import own_clip_size
 from reward_tuning.errors import TuningError
-from reward_tuning.evidence.adapters import run_of
+from reward_tuning.evidence.adapters import base_in_header, run_of
 from reward_tuning.evidence.judge_roles import judges_of_runs, roles_of
 from reward_tuning.evidence.metric_names import DIVERSITY
 from reward_tuning.evidence.request import EvaluationRequest, Setup
@@ -74,6 +74,8 @@ def resolve(request: EvaluationRequest) -> Setup:
     guidance = _main_first(request.guidance, sampling.guidance_scale)
     sampling = sampling.model_copy(update={"steps": steps[0], "guidance_scale": guidance[0]})
     prompts, notes = _prompts(request, generator, runs)
+    if request.checkpoint is None and not any(map(run_of, request.sources)):
+        notes.append(f"generator {generator.checkpoint}, which the LoRA's own header names")
     judges = judges_of_runs([(one.path.name, one.recipe) for one in runs])
     if request.judges is not None:
         judges = list(request.judges)
@@ -188,6 +190,8 @@ def _generator(request: EvaluationRequest, runs: Sequence[SourceRun]) -> Generat
         if section is not None:
             found[source] = section
     if not found:
+        found = _named_in_headers(request.sources)
+    if not found:
         raise TuningError(
             f"{request.sources[0]} is not inside a run folder, so its generator is unknown; name "
             "it with --checkpoint, such as --checkpoint tiny"
@@ -207,6 +211,14 @@ def _section_of(source: Path) -> GeneratorSection | None:
         name = generator_checkpoint(recipe.generator)
         return GeneratorSection(checkpoint=name, dtype=recipe.generator.dtype)
     return recipe.generator
+
+
+def _named_in_headers(sources: Sequence[Path]) -> dict[Path, GeneratorSection]:
+    """Return the generator that the headers of all sources name; nothing where they disagree."""
+    named = {source: name for source in sources if (name := base_in_header(source))}
+    if len(set(named.values())) != 1:
+        return {}
+    return {source: GeneratorSection(checkpoint=name) for source, name in named.items()}
 
 
 def _check_same_base(found: dict[Path, GeneratorSection]) -> None:

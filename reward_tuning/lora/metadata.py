@@ -29,6 +29,7 @@ ORIGINAL = "https://github.com/aigc-apps/EasyAnimate"
 """Code bases whose names the tensors have, as `modelspec.implementation`."""
 OWN = "reward_tuning."
 EVALUATION, STRENGTH, TRUNCATION = f"{OWN}evaluation", f"{OWN}strength", f"{OWN}truncation"
+BASE = f"{OWN}base"
 TITLE = "modelspec.title"
 
 _CARRIED = ("modelspec.", "ss_", OWN)
@@ -147,7 +148,7 @@ def training_metadata(recipe: Section, fingerprints: Mapping[str, str]) -> dict[
         "ss_learning_rate": train.get("learning_rate"),
         **_resolution(values.get("sampling")),
         f"{OWN}recipe": values,
-        f"{OWN}base": {"checkpoint": base, "fingerprint": fingerprints.get("generator")},
+        BASE: {"checkpoint": base, "fingerprint": fingerprints.get("generator")},
     }
     if judges["trained_on"]:
         entries[f"{OWN}judges"] = judges

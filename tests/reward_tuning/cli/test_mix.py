@@ -38,6 +38,7 @@ def test_given_weights(run: Command, runs: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "mixed.safetensors"
     done = run("mix", *runs, "--weights", 0.7, 0.3, "--output", target)
     assert (done.code, done.out.strip()) == (0, str(target)), done.err
+    assert f" --lora {target} --prompt " in done.err
     recipe = load_recipe(runs[0] / "recipe.yaml", check_files=False)
     shapes = transformer_shapes(recipe.generator.checkpoint)
     mixed, one, two = (

@@ -10,11 +10,11 @@ import torch
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.mixing import (
     Mix,
+    base_of_mix,
     best_side,
     checked_weights,
     grid_of_mixes,
     mixed,
-    read_adapters,
     require_untrained,
     write_mixes,
 )
@@ -89,16 +89,18 @@ def test_weights_that_are_refused(weights: list[float], said: str) -> None:
 
 
 def test_files_hold_the_mix_and_name_it(tmp_path: Path) -> None:
-    paths = write_mixes([adapter(1), adapter(2)], [Mix((0.25, 0.75))], tmp_path / "mixes", None)
+    paths = write_mixes(
+        [adapter(1), adapter(2)], [Mix((0.25, 0.75))], tmp_path / "mixes", None, "tiny"
+    )
     assert [path.name for path in paths] == ["mix-0.25-0.75.safetensors"]
     assert safetensors_metadata(paths[0])["reward_tuning.mix"] == "0.25, 0.75"
 
 
 def test_one_source_and_unknown_generator_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TuningError, match="1 LoRA to mix"):
-        read_adapters([tmp_path], None)
+        base_of_mix([tmp_path], None)
     with pytest.raises(TuningError, match="--checkpoint tiny"):
-        read_adapters([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], None)
+        base_of_mix([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], None)
 
 
 @pytest.mark.parametrize("primary", ["hps", None])
