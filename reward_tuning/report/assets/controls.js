@@ -62,7 +62,7 @@
   // A run that has not drawn clips after training yet has those of the base alone
   report.strengthText = (side) => (side.against === null ? "before its first step" : `strength ${side.strength}`);
 
-  report.galleryControls = ({ state, series, cards, orders, refresh, arrange }) => {
+  report.galleryControls = ({ state, series, several, cards, orders, refresh, arrange }) => {
     const filters = document.getElementById("filters");
     const transport = document.getElementById("transport");
     const scored = data.metrics.filter(({ name }) => data.sides.some((side) => side.scores[name]));
@@ -127,6 +127,15 @@
           }),
         ),
       );
+    }
+    if (several) {
+      const all = element("button", { type: "button", "aria-pressed": "false" }, "Show all");
+      all.addEventListener("click", () => {
+        state.all = !state.all;
+        all.setAttribute("aria-pressed", String(state.all));
+        refresh();
+      });
+      transport.append(all);
     }
     makeDial();
     const speed = choice(SPEEDS.map((one) => [one, `${one}\u00d7`]), 1, (value) => (clock.rate = Number(value)));

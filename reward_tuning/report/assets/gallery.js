@@ -13,7 +13,7 @@
   const series = data.series.length ? data.series : [];
   const metrics = new Map(data.metrics.map((metric) => [metric.name, metric]));
   const listeners = [];
-  const state = { series: 0, dial: 0, order: "file", metric: data.primary, category: "", text: "" };
+  const state = { series: 0, dial: 0, order: "file", metric: data.primary, category: "", text: "", all: false };
 
   data.series.forEach((one, i) => {
     if (one.sides.includes(data.side)) [state.series, state.dial] = [i, one.sides.indexOf(data.side)];
@@ -72,11 +72,19 @@
 
   // Cards, one a prompt that has a clip anywhere
   const strengthText = (side) => (data.sides[side] ? report.strengthText(data.sides[side]) : "");
+  // Series that share the base of the shown one: what can stand next to it
+  const peers = (of) => series.filter((one) => of && one.base === of.base);
+  const most = Math.max(1, ...series.map((one) => peers(one).length));
+  // Of a series, the side whose strength is nearest to a strength
+  const nearest = ({ sides }, strength) => {
+    const gaps = sides.map((side) => Math.abs(data.sides[side].strength - strength));
+    return sides[gaps.indexOf(Math.min(...gaps))];
+  };
   const makeCard = (question, prompt) => {
-    const screens = new report.Screens(2);
+    const screens = new report.Screens(1 + most);
     const head = element("h3", { id: `prompt-${prompt}-head`, class: "prompt" }, question.prompt);
     const badge = element("span", { class: "badge" });
-    const labels = [element("figcaption", {}, "base"), element("figcaption", {})];
+    const labels = screens.roots.map((_, i) => element("figcaption", {}, i ? "" : "base"));
     const root = element(
       "article",
       { class: "card pair", id: `prompt-${prompt}`, tabindex: "-1", "aria-labelledby": head.id },
@@ -100,7 +108,7 @@
     );
     screens.roots.forEach((screen) => screen.addEventListener("click", () => report.enlarge(prompt)));
     root.screens = screens;
-    return { prompt, question, screens, root, badge, label: labels[1] };
+    return { prompt, question, screens, root, badge, labels };
   };
   const wanted = new Set(data.sides.flatMap((side) => Object.keys(side.clips).map(Number)));
   const cards = data.questions.map((q, i) => (wanted.has(i) ? makeCard(q, i) : null)).filter(Boolean);
@@ -111,12 +119,22 @@
 
   const place = (card) => {
     const where = current();
-    const names = [where.base, where.side].map((side) => (clipOf(side, card.prompt) || {}).name);
+    const beside = state.all
+      ? peers(series[where.series]).map((one) => [one.label, nearest(one, data.sides[where.side].strength)])
+      : [["tuned", where.side]];
+    const names = [where.base, ...beside.map(([, side]) => side)].map((side) => (clipOf(side, card.prompt) || {}).name);
     const spoken = `prompt ${card.prompt + 1}: ${card.question.prompt}`;
-    card.screens.show(names, [`Base, ${spoken}`, `Tuned, ${strengthText(where.side)}, ${spoken}`]);
-    card.label.textContent = `tuned, ${strengthText(where.side)}`;
+    const about = beside.map(([name, side]) => `${name}, ${strengthText(side)}`);
+    card.screens.show(names, ["Base", ...about].map((one) => `${one.replace(/^tuned/, "Tuned")}, ${spoken}`));
+    card.root.classList.toggle("all", state.all);
+    card.labels.slice(1).forEach((label, i) => {
+      label.parentElement.hidden = i >= beside.length;
+      if (i >= beside.length) return;
+      const of = state.all ? change(card.prompt, state.metric, { base: where.base, side: beside[i][1] }) : null;
+      label.textContent = about[i] + (of === null ? "" : `: ${metrics.get(state.metric).label} ${shownChange(of, state.metric)}`);
+    });
     const value = change(card.prompt);
-    card.badge.hidden = value === null;
+    card.badge.hidden = value === null || state.all; // then each clip has its own
     if (value !== null) {
       card.badge.textContent = `${metrics.get(state.metric).label} ${shownChange(value, state.metric)}`;
       card.badge.className = `badge ${tone(value, state.metric, ["gain", "loss"])}`;
@@ -177,7 +195,7 @@
     return true;
   };
 
-  const controls = report.galleryControls({ state, series, cards, orders: ORDERS, refresh: () => refresh(), arrange: () => arrange() });
+  const controls = report.galleryControls({ state, series, several: most > 1, cards, orders: ORDERS, refresh: () => refresh(), arrange: () => arrange() });
   let waiting = 0;
   function refresh() {
     controls.update();

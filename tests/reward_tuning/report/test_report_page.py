@@ -346,6 +346,34 @@ def test_ticks_of_small_changes_have_no_prefix(tmp_path: Path, open_page: Pages)
     assert "\N{MINUS SIGN}0.0001" in ticks, ticks
 
 
+def test_all_adapters_stand_next_to_the_base(tmp_path: Path, open_page: Pages) -> None:
+    file = write_evaluation(tmp_path, prompts=2, strengths=(1.0, 1.5)) / "evaluation.json"
+    found = json.loads(file.read_text())
+    for side, name in zip(found["sides"][1:], ("first", "<b>second"), strict=True):
+        side["adapter"] = name
+    file.write_text(json.dumps(found))
+    opened = open_page(write_report(tmp_path))
+    shown = opened.page.locator("#prompt-0 figure:visible")
+    assert shown.locator("figcaption").all_text_contents() == ["base", "tuned, strength 1"]
+    both = opened.page.get_by_role("button", name="Show all")
+    both.click()
+    assert both.get_attribute("aria-pressed") == "true"
+    # changes are 0.005 and 0.0075, see scores_of
+    assert shown.locator("figcaption").all_text_contents() == [
+        "base",
+        "first, strength 1: clip_held_out +0.0050",
+        "<b>second, strength 1.5: clip_held_out +0.0075",
+    ]
+    clips = shown.locator(".screen").evaluate_all("all => all.map((one) => one.dataset.clip)")
+    assert len(set(clips) - {""}) == 3
+    opened.page.locator("#prompt-0").scroll_into_view_if_needed()
+    opened.wait_until("document.querySelectorAll('#prompt-0 video.ready').length === 3")
+    assert violations(opened) == []
+    both.click()
+    assert shown.locator("figcaption").all_text_contents() == ["base", "tuned, strength 1"]
+    opened.check_quiet()
+
+
 def test_prompts_without_clips_are_counted_apart(tmp_path: Path, open_page: Pages) -> None:
     file = write_evaluation(tmp_path, prompts=6, strengths=(1.0,)) / "evaluation.json"
     found = json.loads(file.read_text())
