@@ -1,12 +1,16 @@
 """`reward-tuning validate`: check a recipe and print all its values."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reward_tuning.cli.output import print_json
 from reward_tuning.errors import TuningError
+
+if TYPE_CHECKING:
+    from reward_tuning.finetune.recipe import FinetuneRecipe
+    from reward_tuning.schema.recipe import Recipe
 
 
 def validate(
@@ -20,7 +24,8 @@ def validate(
 
     Finds everything that run or finetune would refuse before loading: in the recipe, the prompt
     files, the clips and the libraries. Lists all mistakes at once and exits with code 2. Judges
-    that are not downloaded yet and an output that already holds a run only give a note on stderr.
+    and generators that are not downloaded yet and an output that already holds a run only give a
+    note on stderr.
     """
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
@@ -45,5 +50,16 @@ def validate(
         print_json(loaded.model_dump(mode="json"))
     else:
         print(dump_recipe(loaded), end="")
-    for line in [*found.missing, *check_output(loaded.output)]:
+    for line in [*found.missing, *_generator_notes(loaded), *check_output(loaded.output)]:
         print(f"note: {line}", file=sys.stderr)
+
+
+def _generator_notes(recipe: "Recipe | FinetuneRecipe") -> list[str]:
+    """Name what the run downloads of its generator, which is far larger than the judges."""
+    from reward_tuning.sampling.generator_parts import to_download
+
+    return [
+        f"generator.checkpoint: {name} is not on this disk; the run downloads it when it starts. "
+        "It is larger than all judges together, so look for the space first"
+        for name in to_download(recipe.generator)
+    ]

@@ -58,6 +58,31 @@ def is_here(generator: GeneratorSection) -> bool:
     return all(map(_on_disk, (resolve_checkpoint(generator.checkpoint), *places)))
 
 
+def to_download(generator: GeneratorSection) -> list[str]:
+    """Return the hub ids of checkpoint and parts whose weights are not in the hub's cache.
+
+    Raises:
+        GeneratorError: One of them does not exist.
+    """
+    named = {part: getattr(generator, part) for part in PARTS}
+    wanted = [(resolve_checkpoint(generator.checkpoint), [p for p in PARTS if named[p] is None])]
+    wanted += [(resolve_part(p, name), [p]) for p, name in named.items() if name is not None]
+    return [
+        place
+        for place, parts in wanted
+        if isinstance(place, str) and not all(_cached(place, part) for part in parts)
+    ]
+
+
+def _cached(hub_id: str, part: str) -> bool:
+    """Return whether the hub's cache holds weights of a part; it links whole files only."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, revision = hub_id.partition("@")
+    found = try_to_load_from_cache(name, f"{part}/config.json", revision=revision or None)
+    return isinstance(found, str) and any(Path(found).parent.glob("*.safetensors"))
+
+
 def folder_if_here(generator: GeneratorSection) -> Path | None:
     """Return the generator's folder without its text encoder; None if it needs a download.
 

@@ -71,3 +71,9 @@ def test_invalid_yaml_is_refused_with_its_file(
     path.write_text("seed: 1\nseed: 2\n", encoding="utf-8")
     err = run(verb[0], str(path), *verb[1:]).err
     assert f"{path}: line 2: the key `seed` appears in line 1 already" in err
+
+
+def test_a_generator_that_is_not_downloaded_is_named(run: Command) -> None:
+    told = run("validate", "easyanimate-v5.1-7b-hps").err
+    assert "note: generator.checkpoint: alibaba-pai/EasyAnimateV5.1-7b-zh" in told
+    assert "generator.checkpoint" not in run("validate", "tiny-drtune-hps").err

@@ -8,10 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from base_model.errors import GeneratorError
-from base_model.files.shipped import WEIGHTS
+from base_model.files.shipped import PARTS, WEIGHTS
 from base_model.generator import load_generator
 from reward_tuning.errors import TuningError
-from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder
+from reward_tuning.sampling.generator_parts import (
+    generator_checkpoint,
+    generator_folder,
+    to_download,
+)
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import GeneratorSection
@@ -143,3 +147,25 @@ def test_what_is_no_part_is_refused(tuned: Path, tmp_path: Path) -> None:
     save_file(state, tuned)
     with pytest.raises(GeneratorError, match=r"1 missing: proj_out\.bias"):
         bias(section(transformer=str(tuned)))
+
+
+def test_a_hub_generator_is_to_download_until_the_cache_has_all_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    generator = GeneratorSection(checkpoint="owner/name")
+    assert to_download(GeneratorSection(checkpoint="tiny")) == []
+    assert to_download(generator) == ["owner/name"]
+    commit = "0" * 40
+    repository = tmp_path / "models--owner--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    for part in PARTS:
+        folder = repository / "snapshots" / commit / part
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+        assert to_download(generator) == ["owner/name"]  # the weights are on their way
+        (folder / "model.safetensors").touch()
+    assert to_download(generator) == []
+    assert to_download(GeneratorSection(checkpoint="owner/name@v2")) == ["owner/name@v2"]
