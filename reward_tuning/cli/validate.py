@@ -59,7 +59,7 @@ def _generator_notes(recipe: "Recipe | FinetuneRecipe") -> list[str]:
     from reward_tuning.sampling.generator_parts import to_download
 
     return [
-        f"generator.checkpoint: {name} is not on this disk; the run downloads it when it starts. "
-        "It is larger than all judges together, so look for the space first"
+        f"generator.checkpoint: {name} is not on this disk; the run downloads it when it starts, "
+        "tens of GB for EasyAnimateV5.1"
         for name in to_download(recipe.generator)
     ]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.request import EvaluationRequest, Setup
@@ -136,3 +138,16 @@ def test_one_prompt_is_too_few(made: Make, tmp_path: Path) -> None:
     path.write_text("a red ball\n")
     with pytest.raises(TuningError, match=r"^--prompts: .*one.txt has 1 prompt; give 2 or more"):
         made(prompts=str(path))
+
+
+def test_a_lora_outside_a_run_is_put_on_the_generator_that_its_header_names(
+    tmp_path: Path,
+) -> None:
+    one, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_file({"x": torch.zeros(1)}, one, {"reward_tuning.base": '{"checkpoint": "tiny"}'})
+    setup = resolve(EvaluationRequest(sources=[one]))
+    assert setup.generator.checkpoint == "tiny"
+    assert "generator tiny, which the LoRA's own header names" in setup.notes
+    save_file({"x": torch.zeros(1)}, other, {"reward_tuning.base": '{"checkpoint": "a/b"}'})
+    with pytest.raises(TuningError, match="name it with --checkpoint"):
+        resolve(EvaluationRequest(sources=[one, other]))
