@@ -65,10 +65,13 @@ def lines_below(evaluation: Mapping[str, Any]) -> list[str]:
     They are the sentence on the metric that decides, the number of comparisons, constant metrics,
     notes on the groups, and scores of renders.
     """
+    from reward_tuning.report.metric_groups import label_of  # `--help` needs none of it
+
     mark = "" if primary_of(evaluation) is None else f"{DECIDES.strip()}: "
     lines = [verdict_sentence(evaluation), mark + comparisons_line(evaluation)]
     if constant := constant_rows(evaluation):
-        listed = ", ".join(f"{one} {value_text(one, evaluation['base'][one])}" for one in constant)
+        base = evaluation["base"]
+        listed = ", ".join(f"{label_of(one)} {value_text(one, base[one])}" for one in constant)
         lines.append(f"no change seen on any of the {evaluation['prompts']} prompts: {listed}")
     if evaluation.get("trained_on"):
         lines.append(TRAINED_NOTE)

@@ -29,7 +29,7 @@ def test_table(run: Command, folder: Path) -> None:
     )
     assert "renders of the same prompts score: hps 0.8600" in lines
     assert lines[lines.index("measures") + 1].endswith("lower")
-    assert "no change seen on any of the 128 prompts: oracle_colour 100.0 %" in lines
+    assert "no change seen on any of the 128 prompts: oracle: colour right 100.0 %" in lines
     assert not any(line.startswith("colour right") for line in lines)
     assert any(
         line.startswith("oracle: share of clips that are right, by functions") for line in lines
