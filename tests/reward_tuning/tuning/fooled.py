@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from reward_tuning.schema.recipe import Recipe
-from tests.reward_tuning.tiny_run import tiny_recipe
+from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 FORMULAS = {
     "bright": "frames.mean((1, 2, 3, 4))",
@@ -21,6 +24,16 @@ def write_fooled(world: Path) -> None:
             f"class Judge:\n    def __call__(self, frames, prompts):\n        return {formula}\n",
             encoding="utf-8",
         )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A generator, prompts and the judges, with a cache of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REWARD_TUNING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        folder = write_world(tmp_path_factory.mktemp("world"))
+        write_fooled(folder)
+        yield folder
 
 
 def judge(world: Path, name: str) -> str:

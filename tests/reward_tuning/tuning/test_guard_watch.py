@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,12 @@ from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.runs.guard_files import best_file
 from reward_tuning.tuning.trainer import run
-from tests.reward_tuning.tiny_run import tiny_recipe, write_world
-from tests.reward_tuning.tuning.fooled import fooled_recipe, write_fooled
+from tests.reward_tuning.tiny_run import tiny_recipe
+from tests.reward_tuning.tuning.fooled import fooled_recipe, world
 
+__all__ = ["world"]  # a fixture
 FAST = "train.learning_rate=0.1"
 OFF = ("guards.motion=off", "guards.diversity=off", "guards.drift=off")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REWARD_TUNING_CACHE", str(tmp_path_factory.mktemp("cache")))
-        folder = write_world(tmp_path_factory.mktemp("world"))
-        write_fooled(folder)
-        yield folder
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -8,29 +8,19 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.reward_tuning.tiny_run import write_world
-from tests.reward_tuning.tuning.fooled import fooled_overrides, write_fooled
+from tests.reward_tuning.tuning.fooled import fooled_overrides, world
 from tests.reward_tuning.tuning.test_resume import DEADLINE, assert_same, finish, start
 
+__all__ = ["world"]  # a fixture
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
 )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REWARD_TUNING_CACHE", str(tmp_path_factory.mktemp("cache")))
-        folder = write_world(tmp_path_factory.mktemp("world"))
-        write_fooled(folder)
-        yield folder
 
 
 @pytest.fixture(scope="module")
