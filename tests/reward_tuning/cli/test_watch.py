@@ -32,12 +32,12 @@ def test_it_prints_a_secret_address_and_serves_until_ctrl_c(tmp_path: Path) -> N
         assert process.stdout.readline() == f"{tmp_path / 'runs'}: 1 run\n"
         address = process.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", address)
+        assert "ssh -L" in process.stdout.readline()
         with urllib.request.urlopen(f"{address}state", timeout=20) as answer:
             assert [one["name"] for one in json.load(answer)["runs"]] == ["one"]
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=20)
         assert process.returncode == 130
-        assert "ssh -L" in out
         assert err == "\nstopped by Ctrl-C\n"
     finally:
         process.kill()
