@@ -26,6 +26,7 @@ from typing import Any
 from torch import Tensor
 
 from base_model.generator import Generator, load_generator
+from base_model.sampling.guidance import Guidance
 from base_model.tiny.captions import LANGUAGES, draw_caption
 from base_model.tiny.oracle import judge
 from base_model.tiny.scenes import FRAMES, SIDE, scenes
@@ -70,7 +71,7 @@ def measure(
                 seed=seed,
                 size=SIZE,
                 steps=steps,
-                guidance_scale=guidance_scale,
+                guidance=Guidance(guidance_scale),
                 cheap=cheap,
             )
             seconds = time.process_time() - began

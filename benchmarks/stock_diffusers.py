@@ -33,7 +33,7 @@ from base_model.generator import Generator, GuidedCondition, load_generator
 from base_model.loading.checkpoint import load_transformer, local_folder
 from base_model.networks.corrections import TextStreamProjection
 from base_model.networks.prompt_encoder import MAX_TOKENS
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from base_model.tiny.scenes import FRAMES
@@ -123,13 +123,13 @@ def measure(
         condition = condition_of(right, prompt)
         states: list[Tensor] = [noise]
         wanted = euler_sample(
-            right.generator, condition, noise, sigmas, guidance_scale, _collector(states)
+            right.generator, condition, noise, sigmas, Guidance(guidance_scale), _collector(states)
         )
         frames = right.generator.decode(wanted)[0]
         velocities = _velocities(right, states, sigmas, condition, guidance_scale)
         for arm in arms:
             own = condition_of(arm, prompt)
-            latents = euler_sample(arm.generator, own, noise, sigmas, guidance_scale)
+            latents = euler_sample(arm.generator, own, noise, sigmas, Guidance(guidance_scale))
             given = _velocities(arm, states, sigmas, own, guidance_scale)
             gaps = [
                 [_relative(one, other) for one, other in zip(step, right_step, strict=True)]
@@ -157,7 +157,7 @@ def _velocities(
     return [
         (
             arm.generator.velocity(x, sigma, condition.positive),
-            guided_velocity(arm.generator, x, sigma, condition, guidance_scale, "joint"),
+            guided_velocity(arm.generator, x, sigma, condition, Guidance(guidance_scale), "joint"),
         )
         for x, sigma in zip(states[:-1], sigmas, strict=False)
     ]

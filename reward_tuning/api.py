@@ -21,6 +21,7 @@ from base_model.generator import Generator
 from base_model.generator import load_generator as load
 from base_model.loading.checkpoint import local_folder
 from base_model.loading.clip_size import check_clip_size, own_clip_size
+from base_model.sampling.guidance import Guidance
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import adapter_path
 from reward_tuning.evidence.evaluating import default_output, evaluate_adapters
@@ -152,13 +153,14 @@ def generate(
     negative_prompt: str = "",
     steps: int = 25,
     guidance_scale: float = 6.0,
+    guidance_steps: tuple[float, float] | None = None,
     seed: int = 0,
     size: tuple[int, int, int] | None = None,
     on_clip: Callable[[int], None] = lambda number: None,
 ) -> Tensor:
     """Generate clips from prompts, as `reward-tuning generate` does with the same values.
 
-    11 parameters: each is an option of `reward-tuning generate`.
+    12 parameters: each is an option of `reward-tuning generate`.
 
     Args:
         generator: One from `load_generator`, which is left as it was; or a shipped name, a folder
@@ -171,6 +173,7 @@ def generate(
         negative_prompt: Text of the negative guidance branch.
         steps: Euler steps, 1 or more.
         guidance_scale: Classifier-free guidance; 1 = none.
+        guidance_steps: Lowest and highest sigma with guidance; None = all noise levels.
         seed: Seed of the first clip; clip n has seed + n.
         size: Frames (4k + 1), height and width (multiples of 16); None takes the checkpoint's own,
             which needs `generator` by name.
@@ -182,7 +185,8 @@ def generate(
     Raises:
         TuningError: The LoRA cannot be read or is for another model, the schedule is none,
             `size` is missing, `steps` is below 1, or a number is not finite.
-        GeneratorError: The generator cannot be loaded, or cannot sample clips of this size.
+        GeneratorError: The generator cannot be loaded, or cannot sample clips of this size, or
+            `guidance_steps` is no interval.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     schedule = schedule_of(lora_schedule)
@@ -191,6 +195,7 @@ def generate(
     for name, value in (("guidance_scale", guidance_scale), ("lora_scale", lora_scale)):
         if not math.isfinite(value):
             raise TuningError(f"{name} is {value}; allowed: finite numbers, such as 1.0")
+    guidance = Guidance(guidance_scale, interval=guidance_steps)
     if isinstance(generator, Generator):
         if size is None:
             raise TuningError(
@@ -217,7 +222,7 @@ def generate(
                 seed=seed + number,
                 size=wanted,
                 steps=steps,
-                guidance_scale=guidance_scale,
+                guidance=guidance,
             )
             clips.append(decoded(generator, sampled.latents)[0].float().cpu())
             on_clip(number)

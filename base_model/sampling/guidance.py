@@ -1,6 +1,7 @@
 """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598), with an optional gradient."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -9,9 +10,60 @@ from base_model.errors import GeneratorError
 from base_model.generator import Condition, Generator, GuidedCondition
 
 NegativeBranch = Literal["detached", "joint", "none"]
-"""`detached`: the negative branch runs without gradient (half the memory). `joint`: both branches
-in one batch, with gradient through both, as in the published script. `none`: the positive branch
-alone, whatever the scale."""
+"""`detached`: the negative branch runs without gradient (half the memory), and the derivative by
+the positive branch is the guidance scale at every noise level. `joint`: both branches in one batch,
+with gradient through both, as in the published script. `none`: the positive branch alone, whatever
+the guidance."""
+
+Interval = tuple[float, float]
+"""Lowest and highest sigma, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How the two branches become one velocity, at each noise level.
+
+    Attributes:
+        scale: gamma; 1 runs the positive branch alone.
+        rescale: phi in [0, 1], the share of the result that is rescaled, clip by clip, to the
+            standard deviation of the positive branch, because strong guidance increases contrast
+            (Lin et al. 2023, arXiv:2305.08891, section 3.4). 0 leaves the result unchanged.
+        interval: Noise levels with guidance (Kynkäänniemi et al. 2024, arXiv:2404.07724): low <=
+            sigma <= high, both ends included, compared in float32, the precision of the tables. At
+            other levels the positive branch runs alone. None = all levels.
+
+    Raises:
+        GeneratorError: An interval that is none.
+    """
+
+    scale: float = 1.0
+    rescale: float = 0.0
+    interval: Interval | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and not 0.0 <= self.interval[0] <= self.interval[1] <= 1.0:
+            low, high = self.interval
+            raise GeneratorError(
+                f"The interval of guidance must be two noise levels, 0 <= low <= high <= 1, got "
+                f"{low:g} and {high:g}."
+            )
+
+    def applies(self, sigma: Tensor | float) -> Tensor:
+        """Say at which noise levels the negative branch takes part.
+
+        Args:
+            sigma: A number or a tensor.
+
+        Returns:
+            Booleans of the shape of `sigma`, on the CPU.
+        """
+        levels = torch.as_tensor(sigma).to("cpu", torch.float32)
+        if self.scale == 1.0:
+            return torch.zeros_like(levels, dtype=torch.bool)
+        if self.interval is None:
+            return torch.ones_like(levels, dtype=torch.bool)
+        low, high = torch.tensor(self.interval, dtype=torch.float32)
+        return (low <= levels) & (levels <= high)
 
 
 def guided_velocity(
@@ -19,22 +71,21 @@ def guided_velocity(
     latents: Tensor,
     sigma: Tensor | float,
     condition: GuidedCondition,
-    guidance_scale: float,
+    guidance: Guidance,
     negative: NegativeBranch,
-    rescale: float = 0.0,
 ) -> Tensor:
-    """Return `v_negative + guidance_scale * (v_positive - v_negative)`, with its contrast rescaled.
+    """Return `v_negative + scale * (v_positive - v_negative)`, with its contrast rescaled.
 
-    `detached` and `joint` differ in the gradient, not in the value.
+    Samples whose noise level lies outside the guidance's interval get `v_positive`. `detached` and
+    `joint` differ in the gradient, not in the value.
 
     Args:
         generator: Generator.
         latents: `(b, 16, t, h/8, w/8)`.
         sigma: Noise level: a number, a scalar tensor or `(b,)`.
         condition: Both branches.
-        guidance_scale: Guidance scale; 1 runs the positive branch alone.
+        guidance: Scale, rescale and interval.
         negative: Treatment of the negative branch.
-        rescale: See `mixed_branches`.
 
     Returns:
         Velocity, shape of `latents`, float32.
@@ -42,19 +93,24 @@ def guided_velocity(
     Raises:
         GeneratorError: `negative` is none of the three.
     """
-    if negative == "none" or guidance_scale == 1:
-        return generator.velocity(latents, sigma, condition.positive)
-    if negative == "joint":
-        v_negative, v_positive = both_branches(generator, latents, sigma, condition)
-    elif negative == "detached":
-        with torch.no_grad():
-            v_negative = generator.velocity(latents, sigma, condition.negative)
-        v_positive = generator.velocity(latents, sigma, condition.positive)
-    else:
+    if negative not in get_args(NegativeBranch):
         raise GeneratorError(
             f"The negative branch must be detached, joint or none, got {negative!r}."
         )
-    return mixed_branches(v_negative, v_positive, guidance_scale, rescale)
+    if negative == "none" or guidance.scale == 1:
+        return generator.velocity(latents, sigma, condition.positive)
+    if guidance.interval is not None:
+        applies = guidance.applies(sigma)
+        if not applies.all():
+            rows = applies.nonzero().flatten().to(latents.device) if applies.any() else None
+            return _partly_guided(generator, latents, sigma, condition, guidance, negative, rows)
+    if negative == "joint":
+        v_negative, v_positive = both_branches(generator, latents, sigma, condition)
+    else:
+        with torch.no_grad():
+            v_negative = generator.velocity(latents, sigma, condition.negative)
+        v_positive = generator.velocity(latents, sigma, condition.positive)
+    return mixed_branches(v_negative, v_positive, guidance)
 
 
 def both_branches(
@@ -78,46 +134,115 @@ def both_branches(
     return v_negative, v_positive
 
 
-def mixed_branches(
-    v_negative: Tensor, v_positive: Tensor, guidance_scale: float, rescale: float = 0.0
-) -> Tensor:
-    """Combine the velocities of both branches.
+def mixed_branches(v_negative: Tensor, v_positive: Tensor, guidance: Guidance) -> Tensor:
+    """Combine the velocities of both branches, at noise levels where the guidance applies.
 
     Args:
         v_negative: `(b, ...)`.
         v_positive: `(b, ...)`.
-        guidance_scale: Guidance scale.
-        rescale: phi in [0, 1], the share of the result that is rescaled, clip by clip, to the
-            standard deviation of the positive branch, because strong guidance increases contrast
-            (Lin et al. 2023, arXiv:2305.08891, section 3.4). 0 leaves the result unchanged.
+        guidance: Its scale and rescale.
 
     Returns:
         `(b, ...)`, differentiable in both.
     """
-    v = v_negative + guidance_scale * (v_positive - v_negative)
-    if rescale == 0.0:
+    v = v_negative + guidance.scale * (v_positive - v_negative)
+    if guidance.rescale == 0.0:
         return v
     ratio = v_positive.flatten(1).std(dim=1) / v.flatten(1).std(dim=1)
-    return v * (1.0 + rescale * (ratio - 1.0)).view(-1, *[1] * (v.ndim - 1))
+    return v * (1.0 + guidance.rescale * (ratio - 1.0)).view(-1, *[1] * (v.ndim - 1))
 
 
-def _stack(first: Condition, second: Condition, batch: int) -> Condition:
-    """Stack two conditions to one of twice the batch, with `first` in the first half."""
+def without_negative(v_positive: Tensor, guidance: Guidance) -> Tensor:
+    """Return the velocity outside the interval, where a negative branch would be detached.
 
-    def text(condition: Condition) -> Tensor:
-        return condition.text.expand(batch, -1, -1)
+    The value is that of the positive branch. Its derivative is multiplied by the scale, which is
+    the derivative inside the interval: one division by the scale then gives every step of a chain
+    the derivative of its positive branch.
+
+    Args:
+        v_positive: `(b, ...)`.
+        guidance: Its scale.
+    """
+    if not v_positive.requires_grad:
+        return v_positive
+    value = v_positive.detach()
+    return value + guidance.scale * (v_positive - value)
+
+
+def _partly_guided(
+    generator: Generator,
+    latents: Tensor,
+    sigma: Tensor | float,
+    condition: GuidedCondition,
+    guidance: Guidance,
+    negative: NegativeBranch,
+    rows: Tensor | None,
+) -> Tensor:
+    """Return the velocity of samples of which some, or none, lie in the interval.
+
+    Args:
+        generator: Generator.
+        latents: `(b, 16, t, h/8, w/8)`.
+        sigma: Noise level; `(b,)` if there are rows.
+        condition: Both branches.
+        guidance: Scale, rescale and interval.
+        negative: `joint` or `detached`.
+        rows: `(n,)`, indices of the samples in the interval; None for none.
+    """
+    batch = latents.shape[0]
+    if rows is None:
+        v_positive = generator.velocity(latents, sigma, condition.positive)
+        return v_positive if negative == "joint" else without_negative(v_positive, guidance)
+    assert isinstance(sigma, Tensor)
+    few, levels = latents[rows], sigma[rows.to(sigma.device)]
+    of_rows = _rows(condition.negative, rows, batch)
+    if negative == "joint":
+        v_negative, v_positive = generator.velocity(
+            torch.cat([few, latents]),
+            torch.cat([levels, sigma]),
+            _stack(of_rows, condition.positive, len(rows), batch),
+        ).split([len(rows), batch])
+        v = v_positive
+    else:
+        with torch.no_grad():
+            v_negative = generator.velocity(few, levels, of_rows)
+        v_positive = generator.velocity(latents, sigma, condition.positive)
+        v = without_negative(v_positive, guidance)
+    return v.index_copy(0, rows, mixed_branches(v_negative, v_positive[rows], guidance))
+
+
+def _rows(condition: Condition, rows: Tensor, batch: int) -> Condition:
+    """Return the condition of some of b samples."""
+
+    def chosen(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None or len(tensor) != batch:  # one for all samples
+            return tensor
+        return tensor[rows.to(tensor.device)]
+
+    text = chosen(condition.text)
+    assert text is not None
+    return Condition(text, chosen(condition.inpaint_latents), chosen(condition.control_latents))
+
+
+def _stack(
+    first: Condition, second: Condition, batch: int, second_batch: int | None = None
+) -> Condition:
+    """Stack the conditions of two batches, which are equally large unless both sizes are given."""
+    sizes = (batch, batch if second_batch is None else second_batch)
 
     def extra(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         if a is None and b is None:
             return None
-        a = torch.zeros_like(b) if a is None and b is not None else a
-        b = torch.zeros_like(a) if b is None and a is not None else b
+        a = torch.zeros_like(b[:1]) if a is None and b is not None else a
+        b = torch.zeros_like(a[:1]) if b is None and a is not None else b
         assert a is not None
         assert b is not None
-        return torch.cat([part.expand(batch, -1, -1, -1, -1) for part in (a, b)])
+        pairs = zip((a, b), sizes, strict=True)
+        return torch.cat([part.expand(size, -1, -1, -1, -1) for part, size in pairs])
 
+    texts = zip((first.text, second.text), sizes, strict=True)
     return Condition(
-        torch.cat([text(first), text(second)]),
+        torch.cat([text.expand(size, -1, -1) for text, size in texts]),
         extra(first.inpaint_latents, second.inpaint_latents),
         extra(first.control_latents, second.control_latents),
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from base_model.errors import GeneratorError
 from base_model.generator import Generator, GuidedCondition
 from base_model.networks.attention_backend import Attention, attention_backend
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 
 
 @torch.no_grad()
@@ -18,9 +18,8 @@ def euler_sample(
     condition: GuidedCondition,
     noise: Tensor,
     sigmas: Tensor,
-    guidance_scale: float,
+    guidance: Guidance,
     on_step: Callable[[int, Tensor], None] | None = None,
-    guidance_rescale: float = 0.0,
     attention: Attention = "auto",
     around_step: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
@@ -34,9 +33,8 @@ def euler_sample(
         noise: `(b, 16, t, h/8, w/8)`, the state at `sigmas[0]`.
         sigmas: `(n + 1,)`, decreasing; `base_model.sampling.sigmas.sigma_table` for the
             published schedule.
-        guidance_scale: Guidance scale; 1 runs the positive branch alone.
+        guidance: Scale, rescale and interval.
         on_step: Callback for progress, called after step i with (i, state).
-        guidance_rescale: See `base_model.sampling.guidance.mixed_branches`.
         attention: See `base_model.networks.attention_backend.attention_backend`.
         around_step: Function that returns a context for the model call of each step.
 
@@ -52,9 +50,7 @@ def euler_sample(
     with attention_backend(attention, x.to(generator.dtype)):
         for i in range(len(sigmas) - 1):
             with around_step():
-                v = guided_velocity(
-                    generator, x, sigmas[i], condition, guidance_scale, "joint", guidance_rescale
-                )
+                v = guided_velocity(generator, x, sigmas[i], condition, guidance, "joint")
             x = x + (sigmas[i + 1] - sigmas[i]) * v
             if on_step is not None:
                 on_step(i, x)

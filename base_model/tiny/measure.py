@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from base_model.generator import Generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from base_model.tiny.captions import LANGUAGES, draw_caption
@@ -80,7 +81,7 @@ def all_right(
                 shape, [1000 * seed + start + i for i in range(len(batch))]
             )
             latents = euler_sample(
-                generator, generator.condition(text), noise, sigmas, guidance_scale
+                generator, generator.condition(text), noise, sigmas, Guidance(guidance_scale)
             )
             score = judge(generator.decode(latents), batch).means()
             parts += [score] * len(batch)

@@ -16,6 +16,7 @@ from torch import Tensor
 from base_model.conditions.inpainting import extended
 from base_model.conditions.preprocessors import combine_controls, control_clip
 from base_model.generator import Generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
 from base_model.tiny.captions import LANGUAGES, draw_caption
@@ -302,7 +303,9 @@ def sample(
     if starts:
         sigmas = sigmas[start_step(STEPS, STRENGTH) :]
         noise = start_state(generator.encode(torch.stack(starts)), noise, float(sigmas[0]))
-    return generator.decode(euler_sample(generator, condition, noise, sigmas, GUIDANCE_SCALE))
+    return generator.decode(
+        euler_sample(generator, condition, noise, sigmas, Guidance(GUIDANCE_SCALE))
+    )
 
 
 def compared(asked: Asked, clip: Tensor) -> Numbers:

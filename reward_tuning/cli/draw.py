@@ -169,6 +169,7 @@ def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
 
 def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Tensor":
     """Sample and decode one clip; return its frames."""
+    from base_model.sampling.guidance import Guidance
     from reward_tuning.inputs.encoded_condition import EncodedCondition, encode_condition
     from reward_tuning.sampling.draw import decoded, sample_clip
     from reward_tuning.seeds import derive_seed
@@ -196,8 +197,9 @@ def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Te
         seed=seed,
         size=parts.size,
         steps=sampling.steps,
-        guidance_scale=sampling.guidance_scale,
-        guidance_rescale=sampling.guidance_rescale,
+        guidance=Guidance(
+            sampling.guidance_scale, sampling.guidance_rescale, sampling.guidance_steps
+        ),
         condition=condition,
         strength=strength,
         attention=cast("Attention", request.cost.attention),
@@ -215,6 +217,7 @@ def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any
     """Return the line of clips.jsonl that describes a file."""
     prompt = request.prompts[i]
     files, judged = prompt.files, prompt.reward_text
+    interval = request.sampling.guidance_steps
     return {
         "file": path.name,
         "prompt": prompt.text,
@@ -227,6 +230,7 @@ def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any
         "steps": request.sampling.steps,
         "guidance_scale": request.sampling.guidance_scale,
         "guidance_rescale": request.sampling.guidance_rescale,
+        **({} if interval is None else {"guidance_steps": list(interval)}),
         "cache": request.cost.cache,
         "size": list(parts.size),
         **({} if files == NO_CONDITION else {"strength": request.strengths[i], **files.given}),

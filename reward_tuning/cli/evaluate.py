@@ -44,6 +44,14 @@ class SideOptions:
     guidance: Annotated[list[float] | None, Option(min=1.0, help="Guidance scales, likewise")] = (
         None
     )
+    guidance_steps: Annotated[
+        tuple[float, float] | None,
+        Option(
+            metavar="LOW HIGH",
+            help="Interval of sigma with guidance, of every side, such as 0.2 0.9; default: as the "
+            "run was evaluated",
+        ),
+    ] = None
     checkpoint: Annotated[
         str | None, Option(help="The base; default: the one that the run folders name")
     ] = None
@@ -184,6 +192,7 @@ def made_request(
         primary=of_measures.primary,
         steps=of_sides.steps or (),
         guidance=of_sides.guidance or (),
+        guidance_steps=of_sides.guidance_steps,
         seeds=of_measures.seeds,
         seed=of_measures.seed,
         checkpoint=of_sides.checkpoint,

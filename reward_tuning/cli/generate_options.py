@@ -73,6 +73,14 @@ class SamplingOptions:
     guidance_scale: Annotated[
         float, Option(min=1.0, help="Classifier-free guidance (CFG); 1 = no guidance")
     ] = 6.0
+    guidance_steps: Annotated[
+        tuple[float, float] | None,
+        Option(
+            metavar="LOW HIGH",
+            help="Interval of sigma, in [0, 1], with guidance; at other noise levels the positive "
+            "branch runs alone (arXiv 2404.07724); default: everywhere",
+        ),
+    ] = None
     guidance_rescale: Annotated[
         float, Option(min=0.0, max=1.0, help="CFG rescale (arXiv 2305.08891); 0 = off")
     ] = 0.0

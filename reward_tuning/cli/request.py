@@ -83,6 +83,14 @@ class Request:
         ):
             if not math.isfinite(value):
                 raise TuningError(f"{option}: got {value}; allowed: finite numbers")
+        interval = self.sampling.guidance_steps
+        if interval is not None and not 0.0 <= interval[0] < interval[1] <= 1.0:
+            raise TuningError(
+                f"--guidance-steps: got {interval[0]:g} {interval[1]:g}; allowed: two noise "
+                "levels, 0 <= low < high <= 1, such as 0.2 0.9"
+            )
+        if interval is not None and self.sampling.guidance_scale == 1.0:
+            raise TuningError("--guidance-steps: --guidance-scale is 1, so nothing is guided")
         cache = self.cost.cache
         if cache is not None and not 0.0 < cache < math.inf:
             raise TuningError(

@@ -49,6 +49,7 @@ class ClipFacts:
         quantise: How the weights are stored; None for as they are.
         sampler: `SAMPLER_VERSION`.
         corrections: `CORRECTIONS`.
+        guidance_steps: Interval of sigma with guidance; None for all noise levels.
     """
 
     generator: str
@@ -69,11 +70,15 @@ class ClipFacts:
     quantise: str | None
     sampler: int = SAMPLER_VERSION
     corrections: tuple[str, ...] = CORRECTIONS
+    guidance_steps: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:
         """Name of the clip: 64 hexadecimal digits."""
-        return text_sha256(json.dumps(asdict(self), sort_keys=True))
+        facts = asdict(self)
+        if self.guidance_steps is None:  # so that clips from before there was an interval are found
+            del facts["guidance_steps"]
+        return text_sha256(json.dumps(facts, sort_keys=True))
 
 
 class ClipCache:

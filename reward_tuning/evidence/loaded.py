@@ -14,6 +14,7 @@ from torch import nn
 from base_model.generator import load_generator
 from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import start_step
 from reward_tuning.evidence.clip_cache import ClipFacts
 from reward_tuning.evidence.request import Setup
@@ -128,16 +129,16 @@ class Loaded:
             generator,
             states,
             sampling.negative_prompt,
-            sampling.guidance_scale,
+            Guidance(sampling.guidance_scale, sampling.guidance_rescale, sampling.guidance_steps),
             setup.size,
-            sampling.guidance_rescale,
             conditions=conditions,
             negative=sampling.negative,
         )
 
     def guided(self, guidance_scale: float) -> ClipSampler:
         """Return the sampler with another guidance scale."""
-        return replace(self.sampler, guidance_scale=guidance_scale)
+        guidance = replace(self.sampler.guidance, scale=guidance_scale)
+        return replace(self.sampler, guidance=guidance)
 
     @cached_property
     def judges(self) -> list[Judge]:
@@ -195,6 +196,7 @@ class Loaded:
             video_strength=sampling.strength,
             guidance_scale=float(side.guidance_scale),
             guidance_rescale=sampling.guidance_rescale,
+            guidance_steps=sampling.guidance_steps,
             negative_prompt=sampling.negative_prompt,
             size=setup.size,
             dtype=setup.generator.dtype,

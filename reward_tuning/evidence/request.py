@@ -29,6 +29,7 @@ class EvaluationRequest:
         steps: Numbers of Euler steps; the first run's is the main one if it is among them, else the
             first of them is.
         guidance: Guidance scales, likewise.
+        guidance_steps: Interval of sigma with guidance, of every side.
         seeds: Clips for each prompt and side.
         seed: Seed of all noise.
         checkpoint: Generator; needed where no source is inside a run folder.
@@ -49,6 +50,7 @@ class EvaluationRequest:
     primary: str | None = None
     steps: Sequence[int] = ()
     guidance: Sequence[float] = ()
+    guidance_steps: tuple[float, float] | None = None
     seeds: int | None = None
     seed: int | None = None
     checkpoint: str | None = None
@@ -66,8 +68,8 @@ class Setup:
 
     Attributes:
         generator: The base.
-        sampling: Size, negative prompt and rescale of the clips; its steps and guidance scale are
-            the main ones.
+        sampling: Size, negative prompt, rescale and interval of guidance of the clips; its steps
+            and guidance scale are the main ones.
         prompts: Prompts, in order.
         judges: Judges of frames or latents.
         trained_on: Labels of the judges that a run among the sources was trained on.

@@ -52,7 +52,7 @@ def results(
         that decides, or of the first one), with `ratios`, `gain_kept` and `step` of each side,
         `comparisons`, `texts`, `features_of` and `sampling`.
     """
-    decisive = decisive_side(sides)
+    decisive, interval = decisive_side(sides), setup.sampling.guidance_steps
     records = side_records(
         [_side(*one) for one in zip(sides, scores, clips, strict=True)],
         prompts=len(setup.prompts),
@@ -91,6 +91,7 @@ def results(
             "width": setup.size[2],
             "negative_prompt": setup.sampling.negative_prompt,
             "guidance_rescale": setup.sampling.guidance_rescale,
+            **({} if interval is None else {"guidance_steps": list(interval)}),
             "dtype": setup.generator.dtype,
         },
         "questions": question_records(

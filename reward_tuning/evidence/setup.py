@@ -61,7 +61,7 @@ def resolve(request: EvaluationRequest) -> Setup:
         GeneratorError: The generator does not exist.
     """
     _check_strengths(request.strengths)
-    _check_guidance(request.guidance)
+    _check_guidance(request.guidance, request.guidance_steps)
     _check_counts(request)
     runs = _runs(request.sources)
     first = runs[0].recipe if runs else None
@@ -72,7 +72,12 @@ def resolve(request: EvaluationRequest) -> Setup:
         own_steps = first.evaluation.steps
     steps = _main_first(request.steps, own_steps)
     guidance = _main_first(request.guidance, sampling.guidance_scale)
-    sampling = sampling.model_copy(update={"steps": steps[0], "guidance_scale": guidance[0]})
+    interval = None if first is None else first.evaluation.guidance_steps
+    if request.guidance_steps is not None:
+        interval = request.guidance_steps
+    sampling = sampling.model_copy(
+        update={"steps": steps[0], "guidance_scale": guidance[0], "guidance_steps": interval}
+    )
     prompts, notes = _prompts(request, generator, runs)
     if request.checkpoint is None and not any(map(run_of, request.sources)):
         notes.append(f"generator {generator.checkpoint}, which the LoRA's own header names")
@@ -128,12 +133,17 @@ def _check_strengths(strengths: Sequence[float]) -> None:
         )
 
 
-def _check_guidance(scales: Sequence[float]) -> None:
+def _check_guidance(scales: Sequence[float], interval: tuple[float, float] | None) -> None:
     wrong = [one for one in scales if not 1.0 <= one <= MOST_GUIDANCE]
     if wrong:
         raise TuningError(
             f"--guidance: got {', '.join(f'{one:g}' for one in wrong)}; allowed: numbers from 1 to "
             f"{MOST_GUIDANCE:g}, such as 3 5 7"
+        )
+    if interval is not None and not 0.0 <= interval[0] < interval[1] <= 1.0:
+        raise TuningError(
+            f"--guidance-steps: got {interval[0]:g} {interval[1]:g}; allowed: two noise levels, "
+            "0 <= low < high <= 1, such as 0.2 0.9"
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import TextCondition
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.finetune.batches import ClipBatch
@@ -139,7 +140,7 @@ def sample_like(
             generator.conditioned(TextCondition(condition.text, empty), channels),
             generator.initial_noise(generator.latent_shape(1, *size), [seed]),
             sigma_table(section.steps),
-            section.guidance_scale,
+            Guidance(section.guidance_scale),
             lambda step, _: on_step(step),
         )
     return generator.decode(latents)[0]

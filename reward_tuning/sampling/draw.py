@@ -12,6 +12,7 @@ from torch import Tensor
 from base_model.generator import Generator
 from base_model.networks.attention_backend import Attention
 from base_model.networks.tiled_decode import Tiling, decode_tiled
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.inputs.encoded_condition import EncodedCondition
@@ -42,8 +43,7 @@ def sample_clip(
     seed: int,
     size: tuple[int, int, int],
     steps: int,
-    guidance_scale: float,
-    guidance_rescale: float = 0.0,
+    guidance: Guidance,
     condition: EncodedCondition = EncodedCondition(),  # noqa: B008  # frozen
     strength: float = 1.0,
     attention: Attention = "auto",
@@ -52,7 +52,7 @@ def sample_clip(
 ) -> SampledClip:
     """Sample the latents of one clip.
 
-    13 parameters: each is an option of `reward-tuning generate`.
+    12 parameters: each is an option of `reward-tuning generate`.
 
     Args:
         generator: The generator with its text encoder.
@@ -61,8 +61,7 @@ def sample_clip(
         seed: Seed of the noise.
         size: Frames, height, width.
         steps: Euler steps of the whole table.
-        guidance_scale: 1 = no guidance.
-        guidance_rescale: CFG rescale (arXiv 2305.08891); 0 = off.
+        guidance: Scale, rescale and interval.
         condition: Condition besides the text.
         strength: Share of the steps that run; below 1 they start from the condition's noised video.
         attention: Backend of the attention (`base_model.networks.attention_backend`).
@@ -90,9 +89,8 @@ def sample_clip(
             generator.conditioned(text, channels),
             state,
             sigmas,
-            guidance_scale,
+            guidance,
             on_step=lambda step, _: on_step(first + step),
-            guidance_rescale=guidance_rescale,
             attention=attention,
             around_step=(lambda: cheaply(cheap, generator.device)) if cache is None else cache.call,
         )

@@ -7,7 +7,7 @@ computed in full, the residual of the other blocks is reused from that call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -68,6 +68,8 @@ class FirstBlockCache:
             self._registry.invalidate_child_registries_cache()
         leader = blocks[0]._diffusers_hook.get_hook(first_block_cache._FBC_LEADER_BLOCK_HOOK)
         self._state = leader.state_manager
+        self._batch: int | None = None
+        self._batch_hook = self._transformer.register_forward_pre_hook(self._meet_batch)
         return self
 
     def __exit__(
@@ -79,12 +81,20 @@ class FirstBlockCache:
         """Remove the hooks."""
         from diffusers.hooks import first_block_cache
 
+        self._batch_hook.remove()
         for name in (first_block_cache._FBC_LEADER_BLOCK_HOOK, first_block_cache._FBC_BLOCK_HOOK):
             self._registry.remove_hook(name, recurse=True)
         for module in self._without_registry:
             del module._diffusers_hook
         for module in self._own_forward:
             vars(module).pop("forward", None)  # restores the forward of its class
+
+    def _meet_batch(self, module: Any, args: Sequence[Any]) -> None:
+        """Run every block where the batch changes: at the ends of an interval of guidance."""
+        batch = len(args[0])
+        if self._batch not in {None, batch}:
+            self._state.get_state().head_block_residual = None
+        self._batch = batch
 
     @contextmanager
     def call(self, *, full: bool = False) -> Iterator[None]:

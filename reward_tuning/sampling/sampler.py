@@ -10,10 +10,12 @@ from torch import Tensor
 
 from base_model.generator import Condition, Generator, GuidedCondition, TextCondition
 from base_model.sampling.guidance import (
+    Guidance,
     NegativeBranch,
     both_branches,
     guided_velocity,
     mixed_branches,
+    without_negative,
 )
 from base_model.sampling.sample import euler_sample, start_state
 from reward_tuning.errors import TuningError
@@ -36,25 +38,25 @@ class ClipSampler:
         states: Text states `(l, d)` of every prompt that will be sampled, and of the negative
             prompt, on the CPU.
         negative_prompt: Text of the negative guidance branch.
-        guidance_scale: 1 = no guidance.
+        guidance: Guidance of `velocity`, the training's.
         size: Frames, height and width of a clip.
-        guidance_rescale: CFG rescale (arXiv 2305.08891); 0 = off.
         decoder_checkpointing: Keep the activations of one latent at a time in a decode with
             gradient, instead of all.
         conditions: Encoded conditions of the prompts that follow more than text.
         negative: The negative branch in the gradient of `velocity`. `latents` samples with both
             branches and no gradient, whatever it is.
+        latents_guidance: Guidance of `latents`, of samples and evaluations; None = as `guidance`.
     """
 
     generator: Generator
     states: Mapping[str, Tensor]
     negative_prompt: str
-    guidance_scale: float
+    guidance: Guidance
     size: tuple[int, int, int]
-    guidance_rescale: float = 0.0
     decoder_checkpointing: bool = True
     conditions: Mapping[ConditionFiles, EncodedCondition] = field(default_factory=dict)
     negative: NegativeBranch = "detached"
+    latents_guidance: Guidance | None = None
 
     def condition(self, prompts: Sequence[str | Prompt]) -> GuidedCondition:
         """Return text states and encoded conditions of b prompts, on the generator's device.
@@ -94,13 +96,7 @@ class ClipSampler:
 
         def velocity(x: Tensor, i: int) -> Tensor:
             return guided_velocity(
-                self.generator,
-                x,
-                sigmas[i],
-                condition,
-                self.guidance_scale,
-                self.negative,
-                self.guidance_rescale,
+                self.generator, x, sigmas[i], condition, self.guidance, self.negative
             )
 
         return velocity
@@ -129,9 +125,8 @@ class ClipSampler:
             self.condition(prompts),
             first_state(self.noise(seeds), self.video(prompts), sigmas),
             sigmas,
-            self.guidance_scale,
+            self.latents_guidance or self.guidance,
             None if on_step is None else lambda i, _: on_step(i),
-            self.guidance_rescale,
         )
 
 
@@ -151,8 +146,9 @@ class RolloutVelocity:
 
     A detached negative branch has no gradient and meets the same state again when the sweep re-runs
     a step. So the rollout runs both branches in one batch, as the evaluation does, and keeps the
-    negative one; the sweep runs the positive one alone. An object serves one rollout with one
-    adapter: the base, or other noise, needs a new one.
+    negative one; the sweep runs the positive one alone. Outside the guidance's interval both run
+    the positive one alone. An object serves one rollout with one adapter: the base, or other noise,
+    needs a new one.
 
     Args:
         sampler: Sampler of the clips.
@@ -164,17 +160,19 @@ class RolloutVelocity:
         self.sampler = sampler
         self.condition = condition
         self.sigmas = sigmas
-        self.remembers = sampler.negative == "detached" and sampler.guidance_scale != 1
+        self.remembers = sampler.negative == "detached" and sampler.guidance.scale != 1
+        self._guided: list[bool] = sampler.guidance.applies(sigmas).tolist()
         self._negative_branch: dict[int, Tensor] = {}
 
     def __call__(self, x: Tensor, i: int) -> Tensor:
         """Return the velocity `(b, 16, t, h, w)` at step i."""
-        if torch.is_grad_enabled() or not self.remembers or i in self._negative_branch:
+        remembered = i in self._negative_branch or not (self.remembers and self._guided[i])
+        if torch.is_grad_enabled() or remembered:
             return self.at_once([x], [i])[0]
         sampler = self.sampler
         both = both_branches(sampler.generator, x, self.sigmas[i], self.condition)
-        self._negative_branch[i], v_positive = both
-        return self._mixed(both[0], v_positive)
+        self._negative_branch[i] = both[0]
+        return mixed_branches(*both, sampler.guidance)
 
     def at_once(self, xs: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
         """Return the velocities of several steps of the rollout from one model call."""
@@ -188,31 +186,20 @@ class RolloutVelocity:
                 repeated(self.condition.positive, count), repeated(self.condition.negative, count)
             )
             v = guided_velocity(
-                sampler.generator,
-                x,
-                sigma,
-                condition,
-                sampler.guidance_scale,
-                sampler.negative,
-                sampler.guidance_rescale,
+                sampler.generator, x, sigma, condition, sampler.guidance, sampler.negative
             )
             return list(v.chunk(count))
         for i in steps:
-            if i not in self._negative_branch:
+            if self._guided[i] and i not in self._negative_branch:
                 raise TuningError(f"the sweep needs step {i}, which the rollout did not visit")
         positive = repeated(self.condition.positive, count)
         v_positive = sampler.generator.velocity(x, sigma, positive)
-        v_negative = [self._negative_branch[i] for i in steps]
         return [
-            self._mixed(of_negative, of_positive)
-            for of_negative, of_positive in zip(v_negative, v_positive.chunk(count), strict=True)
+            mixed_branches(self._negative_branch[i], v, sampler.guidance)
+            if self._guided[i]
+            else without_negative(v, sampler.guidance)
+            for i, v in zip(steps, v_positive.chunk(count), strict=True)
         ]
-
-    def _mixed(self, v_negative: Tensor, v_positive: Tensor) -> Tensor:
-        sampler = self.sampler
-        return mixed_branches(
-            v_negative, v_positive, sampler.guidance_scale, sampler.guidance_rescale
-        )
 
 
 def repeated(condition: Condition, count: int) -> Condition:

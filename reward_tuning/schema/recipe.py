@@ -84,7 +84,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             f"at most sampling.steps{share} = {sampling.steps_run}",
         )
     if sampling is not None:
-        yield from sampling_conflicts(sampling, sections.get("train"))
+        yield from sampling_conflicts(sampling, sections.get("train"), evaluation)
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
     for path, judge in judges:
         yield from judge_conflicts(path, judge, sampling)
@@ -123,8 +123,10 @@ def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
             )
 
 
-def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) -> Iterator[Conflict]:
-    """Check the values of the sampling section against each other and the train section."""
+def sampling_conflicts(
+    sampling: SamplingSection, train: TrainSection | None, evaluation: EvaluationSection | None
+) -> Iterator[Conflict]:
+    """Check the values of the sampling section against each other and other sections."""
     latents = FAMILY.latent_frames(sampling.frames)
     if sampling.steps_run < 1:
         yield Conflict(
@@ -152,6 +154,7 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
             False,
             f"has no effect with sampling.negative: {sampling.negative}; leave it out",
         )
+    yield from interval_conflicts(sampling, evaluation)
     if sampling.guidance_range is None:
         return
     low, high = sampling.guidance_range
@@ -161,6 +164,30 @@ def sampling_conflicts(sampling: SamplingSection, train: TrainSection | None) ->
     elif sampling.negative == "none":
         yield Conflict(
             where, [low, high], "sampling.negative is none: training runs without guidance"
+        )
+
+
+def interval_conflicts(
+    sampling: SamplingSection, evaluation: EvaluationSection | None
+) -> Iterator[Conflict]:
+    """Check that the intervals of guidance have guidance to limit."""
+    of_evaluation = None if evaluation is None else evaluation.guidance_steps
+    highest = sampling.guidance_scale
+    if sampling.guidance_range is not None:
+        highest = max(highest, *sampling.guidance_range)
+    if sampling.guidance_steps is not None:
+        where, value = ("sampling", "guidance_steps"), list(sampling.guidance_steps)
+        if sampling.negative == "none":
+            yield Conflict(
+                where, value, "sampling.negative is none: training runs without guidance"
+            )
+        elif highest == 1.0:
+            yield Conflict(where, value, "sampling.guidance_scale is 1: nothing is guided")
+    if of_evaluation is not None and sampling.guidance_scale == 1.0:
+        yield Conflict(
+            ("evaluation", "guidance_steps"),
+            list(of_evaluation),
+            "sampling.guidance_scale is 1: nothing is guided",
         )
 
 

@@ -36,6 +36,14 @@ def _strengths(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _interval(value: tuple[float, float]) -> tuple[float, float]:
+    low, high = value
+    if not 0.0 <= low < high <= 1.0:
+        raise ValueError("allowed: two noise levels, 0 <= low < high <= 1, such as [0.2, 0.9]")
+    return value
+
+
+Interval = Annotated[tuple[float, float], Strict(False), AfterValidator(_interval)]
 Strength = Annotated[float, Field(gt=0.0, le=10.0)]
 
 
@@ -99,6 +107,13 @@ class SamplingSection(Section):
         description="Lowest and highest scale that training draws from, uniformly, one for each "
         "batch, so that the adapter serves more than one; null = always guidance_scale. The "
         "evaluation uses guidance_scale",
+    )
+    guidance_steps: Interval | None = Field(
+        default=None,
+        description="Interval of sigma, [low, high] with both ends, where training is guided "
+        "(arXiv 2404.07724); at other noise levels the positive branch runs alone, at half the "
+        "cost. For rollout, sweep and fresh looks; samples and evaluation have "
+        "evaluation.guidance_steps. null = all noise levels",
     )
     guidance_rescale: float = Field(
         default=0.0,
@@ -314,6 +329,11 @@ class EvaluationSection(Section):
     )
     seeds: Positive = Field(default=1, description="Clips for each prompt and side")
     steps: Positive | None = Field(default=None, description="Euler steps; null = sampling.steps")
+    guidance_steps: Interval | None = Field(
+        default=None,
+        description="Interval of sigma, [low, high], where samples and evaluation are guided, as "
+        "with `generate --guidance-steps`; null = all noise levels, as the published pipelines",
+    )
     batch_size: Positive | None = Field(
         default=None, description="Clips sampled at a time; null = train.batch_size"
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from base_model.generator import Generator, load_generator
 from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
+from base_model.sampling.guidance import Guidance
 from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.inputs.run_conditions import (
     check_kinds,
@@ -208,12 +209,14 @@ def clip_sampler(
         generator,
         states,
         sampling.negative_prompt,
-        sampling.guidance_scale,
+        Guidance(sampling.guidance_scale, sampling.guidance_rescale, sampling.guidance_steps),
         size,
-        sampling.guidance_rescale,
         recipe.train.decoder_checkpointing,
         conditions,
         sampling.negative,
+        Guidance(
+            sampling.guidance_scale, sampling.guidance_rescale, recipe.evaluation.guidance_steps
+        ),
     )
 
 

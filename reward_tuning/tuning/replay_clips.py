@@ -132,6 +132,8 @@ def origin(
             "guidance": [sampling.guidance_scale, sampling.guidance_rescale],
             "negative_prompt": sampling.negative_prompt,
         }
+        if recipe.evaluation.guidance_steps is not None:
+            about["guidance_steps"] = list(recipe.evaluation.guidance_steps)
     if any(source.files != NO_CONDITION for source in sources):
         about |= {
             "conditions": [conditions_hash([source.files]) for source in sources],

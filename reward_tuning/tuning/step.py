@@ -122,7 +122,8 @@ def reward_step(
         Measurements of the batch. If the loss is not finite, no gradient was added.
     """
     if batch.guidance_scale is not None:
-        sampler = replace(sampler, guidance_scale=batch.guidance_scale)
+        guidance = replace(sampler.guidance, scale=batch.guidance_scale)
+        sampler = replace(sampler, guidance=guidance)
     with phase("rollout"):
         chain = rolled_out(sampler, batch, sigmas, options.cheap)
     views = chain.views
@@ -167,7 +168,7 @@ def reward_step(
         return bad
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
     share, anchor = options.share / len(views), options.anchor
-    gain = guidance_gain(sampler.guidance_scale, sampler.negative)
+    gain = guidance_gain(sampler.guidance.scale, sampler.negative)
     divisor = gain if options.divide_by_guidance else 1.0
 
     reports, shares = [], []

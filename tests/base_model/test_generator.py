@@ -10,7 +10,7 @@ from base_model.generator import (
     Generator,
     load_generator,
 )
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 from tests.base_model.sampling.test_guidance import guided, parameter_gradient
 from tests.goldens import TRANSFORMERS, load_golden, relative, write_checkpoint
 
@@ -165,7 +165,7 @@ def test_block_checkpointing_changes_no_gradient(
     """The corrected text stream and the cached rotary table are recomputed as they were."""
 
     def compute(latents: Tensor) -> Tensor:
-        return guided_velocity(generator, latents, 0.6, guided(inputs), 6.0, "detached")
+        return guided_velocity(generator, latents, 0.6, guided(inputs), Guidance(6.0), "detached")
 
     plain = parameter_gradient(generator, inputs, compute)
     generator.transformer.enable_gradient_checkpointing()

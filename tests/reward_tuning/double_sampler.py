@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from base_model.generator import load_generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.lora.adapter import LoraSpec, attach
@@ -29,7 +30,7 @@ def double_sampler(checkpoint: Path, texts: Iterable[str]) -> ClipSampler:
         if "lora_B" in name:
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw).double()
     states = {text: torch.randn(6, 48, generator=draw).double() for text in (*texts, "bad")}
-    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+    return ClipSampler(generator, states, "bad", Guidance(3.0), (5, 16, 16))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition, Generator, GuidedCondition, load_generator
-from base_model.sampling.guidance import NegativeBranch, guided_velocity
+from base_model.sampling.guidance import Guidance, NegativeBranch, guided_velocity
 from reward_tuning.gradient.engine import VelocityFn
 from reward_tuning.lora.adapter import adapter_state, attach_weights
 from reward_tuning.lora.export import import_adapter
@@ -50,7 +50,9 @@ def golden_velocity(generator: Generator, sigmas: Tensor, negative: NegativeBran
     condition = golden_condition()
 
     def velocity(x: Tensor, i: int) -> Tensor:
-        return guided_velocity(generator, x, sigmas[i], condition, GUIDANCE_SCALE, negative)
+        return guided_velocity(
+            generator, x, sigmas[i], condition, Guidance(GUIDANCE_SCALE), negative
+        )
 
     return velocity
 

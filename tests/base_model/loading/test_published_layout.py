@@ -15,6 +15,7 @@ from base_model.errors import GeneratorError
 from base_model.generator import load_generator
 from base_model.loading.checkpoint import empty_model
 from base_model.loading.model_configs import transformer_arguments_of, vae_arguments_of
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from tests.goldens import WEIGHT_FILE, load_golden, relative
@@ -93,7 +94,9 @@ def test_a_published_checkpoint_loads_encodes_and_samples(tmp_path: Path, kind: 
     )[0]
     assert relative(velocity, golden["out.velocity"]) < 1e-6  # the original class's
     noise = generator.initial_noise(generator.latent_shape(2, 5, 32, 32), [0, 1])
-    latents = euler_sample(generator, generator.condition(text), noise, sigma_table(2), 5.0)
+    latents = euler_sample(
+        generator, generator.condition(text), noise, sigma_table(2), Guidance(5.0)
+    )
     assert generator.decode(latents).shape == (2, 5, 3, 32, 32)
 
 

@@ -5,6 +5,7 @@ from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 from base_model.errors import GeneratorError
 from base_model.generator import Condition, Generator, GuidedCondition
 from base_model.networks.attention_backend import Attention, attention_backend
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from tests.goldens import load_golden, relative
@@ -55,7 +56,7 @@ def test_sampling_with_a_backend(generator: Generator) -> None:
         condition,
         tensors["in.noise"],
         sigma_table(6),
-        6.0,
+        Guidance(6.0),
         on_step=lambda *_: during.append(_cur_sdpa_kernel_backends()),
         attention="math",
     )
@@ -63,5 +64,10 @@ def test_sampling_with_a_backend(generator: Generator) -> None:
     assert relative(latents, tensors["out.latents"]) < 1e-5
     with pytest.raises(GeneratorError, match="'cudnn' cannot run on cpu"):
         euler_sample(
-            generator, condition, tensors["in.noise"], sigma_table(1), 6.0, attention="cudnn"
+            generator,
+            condition,
+            tensors["in.noise"],
+            sigma_table(1),
+            Guidance(6.0),
+            attention="cudnn",
         )

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from base_model.errors import GeneratorError
 from base_model.generator import Condition, Generator, GuidedCondition
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
 from tests.goldens import load_golden, relative
@@ -22,7 +23,7 @@ def test_sampling_golden(generator: Generator) -> None:
         condition(tensors),
         tensors["in.noise"],
         sigma_table(steps),
-        float(golden.metadata["guidance_scale"]),
+        Guidance(float(golden.metadata["guidance_scale"])),
         on_step=lambda i, x: visited.append((i, x)),
     )
     assert relative(latents, tensors["out.latents"]) < 1e-5
@@ -35,9 +36,9 @@ def test_a_batch_is_its_samples(generator: Generator) -> None:
     tensors = load_golden("sampling_7b_style").tensors
     sigmas = sigma_table(3)
     noise = generator.initial_noise((2, 16, 2, 4, 8), [3, 4])
-    both = euler_sample(generator, condition(tensors), noise, sigmas, 4.0)
+    both = euler_sample(generator, condition(tensors), noise, sigmas, Guidance(4.0))
     for i in range(2):
-        one = euler_sample(generator, condition(tensors), noise[i : i + 1], sigmas, 4.0)
+        one = euler_sample(generator, condition(tensors), noise[i : i + 1], sigmas, Guidance(4.0))
         assert relative(both[i : i + 1], one) < 1e-5
 
 
@@ -51,7 +52,7 @@ def test_the_state_stays_in_float32_and_has_no_gradient(generator: Generator) ->
         condition(tensors),
         tensors["in.noise"],
         sigma_table(4),
-        6.0,
+        Guidance(6.0),
         on_step=lambda _, x: states.append(x),
     )
     assert latents.dtype == torch.float32
@@ -66,7 +67,10 @@ def test_the_noise_is_not_rounded_to_the_weights(generator: Generator) -> None:
     generator.transformer.to(torch.bfloat16)
     guided = condition(tensors)
     sigmas = torch.tensor([0.5, 0.5 - 1e-5])
-    moved = euler_sample(generator, guided, tensors["in.noise"], sigmas, 1.0) - tensors["in.noise"]
+    moved = (
+        euler_sample(generator, guided, tensors["in.noise"], sigmas, Guidance(1.0))
+        - tensors["in.noise"]
+    )
     velocity = generator.velocity(tensors["in.noise"], 0.5, guided.positive)
     assert relative(moved, velocity * sigmas.diff()) < 0.05  # bfloat16 noise: 100 and more
 

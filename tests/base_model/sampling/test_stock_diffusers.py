@@ -17,6 +17,7 @@ from base_model.generator import Generator, load_generator
 from base_model.loading.checkpoint import local_folder
 from base_model.loading.text_encoder_files import load_tokenizer, newer_than_easyanimate
 from base_model.networks.corrections import correct
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 
@@ -61,7 +62,7 @@ def test_it_opens(tmp_path: Path, name: str) -> None:
 
 def ours(generator: Generator, noise: Tensor, steps: int) -> Tensor:
     condition = generator.condition(generator.encode_prompts([PROMPT], [""]))
-    return euler_sample(generator, condition, noise, sigma_table(steps), 5.0)
+    return euler_sample(generator, condition, noise, sigma_table(steps), Guidance(5.0))
 
 
 def theirs(pipeline: Any, noise: Tensor, steps: int) -> Tensor:

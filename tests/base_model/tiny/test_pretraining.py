@@ -18,6 +18,7 @@ from base_model.files.shipped import resolve_checkpoint
 from base_model.generator import load_generator
 from base_model.loading.text_encoder_files import newer_than_easyanimate
 from base_model.networks import magvit
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from base_model.tiny import pretraining, training_clips
@@ -149,7 +150,9 @@ def test_the_checkpoint_loads_and_samples_in_both_languages(ran: Ran) -> None:
     with torch.no_grad():
         text = generator.encode_prompts(captions, ["", ""])
         noise = generator.initial_noise(generator.latent_shape(2, 9, SIDE, SIDE), [0, 1])
-        latents = euler_sample(generator, generator.condition(text), noise, sigma_table(2), 5.0)
+        latents = euler_sample(
+            generator, generator.condition(text), noise, sigma_table(2), Guidance(5.0)
+        )
         frames = generator.decode(latents)
     assert frames.shape == (2, 9, 3, 64, 64)
     assert frames.isfinite().all()

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from base_model.generator import load_generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.sampling.draw import decoded, sample_clip
 from tests.base_model.conftest import checkpoint, text_folder
@@ -73,8 +74,7 @@ def test_generate_depends_on_seed_prompt_and_negative(model: Path) -> None:
             seed=seed,
             size=(1, 32, 32),
             steps=2,
-            guidance_scale=scale,
-            guidance_rescale=rescale,
+            guidance=Guidance(scale, rescale),
             on_step=lambda step: None,
         )
         return decoded(generator, sampled.latents)

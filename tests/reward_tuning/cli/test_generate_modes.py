@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from base_model.generator import load_generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.files.clips import read_clip
@@ -139,7 +140,7 @@ def test_image_to_video_by_hand(run: Command, folder: Path, tmp_path: Path) -> N
         noise_seeds=[derive_seed(6, "kept pixels")],
     )
     noise = generator.initial_noise(generator.latent_shape(1, FRAMES, HEIGHT, WIDTH), [6])
-    latents = euler_sample(generator, condition, noise, sigma_table(4), 3.0)
+    latents = euler_sample(generator, condition, noise, sigma_table(4), Guidance(3.0))
     wanted = torch.cat(list(generator.decode(latents)[0]), dim=2)
     assert float((strip(tmp_path / "out.png") - wanted).abs().max()) < 0.6 / 255
 
@@ -158,7 +159,7 @@ def test_video_to_video_by_hand(run: Command, folder: Path, tmp_path: Path) -> N
     noise = generator.initial_noise(generator.latent_shape(1, FRAMES, HEIGHT, WIDTH), [0])
     start = (1 - sigmas[0]) * generator.encode(video) + sigmas[0] * noise
     text = generator.condition(generator.encode_prompts(["a red ball"], [""]))
-    latents = euler_sample(generator, text, start, sigmas, 3.0)
+    latents = euler_sample(generator, text, start, sigmas, Guidance(3.0))
     wanted = torch.cat(list(generator.decode(latents)[0]), dim=2)
     assert float((strip(tmp_path / "out.png") - wanted).abs().max()) < 0.6 / 255
 

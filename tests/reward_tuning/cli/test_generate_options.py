@@ -18,6 +18,7 @@ from base_model.loading.checkpoint import load_transformer
 from base_model.loading.clip_size import own_clip_size
 from base_model.networks.tiled_decode import Tiling, decode_tiled
 from base_model.sampling import sample as sampling
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.cli.generate_options import ConditionOptions, CostOptions
@@ -57,7 +58,7 @@ def strip(path: Path) -> Tensor:
 
 def sampled(generator: Generator, **options: Any) -> SampledClip:
     fixed: dict[str, Any] = {"seed": 0, "size": (FRAMES, HEIGHT, WIDTH)}
-    fixed |= {"steps": 4, "guidance_scale": 3.0}
+    fixed |= {"steps": 4, "guidance": Guidance(3.0)}
     return sample_clip(generator, "a red ball", "", **fixed | options)
 
 
@@ -144,7 +145,7 @@ def test_a_batch_in_the_cache_is_its_samples(generator: Generator) -> None:
         condition = generator.condition(generator.encode_prompts(chosen, [""] * len(chosen)))
         with FirstBlockCache(generator.transformer, 1e9) as cache:
             found = euler_sample(
-                generator, condition, noise[rows], sigmas, 3.0, around_step=cache.call
+                generator, condition, noise[rows], sigmas, Guidance(3.0), around_step=cache.call
             )
         assert cache.full_calls == 1
         return found
@@ -158,11 +159,11 @@ def test_a_batch_in_the_cache_is_its_samples(generator: Generator) -> None:
 def test_the_cache_on_streamed_blocks(generator: Generator, model: Path, scale: float) -> None:
     """The same bits, with and without the negative branch."""
     streamed = load_generator(model, memory="block-offload")
-    options: dict[str, Any] = {"guidance_scale": scale, "cheap": CheapSteps(cache=1e9)}
+    options: dict[str, Any] = {"guidance": Guidance(scale), "cheap": CheapSteps(cache=1e9)}
     one, other = sampled(generator, **options), sampled(streamed, **options)
     assert one.full_steps == other.full_steps == 1
     assert torch.equal(one.latents, other.latents)
-    assert not torch.equal(one.latents, sampled(generator, guidance_scale=scale).latents)
+    assert not torch.equal(one.latents, sampled(generator, guidance=Guidance(scale)).latents)
 
 
 # --- decode in tiles, attention, compiler

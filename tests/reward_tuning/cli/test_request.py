@@ -64,6 +64,13 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "speed": ("--camera zoom --camera-speed nan", "--camera-speed: got nan"),
     "strength": ("--strength nan", "strength nan; allowed: above 0, up to 1"),
+    "interval": ("--guidance-steps 0.9 0.2", "--guidance-steps: got 0.9 0.2; allowed: two noise"),
+    "high interval": ("--guidance-steps 0.2 1.5", "--guidance-steps: got 0.2 1.5; allowed"),
+    "no interval": ("--guidance-steps nan 1", "--guidance-steps: got nan 1; allowed"),
+    "unguided": (
+        "--guidance-steps 0.2 0.9 --guidance-scale 1",
+        "--guidance-steps: --guidance-scale is 1, so nothing is guided",
+    ),
     "cache": ("--cache 0", "--cache: got 0; allowed: above 0 (0.05 to 0.2 are usual)"),
     "endless cache": ("--cache inf", "--cache: got inf; allowed: above 0"),
     "no cache": ("--cache nan", "--cache: got nan; allowed: above 0"),

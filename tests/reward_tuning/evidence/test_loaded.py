@@ -42,7 +42,7 @@ def test_facts_of_a_clip(loaded: Loaded, finished: Path) -> None:
 
 def test_guidance_changes_and_the_rest_stays(loaded: Loaded) -> None:
     other = loaded.guided(7.0)
-    assert (other.guidance_scale, loaded.sampler.guidance_scale) == (7.0, 3.0)
+    assert (other.guidance.scale, loaded.sampler.guidance.scale) == (7.0, 3.0)
     assert other.generator is loaded.sampler.generator
     assert [judge.label for judge in loaded.judges] == ["clip", "clip_held_out"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from reward_tuning.errors import TuningError
@@ -60,6 +61,22 @@ def test_options_replace_it(made: Make, finished: Path) -> None:
     inside = made(finished / "lora")  # a LoRA in a run folder has its generator, and no more
     assert inside.generator.checkpoint == setup.generator.checkpoint
     assert list(inside.judges) == []
+
+
+def test_the_interval_of_guidance_is_the_evaluations(
+    made: Make, finished: Path, tmp_path: Path
+) -> None:
+    assert made().sampling.guidance_steps is None
+    assert made(guidance_steps=(0.2, 0.9)).sampling.guidance_steps == (0.2, 0.9)
+    with pytest.raises(TuningError, match=r"--guidance-steps: got 0\.9 0\.2; allowed: two noise"):
+        made(guidance_steps=(0.9, 0.2))
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["sampling"]["guidance_steps"] = [0.0, 0.8]
+    recipe["evaluation"]["guidance_steps"] = [0.3, 1.0]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert made(run).sampling.guidance_steps == (0.3, 1.0)
 
 
 def test_a_lora_alone(made: Make, finished: Path, tmp_path: Path) -> None:

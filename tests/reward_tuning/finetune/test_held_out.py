@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from base_model.generator import Condition, GuidedCondition, load_generator
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.files.clips import read_clip
 from reward_tuning.finetune.batches import ClipBatch
@@ -146,7 +146,7 @@ def test_a_sample_follows_the_rows_own_channels(
     x, sigmas = generator.initial_noise(generator.latent_shape(1, 5, 32, 48), [7]), sigma_table(2)
     with torch.no_grad():
         for i in range(2):
-            v = guided_velocity(generator, x, sigmas[i], both, 2.5, "joint")
+            v = guided_velocity(generator, x, sigmas[i], both, Guidance(2.5), "joint")
             x = x + (sigmas[i + 1] - sigmas[i]) * v
         expected = generator.decode(x)[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -156,5 +156,7 @@ def test_a_sample_follows_the_rows_own_channels(
     )
     x = generator.initial_noise(generator.latent_shape(1, 5, 32, 48), [7])
     with torch.no_grad():
-        v = guided_velocity(generator, x, sigmas[0], both, 2.5, "joint")
-        assert (v - guided_velocity(generator, x, sigmas[0], blank, 2.5, "joint")).abs().max() > 0
+        v = guided_velocity(generator, x, sigmas[0], both, Guidance(2.5), "joint")
+        assert (
+            v - guided_velocity(generator, x, sigmas[0], blank, Guidance(2.5), "joint")
+        ).abs().max() > 0

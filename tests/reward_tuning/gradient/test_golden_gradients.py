@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, rollout
@@ -52,7 +53,7 @@ def test_latents_with_the_golden_lora(generator: Generator) -> None:
     """By the sampler of the generator and by the engine's rollout; without it, the base's."""
     expected = GRADIENTS["out.latents_with_lora"]
     sampled = euler_sample(
-        generator, golden_condition(), SAMPLING["in.noise"], SIGMAS, GUIDANCE_SCALE
+        generator, golden_condition(), SAMPLING["in.noise"], SIGMAS, Guidance(GUIDANCE_SCALE)
     )
     assert relative(sampled, expected) <= 1e-5
     velocity = golden_velocity(generator, SIGMAS, "detached")

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.methods import make_plan
@@ -129,7 +129,7 @@ def restart_references(
         for i in range(first, 4):
             share = plan.nested / divisor  # a detached branch leaves the Jacobian too long
             seen = share * x + (1.0 - share) * x.detach()
-            v = guided_velocity(generator, seen, SIGMAS[i], condition, 3.0, negative)  # type: ignore[arg-type]
+            v = guided_velocity(generator, seen, SIGMAS[i], condition, Guidance(3.0), negative)  # type: ignore[arg-type]
             v = v if i - first in plan.active else v.detach()
             x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
         frames = generator.decode(x)[:, [0, 3]]

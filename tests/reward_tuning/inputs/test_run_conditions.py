@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from base_model.errors import GeneratorError
 from base_model.generator import TextCondition
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
@@ -149,7 +150,9 @@ def test_the_evaluation_follows_the_pictures(world: Path, tmp_path: Path) -> Non
         noise_seeds=[seed],
     )
     noise = parts.sampler.noise([derive_seed(recipe.seed, "evaluation", 0, 0)])
-    latents = euler_sample(generator, condition, noise, sigmas, recipe.sampling.guidance_scale)
+    latents = euler_sample(
+        generator, condition, noise, sigmas, Guidance(recipe.sampling.guidance_scale)
+    )
     torch.testing.assert_close(shown, generator.decode(latents)[0])
 
 

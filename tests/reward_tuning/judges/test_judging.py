@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from base_model.generator import Generator, load_generator
+from base_model.sampling.guidance import Guidance
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.clip_terms import ClipTerms, likeness, steady_motion
 from reward_tuning.judges.judge import FramedJudge, LatentJudge
@@ -21,7 +22,7 @@ def generator() -> Generator:
 
 @pytest.fixture
 def sampler(generator: Generator) -> ClipSampler:
-    return ClipSampler(generator, {}, "", 1.0, (5, 64, 64))
+    return ClipSampler(generator, {}, "", Guidance(1.0), (5, 64, 64))
 
 
 @pytest.fixture

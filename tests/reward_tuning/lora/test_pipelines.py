@@ -18,6 +18,7 @@ import reward_tuning
 from base_model.files.shipped import resolve_checkpoint
 from base_model.generator import Generator, load_generator
 from base_model.networks.corrections import correct
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning import load_lora
@@ -73,7 +74,7 @@ def ours(run: Path, factors: list[float]) -> Tensor:
     x, sigmas = noise_of(generator), sigma_table(STEPS)
     for i, factor in enumerate(factors):
         with scaled(generator.transformer, factor):
-            x = euler_sample(generator, condition, x, sigmas[i : i + 2], 5.0)
+            x = euler_sample(generator, condition, x, sigmas[i : i + 2], Guidance(5.0))
     return x
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.compilation import compiled
@@ -78,7 +78,7 @@ def test_a_skipped_step_adds_what_the_last_full_one_added(
                 block.register_forward_hook(lambda _, __, out: outputs.append(out))  # noqa: B023
                 for block in (blocks[0], blocks[-1])
             ]
-            v = guided_velocity(sampler.generator, x, SIGMAS[i], condition, 3.0, branches)
+            v = guided_velocity(sampler.generator, x, SIGMAS[i], condition, Guidance(3.0), branches)
             for hook in hooks:
                 hook.remove()
         added = tuple(end - begin for begin, end in zip(*outputs, strict=True))
@@ -86,6 +86,16 @@ def test_a_skipped_step_adds_what_the_last_full_one_added(
         x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
     assert torch.allclose(states[4], x, rtol=1e-5, atol=1e-6)
     assert float((states[4] - exact_states(sampler, negative)[4]).abs().max()) > 1e-3
+
+
+def test_every_block_runs_where_the_number_of_branches_changes(sampler: ClipSampler) -> None:
+    """The residual of one branch is none of two; of the levels only 0.845 is guided."""
+    some = replace(sampler, guidance=Guidance(3.0, interval=(0.6, 0.9)))
+    states, full = walked(some, CheapSteps(cache=1e9), (), "joint")
+    assert full == 3  # and the fourth step, of one branch as the third, is skipped
+    plain = exact_states(some, "joint")
+    assert all(torch.equal(a, b) for a, b in zip(states[:4], plain[:4], strict=True))
+    assert not torch.equal(states[4], plain[4])
 
 
 def test_the_threshold_decides(sampler: ClipSampler) -> None:

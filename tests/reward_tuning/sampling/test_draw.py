@@ -7,6 +7,7 @@ import torch
 
 from base_model.generator import Generator, load_generator
 from base_model.networks.tiled_decode import Tiling
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.draw import decoded, sample_clip
@@ -30,13 +31,13 @@ def test_a_clip_is_that_of_a_runs_sampler(generator: Generator) -> None:
         seed=5,
         size=SIZE,
         steps=4,
-        guidance_scale=3.0,
+        guidance=Guidance(3.0),
         on_step=told.append,
     )
     assert (clip.steps, clip.full_steps, told) == (4, 4, [0, 1, 2, 3])
     text = generator.encode_prompts([PROMPT], [NEGATIVE])
     states = {PROMPT: text.positive[0], NEGATIVE: text.negative[0]}
-    sampler = ClipSampler(generator, states, NEGATIVE, 3.0, SIZE)
+    sampler = ClipSampler(generator, states, NEGATIVE, Guidance(3.0), SIZE)
     expected = sampler.latents([PROMPT], [5], sigma_table(4))
     torch.testing.assert_close(clip.latents, expected)
 
@@ -49,7 +50,7 @@ def test_a_cache_is_counted(generator: Generator) -> None:
         seed=5,
         size=SIZE,
         steps=4,
-        guidance_scale=3.0,
+        guidance=Guidance(3.0),
         cheap=CheapSteps(cache=1e9),
     )
     assert (clip.steps, clip.full_steps) == (4, 1)

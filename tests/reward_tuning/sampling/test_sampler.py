@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from base_model.generator import Condition
+from base_model.sampling.guidance import Guidance
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import rollout
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state, repeated
@@ -85,3 +86,38 @@ def test_a_condition_is_repeated_but_for_what_is_shared() -> None:
     assert twice.inpaint_latents is shared
     one = Condition(text)
     assert repeated(one, 1) is one
+
+
+@torch.no_grad()
+def test_an_interval_of_guidance_in_a_rollout_and_its_sweep(sampler: ClipSampler) -> None:
+    """Sigma 1, 0.845 and 0.577: the second is guided; the sweep runs the three in one call."""
+    some = replace(sampler, guidance=Guidance(3.0, interval=(0.6, 0.9)))
+    condition = sampler.condition(PROMPTS)
+    x = sampler.noise([7, 8])
+    positive = replace(sampler, negative="none").velocity(condition, SIGMAS)
+    guided = sampler.velocity(condition, SIGMAS)
+    expected = [positive(x, 0), guided(x, 1), positive(x, 2)]
+    remembering = RolloutVelocity(some, condition, SIGMAS)
+    batches: list[int] = []
+    hook = sampler.generator.transformer.register_forward_pre_hook(
+        lambda module, args: batches.append(len(args[0]))
+    )
+    with hook:
+        rolled = [remembering(x, i) for i in (0, 1, 2)]
+        again = remembering.at_once([x, x, x], [0, 1, 2])
+        joint = RolloutVelocity(replace(some, negative="joint"), condition, SIGMAS)
+        both = joint.at_once([x, x, x], [0, 1, 2])
+    assert batches == [2, 4, 2, 6, 8]
+    for found in (rolled, again, both):
+        for v, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(v, wanted)
+
+
+def test_samples_have_their_own_interval(sampler: ClipSampler) -> None:
+    full = sampler.latents(PROMPTS, [7, 8], SIGMAS)
+    some = Guidance(3.0, interval=(0.6, 0.9))
+    training_only = replace(sampler, guidance=some, latents_guidance=sampler.guidance)
+    assert torch.equal(training_only.latents(PROMPTS, [7, 8], SIGMAS), full)
+    assert not torch.allclose(
+        replace(sampler, guidance=some).latents(PROMPTS, [7, 8], SIGMAS), full
+    )

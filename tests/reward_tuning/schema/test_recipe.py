@@ -73,6 +73,9 @@ def test_recipe_is_frozen() -> None:
         ("train__gradient_checkpointing", 1),
         ("train__warmup_steps", -1),
         ("sampling__guidance_scale", 0.5),
+        ("sampling__guidance_steps", [0.9, 0.2]),
+        ("sampling__guidance_steps", [0.5, 1.5]),
+        ("evaluation__guidance_steps", [0.5, 0.5]),
         ("sampling__negative", "off"),
         ("sampling__negative_prompt", None),
         ("generator__dtype", "float64"),
@@ -132,6 +135,21 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             {"sampling__guidance_range": [1.0, 2.0], "sampling__negative": "none"},
             ("sampling", "guidance_range"),
             "without guidance",
+        ),
+        (
+            {"sampling__guidance_steps": [0.2, 0.9], "sampling__negative": "none"},
+            ("sampling", "guidance_steps"),
+            "without guidance",
+        ),
+        (
+            {"sampling__guidance_steps": [0.2, 0.9], "sampling__guidance_scale": 1.0},
+            ("sampling", "guidance_steps"),
+            "guidance_scale is 1: nothing is guided",
+        ),
+        (
+            {"evaluation__guidance_steps": [0.2, 0.9], "sampling__guidance_scale": 1.0},
+            ("evaluation", "guidance_steps"),
+            "guidance_scale is 1: nothing is guided",
         ),
         (
             {"train__decoded": "random-window", "train__decoded_latents": 4},

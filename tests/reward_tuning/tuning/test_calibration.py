@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from base_model.generator import load_generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
@@ -56,7 +57,7 @@ def test_the_numbers(world: Path, tmp_path: Path) -> None:
         noise = generator.initial_noise(
             generator.latent_shape(1, 5, 32, 32), [evaluation_seed(recipe.seed, i, 0)]
         )
-        latents = euler_sample(generator, condition, noise, sigma_table(4), 3.0)
+        latents = euler_sample(generator, condition, noise, sigma_table(4), Guidance(3.0))
         frames = generator.decode(latents)
         expected["clip"].append(float(clip_judge(frames, [prompt])))
         expected["python"].append(2 * float(frames.mean()))
@@ -86,7 +87,7 @@ def test_prompts_with_conditions() -> None:
             generator.latent_shape(1, 9, 64, 64), [evaluation_seed(recipe.seed, i, 0)]
         )
         condition = generator.condition(text, control=control)
-        latents = euler_sample(generator, condition, noise, sigma_table(4), 3.0)
+        latents = euler_sample(generator, condition, noise, sigma_table(4), Guidance(3.0))
         expected.append(float(judge(generator.decode(latents), [prompt.reward_text])))
     assert (found.low, found.high) == pytest.approx((min(expected), max(expected)), abs=1e-5)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from base_model.generator import load_generator
+from base_model.sampling.guidance import Guidance
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.lora.adapter import LoraSpec, adapter_state, attach
 from reward_tuning.sampling.sampler import ClipSampler
@@ -27,7 +28,7 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> ClipSampler:
     draw = torch.Generator().manual_seed(5)
     states = {text: torch.randn(6, 48, generator=draw) for text in ("a ball", "a cat", "a cube")}
     states["bad"] = torch.randn(6, 48, generator=draw)
-    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+    return ClipSampler(generator, states, "bad", Guidance(3.0), (5, 16, 16))
 
 
 def test_the_relative_distance_of_the_velocities(sampler: ClipSampler) -> None:

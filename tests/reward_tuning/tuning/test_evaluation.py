@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import load_generator
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample
 from base_model.sampling.sigmas import sigma_table
 from base_model.tiny.captions import phrasings
@@ -50,7 +51,7 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> ClipSampler:
     draw = torch.Generator().manual_seed(5)
     states = {p.text: torch.randn(6, 48, generator=draw) for p in PROMPTS.values()}
     states["bad"] = torch.randn(6, 48, generator=draw)
-    return ClipSampler(generator, states, "bad", 3.0, (5, 16, 16))
+    return ClipSampler(generator, states, "bad", Guidance(3.0), (5, 16, 16))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,9 @@ def test_scores_are_those_of_clips_drawn_one_by_one(
         clips = []
         for clip in range(2):
             noise = generator.initial_noise((1, 16, 2, 2, 2), [evaluation_seed(4, index, clip)])
-            latents = euler_sample(generator, sampler.condition([prompt.text]), noise, SIGMAS, 3.0)
+            latents = euler_sample(
+                generator, sampler.condition([prompt.text]), noise, SIGMAS, Guidance(3.0)
+            )
             with torch.no_grad():
                 clips.append(generator.decode(latents))
         with torch.no_grad():

@@ -15,7 +15,7 @@ from base_model.generator import Generator, load_generator
 from base_model.memory.block_offload import stream_blocks
 from base_model.memory.modes import Memory
 from base_model.memory.quantise import Quantise
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 from reward_tuning.lora.adapter import LoraSpec, adapted_layers, adapter_state, attach
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
 from reward_tuning.tuning.trainer import run
@@ -37,7 +37,7 @@ def lora_gradient(generator: Generator, text: Any) -> tuple[Tensor, Tensor]:
     shape = generator.latent_shape(1, 9, 64, 64)
     latents, g = (torch.randn(shape, generator=draw) for _ in range(2))
     condition = generator.condition(text)
-    v = guided_velocity(generator, latents, 0.6, condition, 4.0, "joint")
+    v = guided_velocity(generator, latents, 0.6, condition, Guidance(4.0), "joint")
     (v * g).sum().backward()
     return v.detach(), torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 

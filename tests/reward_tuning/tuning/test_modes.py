@@ -14,7 +14,7 @@ from torch import Tensor
 
 from base_model.conditions.inpainting import extended
 from base_model.generator import Generator, GuidedCondition, TextCondition, load_generator
-from base_model.sampling.guidance import guided_velocity
+from base_model.sampling.guidance import Guidance, guided_velocity
 from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, rollout
@@ -129,7 +129,9 @@ def test_a_batch_is_its_clips(generators: dict[int, Generator], name: str) -> No
 
     def sampled(rows: slice) -> Tensor:
         condition, noise, sigmas = prepared(generator, mode, rows)
-        return generator.decode(euler_sample(generator, condition, noise, sigmas, GUIDANCE_SCALE))
+        return generator.decode(
+            euler_sample(generator, condition, noise, sigmas, Guidance(GUIDANCE_SCALE))
+        )
 
     together = sampled(slice(0, 4))
     assert together.shape == (4, mode.frames, 3, *SIZE[1:])
@@ -144,9 +146,9 @@ def test_a_condition_changes_the_clip(generators: dict[int, Generator], name: st
     mode = MODES[name]
     generator = generators[mode.channels]
     condition, start, sigmas = prepared(generator, mode, slice(0, 1))
-    found = euler_sample(generator, condition, start, sigmas, GUIDANCE_SCALE)
+    found = euler_sample(generator, condition, start, sigmas, Guidance(GUIDANCE_SCALE))
     free, noise, table = prepared(generator, Mode(mode.channels), slice(0, 1))
-    without = euler_sample(generator, free, noise, table, GUIDANCE_SCALE)
+    without = euler_sample(generator, free, noise, table, Guidance(GUIDANCE_SCALE))
     assert float((found - without).norm() / without.norm()) > 1e-3
 
 
@@ -169,7 +171,9 @@ def test_gradients_are_finite_differences(folders: dict[int, Path], name: str) -
     plan = Plan(steps, steps, "end", tuple(range(steps)), chain_weights(sigmas), 1.0)
 
     def velocity(x: Tensor, i: int) -> Tensor:
-        return guided_velocity(generator, x, sigmas[i], condition, GUIDANCE_SCALE, "joint")
+        return guided_velocity(
+            generator, x, sigmas[i], condition, Guidance(GUIDANCE_SCALE), "joint"
+        )
 
     def loss_fn(latents: Tensor) -> Tensor:
         frames = generator.decode(latents)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from base_model.sampling.guidance import NegativeBranch, guided_velocity
+from base_model.sampling.guidance import Guidance, NegativeBranch, guided_velocity
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import StepReport, rollout
 from reward_tuning.gradient.leaps import leap_likeness
@@ -112,12 +112,12 @@ def reference(
     pull = torch.zeros((), dtype=torch.float64)
     for i in range(plan.steps):
         seen = share * x + (1.0 - share) * x.detach()
-        v = guided_velocity(generator, seen, SIGMAS[i], condition, 3.0, negative)
+        v = guided_velocity(generator, seen, SIGMAS[i], condition, Guidance(3.0), negative)
         if i not in plan.active:
             v = v.detach()
         elif anchor:
             with torch.no_grad(), scaled(generator.transformer, 0.0):
-                base = guided_velocity(generator, x, SIGMAS[i], condition, 3.0, negative)
+                base = guided_velocity(generator, x, SIGMAS[i], condition, Guidance(3.0), negative)
             pull = pull + (v - base).square().mean()
         x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
     frames = generator.decode(x)
@@ -163,6 +163,56 @@ def test_several_steps_in_one_call_give_the_same_gradient(
     assert [seen.gradient_norm is None for seen in report.steps] == [True, True, True, False]
     assert report.steps[3].gradient_norm == pytest.approx(alone.steps[3].gradient_norm, rel=1e-9)
     assert all(seen.rerun_error < 1e-12 for seen in report.steps)
+
+
+INTERVAL = Guidance(3.0, interval=(0.6, 0.9))  # of the levels 1, 0.845, 0.577, 0.003: the second
+
+
+@pytest.mark.parametrize("negative", ["detached", "joint"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("drtune", {"active_steps": 4, "early_stop": False, "smallest_step": 0.0}),
+        ("draft", {}),
+        ("draft_k", {"active_steps": 3, "smallest_step": 0.0, "nested": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_gradient_with_an_interval_of_guidance(
+    sampler: ClipSampler,
+    judge: FramedJudge,
+    negative: NegativeBranch,
+    kind: str,
+    options: dict[str, Any],
+    at_once: int,
+) -> None:
+    """By one graph over the whole chain.
+
+    `joint` is exact. With a detached branch each velocity has the derivative of its positive
+    branch, inside the interval and outside.
+    """
+    plan = make_plan(kind, torch.Generator().manual_seed(1), SIGMAS, **options)
+    one = Batch(PROMPTS, [7, 8], plan)
+    generator = sampler.generator
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    x = sampler.noise(one.noise_seeds)
+    for i in range(4):
+        seen = plan.nested * x + (1.0 - plan.nested) * x.detach()
+        v = v_positive = generator.velocity(seen, SIGMAS[i], condition.positive)
+        if i == 1:
+            v_negative = generator.velocity(seen, SIGMAS[i], condition.negative)
+            v = v_negative + 3.0 * (v_positive - v_negative)
+        if negative == "detached":
+            v = v.detach() + (v_positive - v_positive.detach())
+        x = x + (SIGMAS[i + 1] - SIGMAS[i]) * (v if i in plan.active else v.detach())
+    frames = generator.decode(x)[:, [0, 3]]
+    loss = -2.0 * judge.reward(frames, [prompt.reward_text for prompt in PROMPTS]).mean()
+    expected = torch.autograd.grad(plan.gradient_scale * loss, parameters(sampler))
+    some = replace(sampler, guidance=INTERVAL)
+    report, got = step(some, [judge], one, negative=negative, steps_at_once=at_once)
+    assert report.loss == pytest.approx(float(loss.detach()), rel=1e-9)
+    # The model's norms work in float32: another factor rounds otherwise.
+    assert relative(got, list(expected)) <= (1e-9 if negative == "joint" else 1e-7)
 
 
 def test_several_steps_at_once_take_as_many_calls_fewer(
@@ -223,7 +273,7 @@ def look_references(
     generator, condition = sampler.generator, sampler.condition([p.text for p in PROMPTS])
 
     def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-        return guided_velocity(generator, x, sigma, condition, 3.0, "detached")
+        return guided_velocity(generator, x, sigma, condition, Guidance(3.0), "detached")
 
     noise = sampler.noise(one.noise_seeds)
     end = noise
@@ -301,13 +351,13 @@ def test_a_batch_may_have_its_own_guidance(
     sampler: ClipSampler, judge: FramedJudge, negative: NegativeBranch
 ) -> None:
     one = batch(early_stop=False)
-    other = replace(sampler, guidance_scale=1.5, guidance_rescale=0.6)
+    other = replace(sampler, guidance=Guidance(1.5, 0.6))
     expected, grads = step(other, [judge], one, negative=negative)
-    mild = replace(sampler, guidance_rescale=0.6)
+    mild = replace(sampler, guidance=Guidance(3.0, 0.6))
     own, found = step(mild, [judge], replace(one, guidance_scale=1.5), negative=negative)
     assert own.loss == expected.loss
     assert relative(found, grads) == 0.0
-    plain, _ = step(replace(sampler, guidance_scale=1.5), [judge], one, negative=negative)
+    plain, _ = step(replace(sampler, guidance=Guidance(1.5)), [judge], one, negative=negative)
     assert plain.loss != own.loss
 
 
@@ -541,7 +591,7 @@ def test_nan_gives_no_gradient(
             sampler.generator,
             dict(sampler.states) | {"bad": sampler.states["bad"] * math.nan},
             "bad",
-            3.0,
+            Guidance(3.0),
             sampler.size,
         )
     elif place == "frames":
