@@ -3,7 +3,8 @@
 diffusers' `AutoencoderKLMagvit` keeps the past of its causal convolutions as hidden state on the
 modules. Its own gradient checkpointing recomputes with the wrong state, an exception leaves stale
 state that silently corrupts the next call, and batch slicing crashes. Here the state is an explicit
-input and output of one function per latent frame, and the modules hold none between calls.
+input and output of one function per latent frame of the decoder, and the encoder's modules hold
+none between calls.
 
 n latent frames decode to `4 (n - 1) + 1` frames of video. The order is causal: the first k latents
 alone give the first `4 (k - 1) + 1` frames.
@@ -23,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
+from base_model.networks.magvit_decoder import LatentDecoding, causal_convolutions
 
 
 def frame_count(latent_frames: int, ratio: int = FAMILY.time_stride) -> int:
@@ -110,8 +112,7 @@ def decode_video(
         and torch.is_grad_enabled()
         and (z.requires_grad or any(p.requires_grad for p in decoder.parameters()))
     )
-    convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
-    states: tuple[Tensor | None, ...] = (None,) * len(convs)
+    states: tuple[Tensor | None, ...] = (None,) * len(causal_convolutions(decoder))
     pieces = []
     context = latent_count(start + 1, ratio) - 1 if detach_context else 0
     for i in range(z.shape[2]):
@@ -143,24 +144,11 @@ def _decode_latent(
     z: Tensor,
     *states: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Decode one latent frame, given the state of the convolutions, and return the new state.
-
-    Every cache is set here, so leftovers of another call do no harm. `finally` also covers the end
-    of a checkpoint's recomputation, which leaves this function with an exception.
-    """
-    convs = [m for m in decoder.modules() if isinstance(m, EasyAnimateCausalConv3d)]
-    try:
-        for conv, state in zip(convs, states, strict=True):
-            conv.prev_features = state
-        for module in decoder.modules():
-            if isinstance(module, EasyAnimateUpsampler3D):
-                # The upsampler only tests it for None: the first latent is not doubled in time.
-                module.prev_features = None if i == 0 else z
-        with nullcontext() if around is None else around(i):
-            video = decoder(z)
-        return video, *(conv.prev_features for conv in convs)
-    finally:
-        clear_caches(decoder)
+    """Decode one latent frame, given the past of the convolutions, and return their new past."""
+    decoding = LatentDecoding(decoder, first=i == 0, past=states)
+    with nullcontext() if around is None else around(i):
+        video = decoding(z)
+    return video, *decoding.past
 
 
 def encode(vae: Any, frames: Tensor) -> Tensor:
