@@ -37,6 +37,7 @@ from base_model.memory.resting import Resting
 from base_model.networks import magvit
 from base_model.networks.corrections import correct
 from base_model.networks.prompt_encoder import PromptEncoder
+from base_model.networks.small_decoder import SmallDecoder, decode_small
 
 __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_generator"]
 
@@ -54,6 +55,8 @@ class Generator:
         fp32_timesteps: Feed the time embedding 1000 * sigma in float32. The published code rounds
             it to the weights' dtype first (up to 1.9 of 1000 in bfloat16), which is the default.
         resting: Parts that rest on the CPU while unused (`base_model.memory.resting`).
+        small_decoder: Stands in for the VAE's decoder where `decode` is asked to use it; None until
+            one is set (`base_model.loading.small_decoder`).
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Generator:
         self.prompt_encoder = prompt_encoder
         self.fp32_timesteps = fp32_timesteps
         self.resting = resting or Resting.nothing()
+        self.small_decoder: SmallDecoder | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -320,6 +324,7 @@ class Generator:
         *,
         detach_context: bool = False,
         checkpointing: bool = True,
+        small: bool = False,
     ) -> Tensor:
         """Decode latents to frames, differentiable.
 
@@ -329,14 +334,28 @@ class Generator:
             detach_context: Stop the gradient at the latents before the first of these frames.
             checkpointing: Keep one latent frame's activations at a time and recompute the others in
                 the backward pass; False keeps them all.
+            small: Decode with `small_decoder`, roughly, for a small part of the work.
 
         Returns:
             `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE).
 
         Raises:
-            GeneratorError: The slice is empty or has a step, or the call needs a gradient through
-                a VAE that rests on the CPU.
+            GeneratorError: The slice is empty or has a step, the call needs a gradient through a
+                VAE that rests on the CPU, or there is no small decoder.
         """
+        if small:
+            if self.small_decoder is None:
+                raise GeneratorError(
+                    "This generator has no small decoder. Set its attribute small_decoder "
+                    "(base_model.loading.small_decoder), or decode with the VAE."
+                )
+            return decode_small(
+                self.small_decoder,
+                latents,
+                frames,
+                detach_context=detach_context,
+                checkpointing=checkpointing,
+            )
         with self.resting.vae_for(latents):
             return magvit.decode(
                 self.vae,

@@ -104,7 +104,7 @@ def decode_video(
         GeneratorError: The slice is empty or has a step other than 1.
     """
     ratio = vae.temporal_compression_ratio
-    start, stop = _window(frames, frame_count(z.shape[2], ratio))
+    start, stop = frame_window(frames, frame_count(z.shape[2], ratio))
     z = vae.post_quant_conv(z[:, :, : latent_count(stop, ratio)])
     decoder = vae.decoder
     checkpointed = (
@@ -227,7 +227,12 @@ def clear_caches(module: Any) -> None:
             child.prev_features = None
 
 
-def _window(frames: slice | None, total: int) -> tuple[int, int]:
+def frame_window(frames: slice | None, total: int) -> tuple[int, int]:
+    """Return first and end of the frames to decode, of `total`.
+
+    Raises:
+        GeneratorError: The slice is empty or has a step other than 1.
+    """
     start, stop, step = (frames or slice(None)).indices(total)
     if step != 1 or stop <= start:
         raise GeneratorError(

@@ -28,6 +28,7 @@ def on_frames(
     frames: tuple[int, ...] | None = None,
     terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
     clip_weights: Tensor | None = None,
+    small: bool = False,
 ) -> Verdicts | None:
     """Decode the frames that the judges see, and score them.
 
@@ -41,6 +42,7 @@ def on_frames(
             without gradient. None for every frame.
         terms: Terms that are added to the judges.
         clip_weights: `(b,)`, a factor of each clip's loss by a judge; None for 1.
+        small: Decode with the generator's small decoder.
 
     Returns:
         The verdicts; None if a frame is not finite, which judges refuse.
@@ -54,6 +56,7 @@ def on_frames(
         window,
         detach_context=frames is not None,
         checkpointing=sampler.decoder_checkpointing,
+        small=small,
     )
     if not bool(shown.isfinite().all()):
         return None

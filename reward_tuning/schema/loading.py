@@ -24,6 +24,7 @@ from reward_tuning.schema.locate import (
     locate_part,
     locate_prompts,
     locate_replay,
+    locate_small_decoder,
 )
 from reward_tuning.schema.mistakes import Mistake, dotted, mistakes_of, shown
 from reward_tuning.schema.recipe import Conflict, Recipe, conflicts
@@ -281,6 +282,8 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
             yield ("prompts", key), locate_prompts
     if is_name(section("lora").get("init")):
         yield ("lora", "init"), locate_lora
+    if is_name(section("train").get("small_decoder")):
+        yield ("train", "small_decoder"), locate_small_decoder
     replay = section("train").get("replay")
     if isinstance(replay, dict) and is_name(replay.get("source")):
         yield ("train", "replay", "source"), locate_replay

@@ -185,6 +185,21 @@ def locate_lora(value: str, folder: Path) -> str:
     return str(path)
 
 
+def locate_small_decoder(value: str, folder: Path) -> str:
+    """Resolve the file of a small decoder, relative to the recipe.
+
+    Raises:
+        TuningError: There is none, or it is no .safetensors file.
+    """
+    path = (folder / Path(value).expanduser()).resolve()
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise TuningError(
+            f"no .safetensors file of a small decoder at {path}; leave it out for the one in the "
+            "package, or train one: reward-tuning pretrain small-decoder --recipe RECIPE"
+        )
+    return str(path)
+
+
 def prompt_path(value: str) -> Path:
     """Return the file of a resolved prompt name."""
     return Path(value) if Path(value).is_absolute() else shipped_folder("recipes", value)

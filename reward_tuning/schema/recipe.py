@@ -93,6 +93,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     if method is not None:
         yield from latent_conflicts(method.judges_latents, judges)
         yield from reuse_conflicts(method, sections.get("train"))
+        yield from decoder_conflicts(method, sections.get("train"))
     yield from identity_conflicts(judges)
     if evaluation is not None and evaluation.primary is not None and "rewards" in sections:
         labels = [judge.label for _, judge in judges]
@@ -238,6 +239,27 @@ def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conf
             ("train", "active_sets"),
             train.active_sets,
             "only 1: each pair of leaps weights the clips anew; set method.leap_floor=null",
+        )
+
+
+def decoder_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check that the keys of the small decoder have an effect."""
+    if train is None:
+        return
+    if train.decoder == "small" and method.judges_latents:
+        text = "the method judges noisy latents and decodes nothing in training; leave it out"
+        yield Conflict(("train", "decoder"), train.decoder, text)
+    if train.true_decoder_every is not None and train.decoder == "vae":
+        yield Conflict(
+            ("train", "true_decoder_every"),
+            train.true_decoder_every,
+            "every step decodes with the VAE; set train.decoder=small, or leave it out",
+        )
+    if train.small_decoder is not None and "small" not in (train.decoder, train.sample_decoder):
+        yield Conflict(
+            ("train", "small_decoder"),
+            train.small_decoder,
+            "nothing uses it; set train.decoder=small or train.sample_decoder=small",
         )
 
 

@@ -314,6 +314,26 @@ class TrainSection(LoopSection):
         default=None,
         description="Flow-matching steps on good clips against over-optimisation; null = off",
     )
+    decoder: Literal["vae", "small"] = Field(
+        default="vae",
+        description="The decoder that shows clips to the judges in training: the VAE's, or a small "
+        "one distilled from it, several times faster, whose gradient is close to the VAE's. The "
+        "evaluation and the guards always decode with the VAE",
+    )
+    small_decoder: FileName | None = Field(
+        default=None,
+        description="File of the small decoder, as `reward-tuning pretrain small-decoder` writes "
+        "it; null = the one in the package for this VAE (there is one for tiny)",
+    )
+    true_decoder_every: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="With decoder: small, one of so many steps decodes with the VAE; null = none",
+    )
+    sample_decoder: Literal["vae", "small"] = Field(
+        default="vae",
+        description="The decoder of the sample clips before and during training, which `watch` "
+        "shows; those after it are of the VAE",
+    )
     decoder_checkpointing: bool = Field(
         default=True,
         description="Recompute each latent of the decoder in the backward pass, so that memory "

@@ -69,6 +69,7 @@ def evaluate(
     batch_size: int = 4,
     keep_clips: int = 0,
     oracle: bool = False,
+    small_decoder: bool = False,
     at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
     seen: Callable[[Sequence[int], Tensor, Tensor], None] = lambda indices, latents, frames: None,
     stage: str = "evaluation",
@@ -76,7 +77,7 @@ def evaluate(
 ) -> SideScores:
     """Sample and score clips of one side.
 
-    15 parameters: samples, calibration, guards and evaluation share this loop, and each sets other
+    16 parameters: samples, calibration, guards and evaluation share this loop, and each sets other
     ones.
 
     Args:
@@ -93,6 +94,7 @@ def evaluate(
         batch_size: Clips sampled at a time.
         keep_clips: Number of prompts, from the first, whose first clip is returned.
         oracle: Also ask the embedded world's oracle (`oracle_applies`).
+        small_decoder: Decode with the generator's small decoder, for clips that are only looked at.
         at_work: Context that is entered while VAE and judges work (`Offload.at_work`).
         seen: Called with the prompts' indices, the latents and the frames of every batch, while the
             judges work.
@@ -123,7 +125,7 @@ def evaluate(
                 report_step,
             )
             with at_work():
-                frames = sampler.generator.decode(latents)
+                frames = sampler.generator.decode(latents, small=small_decoder)
                 scored = clip_scores(frames, latents, chosen, judges, oracle=oracle)
                 seen([index for index, _ in part], latents, frames)
             for name, scores in scored.items():

@@ -44,6 +44,7 @@ from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_clips import replay_clips
 from reward_tuning.tuning.replay_sources import ReplaySource
 from reward_tuning.tuning.sigma_tables import training_sigmas
+from reward_tuning.tuning.small_decoding import attach_small_decoder
 from reward_tuning.tuning.step import StepOptions
 
 
@@ -155,6 +156,7 @@ def load_parts(
 
     # 5. The generator, and what needs it.
     generator, trained = _generator_with_adapter(recipe, device, progress)
+    fingerprints |= attach_small_decoder(recipe, generator)
     start = None
     if recipe.lora.init is not None:
         start = {name: tensor.clone() for name, tensor in trained.state().items()}
@@ -272,6 +274,7 @@ def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
         merge=train.merge,
         terms=ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt),
         cheap=None if cheap.exact else cheap,
+        small_decoder=train.decoder == "small",
     )
 
 

@@ -39,6 +39,7 @@ from reward_tuning.tuning.evaluation import oracle_applies
 from reward_tuning.tuning.prompt_sets import evaluation_prompts, training_prompts
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas, guard_sigmas, training_sigmas
+from reward_tuning.tuning.small_decoding import check_small_decoder, wants_small_decoder
 from rewards.errors import RewardError
 
 CheckFn = Callable[[str], AbstractContextManager[None]]
@@ -145,6 +146,9 @@ def check_files(
         if here:
             root = generator_folder(recipe.generator, text_encoder=False)
             found.kind = generator_kind(recipe.generator)
+    if root is not None and wants_small_decoder(recipe.train):
+        with check("train.small_decoder"):
+            check_small_decoder(recipe.train, root)
     # From here on every condition file and clip is opened: minutes for thousands of them.
     _check_conditions(recipe, check, found, drawn, progress)
     if found.stream is not None:

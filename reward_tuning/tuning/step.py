@@ -84,6 +84,7 @@ class StepOptions:
         terms: Terms on whole clips that join judges of frames.
         cheap: How the rollout computes the steps that the sweep does not run again; None computes
             them exactly.
+        small_decoder: Judges see what the generator's small decoder shows.
     """
 
     divide_by_guidance: bool = True
@@ -95,6 +96,7 @@ class StepOptions:
     merge: Merge = "sum"
     terms: ClipTerms = field(default_factory=ClipTerms)
     cheap: CheapSteps | None = None
+    small_decoder: bool = False
 
 
 def reward_step(
@@ -154,6 +156,7 @@ def reward_step(
                 frames=batch.frames,
                 terms=options.terms,
                 clip_weights=view.clip_weights,
+                small=options.small_decoder,
             )
         if verdicts is None:  # frames that are not finite: a NaN loss makes the exit below
             return [math.nan * latents.sum()]

@@ -33,6 +33,7 @@ from reward_tuning.tuning.guard_watch import GuardWatch
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
+from reward_tuning.tuning.small_decoding import options_at
 from reward_tuning.tuning.step import PhaseFn, reward_step, step_columns
 
 
@@ -184,6 +185,8 @@ def optimiser_step(
     """
     train, step = recipe.train, state.step + 1
 
+    options = options_at(parts.options, train, step)
+
     def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
         reports, replayed = [], []
         for number in range(train.gradient_accumulation):
@@ -194,7 +197,7 @@ def optimiser_step(
                 batch,
                 parts.sigmas,
                 parameters=parts.trained.parameters,
-                options=parts.options,
+                options=options,
                 phase=onloaded_during(parts.offload, "reward", clock),
             )
             reports.append(report)

@@ -161,6 +161,13 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("train", "clips_per_prompt"),
             "not a multiple",
         ),
+        ({"train__true_decoder_every": 4}, ("train", "true_decoder_every"), "decodes with the VAE"),
+        ({"train__small_decoder": "a.safetensors"}, ("train", "small_decoder"), "nothing uses it"),
+        (
+            {"method": {"kind": "prfl"}, "rewards": [LATENT], "train__decoder": "small"},
+            ("train", "decoder"),
+            "decodes nothing in training",
+        ),
         ({"train__repulsion": 0.1}, ("train", "repulsion"), "clips_per_prompt of 2 or more"),
         (
             {"prompts__held_out": "train.txt"},
