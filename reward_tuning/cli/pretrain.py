@@ -1,10 +1,12 @@
 """`reward-tuning pretrain`: train the embedded networks, or the small decoder of a recipe's VAE."""
 
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import typer
+from typer import Argument, Option
 
+from reward_tuning.cli.option_sections import takes_sections
 from reward_tuning.cli.stopping import hint_when_stopped
 from reward_tuning.errors import TuningError
 
@@ -13,105 +15,108 @@ RECIPE = "tiny-demo"
 """That of `reward_tuning.pretrain.small_decoder`, which imports torch."""
 
 
-def pretrain(
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, and where."""
+
     subject: Annotated[
-        str,
-        typer.Argument(
-            help="tiny: the embedded generator and its judges; small-decoder: of a recipe's VAE"
-        ),
-    ],
+        str, Argument(help="tiny: the embedded generator and its judges; or small-decoder")
+    ]
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="small-decoder: key.sub=value for the recipe"),
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option("--only", help="tiny: one stage, such as hps; earlier stages must exist"),
-    ] = None,
+        list[str] | None, Argument(help="small-decoder: key.sub=value for the recipe")
+    ] = None
     seed: Annotated[
-        int | None, typer.Option(help="Seed of every random draw; default: 0, or the recipe's")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for weights and training checkpoints")
-    ] = None,
+        int | None, Option(help="Seed of every random draw; default: 0, or the recipe's")
+    ] = None
+    output: Annotated[Path | None, Option(help="Folder for weights and training checkpoints")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class TinyOptions:
+    """The embedded networks."""
+
+    PANEL: ClassVar = "pretrain tiny"
+
+    only: Annotated[
+        str | None, Option(help="One stage, such as hps; earlier stages must exist")
+    ] = None
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """The small decoder."""
+
+    PANEL: ClassVar = "pretrain small-decoder"
+
     recipe: Annotated[
         str | None,
-        typer.Option(
-            help="small-decoder: recipe whose generator, prompts, sampling and judges it learns "
-            f"from; default: {RECIPE}"
+        Option(
+            help="Recipe whose generator, prompts, sampling and judges it learns from; default: "
+            f"{RECIPE}"
         ),
-    ] = None,
-    width: Annotated[
-        int | None,
-        typer.Option(help="small-decoder: its channels, a multiple of 32; default: 64"),
-    ] = None,
-    rollouts: Annotated[
-        int | None, typer.Option(min=1, help="small-decoder: rollouts to learn from")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="small-decoder: optimiser steps")] = None,
+    ] = None
+    width: Annotated[int | None, Option(help="Channels, a multiple of 32; default: 64")] = None
+    rollouts: Annotated[int | None, Option(min=1, help="Rollouts to learn from; default: 28")] = (
+        None
+    )
+    steps: Annotated[int | None, Option(min=1, help="Optimiser steps; default: 1000")] = None
     device: Annotated[
-        str | None, typer.Option(help="small-decoder: cpu, cuda, cuda:1; default: as run")
-    ] = None,
-) -> None:
+        str | None, Option(help="cpu, cuda, cuda:1; default: cuda if available, else cpu")
+    ] = None
+
+
+@takes_sections
+def pretrain(what: Subject, tiny: TinyOptions, decoder: DecoderOptions) -> None:
     """Train the embedded generator and its judges, or distil a small decoder; resume after a stop.
 
-    `small-decoder` writes a file for `train.small_decoder`: for `train.decoder=small`.
+    A small decoder stands in for that of a VAE: with train.decoder=small.
     """
-    if subject not in SUBJECTS:
-        raise TuningError(f"pretrain: got {subject!r}; allowed: {', '.join(SUBJECTS)}")
-    of_decoder = {
-        "--recipe": recipe,
-        "--width": width,
-        "--rollouts": rollouts,
-        "--steps": steps,
-        "--device": device,
-        "key=value": overrides or None,
-    }
-    given = [name for name, value in of_decoder.items() if value is not None]
-    if subject == "tiny" and given:
-        raise TuningError(f"pretrain tiny: {', '.join(given)} belongs to pretrain small-decoder")
-    if subject == "small-decoder" and only is not None:
-        raise TuningError("pretrain small-decoder: --only belongs to pretrain tiny")
-
-    if subject == "tiny":
-        from reward_tuning.cli.display import Display
-        from reward_tuning.pretrain import pretrain_tiny
-
-        with hint_when_stopped("resume with the same command"), Display() as progress:
-            pretrain_tiny(only=only, seed=seed or 0, output=output, progress=progress)
+    if what.subject not in SUBJECTS:
+        raise TuningError(f"pretrain: got {what.subject!r}; allowed: {', '.join(SUBJECTS)}")
+    if what.subject == "small-decoder":
+        if tiny.only is not None:
+            raise TuningError("pretrain small-decoder: --only belongs to pretrain tiny")
+        _distil(what, decoder)
         return
-    sizes = {"width": width, "rollouts": rollouts, "steps": steps}
-    chosen = {name: value for name, value in sizes.items() if value is not None}
-    _distil(recipe or RECIPE, overrides or [], seed, output, chosen, device)
+    given = [f"--{one.name}" for one in fields(decoder) if getattr(decoder, one.name) is not None]
+    given += ["key=value"] if what.overrides else []
+    if given:
+        raise TuningError(f"pretrain tiny: {', '.join(given)} belongs to pretrain small-decoder")
+    from reward_tuning.cli.display import Display
+    from reward_tuning.pretrain import pretrain_tiny
+
+    with hint_when_stopped("resume with the same command"), Display() as progress:
+        pretrain_tiny(only=tiny.only, seed=what.seed or 0, output=what.output, progress=progress)
 
 
-def _distil(
-    name: str,
-    overrides: list[str],
-    seed: int | None,
-    output: Path | None,
-    sizes: dict[str, int],
-    device: str | None,
-) -> None:
+def _distil(what: Subject, options: DecoderOptions) -> None:
     from reward_tuning.schema.loading import load_recipe
 
-    if seed is not None:
-        overrides = [*overrides, f"seed={seed}"]
-    loaded = load_recipe(name, overrides)
+    name = options.recipe or RECIPE
+    overrides = list(what.overrides or [])
+    if what.seed is not None:
+        overrides.append(f"seed={what.seed}")
+    recipe = load_recipe(name, overrides)
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
     from reward_tuning.pretrain.small_decoder import Distillation, distil_decoder
 
+    sizes = {
+        key: value
+        for key, value in asdict(options).items()
+        if key in ("width", "rollouts", "steps") and value is not None
+    }
     words = ["reward-tuning pretrain small-decoder", f"--recipe {name}", *overrides]
     words += [f"--{option} {value}" for option, value in sizes.items()]
-    folder = output or Path("pretrain/small-decoder")
     with hint_when_stopped("resume with the same command"), Display() as progress:
         path = distil_decoder(
-            loaded,
-            output=folder,
+            recipe,
+            output=what.output or Path("pretrain/small-decoder"),
             command=" ".join(words),
             size=Distillation(**sizes),
-            device=chosen_device(device),
+            device=chosen_device(options.device),
             progress=progress,
         )
     print(f"Written: {path}")

@@ -32,6 +32,8 @@ def on_frames(
 ) -> Verdicts | None:
     """Decode the frames that the judges see, and score them.
 
+    9 parameters: the clips, their judges, and each choice of a recipe about what they are shown.
+
     Args:
         sampler: Its generator decodes.
         judges: At least one.

@@ -72,7 +72,7 @@ class Distillation:
 
     width: int = 64
     rollouts: int = 28
-    windows: int = 3
+    windows: int = 2
     steps: int = 1000
     batch: int = 8
 
