@@ -1,0 +1,381 @@
+"""Floating-point operations of one optimiser step of a recipe, for each clip and by phase.
+
+    python -m benchmarks.flops [RECIPE [KEY=VALUE ...] ...] [--against RECIPE]
+                               [--blocks all] [--json]
+
+Runs the step that training runs (`optimiser_step`: draws, rollout, decoder, judges, sweep, update)
+on the meta device, where tensors have shapes and no values, at the published sizes, and counts
+matrix products, convolutions and attention operator by operator (`benchmarks.flop_meter`). Without
+recipes: the shipped ones of the published models. An override belongs to the recipe before it.
+
+F is one forward pass of one guidance branch for one clip, without an adapter: 46.6 TFLOP for the
+12B at 256x256 and 49 frames. The mean is over the plans of the whole run, which the recipe's seed
+decides; steps whose plans cost the same run once.
+
+All blocks of a kind have one shape, so a count is linear in their number. By default the step runs
+with two or three numbers of blocks, and the line through them is followed to the model's own;
+`--blocks all` runs the whole model, which takes an hour.
+
+What depends on values cannot be counted without them: with `rollout.cache` every block of every
+step is counted as run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from base_model.generator import Condition, Generator
+from benchmarks.flop_meter import Counted, FlopMeter
+from benchmarks.random_step import Shape, random_generator, random_parts, shape_of
+from benchmarks.step_parts import Parts, WatchedGenerator, watched
+from reward_tuning.gradient.plan import Plan
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.locate import shipped_recipes
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.draws import Batch, draw_batch
+from reward_tuning.tuning.parts import RunParts
+from reward_tuning.tuning.trainer import optimiser_step, start
+
+META = torch.device("meta")
+TERA = 1e12
+ONE_BATCH = ("train.gradient_accumulation=1", "rollout.compile=false")
+
+ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "rollout": (("rollout",), ("positive", "negative", "both"), ("forward",)),
+    "decoder forward": (("reward",), ("decoder",), ("forward",)),
+    "decoder recomputed": (("reward",), ("decoder",), ("again",)),
+    "decoder backward": (("reward",), ("decoder",), ("backward",)),
+    "judges forward": (("reward",), ("judges",), ("forward",)),
+    "judges recomputed": (("reward",), ("judges",), ("again",)),
+    "judges backward": (("reward",), ("judges",), ("backward",)),
+    "texts": (("reward",), ("text",), ("forward",)),
+    "sweep forward": (("sweep",), ("positive", "negative", "both"), ("forward",)),
+    "sweep recomputed": (("sweep",), ("positive", "negative", "both"), ("again",)),
+    "sweep backward": (("sweep",), ("positive", "negative", "both"), ("backward",)),
+    "anchor": (("sweep",), ("base",), ("forward",)),
+}
+"""Phases, parts and passes of a row; they overlap nowhere. What is in none is the row `other`."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of one clip in one optimiser step, the mean over the run's plans.
+
+    Attributes:
+        recipe: Name and overrides.
+        shape: What was counted.
+        branch: F, operations of one forward pass of one branch.
+        rows: Operations of each phase.
+        negative: Of all these, those of the negative branch.
+        plans: Kinds of plans that cost differently, and how many draws had each.
+    """
+
+    recipe: str
+    shape: str
+    branch: float
+    rows: Mapping[str, float]
+    negative: float
+    plans: Sequence[int]
+
+    @property
+    def total(self) -> float:
+        """All operations."""
+        return sum(self.rows.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers, in F and in TFLOP."""
+        return {
+            "recipe": self.recipe,
+            "shape": self.shape,
+            "tflop_of_f": self.branch / TERA,
+            "f": self.total / self.branch,
+            "tflop": self.total / TERA,
+            "negative_branch_f": self.negative / self.branch,
+            "rows_f": {name: count / self.branch for name, count in self.rows.items()},
+            "draws_of_each_cost": list(self.plans),
+        }
+
+
+def cost(name: str, recipe: Recipe, shape: Shape, *, all_blocks: bool = False) -> Cost:
+    """Count a recipe's step.
+
+    Args:
+        name: Name in the table.
+        recipe: Resolved, with one batch a step (`ONE_BATCH`).
+        shape: Shapes of its networks.
+        all_blocks: Run the whole transformer instead of following a line.
+    """
+    draws = kinds_of_steps(recipe, shape)
+    total: Counter[Counted] = Counter()
+    number = sum(len(steps) for steps in draws.values())
+
+    def count(of: Shape) -> Mapping[Counted, float]:
+        found: Counter[Counted] = Counter()
+        seen: Seen = {}
+        for steps in draws.values():
+            for what, flops in metered_step(recipe, of, steps[0], seen).flops.items():
+                found[what] += flops * len(steps)
+        found["branch", "", ""] = branch_flops(recipe, of)
+        return found
+
+    total.update(count(shape) if all_blocks else along_blocks(count, shape))
+    branch = total.pop(("branch", "", ""))
+    clips = number * recipe.train.batch_size
+    each = {what: flops / clips for what, flops in total.items()}
+    rows = {
+        row: sum(n for (a, b, c), n in each.items() if a in phases and b in parts and c in passes)
+        for row, (phases, parts, passes) in ROWS.items()
+    }
+    rows["other"] = sum(each.values()) - sum(rows.values())
+    negative = sum(
+        n if part == "negative" else n / 2
+        for (_, part, _), n in each.items()
+        if part in ("negative", "both")
+    )
+    plans = sorted((len(steps) for steps in draws.values()), reverse=True)
+    return Cost(name, shape.name, branch, rows, negative, plans)
+
+
+def along_blocks(count: Any, shape: Shape) -> dict[Counted, float]:
+    """Follow a count, which is linear in the numbers of blocks, to a shape's own.
+
+    Args:
+        count: From a shape to numbers.
+        shape: With blocks of one kind or two.
+    """
+    own, shared = shape.blocks
+    few = (min(own, 2), min(shared, 1))
+    least = count(shape.with_blocks(*few))
+    found = dict(least)
+    for kind, (here, there) in enumerate(zip(few, (own, shared), strict=True)):
+        if there > here:
+            more = [here + (kind == place) for place, here in enumerate(few)]
+            one_more = count(shape.with_blocks(*more))
+            for what in one_more:
+                found[what] += (there - here) * (one_more[what] - least.get(what, 0))
+    return found
+
+
+# --- one step
+
+
+def metered_step(recipe: Recipe, shape: Shape, step: int, seen: Seen | None = None) -> FlopMeter:
+    """Run one optimiser step on the meta device, under the meter.
+
+    Args:
+        recipe: Resolved.
+        shape: Shapes of the networks.
+        step: Index of the step within the run, from 0: it decides the plan.
+        seen: Calls of other steps with these shapes, which need not run again; None runs every
+            call.
+    """
+    parts, where = random_parts(recipe, shape, META), Parts()
+    watched(parts.sampler.generator, parts.judges, where)
+    meter = FlopMeter(where)
+    if seen is not None and recipe.rollout.cache is None:
+        count_equal_calls_once(parts.sampler.generator, meter, seen)
+    state = start(recipe, parts)
+    state.step = step
+    with meter:
+        optimiser_step(recipe, parts, state, Accelerator(cpu=True), where.on_progress)
+    return meter
+
+
+class _Known(torch.autograd.Function):
+    """The result of a call whose operations, forward and backward, are known."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, like: Tensor, flops: Mapping[Counted, int], meter: FlopMeter
+    ) -> Tensor:
+        ctx.later = {what: n for what, n in flops.items() if what[2] != "forward"}
+        ctx.meter, ctx.shape = meter, x
+        meter.flops.update({what: n for what, n in flops.items() if what[2] == "forward"})
+        return torch.empty_like(like)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        ctx.meter.flops.update(ctx.later)
+        return torch.empty_like(ctx.shape), None, None, None
+
+
+Seen = dict[tuple[Any, ...], tuple[Tensor, Counter[Counted]]]
+"""Result and operations of a call, by everything that decides its shapes."""
+
+
+def count_equal_calls_once(generator: Generator, meter: FlopMeter, seen: Seen) -> None:
+    """Let decodes, and velocities without gradient, run once for each shape, in place.
+
+    The others of them add the same operations to the meter and return a tensor of the same shape,
+    which is all that the meta device computes.
+
+    Args:
+        generator: On the meta device.
+        meter: Of this step.
+        seen: Calls of earlier steps of the same shapes; those of this step join them.
+    """
+    assert isinstance(generator, WatchedGenerator)
+    parts, run_velocity, run_decode = generator.parts, generator.velocity, generator.decode
+
+    def known(key: tuple[Any, ...], x: Tensor, run: Callable[[], Tensor], part: str) -> Tensor:
+        phase = parts.phase
+        if key in seen:
+            return _Known.apply(x, *seen[key], meter)
+        before = Counter(meter.flops)
+        result = run()
+
+        def since() -> Counter[Counted]:
+            new = meter.flops - before
+            return Counter({what: n for what, n in new.items() if what[:2] == (phase, part)})
+
+        seen[key] = result.detach(), since()
+        if result.requires_grad:
+            # The mark at the part's entrance has run before the gradient reaches x.
+            x.register_hook(lambda gradient: seen.update({key: (result.detach(), since())}))
+        return result
+
+    def velocity(latents: Tensor, sigma: Tensor | float, condition: Condition) -> Tensor:
+        if torch.is_grad_enabled():
+            return run_velocity(latents, sigma, condition)
+        part = generator.branch_of(condition)
+        key = (parts.phase, part, latents.shape, condition.text.shape)
+        return known(key, latents, lambda: run_velocity(latents, sigma, condition), part)
+
+    def decode(latents: Tensor, frames: slice | None = None, **options: Any) -> Tensor:
+        wanted = () if frames is None else (frames.start, frames.stop)
+        graph = torch.is_grad_enabled() and latents.requires_grad
+        key = (parts.phase, "decoder", latents.shape, wanted, *sorted(options.items()), graph)
+        return known(key, latents, lambda: run_decode(latents, frames, **options), "decoder")
+
+    generator.velocity = velocity  # type: ignore[method-assign]
+    generator.decode = decode  # type: ignore[method-assign, assignment]
+
+
+def branch_flops(recipe: Recipe, shape: Shape) -> int:
+    """Count one forward pass of one branch for one clip, without an adapter."""
+    generator = random_generator(recipe, shape, META)
+    size = (recipe.sampling.frames, recipe.sampling.height, recipe.sampling.width)
+    latents = torch.empty(generator.latent_shape(1, *size), device=META)
+    with torch.no_grad(), FlopMeter() as meter:
+        generator.velocity(latents, 0.5, Condition(torch.empty(1, *shape.text, device=META)))
+    return meter.total
+
+
+# --- the plans of a run
+
+
+def kinds_of_steps(recipe: Recipe, shape: Shape) -> dict[Any, list[int]]:
+    """Return the steps of a run by what decides their cost."""
+    parts = random_parts(recipe, shape.with_blocks(1, 0), META)
+    state, found = start(recipe, parts), dict[Any, list[int]]()
+    for step in range(recipe.train.steps):
+        state.step = step
+        batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(cpu=True), 0)
+        found.setdefault(cost_key(batch, parts), []).append(step)
+    return found
+
+
+def cost_key(batch: Batch, parts: RunParts) -> tuple[Any, ...]:
+    """Return what the cost of a batch depends on: how many steps of which kind, and the frames.
+
+    Which of equal steps they are does not matter.
+    """
+    chains = [(batch.plan, *batch.more_plans), *(restart.plans for restart in batch.restarts)]
+    every = []
+    for plans in chains:
+        of_plans = tuple(_plan_key(plan, parts) for plan in dict.fromkeys(plans))
+        every.append((plans[0].stop, plans[0].reward_input, of_plans))
+    return (*every, batch.frames, batch.guidance_scale == 1.0)
+
+
+def _plan_key(plan: Plan, parts: RunParts) -> tuple[Any, ...]:
+    del parts
+    swept = Counter((i in plan.active, plan.flows_through(i)) for i in plan.visited)
+    first = plan.active[0] if plan.nested and plan.active else None
+    return (len(plan.renoised), len(plan.leaps), first, *sorted(swept.items()))
+
+
+# --- the command
+
+
+def table(costs: Sequence[Cost], against: Cost | None) -> str:
+    """Return the costs side by side, in F."""
+    every = [*costs, *([] if against is None else [against])]
+    names = [name for name in every[0].rows if any(of.rows[name] for of in every)]
+    width = max(map(len, names)) + 2
+    lines = [
+        f"[{i}] {of.recipe} ({of.shape}; F = {of.branch / TERA:.4g} TFLOP)"
+        for i, of in enumerate(every)
+    ]
+    lines += ["", "".ljust(width) + "".join(f"{f'[{i}]':>10}" for i in range(len(every)))]
+    for name in names:
+        lines.append(
+            name.ljust(width) + "".join(f"{of.rows[name] / of.branch:10.2f}" for of in every)
+        )
+    for name, values in {
+        "F per clip": [of.total / of.branch for of in every],
+        "TFLOP": [of.total / TERA for of in every],
+        "of it negative": [of.negative / of.branch for of in every],
+    }.items():
+        lines.append(name.ljust(width) + "".join(f"{value:10.2f}" for value in values))
+    if against is not None:
+        ratios = "".join(f"{of.total / against.total:10.3f}" for of in every)
+        lines.append("ratio".ljust(width) + ratios)
+    return "\n".join(lines)
+
+
+def asked(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return recipes with their overrides: an override belongs to the recipe before it."""
+    found: list[tuple[str, list[str]]] = []
+    for word in words:
+        if "=" not in word:
+            found.append((word, []))
+        elif not found:
+            raise SystemExit(f"the override {word} stands before any recipe; name the recipe first")
+        else:
+            found[-1][1].append(word)
+    return found
+
+
+def published_recipes() -> list[str]:
+    """Return the names of the shipped recipes that tune a published model on its rewards."""
+    return [one.name for one in shipped_recipes() if one.name.startswith("easyanimate-")]
+
+
+def counted(name: str, overrides: Sequence[str], *, all_blocks: bool) -> Cost:
+    recipe = load_recipe(name, [*overrides, *ONE_BATCH], check_files=False)
+    return cost(" ".join([name, *overrides]), recipe, shape_of(recipe), all_blocks=all_blocks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE [KEY=VALUE ...]")
+    parser.add_argument("--against", metavar="RECIPE", help="the recipe of the ratio")
+    parser.add_argument("--blocks", choices=["few", "all"], default="few")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    whole = arguments.blocks == "all"
+    recipes = asked(arguments.recipes) or [(name, []) for name in published_recipes()]
+    costs = [counted(name, overrides, all_blocks=whole) for name, overrides in recipes]
+    against = arguments.against and counted(arguments.against, [], all_blocks=whole)
+    if arguments.json:
+        every = [of.as_json() for of in costs]
+        if against:
+            for of, row in zip(costs, every, strict=True):
+                row["ratio"] = of.total / against.total
+        print(json.dumps(every, indent=1))
+        return
+    print(table(costs, against or None))
+
+
+if __name__ == "__main__":
+    main()
