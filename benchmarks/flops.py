@@ -289,19 +289,24 @@ def cost_key(batch: Batch, parts: RunParts) -> tuple[Any, ...]:
 
     Which of equal steps they are does not matter.
     """
-    chains = [(batch.plan, *batch.more_plans), *(restart.plans for restart in batch.restarts)]
-    every = []
-    for plans in chains:
-        of_plans = tuple(_plan_key(plan, parts) for plan in dict.fromkeys(plans))
-        every.append((plans[0].stop, plans[0].reward_input, of_plans))
+    guided: list[bool] = parts.sampler.guidance.applies(parts.sigmas).tolist()
+    chains = [(0, (batch.plan, *batch.more_plans))]
+    chains += [(restart.first, restart.plans) for restart in batch.restarts]
+    every = [
+        (
+            plans[0].stop,
+            plans[0].reward_input,
+            sum(guided[first : first + len(plans[0].weights)]),
+            tuple(_plan_key(plan, guided[first:]) for plan in dict.fromkeys(plans)),
+        )
+        for first, plans in chains
+    ]
     return (*every, batch.frames, batch.guidance_scale == 1.0)
 
 
-def _plan_key(plan: Plan, parts: RunParts) -> tuple[Any, ...]:
-    del parts
-    swept = Counter((i in plan.active, plan.flows_through(i)) for i in plan.visited)
-    first = plan.active[0] if plan.nested and plan.active else None
-    return (len(plan.renoised), len(plan.leaps), first, *sorted(swept.items()))
+def _plan_key(plan: Plan, guided: Sequence[bool]) -> tuple[Any, ...]:
+    swept = Counter((i in plan.active, plan.flows_through(i), guided[i]) for i in plan.visited)
+    return (plan.renoised, len(plan.leaps), *sorted(swept.items()))
 
 
 # --- the command

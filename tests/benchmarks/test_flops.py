@@ -32,7 +32,7 @@ def recipe_of(*overrides: str, name: str = NAME) -> Recipe:
 
 
 def small(*overrides: str) -> Recipe:
-    return recipe_of(*SMALL_CLIP, *SHORT, *overrides)
+    return recipe_of(*SMALL_CLIP, "sampling.frames=1", *SHORT, *overrides)
 
 
 @cache
@@ -77,7 +77,7 @@ def test_the_meter_agrees_with_torchs_counter() -> None:
     """Forward and backward of the transformer, but for the fused kernel's second score matrix."""
     recipe = small("generator.dtype=float32")
     generator = random_generator(recipe, SMALL, torch.device("meta"))
-    x = torch.empty(generator.latent_shape(1, 5, 32, 32), device="meta", requires_grad=True)
+    x = torch.empty(generator.latent_shape(1, 1, 32, 32), device="meta", requires_grad=True)
     condition = Condition(torch.empty(1, *SMALL.text, device="meta"))
     with FlopMeter() as ours:
         generator.velocity(x, 0.5, condition).sum().backward()
@@ -159,7 +159,7 @@ def test_known_calls_count_as_if_they_ran() -> None:
 
 @pytest.mark.slow
 def test_the_line_through_few_blocks_is_the_count_of_all() -> None:
-    recipe, shape = small("train.steps=1", "sampling.frames=1"), SMALL.with_blocks(4, 3)
+    recipe, shape = small("train.steps=1"), SMALL.with_blocks(4, 3)
     few = flops.cost("few", recipe, shape)
     whole = flops.cost("all", recipe, shape, all_blocks=True)
     assert few.rows == pytest.approx(whole.rows, rel=1e-12)
@@ -183,6 +183,25 @@ def test_the_mean_over_the_plans_of_the_run() -> None:
     assert found.rows["anchor"] == pytest.approx(2 * 2 * found.branch, rel=1e-9)
     assert found.negative == pytest.approx(found.rows["rollout"] / 2)
     assert found.rows["other"] == 0
+
+
+def test_an_interval_of_guidance_runs_the_negative_branch_there_alone() -> None:
+    recipe = small("method.early_stop=false", "sampling.guidance_steps=[0.5, 0.9]")
+    guided = int(((training_sigmas(recipe) >= 0.5) & (training_sigmas(recipe) <= 0.9)).sum())
+    assert 0 < guided < 5
+    found = flops.metered_step(recipe, SMALL, 0, {}).flops
+    whole = flops.metered_step(small("method.early_stop=false"), SMALL, 0, {}).flops
+    both, alone = (found["rollout", part, "forward"] for part in ("both", "positive"))
+    assert (both + 2 * alone) == whole["rollout", "both", "forward"]
+    assert both * 5 == whole["rollout", "both", "forward"] * guided
+
+
+def test_the_number_of_guided_steps_makes_another_cost() -> None:
+    keys = []
+    for interval in ("null", "[0.5, 0.9]"):
+        recipe = small(f"sampling.guidance_steps={interval}", "train.steps=1")
+        keys.append(next(iter(flops.kinds_of_steps(recipe, SMALL))))
+    assert keys[0] != keys[1]
 
 
 def test_steps_of_one_cost() -> None:
