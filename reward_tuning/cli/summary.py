@@ -104,7 +104,9 @@ def _sampled_as_evaluated(recipe: dict[str, Any]) -> str:
     steps = evaluation.get("steps") or sampling.get("steps")
     scale = sampling.get("guidance_scale")
     given = {"--steps": steps, "--guidance-scale": scale}
-    return "".join(f"{name} {value:g} " for name, value in given.items() if value is not None)
+    told = "".join(f"{name} {value:g} " for name, value in given.items() if value is not None)
+    interval = evaluation.get("guidance_steps")
+    return told if interval is None else f"{told}--guidance-steps {interval[0]:g} {interval[1]:g} "
 
 
 def _program() -> str:

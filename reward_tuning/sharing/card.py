@@ -72,6 +72,7 @@ def model_card(run: Path, *, title: str | None = None, licence: str | None = Non
         trim_blocks=True,
     )
     environment.filters["text"] = as_text
+    environment.filters["interval"] = interval_of_guidance
     shell_base = shlex.quote(base if on_hub or base == "tiny" else "BASE_FOLDER")
     return environment.get_template("card.md").render(
         front_matter=data.to_yaml().strip(),
@@ -138,6 +139,11 @@ def public_name(checkpoint: str) -> str:
 def as_text(value: Any) -> str:
     """Escape a text for Markdown, so that a prompt or a name is shown and never rendered."""
     return MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def interval_of_guidance(interval: tuple[float, float] | None) -> str:
+    """Return what a card adds where only some noise levels are guided."""
+    return "" if interval is None else f" at noise levels {interval[0]:g} to {interval[1]:g}"
 
 
 def shown_clips(run: Path) -> list[dict[str, str]]:

@@ -1,8 +1,10 @@
 """The Python interface: light to import, and the same clips as the command line."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,14 +46,22 @@ def test_clips_are_those_of_the_command_line(tmp_path: Path) -> None:
                     "a blue star",
                 ),
                 *("--steps", "2", "--guidance-scale", "3", "--seed", "4", "--frames", "1"),
+                *("--guidance-steps", "0", "0.5"),
                 *("--output", str(tmp_path), "--format", "png", "--device", "cpu"),
             ]
         )
     assert left.value.code in (0, None)
     generator = rt.load_generator("tiny")
-    clips = rt.generate(generator, [PROMPT, "a blue star"], size=(1, 64, 64), **SMALL)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"size": (1, 64, 64), "guidance_steps": (0.0, 0.5), **SMALL}
+    clips = rt.generate(generator, [PROMPT, "a blue star"], **settings)
     for clip, path in zip(clips, sorted(tmp_path.glob("*.png")), strict=True):
         assert torch.allclose(rt.read_clip(path), clip, atol=0.51 / 255)  # eight bits a value
+    (line, _) = (tmp_path / "clips.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["guidance_steps"] == [0.0, 0.5]
+    everywhere = rt.generate(generator, PROMPT, **settings | {"guidance_steps": (0.0, 1.0)})
+    assert not torch.allclose(everywhere[0], clips[0], atol=0.01)
+    with pytest.raises(rt.GeneratorError, match="interval of guidance"):
+        rt.generate(generator, PROMPT, **settings | {"guidance_steps": (0.5, 0.2)})
 
 
 def test_size_of_a_loaded_generator_must_be_given() -> None:

@@ -55,7 +55,10 @@ def test_clips_are_generated_as_the_run_was_evaluated(folder: Path) -> None:
     assert found["places"]["samples"] == str(folder / "samples")
     recipe["evaluation"] = recipe.get("evaluation", {}) | {"steps": 8}
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
-    assert " --steps 8 --guidance-scale 4.5 " in summary(folder)["next"][1]
+    assert " --steps 8 --guidance-scale 4.5 --prompt " in summary(folder)["next"][1]
+    recipe["evaluation"] |= {"guidance_steps": [0.2, 0.9]}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    assert " --guidance-scale 4.5 --guidance-steps 0.2 0.9 --prompt " in summary(folder)["next"][1]
 
 
 def test_next_commands_name_a_program_that_is_not_on_the_path(

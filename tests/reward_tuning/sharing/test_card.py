@@ -99,6 +99,18 @@ def test_text_escapes_what_markdown_and_html_read() -> None:
     assert as_text("a*b\n<c> & d|e") == r"a\*b \<c\> \& d\|e"
 
 
+def test_an_interval_of_guidance_is_told(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert "at noise levels" not in model_card(run)
+    text = (run / "recipe.yaml").read_text(encoding="utf-8")
+    before, after = text.split("guidance_steps: null", 1)  # of `sampling`, which comes first
+    (run / "recipe.yaml").write_text(f"{before}guidance_steps: [0.2, 0.9]{after}")
+    (line,) = (line for line in model_card(run).splitlines() if "at noise levels" in line)
+    assert line.startswith("| sampler in training |")
+    assert line.endswith(" at noise levels 0.2 to 0.9 |")
+
+
 def test_unfinished_and_foreign_folders_are_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(TuningError, match="is not a run folder"):
         model_card(tmp_path)
