@@ -12,6 +12,11 @@ from reward_tuning.errors import TuningError
 from reward_tuning.gradient.plan import Plan
 
 
+def place_read(plan: Plan) -> tuple[int, int, str]:
+    """Return where a plan reads its reward: the number of steps, the stop, and what is read."""
+    return plan.steps, plan.stop, plan.reward_input
+
+
 def shares_of(plans: Sequence[Plan]) -> dict[Plan, float]:
     """Return each distinct plan with its share of the gradient; the shares add up to 1.
 
@@ -26,7 +31,7 @@ def shares_of(plans: Sequence[Plan]) -> dict[Plan, float]:
     """
     first = plans[0]
     for plan in plans[1:]:
-        places = [(of.steps, of.stop, of.reward_input) for of in (first, plan)]
+        places = [place_read(of) for of in (first, plan)]
         if places[0] != places[1]:
             was, other = (f"{what} of step {stop}" for _, stop, what in places)
             raise TuningError(

@@ -165,6 +165,45 @@ _OF_RUN = (
         ),
     ),
     (
+        "group/clips",
+        MetricText(
+            "Clips that were rolled out and scored to choose those of the step, by this process; "
+            "with `train.group`.",
+            "clips",
+            "`train.group.clips` for each prompt of the step",
+            "`train.group` decides it",
+        ),
+    ),
+    (
+        "group/score",
+        MetricText(
+            "Mean score of these clips: the judges' sum as the loss weights them.",
+            "as minus the loss",
+            "Rises slowly",
+            "As `reward/JUDGE`",
+            "higher",
+        ),
+    ),
+    (
+        "group/deviation",
+        MetricText(
+            "Standard deviation of that score among the clips of one prompt, mean over prompts.",
+            "as minus the loss",
+            "Well above 0: there is something to choose from",
+            "Near 0: the clips of a prompt are alike, and the choice is worth nothing; leave "
+            "`train.group` out",
+        ),
+    ),
+    (
+        "group/kept",
+        MetricText(
+            "Mean score of the clips that were kept.",
+            "as minus the loss",
+            "Near `group/score` with `keep: extremes`; above it with `best`, below it with `worst`",
+            "`train.group.keep` decides it",
+        ),
+    ),
+    (
         "motion",
         MetricText(
             "Mean absolute difference of neighbouring latent frames of the clips that the judges "

@@ -5,7 +5,6 @@ The sections and keys are the interface of the YAML files and of the command lin
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -13,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from base_model.core.family import FAMILY
 from base_model.memory.modes import MODES
+from reward_tuning.schema.conflict import Conflict
 from reward_tuning.schema.guards_section import GuardsSection
 from reward_tuning.schema.judge_parts import (
     EachFrameSection,
@@ -36,20 +36,12 @@ from reward_tuning.schema.sections import (
     TrainSection,
 )
 from reward_tuning.schema.tracking import Tracking
+from reward_tuning.schema.train_conflicts import group_conflicts, reuse_conflicts
 from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
 
 JudgeAt = tuple[tuple[str | int, ...], JudgeSection]
 """Path of a judge in the recipe, and the judge."""
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Two values that are each allowed but exclude each other."""
-
-    path: tuple[str | int, ...]
-    value: Any
-    text: str
 
 
 def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
@@ -93,6 +85,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     if method is not None:
         yield from latent_conflicts(method.judges_latents, judges)
         yield from reuse_conflicts(method, sections.get("train"))
+        yield from group_conflicts(method, sampling, sections.get("train"))
         yield from decoder_conflicts(method, sections.get("train"))
     yield from identity_conflicts(judges)
     if evaluation is not None and evaluation.primary is not None and "rewards" in sections:
@@ -222,23 +215,6 @@ def rollout_conflicts(
             ("rollout", "dtype"),
             rollout.dtype,
             f"the weights are {generator.dtype} already (generator.dtype); leave it null",
-        )
-
-
-def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
-    """Check that a rollout that is used more than once is judged at its end, as it is."""
-    if train is None:
-        return
-    reason = method.not_at_end
-    for name, unused in (("active_sets", 1), ("restarts", 0)):
-        if reason and getattr(train, name) != unused:
-            text = f"only {unused}: {reason}"
-            yield Conflict(("train", name), getattr(train, name), text)
-    if train.active_sets > 1 and method.weights_clips:
-        yield Conflict(
-            ("train", "active_sets"),
-            train.active_sets,
-            "only 1: each pair of leaps weights the clips anew; set method.leap_floor=null",
         )
 
 

@@ -219,6 +219,25 @@ class ReplaySection(Section):
     )
 
 
+class GroupSection(Section):
+    """More clips of a prompt than are trained on: rolled out and scored without gradient."""
+
+    clips: Positive = Field(
+        description="Clips of each prompt that are rolled out and scored; `train.clips_per_prompt` "
+        "of them are kept"
+    )
+    keep: Literal["extremes", "best", "worst"] = Field(
+        default="extremes",
+        description="Clips that are kept: extremes = those whose scores vary most (arXiv "
+        "2504.13818; of two, the best and the worst), the best, or the worst",
+    )
+    steps: Positive | None = Field(
+        default=None,
+        description="Euler steps of the clips that are scored; those that are kept are rolled out "
+        "again, as ever. null = sampling.steps",
+    )
+
+
 class TrainSection(LoopSection):
     """The optimiser and the loop."""
 
@@ -226,7 +245,8 @@ class TrainSection(LoopSection):
     active_sets: Positive = Field(
         default=1,
         description="Plans drawn for each rollout: one rollout and one reward gradient, swept with "
-        "the mean of so many sets of active steps. Only for methods that read the end",
+        "the mean of so many sets of active steps, all read where the rollout stops. For methods "
+        "that draw their steps",
     )
     restarts: NotNegative = Field(
         default=0,
@@ -275,6 +295,11 @@ class TrainSection(LoopSection):
     clips_per_prompt: Positive = Field(
         default=1,
         description="Clips of one prompt, each from its own noise, side by side in a batch",
+    )
+    group: GroupSection | None = Field(
+        default=None,
+        description="Train on the best and the worst of more clips of a prompt; null = on each "
+        "clip that is rolled out",
     )
     motion: float = Field(
         default=0.0,

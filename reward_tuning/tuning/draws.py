@@ -22,12 +22,13 @@ from base_model.sampling.sigmas import MU
 from base_model.training.flow_matching import draw_sigmas
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.plan import Plan
-from reward_tuning.gradient.reuse import Restart, restart_index
+from reward_tuning.gradient.reuse import Restart
 from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
 from reward_tuning.seeds import derive_generator, derive_seed
+from reward_tuning.tuning.plan_draws import draw_more_plans, draw_plan, draw_restarts
 
 Policy = Literal["all", "first", "random-window", "stratified"]
 """Values of `train.decoded`."""
@@ -84,67 +85,16 @@ def draw_batch(
     # Batches of one step follow each other in the stream, and within a batch the ranks do.
     part = number * accelerator.num_processes + accelerator.process_index
     places = range(state.position + part * size, state.position + (part + 1) * size)
+    plan = draw_plan(recipe, sigmas, step=step, batch=number)
     return Batch(
         [stream.prompt_at(place // recipe.train.clips_per_prompt) for place in places],
         [derive_seed(recipe.seed, "noise", place) for place in places],
-        draw_plan(recipe, sigmas, step=step, batch=number),
+        plan,
         draw_guidance(recipe, step=step, batch=number),
         draw_frames(recipe, step=step, batch=number),
-        draw_more_plans(recipe, sigmas, step=step, batch=number),
+        draw_more_plans(recipe, sigmas, plan, step=step, batch=number),
         draw_restarts(recipe, sigmas, step=step, batch=number),
     )
-
-
-# --- plans
-
-
-def draw_plan(
-    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
-) -> Plan:
-    """Draw the plan of one batch, the same on every rank.
-
-    Args:
-        recipe: Resolved.
-        sigmas: `(N + 1,)`, the table of the rollout.
-        step: Counted from 1.
-        batch: Index of the accumulated batch.
-        name: Distinguishes further plans of the batch from the first.
-    """
-    return recipe.method.plan(derive_generator(recipe.seed, "plan", step, batch, *name), sigmas)
-
-
-def draw_more_plans(
-    recipe: Recipe, sigmas: Tensor, *, step: int, batch: int, name: tuple[str | int, ...] = ()
-) -> tuple[Plan, ...]:
-    """Draw the plans of a batch's rollout after the first: `train.active_sets` - 1."""
-    return tuple(
-        draw_plan(recipe, sigmas, step=step, batch=batch, name=(*name, "set", number))
-        for number in range(1, recipe.train.active_sets)
-    )
-
-
-def draw_restarts(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> tuple[Restart, ...]:
-    """Draw the restarts of a batch, each with its plans.
-
-    Raises:
-        TuningError: The method has no plan on the part of the table that a restart runs.
-    """
-    if not recipe.train.restarts:
-        return ()
-    first = restart_index(sigmas, recipe.train.restart_sigma)
-    table, found = sigmas[first:], []
-    try:
-        for number in range(recipe.train.restarts):
-            name = ("restart", number)
-            plan = draw_plan(recipe, table, step=step, batch=batch, name=name)
-            more = draw_more_plans(recipe, table, step=step, batch=batch, name=name)
-            found.append(Restart(first, (plan, *more)))
-    except TuningError as error:
-        raise TuningError(
-            f"train.restart_sigma is {recipe.train.restart_sigma:g}: a restart runs "
-            f"{len(table) - 1} steps from sigma {float(table[0]):.3f} on, and {error}"
-        ) from error
-    return tuple(found)
 
 
 # --- guidance and frames

@@ -34,8 +34,9 @@ from reward_tuning.sampling.generator_parts import generator_folder, generator_k
 from reward_tuning.schema.locate import prompt_path
 from reward_tuning.schema.primary import ORACLE
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.tuning.draws import draw_frames, draw_plan, draw_restarts
+from reward_tuning.tuning.draws import draw_frames
 from reward_tuning.tuning.evaluation import oracle_applies
+from reward_tuning.tuning.plan_draws import draw_plan, draw_restarts
 from reward_tuning.tuning.prompt_sets import evaluation_prompts, training_prompts
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas, guard_sigmas, training_sigmas

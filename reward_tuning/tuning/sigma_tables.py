@@ -1,4 +1,4 @@
-"""Sigma tables of a run: one for the training rollouts, one for evaluation, samples and replay."""
+"""Sigma tables of a run: of training rollouts and groups of clips, of evaluation and replay."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ def training_sigmas(recipe: Recipe) -> Tensor:
     sampling = recipe.sampling
     first = start_step(sampling.steps, sampling.strength)
     return sigma_table(sampling.steps, sampling.shift)[first:]
+
+
+def group_sigmas(recipe: Recipe) -> Tensor:
+    """Return the table of the clips of a group that are only scored, `(N + 1,)`."""
+    assert recipe.train.group is not None
+    if recipe.train.group.steps is None:
+        return training_sigmas(recipe)
+    return sigma_table(recipe.train.group.steps, recipe.sampling.shift)
 
 
 def evaluation_sigmas(recipe: Recipe) -> Tensor:

@@ -27,10 +27,12 @@ from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_plan, draw_replay_batch
+from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
+from reward_tuning.tuning.group import chosen_batch, group_columns, group_of
 from reward_tuning.tuning.guard_watch import GuardWatch
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
+from reward_tuning.tuning.plan_draws import draw_plan
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
 from reward_tuning.tuning.small_decoding import options_at
@@ -184,13 +186,23 @@ def optimiser_step(
         The step's row of metrics.jsonl.
     """
     train, step = recipe.train, state.step + 1
+    group = group_of(recipe, parts.options.cheap)
 
     options = options_at(parts.options, train, step)
 
     def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
-        reports, replayed = [], []
+        reports, replayed, choices = [], [], []
         for number in range(train.gradient_accumulation):
             batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
+            if group is not None:
+                batch, choice = chosen_batch(
+                    parts.sampler,
+                    parts.judges,
+                    batch,
+                    group,
+                    phase=onloaded_during(parts.offload, "choice", clock),
+                )
+                choices.append(choice)
             report = reward_step(
                 parts.sampler,
                 parts.judges,
@@ -225,7 +237,7 @@ def optimiser_step(
             return StepMeans(
                 means["loss"],
                 {"loss": means["loss"], **scores, **({} if replay is None else {"replay": replay})},
-                step_columns(reports, means, replay),
+                step_columns(reports, means, replay) | group_columns(choices),
                 lambda: why_zero(parts.judges, means),
                 train.max_grad_norm,
             )

@@ -16,7 +16,8 @@ from benchmarks.score_race import ARMS, Run, best_run
 from benchmarks.time_to_score import Point
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.tuning.draws import draw_frames, draw_plan
+from reward_tuning.tuning.draws import draw_frames
+from reward_tuning.tuning.plan_draws import draw_plan
 
 
 def recipe_of(arm: Arm) -> Recipe:

@@ -40,6 +40,11 @@ class DirectAlign(Method):
         """Its only reward input is a fresh look."""
         return "method direct_align looks at the end afresh each time"
 
+    @property
+    def one_plan_only(self) -> str:
+        """Each look has a reward gradient of its own."""
+        return self.not_at_end
+
     def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
         """Draw the plan: one model call anywhere on the path, its noise known.
 

@@ -46,6 +46,11 @@ class DraftLV(Method):
         """Each copy is a fresh look."""
         return "method draft_lv looks at the end afresh each time"
 
+    @property
+    def one_plan_only(self) -> str:
+        """Each look has a reward gradient of its own."""
+        return self.not_at_end
+
     def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
         """Return the plan; nothing is drawn.
 

@@ -66,8 +66,18 @@ class Method(Section):
     def not_at_end(self) -> str:
         """Reason why the reward is not read at the rollout's end as it is; empty where it is.
 
-        Several sets of active steps, and restarts, need that end.
+        Restarts need that end.
         """
+        return ""
+
+    @property
+    def one_plan_only(self) -> str:
+        """Reason why a rollout has no further sets of active steps; empty where more can be drawn.
+
+        Sets of one rollout share its reward gradient.
+        """
+        if self.weights_clips:
+            return "each pair of leaps weights the clips anew; set method.leap_floor=null"
         return ""
 
     @property

@@ -36,6 +36,11 @@ class PRFL(Method):
         """The rollout always stops early."""
         return "method prfl stops at a step drawn anew each time"
 
+    @property
+    def one_plan_only(self) -> str:
+        """The stop decides the one active step."""
+        return "method prfl trains one step, and the stop of the rollout decides which"
+
     def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
         """Draw the plan: a step s of 0 ... N - 2; read (x_{s+1}, sigma_{s+1}), train v_s alone.
 

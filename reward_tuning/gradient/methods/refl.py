@@ -34,6 +34,11 @@ class ReFL(Method):
         """The rollout always stops early."""
         return "method refl stops at a step drawn anew each time"
 
+    @property
+    def one_plan_only(self) -> str:
+        """The stop decides the one active step."""
+        return "method refl trains one step, and the stop of the rollout decides which"
+
     def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
         """Draw the plan: a late step s, uniformly; read x_s - s_s v_s, train v_s alone."""
         import torch

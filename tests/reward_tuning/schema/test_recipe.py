@@ -267,13 +267,29 @@ def test_recipe_does_not_import_torch() -> None:
         ({"kind": "direct_align"}, "afresh"),
     ],
 )
-@pytest.mark.parametrize("key", ["active_sets", "restarts"])
-def test_only_an_end_can_be_used_again(method: dict[str, Any], reason: str, key: str) -> None:
-    where, text = first_error(method=method, **{f"train__{key}": 2})
-    assert where == ("train", key)
+def test_only_an_end_can_be_noised_again(method: dict[str, Any], reason: str) -> None:
+    where, text = first_error(method=method, train__restarts=2)
+    assert where == ("train", "restarts")
     assert reason in text
     end = {"kind": "drtune", "active_steps": 4, "early_stop": False}
-    Recipe.model_validate(recipe_data(method=end, **{f"train__{key}": 2}))
+    Recipe.model_validate(recipe_data(method=end, train__restarts=2))
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ({"kind": "refl"}, "the stop of the rollout decides which"),
+        ({"kind": "draft_lv"}, "afresh"),
+        ({"kind": "direct_align"}, "afresh"),
+    ],
+)
+def test_sets_of_one_rollout_share_its_reward(method: dict[str, Any], reason: str) -> None:
+    where, text = first_error(method=method, train__active_sets=2)
+    assert where == ("train", "active_sets")
+    assert reason in text
+    for early_stop in (False, True):
+        drtune = {"kind": "drtune", "active_steps": 4, "early_stop": early_stop}
+        Recipe.model_validate(recipe_data(method=drtune, train__active_sets=2))
 
 
 @pytest.mark.parametrize("kind", ["leapalign", "flowbp_lagrange"])

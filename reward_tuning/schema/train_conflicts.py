@@ -1,0 +1,49 @@
+"""Conflicts of the keys about more from a rollout: sets, restarts, groups of clips."""
+
+from collections.abc import Iterator
+
+from reward_tuning.schema.conflict import Conflict
+from reward_tuning.schema.methods import Method
+from reward_tuning.schema.sections import SamplingSection, TrainSection
+
+
+def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check that the method allows a rollout to be used more than once."""
+    if train is None:
+        return
+    reasons = (("active_sets", 1, method.one_plan_only), ("restarts", 0, method.not_at_end))
+    for name, unused, reason in reasons:
+        if reason and getattr(train, name) != unused:
+            text = f"only {unused}: {reason}"
+            yield Conflict(("train", name), getattr(train, name), text)
+
+
+def group_conflicts(
+    method: Method, sampling: SamplingSection | None, train: TrainSection | None
+) -> Iterator[Conflict]:
+    """Check that a group of clips can be scored, and is larger than what is kept of it."""
+    group = None if train is None else train.group
+    if group is None or train is None:
+        return
+    if method.judges_latents:
+        text = "the method judges noisy latents, and a group is scored by its frames"
+        yield Conflict(("train", "group"), group.model_dump(), text)
+    if group.clips <= train.clips_per_prompt:
+        yield Conflict(
+            ("train", "group", "clips"),
+            group.clips,
+            f"needed are more than train.clips_per_prompt = {train.clips_per_prompt}, the clips "
+            "that are kept",
+        )
+    if group.keep == "extremes" and train.clips_per_prompt == 1:
+        yield Conflict(
+            ("train", "group", "keep"),
+            "extremes",
+            "needs train.clips_per_prompt of 2 or more; keep one clip by `best` or `worst`",
+        )
+    if sampling is not None and group.steps is not None and sampling.strength < 1.0:
+        yield Conflict(
+            ("train", "group", "steps"),
+            group.steps,
+            "only null with sampling.strength below 1, which counts its steps from sampling.steps",
+        )
