@@ -103,7 +103,8 @@ def chosen_batch(
         phase: Entered around `candidates` and `choice`.
     """
     if batch.guidance_scale is not None:
-        sampler = replace(sampler, guidance_scale=batch.guidance_scale)
+        guidance = replace(sampler.guidance, scale=batch.guidance_scale)
+        sampler = replace(sampler, guidance=guidance)
     firsts = range(0, len(batch.prompts), group.kept)
     seeds = [candidate_seeds(batch.noise_seeds[i : i + group.kept], group.clips) for i in firsts]
     prompts = [batch.prompts[i] for i in firsts for _ in range(group.clips)]

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.sampler import ClipSampler, first_state
@@ -87,7 +88,7 @@ def test_clips_are_kept_by_what_the_judges_say_of_them(
         assert len(set(seeds)) == 4
         scores = {}
         for seed in seeds:
-            x = end_of(replace(sampler, guidance_scale=2.0), prompt, seed, table)
+            x = end_of(replace(sampler, guidance=Guidance(2.0)), prompt, seed, table)
             frames = sampler.generator.decode(x)[:, [0, 3]]
             text = [PROMPTS[prompt].reward_text]
             plain = float(judge.reward(frames, text))
