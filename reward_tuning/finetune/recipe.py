@@ -22,9 +22,9 @@ from reward_tuning.finetune.sections import (
     MasksSection,
     SamplesSection,
 )
-from reward_tuning.schema.conflict import Conflict
 from reward_tuning.schema.loading import Locate, Schema, is_name, load_as, load_recipe, section_of
 from reward_tuning.schema.locate import find_recipe, locate_generator, locate_lora, verb_of
+from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import LoraSection
 from reward_tuning.schema.tracking import Tracking

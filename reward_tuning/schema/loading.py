@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from reward_tuning.errors import TuningError, first_lines, shortened
 from reward_tuning.files.file_names import file_name_fault
 from reward_tuning.files.yaml_text import read_yaml, read_yaml_file, write_yaml
-from reward_tuning.schema.conflict import Conflict
 from reward_tuning.schema.judge_kinds import FOLDER_KEYS
 from reward_tuning.schema.judge_parts import FILE_KEYS, OF_GENERATOR
 from reward_tuning.schema.judge_roles import rename_reward_keys, renamed_path
@@ -27,7 +26,7 @@ from reward_tuning.schema.locate import (
     locate_replay,
     locate_small_decoder,
 )
-from reward_tuning.schema.mistakes import Mistake, dotted, mistakes_of, shown
+from reward_tuning.schema.mistakes import Conflict, Mistake, dotted, mistakes_of, shown
 from reward_tuning.schema.recipe import Recipe, conflicts
 from reward_tuning.section import Section
 

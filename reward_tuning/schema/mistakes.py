@@ -39,6 +39,15 @@ class Mistake:
         return f"{dotted(self.path)}: {self.text}"
 
 
+@dataclass(frozen=True)
+class Conflict:
+    """Two values that are each allowed but exclude each other."""
+
+    path: Path
+    value: Any
+    text: str
+
+
 def dotted(path: Sequence[str | int]) -> str:
     """Format a path as on the command line, `rewards.0.weight`; long parts are shortened."""
     return ".".join(cut(str(part)) for part in path) or "the recipe"

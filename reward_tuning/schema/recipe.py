@@ -12,7 +12,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from base_model.core.family import FAMILY
 from base_model.memory.modes import MODES
-from reward_tuning.schema.conflict import Conflict
 from reward_tuning.schema.guards_section import GuardsSection
 from reward_tuning.schema.judge_parts import (
     EachFrameSection,
@@ -25,6 +24,7 @@ from reward_tuning.schema.judge_parts import (
 )
 from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection, TrainingReward
 from reward_tuning.schema.methods import Method
+from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.primary import primary_fault
 from reward_tuning.schema.sections import (
     EvaluationSection,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from reward_tuning.schema.conflict import Conflict
 from reward_tuning.schema.methods import Method
+from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.sections import SamplingSection, TrainSection
 
 
