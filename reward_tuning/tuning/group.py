@@ -25,7 +25,7 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.sigma_tables import group_sigmas
-from reward_tuning.tuning.step import PhaseFn
+from reward_tuning.tuning.step import PhaseFn, StepOptions
 from rewards.core.shared_towers import frames_shared
 
 Keep = Literal["extremes", "best", "worst"]
@@ -42,6 +42,7 @@ class Group:
         keep: Which ones.
         sigmas: `(n + 1,)`, the table of the candidates' rollouts.
         cheap: How their steps are computed; None computes them exactly.
+        small_decoder: Judges see what the generator's small decoder shows.
     """
 
     clips: int
@@ -49,6 +50,7 @@ class Group:
     keep: Keep
     sigmas: Tensor
     cheap: CheapSteps | None = None
+    small_decoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,24 @@ class GroupReport:
     kept: float
 
 
-def group_of(recipe: Recipe, cheap: CheapSteps | None) -> Group | None:
+def group_of(recipe: Recipe, options: StepOptions) -> Group | None:
     """Return how a recipe chooses the clips of a batch; None where it trains on all of them.
 
     Args:
         recipe: Resolved.
-        cheap: How the steps of a rollout without gradient are computed.
+        options: The recipe's choices for every batch; candidates take as cheap steps and decoder.
     """
     train = recipe.train
     if train.group is None:
         return None
-    sigmas = group_sigmas(recipe)
-    return Group(train.group.clips, train.clips_per_prompt, train.group.keep, sigmas, cheap)
+    return Group(
+        train.group.clips,
+        train.clips_per_prompt,
+        train.group.keep,
+        group_sigmas(recipe),
+        options.cheap,
+        options.small_decoder,
+    )
 
 
 def chosen_batch(
@@ -132,6 +140,7 @@ def chosen_batch(
                     of,
                     [prompt.reward_text for prompt in prompts[start : start + size]],
                     batch.frames,
+                    small_decoder=group.small_decoder,
                 )
                 for start, of in zip(range(0, len(every), size), latents, strict=True)
             ]
@@ -168,6 +177,8 @@ def clip_scores(
     latents: Tensor,
     prompts: Sequence[str],
     frames: tuple[int, ...] | None,
+    *,
+    small_decoder: bool = False,
 ) -> Tensor:
     """Score clips as the loss weights the judges: sum of weight * (score - mean) / std.
 
@@ -179,6 +190,7 @@ def clip_scores(
         latents: `(b, 16, t, h, w)`.
         prompts: b texts.
         frames: Positions that may be judged; None for every frame.
+        small_decoder: Decode with the generator's small decoder.
 
     Returns:
         `(b,)` float64 on the CPU; NaN for all where a frame is not finite, which judges refuse.
@@ -187,7 +199,7 @@ def clip_scores(
     if frames is not None:
         framed = [judge.within(frames) for judge in framed]
     window = judged_window(framed)
-    shown = sampler.generator.decode(latents, window)
+    shown = sampler.generator.decode(latents, window, small=small_decoder)
     if not bool(shown.isfinite().all()):
         return torch.full((len(prompts),), torch.nan, dtype=torch.float64)
     total = torch.zeros(len(prompts), dtype=torch.float64)

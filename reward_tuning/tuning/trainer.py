@@ -186,7 +186,7 @@ def optimiser_step(
         The step's row of metrics.jsonl.
     """
     train, step = recipe.train, state.step + 1
-    group = group_of(recipe, parts.options.cheap)
+    group = group_of(recipe, parts.options)
 
     options = options_at(parts.options, train, step)
 

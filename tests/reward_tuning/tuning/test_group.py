@@ -30,6 +30,7 @@ from reward_tuning.tuning.group import (
     group_of,
     kept_places,
 )
+from reward_tuning.tuning.step import StepOptions
 from reward_tuning.tuning.trainer import optimiser_step
 from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning import test_step as steps
@@ -155,7 +156,7 @@ def test_scores_that_are_not_finite_keep_the_first_clips(
 def test_a_run_with_a_group(world: Path, tmp_path: Path) -> None:
     keys = ("train.clips_per_prompt=2", "train.group.clips=5", "train.group.steps=2")
     recipe, parts, state = runs.prepared(world, tmp_path, *keys, "train.gradient_accumulation=2")
-    group = group_of(recipe, None)
+    group = group_of(recipe, StepOptions())
     assert group is not None
     assert len(group.sigmas) == 3
     drawn = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(), 1)
@@ -176,5 +177,5 @@ def test_a_run_with_a_group(world: Path, tmp_path: Path) -> None:
     assert row["group"]["deviation"] > 0
     assert state.position == 4
     plain = tiny_recipe(world, tmp_path)
-    assert group_of(plain, None) is None
+    assert group_of(plain, StepOptions()) is None
     assert group_columns([]) == {}
