@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from base_model.generator import Generator
 from base_model.networks.magvit import clear_caches
-from reward_tuning.gradient.engine import VelocityFn
+from reward_tuning.gradient.kept import VelocityFn
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.sampling.sampler import ClipSampler

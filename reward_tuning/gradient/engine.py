@@ -1,8 +1,9 @@
 """The gradient engine: rollout, reward input, adjoint sweep.
 
 Pure functions on tensors, called in that order, with `losses.reward_gradient` before the sweep. No
-two phases hold a graph at the same time. The sweep re-runs one step at a time, so its peak memory
-is that of one denoiser step, however many are active. With nested = 1 the result equals autograd
+two phases hold a graph at the same time, except for the steps that keep theirs from the rollout
+(`kept.KeptGraphs`). The sweep re-runs the others one at a time, so its peak memory is that of one
+denoiser step, however many are active. With nested = 1 the result equals autograd
 through the whole chain to rounding (`tests/reward_tuning/gradient/test_engine.py`).
 
 The engine knows no model, no adapter and no recipe: it only calls `velocity(x, i)`.
@@ -10,17 +11,15 @@ The engine knows no model, no adapter and no recipe: it only calls `velocity(x, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from reward_tuning.errors import TuningError
+from reward_tuning.gradient.kept import KeptGraphs, VelocityFn
 from reward_tuning.gradient.plan import Plan, Renoised
-
-VelocityFn = Callable[[Tensor, int], Tensor]
-"""`(x_i, i) -> v_i`: the guided velocity at step i, `(b, ...)` like x_i, differentiable."""
 
 ManyStepsFn = Callable[[Sequence[Tensor], Sequence[int]], list[Tensor]]
 """`([x_i, ...], [i, ...]) -> [v_i, ...]`: the velocities of several steps from one model call."""
@@ -31,7 +30,7 @@ StepLossFn = Callable[[int, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class StepReport:
-    """Measurements of one re-run step.
+    """Measurements of one step of the sweep.
 
     Attributes:
         step: Its index i.
@@ -42,7 +41,8 @@ class StepReport:
             given, the step is not active, or the same call swept other steps.
         step_loss: Value of the step's regulariser; 0 without one.
         rerun_error: ||x_i + d_i v_i - x_{i+1}|| / ||d_i v_i||, the relative distance of the re-run
-            from the rollout; 0 at a posterior-mean step, which has no next state.
+            from the rollout; 0 at a posterior-mean step, which has no next state, and where the
+            rollout's own graph was kept.
     """
 
     step: int
@@ -56,7 +56,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """The re-run steps in the order of the sweep (last to first), and the factor S it applied."""
+    """The steps in the order of the sweep (last to first), and the factor S it applied."""
 
     steps: tuple[StepReport, ...]
     gradient_scale: float
@@ -173,6 +173,7 @@ def adjoint_sweep(
     step_loss: StepLossFn | None = None,
     parameters: Iterable[Tensor] = (),
     options: SweepOptions = SweepOptions(),  # frozen
+    kept: KeptGraphs | None = None,
 ) -> SweepReport:
     r"""Accumulate the gradient of the active steps' parameters, one step's graph at a time.
 
@@ -183,6 +184,8 @@ def adjoint_sweep(
     A step loss is not multiplied by S; with nested > 0 its gradient flows on through the states
     like the reward's (divided by S here, multiplied again below), so that nested = 1 gives exactly
     the gradient of `S * loss + sum of step losses`, and nested = 0 keeps it local to its step.
+
+    9 parameters: the rollout with its graphs, the plan, the gradient, and what joins its backward.
 
     Args:
         velocity: The function of the rollout; its re-run must be deterministic (dropout 0).
@@ -195,51 +198,45 @@ def adjoint_sweep(
         parameters: Trainable tensors whose gradient norm is reported step by step. Costs one copy
             of their gradients; the accumulated result is the same bit for bit.
         options: Limits, and how many steps one call runs.
+        kept: Graphs of this rollout; those steps are not run again. Each is freed by its backward
+            pass unless another plan needs it.
 
     Returns:
-        A report of each re-run step. Gradients are added to `.grad` of the velocity's leaves.
+        A report of each visited step. Gradients are added to `.grad` of the velocity's leaves.
 
     Raises:
         TuningError: Shapes that do not match, a velocity without gradient, or a re-run that
             differs from the rollout.
     """
     _check_states(states, plan)
-    if g.shape != states[0].shape:
-        raise TuningError(
-            f"the reward gradient has shape {tuple(g.shape)}, the states {tuple(states[0].shape)}; "
-            "differentiate with respect to what read_reward_input returned"
-        )
+    _check_gradient_of_input(g, states)
     parameters = list(parameters)
-    adjoint_limit, step_norm, many = options.adjoint_limit, options.step_norm, options.many
-    if adjoint_limit is not None and not adjoint_limit >= 1.0:
-        raise TuningError(f"the adjoint's limit is {adjoint_limit}; allowed is 1 or more")
-    if step_norm is not None and (not parameters or options.at_once > 1):
-        raise TuningError(
-            "to give every step one norm, the sweep must be given the parameters and sweep the "
-            "steps one at a time"
-        )
+    adjoint_limit, step_norm = options.adjoint_limit, options.step_norm
+    _check_options(options, parameters)
     scale = plan.gradient_scale
     g = g.detach()
     longest = None if adjoint_limit is None else adjoint_limit * _lengths(g)
     reports = []
     # Last step first: g at a step is known once the steps after it are done.
-    for group in _groups(plan, 1 if many is None else options.at_once):
+    graphs = frozenset[int]() if kept is None else kept.steps
+    for group in _groups(plan, 1 if options.many is None else options.at_once, graphs):
         is_active = group[0] in plan.active
         flows_on = plan.flows_through(group[0])
-        xs = [states[i].detach().requires_grad_(flows_on) for i in group]
         alone = len(group) == 1
+        held = kept.take(group[0]) if kept is not None and group[0] in graphs else None
+        retained = held is not None and not held.last
         with torch.enable_grad():
-            vs = [velocity(xs[0], group[0])] if alone or many is None else many(xs, group)
-            vs = [v.to(g.dtype) for v in vs]
-            rerun_errors = [
-                _checked_rerun(states, sigmas, i, v, options.rerun_tolerance)
-                for i, v in zip(group, vs, strict=True)
-            ]
+            if held is not None:
+                xs, vs, rerun_errors = [held.x], [held.v.to(g.dtype)], [0.0]
+                _check_gradient(vs[0], group[0])
+            else:
+                xs = [states[i].detach().requires_grad_(flows_on) for i in group]
+                vs, rerun_errors = _rerun(velocity, states, sigmas, xs, group, options)
             product = sum((plan.weights[i] * g * v).sum() for i, v in zip(group, vs, strict=True))
             assert isinstance(product, Tensor)
             regularisers = []
             if not is_active:  # passed on the way to an earlier active step: only g changes
-                (x_grad,) = torch.autograd.grad(product, xs[0])
+                (x_grad,) = torch.autograd.grad(product, xs[0], retain_graph=retained)
             else:
                 scalar = scale * product
                 if step_loss is not None:
@@ -249,7 +246,8 @@ def adjoint_sweep(
                     scalar = scalar + sum(regularisers)
         gradient_norm = None
         if is_active:
-            gradient_norm = _backward(scalar, parameters if alone else [], step_norm)
+            watched = parameters if alone else []
+            gradient_norm = _backward(scalar, watched, step_norm, retained=retained)
         for place, i in enumerate(group):
             reports.append(
                 StepReport(
@@ -273,12 +271,51 @@ def adjoint_sweep(
     return SweepReport(steps=tuple(reports), gradient_scale=scale)
 
 
-def _groups(plan: Plan, at_once: int) -> list[list[int]]:
+def _check_gradient_of_input(g: Tensor, states: list[Tensor]) -> None:
+    if g.shape != states[0].shape:
+        raise TuningError(
+            f"the reward gradient has shape {tuple(g.shape)}, the states {tuple(states[0].shape)}; "
+            "differentiate with respect to what read_reward_input returned"
+        )
+
+
+def _check_options(options: SweepOptions, parameters: list[Tensor]) -> None:
+    adjoint_limit = options.adjoint_limit
+    if adjoint_limit is not None and not adjoint_limit >= 1.0:
+        raise TuningError(f"the adjoint's limit is {adjoint_limit}; allowed is 1 or more")
+    if options.step_norm is not None and (not parameters or options.at_once > 1):
+        raise TuningError(
+            "to give every step one norm, the sweep must be given the parameters and sweep the "
+            "steps one at a time"
+        )
+
+
+def _rerun(
+    velocity: VelocityFn,
+    states: list[Tensor],
+    sigmas: Tensor,
+    xs: list[Tensor],
+    group: list[int],
+    options: SweepOptions,
+) -> tuple[list[Tensor], list[float]]:
+    """Return the velocities of some steps, with gradient, and their distances from the rollout."""
+    many = options.many
+    vs = [velocity(xs[0], group[0])] if len(group) == 1 or many is None else many(xs, group)
+    vs = [v.to(x.dtype) for x, v in zip(xs, vs, strict=True)]
+    for i, v in zip(group, vs, strict=True):
+        _check_gradient(v, i)
+    tolerance = options.rerun_tolerance
+    return vs, [
+        _checked_rerun(states, sigmas, i, v, tolerance) for i, v in zip(group, vs, strict=True)
+    ]
+
+
+def _groups(plan: Plan, at_once: int, kept: Collection[int]) -> list[list[int]]:
     """Return the steps of each call of the sweep: one, or several independent neighbours."""
     groups: list[list[int]] = []
     room = 0
     for i in plan.visited:
-        independent = i in plan.active and not plan.flows_through(i)
+        independent = i in plan.active and not plan.flows_through(i) and i not in kept
         if independent and room > 0:
             groups[-1].append(i)
             room -= 1
@@ -294,19 +331,20 @@ def _lengths(x: Tensor) -> Tensor:
 
 
 def _backward(
-    scalar: Tensor, parameters: list[Tensor], wanted: float | None = None
+    scalar: Tensor, parameters: list[Tensor], wanted: float | None, *, retained: bool
 ) -> float | None:
     """Backpropagate; with `parameters`, return the norm of this call's own contribution.
 
-    With a `wanted` norm, the contribution is scaled to it before it is added.
+    With a `wanted` norm, the contribution is scaled to it before it is added. A `retained` graph
+    can be used again.
     """
     if not parameters:
-        scalar.backward()
+        scalar.backward(retain_graph=retained)
         return None
     before = [p.grad for p in parameters]
     for p in parameters:
         p.grad = None
-    scalar.backward()
+    scalar.backward(retain_graph=retained)
     norms = [p.grad.norm() for p in parameters if p.grad is not None]
     norm = float(torch.stack(norms).norm()) if norms else 0.0
     if wanted is not None and norm > 0.0:
@@ -319,15 +357,18 @@ def _backward(
     return norm
 
 
-def _checked_rerun(
-    states: list[Tensor], sigmas: Tensor, i: int, v: Tensor, tolerance: float
-) -> float:
-    """Return the distance of a step's re-run from the rollout; raise if it is too large."""
+def _check_gradient(v: Tensor, i: int) -> None:
     if not v.requires_grad:
         raise TuningError(
             f"the velocity of step {i} carries no gradient; attach an adapter and leave "
             "its parameters trainable while the sweep runs"
         )
+
+
+def _checked_rerun(
+    states: list[Tensor], sigmas: Tensor, i: int, v: Tensor, tolerance: float
+) -> float:
+    """Return the distance of a step's re-run from the rollout; raise if it is too large."""
     if i + 1 >= len(states):
         return 0.0
     moved = float(sigmas[i + 1] - sigmas[i]) * v.detach()

@@ -165,6 +165,17 @@ _OF_RUN = (
         ),
     ),
     (
+        "rollout/kept_steps",
+        MetricText(
+            "Steps that kept their graph from the rollout, so that the sweep did not run them "
+            "again.",
+            "steps",
+            "The steps that the sweep visits, or `train.keep_graphs` times the batches if that is "
+            "less",
+            "Fewer: raise `train.keep_graphs` where there is memory",
+        ),
+    ),
+    (
         "group/clips",
         MetricText(
             "Clips that were rolled out and scored to choose those of the step, by this process; "

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from base_model.generator import Generator
 from reward_tuning.gradient.engine import rollout
+from reward_tuning.gradient.kept import KeptGraphs
 from reward_tuning.sampling.compilation import reported_compilation
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
-from reward_tuning.sampling.sampler import RolloutVelocity
+from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, remembers_negative
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class CheapSteps:
         """True if every step is computed as the sweep computes it."""
         return self == CheapSteps()
 
+    def keeps_graphs(self, sampler: ClipSampler) -> bool:
+        """Return whether an exact step may keep its graph for the sweep.
+
+        With a detached negative branch such a step runs one branch after the other, and a cache
+        wants both from one call, to reuse their residuals in the steps that follow.
+        """
+        return self.cache is None or not remembers_negative(sampler)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -65,6 +74,7 @@ def cheap_rollout(
     *,
     exact: Collection[int],
     cheap: CheapSteps,
+    kept: KeptGraphs | None = None,
 ) -> Rollout:
     """Run the Euler sampler to step `stop`, without gradient.
 
@@ -74,13 +84,14 @@ def cheap_rollout(
         stop: Number of steps.
         exact: Steps that the sweep runs again.
         cheap: How the other steps are computed.
+        kept: The same function, which keeps the graphs of some steps in `exact`.
 
     Raises:
         TuningError: As `engine.rollout`, or the cache or the compiler cannot work on this model.
     """
-    sampler, sigmas = velocity.sampler, velocity.sigmas
+    sampler, sigmas, fully = velocity.sampler, velocity.sigmas, kept or velocity
     if cheap.exact:
-        return Rollout(rollout(velocity, noise, sigmas, stop), stop)
+        return Rollout(rollout(fully, noise, sigmas, stop), stop)
     # "joint" runs both branches in one call; a cheap step has no gradient to detach.
     cheap_velocity = replace(
         sampler,
@@ -97,7 +108,7 @@ def cheap_rollout(
             full = i in exact
             with nullcontext() if cache is None else cache.call(full=full):
                 if full:
-                    return velocity(x, i)
+                    return fully(x, i)
                 with cheaply(cheap, x.device):
                     return cheap_velocity(x, i)
 

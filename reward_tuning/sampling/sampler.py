@@ -19,7 +19,7 @@ from base_model.sampling.guidance import (
 )
 from base_model.sampling.sample import euler_sample, start_state
 from reward_tuning.errors import TuningError
-from reward_tuning.gradient.engine import VelocityFn
+from reward_tuning.gradient.kept import VelocityFn
 from reward_tuning.inputs.condition_files import NO_CONDITION, ConditionFiles
 from reward_tuning.inputs.encoded_condition import (
     EncodedCondition,
@@ -146,7 +146,8 @@ class RolloutVelocity:
 
     A detached negative branch has no gradient and meets the same state again when the sweep re-runs
     a step. So the rollout runs both branches in one batch, as the evaluation does, and keeps the
-    negative one; the sweep runs the positive one alone. Outside the guidance's interval both run
+    negative one; the sweep runs the positive one alone. A step whose graph is kept runs them one
+    after the other, so that the graph is that of the sweep. Outside the guidance's interval all run
     the positive one alone. An object serves one rollout with one adapter: the base, or other noise,
     needs a new one.
 
@@ -160,7 +161,7 @@ class RolloutVelocity:
         self.sampler = sampler
         self.condition = condition
         self.sigmas = sigmas
-        self.remembers = sampler.negative == "detached" and sampler.guidance.scale != 1
+        self.remembers = remembers_negative(sampler)
         self._guided: list[bool] = sampler.guidance.applies(sigmas).tolist()
         self._negative_branch: dict[int, Tensor] = {}
 
@@ -173,6 +174,14 @@ class RolloutVelocity:
         both = both_branches(sampler.generator, x, self.sigmas[i], self.condition)
         self._negative_branch[i] = both[0]
         return mixed_branches(*both, sampler.guidance)
+
+    def with_gradient(self, x: Tensor, i: int) -> Tensor:
+        """Return the velocity of a step that the rollout has not computed yet, differentiable."""
+        if self.remembers and self._guided[i]:
+            generator, negative = self.sampler.generator, self.condition.negative
+            with torch.no_grad():
+                self._negative_branch[i] = generator.velocity(x, self.sigmas[i], negative)
+        return self(x, i)
 
     def at_once(self, xs: Sequence[Tensor], steps: Sequence[int]) -> list[Tensor]:
         """Return the velocities of several steps of the rollout from one model call."""
@@ -200,6 +209,11 @@ class RolloutVelocity:
             else without_negative(v, sampler.guidance)
             for i, v in zip(steps, v_positive.chunk(count), strict=True)
         ]
+
+
+def remembers_negative(sampler: ClipSampler) -> bool:
+    """Return whether a rollout keeps the negative branch for its sweep: it has no gradient."""
+    return sampler.negative == "detached" and sampler.guidance.scale != 1
 
 
 def repeated(condition: Condition, count: int) -> Condition:

@@ -36,7 +36,7 @@ from reward_tuning.schema.sections import (
     TrainSection,
 )
 from reward_tuning.schema.tracking import Tracking
-from reward_tuning.schema.train_conflicts import group_conflicts, reuse_conflicts
+from reward_tuning.schema.train_conflicts import group_conflicts, kept_conflicts, reuse_conflicts
 from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
 
@@ -78,6 +78,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     if sampling is not None:
         yield from sampling_conflicts(sampling, sections.get("train"), evaluation)
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
+    yield from kept_conflicts(sections.get("train"), sampling, sections.get("rollout"))
     for path, judge in judges:
         yield from judge_conflicts(path, judge, sampling)
         yield from too_few_frames(path, judge, sampling, sections.get("train"))

@@ -283,6 +283,12 @@ class TrainSection(LoopSection):
         "of so many steps; the same gradient to rounding, but active_steps.grad_norm in the "
         "metrics is null. Not with normalise_steps",
     )
+    keep_graphs: NotNegative = Field(
+        default=0,
+        description="Steps of a batch, at most, that keep their graph from the rollout, so that "
+        "the sweep does not run them again: the same gradient to rounding, at the memory of so "
+        "many more steps while the reward is differentiated; 0 = none",
+    )
     decoded: Literal["all", "first", "random-window", "stratified"] = Field(
         default="all",
         description="Part of a clip that is decoded and judged in training: all, its first latents "

@@ -1,10 +1,10 @@
-"""Conflicts of the keys about more from a rollout: sets, restarts, groups of clips."""
+"""Conflicts of the keys about more from a rollout: sets, restarts, groups, kept graphs."""
 
 from collections.abc import Iterator
 
 from reward_tuning.schema.methods import Method
 from reward_tuning.schema.mistakes import Conflict
-from reward_tuning.schema.sections import SamplingSection, TrainSection
+from reward_tuning.schema.sections import RolloutSection, SamplingSection, TrainSection
 
 
 def reuse_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
@@ -46,4 +46,20 @@ def group_conflicts(
             ("train", "group", "steps"),
             group.steps,
             "only null with sampling.strength below 1, which counts its steps from sampling.steps",
+        )
+
+
+def kept_conflicts(
+    train: TrainSection | None, sampling: SamplingSection | None, rollout: RolloutSection | None
+) -> Iterator[Conflict]:
+    """Check that a step of the rollout can keep its graph."""
+    if train is None or sampling is None or rollout is None or not train.keep_graphs:
+        return
+    if rollout.cache is not None and sampling.negative == "detached":
+        yield Conflict(
+            ("train", "keep_graphs"),
+            train.keep_graphs,
+            "cannot be combined with rollout.cache and sampling.negative: detached, because the "
+            "cache wants both branches in one call and a kept graph the positive one alone; set "
+            "one of the first two to 0 or null",
         )

@@ -275,6 +275,7 @@ def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
         terms=ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt),
         cheap=None if cheap.exact else cheap,
         small_decoder=train.decoder == "small",
+        keep_graphs=train.keep_graphs,
     )
 
 

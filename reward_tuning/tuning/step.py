@@ -52,6 +52,7 @@ class BatchReport:
             look at the end has index N + c; a restart's steps have the table's indices.
         rollout_steps: Sampler steps of the rollout.
         full_steps: Sampler steps that ran every block of the transformer.
+        kept_steps: Steps that kept their graph from the rollout.
     """
 
     loss: float
@@ -61,6 +62,7 @@ class BatchReport:
     steps: tuple[StepReport, ...] = field(default=())
     rollout_steps: int = 0
     full_steps: int = 0
+    kept_steps: int = 0
 
     @property
     def finite(self) -> bool:
@@ -82,9 +84,11 @@ class StepOptions:
         steps_at_once: Active steps swept in one call where no gradient flows through their states.
         merge: How the judges' gradients become one.
         terms: Terms on whole clips that join judges of frames.
-        cheap: How the rollout computes the steps that the sweep does not run again; None computes
-            them exactly.
+        cheap: How the rollout computes the steps that the sweep does not need; None computes them
+            exactly.
         small_decoder: Judges see what the generator's small decoder shows.
+        keep_graphs: Steps of a batch that keep their graph from the rollout, at most; the sweep
+            runs the others again.
     """
 
     divide_by_guidance: bool = True
@@ -97,6 +101,7 @@ class StepOptions:
     terms: ClipTerms = field(default_factory=ClipTerms)
     cheap: CheapSteps | None = None
     small_decoder: bool = False
+    keep_graphs: int = 0
 
 
 def reward_step(
@@ -127,10 +132,17 @@ def reward_step(
         guidance = replace(sampler.guidance, scale=batch.guidance_scale)
         sampler = replace(sampler, guidance=guidance)
     with phase("rollout"):
-        chain = rolled_out(sampler, batch, sigmas, options.cheap)
+        chain = rolled_out(sampler, batch, sigmas, options.cheap, options.keep_graphs)
     views = chain.views
     motion = latent_motion(views[0].x)
-    bad = BatchReport(math.nan, {}, motion, rollout_steps=chain.steps, full_steps=chain.full_steps)
+    bad = BatchReport(
+        math.nan,
+        {},
+        motion,
+        rollout_steps=chain.steps,
+        full_steps=chain.full_steps,
+        kept_steps=chain.kept_steps,
+    )
     # First exit on NaN: judges refuse such frames, and the trainer skips and counts the step.
     if not all(bool(view.x.isfinite().all()) for view in views):
         return bad
@@ -194,6 +206,7 @@ def reward_step(
                         options.steps_at_once,
                         view.velocity.at_once,
                     ),
+                    kept=view.kept,
                 )
                 seen_steps = [
                     replace(step, step=step.step + view.first)
@@ -271,6 +284,7 @@ def step_columns(
         "rollout": {
             "steps": sum(report.rollout_steps for report in reports),
             "full_steps": sum(report.full_steps for report in reports),
+            "kept_steps": sum(report.kept_steps for report in reports),
         },
         "motion": means["motion"],
         "drift": mean(drifts) if drifts else None,

@@ -1,8 +1,11 @@
-"""The rollout of a batch, without gradient, and the latents of it that the judges see."""
+"""The rollout of a batch, and the latents of it that the judges see.
+
+Without gradient, except for steps that keep their graph for the sweep (`gradient.kept`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 from base_model.generator import GuidedCondition
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import read_renoised, read_reward_input, rollout
+from reward_tuning.gradient.kept import KeptGraphs
 from reward_tuning.gradient.leaps import leap_likeness
 from reward_tuning.gradient.plan import Plan
 from reward_tuning.gradient.reuse import shares_of
@@ -18,6 +22,9 @@ from reward_tuning.sampling.cheap_steps import CheapSteps, Rollout, cheap_rollou
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
+
+Keeping = Callable[[RolloutVelocity, Iterable[Plan]], KeptGraphs | None]
+"""The velocity of a chain with as many of its graphs kept as there is room for; None for none."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class View:
         first: Offset of its step indices in the report.
         share: Factor of its gradient.
         clip_weights: `(b,)`, factor of each clip's loss; None for 1.
+        kept: Steps that the sweep does not run again; None where it runs all of them.
     """
 
     x: Tensor
@@ -43,6 +51,7 @@ class View:
     first: int = 0
     share: float = 1.0
     clip_weights: Tensor | None = None
+    kept: KeptGraphs | None = None
 
     @property
     def plan(self) -> Plan:
@@ -58,28 +67,43 @@ class RolledOut:
         views: At least one.
         steps: Sampler steps, including those of restarts.
         full_steps: Sampler steps that ran every block of the transformer.
+        kept_steps: Steps that kept their graph, those of restarts and fresh looks included.
     """
 
     views: list[View]
     steps: int
     full_steps: int
+    kept_steps: int
 
 
 def rolled_out(
-    sampler: ClipSampler, batch: Batch, sigmas: Tensor, cheap: CheapSteps | None = None
+    sampler: ClipSampler,
+    batch: Batch,
+    sigmas: Tensor,
+    cheap: CheapSteps | None = None,
+    keep_graphs: int = 0,
 ) -> RolledOut:
-    """Roll out a batch without gradient, and collect the latents to be judged.
+    """Roll out a batch, and collect the latents to be judged.
 
     Args:
         sampler: The generator with its adapter attached.
         batch: Prompts, noise, plans and restarts.
         sigmas: `(N + 1,)`, the sampler's table.
         cheap: How the steps without gradient are computed; None computes each one exactly.
+        keep_graphs: Number of steps that keep their graph, over all chains and looks; the first
+            ones of the sweep.
 
     Raises:
         TuningError: Plans that cannot share a rollout.
     """
+    room = 0 if cheap is not None and not cheap.keeps_graphs(sampler) else keep_graphs
     condition, video = sampler.condition(batch.prompts), sampler.video(batch.prompts)
+
+    def keeping(velocity: RolloutVelocity, plans: Iterable[Plan]) -> KeptGraphs | None:
+        nonlocal room
+        kept = KeptGraphs(velocity, plans, room, velocity.with_gradient)
+        room -= len(kept.steps)
+        return kept if kept.steps else None
 
     def chain(
         start: Tensor, plans: Sequence[Plan], table: Tensor, first: int
@@ -87,24 +111,25 @@ def rolled_out(
         plan = plans[0]
         shares = {plan: 1.0} if len(plans) == 1 else shares_of(plans)
         velocity = RolloutVelocity(sampler, condition, table)
+        kept = keeping(velocity, shares)
         if cheap is None:
-            walked = Rollout(rollout(velocity, start, table, plan.stop), plan.stop)
+            walked = Rollout(rollout(kept or velocity, start, table, plan.stop), plan.stop)
         else:
             exact = {i for plan in shares for i in plan.visited}
-            walked = cheap_rollout(velocity, start, plan.stop, exact=exact, cheap=cheap)
+            walked = cheap_rollout(velocity, start, plan.stop, exact=exact, cheap=cheap, kept=kept)
         if not plan.active:  # judged by its fresh looks alone
             return walked, []
-        x = read_reward_input(velocity, walked.states, plan)
+        x = read_reward_input(kept or velocity, walked.states, plan)
         likeness = None
         if plan.leap_floor is not None:
             likeness = leap_likeness(walked.states, table, plan.leaps, plan.leap_floor)
-        view = View(x, velocity, walked.states, table, shares, first, clip_weights=likeness)
+        view = View(x, velocity, walked.states, table, shares, first, 1.0, likeness, kept)
         return walked, [view]
 
     plan, seeds = batch.plan, batch.noise_seeds
     start = first_state(sampler.noise(seeds), video, sigmas)
     walked, views = chain(start, (plan, *batch.more_plans), sigmas, 0)
-    views += fresh_looks(sampler, condition, seeds, plan, walked.states, sigmas)
+    views += fresh_looks(sampler, condition, seeds, plan, walked.states, sigmas, keeping)
     every = [walked]
     for number, restart in enumerate(batch.restarts):
         if plan.reward_input != "end":
@@ -122,6 +147,7 @@ def rolled_out(
         views,
         sum(len(of.states) - 1 for of in every),
         sum(of.full_steps for of in every),
+        sum(len(view.kept.steps) for view in views if view.kept is not None),
     )
 
 
@@ -132,23 +158,30 @@ def fresh_looks(
     plan: Plan,
     states: list[Tensor],
     sigmas: Tensor,
+    keeping: Keeping,
 ) -> list[View]:
-    """Return the views of a plan's `renoised`, from the states of its rollout; without gradient."""
+    """Return the views of a plan's `renoised`, from the states of its rollout.
+
+    `keeping` decides whether a look keeps its graph; apart from that there is no gradient.
+    """
     views = []
     for number, renoised in enumerate(plan.renoised):
         table = torch.tensor([renoised.sigma, 0.0], dtype=sigmas.dtype, device=sigmas.device)
         look = RolloutVelocity(sampler, condition, table)
         noise = sampler.noise([derive_seed(seed, "look", number) for seed in noise_seeds])
-        state, x = read_renoised(look, states, noise, renoised)
+        seen = plan.look(renoised)
+        kept = keeping(look, [seen])
+        state, x = read_renoised(kept or look, states, noise, renoised)
         views.append(
             View(
                 x,
                 look,
                 [state],
                 table,
-                {plan.look(renoised): 1.0},
+                {seen: 1.0},
                 first=plan.steps + number,
                 share=renoised.share,
+                kept=kept,
             )
         )
     return views

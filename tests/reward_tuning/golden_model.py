@@ -9,7 +9,7 @@ from torch import Tensor
 
 from base_model.generator import Condition, Generator, GuidedCondition, load_generator
 from base_model.sampling.guidance import Guidance, NegativeBranch, guided_velocity
-from reward_tuning.gradient.engine import VelocityFn
+from reward_tuning.gradient.kept import VelocityFn
 from reward_tuning.lora.adapter import adapter_state, attach_weights
 from reward_tuning.lora.export import import_adapter
 from reward_tuning.lora.formats.original_file import original_key

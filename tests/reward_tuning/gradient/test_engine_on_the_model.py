@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from base_model.generator import Generator
 from base_model.sampling.guidance import NegativeBranch
 from base_model.sampling.sigmas import sigma_table
-from reward_tuning.gradient.engine import VelocityFn, adjoint_sweep, read_reward_input, rollout
+from reward_tuning.gradient.engine import adjoint_sweep, read_reward_input, rollout
+from reward_tuning.gradient.kept import VelocityFn
 from reward_tuning.gradient.losses import reward_gradient
 from reward_tuning.gradient.plan import Plan, RewardInput, chain_weights
 from reward_tuning.lora.adapter import scaled

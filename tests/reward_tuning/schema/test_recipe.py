@@ -120,6 +120,11 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("train", "steps_at_once"),
             "each step's own gradient",
         ),
+        (
+            {"train__keep_graphs": 2, "rollout": {"cache": 0.1}},
+            ("train", "keep_graphs"),
+            "cannot be combined with rollout.cache and sampling.negative: detached",
+        ),
         ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
         (
             {"sampling__guidance_range": [4.0, 2.0]},
