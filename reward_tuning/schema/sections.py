@@ -341,6 +341,12 @@ class TrainSection(LoopSection):
         ge=0.0,
         description="Weight of the squared distance of the velocity to the base's; 0 = off",
     )
+    anchor_steps: Positive | None = Field(
+        default=None,
+        description="Number of active steps, drawn anew for each batch, that the anchor is "
+        "computed on, weighted so that its mean stays the same; saves the base's velocity at the "
+        "others; null = all",
+    )
     replay: ReplaySection | None = Field(
         default=None,
         description="Flow-matching steps on good clips against over-optimisation; null = off",

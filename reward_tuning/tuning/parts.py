@@ -267,6 +267,7 @@ def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
     return StepOptions(
         divide_by_guidance=recipe.sampling.divide_by_guidance,
         anchor=train.anchor,
+        anchor_steps=train.anchor_steps,
         share=1.0 / train.gradient_accumulation,
         adjoint_limit=train.adjoint_limit,
         normalise_steps=train.normalise_steps,

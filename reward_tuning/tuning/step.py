@@ -30,6 +30,7 @@ from reward_tuning.judges.judging import Verdicts, on_frames, on_latents
 from reward_tuning.lora.adapter import scaled
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
+from reward_tuning.seeds import derive_generator
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.views import View, rolled_out
 
@@ -78,6 +79,7 @@ class StepOptions:
         divide_by_guidance: With a detached negative branch, divide the loss by the guidance scale.
             The gradient that flows through the states is divided in any case.
         anchor: Weight of the mean square distance of the velocity to the base's, on active steps.
+        anchor_steps: Active steps, at most, that it is computed on (`anchored_steps`); None = all.
         share: Factor of the gradient: 1 / number of accumulated batches.
         adjoint_limit: Limit of the gradient through the states, in multiples of its first length.
         normalise_steps: Give each active step's contribution one norm; together they have `share`.
@@ -93,6 +95,7 @@ class StepOptions:
 
     divide_by_guidance: bool = True
     anchor: float = 0.0
+    anchor_steps: int | None = None
     share: float = 1.0
     adjoint_limit: float | None = None
     normalise_steps: bool = False
@@ -190,7 +193,8 @@ def reward_step(
     with phase("sweep"):
         for view, (_, g) in zip(views, found, strict=True):
             for plan, part in view.plans.items():
-                pull = pull_to_base(view.velocity, anchor * share * part)
+                anchored = anchored_steps(plan.active, options.anchor_steps, batch.noise_seeds[0])
+                pull = pull_to_base(view.velocity, anchored, anchor * share * part)
                 step_norm = share * part / len(plan.active) if options.normalise_steps else None
                 report = adjoint_sweep(
                     view.velocity,
@@ -222,15 +226,42 @@ def reward_step(
     return replace(bad, loss=loss, rewards=rewards, drift=drift, steps=tuple(reports))
 
 
-def pull_to_base(velocity: RolloutVelocity, weight: float) -> StepLossFn:
-    """Return the step loss: `weight` times the mean square distance of a velocity to the base's."""
+def anchored_steps(active: Sequence[int], most: int | None, seed: int) -> Mapping[int, float]:
+    """Draw the active steps that the anchor is computed on, each with the factor of its weight.
+
+    With n of K steps the factor is K / n, so that the mean over the draws is the anchor on all.
+
+    Args:
+        active: The plan's active steps.
+        most: Steps to draw; None, or K and more, is all of them, without a draw.
+        seed: Seed of the batch's first noise.
+    """
+    if most is None or most >= len(active):
+        return dict.fromkeys(active, 1.0)
+    draw = derive_generator(seed, "anchor")
+    places = torch.randperm(len(active), generator=draw)[:most]
+    return {active[place]: len(active) / most for place in places.tolist()}
+
+
+def pull_to_base(
+    velocity: RolloutVelocity, anchored: Mapping[int, float], weight: float
+) -> StepLossFn:
+    """Return the step loss: the mean square distance of a velocity to the base's, weighted.
+
+    Args:
+        velocity: The rollout's velocity.
+        anchored: Steps that it is computed on, each with a factor; 0 on others.
+        weight: Weight of all.
+    """
     sampler = velocity.sampler
     base_velocity = sampler.velocity(velocity.condition, velocity.sigmas)
 
     def pull(i: int, x: Tensor, v: Tensor) -> Tensor:
+        if i not in anchored:
+            return v.new_zeros(())
         with torch.no_grad(), scaled(sampler.generator.transformer, 0.0):  # the adapter off
             base = base_velocity(x, i)
-        return weight * (v - base).square().mean()
+        return weight * anchored[i] * (v - base).square().mean()
 
     return pull
 

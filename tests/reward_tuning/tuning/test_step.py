@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.step import (
     BatchReport,
     StepOptions,
+    anchored_steps,
     latent_motion,
     reward_step,
     step_columns,
@@ -96,6 +97,7 @@ def reference(
     negative: NegativeBranch,
     *,
     anchor: float = 0.0,
+    anchored: Mapping[int, float] | None = None,
 ) -> tuple[float, float, list[Tensor]]:
     """Loss, anchor and gradient by one autograd graph over the whole chain.
 
@@ -118,7 +120,8 @@ def reference(
         elif anchor:
             with torch.no_grad(), scaled(generator.transformer, 0.0):
                 base = guided_velocity(generator, x, SIGMAS[i], condition, Guidance(3.0), negative)
-            pull = pull + (v - base).square().mean()
+            factor = 1.0 if anchored is None else anchored.get(i, 0.0)
+            pull = pull + factor * (v - base).square().mean()
         x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
     frames = generator.decode(x)
     scores = judge.reward(frames[:, [0, 3]], [prompt.reward_text for prompt in PROMPTS])
@@ -264,6 +267,26 @@ def test_anchor_and_drift(sampler: ClipSampler, judge: FramedJudge) -> None:
     assert relative(got, expected) <= 1e-9
     assert report.drift == pytest.approx(pull / 2, rel=1e-9)  # two active steps
     assert pull > 1e-4
+
+
+def test_an_anchor_on_one_of_two_active_steps(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """Which one is drawn by the noise; it counts twice, so that the mean stays the same."""
+    chosen = set()
+    for noise in range(4):
+        one = replace(batch(early_stop=False), noise_seeds=(noise, 7))
+        ((place, factor),) = anchored_steps(one.plan.active, 1, noise).items()
+        assert (place in one.plan.active, factor) == (True, 2.0)
+        chosen.add(place)
+        if noise > 1:
+            continue
+        report, got = step(sampler, [judge], one, anchor=0.5, anchor_steps=1)
+        _, pull, expected = reference(
+            sampler, judge, one, "detached", anchor=0.5, anchored={place: 2.0}
+        )
+        assert relative(got, expected) <= 1e-9
+        assert report.drift == pytest.approx(pull / 2, rel=1e-9)
+    assert chosen == set(one.plan.active)
+    assert anchored_steps((1, 3), 2, 0) == anchored_steps((1, 3), None, 0) == {1: 1.0, 3: 1.0}
 
 
 def look_references(
@@ -508,7 +531,7 @@ def test_only_the_judged_window_is_decoded(
 
     def counted(latents: Tensor, frames: slice | None = None, **options: bool) -> Tensor:
         windows.append(frames)
-        assert options == {"detach_context": False, "checkpointing": True}
+        assert options == {"detach_context": False, "checkpointing": True, "small": False}
         return decode(latents, frames)
 
     monkeypatch.setattr(sampler.generator, "decode", counted)
