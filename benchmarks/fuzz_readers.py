@@ -39,11 +39,11 @@ from base_model.conditions.camera_motions import motion_matrices, motion_poses
 from base_model.conditions.trajectory import heat_maps, read_points_file
 from base_model.errors import GeneratorError
 from reward_tuning.errors import TuningError
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.files.clips import clip_frames, probe_clip
 from reward_tuning.files.gif_file import gif_bytes
 from reward_tuning.files.yaml_text import read_yaml, write_yaml
 from reward_tuning.finetune.metadata import read_metadata
-from reward_tuning.finetune.recipe import load_any_recipe
 from reward_tuning.inputs.prompts import read_prompts
 from reward_tuning.judges.clip_files import read_file_prompts
 from reward_tuning.schema.loading import dump_recipe

@@ -22,11 +22,14 @@ from base_model.generator import load_generator as load
 from base_model.loading.checkpoint import local_folder
 from base_model.loading.clip_size import check_clip_size, own_clip_size
 from base_model.sampling.guidance import Guidance
+from reward_tuning.distil.recipe import DistilRecipe
+from reward_tuning.distil.trainer import distil as train_few_steps
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import adapter_path
+from reward_tuning.evidence.any_recipe import AnyRecipe, load_any_recipe, recipe_of_run
 from reward_tuning.evidence.evaluating import default_output, evaluate_adapters
 from reward_tuning.evidence.request import EvaluationRequest
-from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe, recipe_of_run
+from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.trainer import finetune as train_on_clips
 from reward_tuning.lora.attached import attached
 from reward_tuning.lora.export import import_adapter
@@ -34,17 +37,17 @@ from reward_tuning.lora.schedules import Schedule, schedule_of
 from reward_tuning.progress import ProgressFn, silent
 from reward_tuning.runs.frame import RunResult
 from reward_tuning.sampling.draw import decoded, sample_clip
-from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.trainer import run as train_on_rewards
 
 
 def run(
     recipe: str | Path, overrides: Sequence[str] = (), *, progress: ProgressFn = silent
 ) -> RunResult:
-    """Train as a recipe says, like `reward-tuning run` and `reward-tuning finetune`.
+    """Train as a recipe says, like `reward-tuning run`, `finetune` and `distil`.
 
     Args:
-        recipe: A shipped name, such as `tiny-demo` or `finetune/tiny-lora`, or a path.
+        recipe: A shipped name, such as `tiny-demo`, `finetune/tiny-lora` or
+            `distil/tiny-4-steps`, or a path.
         overrides: Values in place of the recipe's, such as `["train.steps=6", "output=runs/a"]`.
         progress: Receives every event.
 
@@ -62,7 +65,7 @@ def run(
 def resume(
     folder: str | Path, overrides: Sequence[str] = (), *, progress: ProgressFn = silent
 ) -> RunResult:
-    """Continue a run or a fine-tuning from its newest checkpoint, like `reward-tuning resume`.
+    """Continue a run of any verb from its newest checkpoint, like `reward-tuning resume`.
 
     Args:
         folder: The run folder.
@@ -78,7 +81,9 @@ def resume(
     return _train(recipe, resume=True, progress=progress)
 
 
-def _train(recipe: Recipe | FinetuneRecipe, *, resume: bool, progress: ProgressFn) -> RunResult:
+def _train(recipe: AnyRecipe, *, resume: bool, progress: ProgressFn) -> RunResult:
+    if isinstance(recipe, DistilRecipe):
+        return train_few_steps(recipe, resume=resume, progress=progress)
     if isinstance(recipe, FinetuneRecipe):
         return train_on_clips(recipe, resume=resume, progress=progress)
     return train_on_rewards(recipe, resume=resume, progress=progress)

@@ -18,6 +18,7 @@ import annotated_types
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
+from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.schema.judge_roles import RENAMED_KEYS
 from reward_tuning.schema.recipe import Recipe
@@ -60,6 +61,7 @@ def page() -> str:
     """Return the reference as Markdown."""
     parts = [HEAD, "## Reward tuning: `run`", *_recipe(Recipe)]
     parts += ["## Fine-tuning: `finetune`", *_recipe(FinetuneRecipe)]
+    parts += ["## Distillation: `distil`", *_recipe(DistilRecipe)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -67,6 +67,7 @@ ROOMS = {
         "watch",
         "tuning",
         "finetune",
+        "distil",
         "pretrain",
         "evidence",
         "sharing",

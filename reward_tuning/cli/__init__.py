@@ -22,6 +22,7 @@ from reward_tuning.cli.card import card
 from reward_tuning.cli.compare import compare
 from reward_tuning.cli.convert import convert
 from reward_tuning.cli.cp import cp
+from reward_tuning.cli.distil import distil
 from reward_tuning.cli.evaluate import evaluate
 from reward_tuning.cli.export import export
 from reward_tuning.cli.finetune import finetune
@@ -53,6 +54,7 @@ VERBS = (
     calibrate,
     run,
     finetune,
+    distil,
     resume,
     watch,
     report,

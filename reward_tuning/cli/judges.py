@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from reward_tuning.errors import TuningError
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.files.yaml_text import read_yaml
-from reward_tuning.finetune.recipe import load_any_recipe
 from reward_tuning.judges.listing import published_entries, shipped_entries
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.judge_parts import FramesSection, JudgeSection

@@ -14,11 +14,19 @@ from reward_tuning.judges.listing import (
     shipped_entries,
     weightless_entries,
 )
-from reward_tuning.schema.locate import finetune_recipes, shipped_folder, shipped_recipes
+from reward_tuning.schema.locate import (
+    ADAPTERS,
+    distil_recipes,
+    finetune_recipes,
+    shipped_adapters,
+    shipped_folder,
+    shipped_recipes,
+)
 
 TITLES = {
     "recipes": "Recipes",
     "generators": "Generators",
+    "adapters": "LoRAs, for generator.adapter and --lora",
     "judges": "Judges in the package",
     "judges_without_weights": "Judges without weights, by kind",
     "published_judges": "Published judges, by the name used in recipes",
@@ -36,11 +44,16 @@ def ls(
     found: dict[str, Sequence[Mapping[str, str]]] = {
         "recipes": [
             {"name": recipe.name, "about": recipe.summary, "path": str(recipe.path)}
-            for recipe in [*shipped_recipes(), *finetune_recipes()]
+            for recipe in [*shipped_recipes(), *finetune_recipes(), *distil_recipes()]
         ],
         "generators": [
             {"name": name, "about": _about(WEIGHTS / name), "path": str(WEIGHTS / name)}
             for name in shipped_checkpoints()
+        ],
+        "adapters": [
+            {"name": name, "about": _about(path), "path": str(path)}
+            for name in shipped_adapters()
+            for path in [ADAPTERS / f"{name}.safetensors"]
         ],
         "judges": shipped_entries(),
         "judges_without_weights": weightless_entries(),
@@ -64,8 +77,8 @@ def ls(
             rows = [(entry["name"], entry["about"]) for entry in entries]
             print_table(TITLES[title], ("name", "about"), rows)
     print(
-        "Read a recipe: reward-tuning show NAME\nRun it: reward-tuning run NAME; for finetune/...: "
-        "reward-tuning finetune NAME"
+        "Read a recipe: reward-tuning show NAME\nRun it: reward-tuning run NAME; for finetune/... "
+        "and distil/...: reward-tuning finetune NAME, reward-tuning distil NAME"
     )
 
 

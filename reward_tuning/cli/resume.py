@@ -17,9 +17,16 @@ def resume(
 
     train.steps=N also extends a finished run. docs/runs.md lists the other keys that may change.
     """
-    from reward_tuning.finetune.recipe import FinetuneRecipe, recipe_of_run
+    from reward_tuning.distil.recipe import DistilRecipe
+    from reward_tuning.evidence.any_recipe import recipe_of_run
+    from reward_tuning.finetune.recipe import FinetuneRecipe
 
     loaded = recipe_of_run(folder, overrides or [])
+    if isinstance(loaded, DistilRecipe):
+        from reward_tuning.cli.distil import distil_with_progress
+
+        distil_with_progress(loaded, resume=True, as_json=as_json)
+        return
     if isinstance(loaded, FinetuneRecipe):
         from reward_tuning.cli.finetune import finetune_with_progress
 

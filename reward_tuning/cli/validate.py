@@ -9,8 +9,7 @@ from reward_tuning.cli.output import print_json
 from reward_tuning.errors import TuningError
 
 if TYPE_CHECKING:
-    from reward_tuning.finetune.recipe import FinetuneRecipe
-    from reward_tuning.schema.recipe import Recipe
+    from reward_tuning.evidence.any_recipe import AnyRecipe
 
 
 def validate(
@@ -22,25 +21,30 @@ def validate(
 ) -> None:
     """Check a recipe and print it with every value explicit.
 
-    Finds everything that run or finetune would refuse before loading: in the recipe, the prompt
-    files, the clips and the libraries. Lists all mistakes at once and exits with code 2. Judges
-    and generators that are not downloaded yet and an output that already holds a run only give a
-    note on stderr.
+    Finds everything that run, finetune or distil would refuse before loading: in the recipe, the
+    prompt files, the clips and the libraries. Lists all mistakes at once and exits with code 2.
+    Judges and generators that are not downloaded yet and an output that already holds a run only
+    give a note on stderr.
     """
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
-    from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
+    from reward_tuning.distil.recipe import DistilRecipe
+    from reward_tuning.evidence.any_recipe import load_any_recipe
+    from reward_tuning.finetune.recipe import FinetuneRecipe
     from reward_tuning.schema.loading import dump_recipe
 
     loaded = load_any_recipe(recipe, overrides or [])
 
+    from reward_tuning.distil.preflight import check_distil
     from reward_tuning.finetune.preflight import check_finetune
     from reward_tuning.runs.findings import Findings, check_output
     from reward_tuning.tuning.preflight import check_run
 
     found: Findings
     with Display() as progress:
-        if isinstance(loaded, FinetuneRecipe):
+        if isinstance(loaded, DistilRecipe):
+            found = check_distil(loaded, chosen_device(None), progress)
+        elif isinstance(loaded, FinetuneRecipe):
             found = check_finetune(loaded, chosen_device(None), progress)
         else:
             found = check_run(loaded, chosen_device(None), progress)
@@ -54,7 +58,7 @@ def validate(
         print(f"note: {line}", file=sys.stderr)
 
 
-def _generator_notes(recipe: "Recipe | FinetuneRecipe") -> list[str]:
+def _generator_notes(recipe: "AnyRecipe") -> list[str]:
     """Name what the run downloads of its generator, which is far larger than the judges."""
     from reward_tuning.sampling.generator_parts import to_download
 

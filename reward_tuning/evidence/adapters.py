@@ -7,8 +7,8 @@ from pathlib import Path
 from base_model.files.hub import HUB_ID
 from base_model.files.shipped import shipped_checkpoints
 from reward_tuning.errors import TuningError
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.files.json_text import parsed_json
-from reward_tuning.finetune.recipe import load_any_recipe
 from reward_tuning.runs.status import unfinished_text
 from reward_tuning.sampling.generator_parts import generator_checkpoint
 

@@ -19,6 +19,7 @@ from base_model.sampling.sample import start_step
 from reward_tuning.evidence.clip_cache import ClipFacts
 from reward_tuning.evidence.request import Setup
 from reward_tuning.evidence.sides_plan import PlannedSide
+from reward_tuning.files.hashes import text_sha256
 from reward_tuning.inputs.condition_files import NO_CONDITION
 from reward_tuning.inputs.run_conditions import check_conditions, conditions_hash, encode_conditions
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
@@ -28,6 +29,7 @@ from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.offload import judge_modules
 from reward_tuning.judges.truncation import report_truncation
+from reward_tuning.lora.frozen import frozen_adapter, frozen_sha256
 from reward_tuning.lora.module_shapes import transformer_shapes
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.sampling.generator_parts import (
@@ -79,8 +81,10 @@ class Loaded:
 
     @cached_property
     def generator_hash(self) -> str:
-        """Fingerprint of transformer and VAE."""
-        return checkpoint_fingerprint([self._root / "transformer", self._root / "vae"])
+        """Fingerprint of transformer and VAE, and of the LoRA that stays on them."""
+        own = checkpoint_fingerprint([self._root / "transformer", self._root / "vae"])
+        frozen = frozen_sha256(self.setup.generator)
+        return text_sha256(f"{own} {frozen}") if frozen else own
 
     @cached_property
     def text_encoder_hash(self) -> str:
@@ -116,6 +120,7 @@ class Loaded:
             memory=section.memory,
             quantise=section.quantise,
         )
+        frozen_adapter(generator, section, self.progress)
         generator.latent_shape(1, *setup.size)  # refuses a size that it cannot sample
         conditions = encode_conditions(
             generator,

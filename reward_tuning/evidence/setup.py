@@ -12,12 +12,13 @@ from base_model.loading.checkpoint import local_folder
 from base_model.loading.clip_size import own_clip_size
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import base_in_header, run_of
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.evidence.judge_roles import judges_of_runs, roles_of
 from reward_tuning.evidence.metric_names import DIVERSITY
 from reward_tuning.evidence.request import EvaluationRequest, Setup
-from reward_tuning.finetune.recipe import FinetuneRecipe, load_any_recipe
 from reward_tuning.inputs.prompts import Prompt, read_prompts
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
+from reward_tuning.lora.frozen import frozen_sha256
 from reward_tuning.runs.held_out import shared_prompts
 from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder
 from reward_tuning.schema.locate import (
@@ -192,7 +193,7 @@ def _generator(request: EvaluationRequest, runs: Sequence[SourceRun]) -> Generat
     if request.checkpoint is not None:
         name = locate_generator(request.checkpoint, Path.cwd())
         kept = runs[0].recipe.generator if runs else GeneratorSection(checkpoint=name)
-        parts = {"transformer": None, "vae": None, "text_encoder": None}
+        parts = {"transformer": None, "vae": None, "text_encoder": None, "adapter": None}
         return kept.model_copy(update={"checkpoint": name, **parts, **changes})
     found: dict[Path, GeneratorSection] = {}
     for source in request.sources:
@@ -217,10 +218,12 @@ def _section_of(source: Path) -> GeneratorSection | None:
     if run is None:
         return None
     recipe = load_any_recipe(run / "recipe.yaml", check_files=False)
-    if isinstance(recipe, FinetuneRecipe):
-        name = generator_checkpoint(recipe.generator)
-        return GeneratorSection(checkpoint=name, dtype=recipe.generator.dtype)
-    return recipe.generator
+    if isinstance(recipe, Recipe):
+        measured_on = recipe.generator.adapter if recipe.evaluation.adapter else None
+        return recipe.generator.model_copy(update={"adapter": measured_on})
+    section = recipe.generator
+    name = generator_checkpoint(section)
+    return GeneratorSection(checkpoint=name, dtype=section.dtype, adapter=section.adapter)
 
 
 def _named_in_headers(sources: Sequence[Path]) -> dict[Path, GeneratorSection]:
@@ -232,13 +235,18 @@ def _named_in_headers(sources: Sequence[Path]) -> dict[Path, GeneratorSection]:
 
 
 def _check_same_base(found: dict[Path, GeneratorSection]) -> None:
-    names = {source: generator_checkpoint(section) for source, section in found.items()}
+    names = {
+        source: generator_checkpoint(section)
+        + (f" with {section.adapter}" if section.adapter else "")
+        for source, section in found.items()
+    }
     if len(set(names.values())) == 1:
         return
     contents: dict[str, list[str]] = {}
     for source, section in found.items():
         root = generator_folder(section, text_encoder=False)
         digest = checkpoint_fingerprint([root / "transformer", root / "vae"])
+        digest += frozen_sha256(section)
         contents.setdefault(digest, []).append(f"{source} ({names[source]})")
     if len(contents) > 1:
         groups = "; ".join(", ".join(of) for of in contents.values())

@@ -23,6 +23,7 @@ from reward_tuning.finetune.trained import trained_part
 from reward_tuning.finetune.training_set import TrainingSet, held_out_order
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
 from reward_tuning.inputs.text_states import text_states
+from reward_tuning.lora.frozen import frozen_adapter, frozen_sha256
 from reward_tuning.lora.init import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained
@@ -101,6 +102,7 @@ def load_finetune_parts(
     if recipe.generator.fresh:
         fresh_weights(generator.transformer, seed=derive_seed(recipe.seed, "fresh"))
     with_input_channels(generator.transformer, channels)
+    frozen_adapter(generator, recipe.generator, progress)
     trained = trained_part(
         generator.transformer,
         recipe.lora,
@@ -153,6 +155,8 @@ def fingerprints_of(
         "generator": "sha256:" + checkpoint_fingerprint([root / "transformer", root / "vae"]),
         "clips": training_set.fingerprint(),
     }
+    if recipe.generator.adapter is not None:
+        found["generator.adapter"] = "sha256:" + frozen_sha256(recipe.generator)
     if recipe.lora is not None and recipe.lora.init is not None:
         found["lora.init"] = "sha256:" + file_sha256(adapter_file(Path(recipe.lora.init)))
     return found

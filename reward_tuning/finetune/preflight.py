@@ -9,6 +9,7 @@ import torch
 from base_model.memory.quantise import require as require_quantisation
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.training_set import TrainingSet, find_training_set
+from reward_tuning.lora.frozen import check_frozen
 from reward_tuning.lora.init import check_start_in
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.findings import Findings
@@ -57,6 +58,8 @@ def check_finetune(
     root = None
     with found.collect("generator.checkpoint"):
         root = folder_if_here(recipe.generator)
+    with found.collect("generator.adapter"):
+        check_frozen(recipe.generator, root)
     with found.collect("lora.init"):
         if note := check_start_in(recipe.lora, root):
             progress(ProgressEvent("loading", note=note))

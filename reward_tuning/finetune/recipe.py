@@ -12,7 +12,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from base_model.core.tokens import BUDGETS
 from base_model.memory.modes import MODES
 from reward_tuning.errors import TuningError
-from reward_tuning.files.yaml_text import read_yaml_file
 from reward_tuning.finetune.sections import (
     BaseSection,
     DataSection,
@@ -22,10 +21,9 @@ from reward_tuning.finetune.sections import (
     MasksSection,
     SamplesSection,
 )
-from reward_tuning.schema.loading import Locate, Schema, is_name, load_as, load_recipe, section_of
-from reward_tuning.schema.locate import find_recipe, locate_generator, locate_lora, verb_of
+from reward_tuning.schema.loading import Locate, Schema, is_name, load_as, section_of
+from reward_tuning.schema.locate import locate_adapter, locate_generator, locate_lora
 from reward_tuning.schema.mistakes import Conflict
-from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import LoraSection
 from reward_tuning.schema.tracking import Tracking
 from reward_tuning.schema.values import FileName
@@ -99,6 +97,10 @@ def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Confl
                 text = "a LoRA does not train all weights; set lora: null"
                 yield Conflict(("generator", name), value, text)
         return
+    if generator.adapter is not None:
+        text = "stays as it is, but with lora: null all weights are trained; merge it into a "
+        text += "checkpoint first (`reward-tuning export --merge`)"
+        yield Conflict(("generator", "adapter"), generator.adapter, text)
     for name, frozen in (
         ("quantise", generator.quantise is not None),
         ("memory", MODES[generator.memory].blocks_rest),
@@ -119,6 +121,8 @@ def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Confl
 def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
     if is_name(section_of(data, "generator").get("checkpoint")):
         yield ("generator", "checkpoint"), locate_generator
+    if is_name(section_of(data, "generator").get("adapter")):
+        yield ("generator", "adapter"), locate_adapter
     if is_name(section_of(data, "lora").get("init")):
         yield ("lora", "init"), locate_lora
     clips = section_of(data, "data")
@@ -168,28 +172,3 @@ def load_finetune_recipe(
 ) -> FinetuneRecipe:
     """Read a recipe of `reward-tuning finetune`; see `reward_tuning.schema.loading.load_as`."""
     return load_as(FINETUNE, source, overrides, check_files=check_files)
-
-
-def load_any_recipe(
-    source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
-) -> Recipe | FinetuneRecipe:
-    """Read a recipe of either verb; see `reward_tuning.schema.loading.load_as`."""
-    data = read_yaml_file(find_recipe(source))
-    if verb_of(data) == "finetune":
-        return load_finetune_recipe(source, overrides, check_files=check_files)
-    return load_recipe(source, overrides, check_files=check_files)
-
-
-def recipe_of_run(folder: Path, overrides: Sequence[str] = ()) -> Recipe | FinetuneRecipe:
-    """Read the recipe that a run folder keeps, as a recipe of the folder where it is now.
-
-    Raises:
-        TuningError: The folder holds no run, or an override is wrong.
-    """
-    kept = folder / "recipe.yaml"
-    if not kept.is_file():
-        raise TuningError(
-            f"{folder} is not a run folder: it has no recipe.yaml; give the `output` of a run"
-        )
-    # the folder may have been moved since the run wrote its recipe
-    return load_any_recipe(kept, overrides).model_copy(update={"output": str(folder)})

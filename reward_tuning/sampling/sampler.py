@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -46,6 +47,8 @@ class ClipSampler:
         negative: The negative branch in the gradient of `velocity`. `latents` samples with both
             branches and no gradient, whatever it is.
         latents_guidance: Guidance of `latents`, of samples and evaluations; None = as `guidance`.
+        shown_on: Context in which `latents` samples, such as one without the recipe's frozen
+            adapter.
     """
 
     generator: Generator
@@ -57,6 +60,7 @@ class ClipSampler:
     conditions: Mapping[ConditionFiles, EncodedCondition] = field(default_factory=dict)
     negative: NegativeBranch = "detached"
     latents_guidance: Guidance | None = None
+    shown_on: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def condition(self, prompts: Sequence[str | Prompt]) -> GuidedCondition:
         """Return text states and encoded conditions of b prompts, on the generator's device.
@@ -120,14 +124,15 @@ class ClipSampler:
         Returns:
             `(b, 16, t, h/8, w/8)` float32, on the generator's device, as its `decode` takes them.
         """
-        return euler_sample(
-            self.generator,
-            self.condition(prompts),
-            first_state(self.noise(seeds), self.video(prompts), sigmas),
-            sigmas,
-            self.latents_guidance or self.guidance,
-            None if on_step is None else lambda i, _: on_step(i),
-        )
+        with self.shown_on():
+            return euler_sample(
+                self.generator,
+                self.condition(prompts),
+                first_state(self.noise(seeds), self.video(prompts), sigmas),
+                sigmas,
+                self.latents_guidance or self.guidance,
+                None if on_step is None else lambda i, _: on_step(i),
+            )
 
 
 def first_state(noise: Tensor, video: Tensor | None, sigmas: Tensor) -> Tensor:

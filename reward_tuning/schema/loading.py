@@ -17,6 +17,7 @@ from reward_tuning.schema.judge_parts import FILE_KEYS, OF_GENERATOR
 from reward_tuning.schema.judge_roles import rename_reward_keys, renamed_path
 from reward_tuning.schema.locate import (
     find_recipe,
+    locate_adapter,
     locate_generator,
     locate_judge,
     locate_judge_folder,
@@ -60,7 +61,7 @@ LONGEST_LINE, LONGEST_LIST, LEAST_LINE = 400, 1800, 120
 LARGEST = 2**63 - 1
 """Largest whole number: a recipe counts nothing larger, and larger ones overflow a float."""
 MOST_DIGITS = 9  # of an index into a list
-VERB_OF_MARK = {"rewards": "run", "data": "finetune"}
+VERB_OF_MARK = {"rewards": "run", "data": "finetune", "teacher": "distil"}
 
 
 def load_recipe(
@@ -277,6 +278,8 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
     for part in ("transformer", "vae", "text_encoder"):
         if is_name(section("generator").get(part)):
             yield ("generator", part), partial(locate_part, part)
+    if is_name(section("generator").get("adapter")):
+        yield ("generator", "adapter"), locate_adapter
     for key in ("train", "held_out"):
         if is_name(section("prompts").get(key)):
             yield ("prompts", key), locate_prompts

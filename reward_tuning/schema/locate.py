@@ -12,7 +12,8 @@ from base_model.errors import GeneratorError
 from base_model.files.shipped import WEIGHTS, resolve_checkpoint, resolve_part
 from reward_tuning.errors import TuningError
 
-FINETUNE = "finetune"  # folder of the recipes of this verb
+FINETUNE, DISTIL = "finetune", "distil"  # folders of the recipes of these verbs
+ADAPTERS = WEIGHTS / "adapters"
 FOLDER_MARKS = ("config.json", "model_config.json", "text_encoder")
 """Contents that identify a judge's folder: Qwen2-VL, VideoAlign, a generator's checkpoint."""
 
@@ -64,6 +65,14 @@ def finetune_recipes() -> list[ShippedRecipe]:
     ]
 
 
+def distil_recipes() -> list[ShippedRecipe]:
+    """List the shipped recipes of `reward-tuning distil`, as `distil/NAME`."""
+    return [
+        ShippedRecipe(f"{DISTIL}/{path.stem}", path, (header_lines(path) or [""])[0])
+        for path in sorted(shipped_folder("recipes", DISTIL).glob("*.yaml"))
+    ]
+
+
 def find_recipe(name: str | Path, besides: str = "") -> Path:
     """Find a recipe by shipped name, else by path.
 
@@ -74,7 +83,8 @@ def find_recipe(name: str | Path, besides: str = "") -> Path:
     Raises:
         TuningError: There is none; the message suggests a shipped one with a similar name.
     """
-    shipped = {recipe.name: recipe.path for recipe in [*shipped_recipes(), *finetune_recipes()]}
+    recipes = [*shipped_recipes(), *finetune_recipes(), *distil_recipes()]
+    shipped = {recipe.name: recipe.path for recipe in recipes}
     text = str(name)
     if text in shipped:
         return shipped[text]
@@ -98,14 +108,17 @@ def _likely(text: str, names: Iterable[str]) -> str:
     return f"did you mean {close[0]}? " if close else ""
 
 
-def verb_of(data: Any) -> Literal["run", "finetune"]:
+def verb_of(data: Any) -> Literal["run", "finetune", "distil"]:
     """Return the verb of a recipe, by its sections.
 
     Args:
         data: Content of its file, of any type.
     """
-    clips = isinstance(data, dict) and "data" in data and "rewards" not in data
-    return "finetune" if clips else "run"
+    if not isinstance(data, dict) or "rewards" in data:
+        return "run"
+    if "teacher" in data:
+        return "distil"
+    return "finetune" if "data" in data else "run"
 
 
 def located(value: str, shipped: Path, folder: Path) -> str | None:
@@ -198,6 +211,33 @@ def locate_small_decoder(value: str, folder: Path) -> str:
             "package, or train one: reward-tuning pretrain small-decoder --recipe RECIPE"
         )
     return str(path)
+
+
+def shipped_adapters() -> list[str]:
+    """List the LoRAs of the package by name."""
+    return sorted(path.stem for path in ADAPTERS.glob("*.safetensors"))
+
+
+def locate_adapter(value: str, folder: Path) -> str:
+    """Resolve a LoRA to train on top of: a shipped name, else as `locate_lora`.
+
+    Raises:
+        TuningError: There is none, or the run is unfinished.
+    """
+    if value in shipped_adapters():
+        return value
+    try:
+        return locate_lora(value, folder)
+    except TuningError as error:
+        likely = _likely(value, shipped_adapters())
+        names = ", ".join(shipped_adapters()) or "none"
+        raise TuningError(f"{error}, or a shipped one ({names}); {likely}".rstrip("; ")) from error
+
+
+def adapter_place(value: str | Path) -> Path:
+    """Return the file or folder of a resolved adapter (`locate_adapter`)."""
+    shipped = isinstance(value, str) and value in shipped_adapters()
+    return ADAPTERS / f"{value}.safetensors" if shipped else Path(value)
 
 
 def prompt_path(value: str) -> Path:

@@ -79,6 +79,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from sampling_conflicts(sampling, sections.get("train"), evaluation)
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
     yield from kept_conflicts(sections.get("train"), sampling, sections.get("rollout"))
+    yield from adapter_conflicts(sections.get("generator"), evaluation, sections.get("train"))
     for path, judge in judges:
         yield from judge_conflicts(path, judge, sampling)
         yield from too_few_frames(path, judge, sampling, sections.get("train"))
@@ -216,6 +217,26 @@ def rollout_conflicts(
             ("rollout", "dtype"),
             rollout.dtype,
             f"the weights are {generator.dtype} already (generator.dtype); leave it null",
+        )
+
+
+def adapter_conflicts(
+    generator: GeneratorSection | None,
+    evaluation: EvaluationSection | None,
+    train: TrainSection | None,
+) -> Iterator[Conflict]:
+    """Check what is measured without the LoRA that the training runs on."""
+    if generator is None or evaluation is None or evaluation.adapter:
+        return
+    if generator.adapter is None:
+        text = "there is no generator.adapter to go without; leave it out"
+        yield Conflict(("evaluation", "adapter"), False, text)
+    elif train is not None and train.replay is not None:
+        yield Conflict(
+            ("train", "replay"),
+            train.replay.source,
+            "its loss would be on the generator with generator.adapter, its clips those of the "
+            "one without (evaluation.adapter: false); leave it out",
         )
 
 

@@ -79,6 +79,12 @@ class GeneratorSection(Section):
         description="Store the linear layers of the transformer's blocks in 8 bits (int8, fp8) or "
         "4.5 (nf4) a weight; int8 and nf4 need bitsandbytes. null = in dtype",
     )
+    adapter: FileName | None = Field(
+        default=None,
+        description="A LoRA that stays under the trained one, unchanged: a shipped name "
+        "(tiny-4-steps), a run folder, such as of `reward-tuning distil`, a LoRA's folder or file; "
+        "null = none. The exported LoRA does not contain it",
+    )
 
 
 class PromptsSection(Section):
@@ -413,4 +419,10 @@ class EvaluationSection(Section):
     )
     strength_prompts: Annotated[int, Field(ge=2)] = Field(
         default=16, description="Prompts that these strengths are evaluated on, from the first on"
+    )
+    adapter: bool = Field(
+        default=True,
+        description="Keep `generator.adapter` on for everything that is shown or measured: sample "
+        "clips, the guards and the evaluation. false = without it, which is where a LoRA that was "
+        "trained on a few-step generator is used",
     )

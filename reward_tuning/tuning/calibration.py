@@ -15,6 +15,7 @@ from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.shared_encoder import shared_encoder
 from reward_tuning.judges.truncation import report_truncation
+from reward_tuning.lora.frozen import frozen_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.generator_parts import generator_checkpoint
 from reward_tuning.schema.recipe import Recipe
@@ -110,7 +111,8 @@ def calibrate(
     generator = load_generator(
         generator_checkpoint(recipe.generator), dtype=dtype, device=device, text_encoder=False
     )
-    sampler = clip_sampler(recipe, generator, states, list(chosen.values()), progress)
+    frozen = frozen_adapter(generator, recipe.generator, progress)
+    sampler = clip_sampler(recipe, generator, states, list(chosen.values()), progress, frozen)
     scores = evaluate(
         sampler,
         None,

@@ -53,7 +53,7 @@ def velocity_drift(
             x = (1.0 - sigma) * latents + sigma * noise.to(latents.device)
             velocities = []
             for tensors in (base, adapter):
-                with side(generator.transformer, tensors):
+                with sampler.shown_on(), side(generator.transformer, tensors):
                     velocities.append(generator.velocity(x, sigma, condition).flatten(1))
             off = (velocities[1] - velocities[0]).norm(dim=1) / velocities[0].norm(dim=1)
             for index, value in zip(part, off.tolist(), strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from reward_tuning.files.hashes import file_sha256, text_sha256
 from reward_tuning.inputs.text_cache import checkpoint_fingerprint
 from reward_tuning.judges.shared_encoder import encoder_folder
+from reward_tuning.lora.frozen import frozen_sha256
 from reward_tuning.lora.init import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.generator_parts import generator_folder
@@ -46,6 +47,8 @@ def fingerprints_of(recipe: Recipe, progress: ProgressFn = silent) -> dict[str, 
     ):
         texts = json.dumps([[prompt.text, prompt.reward_text] for prompt in prompts])
         found[name] = _sha256(text_sha256(texts))
+    if recipe.generator.adapter is not None:
+        found["generator.adapter"] = _sha256(frozen_sha256(recipe.generator))
     if recipe.lora.init is not None:
         found["lora.init"] = _sha256(file_sha256(adapter_file(Path(recipe.lora.init))))
     for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]:

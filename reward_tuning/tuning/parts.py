@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.offload import judge_modules, split_offload
 from reward_tuning.judges.shared_encoder import shared_encoder
 from reward_tuning.judges.truncation import report_truncation
+from reward_tuning.lora.frozen import FrozenAdapter, frozen_adapter
 from reward_tuning.lora.init import attach_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained, trained_adapter
@@ -155,12 +157,12 @@ def load_parts(
     del shared  # frees the encoder, unless a training reward holds it
 
     # 5. The generator, and what needs it.
-    generator, trained = _generator_with_adapter(recipe, device, progress)
+    generator, frozen, trained = _generator_with_adapter(recipe, device, progress)
     fingerprints |= attach_small_decoder(recipe, generator)
     start = None
     if recipe.lora.init is not None:
         start = {name: tensor.clone() for name, tensor in trained.state().items()}
-    sampler = clip_sampler(recipe, generator, states, asked, progress)
+    sampler = clip_sampler(recipe, generator, states, asked, progress, frozen)
     if sampler.conditions:
         # Of all prompts, not only the drawn ones: a resumed run may have more steps.
         fingerprints["conditions"] = conditions_fingerprint([*stream.prompts, *held_out])
@@ -187,6 +189,7 @@ def clip_sampler(
     states: Mapping[str, Tensor],
     prompts: Sequence[Prompt],
     progress: ProgressFn,
+    frozen: FrozenAdapter | None = None,
 ) -> ClipSampler:
     """Return the sampler that a recipe describes, with the encoded conditions of its prompts.
 
@@ -196,6 +199,7 @@ def clip_sampler(
         states: Text states `(l, d)` of the prompts and of the negative prompt.
         prompts: Prompts that will be sampled, as `check_conditions` has accepted them.
         progress: Called after each condition.
+        frozen: The LoRA of `generator.adapter`, on the generator; None for none.
     """
     sampling = recipe.sampling
     size = (sampling.frames, sampling.height, sampling.width)
@@ -219,12 +223,13 @@ def clip_sampler(
         Guidance(
             sampling.guidance_scale, sampling.guidance_rescale, recipe.evaluation.guidance_steps
         ),
+        nullcontext if frozen is None or recipe.evaluation.adapter else frozen.off,
     )
 
 
 def _generator_with_adapter(
     recipe: Recipe, device: torch.device, progress: ProgressFn
-) -> tuple[Generator, Trained]:
+) -> tuple[Generator, FrozenAdapter | None, Trained]:
     sampling = recipe.sampling
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(
@@ -237,6 +242,7 @@ def _generator_with_adapter(
     )
     # Refuses a size that the checkpoint cannot sample, before anything is encoded for it.
     generator.latent_shape(1, sampling.frames, sampling.height, sampling.width)
+    frozen = frozen_adapter(generator, recipe.generator, progress)
     parameters = attach_adapter(
         generator.transformer,
         recipe.lora,
@@ -245,7 +251,7 @@ def _generator_with_adapter(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
-    return generator, trained_adapter(generator.transformer, parameters)
+    return generator, frozen, trained_adapter(generator.transformer, parameters)
 
 
 def step_options(recipe: Recipe, transformer: Any) -> StepOptions:

@@ -22,6 +22,7 @@ from reward_tuning.inputs.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.inputs.run_conditions import check_conditions
 from reward_tuning.judges.missing import missing_judges
 from reward_tuning.judges.shared_encoder import encoder_folder
+from reward_tuning.lora.frozen import check_frozen
 from reward_tuning.lora.init import check_start_in
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.findings import Findings
@@ -158,6 +159,8 @@ def check_files(
             if recipe.train.replay is not None and recipe.train.replay.source != "base":
                 progress(ProgressEvent("loading", phase="clips of the replay"))
                 check_sources(Path(recipe.train.replay.source), found.sources, _size(recipe))
+    with check("generator.adapter"):
+        check_frozen(recipe.generator, root)
     with check("lora.init"):
         found.lora_note = check_start_in(recipe.lora, root)
     judges = [*recipe.rewards, *recipe.evaluation.held_out_rewards]

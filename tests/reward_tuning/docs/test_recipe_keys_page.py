@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reward_tuning.finetune.recipe import load_any_recipe
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.schema.locate import finetune_recipes, shipped_recipes
 from scripts.recipe_keys import PAGE, page
 

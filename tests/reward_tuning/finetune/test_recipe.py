@@ -10,8 +10,9 @@ import pytest
 
 from base_model.core.tokens import BUDGETS
 from reward_tuning.errors import TuningError
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.files.yaml_text import write_yaml
-from reward_tuning.finetune.recipe import load_any_recipe, load_finetune_recipe
+from reward_tuning.finetune.recipe import load_finetune_recipe
 from reward_tuning.finetune.training_set import batch_sizes
 from reward_tuning.schema.loading import dump_recipe, load_recipe
 from reward_tuning.schema.locate import finetune_recipes, header_lines
