@@ -171,9 +171,9 @@ class _Sides:
             self._side("tuned", student, adapter, few),
         ]
         if section.few_steps:
-            sides.append(self._side(f"base, {few} guided steps", teacher, None, few))
+            sides.append(self._side(f"base, {few} steps", student, None, few))
             if teacher.guidance_scale != 1:
-                sides.append(self._side(f"base, {few} steps", student, None, few))
+                sides.append(self._side(f"base, {few} guided steps", teacher, None, few))
         return sides
 
     def _side(

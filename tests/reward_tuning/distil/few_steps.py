@@ -26,6 +26,7 @@ RECIPE: dict[str, Any] = {
     "evaluation": {
         "prompts": 3,
         "steps": 5,
+        "few_steps": False,
         "batch_size": 4,
         "held_out_rewards": [{"kind": "clip", "checkpoint": "held-out/flat.safetensors"}],
     },

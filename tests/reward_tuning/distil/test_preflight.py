@@ -68,4 +68,4 @@ def test_a_prompt_in_both_files_is_told(world: Path, tmp_path: Path) -> None:
     told: list[str] = []
     recipe = small_recipe(world, tmp_path / "run", f"prompts.held_out={shared}")
     assert check_distil(recipe, CPU, lambda event: told.append(event.note)).mistakes == []
-    assert any(TRAIN[0] in note for note in told)
+    assert any("is trained on, too" in note for note in told)
