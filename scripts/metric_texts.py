@@ -45,6 +45,10 @@ PLACES: dict[Place, tuple[str, str]] = {
         "One row for every `train.log_every` steps. `held_out` is in the rows of steps that sample "
         "clips; trackers also have it before the first step and after the last.",
     ),
+    "distil": (
+        "metrics.jsonl of `distil`",
+        "One row for every `train.log_every` steps. Its evaluation.json is as that of `run`.",
+    ),
     "finetune.json": ("finetune.json", "Written last; `base` is measured before the first step."),
 }
 COLUMNS = ("| {} | what | unit | better | healthy | else |", "|---|---|---|---|---|---|")

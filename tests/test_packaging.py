@@ -319,6 +319,8 @@ def test_recipes_named_in_the_documents_exist() -> None:
     assert recipes <= set(re.findall(r"`([\w.-]+)`", listed))  # tiny-demo too
     finetune = set(re.findall(r"`finetune/([\w.-]+)`", listed))
     assert finetune == {path.stem for path in (ROOT / "recipes" / "finetune").glob("*.yaml")}
+    distil = set(re.findall(r"`distil/([\w.-]+)`", listed))
+    assert distil == {path.stem for path in (ROOT / "recipes" / "distil").glob("*.yaml")}
 
 
 @pytest.mark.parametrize(

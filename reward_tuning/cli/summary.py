@@ -103,6 +103,8 @@ def _sampled_as_evaluated(recipe: dict[str, Any]) -> str:
     sampling, evaluation = recipe.get("sampling", {}), recipe.get("evaluation", {})
     steps = evaluation.get("steps") or sampling.get("steps")
     scale = sampling.get("guidance_scale")
+    if "student" in recipe:  # a distillation, whose LoRA needs its own few steps
+        steps, scale = recipe["student"]["steps"], 1
     given = {"--steps": steps, "--guidance-scale": scale}
     told = "".join(f"{name} {value:g} " for name, value in given.items() if value is not None)
     interval = evaluation.get("guidance_steps")

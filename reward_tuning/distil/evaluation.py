@@ -172,7 +172,7 @@ class _Sides:
         ]
         if section.few_steps:
             sides.append(self._side(f"base, {few} steps", student, None, few))
-            if teacher.guidance_scale != 1:
+            if teacher.guidance.scale != 1:
                 sides.append(self._side(f"base, {few} guided steps", teacher, None, few))
         return sides
 
@@ -207,7 +207,7 @@ class _Sides:
             name,
             SideScores(scores.values, shown),
             steps,
-            sampler.guidance_scale,
+            sampler.guidance.scale,
             adapter=folder.lora.name if tuned else None,
             adapter_sha256=None if adapter is None else _sha256(recipe, adapter),
             strength=1.0 if tuned else 0.0,

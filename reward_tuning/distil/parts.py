@@ -13,6 +13,7 @@ import torch
 from base_model.generator import load_generator
 from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
+from base_model.sampling.guidance import Guidance
 from reward_tuning.distil.phases import Phases, phases
 from reward_tuning.distil.preflight import check_distil
 from reward_tuning.distil.recipe import DistilRecipe
@@ -71,7 +72,7 @@ class DistilParts:
     @property
     def student(self) -> ClipSampler:
         """The generator as the student samples: without guidance."""
-        return replace(self.teacher, guidance_scale=1.0, guidance_rescale=0.0)
+        return replace(self.teacher, guidance=Guidance())
 
 
 def load_distil_parts(
@@ -143,9 +144,8 @@ def load_distil_parts(
         generator,
         states,
         recipe.student.negative_prompt,
-        recipe.teacher.guidance_scale,
+        Guidance(recipe.teacher.guidance_scale, recipe.teacher.guidance_rescale),
         recipe.size,
-        recipe.teacher.guidance_rescale,
         conditions=conditions,
     )
     return DistilParts(

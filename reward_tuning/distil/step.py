@@ -38,14 +38,7 @@ def distil_batch(
 
     def teacher(x: Tensor, levels: Tensor) -> Tensor:
         with scaled(generator.transformer, 0.0):
-            return euler_sample(
-                generator,
-                condition,
-                x,
-                levels,
-                sampler.guidance_scale,
-                guidance_rescale=sampler.guidance_rescale,
-            )
+            return euler_sample(generator, condition, x, levels, sampler.guidance)
 
     noise = sampler.noise(seeds).to(generator.device, generator.state_dtype)
     found = []

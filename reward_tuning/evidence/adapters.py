@@ -11,14 +11,16 @@ from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.runs.status import unfinished_text
 from reward_tuning.sampling.generator_parts import generator_checkpoint
+from reward_tuning.schema.locate import adapter_place
 
 
 def adapter_path(source: Path) -> Path:
-    """Return the adapter of a path: the `lora` folder of a run, else the path itself.
+    """Return the adapter of a path: a shipped one, the `lora` folder of a run, or the path itself.
 
     Raises:
         TuningError: The path does not exist, or its run has not exported an adapter yet.
     """
+    source = adapter_place(str(source))
     if not source.exists():
         raise TuningError(f"no LoRA at {source}; give a run folder, a LoRA file or a LoRA folder")
     if (source / "recipe.yaml").is_file():
@@ -53,6 +55,7 @@ def base_in_header(source: Path) -> str | None:
     from reward_tuning.lora.formats.adapter_files import find_adapter, header_of
     from reward_tuning.lora.metadata import BASE
 
+    source = adapter_place(str(source))
     if not source.exists():
         return None
     try:

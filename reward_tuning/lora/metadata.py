@@ -115,7 +115,8 @@ def training_metadata(recipe: Section, fingerprints: Mapping[str, str]) -> dict[
     the same recipe gives the same bytes wherever it runs.
 
     Args:
-        recipe: Resolved recipe of a reward tuning, or of a fine-tuning with an adapter.
+        recipe: Resolved recipe of a reward tuning, of a distillation, or of a fine-tuning with an
+            adapter.
         fingerprints: Hashes of the run's checkpoints, by part.
     """
     values = without_folders(recipe.model_dump(mode="json", exclude={"output"}))
@@ -135,6 +136,9 @@ def training_metadata(recipe: Section, fingerprints: Mapping[str, str]) -> dict[
         kind = values["method"]["kind"]
         title = f"{base} tuned on {', '.join(judges['trained_on'])}"
         how = f"by {kind} on the judges {', '.join(judges['trained_on'])}"
+    elif student := values.get("student"):
+        title = f"{base} distilled to {student['steps']} steps"
+        how = "by PeRFlow (arXiv:2405.07510) on its own guided samples"
     else:
         title, how = f"{base} fine-tuned on clips", "by flow matching on clips"
     description = f"LoRA for {base} ({FAMILY.name}), trained for {steps} steps {how}."
@@ -146,12 +150,15 @@ def training_metadata(recipe: Section, fingerprints: Mapping[str, str]) -> dict[
         "ss_seed": values["seed"],
         "ss_steps": steps,
         "ss_learning_rate": train.get("learning_rate"),
-        **_resolution(values.get("sampling")),
+        **_resolution(values.get("sampling") or values.get("student")),
         f"{OWN}recipe": values,
         BASE: {"checkpoint": base, "fingerprint": fingerprints.get("generator")},
     }
     if judges["trained_on"]:
         entries[f"{OWN}judges"] = judges
+    if "student" in values:
+        hint = f"No trigger word. Sample with {values['student']['steps']} steps and no guidance"
+        entries["modelspec.usage_hint"] = hint
     return {name: _text(value) for name, value in entries.items() if value is not None}
 
 

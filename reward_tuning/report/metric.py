@@ -11,9 +11,9 @@ from typing import Literal
 Better = Literal["higher", "lower", "near the base", ""]
 """Direction that is good; empty where neither is."""
 
-Place = Literal["run", "finetune", "guards", "evaluation", "finetune.json"]
-"""Where a number is recorded: metrics.jsonl of `run` or `finetune`, guards.jsonl, evaluation.json,
-finetune.json."""
+Place = Literal["run", "finetune", "distil", "guards", "evaluation", "finetune.json"]
+"""Where a number is recorded: metrics.jsonl of `run`, `finetune` or `distil`, guards.jsonl,
+evaluation.json, finetune.json."""
 
 _PART = re.compile(r"[A-Z_]{4,}")
 

@@ -10,7 +10,7 @@ from reward_tuning.report.guard_metrics import GUARD_METRICS
 from reward_tuning.report.judge_texts import JUDGE_SCORE, JUDGE_TEXTS
 from reward_tuning.report.measure_texts import MEASURES
 from reward_tuning.report.metric import Better, Metric, MetricText, Place, number_keys
-from reward_tuning.report.training_metrics import FINETUNE_METRICS, RUN_METRICS
+from reward_tuning.report.training_metrics import DISTIL_METRICS, FINETUNE_METRICS, RUN_METRICS
 
 __all__ = [
     "METRICS",
@@ -28,6 +28,7 @@ METRICS: tuple[Metric, ...] = (
     *RUN_METRICS,
     *GUARD_METRICS,
     *FINETUNE_METRICS,
+    *DISTIL_METRICS,
 )
 """Every recorded number; the order decides which file a name without a place means."""
 
@@ -43,7 +44,8 @@ def metric_text(name: str, place: Place | None = None, kind: str | None = None) 
             (`step-03/grad_norm`) are known, too.
         place: Where the number is recorded; needed where two files have the same key: `motion` of
             an evaluation is measured on pixels, that of a training on latents. None looks for a
-            measure first, then in the evaluation, the training, the guards and the fine-tuning.
+            measure first, then in the evaluation, the training, the guards, the fine-tuning and
+            the distillation.
         kind: Kind of the judge that the name is the label of; None = as the label, which is the
             kind unless the recipe names the judge.
 

@@ -1,4 +1,4 @@
-"""The numbers of metrics.jsonl, of `run` and of `finetune`, and of finetune.json."""
+"""The numbers of metrics.jsonl, of `run`, `finetune` and `distil`, and of finetune.json."""
 
 from __future__ import annotations
 
@@ -327,7 +327,37 @@ _OF_SUMMARY = (
     ),
 )
 
+_OF_DISTIL = (
+    (
+        "loss",
+        MetricText(
+            "Mean over the phases of `loss_by_phase`.",
+            "squared velocity",
+            "Falls, fast at first, then slowly: 0.60 to 0.21 in 100 steps of `distil/tiny-4-steps`",
+            "Flat: raise `train.learning_rate` or `lora.rank`; the samples of the last steps tell "
+            "whether it matters",
+            "lower",
+        ),
+    ),
+    (
+        "loss_by_phase/PHASE",
+        MetricText(
+            "Squared distance of the student's velocity at the start of a phase, 1 at pure noise, "
+            "to the constant one that leads to the teacher's end of it. States of other prompts in "
+            "every step, so it is noisy.",
+            "squared velocity",
+            "Falls in every phase; it stays largest where the teacher's path bends most",
+            "One phase stays high: more `student.steps`, which make each phase shorter",
+            "lower",
+        ),
+    ),
+)
+
 RUN_METRICS = (*_shared("run"), *(Metric("run", *one) for one in _OF_RUN))
+DISTIL_METRICS = (
+    *_shared("distil"),
+    *(Metric("distil", *one) for one in _OF_DISTIL),
+)
 FINETUNE_METRICS = (
     *_shared("finetune"),
     *(Metric("finetune", *one) for one in _OF_FINETUNE),

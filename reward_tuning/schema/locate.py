@@ -234,10 +234,9 @@ def locate_adapter(value: str, folder: Path) -> str:
         raise TuningError(f"{error}, or a shipped one ({names}); {likely}".rstrip("; ")) from error
 
 
-def adapter_place(value: str | Path) -> Path:
+def adapter_place(value: str) -> Path:
     """Return the file or folder of a resolved adapter (`locate_adapter`)."""
-    shipped = isinstance(value, str) and value in shipped_adapters()
-    return ADAPTERS / f"{value}.safetensors" if shipped else Path(value)
+    return ADAPTERS / f"{value}.safetensors" if value in shipped_adapters() else Path(value)
 
 
 def prompt_path(value: str) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from base_model.sampling.guidance import Guidance
 from reward_tuning.distil.parts import fingerprints_of, load_distil_parts
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.progress import ProgressEvent
@@ -23,8 +24,8 @@ def test_teacher_and_student_differ_in_guidance_alone(world: Path) -> None:
     told: list[ProgressEvent] = []
     recipe = small_recipe(world, world / "run", "teacher.guidance_rescale=0.5")
     parts = load_distil_parts(recipe, torch.device("cpu"), 5, told.append)
-    assert (parts.teacher.guidance_scale, parts.teacher.guidance_rescale) == (3.0, 0.5)
-    assert (parts.student.guidance_scale, parts.student.guidance_rescale) == (1.0, 0.0)
+    assert parts.teacher.guidance == Guidance(3.0, 0.5)
+    assert parts.student.guidance == Guidance(1.0)
     assert parts.student.generator is parts.teacher.generator
     assert parts.table.inner.shape == (2, 3)
     assert [judge.label for judge in parts.judges] == ["clip_held_out"]

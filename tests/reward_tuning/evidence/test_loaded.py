@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from base_model.errors import GeneratorError
+from base_model.sampling.sigmas import sigma_table
 from reward_tuning.evidence.loaded import Loaded
 from reward_tuning.evidence.named_adapters import named_adapters, read_named_adapters
 from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.evidence.setup import resolve
 from reward_tuning.evidence.sides_plan import PlannedSide, planned_sides
+from reward_tuning.lora.attached import attached
+from reward_tuning.lora.export import import_adapter
 from reward_tuning.progress import silent
 from reward_tuning.tuning.evaluation import evaluation_seed
 from rewards.errors import RewardError
@@ -59,3 +62,20 @@ def test_steps_that_leave_nothing_to_run_are_refused_at_once(loaded: Loaded) -> 
     few = replace(loaded.setup, sampling=sampling, steps=[8, 2])
     with pytest.raises(GeneratorError, match="step"):
         Loaded(few, loaded.device, silent).check()
+
+
+def test_the_frozen_adapter_of_the_base_is_on_the_generator_and_in_the_facts(
+    loaded: Loaded, finished: Path
+) -> None:
+    section = loaded.setup.generator.model_copy(update={"adapter": str(finished / "lora")})
+    under = Loaded(replace(loaded.setup, generator=section), torch.device("cpu"), silent)
+    base = PlannedSide("base", 4, 3.0)
+    assert under.facts(base, 0, 0).key != loaded.facts(base, 0, 0).key
+    prompt = [loaded.setup.prompts[0]]
+    sigmas = sigma_table(4)
+    clips = [one.sampler.latents(prompt, [1], sigmas) for one in (under, loaded)]
+    assert not torch.equal(*clips)
+    weights = import_adapter(finished / "lora", loaded.shapes)
+    with attached(loaded.sampler.generator.transformer, weights):
+        wanted = loaded.sampler.latents(prompt, [1], sigmas)
+    torch.testing.assert_close(clips[0], wanted, rtol=1e-3, atol=1e-4)

@@ -168,3 +168,29 @@ def test_a_lora_outside_a_run_is_put_on_the_generator_that_its_header_names(
     save_file({"x": torch.zeros(1)}, other, {"reward_tuning.base": '{"checkpoint": "a/b"}'})
     with pytest.raises(TuningError, match="name it with --checkpoint"):
         resolve(EvaluationRequest(sources=[one, other]))
+
+
+def with_keys(
+    run: Path, target: Path, generator: dict[str, Any], evaluation: dict[str, Any]
+) -> Path:
+    """A copy of a run with other values in its recipe."""
+    shutil.copytree(run, target)
+    recipe = yaml.safe_load((target / "recipe.yaml").read_text())
+    recipe["generator"] |= generator
+    recipe["evaluation"] |= evaluation
+    (target / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return target
+
+
+def test_the_base_has_the_frozen_adapter_where_the_run_was_measured_with_it(
+    made: Make, finished: Path, tmp_path: Path
+) -> None:
+    under = {"adapter": str(finished / "lora")}
+    on = with_keys(finished, tmp_path / "on", under, {"adapter": True})
+    off = with_keys(finished, tmp_path / "off", under, {"adapter": False})
+    assert made(on).generator.adapter == under["adapter"]
+    assert made(off).generator.adapter is None
+    assert made(on, checkpoint=made(on).generator.checkpoint).generator.adapter is None
+    made(finished, off)  # measured on the same base
+    with pytest.raises(TuningError, match=r"different generators.* with .*lora"):
+        made(finished, on)

@@ -14,6 +14,7 @@ import torch
 
 from base_model.tiny.captions import every_caption
 from base_model.tiny.scenes import FRAMES, SIDE
+from reward_tuning.distil.trainer import distil
 from reward_tuning.evidence.evaluating import evaluate_adapters
 from reward_tuning.evidence.request import EvaluationRequest
 from reward_tuning.finetune.trainer import finetune
@@ -32,6 +33,7 @@ from reward_tuning.tuning.evaluation import clip_scores
 from reward_tuning.tuning.trainer import run
 from scripts.metric_texts import PAGE, page
 from scripts.recipe_keys import page as recipe_keys_page
+from tests.reward_tuning.distil import few_steps
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
@@ -63,11 +65,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, l
         clips = write_world_of_clips(tmp_path_factory.mktemp("clips"))
         shown = tmp_path_factory.mktemp("runs") / "shown"
         finetune(small_recipe(clips, shown, "train.sample_every=2", "train.steps=3"))
+        few = tmp_path_factory.mktemp("runs") / "few"
+        distil(few_steps.small_recipe(world, few, "train.steps=1", "evaluation.prompts=2"))
     yield {
         "run": rows(tuned / "metrics.jsonl"),
         "guards": rows(tuned / "guards.jsonl"),
         "evaluation": [json.loads((tuned / "evaluation.json").read_text()), evaluated],
         "finetune": rows(shown / "metrics.jsonl"),
+        "distil": rows(few / "metrics.jsonl"),
         "finetune.json": [json.loads((shown / "finetune.json").read_text())],
     }
 

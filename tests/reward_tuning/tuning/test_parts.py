@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from base_model.sampling.guidance import Guidance
+from reward_tuning.errors import TuningError
+from reward_tuning.lora.adapter import LoraSpec, attach, lora_weights
+from reward_tuning.lora.export import export_adapter
 from reward_tuning.progress import silent
-from reward_tuning.tuning.parts import load_parts
+from reward_tuning.tuning.parts import RunParts, load_parts
 from reward_tuning.tuning.replay_clips import origin
 from reward_tuning.tuning.replay_sources import ReplaySource
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
 from tests.reward_tuning.tiny_run import HELD_OUT, tiny_recipe, write_world
+from tests.reward_tuning.tiny_transformer import tiny_transformer
 
 DEVICE = torch.device("cpu")
 
@@ -42,3 +47,64 @@ def test_training_and_its_clips_have_intervals_of_their_own(world: Path, tmp_pat
         for one in (recipe, tiny_recipe(world, tmp_path, "sampling.guidance_rescale=0.5"))
     ]
     assert kept[0] != kept[1]  # clips of the base would be others
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA that does something."""
+    transformer = tiny_transformer()
+    draw = torch.Generator().manual_seed(0)
+    for parameter in attach(transformer, LoraSpec(3, 3.0, "attention+mlp"), seed=0):
+        with torch.no_grad():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=draw))
+    file = tmp_path_factory.mktemp("frozen") / "a.safetensors"
+    return export_adapter(lora_weights(transformer), file, "diffusers")
+
+
+def test_training_is_on_the_frozen_adapter_and_clips_are_shown_without_it(
+    world: Path, tmp_path: Path, frozen: Path
+) -> None:
+    given = f"generator.adapter={frozen}"
+    plain = load_parts(tiny_recipe(world, tmp_path), DEVICE, 2, silent)
+    kept = load_parts(tiny_recipe(world, tmp_path, given), DEVICE, 2, silent)
+    off = load_parts(
+        tiny_recipe(world, tmp_path, given, "evaluation.adapter=false"), DEVICE, 2, silent
+    )
+    prompts, seeds, sigmas = HELD_OUT[:2], (1, 2), plain.sigmas
+    shown = [parts.sampler.latents(prompts, seeds, sigmas) for parts in (plain, kept, off)]
+    assert torch.equal(shown[2], shown[0])
+    assert not torch.allclose(shown[1], shown[0], atol=0.01)
+
+    def velocity(parts: RunParts) -> Tensor:
+        sampler = parts.sampler
+        with torch.no_grad():
+            return sampler.velocity(sampler.condition(prompts), sigmas)(sampler.noise(seeds), 1)
+
+    assert torch.equal(velocity(kept), velocity(off))
+    assert not torch.allclose(velocity(off), velocity(plain), atol=0.01)
+    assert off.trained.state().keys() == plain.trained.state().keys()  # the trained one alone
+    more = off.fingerprints.keys() - plain.fingerprints.keys()
+    assert more == {"generator.adapter"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("evaluation.adapter=false",), "there is no generator.adapter to go without"),
+        (
+            (
+                "evaluation.adapter=false",
+                "generator.adapter={}",
+                "train.replay={every: 2, weight: 1.0}",
+            ),
+            "train.replay: .*its clips those of the one without",
+        ),
+        (("generator.adapter={}.none",), "generator.adapter: got .*or a shipped one"),
+    ],
+)
+def test_a_frozen_adapter_that_cannot_be_used_is_named(
+    world: Path, tmp_path: Path, frozen: Path, overrides: tuple[str, ...], said: str
+) -> None:
+    given = (text.replace("={}", f"={frozen}") for text in overrides)
+    with pytest.raises(TuningError, match=said):
+        tiny_recipe(world, tmp_path, *given)
