@@ -31,8 +31,9 @@ from reward_tuning.schema.locate import (
     locate_part,
     locate_prompts,
 )
+from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.primary import primary_fault
-from reward_tuning.schema.recipe import Conflict, JudgeAt, identity_conflicts
+from reward_tuning.schema.recipe import JudgeAt, identity_conflicts
 from reward_tuning.schema.sections import GeneratorSection, LoraSection, PromptsSection
 from reward_tuning.schema.tracking import Tracking
 from reward_tuning.schema.values import FileName
