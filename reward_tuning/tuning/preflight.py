@@ -40,7 +40,12 @@ from reward_tuning.tuning.evaluation import oracle_applies
 from reward_tuning.tuning.plan_draws import draw_plan, draw_restarts
 from reward_tuning.tuning.prompt_sets import evaluation_prompts, training_prompts
 from reward_tuning.tuning.replay_sources import ReplaySource, check_sources, replay_sources
-from reward_tuning.tuning.sigma_tables import evaluation_sigmas, guard_sigmas, training_sigmas
+from reward_tuning.tuning.sigma_tables import (
+    check_intervals,
+    evaluation_sigmas,
+    guard_sigmas,
+    training_sigmas,
+)
 from reward_tuning.tuning.small_decoding import check_small_decoder, wants_small_decoder
 from rewards.errors import RewardError
 
@@ -202,6 +207,7 @@ def _value_checks(
     yield partial(require_trackers, recipe.tracking)
     yield partial(evaluation_sigmas, recipe)
     yield partial(guard_sigmas, recipe)
+    yield partial(check_intervals, recipe)
     # The first draw stands for all: a method checks its worst case in each of them.
     for draw in (partial(draw_plan, recipe, sigmas), partial(draw_restarts, recipe, sigmas)):
         yield partial(draw, step=1, batch=0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import start_step
 from base_model.sampling.sigmas import sigma_table
+from reward_tuning.errors import TuningError
 from reward_tuning.schema.recipe import Recipe
 
 
@@ -47,3 +49,24 @@ def guard_sigmas(recipe: Recipe) -> Tensor:
     """
     steps = recipe.guards.steps or recipe.sampling.steps
     return sigma_table(steps)[start_step(steps, recipe.sampling.strength) :]
+
+
+def check_intervals(recipe: Recipe) -> None:
+    """Refuse an interval of guidance in which no step of its table lies.
+
+    Raises:
+        TuningError: Names the key, and the noise levels of the steps.
+    """
+    asked = (
+        ("sampling.guidance_steps", recipe.sampling.guidance_steps, training_sigmas(recipe)),
+        ("evaluation.guidance_steps", recipe.evaluation.guidance_steps, evaluation_sigmas(recipe)),
+    )
+    for key, interval, sigmas in asked:
+        if interval is None or Guidance(2.0, interval=interval).applies(sigmas[:-1]).any():
+            continue
+        levels = ", ".join(f"{float(sigma):.3g}" for sigma in sigmas[:-1])
+        raise TuningError(
+            f"{key}: got {list(interval)}, where no step lies, so nothing is guided; the steps "
+            f"have the noise levels {levels}; widen the interval, or leave it out and set "
+            "sampling.negative=none or sampling.guidance_scale=1"
+        )

@@ -66,6 +66,7 @@ def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (["rollout.compile=true"], "torch.compile does not work here"),
         (["method.active_steps=16"], "method.active_steps is 16"),
         (RESTARTS, "train.restart_sigma is 0.1"),
+        (["sampling.guidance_steps=[0.95,0.97]"], "sampling.guidance_steps: got [0.95, 0.97]"),
         (["train.replay={source: {F}/replay.jsonl, clips: 2, weight: 1.0}"], "gone.mp4"),
         (["lora.init={F}/empty"], "lora.init: "),
         (["prompts.train={F}/follow.jsonl"], "no.png"),
