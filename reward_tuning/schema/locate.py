@@ -53,7 +53,7 @@ def shipped_recipes() -> list[ShippedRecipe]:
     """List the recipes of `reward-tuning run` in the package, by name."""
     return [
         ShippedRecipe(path.stem, path, (header_lines(path) or [""])[0])
-        for path in sorted(shipped_folder("recipes").glob("*.yaml"))
+        for path in sorted(shipped_folder("recipes").glob("*.yaml"), key=lambda path: path.stem)
     ]
 
 
@@ -61,7 +61,9 @@ def finetune_recipes() -> list[ShippedRecipe]:
     """List the shipped recipes of `reward-tuning finetune`, as `finetune/NAME`."""
     return [
         ShippedRecipe(f"{FINETUNE}/{path.stem}", path, (header_lines(path) or [""])[0])
-        for path in sorted(shipped_folder("recipes", FINETUNE).glob("*.yaml"))
+        for path in sorted(
+            shipped_folder("recipes", FINETUNE).glob("*.yaml"), key=lambda path: path.stem
+        )
     ]
 
 

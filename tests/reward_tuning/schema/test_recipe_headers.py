@@ -15,13 +15,22 @@ from base_model.loading.checkpoint import empty_model
 from base_model.loading.model_configs import transformer_arguments_of
 from reward_tuning.files.yaml_text import read_yaml
 from reward_tuning.finetune.recipe import FinetuneRecipe
+from reward_tuning.gradient.methods.drtune import DRTune
 from reward_tuning.lora.adapter import linear_modules, select_targets
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.locate import find_recipe, header_lines, shipped_recipes
 from reward_tuning.schema.recipe import Recipe
 from tests.published_layout import Size, transformer_config
 
-PUBLISHED = {"easyanimate-v5.1-7b-hps": "7b", "easyanimate-v5.1-12b-hps": "12b"}
+PUBLISHED = {
+    "easyanimate-v5.1-7b-hps": "7b",
+    "easyanimate-v5.1-12b-hps": "12b",
+    "easyanimate-v5.1-7b-hps-long": "7b",
+    "easyanimate-v5.1-12b-hps-long": "12b",
+}
+COUNTED = {8: 27.93, 25: 74.52}
+"""Forward passes of one branch that a clip costs, by steps of the rollout: the 12B's by
+`python -m benchmarks.flops`, whose test checks the count."""
 FINETUNE = "finetune/easyanimate-v5.1-7b-lora"
 GB = 1e9
 TEXT_TOKENS = 256
@@ -101,12 +110,16 @@ def test_steps_and_cost(name: str, size: Size) -> None:
         name,
         r"(\d+) guided steps of (\d+) TFLOP and (\d+) steps with gradient are about ([\d.]+) P",
     )
-    assert (steps, active) == (sampling.steps, getattr(recipe.method, "active_steps", None))
+    method = recipe.method
+    assert isinstance(method, DRTune)
+    executed = float(sampling.steps)
+    if method.early_stop:  # s = N - U{1 ... m} and the step of the posterior mean
+        executed += 1 - (1 + round(method.stop_range * sampling.steps)) / 2
+    assert (steps, active) == (executed, method.active_steps)
     assert tera == pytest.approx(one / 1e12, abs=1)
-    # A backward pass with recomputing is three forwards of the branch that carries gradient.
-    assert steps * tera * 1e12 < peta * 1e15 <= (steps + 4 * active) * tera * 1e12
+    assert peta * 1e15 / (one / 2) == pytest.approx(COUNTED[sampling.steps], rel=0.03)
     batch, minutes, updates, hours = stated(
-        name, r"batch of (\d+) about (\d+) minutes and (\d+) steps about (\d+) hours"
+        name, r"batch of (\d+) about (\d+) minutes? and (\d+) steps about (\d+) hours"
     )
     assert batch == train.batch_size * train.gradient_accumulation
     assert updates == train.steps
@@ -147,6 +160,28 @@ def test_the_scale_of_the_target_is_that_of_the_page_on_judges() -> None:
         assert target is not None
         if target > scores[1]:  # no cap: then the header says so
             assert "the hinge is not reached and the loss is linear" in header(name)
+
+
+@pytest.mark.parametrize("size", ["7b", "12b"])
+def test_the_long_recipe_differs_in_the_rollout_alone(size: str) -> None:
+    short = load_recipe(f"easyanimate-v5.1-{size}-hps", check_files=False)
+    long = load_recipe(f"easyanimate-v5.1-{size}-hps-long", check_files=False)
+    assert f"easyanimate-v5.1-{size}-hps-long has rollouts of 25" in header(
+        f"easyanimate-v5.1-{size}-hps"
+    )
+    (share,) = stated(f"easyanimate-v5.1-{size}-hps-long", r"takes ([\d.]+) of its work")
+    assert share == pytest.approx(COUNTED[8] / COUNTED[25], abs=0.01)
+    assert (short.sampling.steps, short.evaluation.steps, long.sampling.steps) == (8, 25, 25)
+    back = short.model_copy(
+        update={
+            "output": long.output,
+            "sampling": short.sampling.model_copy(update={"steps": 25}),
+            "method": short.method.model_copy(update={"early_stop": False}),
+            "train": short.train.model_copy(update={"anchor_steps": None, "keep_graphs": 0}),
+            "evaluation": short.evaluation.model_copy(update={"steps": None}),
+        }
+    )
+    assert back == long
 
 
 def test_the_other_kinds_are_the_7b_recipe_but_for_what_they_follow() -> None:

@@ -27,9 +27,11 @@ NAMES = [recipe.name for recipe in shipped_recipes()]
 def test_names() -> None:
     assert NAMES == [
         "easyanimate-v5.1-12b-hps",
+        "easyanimate-v5.1-12b-hps-long",
         "easyanimate-v5.1-7b-camera-hps",
         "easyanimate-v5.1-7b-control-hps",
         "easyanimate-v5.1-7b-hps",
+        "easyanimate-v5.1-7b-hps-long",
         "easyanimate-v5.1-7b-image-to-video-hps",
         "tiny-alignprop-hps",
         "tiny-camera-hps",
@@ -151,6 +153,7 @@ def test_the_two_published_recipes_differ_in_the_model_alone() -> None:
     assert "12b" in large.generator.checkpoint
     for one in (small, large):
         assert (one.sampling.frames, one.sampling.height, one.sampling.width) == (49, 256, 256)
-        assert (one.sampling.steps, one.sampling.guidance_scale) == (25, 6.0)
+        assert (one.sampling.steps, one.sampling.guidance_scale) == (8, 6.0)
+        assert one.evaluation.steps == 25
     same = {"generator": small.generator, "output": small.output}
     assert large.model_copy(update=same) == small
