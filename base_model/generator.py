@@ -35,6 +35,7 @@ from base_model.memory.modes import MODES, Memory
 from base_model.memory.quantise import Quantise
 from base_model.memory.resting import Resting
 from base_model.networks import magvit
+from base_model.networks.attention_processor import use_published_attention
 from base_model.networks.corrections import correct
 from base_model.networks.prompt_encoder import PromptEncoder
 from base_model.networks.small_decoder import SmallDecoder, decode_small
@@ -45,8 +46,9 @@ __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_g
 class Generator:
     """EasyAnimateV5.1: a transformer, a VAE and, where prompts are encoded, a text encoder.
 
-    The constructor corrects the transformer in place (`base_model.networks.corrections.correct`)
-    and changes nothing else: gradients, dtype, device and training mode stay as they are.
+    The constructor corrects the transformer in place (`base_model.networks.corrections.correct`),
+    gives it the faster attention of `base_model.networks.attention_processor`, and changes nothing
+    else: gradients, dtype, device and training mode stay as they are.
 
     Attributes:
         transformer: `EasyAnimateTransformer3DModel`.
@@ -74,7 +76,7 @@ class Generator:
                 f"The transformer makes {transformer.config.out_channels} latent channels and the "
                 f"VAE takes {vae.config.latent_channels}. Use the VAE of the same checkpoint."
             )
-        self.transformer = correct(transformer)
+        self.transformer = use_published_attention(correct(transformer))
         self.vae = vae
         self.prompt_encoder = prompt_encoder
         self.fp32_timesteps = fp32_timesteps

@@ -19,6 +19,7 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTra
 from torch import Tensor
 
 from base_model.core.family import FAMILY
+from base_model.networks.attention_processor import PublishedAttention
 from base_model.networks.rotary import PublishedRotary
 
 
@@ -138,5 +139,5 @@ def _unprojected(transformer: Any) -> list[Any]:
         attention
         for attention in every
         if getattr(attention, "to_add_out", None) is None
-        and not isinstance(attention.processor, TextStreamProjection)
+        and not isinstance(attention.processor, TextStreamProjection | PublishedAttention)
     ]

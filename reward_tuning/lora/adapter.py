@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from reward_tuning.errors import TuningError
+from reward_tuning.lora.forward import use_direct_forward
 from reward_tuning.lora.names import Factors, tensors_by_name
 
 ADAPTER_NAME = "default"
@@ -170,6 +171,7 @@ def attach(transformer: nn.Module, spec: LoraSpec, *, seed: int) -> list[nn.Para
     parameters = []
     for layer in layers.values():
         down, up = layer.lora_A[ADAPTER_NAME], layer.lora_B[ADAPTER_NAME]
+        use_direct_forward(layer, ADAPTER_NAME)
         down.to(device, torch.float32)
         up.to(device, torch.float32)
         bound = 1.0 / math.sqrt(down.in_features)
