@@ -46,6 +46,18 @@ def shares_of(plans: Sequence[Plan]) -> dict[Plan, float]:
     return {plan: count / len(plans) for plan, count in Counter(plans).items()}
 
 
+def further_shares(plan: Plan, plans: Sequence[Plan]) -> dict[Plan, float]:
+    """Return the plans of a further update, as `shares_of`, which read what `plan` read.
+
+    The reward gradient was computed for `plan` and is used again, so a plan that weights clips or
+    looks at the end afresh can only be followed by itself.
+    """
+    if all(one == plan for one in plans):
+        return {plan: 1.0}
+    shares_of([plan, *plans])  # all of them share one reward gradient
+    return shares_of(plans)
+
+
 @dataclass(frozen=True)
 class Restart:
     """A further, shorter chain: x' = (1 - s) x_N + s e with s = sigmas[first], then on to the end.
@@ -53,6 +65,7 @@ class Restart:
     Attributes:
         first: Index of the table where it begins, 1 ... N - 1.
         plans: Plans of the sweep over its N - first steps, on the rest of the table.
+        later: Plans of each further update on the same chain.
 
     Raises:
         TuningError: A plan that does not read the end.
@@ -60,6 +73,7 @@ class Restart:
 
     first: int
     plans: tuple[Plan, ...]
+    later: tuple[tuple[Plan, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for plan in self.plans:

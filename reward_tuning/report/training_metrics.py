@@ -176,6 +176,37 @@ _OF_RUN = (
         ),
     ),
     (
+        "further/updates",
+        MetricText(
+            "Updates on this step's rollout after the first; with `train.updates_per_rollout`.",
+            "updates",
+            "`train.updates_per_rollout` - 1",
+            "Fewer: the velocity moved by more than `train.reuse_limit`, or a gradient was not "
+            "finite; lower `train.learning_rate` or `updates_per_rollout`",
+        ),
+    ),
+    (
+        "further/rerun_error",
+        MetricText(
+            "Relative distance of the last further update's velocities from the rollout's, the "
+            "largest of all batches and processes; 0 at the posterior mean of an early stop.",
+            "share of the step's length",
+            "Below `train.reuse_limit`",
+            "Grows: the adapter moves fast; lower `train.learning_rate`",
+            "lower",
+        ),
+    ),
+    (
+        "further/grad_norm",
+        MetricText(
+            "Mean norm of the further updates' gradients, before clipping; null where none was "
+            "made.",
+            "same unit as loss per weight",
+            "Near `grad_norm`",
+            "As `grad_norm`",
+        ),
+    ),
+    (
         "group/clips",
         MetricText(
             "Clips that were rolled out and scored to choose those of the step, by this process; "

@@ -55,6 +55,14 @@ def mean_of_all(values: list[float], accelerator: Accelerator) -> float:
     return float(mean)
 
 
+def largest_of_all(value: float, accelerator: Accelerator) -> float:
+    """Return the largest of one number per process; NaN where one is."""
+    if accelerator.num_processes == 1:
+        return value
+    seen = accelerator.gather(torch.tensor([value], device=accelerator.device))
+    return float(seen.max())
+
+
 def mean_over_ranks(
     reports: Sequence[BatchMeans], labels: list[str], accelerator: Accelerator
 ) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""One optimiser step of any training: gradient, update, guards, and the row of metrics.jsonl.
+"""One step of any training: gradient, update, guards, and the row of metrics.jsonl.
 
 The training gives a function that leaves the gradient of its batches in `.grad`; everything after
-it is the same for all.
+it is the same for all. A step makes one optimiser update, and as many further ones as the training
+has gradients for without drawing anything new.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import torch
@@ -69,6 +70,19 @@ class PhaseClock:
         self.memory[name] = max(self.memory[name], used)
 
 
+class Further(Protocol):
+    """Further updates within a step, on what its first one has drawn."""
+
+    def gradient(self, clock: PhaseClock) -> bool:
+        """Leave the next update's gradient in `.grad`, which is empty; return whether there is one.
+
+        Every process returns the same.
+        """
+
+    def columns(self, norms: Sequence[float]) -> Mapping[str, Any]:
+        """Return columns of the row, given the gradient's norm in each further update made."""
+
+
 @dataclass(frozen=True)
 class StepMeans:
     """The outcome of a step's batches, over all of them and all processes.
@@ -79,6 +93,7 @@ class StepMeans:
         columns: The training's own columns of the row.
         why_zero: Explain a gradient of zero; called only where it is needed.
         max_grad_norm: Clip the gradient's norm to this; None for no clipping.
+        further: Further updates after the first; None for none.
     """
 
     loss: float
@@ -86,6 +101,7 @@ class StepMeans:
     columns: Mapping[str, Any]
     why_zero: Callable[[], str]
     max_grad_norm: float | None
+    further: Further | None = None
 
 
 Average = Callable[[], StepMeans]
@@ -103,7 +119,7 @@ def take_step(
     backward: Backward,
     draws: int,
 ) -> dict[str, Any]:
-    """Make one update, or skip it where loss or gradient is not finite.
+    """Make one update and the further ones of the step; skip it where it is not finite.
 
     Args:
         train: Section of the recipe.
@@ -129,6 +145,12 @@ def take_step(
         rate = learning_rate(train, step) * state.rate_factor
         norm = update(trained, state, accelerator, means, rate, draws)
     facts = StepFacts(step, means.loss, norm, _finite(means.loss, norm), means.why_zero)
+    further: Mapping[str, Any] = {}
+    if means.further is not None:
+        norms = []
+        if facts.taken:
+            norms = further_updates(means.further, clock, trained, state, accelerator, means, rate)
+        further = means.further.columns(norms)
     for warning in (guard.warn(facts) for guard in state.guards):
         if warning:
             progress(ProgressEvent("training", step, train.steps, note=warning))
@@ -137,12 +159,39 @@ def take_step(
         "step": step,
         "loss": means.loss,
         **means.columns,
+        **further,
         "grad_norm": norm,
         "learning_rate": rate,
         "bad_steps": state.bad_steps,
         "seconds": dict(clock.seconds) | {"step": sum(clock.seconds.values())},
         "memory": dict(clock.memory),
     }
+
+
+def further_updates(
+    further: Further,
+    clock: PhaseClock,
+    trained: Trained,
+    state: TrainingState,
+    accelerator: Accelerator,
+    means: StepMeans,
+    rate: float,
+) -> list[float]:
+    """Make the further updates of a step, until one has no gradient or is not finite.
+
+    Returns:
+        The gradient's norm before clipping, of each update made.
+    """
+    norms: list[float] = []
+    while True:
+        state.optimiser.zero_grad(set_to_none=True)
+        if not further.gradient(clock):
+            return norms
+        with clock("update"):
+            norm = descend(trained, state, accelerator, means, rate)
+        if not math.isfinite(norm):
+            return norms
+        norms.append(norm)
 
 
 def update(
@@ -153,7 +202,7 @@ def update(
     rate: float,
     draws: int,
 ) -> float:
-    """Average the gradient over the processes, clip it, and let the optimiser take its step.
+    """Make the first update of a step, and count the step.
 
     The step counts even where it is skipped: its draws are used up, so that a resumed run, which
     finds its place by step and position alone, does not draw them again.
@@ -161,22 +210,40 @@ def update(
     Returns:
         The gradient's norm before clipping.
     """
-    mean_gradient(trained.parameters, accelerator)
-    limit = means.max_grad_norm or math.inf  # an infinite limit only measures the norm
-    norm = float(nn.utils.clip_grad_norm_(trained.parameters, limit))
+    norm = descend(trained, state, accelerator, means, rate)
     good = _finite(means.loss, norm)
-    # One infinite gradient would destroy the optimiser's moments for good, and the weights with it.
-    if good:
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
-        state.optimiser.step()
-        if state.ema is not None:
-            state.ema.update(trained.state())
     state.step += 1
     state.position += draws
     state.bad_steps += not good
     state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
     state.idle_steps += good and norm == 0
+    return norm
+
+
+def descend(
+    trained: Trained,
+    state: TrainingState,
+    accelerator: Accelerator,
+    means: StepMeans,
+    rate: float,
+) -> float:
+    """Average the gradient over the processes, clip it, and let the optimiser take its step.
+
+    Loss and gradient that are not finite change nothing.
+
+    Returns:
+        The gradient's norm before clipping.
+    """
+    mean_gradient(trained.parameters, accelerator)
+    limit = means.max_grad_norm or math.inf  # an infinite limit only measures the norm
+    norm = float(nn.utils.clip_grad_norm_(trained.parameters, limit))
+    # One infinite gradient would destroy the optimiser's moments for good, and the weights with it.
+    if _finite(means.loss, norm):
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        state.optimiser.step()
+        if state.ema is not None:
+            state.ema.update(trained.state())
     return norm
 
 

@@ -254,6 +254,19 @@ class TrainSection(LoopSection):
         "the mean of so many sets of active steps, all read where the rollout stops. For methods "
         "that draw their steps",
     )
+    updates_per_rollout: Positive = Field(
+        default=1,
+        description="Optimiser updates in each of `steps`: after the first, each runs the sweep "
+        "again at the stored states with the updated adapter, on other active steps, with the "
+        "reward gradient that is known; neither rollout nor judges run again. Rows, schedule, "
+        "checkpoints and `steps` count rollouts",
+    )
+    reuse_limit: float | None = Field(
+        default=0.3,
+        gt=0.0,
+        description="End the further updates on a rollout where a velocity has moved by more than "
+        "this share of its length since the rollout; null = no limit. Without effect at 1 update",
+    )
     restarts: NotNegative = Field(
         default=0,
         description="Further chains from each rollout's end, noised again to restart_sigma: judged "

@@ -28,7 +28,12 @@ from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
 from reward_tuning.seeds import derive_generator, derive_seed
-from reward_tuning.tuning.plan_draws import draw_more_plans, draw_plan, draw_restarts
+from reward_tuning.tuning.plan_draws import (
+    draw_later_plans,
+    draw_more_plans,
+    draw_plan,
+    draw_restarts,
+)
 
 Policy = Literal["all", "first", "random-window", "stratified"]
 """Values of `train.decoded`."""
@@ -47,6 +52,7 @@ class Batch:
             decoded without gradient. None allows every frame.
         more_plans: Further plans for the same rollout and reward gradient, weighted like `plan`.
         restarts: Further chains from the end of this rollout, weighted like the rollout itself.
+        later_plans: Plans of each further update on this rollout, with the same reward gradient.
     """
 
     prompts: Sequence[Prompt]
@@ -56,6 +62,7 @@ class Batch:
     frames: tuple[int, ...] | None = None
     more_plans: tuple[Plan, ...] = ()
     restarts: tuple[Restart, ...] = ()
+    later_plans: tuple[tuple[Plan, ...], ...] = ()
 
 
 def clips_a_step(train: TrainSection, accelerator: Accelerator) -> int:
@@ -94,6 +101,7 @@ def draw_batch(
         draw_frames(recipe, step=step, batch=number),
         draw_more_plans(recipe, sigmas, plan, step=step, batch=number),
         draw_restarts(recipe, sigmas, step=step, batch=number),
+        draw_later_plans(recipe, sigmas, plan, step=step, batch=number),
     )
 
 

@@ -67,6 +67,39 @@ def draw_more_plans(
     )
 
 
+def draw_later_plans(
+    recipe: Recipe,
+    sigmas: Tensor,
+    plan: Plan,
+    *,
+    step: int,
+    batch: int,
+    name: tuple[str | int, ...] = (),
+) -> tuple[tuple[Plan, ...], ...]:
+    """Draw the plans of a rollout's further updates: `train.updates_per_rollout` - 1 times.
+
+    Each has steps of its own, read where the first one is read. A method with one plan for a
+    rollout sweeps it again.
+    """
+    count = range(1, recipe.train.updates_per_rollout)
+    if recipe.method.one_plan_only:
+        return tuple((plan,) for _ in count)
+    return tuple(
+        tuple(
+            draw_plan(
+                recipe,
+                sigmas,
+                step=step,
+                batch=batch,
+                name=(*name, "update", number, "set", member),
+                like=plan,
+            )
+            for member in range(recipe.train.active_sets)
+        )
+        for number in count
+    )
+
+
 def draw_restarts(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> tuple[Restart, ...]:
     """Draw the restarts of a batch, each with its plans.
 
@@ -82,7 +115,8 @@ def draw_restarts(recipe: Recipe, sigmas: Tensor, *, step: int, batch: int) -> t
             name = ("restart", number)
             plan = draw_plan(recipe, table, step=step, batch=batch, name=name)
             more = draw_more_plans(recipe, table, plan, step=step, batch=batch, name=name)
-            found.append(Restart(first, (plan, *more)))
+            later = draw_later_plans(recipe, table, plan, step=step, batch=batch, name=name)
+            found.append(Restart(first, (plan, *more), later))
     except TuningError as error:
         raise TuningError(
             f"train.restart_sigma is {recipe.train.restart_sigma:g}: a restart runs "

@@ -30,12 +30,29 @@ from reward_tuning.judges.judging import Verdicts, on_frames, on_latents
 from reward_tuning.lora.adapter import scaled
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
-from reward_tuning.seeds import derive_generator
+from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.views import View, rolled_out
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 """Context around `rollout`, `reward` and `sweep`, to time and show them."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rollout with its reward gradient: what each update's sweep needs.
+
+    Attributes:
+        views: Latents that the judges saw, and the way back to the parameters.
+        gradients: Gradient of the loss at each view's latents.
+        gain: Factor of guidance in the velocity's derivative (`losses.guidance_gain`).
+        seed: Seed of the anchored steps (`anchored_steps`).
+    """
+
+    views: Sequence[View]
+    gradients: Sequence[Tensor]
+    gain: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class BatchReport:
         rollout_steps: Sampler steps of the rollout.
         full_steps: Sampler steps that ran every block of the transformer.
         kept_steps: Steps that kept their graph from the rollout.
+        judged: What further updates on this batch sweep; None where its draws have none.
     """
 
     loss: float
@@ -64,6 +82,7 @@ class BatchReport:
     rollout_steps: int = 0
     full_steps: int = 0
     kept_steps: int = 0
+    judged: Judged | None = None
 
     @property
     def finite(self) -> bool:
@@ -185,45 +204,71 @@ def reward_step(
     if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
         return bad
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
-    share, anchor = options.share / len(views), options.anchor
     gain = guidance_gain(sampler.guidance.scale, sampler.negative)
-    divisor = gain if options.divide_by_guidance else 1.0
-
-    reports, shares = [], []
+    judged = Judged(views, [g for _, g in found], gain, batch.noise_seeds[0])
     with phase("sweep"):
-        for view, (_, g) in zip(views, found, strict=True):
-            for plan, part in view.plans.items():
-                anchored = anchored_steps(plan.active, options.anchor_steps, batch.noise_seeds[0])
-                pull = pull_to_base(view.velocity, anchored, anchor * share * part)
-                step_norm = share * part / len(plan.active) if options.normalise_steps else None
-                report = adjoint_sweep(
-                    view.velocity,
-                    view.states,
-                    view.sigmas,
-                    plan.over_guidance(gain),
-                    g * (view.share * share * part / divisor),
-                    step_loss=pull if anchor else None,
-                    parameters=parameters,
-                    options=SweepOptions(
-                        options.adjoint_limit,
-                        step_norm,
-                        options.steps_at_once,
-                        view.velocity.at_once,
-                    ),
-                    kept=view.kept,
-                )
-                seen_steps = [
-                    replace(step, step=step.step + view.first)
-                    for step in report.steps
-                    if step.active
-                ]
-                reports += seen_steps
-                shares += [part] * len(seen_steps)
+        reports, drift = sweep(judged, parameters, options)
+    return replace(
+        bad,
+        loss=sum(float(loss) for loss, _ in found) / len(found),
+        rewards=rewards,
+        drift=drift,
+        steps=reports,
+        judged=judged if batch.later_plans else None,
+    )
+
+
+def sweep(
+    judged: Judged, parameters: Sequence[Tensor], options: StepOptions, *, update: int = 0
+) -> tuple[tuple[StepReport, ...], float | None]:
+    """Add the gradient of one update on a batch to the parameters' `.grad`.
+
+    Args:
+        judged: The rollout of the batch and its reward gradient.
+        parameters: Parameters of the adapter.
+        options: Choices of the recipe.
+        update: 0 for the first update on this rollout. Later ones sweep plans of their own, at the
+            states and with the reward gradient of a slightly older adapter; the re-run's distance
+            from the rollout then measures how far it has moved, and is allowed.
+
+    Returns:
+        Reports of the active steps, and the drift (`BatchReport.drift`).
+    """
+    share, anchor, gain = options.share / len(judged.views), options.anchor, judged.gain
+    divisor = gain if options.divide_by_guidance else 1.0
+    seed = derive_seed(judged.seed, "update", update) if update else judged.seed
+    tolerance = math.inf if update else SweepOptions.rerun_tolerance
+    reports: list[StepReport] = []
+    shares: list[float] = []
+    for view, g in zip(judged.views, judged.gradients, strict=True):
+        for plan, part in (view.later[update - 1] if update else view.plans).items():
+            anchored = anchored_steps(plan.active, options.anchor_steps, seed)
+            pull = pull_to_base(view.velocity, anchored, anchor * share * part)
+            step_norm = share * part / len(plan.active) if options.normalise_steps else None
+            report = adjoint_sweep(
+                view.velocity,
+                view.states,
+                view.sigmas,
+                plan.over_guidance(gain),
+                g * (view.share * share * part / divisor),
+                step_loss=pull if anchor else None,
+                parameters=parameters,
+                options=SweepOptions(
+                    options.adjoint_limit,
+                    step_norm,
+                    options.steps_at_once,
+                    view.velocity.at_once,
+                    tolerance,
+                ),
+                kept=None if update else view.kept,
+            )
+            seen = [replace(one, step=one.step + view.first) for one in report.steps if one.active]
+            reports += seen
+            shares += [part] * len(seen)
     drift = None
     if anchor:
         drift = sum(step.step_loss for step in reports) / (anchor * share * sum(shares))
-    loss = sum(float(loss) for loss, _ in found) / len(found)
-    return replace(bad, loss=loss, rewards=rewards, drift=drift, steps=tuple(reports))
+    return tuple(reports), drift
 
 
 def anchored_steps(active: Sequence[int], most: int | None, seed: int) -> Mapping[int, float]:

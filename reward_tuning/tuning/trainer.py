@@ -29,6 +29,7 @@ from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
+from reward_tuning.tuning.further import FurtherUpdates
 from reward_tuning.tuning.group import chosen_batch, group_columns, group_of
 from reward_tuning.tuning.guard_watch import GuardWatch
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
@@ -136,7 +137,7 @@ class RewardTuning:
         self.watch_over.begin(state)
 
     def step(self, state: TrainingState) -> dict[str, Any]:
-        """Make one update of the adapter."""
+        """Roll out, judge, and update the adapter."""
         return optimiser_step(self.recipe, self.parts, state, self.accelerator, self.progress)
 
     def evaluate(self, state: TrainingState) -> Mapping[str, Any]:
@@ -180,15 +181,33 @@ def optimiser_step(
     accelerator: Accelerator,
     progress: ProgressFn = silent,
 ) -> dict[str, Any]:
-    """Make one update of the adapter, or skip it where loss or gradient is not finite.
+    """Make the updates of one rollout, or skip them where loss or gradient is not finite.
 
     Returns:
         The step's row of metrics.jsonl.
     """
     train, step = recipe.train, state.step + 1
     group = group_of(recipe, parts.options)
-
     options = options_at(parts.options, train, step)
+    replays = train.replay is not None and step % train.replay.every == 0
+
+    def replayed_batch(number: int) -> float:
+        assert train.replay is not None
+        assert parts.replay is not None
+        draw = draw_replay_batch(recipe, len(parts.replay.prompts), step, accelerator, number)
+        return replay_step(
+            parts.sampler,
+            parts.replay,
+            draw,
+            weight=train.replay.weight,
+            share=parts.options.share,
+        )
+
+    def replay_again(clock: PhaseClock) -> None:
+        if replays and train.replay is not None and train.replay.weight > 0:
+            with clock("replay"):
+                for number in range(train.gradient_accumulation):
+                    replayed_batch(number)
 
     def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
         reports, replayed, choices = [], [], []
@@ -214,21 +233,21 @@ def optimiser_step(
             )
             reports.append(report)
             shown.update(report.rewards)
-            if train.replay is not None and step % train.replay.every == 0:
-                assert parts.replay is not None
+            if replays:
                 with clock("replay"):
-                    draw = draw_replay_batch(
-                        recipe, len(parts.replay.prompts), step, accelerator, number
-                    )
-                    replayed.append(
-                        replay_step(
-                            parts.sampler,
-                            parts.replay,
-                            draw,
-                            weight=train.replay.weight,
-                            share=parts.options.share,
-                        )
-                    )
+                    replayed.append(replayed_batch(number))
+        judged = [report.judged for report in reports if report.judged is not None]
+        further = None
+        if train.updates_per_rollout > 1:
+            further = FurtherUpdates(
+                judged,
+                train.updates_per_rollout - 1,
+                train.reuse_limit,
+                parameters=parts.trained.parameters,
+                options=options,
+                accelerator=accelerator,
+                besides=replay_again,
+            )
 
         def average() -> StepMeans:
             means = mean_over_ranks(reports, parts.labels, accelerator)
@@ -240,6 +259,7 @@ def optimiser_step(
                 step_columns(reports, means, replay) | group_columns(choices),
                 lambda: why_zero(parts.judges, means),
                 train.max_grad_norm,
+                further,
             )
 
         return average

@@ -6,7 +6,7 @@ Without gradient, except for steps that keep their graph for the sweep (`gradien
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from reward_tuning.gradient.engine import read_renoised, read_reward_input, roll
 from reward_tuning.gradient.kept import KeptGraphs
 from reward_tuning.gradient.leaps import leap_likeness
 from reward_tuning.gradient.plan import Plan
-from reward_tuning.gradient.reuse import shares_of
+from reward_tuning.gradient.reuse import further_shares, shares_of
 from reward_tuning.sampling.cheap_steps import CheapSteps, Rollout, cheap_rollout
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state
 from reward_tuning.seeds import derive_seed
@@ -41,6 +41,7 @@ class View:
         share: Factor of its gradient.
         clip_weights: `(b,)`, factor of each clip's loss; None for 1.
         kept: Steps that the sweep does not run again; None where it runs all of them.
+        later: Plans of each further update on these states, as `plans`.
     """
 
     x: Tensor
@@ -52,6 +53,7 @@ class View:
     share: float = 1.0
     clip_weights: Tensor | None = None
     kept: KeptGraphs | None = None
+    later: tuple[Mapping[Plan, float], ...] = ()
 
     @property
     def plan(self) -> Plan:
@@ -106,16 +108,21 @@ def rolled_out(
         return kept if kept.steps else None
 
     def chain(
-        start: Tensor, plans: Sequence[Plan], table: Tensor, first: int
+        start: Tensor,
+        plans: Sequence[Plan],
+        further: Sequence[Sequence[Plan]],
+        table: Tensor,
+        first: int,
     ) -> tuple[Rollout, list[View]]:
         plan = plans[0]
         shares = {plan: 1.0} if len(plans) == 1 else shares_of(plans)
+        later = tuple(further_shares(plan, of) for of in further)
         velocity = RolloutVelocity(sampler, condition, table)
         kept = keeping(velocity, shares)
         if cheap is None:
             walked = Rollout(rollout(kept or velocity, start, table, plan.stop), plan.stop)
         else:
-            exact = {i for plan in shares for i in plan.visited}
+            exact = {i for of in (shares, *later) for plan in of for i in plan.visited}
             walked = cheap_rollout(velocity, start, plan.stop, exact=exact, cheap=cheap, kept=kept)
         if not plan.active:  # judged by its fresh looks alone
             return walked, []
@@ -123,13 +130,15 @@ def rolled_out(
         likeness = None
         if plan.leap_floor is not None:
             likeness = leap_likeness(walked.states, table, plan.leaps, plan.leap_floor)
-        view = View(x, velocity, walked.states, table, shares, first, 1.0, likeness, kept)
+        view = View(x, velocity, walked.states, table, shares, first, 1.0, likeness, kept, later)
         return walked, [view]
 
     plan, seeds = batch.plan, batch.noise_seeds
     start = first_state(sampler.noise(seeds), video, sigmas)
-    walked, views = chain(start, (plan, *batch.more_plans), sigmas, 0)
-    views += fresh_looks(sampler, condition, seeds, plan, walked.states, sigmas, keeping)
+    walked, views = chain(start, (plan, *batch.more_plans), batch.later_plans, sigmas, 0)
+    looks = fresh_looks(sampler, condition, seeds, plan, walked.states, sigmas, keeping)
+    # A look is of one noise level, and so is its plan: further updates sweep it again.
+    views += [replace(look, later=(look.plans,) * len(batch.later_plans)) for look in looks]
     every = [walked]
     for number, restart in enumerate(batch.restarts):
         if plan.reward_input != "end":
@@ -140,7 +149,8 @@ def rolled_out(
         noise = sampler.noise([derive_seed(seed, "restart", number) for seed in seeds])
         s = float(sigmas[restart.first])
         start = (1.0 - s) * walked.states[-1] + s * noise
-        again, found = chain(start, restart.plans, sigmas[restart.first :], restart.first)
+        table = sigmas[restart.first :]
+        again, found = chain(start, restart.plans, restart.later, table, restart.first)
         every.append(again)
         views += found
     return RolledOut(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ class Step:
     def __init__(self, train: TrainSection, loss: float, gradient: tuple[float, ...]) -> None:
         self.train, self.loss, self.gradient = train, loss, gradient
         self.events: list[ProgressEvent] = []
+        self.further: Later | None = None
 
     def backward(self, clock: PhaseClock, shown: dict[str, float]) -> Average:
         (weight,) = self.trained.parameters
@@ -47,7 +49,12 @@ class Step:
             weight.grad = torch.tensor(self.gradient)
         shown["so far"] = 1.0
         return lambda: StepMeans(
-            self.loss, {"loss": self.loss}, {"own": 7}, lambda: "why", self.train.max_grad_norm
+            self.loss,
+            {"loss": self.loss},
+            {"own": 7},
+            lambda: "why",
+            self.train.max_grad_norm,
+            self.further,
         )
 
     def take(self, trained: Trained, state: TrainingState) -> dict:
@@ -125,6 +132,73 @@ def test_a_gradient_of_zero_is_counted(tmp_path: Path) -> None:
     assert (state.idle_steps, state.bad_steps) == (5, 0)
     (note,) = (event.note for event in step.events if event.note)
     assert note.endswith("the gradient is zero. why")
+
+
+class Later:
+    """Further updates of given gradients."""
+
+    def __init__(self, weight: nn.Parameter, *gradients: tuple[float, ...]) -> None:
+        self.weight, self.gradients = weight, list(gradients)
+
+    def gradient(self, clock: PhaseClock) -> bool:
+        assert self.weight.grad is None
+        if not self.gradients:
+            return False
+        with clock("sweep"):
+            self.weight.grad = torch.tensor(self.gradients.pop(0))
+        return True
+
+    def columns(self, norms: Sequence[float]) -> dict:
+        return {"further": list(norms)}
+
+
+def test_further_updates_are_steps_of_the_optimiser_within_one_step(tmp_path: Path) -> None:
+    train = section(tmp_path, "train.ema_decay=0.5")
+    weight, trained, state = begun(train)
+    step = Step(train, 0.5, GRADIENT)
+    step.further = Later(weight, (0.0, 0.5), (2.0, 0.0))
+    row = step.take(trained, state)
+    expected = nn.Parameter(torch.zeros(2))
+    optimiser = torch.optim.AdamW([expected], lr=WARMED_UP, eps=train.adam_eps, weight_decay=0.0)
+    average, path = torch.zeros(2), []
+    for number, gradient in enumerate(((0.6, -0.8), (0.0, 0.5), (1.0, 0.0))):
+        expected.grad = torch.tensor(gradient)
+        optimiser.step()
+        decay = min(0.5, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * expected.detach()
+        path.append(expected.detach().clone())
+    assert torch.allclose(weight, path[-1], rtol=1e-5)
+    assert not torch.allclose(path[0], path[-1], rtol=1e-2)
+    assert state.ema is not None
+    assert torch.allclose(state.ema.state["w"], average, rtol=1e-5)
+    assert row["further"] == pytest.approx([0.5, 2.0])
+    assert row["grad_norm"] == pytest.approx(5.0)
+    assert (state.step, state.position, state.ema.updates) == (1, 6, 3)
+    assert [event.phase for event in step.events] == ["sweep", "update"] * 3 + [""]
+
+
+def test_a_further_gradient_that_is_not_finite_ends_them_and_nothing_else(tmp_path: Path) -> None:
+    train = section(tmp_path)
+    weight, trained, state = begun(train)
+    step = Step(train, 0.5, GRADIENT)
+    step.further = Later(weight, (math.nan, 0.0), (2.0, 0.0))
+    row = step.take(trained, state)
+    plain, plainly, other = begun(train)
+    Step(train, 0.5, GRADIENT).take(plainly, other)
+    assert torch.equal(weight, plain)
+    assert row["further"] == []
+    assert (state.step, state.bad_steps) == (1, 0)
+    assert len(step.further.gradients) == 1
+
+
+def test_a_step_that_is_skipped_has_no_further_updates(tmp_path: Path) -> None:
+    train = section(tmp_path)
+    weight, trained, state = begun(train)
+    step = Step(train, math.nan, GRADIENT)
+    step.further = Later(weight, (2.0, 0.0))
+    assert step.take(trained, state)["further"] == []
+    assert weight.tolist() == [0.0, 0.0]
+    assert len(step.further.gradients) == 1
 
 
 def test_clock_adds_up_and_tells() -> None:
