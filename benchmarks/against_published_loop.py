@@ -11,8 +11,9 @@ Prints one JSON object. At K = 1, 4, 10 and 25 active steps the arms are the scr
 own loop (`published tail-K`), the same with each block recomputed in the backward pass, as its
 command line has it (`checkpointed`), the same plan, guidance and frame on our engine (`ours
 tail-K`: the gradient is the same, number by number) and the shipped recipe's method (`ours
-drtune-K`: negative branch detached), also with 4 active steps in a call of the sweep. All judge one
-frame of 25 sampling steps.
+drtune-K`: negative branch detached), also with 4 active steps in a call of the sweep, each of them
+also with the graphs of its active steps kept from the rollout (`graphs kept`). All judge one frame
+of 25 sampling steps.
 
 - `memory`: peak bytes of one step, `saved` for backward and `allocated` (`peak_memory.py` says what
   they are), ours over theirs, and how they grow with K;
@@ -42,6 +43,7 @@ from benchmarks.contestants import (
     Contestant,
     at_once,
     checkpointed,
+    graphs_kept,
     published_arm,
     recipe_arm,
     same_gradient_arm,
@@ -65,8 +67,17 @@ def tell(text: str) -> None:
 def arms_of(k: int) -> list[Arm]:
     """Whole step graphs in both loops, and the published one as its command line has it."""
     published = published_arm("tail", k)
-    ours = recipe_arm(k)
-    return [published, checkpointed(published), same_gradient_arm(k), ours, at_once(ours, 4)]
+    same, ours = same_gradient_arm(k), recipe_arm(k)
+    return [
+        published,
+        checkpointed(published),
+        same,
+        graphs_kept(same, k),
+        ours,
+        at_once(ours, 4),
+        graphs_kept(ours, k),
+        graphs_kept(at_once(ours, 4), k),
+    ]
 
 
 def measure_memory(ks: Sequence[int], accelerator: Accelerator) -> dict[str, Any]:

@@ -66,6 +66,12 @@ def at_once(arm: Arm, steps: int) -> Arm:
     return replace(arm, name=f"{arm.name}, {steps} steps at once", overrides=overrides)
 
 
+def graphs_kept(arm: Arm, steps: int) -> Arm:
+    """The arm with the graphs of so many steps kept from the rollout."""
+    overrides = (*arm.overrides, f"train.keep_graphs={steps}")
+    return replace(arm, name=f"{arm.name}, graphs kept", overrides=overrides)
+
+
 def checkpointed(arm: Arm) -> Arm:
     """The arm with each transformer block recomputed in the backward pass."""
     overrides = (*arm.overrides, "train.gradient_checkpointing=true")

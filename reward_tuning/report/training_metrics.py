@@ -172,7 +172,7 @@ _OF_RUN = (
             "steps",
             "The steps that the sweep visits, or `train.keep_graphs` times the batches if that is "
             "less",
-            "Fewer: raise `train.keep_graphs` where there is memory",
+            "Fewer: raise `train.keep_graphs`, or `train.keep_graphs_memory`, where there is room",
         ),
     ),
     (

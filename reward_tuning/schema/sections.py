@@ -302,11 +302,18 @@ class TrainSection(LoopSection):
         "of so many steps; the same gradient to rounding, but active_steps.grad_norm in the "
         "metrics is null. Not with normalise_steps",
     )
-    keep_graphs: NotNegative = Field(
+    keep_graphs: Literal["auto"] | NotNegative = Field(
         default=0,
         description="Steps of a batch, at most, that keep their graph from the rollout, so that "
         "the sweep does not run them again: the same gradient to rounding, at the memory of so "
-        "many more steps while the reward is differentiated; 0 = none",
+        "many more steps while the reward is differentiated; auto = as many as fit into "
+        "keep_graphs_memory; 0 = none",
+    )
+    keep_graphs_memory: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="GB on each device for the graphs that keep_graphs=auto keeps; the bytes of "
+        "one are measured at the start of a run",
     )
     decoded: Literal["all", "first", "random-window", "stratified"] = Field(
         default="all",

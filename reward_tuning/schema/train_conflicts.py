@@ -52,8 +52,14 @@ def group_conflicts(
 def kept_conflicts(
     train: TrainSection | None, sampling: SamplingSection | None, rollout: RolloutSection | None
 ) -> Iterator[Conflict]:
-    """Check that a step of the rollout can keep its graph."""
-    if train is None or sampling is None or rollout is None or not train.keep_graphs:
+    """Check that a step of the rollout can keep its graph, where it is asked to."""
+    if train is not None and train.keep_graphs != "auto" and train.keep_graphs_memory != 1.0:
+        yield Conflict(
+            ("train", "keep_graphs_memory"),
+            train.keep_graphs_memory,
+            "has no effect without train.keep_graphs=auto; set that, or leave it out",
+        )
+    if train is None or sampling is None or rollout is None or train.keep_graphs == 0:
         return
     if rollout.cache is not None and sampling.negative == "detached":
         yield Conflict(

@@ -41,6 +41,7 @@ from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.fingerprints import fingerprints_of
+from reward_tuning.tuning.graph_memory import graphs_that_fit
 from reward_tuning.tuning.preflight import check_files, raising
 from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_clips import replay_clips
@@ -166,7 +167,11 @@ def load_parts(
     if sampler.conditions:
         # Of all prompts, not only the drawn ones: a resumed run may have more steps.
         fingerprints["conditions"] = conditions_fingerprint([*stream.prompts, *held_out])
+    sigmas = training_sigmas(recipe)
     options = step_options(recipe, generator.transformer)
+    if recipe.train.keep_graphs == "auto":
+        kept = graphs_that_fit(recipe, sampler, stream.drawn(1)[0], sigmas, progress)
+        options = replace(options, keep_graphs=kept)
     return RunParts(
         sampler,
         trained,
@@ -174,7 +179,7 @@ def load_parts(
         [*(judge.label for judge in judges), *options.terms.labels],
         stream,
         held_out,
-        training_sigmas(recipe),
+        sigmas,
         fingerprints,
         options,
         sources,
@@ -258,7 +263,7 @@ def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
     """Return the choices of a recipe that hold for every batch.
 
     Args:
-        recipe: Resolved.
+        recipe: Resolved. `train.keep_graphs: auto` keeps none here; `graphs_that_fit` counts them.
         transformer: The generator's, which `rollout.compile` compiles.
 
     Raises:
@@ -282,7 +287,7 @@ def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
         terms=ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt),
         cheap=None if cheap.exact else cheap,
         small_decoder=train.decoder == "small",
-        keep_graphs=train.keep_graphs,
+        keep_graphs=0 if train.keep_graphs == "auto" else train.keep_graphs,
     )
 
 

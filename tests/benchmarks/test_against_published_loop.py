@@ -45,7 +45,11 @@ def test_the_published_settings() -> None:
 @pytest.mark.parametrize("k", [1, 4, 10, 25])
 def test_the_recipes_method_with_another_number_of_steps(k: int) -> None:
     shipped = load_recipe(RECIPE, [*COMMON, *LIKE_THE_SCRIPT])
-    ours, four_at_once = arms_of(k)[3:]
+    same, same_kept, ours, four_at_once, kept, four_kept = arms_of(k)[2:]
+    assert recipe_of(same_kept).train.keep_graphs == recipe_of(kept).train.keep_graphs == k
+    assert recipe_of(same_kept).method == recipe_of(same).method
+    both = recipe_of(four_kept).train
+    assert (both.keep_graphs, both.steps_at_once) == (k, 4)
     recipe = recipe_of(ours)
     assert recipe_of(four_at_once).train.steps_at_once == 4
     assert recipe.train == shipped.train

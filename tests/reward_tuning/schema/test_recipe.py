@@ -125,6 +125,16 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("train", "keep_graphs"),
             "cannot be combined with rollout.cache and sampling.negative: detached",
         ),
+        (
+            {"train__keep_graphs": "auto", "rollout": {"cache": 0.1}},
+            ("train", "keep_graphs"),
+            "the positive one alone",
+        ),
+        (
+            {"train__keep_graphs": 2, "train__keep_graphs_memory": 4.0},
+            ("train", "keep_graphs_memory"),
+            "no effect without train.keep_graphs=auto",
+        ),
         ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
         (
             {"sampling__guidance_range": [4.0, 2.0]},

@@ -407,3 +407,20 @@ def test_a_folder_that_goes_away_ends_the_run(world: Path, tmp_path: Path, remov
     assert not output.exists()
     if not removed:
         assert "continuing after step 2" in notes_of(world, moved)
+
+
+def test_killed_with_kept_graphs(world: Path, tmp_path: Path) -> None:
+    """How many are kept is measured anew by the resumed run, and comes to the same."""
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    overrides = ("train.keep_graphs=auto",)
+    finish(world, whole, overrides=overrides)
+    process = start(world, output, kill_at=("training", 3, "reward"), overrides=overrides)
+    process.join(DEADLINE)
+    assert process.exitcode == -signal.SIGKILL
+    finish(world, output, resume=True, overrides=overrides)
+    assert_same(output, whole)
+    kept = [
+        json.loads(row)["rollout"]["kept_steps"]
+        for row in (output / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert min(kept) > 0
