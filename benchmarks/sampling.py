@@ -1,7 +1,8 @@
-"""What `generate` gains by its first-block cache and its compiler, and what they do to the clips.
+"""What `generate` gains by its caches and its compiler, and what they do to the clips.
 
     python -m benchmarks.sampling [--checkpoint tiny] [--prompts 32] [--steps 25]
-                                  [--guidance-scale 6] [--cache 0.05 0.1 0.2] [--compile]
+                                  [--guidance-scale 6] [--compile]
+                                  [--cache taylor:2 teacache:0.08 first-block:0.1]
 
 Draws the same clips (held-out scenes of the embedded world, in English and Chinese by turns; the
 same noise) with each option, one at a time as `generate` does, and holds them against the clips of
@@ -34,8 +35,10 @@ from benchmarks.machine import machine
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.compilation import compiled
 from reward_tuning.sampling.draw import decoded, sample_clip
+from reward_tuning.schema.cache_kinds import cache_of
 
 PLAIN = "plain"
+CACHES = ["taylor:2", "teacache:0.08", "first-block:0.1"]
 SIZE = (FRAMES, SIDE, SIDE)
 
 
@@ -120,9 +123,10 @@ def held_out_prompts(count: int) -> list[str]:
     return [draw_caption(one, rng, LANGUAGES[i % len(LANGUAGES)]) for i, one in enumerate(chosen)]
 
 
-def options_of(thresholds: Sequence[float], compile_too: bool, transformer: Any) -> dict[str, Any]:
+def options_of(caches: Sequence[str], compile_too: bool, transformer: Any) -> dict[str, Any]:
     """Name of each option to how it computes the steps."""
-    found = {PLAIN: CheapSteps()} | {f"--cache {t:g}": CheapSteps(cache=t) for t in thresholds}
+    found = {PLAIN: CheapSteps()}
+    found |= {f"--cache {text}": CheapSteps(cache=cache_of(text)) for text in caches}
     if compile_too:
         found["--compile"] = CheapSteps(compiled=compiled(transformer))
     return found
@@ -134,7 +138,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance-scale", type=float, default=6.0)
-    parser.add_argument("--cache", type=float, nargs="*", default=[0.05, 0.1, 0.2])
+    parser.add_argument("--cache", nargs="*", default=CACHES)
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     generator = load_generator(arguments.checkpoint)

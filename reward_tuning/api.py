@@ -36,7 +36,10 @@ from reward_tuning.lora.export import import_adapter
 from reward_tuning.lora.schedules import Schedule, schedule_of
 from reward_tuning.progress import ProgressFn, silent
 from reward_tuning.runs.frame import RunResult
+from reward_tuning.sampling.automatic_cache import automatic_cache
+from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.draw import decoded, sample_clip
+from reward_tuning.schema.cache_kinds import AUTO, cache_of
 from reward_tuning.tuning.trainer import run as train_on_rewards
 
 
@@ -105,7 +108,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare adapters, checkpoints and strengths with the base, like `reward-tuning evaluate`.
 
-    12 parameters: each is an option of `reward-tuning evaluate`.
+    13 parameters: each is an option of `reward-tuning evaluate`.
 
     Args:
         sources: Run folders, LoRA files and LoRA folders, of one generator.
@@ -161,11 +164,12 @@ def generate(
     guidance_steps: tuple[float, float] | None = None,
     seed: int = 0,
     size: tuple[int, int, int] | None = None,
+    cache: str = AUTO,
     on_clip: Callable[[int], None] = lambda number: None,
 ) -> Tensor:
     """Generate clips from prompts, as `reward-tuning generate` does with the same values.
 
-    12 parameters: each is an option of `reward-tuning generate`.
+    13 parameters: each is an option of `reward-tuning generate`.
 
     Args:
         generator: One from `load_generator`, which is left as it was; or a shipped name, a folder
@@ -182,13 +186,15 @@ def generate(
         seed: Seed of the first clip; clip n has seed + n.
         size: Frames (4k + 1), height and width (multiples of 16); None takes the checkpoint's own,
             which needs `generator` by name.
+        cache: Cache of steps, as `--cache` of the verb: `auto`, `none` for the plain sample, or
+            a kind with its number, such as `taylor:2`.
         on_clip: Called with the number of each finished clip, from 0.
 
     Returns:
         `(b, f, 3, H, W)` float32 in [0, 1], on the CPU. `write_clip` writes one of them to a file.
 
     Raises:
-        TuningError: The LoRA cannot be read or is for another model, the schedule is none,
+        TuningError: The LoRA cannot be read or is for another model, the schedule or cache is none,
             `size` is missing, `steps` is below 1, or a number is not finite.
         GeneratorError: The generator cannot be loaded, or cannot sample clips of this size, or
             `guidance_steps` is no interval.
@@ -201,6 +207,7 @@ def generate(
         if not math.isfinite(value):
             raise TuningError(f"{name} is {value}; allowed: finite numbers, such as 1.0")
     guidance = Guidance(guidance_scale, interval=guidance_steps)
+    steps_cache = None if cache == AUTO else cache_of(cache)
     if isinstance(generator, Generator):
         if size is None:
             raise TuningError(
@@ -214,6 +221,8 @@ def generate(
     check_clip_size(*wanted)
     if not isinstance(generator, Generator):
         generator = load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    if cache == AUTO and schedule is None:
+        steps_cache = automatic_cache(generator.transformer.config, steps, compiled=False)
     clips = []
     with ExitStack() as stack:
         if lora is not None:
@@ -228,6 +237,7 @@ def generate(
                 size=wanted,
                 steps=steps,
                 guidance=guidance,
+                cheap=CheapSteps(cache=steps_cache),
             )
             clips.append(decoded(generator, sampled.latents)[0].float().cpu())
             on_clip(number)

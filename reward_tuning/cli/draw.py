@@ -13,6 +13,7 @@ from reward_tuning.cli.stopping import Stopped
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_writable
 from reward_tuning.inputs.condition_files import NO_CONDITION
 from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.schema.cache_kinds import AUTO, cache_of, cache_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from reward_tuning.inputs.condition_pixels import ConditionPixels
     from reward_tuning.lora.adapter import LoraWeights
     from reward_tuning.sampling.cheap_steps import CheapSteps
+    from reward_tuning.schema.cache_kinds import CacheSection
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     from reward_tuning.inputs.condition_pixels import check_kind, read_condition_pixels
     from reward_tuning.inputs.world_notes import world_notes
     from reward_tuning.sampling.clip_memory import check_clip_fits
+    from reward_tuning.sampling.step_cache import check_cache_in
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
     device = chosen_device(request.cost.device)
@@ -117,6 +120,8 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         progress(ProgressEvent("loading", note=note))
     for note in dict.fromkeys(note for read in pixels if read is not None for note in read.notes):
         progress(ProgressEvent("loading", note=note))
+    if request.cost.cache != AUTO:
+        check_cache_in(cache_of(request.cost.cache), folder)
     adapter, scale = _adapter(request, folder, progress)
     generator = load_generator(
         folder,
@@ -135,7 +140,7 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     sides = request.cost.tile_sides
     tiling = None if sides is None else Tiling(*(side // FAMILY.space_stride for side in sides))
     check_clip_fits(generator, size, tiling)
-    return _Parts(generator, size, pixels, _cheap(request, generator), tiling)
+    return _Parts(generator, size, pixels, _cheap(request, generator, progress), tiling)
 
 
 def _adapter(
@@ -156,15 +161,32 @@ def _adapter(
     return read[0] if len(read) == 1 else (combine(read), 1.0)
 
 
-def _cheap(request: Request, generator: "Generator") -> "CheapSteps":
+def _cheap(request: Request, generator: "Generator", progress: ProgressFn) -> "CheapSteps":
     """Return how the steps are computed; the model itself is compiled at its first step."""
     from reward_tuning.sampling.cheap_steps import CheapSteps
     from reward_tuning.sampling.compilation import compiled
 
     return CheapSteps(
-        cache=request.cost.cache,
+        cache=_cache(request, generator, progress),
         compiled=compiled(generator.transformer) if request.cost.compile else None,
     )
+
+
+def _cache(request: Request, generator: "Generator", progress: ProgressFn) -> "CacheSection | None":
+    """Return the cache that is asked for, or the automatic one, which is told."""
+    if request.cost.cache != AUTO:
+        return cache_of(request.cost.cache)
+    if request.lora_schedule != "constant":  # the model changes from step to step
+        return None
+    from reward_tuning.sampling.automatic_cache import automatic_cache
+
+    fewest = min(int(request.sampling.steps * strength) for strength in request.strengths)
+    config = generator.transformer.config
+    cache = automatic_cache(config, fewest, compiled=request.cost.compile)
+    if cache is not None:
+        note = f"--cache {cache_text(cache)} is on; --cache none computes every step in full"
+        progress(ProgressEvent("loading", note=note))
+    return cache
 
 
 def _drawn(request: Request, parts: _Parts, i: int, progress: ProgressFn) -> "Tensor":
@@ -231,7 +253,7 @@ def _about(request: Request, parts: _Parts, i: int, path: Path) -> dict[str, Any
         "guidance_scale": request.sampling.guidance_scale,
         "guidance_rescale": request.sampling.guidance_rescale,
         **({} if interval is None else {"guidance_steps": list(interval)}),
-        "cache": request.cost.cache,
+        "cache": None if parts.cheap.cache is None else cache_text(parts.cheap.cache),
         "size": list(parts.size),
         **({} if files == NO_CONDITION else {"strength": request.strengths[i], **files.given}),
     }

@@ -193,12 +193,13 @@ class CostOptions:
         str, Option(help="Attention kernels: auto, math, flash, efficient, cudnn")
     ] = "auto"
     cache: Annotated[
-        float | None,
+        str,
         Option(
-            help="First-block cache: skip the remaining blocks when the first block's residual "
-            "changed by less than this fraction (0.05 to 0.2); default: off"
+            help="Cache of steps: auto (where measured or published, from 10 steps on), none (the "
+            "plain sample), or taylor:INTERVAL, teacache:THRESHOLD, first-block:THRESHOLD "
+            "(docs/generator.md)"
         ),
-    ] = None
+    ] = "auto"
     compile: Annotated[
         bool,
         Option(

@@ -13,6 +13,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import lone_surrogate
 from reward_tuning.inputs.condition_files import NO_CONDITION, ConditionFiles
 from reward_tuning.inputs.prompts import Prompt, read_prompts
+from reward_tuning.schema.cache_kinds import AUTO, cache_of
 
 VIDEO_STRENGTH = 0.7
 """Default of the published video-to-video script, where the whole clip may change."""
@@ -91,12 +92,6 @@ class Request:
             )
         if interval is not None and self.sampling.guidance_scale == 1.0:
             raise TuningError("--guidance-steps: --guidance-scale is 1, so nothing is guided")
-        cache = self.cost.cache
-        if cache is not None and not 0.0 < cache < math.inf:
-            raise TuningError(
-                f"--cache: got {cache:g}; allowed: above 0 (0.05 to 0.2 are usual), or omit the "
-                "option"
-            )
         for strength in self.strengths:
             start_step(self.sampling.steps, strength)
         if self.cost.tile_sides is not None:
@@ -124,10 +119,15 @@ def _check_together(cost: CostOptions) -> None:
         for option, value in (("--tile", cost.tile), ("--tile-overlap", cost.tile_overlap)):
             if value is not None:
                 raise TuningError(f"{option} {value} is for --tiled-decode, which is not given")
+    cache = None if cost.cache == AUTO else cache_of(cost.cache)
     if not cost.compile:
         return
     for option, given, why in (
-        ("--cache", cost.cache is not None, "which changes from step to step what runs"),
+        (
+            f"--cache {cost.cache}",
+            cache is not None and not cache.COMPILES,
+            "which changes from step to step what runs (taylor does not)",
+        ),
         (
             f"--memory {cost.memory}",
             MODES[cost.memory].blocks_rest,

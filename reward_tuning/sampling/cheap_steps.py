@@ -20,8 +20,9 @@ from base_model.generator import Generator
 from reward_tuning.gradient.engine import rollout
 from reward_tuning.gradient.kept import KeptGraphs
 from reward_tuning.sampling.compilation import reported_compilation
-from reward_tuning.sampling.first_block_cache import FirstBlockCache
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, remembers_negative
+from reward_tuning.sampling.step_cache import step_cache
+from reward_tuning.schema.cache_kinds import CacheSection
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class CheapSteps:
     """How to compute the steps that the sweep does not run again.
 
     Attributes:
-        cache: Threshold of the first-block cache; None = every block of every step.
+        cache: Cache of steps (`reward_tuning.schema.cache_kinds`); None = each in full.
         dtype: Dtype of the matrix products (autocast); None = that of the weights. The states
             between the steps stay float32.
         compiled: The transformer behind a compiled forward (`compilation.compiled`); None = not
-            compiled. Not with a cache, which changes from step to step what runs.
+            compiled. Not with a cache that reaches inside the call (its `COMPILES` is False).
     """
 
-    cache: float | None = None
+    cache: CacheSection | None = None
     dtype: torch.dtype | None = None
     compiled: Any = None
 
@@ -102,7 +103,7 @@ def cheap_rollout(
     with ExitStack() as stack:
         cache = None
         if cheap.cache is not None:
-            cache = stack.enter_context(FirstBlockCache(transformer, cheap.cache))
+            cache = stack.enter_context(step_cache(cheap.cache, transformer, stop, cheap.compiled))
 
         def step(x: Tensor, i: int) -> Tensor:
             full = i in exact

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.inputs.encoded_condition import EncodedCondition
 from reward_tuning.sampling.cheap_steps import CheapSteps, cheaply, fast_generator
-from reward_tuning.sampling.first_block_cache import FirstBlockCache
+from reward_tuning.sampling.step_cache import step_cache
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,15 @@ def sample_clip(
     with ExitStack() as stack:
         cache = None
         if cheap.cache is not None:
-            cache = stack.enter_context(FirstBlockCache(generator.transformer, cheap.cache))
+            cache = stack.enter_context(
+                step_cache(cheap.cache, generator.transformer, run, cheap.compiled)
+            )
+
+        @contextmanager
+        def around_step() -> Iterator[None]:
+            with nullcontext() if cache is None else cache.call(), cheaply(cheap, generator.device):
+                yield
+
         latents = euler_sample(
             fast_generator(generator, cheap),
             generator.conditioned(text, channels),
@@ -92,7 +100,7 @@ def sample_clip(
             guidance,
             on_step=lambda step, _: on_step(first + step),
             attention=attention,
-            around_step=(lambda: cheaply(cheap, generator.device)) if cache is None else cache.call,
+            around_step=around_step,
         )
     return SampledClip(latents, run, run if cache is None else cache.full_calls)
 

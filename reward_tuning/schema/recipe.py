@@ -193,11 +193,12 @@ def rollout_conflicts(
     """Check the values of the rollout section against each other and against the weights."""
     if rollout is None:
         return
-    if rollout.compile and rollout.cache is not None:
+    if rollout.compile and rollout.cache is not None and not rollout.cache.COMPILES:
         yield Conflict(
             ("rollout", "compile"),
             True,
-            "cannot be combined with rollout.cache, which changes from step to step what runs",
+            f"cannot be combined with rollout.cache={rollout.cache.kind}, which changes from "
+            "step to step what runs; use taylor, or choose one of them",
         )
     if rollout.compile and generator is not None and MODES[generator.memory].blocks_rest:
         yield Conflict(

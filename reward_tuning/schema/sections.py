@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from base_model.memory.modes import MODES_HELP, Memory
+from reward_tuning.schema.cache_kinds import CacheChoice
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.schema.values import Dtype, FileName, Frames, Side, Text
@@ -163,12 +164,11 @@ class RolloutSection(Section):
     The steps that the sweep runs again are always computed in full; samples and evaluation, too.
     """
 
-    cache: float | None = Field(
+    cache: CacheChoice = Field(
         default=None,
-        gt=0.0,
-        description="First-block cache: skip the remaining blocks when the first block's residual "
-        "has changed by at most this fraction since the last step computed in full (0.05 to 0.2; "
-        "diffusers 0.35 or newer); null = off",
+        description="Cache of steps: first-block, teacache or taylor, as a name or with its "
+        "numbers ({kind: teacache, threshold: 0.08}); a number alone is the threshold of "
+        "first-block; null = off",
     )
     dtype: Literal["bfloat16"] | None = Field(
         default=None,
@@ -178,7 +178,7 @@ class RolloutSection(Section):
     compile: bool = Field(
         default=False,
         description="torch.compile the transformer for these steps; needs a C++ compiler on a CPU, "
-        "Triton on a GPU, and some minutes at the first step. Not with cache",
+        "Triton on a GPU, and some minutes at the first step. Of the caches only with taylor",
     )
 
 

@@ -32,6 +32,8 @@ from reward_tuning.runs.tracker_packages import require_trackers
 from reward_tuning.sampling.compilation import require_compilation
 from reward_tuning.sampling.first_block_cache import require_first_block_cache
 from reward_tuning.sampling.generator_parts import generator_folder, generator_kind, is_here
+from reward_tuning.sampling.step_cache import check_cache_in
+from reward_tuning.schema.cache_kinds import FirstBlock
 from reward_tuning.schema.locate import prompt_path
 from reward_tuning.schema.primary import ORACLE
 from reward_tuning.schema.recipe import Recipe
@@ -156,6 +158,9 @@ def check_files(
     if root is not None and wants_small_decoder(recipe.train):
         with check("train.small_decoder"):
             check_small_decoder(recipe.train, root)
+    with check("rollout.cache"):
+        if root is not None:
+            check_cache_in(recipe.rollout.cache, root)
     # From here on every condition file and clip is opened: minutes for thousands of them.
     _check_conditions(recipe, check, found, drawn, progress)
     if found.stream is not None:
@@ -212,7 +217,7 @@ def _value_checks(
     for draw in (partial(draw_plan, recipe, sigmas), partial(draw_restarts, recipe, sigmas)):
         yield partial(draw, step=1, batch=0)
     yield partial(draw_frames, recipe, step=1, batch=0)
-    if recipe.rollout.cache is not None:
+    if isinstance(recipe.rollout.cache, FirstBlock):
         yield require_first_block_cache
     if recipe.rollout.compile:
         yield partial(require_compilation, device)

@@ -10,7 +10,12 @@ from torch import Tensor
 from reward_tuning.gradient.engine import rollout
 from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
+from reward_tuning.schema.cache_kinds import FirstBlock
 from tests.reward_tuning.double_sampler import PROMPTS, SIGMAS
+
+
+def first_block(threshold: float | None) -> CheapSteps:
+    return CheapSteps(None if threshold is None else FirstBlock(threshold=threshold))
 
 
 def walked(

@@ -1,4 +1,4 @@
-"""`generate` beyond its modes: sizes, first-block cache, compiler, tiles, attention."""
+"""`generate` beyond its modes: sizes, caches, compiler, tiles, attention."""
 
 import json
 import shutil
@@ -25,9 +25,10 @@ from reward_tuning.cli.generate_options import ConditionOptions, CostOptions
 from reward_tuning.errors import TuningError
 from reward_tuning.finetune import exporting as finetuned
 from reward_tuning.inputs.condition_files import NO_CONDITION
-from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.draw import SampledClip, decoded, sample_clip
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
+from tests.reward_tuning.cheap_rollouts import first_block
+from tests.reward_tuning.cli.test_request import forbid_loading
 from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.kinds import FRAMES, HEIGHT, WIDTH, write_kind
 
@@ -124,12 +125,12 @@ def test_the_threshold_lies_between_two_changes(generator: Generator) -> None:
     assert (plain.steps, plain.full_steps) == (2, 2)
     assert len(shares[0]) == 2  # both guidance branches are one batch
     change = float((shares[1] - shares[0]).abs().mean() / shares[0].abs().mean())
-    below = sampled(generator, steps=2, cheap=CheapSteps(cache=change * 0.999))
-    above = sampled(generator, steps=2, cheap=CheapSteps(cache=change * 1.001))
+    below = sampled(generator, steps=2, cheap=first_block(change * 0.999))
+    above = sampled(generator, steps=2, cheap=first_block(change * 1.001))
     assert (below.full_steps, above.full_steps) == (2, 1)
     assert torch.equal(below.latents, plain.latents)
     assert float((above.latents - plain.latents).abs().max()) > 1e-4
-    again = sampled(generator, steps=2, cheap=CheapSteps(cache=change * 1.001))
+    again = sampled(generator, steps=2, cheap=first_block(change * 1.001))
     assert torch.equal(again.latents, above.latents)  # the cache begins empty
     assert torch.equal(sampled(generator, steps=2).latents, plain.latents)  # nothing is left of it
 
@@ -159,11 +160,48 @@ def test_a_batch_in_the_cache_is_its_samples(generator: Generator) -> None:
 def test_the_cache_on_streamed_blocks(generator: Generator, model: Path, scale: float) -> None:
     """The same bits, with and without the negative branch."""
     streamed = load_generator(model, memory="block-offload")
-    options: dict[str, Any] = {"guidance": Guidance(scale), "cheap": CheapSteps(cache=1e9)}
+    options: dict[str, Any] = {
+        "guidance": Guidance(scale),
+        "cheap": first_block(1e9),
+    }
     one, other = sampled(generator, **options), sampled(streamed, **options)
     assert one.full_steps == other.full_steps == 1
     assert torch.equal(one.latents, other.latents)
     assert not torch.equal(one.latents, sampled(generator, guidance=Guidance(scale)).latents)
+
+
+# --- which cache
+
+
+@pytest.mark.slow
+def test_the_automatic_cache(run: Command, tmp_path: Path) -> None:
+    """On `tiny` from 10 steps on: said, written down, close to the plain clip, and a flag away."""
+    one = ["--checkpoint", "tiny", "--prompt", "a", "--frames", "1", "--steps"]
+    clips = {}
+    for name, more in (
+        ("few", ["9"]),
+        ("plain few", ["9", "--cache", "none"]),
+        ("auto", ["10"]),
+        ("named", ["10", "--cache", "taylor:2"]),
+        ("plain", ["10", "--cache", "none"]),
+    ):
+        done = run("generate", *one, *more, "--format", "png", "--output", tmp_path / name)
+        assert done.code == 0, done.err
+        assert ("--cache taylor:2 is on; --cache none computes" in done.err) == (name == "auto")
+        (line,) = (tmp_path / name / "clips.jsonl").read_text().splitlines()
+        assert json.loads(line)["cache"] == ("taylor:2" if name in {"auto", "named"} else None)
+        (clips[name],) = (path.read_bytes() for path in (tmp_path / name).glob("*.png"))
+    assert clips["few"] == clips["plain few"]
+    assert clips["auto"] == clips["named"] != clips["plain"]
+
+
+def test_teacache_without_coefficients_is_refused_before_loading(
+    run: Command, words: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_loading(monkeypatch)
+    done = run(*words, "--cache", "teacache:0.05", "--output", tmp_path / "a.png")
+    assert done.code == 2
+    assert "no coefficients are known for a transformer of" in " ".join(done.err.split())
 
 
 # --- decode in tiles, attention, compiler

@@ -18,11 +18,11 @@ from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.plan import Plan
 from reward_tuning.gradient.reuse import Restart, restart_index, shares_of
 from reward_tuning.judges.judge import FramedJudge
-from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.trainer import optimiser_step
+from tests.reward_tuning.cheap_rollouts import first_block
 from tests.reward_tuning.tuning import test_step as steps
 from tests.reward_tuning.tuning import test_trainer as runs
 
@@ -87,7 +87,7 @@ def test_active_sets_are_all_exact_in_a_cheap_rollout(
     sampler: ClipSampler, judge: FramedJudge
 ) -> None:
     batch = Batch(PROMPTS, [7, 8], plan(1), more_plans=(plan(3),))
-    report, _ = steps.step(sampler, [judge], batch, cheap=CheapSteps(cache=1e9))
+    report, _ = steps.step(sampler, [judge], batch, cheap=first_block(1e9))
     assert report.full_steps == 3  # the first, and these
     assert all(seen.rerun_error < 1e-6 for seen in report.steps)
 

@@ -17,7 +17,7 @@ from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.compilation import compiled
 from reward_tuning.sampling.sampler import ClipSampler
-from tests.reward_tuning.cheap_rollouts import exact_states, walked
+from tests.reward_tuning.cheap_rollouts import exact_states, first_block, walked
 from tests.reward_tuning.tuning import test_step as steps
 
 sampler, judge = steps.sampler, steps.judge
@@ -42,7 +42,7 @@ def blocks_run(sampler: ClipSampler) -> Iterator[list[tuple[int, bool]]]:
 
 
 def test_a_cache_that_never_skips_changes_nothing(sampler: ClipSampler) -> None:
-    states, full = walked(sampler, CheapSteps(cache=1e-12), (0, 2))
+    states, full = walked(sampler, first_block(1e-12), (0, 2))
     assert full == 4
     plain, count = walked(sampler, CheapSteps(), (0, 2))
     assert count == 4
@@ -55,7 +55,7 @@ def test_a_skipped_step_adds_what_the_last_full_one_added(
 ) -> None:
     """Against the same written out: step 0 full, 1 skipped, 2 exact, 3 skipped."""
     with blocks_run(sampler) as seen:
-        states, full = walked(sampler, CheapSteps(cache=1e9), (2,), negative)
+        states, full = walked(sampler, first_block(1e9), (2,), negative)
     assert full == 2
     everything = [number for number, _ in seen]
     layers = len(sampler.generator.transformer.transformer_blocks)
@@ -91,7 +91,7 @@ def test_a_skipped_step_adds_what_the_last_full_one_added(
 def test_every_block_runs_where_the_number_of_branches_changes(sampler: ClipSampler) -> None:
     """The residual of one branch is none of two; of the levels only 0.845 is guided."""
     some = replace(sampler, guidance=Guidance(3.0, interval=(0.6, 0.9)))
-    states, full = walked(some, CheapSteps(cache=1e9), (), "joint")
+    states, full = walked(some, first_block(1e9), (), "joint")
     assert full == 3  # and the fourth step, of one branch as the third, is skipped
     plain = exact_states(some, "joint")
     assert all(torch.equal(a, b) for a, b in zip(states[:4], plain[:4], strict=True))
@@ -108,8 +108,8 @@ def test_the_threshold_decides(sampler: ClipSampler) -> None:
     finally:
         hook.remove()
     change = float((shares[1] - shares[0]).abs().mean() / shares[0].abs().mean())
-    below, _ = walked(sampler, CheapSteps(cache=change * 0.999), (), "joint")
-    above, _ = walked(sampler, CheapSteps(cache=change * 1.001), (), "joint")
+    below, _ = walked(sampler, first_block(change * 0.999), (), "joint")
+    above, _ = walked(sampler, first_block(change * 1.001), (), "joint")
     plain = exact_states(sampler, "joint")
     assert torch.equal(below[2], plain[2])
     assert not torch.equal(above[2], plain[2])
@@ -124,14 +124,14 @@ def test_the_gradient_is_that_of_the_states_visited(
     plain, exact = steps.step(sampler, [judge], one)
     assert (plain.rollout_steps, plain.full_steps) == (4, 4)
     with blocks_run(sampler) as seen:
-        report, grads = steps.step(sampler, [judge], one, cheap=CheapSteps(cache=1e9))
+        report, grads = steps.step(sampler, [judge], one, cheap=first_block(1e9))
     first = 0 not in one.plan.active
     assert (report.rollout_steps, report.full_steps) == (4, 2 + first)
     layers = len(sampler.generator.transformer.transformer_blocks)
     assert [number for number, grad in seen if grad] == [*range(layers)] * 2
     assert all(of.rerun_error < 1e-6 for of in report.steps)
     assert 1e-4 < steps.relative(grads, exact) < 1.0
-    _, same = steps.step(sampler, [judge], one, cheap=CheapSteps(cache=1e-12))
+    _, same = steps.step(sampler, [judge], one, cheap=first_block(1e-12))
     assert steps.relative(same, exact) == 0.0
 
 
@@ -139,7 +139,7 @@ def test_a_posterior_mean_is_computed_in_full(sampler: ClipSampler, judge: Frame
     one = steps.batch(early_stop=True)
     assert one.plan.reward_input == "posterior_mean"
     with blocks_run(sampler) as seen:
-        report, _ = steps.step(sampler, [judge], one, cheap=CheapSteps(cache=1e9))
+        report, _ = steps.step(sampler, [judge], one, cheap=first_block(1e9))
     layers = len(sampler.generator.transformer.transformer_blocks)
     last = sum(1 for number, grad in seen if number == layers - 1 and not grad)
     assert last == report.full_steps + 1
@@ -181,7 +181,7 @@ def test_bfloat16_where_no_gradient_needs_more(
 ) -> None:
     low, full = torch.bfloat16, torch.float32
     with product_dtypes(single) as seen:
-        states, count = walked(single, CheapSteps(cache, low), (1, 2))
+        states, count = walked(single, replace(first_block(cache), dtype=low), (1, 2))
     assert seen == [(dtype, False) for dtype in (low, full, full, low)]
     assert count == 4
     assert {state.dtype for state in states} == {full}
@@ -189,7 +189,12 @@ def test_bfloat16_where_no_gradient_needs_more(
     one = steps.batch(early_stop=False)
     _, exact = steps.step(single, [judge], one)
     with product_dtypes(single) as seen:
-        report, grads = steps.step(single, [judge], one, cheap=CheapSteps(cache, low))
+        report, grads = steps.step(
+            single,
+            [judge],
+            one,
+            cheap=replace(first_block(cache), dtype=low),
+        )
     assert [dtype for dtype, grad in seen if grad] == [full] * 2
     assert all(of.rerun_error < 1e-5 for of in report.steps)
     assert 1e-5 < steps.relative(grads, exact) < 0.2

@@ -9,9 +9,9 @@ from base_model.generator import Generator, load_generator
 from base_model.networks.tiled_decode import Tiling
 from base_model.sampling.guidance import Guidance
 from base_model.sampling.sigmas import sigma_table
-from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.draw import decoded, sample_clip
 from reward_tuning.sampling.sampler import ClipSampler
+from tests.reward_tuning.cheap_rollouts import first_block
 
 PROMPT, NEGATIVE = "a red ball rolls left", "blurred"
 SIZE = (5, 32, 32)
@@ -51,7 +51,7 @@ def test_a_cache_is_counted(generator: Generator) -> None:
         size=SIZE,
         steps=4,
         guidance=Guidance(3.0),
-        cheap=CheapSteps(cache=1e9),
+        cheap=first_block(1e9),
     )
     assert (clip.steps, clip.full_steps) == (4, 1)
 

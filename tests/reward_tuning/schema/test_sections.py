@@ -33,7 +33,9 @@ def test_rollout_options_that_do_not_go_together() -> None:
     both = {"cache": 0.1, "compile": True}
     where, text = first_error(rollout=both)
     assert where == ("rollout", "compile")
-    assert "cannot be combined with rollout.cache" in text
+    assert "cannot be combined with rollout.cache=first-block" in text
+    together = recipe_data(rollout={"cache": "taylor", "compile": True})
+    assert Recipe.model_validate(together).rollout.compile
     where, text = first_error(rollout={"dtype": "bfloat16"})  # the weights of this recipe, too
     assert where == ("rollout", "dtype")
     assert "bfloat16 already" in text

@@ -15,6 +15,7 @@ from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.tuning.draws import Batch
+from tests.reward_tuning.cheap_rollouts import first_block
 from tests.reward_tuning.gradient.test_reuse import plan
 from tests.reward_tuning.tuning import test_step as steps
 
@@ -124,7 +125,7 @@ def test_in_a_cached_rollout(
     if checkpointed:
         sampler.generator.transformer.enable_gradient_checkpointing()
     try:
-        options: dict[str, Any] = {"negative": negative, "cheap": CheapSteps(cache=1e9)}
+        options: dict[str, Any] = {"negative": negative, "cheap": first_block(1e9)}
         plain, expected = steps.step(sampler, [judge], one, **options)
         report, got = steps.step(sampler, [judge], one, keep_graphs=EVERY, **options)
     finally:
@@ -135,7 +136,7 @@ def test_in_a_cached_rollout(
 
 
 def test_a_cache_of_both_branches_keeps_no_graph(sampler: ClipSampler, judge: FramedJudge) -> None:
-    one, cheap = steps.batch(early_stop=False), CheapSteps(cache=1e9)
+    one, cheap = steps.batch(early_stop=False), first_block(1e9)
     plain, expected = steps.step(sampler, [judge], one, cheap=cheap)
     report, got = steps.step(sampler, [judge], one, cheap=cheap, keep_graphs=EVERY)
     assert report.kept_steps == 0

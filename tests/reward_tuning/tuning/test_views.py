@@ -10,11 +10,11 @@ import torch
 from reward_tuning.gradient.leaps import leap_likeness
 from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.reuse import Restart
-from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.views import rolled_out
+from tests.reward_tuning.cheap_rollouts import first_block
 from tests.reward_tuning.tuning import test_step as steps
 
 sampler = steps.sampler
@@ -71,6 +71,6 @@ def test_a_restart_begins_at_the_noised_end(sampler: ClipSampler) -> None:
 
 def test_cheap_steps_are_counted(sampler: ClipSampler) -> None:
     one = steps.batch(early_stop=False)
-    found = rolled_out(sampler, one, SIGMAS, CheapSteps(cache=1e9))
+    found = rolled_out(sampler, one, SIGMAS, first_block(1e9))
     assert found.steps == 4
     assert found.full_steps < 4
