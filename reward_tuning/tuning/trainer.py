@@ -37,7 +37,8 @@ from reward_tuning.tuning.plan_draws import draw_plan
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
 from reward_tuning.tuning.small_decoding import options_at
-from reward_tuning.tuning.step import PhaseFn, reward_step, step_columns
+from reward_tuning.tuning.step import PhaseFn, reward_step
+from reward_tuning.tuning.step_columns import step_columns
 
 
 def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) -> RunResult:

@@ -96,7 +96,9 @@ def test_two_processes_are_one_with_twice_the_batch(
     assert [row["step"] for row in rows[1]] == [1, 2, 3]
     for a, b in zip(*rows, strict=True):
         assert a["further"]["updates"] == b["further"]["updates"] == 1
-        assert b["further"]["rerun_error"] == pytest.approx(a["further"]["rerun_error"], rel=1e-2)
+        # Over the clips of a batch, and the largest of the batches: halves reach further.
+        whole, halves = (row["further"]["rerun_error"] for row in (a, b))
+        assert 0.99 * whole < halves < 1.5 * whole
         assert b["replay"] == pytest.approx(a["replay"], rel=1e-3)
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-2)

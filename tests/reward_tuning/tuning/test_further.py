@@ -21,12 +21,12 @@ from reward_tuning.gradient.methods import make_plan
 from reward_tuning.gradient.plan import Plan
 from reward_tuning.gradient.reuse import Restart, further_shares, place_read
 from reward_tuning.judges.judge import FramedJudge
-from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.plan_draws import draw_later_plans, draw_plan
 from reward_tuning.tuning.step import BatchReport, StepOptions, reward_step, sweep
 from reward_tuning.tuning.trainer import optimiser_step
+from tests.reward_tuning.cheap_rollouts import first_block
 from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning import test_step as steps
 from tests.reward_tuning.tuning import test_trainer as runs
@@ -185,7 +185,7 @@ def test_without_a_move_an_update_repeats_the_first(
 
 def test_later_steps_are_exact_in_a_cheap_rollout(sampler: ClipSampler, judge: FramedJudge) -> None:
     batch = Batch(PROMPTS, [7, 8], plan(1), later_plans=((plan(3),),))
-    report, _ = first(sampler, judge, batch, cheap=CheapSteps(cache=1e9))
+    report, _ = first(sampler, judge, batch, cheap=first_block(1e9))
     assert report.full_steps == 3  # the first, and these
     found, _ = further(sampler, report)
     assert found[0].rerun_error < 1e-6
