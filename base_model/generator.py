@@ -387,6 +387,7 @@ def load_generator(
     checkpoint: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
+    vae_dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     text_encoder: bool = True,
     fp32_timesteps: bool = False,
@@ -398,6 +399,7 @@ def load_generator(
     Args:
         checkpoint: A shipped name ("tiny"), a folder, or a hub id ("org/name").
         dtype: Dtype of all weights.
+        vae_dtype: Dtype of the VAE's weights, in which it also computes; None takes `dtype`.
         device: Device of all weights.
         text_encoder: Load the text encoder; False neither loads nor downloads it.
         fp32_timesteps: See `Generator`.
@@ -417,7 +419,7 @@ def load_generator(
         folder, dtype=dtype, device=device, memory=memory, quantise=quantise
     )
     home = "cpu" if MODES[memory].parts_rest else device
-    vae = load_vae(folder, dtype=dtype, device=home)
+    vae = load_vae(folder, dtype=vae_dtype or dtype, device=home)
     encoder = load_text_encoder(folder, dtype=dtype, device=home) if text_encoder else None
     if encoder is not None and encoder.width != transformer.config.text_embed_dim:
         raise GeneratorError(

@@ -38,6 +38,7 @@ from reward_tuning.sampling.generator_parts import (
     generator_checkpoint,
     generator_folder,
     generator_kind,
+    vae_dtype,
 )
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.seeds import derive_seed
@@ -120,6 +121,7 @@ def load_distil_parts(
     generator = load_generator(
         generator_checkpoint(recipe.generator),
         dtype=dtype,
+        vae_dtype=vae_dtype(recipe.generator),
         device=device,
         text_encoder=False,
         memory=recipe.generator.memory,

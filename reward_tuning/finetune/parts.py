@@ -27,7 +27,7 @@ from reward_tuning.lora.frozen import frozen_adapter, frozen_sha256
 from reward_tuning.lora.init import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained
-from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder
+from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder, vae_dtype
 from reward_tuning.seeds import derive_seed
 
 
@@ -92,6 +92,7 @@ def load_finetune_parts(
     generator = load_generator(
         generator_checkpoint(recipe.generator),
         dtype=getattr(torch, recipe.generator.dtype),
+        vae_dtype=vae_dtype(recipe.generator),
         device=device,
         text_encoder=False,
         memory=recipe.generator.memory,

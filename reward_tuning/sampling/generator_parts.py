@@ -8,6 +8,8 @@ from base_model.files.shipped import PARTS, resolve_checkpoint, resolve_part
 from reward_tuning.schema.sections import GeneratorSection
 
 if TYPE_CHECKING:
+    import torch
+
     from base_model.core.kinds import Kind
 
 CONFIG = "transformer/config.json"
@@ -29,6 +31,16 @@ def generator_checkpoint(generator: GeneratorSection) -> str:
     from base_model.loading.parts import with_parts  # imports torch
 
     return str(with_parts(resolve_checkpoint(generator.checkpoint), parts))
+
+
+def vae_dtype(generator: GeneratorSection) -> "torch.dtype | None":
+    """Return the dtype of the VAE, as `load_generator` takes it; None for the generator's."""
+    import torch
+
+    found: torch.dtype | None = None
+    if generator.vae_dtype is not None:
+        found = getattr(torch, generator.vae_dtype)
+    return found
 
 
 def generator_folder(generator: GeneratorSection, *, text_encoder: bool) -> Path:

@@ -17,7 +17,7 @@ from reward_tuning.judges.shared_encoder import shared_encoder
 from reward_tuning.judges.truncation import report_truncation
 from reward_tuning.lora.frozen import frozen_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.sampling.generator_parts import generator_checkpoint
+from reward_tuning.sampling.generator_parts import generator_checkpoint, vae_dtype
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.parts import clip_sampler
@@ -109,7 +109,11 @@ def calibrate(
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))
     generator = load_generator(
-        generator_checkpoint(recipe.generator), dtype=dtype, device=device, text_encoder=False
+        generator_checkpoint(recipe.generator),
+        dtype=dtype,
+        vae_dtype=vae_dtype(recipe.generator),
+        device=device,
+        text_encoder=False,
     )
     frozen = frozen_adapter(generator, recipe.generator, progress)
     sampler = clip_sampler(recipe, generator, states, list(chosen.values()), progress, frozen)

@@ -36,7 +36,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained, trained_adapter
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.compilation import compiled
-from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_kind
+from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_kind, vae_dtype
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
@@ -240,6 +240,7 @@ def _generator_with_adapter(
     generator = load_generator(
         generator_checkpoint(recipe.generator),
         dtype=getattr(torch, recipe.generator.dtype),
+        vae_dtype=vae_dtype(recipe.generator),
         device=device,
         text_encoder=False,
         memory=recipe.generator.memory,

@@ -81,6 +81,24 @@ def test_precision_of_state_and_weights(checkpoint: Path, inputs: dict[str, Tens
     assert 1e-4 < error < 0.1
 
 
+def test_the_vae_may_have_a_dtype_of_its_own(checkpoint: Path) -> None:
+    exact = load_generator(checkpoint, text_encoder=False)
+    half = load_generator(checkpoint, vae_dtype=torch.bfloat16, text_encoder=False)
+    assert half.dtype == half.state_dtype == torch.float32
+    latents = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def decoded(generator: Generator) -> tuple[Tensor, Tensor]:
+        x = latents.clone().requires_grad_()
+        frames = generator.decode(x)
+        (gradient,) = torch.autograd.grad(frames.square().sum(), x)
+        assert frames.dtype == gradient.dtype == torch.float32
+        return frames.detach(), gradient
+
+    found, expected = decoded(half), decoded(exact)
+    assert 1e-4 < relative(found[0], expected[0]) < 0.02  # bfloat16 has 8 bits: 0.004
+    assert 1e-4 < relative(found[1], expected[1]) < 0.1
+
+
 def test_noise_depends_on_the_seed_alone(generator: Generator) -> None:
     shape = (3, 16, 2, 4, 6)
     noise = generator.initial_noise(shape, [5, 9, 5])

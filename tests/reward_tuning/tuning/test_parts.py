@@ -35,6 +35,14 @@ def test_only_the_prompts_of_the_run_are_encoded(world: Path, tmp_path: Path) ->
     assert parts.sampler.generator.prompt_encoder is None
 
 
+def test_the_vae_has_the_dtype_of_the_recipe(world: Path, tmp_path: Path) -> None:
+    for value, expected in (("null", torch.float32), ("bfloat16", torch.bfloat16)):
+        recipe = tiny_recipe(world, tmp_path, f"generator.vae_dtype={value}")
+        generator = load_parts(recipe, DEVICE, 2, silent).sampler.generator
+        assert {p.dtype for p in generator.vae.parameters()} == {expected}
+        assert generator.dtype == torch.float32
+
+
 def test_training_and_its_clips_have_intervals_of_their_own(world: Path, tmp_path: Path) -> None:
     intervals = ("sampling.guidance_steps=[0.3,1]", "evaluation.guidance_steps=[0.2,0.9]")
     recipe = tiny_recipe(world, tmp_path, *intervals, "sampling.guidance_rescale=0.5")
