@@ -108,7 +108,7 @@ def test_every_option_of_the_sweep_takes_kept_steps(name: str, options: dict[str
 def test_several_plans_use_one_graph() -> None:
     """Overlapping plans, some of which send gradient through a state and some not."""
     flow = ToyFlow(STEPS)
-    plans = [make((1, 3, 5), nested=1.0), make((3, 5), nested=0.0), make((0, 4, 6), nested=0.4)]
+    plans = [make((1, 3, 5), nested=1.0), make((3, 5), nested=0.0), make((0, 3, 6), nested=0.4)]
     expected = {name: torch.zeros_like(p) for name, p in flow.named_parameters()}
     for plan in plans:
         for name, gradient in chain_gradients(flow, flow.noise(), flow.sigmas, plan)[1].items():
