@@ -38,7 +38,7 @@ from base_model.networks import magvit
 from base_model.networks.attention_processor import use_published_attention
 from base_model.networks.corrections import correct
 from base_model.networks.prompt_encoder import PromptEncoder
-from base_model.networks.small_decoder import SmallDecoder, decode_small
+from base_model.networks.small_decoder import DecodedBy, SmallDecoder, decode_small
 
 __all__ = ["Condition", "Generator", "GuidedCondition", "TextCondition", "load_generator"]
 
@@ -326,7 +326,7 @@ class Generator:
         *,
         detach_context: bool = False,
         checkpointing: bool = True,
-        small: bool = False,
+        by: DecodedBy = "vae",
     ) -> Tensor:
         """Decode latents to frames, differentiable.
 
@@ -336,7 +336,7 @@ class Generator:
             detach_context: Stop the gradient at the latents before the first of these frames.
             checkpointing: Keep one latent frame's activations at a time and recompute the others in
                 the backward pass; False keeps them all.
-            small: Decode with `small_decoder`, roughly, for a small part of the work.
+            by: The VAE, the small decoder, or frames of the one with the gradient of the other.
 
         Returns:
             `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE).
@@ -345,19 +345,29 @@ class Generator:
             GeneratorError: The slice is empty or has a step, the call needs a gradient through a
                 VAE that rests on the CPU, or there is no small decoder.
         """
-        if small:
-            if self.small_decoder is None:
-                raise GeneratorError(
-                    "This generator has no small decoder. Set its attribute small_decoder "
-                    "(base_model.loading.small_decoder), or decode with the VAE."
-                )
-            return decode_small(
-                self.small_decoder,
-                latents,
-                frames,
-                detach_context=detach_context,
-                checkpointing=checkpointing,
+        if by == "vae":
+            return self._decode_true(latents, frames, detach_context, checkpointing)
+        if self.small_decoder is None:
+            raise GeneratorError(
+                "This generator has no small decoder. Set its attribute small_decoder "
+                "(base_model.loading.small_decoder), or decode with the VAE."
             )
+        near = decode_small(
+            self.small_decoder,
+            latents,
+            frames,
+            detach_context=detach_context,
+            checkpointing=checkpointing,
+        )
+        if by == "small":
+            return near
+        with torch.no_grad():
+            true = self._decode_true(latents, frames, detach_context, checkpointing)
+        return _values_of(true.to(near), near)
+
+    def _decode_true(
+        self, latents: Tensor, frames: slice | None, detach_context: bool, checkpointing: bool
+    ) -> Tensor:
         with self.resting.vae_for(latents):
             return magvit.decode(
                 self.vae,
@@ -381,6 +391,28 @@ class Generator:
         """
         with self.resting.vae_for(frames):
             return magvit.encode(self.vae, frames)
+
+
+class _Values(torch.autograd.Function):
+    """The values of one tensor with the gradient of another; exact, unlike a sum and difference."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, near: Tensor) -> Tensor:
+        """Return the values."""
+        del ctx, near
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        """Pass the gradient on to the other tensor."""
+        del ctx
+        return None, gradients[0]
+
+
+def _values_of(values: Tensor, near: Tensor) -> Tensor:
+    """Return `values`, differentiated as `near`."""
+    found: Tensor = _Values.apply(values, near)  # type: ignore[no-untyped-call]
+    return found
 
 
 def load_generator(

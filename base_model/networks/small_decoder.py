@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from base_model.core.family import FAMILY
 from base_model.networks.magvit import frame_count, frame_window, latent_count
+
+DecodedBy = Literal["vae", "small", "small-gradient"]
+"""`vae`: the true frames with the true gradient. `small`: both of the small decoder.
+`small-gradient`: the true frames, with the gradient of the small decoder."""
 
 
 @dataclass(frozen=True)

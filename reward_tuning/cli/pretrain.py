@@ -58,7 +58,7 @@ class DecoderOptions:
         ),
     ] = None
     width: Annotated[int | None, Option(help="Channels, a multiple of 32; default: 64")] = None
-    rollouts: Annotated[int | None, Option(min=1, help="Rollouts to learn from; default: 28")] = (
+    rollouts: Annotated[int | None, Option(min=1, help="Rollouts to learn from; default: 40")] = (
         None
     )
     steps: Annotated[int | None, Option(min=1, help="Optimiser steps; default: 1000")] = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from base_model.networks.small_decoder import DecodedBy
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.clip_terms import ClipTerms, likeness, shortfall, steady_motion
 from reward_tuning.judges.judge import FramedJudge, LatentJudge, judged_window
@@ -28,7 +29,7 @@ def on_frames(
     frames: tuple[int, ...] | None = None,
     terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
     clip_weights: Tensor | None = None,
-    small: bool = False,
+    by: DecodedBy = "vae",
 ) -> Verdicts | None:
     """Decode the frames that the judges see, and score them.
 
@@ -44,7 +45,7 @@ def on_frames(
             without gradient. None for every frame.
         terms: Terms that are added to the judges.
         clip_weights: `(b,)`, a factor of each clip's loss by a judge; None for 1.
-        small: Decode with the generator's small decoder.
+        by: What decodes (`Generator.decode`).
 
     Returns:
         The verdicts; None if a frame is not finite, which judges refuse.
@@ -58,7 +59,7 @@ def on_frames(
         window,
         detach_context=frames is not None,
         checkpointing=sampler.decoder_checkpointing,
-        small=small,
+        by=by,
     )
     if not bool(shown.isfinite().all()):
         return None

@@ -71,7 +71,7 @@ class Distillation:
     """
 
     width: int = 64
-    rollouts: int = 28
+    rollouts: int = 40
     windows: int = 2
     steps: int = 1000
     batch: int = 8

@@ -245,7 +245,7 @@ def decoder_conflicts(method: Method, train: TrainSection | None) -> Iterator[Co
     """Check that the keys of the small decoder have an effect."""
     if train is None:
         return
-    if train.decoder == "small" and method.judges_latents:
+    if train.decoder != "vae" and method.judges_latents:
         text = "the method judges noisy latents and decodes nothing in training; leave it out"
         yield Conflict(("train", "decoder"), train.decoder, text)
     if train.true_decoder_every is not None and train.decoder == "vae":
@@ -254,7 +254,7 @@ def decoder_conflicts(method: Method, train: TrainSection | None) -> Iterator[Co
             train.true_decoder_every,
             "every step decodes with the VAE; set train.decoder=small, or leave it out",
         )
-    if train.small_decoder is not None and "small" not in (train.decoder, train.sample_decoder):
+    if train.small_decoder is not None and train.decoder == train.sample_decoder == "vae":
         yield Conflict(
             ("train", "small_decoder"),
             train.small_decoder,

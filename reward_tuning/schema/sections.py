@@ -383,20 +383,21 @@ class TrainSection(LoopSection):
         default=None,
         description="Flow-matching steps on good clips against over-optimisation; null = off",
     )
-    decoder: Literal["vae", "small"] = Field(
+    decoder: Literal["vae", "small", "small-gradient"] = Field(
         default="vae",
-        description="The decoder that shows clips to the judges in training: the VAE's, or a small "
-        "one distilled from it, several times faster, whose gradient is close to the VAE's. The "
-        "evaluation and the guards always decode with the VAE",
+        description="The decoder of the judged frames in training: the VAE's; small, distilled "
+        "from it and several times faster, with a gradient that is only roughly the VAE's; or "
+        "small-gradient, which shows the VAE's frames and differentiates the small one. Evaluation "
+        "and guards always decode with the VAE",
     )
     small_decoder: FileName | None = Field(
         default=None,
         description="File of the small decoder, as `reward-tuning pretrain small-decoder` writes "
-        "it; null = the one in the package for this VAE (there is one for tiny)",
+        "it; null = the one in the package for this VAE, if there is one",
     )
     true_decoder_every: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
-        description="With decoder: small, one of so many steps decodes with the VAE; null = none",
+        description="Where decoder is not vae, one of so many steps uses the VAE; null = none",
     )
     sample_decoder: Literal["vae", "small"] = Field(
         default="vae",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from base_model.networks.small_decoder import DecodedBy
 from base_model.tiny.captions import parse_caption
 from base_model.tiny.oracle import judge as oracle_judge
 from base_model.tiny.scenes import FRAMES, SIDE
@@ -69,7 +70,7 @@ def evaluate(
     batch_size: int = 4,
     keep_clips: int = 0,
     oracle: bool = False,
-    small_decoder: bool = False,
+    by: DecodedBy = "vae",
     at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
     seen: Callable[[Sequence[int], Tensor, Tensor], None] = lambda indices, latents, frames: None,
     stage: str = "evaluation",
@@ -94,7 +95,7 @@ def evaluate(
         batch_size: Clips sampled at a time.
         keep_clips: Number of prompts, from the first, whose first clip is returned.
         oracle: Also ask the embedded world's oracle (`oracle_applies`).
-        small_decoder: Decode with the generator's small decoder, for clips that are only looked at.
+        by: What decodes (`Generator.decode`): the VAE, unless clips are only looked at.
         at_work: Context that is entered while VAE and judges work (`Offload.at_work`).
         seen: Called with the prompts' indices, the latents and the frames of every batch, while the
             judges work.
@@ -125,7 +126,7 @@ def evaluate(
                 report_step,
             )
             with at_work():
-                frames = sampler.generator.decode(latents, small=small_decoder)
+                frames = sampler.generator.decode(latents, by=by)
                 scored = clip_scores(frames, latents, chosen, judges, oracle=oracle)
                 seen([index for index, _ in part], latents, frames)
             for name, scores in scored.items():

@@ -65,7 +65,7 @@ def write_samples(
         seed=recipe.seed,
         batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
         keep_clips=SAMPLES,
-        small_decoder=recipe.train.sample_decoder == "small",
+        by=recipe.train.sample_decoder,
         at_work=parts.offload.at_work,
         stage="samples",
         progress=progress,

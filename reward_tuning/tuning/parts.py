@@ -287,7 +287,7 @@ def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
         merge=train.merge,
         terms=ClipTerms(train.motion, train.motion_target, train.repulsion, train.clips_per_prompt),
         cheap=None if cheap.exact else cheap,
-        small_decoder=train.decoder == "small",
+        decoder=train.decoder,
         keep_graphs=0 if train.keep_graphs == "auto" else train.keep_graphs,
     )
 

@@ -16,7 +16,7 @@ from reward_tuning.tuning.step import StepOptions
 
 def wants_small_decoder(train: TrainSection) -> bool:
     """Return whether anything in a run decodes with the small decoder."""
-    return "small" in (train.decoder, train.sample_decoder)
+    return train.decoder != "vae" or train.sample_decoder != "vae"
 
 
 def check_small_decoder(train: TrainSection, checkpoint: Path) -> None:
@@ -56,7 +56,7 @@ def options_at(options: StepOptions, train: TrainSection, step: int) -> StepOpti
     every = train.true_decoder_every
     if every is None or step % every:
         return options
-    return replace(options, small_decoder=False)
+    return replace(options, decoder="vae")
 
 
 def _named(train: TrainSection) -> Path | None:

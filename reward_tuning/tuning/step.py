@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from base_model.networks.small_decoder import DecodedBy
 from reward_tuning.gradient.engine import StepLossFn, StepReport, SweepOptions, adjoint_sweep
 from reward_tuning.gradient.losses import (
     Merge,
@@ -105,7 +106,7 @@ class StepOptions:
         terms: Terms on whole clips that join judges of frames.
         cheap: How the rollout computes the steps that the sweep does not need; None computes them
             exactly.
-        small_decoder: Judges see what the generator's small decoder shows.
+        decoder: What shows the clips to the judges (`Generator.decode`).
         keep_graphs: Steps of a batch that keep their graph from the rollout, at most; the sweep
             runs the others again.
     """
@@ -120,7 +121,7 @@ class StepOptions:
     merge: Merge = "sum"
     terms: ClipTerms = field(default_factory=ClipTerms)
     cheap: CheapSteps | None = None
-    small_decoder: bool = False
+    decoder: DecodedBy = "vae"
     keep_graphs: int = 0
 
 
@@ -188,7 +189,7 @@ def reward_step(
                 frames=batch.frames,
                 terms=options.terms,
                 clip_weights=view.clip_weights,
-                small=options.small_decoder,
+                by=options.decoder,
             )
         if verdicts is None:  # frames that are not finite: a NaN loss makes the exit below
             return [math.nan * latents.sum()]

@@ -13,7 +13,13 @@ from base_model.errors import GeneratorError
 from base_model.generator import Generator, load_generator
 from base_model.loading.checkpoint import load_vae
 from base_model.loading.small_decoder import write_small_decoder
-from base_model.networks.small_decoder import SmallDecoder, SmallDecoderConfig, vae_fingerprint
+from base_model.networks.small_decoder import (
+    DecodedBy,
+    SmallDecoder,
+    SmallDecoderConfig,
+    decode_small,
+    vae_fingerprint,
+)
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.preflight import check_run
 from reward_tuning.tuning.small_decoding import attach_small_decoder, options_at
@@ -48,12 +54,12 @@ def recipe_of(world: Path, small: Path, *overrides: str, output: Path = Path("un
 
 
 def test_every_nth_step_decodes_with_the_vae(world: Path, small: Path) -> None:
-    options = StepOptions(small_decoder=True)
+    options = StepOptions(decoder="small")
     train = recipe_of(world, small, "train.true_decoder_every=3").train
-    used = [options_at(options, train, step).small_decoder for step in range(1, 8)]
+    used = [options_at(options, train, step).decoder == "small" for step in range(1, 8)]
     assert used == [True, True, False, True, True, False, True]
     train = recipe_of(world, small).train
-    assert all(options_at(options, train, step).small_decoder for step in range(1, 8))
+    assert all(options_at(options, train, step).decoder == "small" for step in range(1, 8))
 
 
 def test_a_run_decodes_as_its_recipe_says(
@@ -62,9 +68,11 @@ def test_a_run_decodes_as_its_recipe_says(
     asked: list[tuple[bool, bool]] = []
     plain = Generator.decode
 
-    def decode(self: Generator, latents: Any, *args: Any, small: bool = False, **rest: Any) -> Any:
-        asked.append((small, latents.requires_grad))
-        return plain(self, latents, *args, small=small, **rest)
+    def decode(
+        self: Generator, latents: Any, *args: Any, by: DecodedBy = "vae", **rest: Any
+    ) -> Any:
+        asked.append((by == "small", latents.requires_grad))
+        return plain(self, latents, *args, by=by, **rest)
 
     monkeypatch.setattr(Generator, "decode", decode)
     keys = ("train.steps=4", "train.true_decoder_every=2", "train.sample_decoder=small")
@@ -110,4 +118,21 @@ def test_another_vae_is_refused_before_the_run(world: Path, small: Path) -> None
 def test_a_generator_without_one_refuses_to_use_it(world: Path) -> None:
     generator = load_generator(world / "generator", text_encoder=False)
     with pytest.raises(GeneratorError, match="has no small decoder"):
-        generator.decode(torch.zeros(1, 16, 1, 2, 2), small=True)
+        generator.decode(torch.zeros(1, 16, 1, 2, 2), by="small")
+
+
+def test_true_frames_with_the_gradient_of_the_small_decoder(world: Path) -> None:
+    generator = load_generator(world / "generator", text_encoder=False)
+    torch.manual_seed(0)
+    small = SmallDecoder(SmallDecoderConfig(widths=(32, 24, 8), blocks=(1, 1, 1)))
+    generator.small_decoder = small.requires_grad_(False)
+    x = torch.randn(1, 16, 2, 2, 2).requires_grad_()
+    window = slice(1, 5)
+    shown = generator.decode(x, window, by="small-gradient", detach_context=True)
+    assert torch.equal(shown, generator.decode(x, window))
+    weights = torch.randn(shown.shape)
+    (found,) = torch.autograd.grad((shown * weights).sum(), x)
+    near = decode_small(small, x, window, detach_context=True)
+    (expected,) = torch.autograd.grad((near * weights).sum(), x)
+    assert expected.any()
+    torch.testing.assert_close(found, expected)
