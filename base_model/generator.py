@@ -411,7 +411,7 @@ class _Values(torch.autograd.Function):
 
 def _values_of(values: Tensor, near: Tensor) -> Tensor:
     """Return `values`, differentiated as `near`."""
-    found: Tensor = _Values.apply(values, near)  # type: ignore[no-untyped-call]
+    found: Tensor = _Values.apply(values, near)
     return found
 
 

@@ -86,7 +86,7 @@ def group_of(recipe: Recipe, options: StepOptions) -> Group | None:
         train.group.keep,
         group_sigmas(recipe),
         options.cheap,
-        options.small_decoder,
+        options.decoder == "small",
     )
 
 
@@ -199,7 +199,7 @@ def clip_scores(
     if frames is not None:
         framed = [judge.within(frames) for judge in framed]
     window = judged_window(framed)
-    shown = sampler.generator.decode(latents, window, small=small_decoder)
+    shown = sampler.generator.decode(latents, window, by="small" if small_decoder else "vae")
     if not bool(shown.isfinite().all()):
         return torch.full((len(prompts),), torch.nan, dtype=torch.float64)
     total = torch.zeros(len(prompts), dtype=torch.float64)
