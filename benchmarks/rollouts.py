@@ -1,7 +1,7 @@
 """What a cheaper rollout saves, and what it does to the gradient.
 
     python -m benchmarks.rollouts [--recipe tiny-drtune-hps] [--batches 4] [--compile]
-                                  [--cache 0.05 0.1 0.2 0.3]
+                                  [--cache taylor:2 teacache:0.08 first-block:0.1]
 
 Each option computes the same batches of a recipe (prompts, noise, plans of its first steps, the
 adapter as it begins; 16 steps to their end), one after the other, and is compared with the exact
@@ -27,7 +27,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks.machine import machine
+from benchmarks.sampling import CACHES
 from reward_tuning.progress import silent
+from reward_tuning.schema.cache_kinds import cache_of
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch
 from reward_tuning.tuning.parts import RunParts, load_parts, step_options
@@ -41,9 +43,13 @@ WHOLE = ("sampling.steps=16", "method.early_stop=false", "train.decoded=all")
 DEVICE = torch.device("cpu")
 
 
-def options(thresholds: Sequence[float], compile_too: bool) -> dict[str, list[str]]:
+def options(caches: Sequence[str], compile_too: bool) -> dict[str, list[str]]:
     """Name of each option to the overrides that switch it on."""
-    found = {EXACT: []} | {f"cache {t:g}": [f"rollout.cache={t}"] for t in thresholds}
+    found: dict[str, list[str]] = {EXACT: []}
+    for text in caches:
+        cache = cache_of(text)
+        assert cache is not None, "the exact rollout is always there"
+        found[f"cache {text}"] = [f"rollout.cache={cache.model_dump_json(exclude_none=True)}"]
     found["bfloat16"] = ["rollout.dtype=bfloat16"]
     if compile_too:
         found["compile"] = ["rollout.compile=true"]
@@ -129,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--recipe", default="tiny-drtune-hps")
     parser.add_argument("--batches", type=int, default=4)
-    parser.add_argument("--cache", type=float, nargs="*", default=[0.05, 0.1, 0.2, 0.3])
+    parser.add_argument("--cache", nargs="*", default=CACHES)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     arguments = parser.parse_args()

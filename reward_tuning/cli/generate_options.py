@@ -195,7 +195,7 @@ class CostOptions:
     cache: Annotated[
         str,
         Option(
-            help="Cache of steps: auto (where measured or published, from 10 steps on), none (the "
+            help="Cache of steps: auto (where measured or published, with enough steps), none (the "
             "plain sample), or taylor:INTERVAL, teacache:THRESHOLD, first-block:THRESHOLD "
             "(docs/generator.md)"
         ),

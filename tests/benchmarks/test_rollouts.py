@@ -10,9 +10,9 @@ from benchmarks.rollouts import EXACT, main, options
 
 
 def test_every_option_is_compared_with_the_exact_rollout() -> None:
-    found = options([0.1, 0.25], compile_too=True)
+    found = options(["0.1", "0.25"], compile_too=True)
     assert found[EXACT] == []
-    assert found["cache 0.25"] == ["rollout.cache=0.25"]
+    assert found["cache 0.25"] == ['rollout.cache={"kind":"first-block","threshold":0.25}']
     assert next(iter(found)) == EXACT  # the others are held against it
     assert len(found) == 7
     assert "compile" not in options([], compile_too=False)
@@ -25,8 +25,8 @@ def test_it_measures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.setattr("sys.argv", arguments)
     main()
     found = json.loads(capsys.readouterr().out)["options"]
-    assert found[EXACT]["end_error"] == found["cache 1e-09"]["end_error"] == 0.0
-    assert found["cache 1e-09"]["gradient_cosine"] == pytest.approx(1.0)
+    assert found[EXACT]["end_error"] == found["cache 1e-9"]["end_error"] == 0.0
+    assert found["cache 1e-9"]["gradient_cosine"] == pytest.approx(1.0)
     assert found["cache 1000"]["full_steps"] < found[EXACT]["full_steps"] == 6
     assert found["cache 1000"]["gradient_cosine"] < 1.0 - 1e-4
     assert 0.0 < found["bfloat16"]["end_error"] < 0.1

@@ -49,9 +49,9 @@ def test_it_measures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.setattr("sys.argv", arguments)
     main()
     found = json.loads(capsys.readouterr().out)["options"]
-    assert found["--cache 1e-09"]["latent_error"] == found["plain"]["latent_error"] == 0.0
-    assert found["--cache 1e-09"]["psnr"] is None
-    assert found["--cache 1e-09"]["full_steps"] == found["plain"]["full_steps"] == 4
+    assert found["--cache 1e-9"]["latent_error"] == found["plain"]["latent_error"] == 0.0
+    assert found["--cache 1e-9"]["psnr"] is None
+    assert found["--cache 1e-9"]["full_steps"] == found["plain"]["full_steps"] == 4
     assert found["--cache 1000"]["full_steps"] == 1
     assert found["--cache 1000"]["latent_error"] > 0.01
     assert found["--cache 1000"]["psnr"] < 40

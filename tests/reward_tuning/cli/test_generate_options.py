@@ -175,15 +175,15 @@ def test_the_cache_on_streamed_blocks(generator: Generator, model: Path, scale: 
 
 @pytest.mark.slow
 def test_the_automatic_cache(run: Command, tmp_path: Path) -> None:
-    """On `tiny` from 10 steps on: said, written down, close to the plain clip, and a flag away."""
+    """On `tiny` from 16 steps on: said, written down, close to the plain clip, and a flag away."""
     one = ["--checkpoint", "tiny", "--prompt", "a", "--frames", "1", "--steps"]
     clips = {}
     for name, more in (
-        ("few", ["9"]),
-        ("plain few", ["9", "--cache", "none"]),
-        ("auto", ["10"]),
-        ("named", ["10", "--cache", "taylor:2"]),
-        ("plain", ["10", "--cache", "none"]),
+        ("few", ["15"]),
+        ("plain few", ["15", "--cache", "none"]),
+        ("auto", ["16"]),
+        ("named", ["16", "--cache", "taylor:2"]),
+        ("plain", ["16", "--cache", "none"]),
     ):
         done = run("generate", *one, *more, "--format", "png", "--output", tmp_path / name)
         assert done.code == 0, done.err

@@ -23,8 +23,8 @@ def config(path: Path) -> SimpleNamespace:
 def test_the_embedded_checkpoint() -> None:
     tiny = config(Path(resolve_checkpoint("tiny")) / "transformer" / "config.json")
     assert automatic_cache(tiny, 25, compiled=False) == Taylor()
-    assert automatic_cache(tiny, 10, compiled=True) == Taylor()
-    assert automatic_cache(tiny, 9, compiled=False) is None
+    assert automatic_cache(tiny, 16, compiled=True) == Taylor()
+    assert automatic_cache(tiny, 15, compiled=False) is None
 
 
 @pytest.mark.parametrize(
