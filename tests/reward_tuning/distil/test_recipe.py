@@ -34,7 +34,7 @@ def test_a_shipped_recipe_loads_back_equal(name: str, tmp_path: Path) -> None:
         ("evaluation.held_out_rewards.1.name=hps_held_out", "has the same name"),
         ("evaluation.held_out_rewards.0.kind=latent", "sees decoded frames"),
         ("evaluation.primary=hpss", "evaluation.primary: got .hpss.*hps_held_out"),
-        ("generator.adapter=none-here", "generator.adapter: got .*or a shipped one"),
+        ("generator.adapter=tiny-4-stepz", "generator.adapter: got .*did you mean tiny-4-steps"),
     ],
 )
 def test_a_mistake_names_its_key(override: str, said: str) -> None:
