@@ -91,5 +91,6 @@ def _about(path: Path) -> str:
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files) / 1e6
     metadata = safetensors_metadata(files[0]) if files else {}
-    text = metadata.get("description") or metadata.get("about") or metadata.get("command") or ""
+    text = metadata.get("description") or metadata.get("about") or metadata.get("command")
+    text = text or metadata.get("modelspec.title") or ""
     return f"{size:.1f} MB" + (f"; {text}" if text else "")

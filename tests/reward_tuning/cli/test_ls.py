@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reward_tuning.schema.judge_kinds import KINDS
-from reward_tuning.schema.locate import finetune_recipes, shipped_recipes
+from reward_tuning.schema.locate import distil_recipes, finetune_recipes, shipped_recipes
 from rewards.core.locate import shipped_names
 from rewards.core.published import PUBLISHED
 from tests.reward_tuning.command_line import Command, command
@@ -18,14 +18,14 @@ def test_ls(run: Command) -> None:
     done = run("ls")
     assert done.code == 0
     found = json.loads(run("ls", "--json").out)
-    recipes = [*shipped_recipes(), *finetune_recipes()]
+    recipes = [*shipped_recipes(), *finetune_recipes(), *distil_recipes()]
     assert [entry["name"] for entry in found["recipes"]] == [r.name for r in recipes]
     for group, entries in found.items():
         assert entries
         for entry in entries:
             assert entry["about"]
             assert entry["name"] in done.out
-            if group in ("recipes", "generators", "judges", "prompts"):
+            if group in ("recipes", "generators", "adapters", "judges", "prompts"):
                 assert Path(entry["path"]).exists()
     prompts = {entry["name"]: entry["about"] for entry in found["prompts"]}
     assert prompts["prompts/scenes-train.jsonl"] == "48 prompts"

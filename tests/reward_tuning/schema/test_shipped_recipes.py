@@ -35,6 +35,7 @@ def test_names() -> None:
         "easyanimate-v5.1-7b-image-to-video-hps",
         "tiny-alignprop-hps",
         "tiny-camera-hps",
+        "tiny-demo-4-steps",
         "tiny-demo",
         "tiny-direct-align-hps",
         "tiny-draft-aesthetic",
