@@ -268,7 +268,7 @@ class TrainSection(LoopSection):
         "checkpoints and `steps` count rollouts",
     )
     reuse_limit: float | None = Field(
-        default=0.3,
+        default=0.1,
         gt=0.0,
         description="End the further updates on a rollout where a velocity has moved by more than "
         "this share of its length since the rollout; null = no limit. Without effect at 1 update",
