@@ -106,10 +106,15 @@ class FlopMeter(TorchDispatchMode):
 
 
 def _pass() -> str:
-    """Tell which pass an operator belongs to; a checkpoint records a graph within the backward."""
+    """Tell which pass an operator belongs to: a repeated forward pass records a graph within one.
+
+    A function of one's own runs its forward without recording; a checkpoint that repeats it still
+    has its hooks on what would be saved.
+    """
     if torch._C._current_graph_task_id() == -1:
         return "forward"
-    return "again" if torch.is_grad_enabled() else "backward"
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return "again" if torch.is_grad_enabled() or hooks is not None else "backward"
 
 
 def _answer(dtype: torch.dtype) -> bool | int | float:
