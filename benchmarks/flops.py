@@ -43,6 +43,7 @@ from reward_tuning.schema.locate import shipped_recipes
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.parts import RunParts
+from reward_tuning.tuning.small_decoding import options_at
 from reward_tuning.tuning.trainer import optimiser_step, start
 
 META = torch.device("meta")
@@ -280,7 +281,8 @@ def kinds_of_steps(recipe: Recipe, shape: Shape) -> dict[Any, list[int]]:
     for step in range(recipe.train.steps):
         state.step = step
         batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(cpu=True), 0)
-        found.setdefault(cost_key(batch, parts), []).append(step)
+        small = options_at(parts.options, recipe.train, step + 1).small_decoder
+        found.setdefault((small, *cost_key(batch, parts)), []).append(step)
     return found
 
 

@@ -29,6 +29,7 @@ from base_model.memory.block_offload import stream_blocks
 from base_model.memory.modes import MODES
 from base_model.memory.quantise import quantised, require
 from base_model.memory.resting import Resting, block_home
+from base_model.networks.small_decoder import SmallDecoder, SmallDecoderConfig
 from reward_tuning.errors import TuningError
 from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.judges.judge import FramedJudge
@@ -42,6 +43,7 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.parts import RunParts, clip_sampler, step_options
 from reward_tuning.tuning.sigma_tables import training_sigmas
+from reward_tuning.tuning.small_decoding import wants_small_decoder
 from rewards.clip_towers.open_clip_models import (
     Architecture,
     build_model,
@@ -136,8 +138,14 @@ SMALL = Shape(
     (16, 48),
 )
 """A 7B and its judge in small, for checks on a CPU."""
-SMALL_CLIP = ("sampling.frames=5", "sampling.height=32", "sampling.width=32")
-"""Overrides of a recipe that fit it."""
+SMALL_CLIP = (
+    "sampling.frames=1",
+    "sampling.height=32",
+    "sampling.width=32",
+    "rewards.0.frames=1",
+    "evaluation.held_out_rewards.0.frames=1",
+)
+"""Overrides of a published model's recipe that fit it."""
 
 
 def shape_of(recipe: Recipe) -> Shape:
@@ -241,7 +249,13 @@ def random_generator(recipe: Recipe, shape: Shape, device: torch.device) -> Gene
     fill(vae, _Weights(device, "vae"), dtype)
     vae = vae.requires_grad_(False).eval()
     resting = Resting.parts(vae, None, device) if mode.parts_rest and not on_meta else None
-    return Generator(transformer, vae, resting=resting)
+    generator = Generator(transformer, vae, resting=resting)
+    if wants_small_decoder(recipe.train):
+        with torch.device("meta"):
+            small = SmallDecoder(SmallDecoderConfig())
+        fill(small, _Weights(device, "small decoder"), dtype)
+        generator.small_decoder = small.requires_grad_(False).eval()
+    return generator
 
 
 def fill(module: nn.Module, weights: _Weights, dtype: torch.dtype | None = None) -> None:

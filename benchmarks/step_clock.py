@@ -43,7 +43,7 @@ class StepClock:
         self(last)
         synchronise(self._device)
         seconds: dict[Where, float] = defaultdict(float)
-        for (_, before), (where, after) in zip(self._marks, self._marks[1:]):  # noqa: B905, RUF007
+        for (_, before), (where, after) in zip(self._marks, self._marks[1:]):  # noqa: B905
             assert where is not None
             if self._device.type == "cuda":
                 seconds[where] += before.elapsed_time(after) / 1000

@@ -24,12 +24,6 @@ from reward_tuning.tuning.sigma_tables import training_sigmas
 from reward_tuning.tuning.trainer import optimiser_step, start
 
 NAME = "easyanimate-v5.1-12b-hps"
-ONE_FRAME = (
-    *SMALL_CLIP,
-    "sampling.frames=1",
-    "rewards.0.frames=1",
-    "evaluation.held_out_rewards.0.frames=1",
-)
 SHORT = ("sampling.steps=5", "method.early_stop=true", "method.active_steps=2", "train.steps=20")
 
 
@@ -38,7 +32,7 @@ def recipe_of(*overrides: str, name: str = NAME) -> Recipe:
 
 
 def small(*overrides: str) -> Recipe:
-    return recipe_of(*ONE_FRAME, *SHORT, *overrides)
+    return recipe_of(*SMALL_CLIP, *SHORT, *overrides)
 
 
 @cache
