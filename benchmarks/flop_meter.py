@@ -35,7 +35,8 @@ FUSED_BACKWARD = (
     aten._scaled_dot_product_cudnn_attention_backward,
 )
 READS = (aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default)
-"""What needs a tensor's values on the host. `float(x)`, `bool(x)` and `.item()` are the first."""
+"""What needs a tensor's values on the host: `float(x)`, `bool(x)` and `.item()` are the first. So
+does a copy to the CPU, as in `.tolist()`."""
 
 Counted = tuple[str, str, str]
 """Phase, part, and `forward`, `again` (a repeated forward pass) or `backward`."""
@@ -85,6 +86,11 @@ class FlopMeter(TorchDispatchMode):
             self.reads[place()] += 1
             if args[0].is_meta and func is READS[0]:
                 return _answer(args[0].dtype)
+        if _is_copy_to_host(func, args, kwargs):
+            self.reads[place()] += 1
+            if args[0].is_meta:
+                answer = _answer(args[0].dtype)
+                return torch.full(args[0].shape, answer, dtype=args[0].dtype, device="cpu")
         packet = func._overloadpacket
         if packet not in flop_registry:
             with self:
@@ -103,6 +109,12 @@ class FlopMeter(TorchDispatchMode):
 
     def _where(self) -> Where:
         return self._parts.where
+
+
+def _is_copy_to_host(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    if func is not aten._to_copy.default or kwargs.get("device") is None:
+        return False
+    return args[0].device.type != "cpu" and torch.device(kwargs["device"]).type == "cpu"
 
 
 def _pass() -> str:

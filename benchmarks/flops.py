@@ -44,6 +44,7 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.small_decoding import options_at
+from reward_tuning.tuning.step import anchored_steps
 from reward_tuning.tuning.trainer import optimiser_step, start
 
 META = torch.device("meta")
@@ -299,16 +300,18 @@ def cost_key(batch: Batch, parts: RunParts) -> tuple[Any, ...]:
             plans[0].stop,
             plans[0].reward_input,
             sum(guided[first : first + len(plans[0].weights)]),
-            tuple(_plan_key(plan, guided[first:]) for plan in dict.fromkeys(plans)),
+            tuple(_plan_key(plan, guided[first:], batch, parts) for plan in dict.fromkeys(plans)),
         )
         for first, plans in chains
     ]
     return (*every, batch.frames, batch.guidance_scale == 1.0)
 
 
-def _plan_key(plan: Plan, guided: Sequence[bool]) -> tuple[Any, ...]:
+def _plan_key(plan: Plan, guided: Sequence[bool], batch: Batch, parts: RunParts) -> tuple[Any, ...]:
     swept = Counter((i in plan.active, plan.flows_through(i), guided[i]) for i in plan.visited)
-    return (plan.renoised, len(plan.leaps), *sorted(swept.items()))
+    anchored = anchored_steps(plan.active, parts.options.anchor_steps, batch.noise_seeds[0])
+    guided_anchors = sum(guided[i] for i in anchored)
+    return (plan.renoised, len(plan.leaps), guided_anchors, *sorted(swept.items()))
 
 
 # --- the command

@@ -54,6 +54,7 @@ BASE = (
     "sampling.steps=12",
     "method.early_stop=false",
     "method.active_steps=4",
+    "train.keep_graphs=0",
     "train.batch_size=1",
     "train.gradient_accumulation=1",
 )
@@ -82,6 +83,8 @@ LEVERS = (
     Lever("plain"),
     Lever("K = 1", ("method.active_steps=1",)),
     Lever("K = 10", ("method.active_steps=10",), 1.7),
+    Lever("4 graphs kept", ("train.keep_graphs=4",)),
+    Lever("10 graphs kept, K = 10", ("method.active_steps=10", "train.keep_graphs=10"), 1.5),
     Lever("no gradient checkpoints", ("train.gradient_checkpointing=false",)),
     Lever("4 steps at once", ("train.steps_at_once=4",)),
     Lever("guidance at sigma 0.3 to 0.9", ("sampling.guidance_steps=[0.3, 0.9]",)),

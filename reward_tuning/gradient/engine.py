@@ -12,7 +12,7 @@ The engine knows no model, no adapter and no recipe: it only calls `velocity(x, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.kept import KeptGraphs, VelocityFn
 from reward_tuning.gradient.plan import Plan, Renoised
+from reward_tuning.gradient.readings import read_together
 
 ManyStepsFn = Callable[[Sequence[Tensor], Sequence[int]], list[Tensor]]
 """`([x_i, ...], [i, ...]) -> [v_i, ...]`: the velocities of several steps from one model call."""
@@ -216,7 +217,8 @@ def adjoint_sweep(
     scale = plan.gradient_scale
     g = g.detach()
     longest = None if adjoint_limit is None else adjoint_limit * _lengths(g)
-    reports = []
+    reports: list[StepReport] = []
+    numbers: list[Tensor | float] = []  # of the reports; read at the end, so that nothing waits
     # Last step first: g at a step is known once the steps after it are done.
     graphs = frozenset[int]() if kept is None else kept.steps
     for group in _groups(plan, 1 if options.many is None else options.at_once, graphs):
@@ -244,22 +246,24 @@ def adjoint_sweep(
                         step_loss(i, x, v) for i, x, v in zip(group, xs, vs, strict=True)
                     ]
                     scalar = scalar + sum(regularisers)
-        gradient_norm = None
+        norm: Tensor | None = None
         if is_active:
             watched = parameters if alone else []
-            gradient_norm = _backward(scalar, watched, step_norm, retained=retained)
+            norm = _backward(scalar, watched, step_norm, retained=retained)
         for place, i in enumerate(group):
             reports.append(
                 StepReport(
                     step=i,
                     active=is_active,
                     weight=abs(plan.weights[i]),
-                    adjoint_norm=float(g.norm()),
-                    gradient_norm=gradient_norm,
-                    step_loss=float(regularisers[place].detach()) if regularisers else 0.0,
+                    adjoint_norm=0.0,
+                    gradient_norm=None if norm is None else 0.0,
+                    step_loss=0.0,
                     rerun_error=rerun_errors[place],
                 )
             )
+            numbers += [g.norm(), 0.0 if norm is None else norm]
+            numbers.append(regularisers[place].detach() if regularisers else 0.0)
         if flows_on:
             (x,) = xs
             if is_active:
@@ -268,7 +272,20 @@ def adjoint_sweep(
             g = g + plan.nested * x_grad
             if longest is not None:
                 g = g * (longest / _lengths(g)).clamp(max=1.0).nan_to_num(1.0)  # 0 / 0: stays 0
-    return SweepReport(steps=tuple(reports), gradient_scale=scale)
+    return SweepReport(steps=_with_numbers(reports, numbers), gradient_scale=scale)
+
+
+def _with_numbers(
+    reports: Sequence[StepReport], numbers: Sequence[Tensor | float]
+) -> tuple[StepReport, ...]:
+    """Put in the numbers of each report: adjoint norm, gradient norm and step loss."""
+    values = iter(read_together(numbers))
+    found = []
+    for report in reports:
+        adjoint, norm, loss = next(values), next(values), next(values)
+        own = None if report.gradient_norm is None else norm
+        found.append(replace(report, adjoint_norm=adjoint, gradient_norm=own, step_loss=loss))
+    return tuple(found)
 
 
 def _check_gradient_of_input(g: Tensor, states: list[Tensor]) -> None:
@@ -332,7 +349,7 @@ def _lengths(x: Tensor) -> Tensor:
 
 def _backward(
     scalar: Tensor, parameters: list[Tensor], wanted: float | None, *, retained: bool
-) -> float | None:
+) -> Tensor | None:
     """Backpropagate; with `parameters`, return the norm of this call's own contribution.
 
     With a `wanted` norm, the contribution is scaled to it before it is added. A `retained` graph
@@ -346,11 +363,11 @@ def _backward(
         p.grad = None
     scalar.backward(retain_graph=retained)
     norms = [p.grad.norm() for p in parameters if p.grad is not None]
-    norm = float(torch.stack(norms).norm()) if norms else 0.0
-    if wanted is not None and norm > 0.0:
+    norm = torch.stack(norms).norm() if norms else scalar.new_zeros(())
+    if wanted is not None and float(norm) > 0.0:
         for p in parameters:
             if p.grad is not None:
-                p.grad.mul_(wanted / norm)
+                p.grad.mul_(wanted / float(norm))
     for p, old in zip(parameters, before):  # noqa: B905
         if old is not None:
             p.grad = old if p.grad is None else old.add_(p.grad)

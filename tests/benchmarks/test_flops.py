@@ -23,7 +23,7 @@ from reward_tuning.seeds import derive_generator
 from reward_tuning.tuning.sigma_tables import training_sigmas
 from reward_tuning.tuning.trainer import optimiser_step, start
 
-NAME = "easyanimate-v5.1-12b-hps"
+NAME = "easyanimate-v5.1-12b-hps-long"
 SHORT = ("sampling.steps=5", "method.early_stop=true", "method.active_steps=2", "train.steps=20")
 
 
@@ -138,6 +138,42 @@ def test_parts_and_passes() -> None:
     }
 
 
+def test_how_often_the_host_waits_for_the_device() -> None:
+    """Each reading of a value stops the queue of a GPU: their number must not grow with the steps.
+
+    A step that is run again is checked against the rollout before its gradient is used: one each.
+    """
+
+    def reads(*overrides: str) -> Counter[str]:
+        return flops.metered_step(small(*overrides), SMALL, 0, {}).reads
+
+    one = reads("method.active_steps=1", "train.keep_graphs=1")
+    assert sum(one.values()) <= 10, one
+    assert one["reward_tuning/gradient/readings.py:read_together"] == 1
+    assert reads("train.keep_graphs=2") == one
+    again = reads()
+    assert again - one == Counter({"reward_tuning/gradient/engine.py:_checked_rerun": 2})
+    assert reads("sampling.steps=8") == again  # the rollout reads nothing
+
+
+def test_a_kept_graph_saves_the_sweeps_forward_pass() -> None:
+    found = flops.metered_step(small("train.keep_graphs=2"), SMALL, 0, {}).flops
+    saved = metered().flops["sweep", "positive", "forward"]
+    assert saved > 0
+    assert sum(metered().flops.values()) - sum(found.values()) == saved
+    assert ("sweep", "positive", "forward") not in found
+
+
+@pytest.mark.slow
+def test_the_shipped_recipe_takes_two_fifths_of_the_long_one() -> None:
+    from tests.reward_tuning.schema.test_recipe_headers import COUNTED
+
+    name = "easyanimate-v5.1-12b-hps"
+    short = flops.cost(name, recipe_of(name=name), shape_of(recipe_of(name=name)))
+    assert short.total / short.branch == pytest.approx(COUNTED[8], abs=0.02)
+    assert COUNTED[8] / COUNTED[25] < 0.4
+
+
 def test_without_checkpoints_nothing_is_repeated() -> None:
     recipe = small(
         "train.gradient_checkpointing=false",
@@ -240,7 +276,7 @@ def test_the_table_and_its_ratio() -> None:
 
 def test_shapes_of_shipped_recipes() -> None:
     names = flops.published_recipes()
-    assert NAME in names
+    assert {NAME, "easyanimate-v5.1-12b-hps"} < set(names)
     for name in names:
         recipe = recipe_of(name=name)
         assert shape_of(recipe).text == (256, 3584), name
