@@ -16,8 +16,8 @@ All blocks of a kind have one shape, so a count is linear in their number. By de
 with two or three numbers of blocks, and the line through them is followed to the model's own;
 `--blocks all` runs the whole model, which takes an hour.
 
-What depends on values cannot be counted without them: with `rollout.cache` every block of every
-step is counted as run.
+What depends on values cannot be counted without them: with a first-block cache or TeaCache every
+block of every step is counted as run, and `train.keep_graphs: auto`, which measures memory, as 0.
 """
 
 from __future__ import annotations
@@ -180,6 +180,10 @@ def metered_step(recipe: Recipe, shape: Shape, step: int, seen: Seen | None = No
         seen: Calls of other steps with these shapes, which need not run again; None runs every
             call.
     """
+    if recipe.rollout.cache is not None and recipe.rollout.cache.kind != "taylor":
+        # It would decide by values that are not there.
+        without = recipe.rollout.model_copy(update={"cache": None})
+        recipe = recipe.model_copy(update={"rollout": without})
     parts, where = random_parts(recipe, shape, META), Parts()
     watched(parts.sampler.generator, parts.judges, where)
     meter = FlopMeter(where)
