@@ -63,7 +63,6 @@ def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (["evaluation.primary=oracle"], "evaluation.primary: got 'oracle', but the oracle"),
         (["generator.quantise=int8"], "bitsandbytes"),
         (["rollout.cache=0.1"], "has no first-block cache"),
-        (["rollout.cache=teacache"], "no coefficients are known for a transformer of"),
         (["rollout.compile=true"], "torch.compile does not work here"),
         (["method.active_steps=16"], "method.active_steps is 16"),
         (RESTARTS, "train.restart_sigma is 0.1"),
