@@ -17,6 +17,7 @@ from torch import Tensor
 from reward_tuning.judges.loading import load_judges
 from reward_tuning.progress import silent
 from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.evaluation import SideScores, evaluate
 from reward_tuning.tuning.parts import load_parts, with_replay
 from reward_tuning.tuning.sigma_tables import evaluation_sigmas
@@ -40,6 +41,7 @@ class Trainee:
         seed: Of adapter, prompts and noise.
         clock: A key of `CLOCKS`; `process` runs on one thread.
         prompts: Held-out ones to measure on.
+        measuring: The recipe whose judges and sampler measure; None is that of `JUDGES`.
 
     Attributes:
         seconds: Spent in optimiser steps, on the clock.
@@ -48,7 +50,14 @@ class Trainee:
     """
 
     def __init__(
-        self, recipe: str, overrides: Sequence[str], *, seed: int, clock: str, prompts: int
+        self,
+        recipe: str,
+        overrides: Sequence[str],
+        *,
+        seed: int,
+        clock: str,
+        prompts: int,
+        measuring: Recipe | None = None,
     ) -> None:
         if clock == "process":
             torch.set_num_threads(1)
@@ -62,7 +71,7 @@ class Trainee:
             kept = Path(folder) / "replay.safetensors"
             self.parts = with_replay(self.recipe, parts, kept, self.accelerator, silent)
         self.state = start(self.recipe, self.parts)
-        measuring = load_recipe(JUDGES)
+        measuring = measuring or load_recipe(JUDGES)
         self.sigmas = evaluation_sigmas(measuring)
         sections = [*measuring.rewards, *measuring.evaluation.held_out_rewards]
         known = {section.label for section in sections}
