@@ -1,16 +1,17 @@
 """Levers of speed at equal processor time, scored at the sampler that users have.
 
-    python -m benchmarks.levers --arm LABEL RECIPE [KEY=VALUE ...] [--arm ...] [--at 30 60 120]
-                                [--seeds 0 1 2] [--steps 25] [--prompts 128] --output FILE.jsonl
+    python -m benchmarks.levers --arm LABEL RECIPE [KEY=VALUE ...] [--arm ...]
+                                [--at 30 60 120 | --updates 40 80] [--seeds 0 1 2] [--steps 25]
+                                [--prompts 128] --output FILE.jsonl
     python -m benchmarks.levers --report FILE.jsonl ... [--reference LABEL] [--share 0.9]
 
 Each arm trains a shipped recipe, with overrides, on one thread. At each of the processor seconds
-`--at` (optimiser steps alone: loading, guards and evaluations are not counted) its adapter is
-scored on held-out prompts, at full guidance and `--steps` steps, with the noise of the base's
-clips: two training judges (HPS, ImageReward), two judges that no arm trains on (another CLIP, and
-PickScore), the oracle and motion. Every finished run is one line of the output; runs whose line is
-there are not made again. An `--arm` named `base` measures the generator untrained and is made by
-itself.
+`--at` (optimiser steps alone: loading, guards and evaluations are not counted), or after each
+number of `--updates`, its adapter is scored on held-out prompts, at full guidance and `--steps`
+steps, with the noise of the base's clips: two training judges (HPS, ImageReward), two judges that
+no arm trains on (another CLIP, and PickScore), the oracle and motion. Every finished run is one
+line of the output; runs whose line is there are not made again. An `--arm` named `base` measures
+the generator untrained and is made by itself.
 
 The report gives the change against the base at each point, averaged over the seeds prompt by
 prompt with a 95 % interval over the prompts, and, with `--reference`, the processor seconds until
@@ -42,7 +43,7 @@ HELD_OUT = (
     "[{kind: clip, checkpoint: tiny/clip-held-out.safetensors},"
     " {kind: pickscore, checkpoint: tiny/pickscore.safetensors}]"
 )
-SETTINGS = ("at", "steps", "prompts")
+SETTINGS = ("at", "updates", "steps", "prompts")
 
 Line = dict[str, Any]
 Settings = dict[str, Any]
@@ -54,9 +55,7 @@ def measuring_recipe(steps: int) -> Recipe:
     return load_recipe("tiny-demo", overrides)
 
 
-def one_run(
-    label: str, name: str, overrides: Sequence[str], seed: int, settings: Settings
-) -> Line:
+def one_run(label: str, name: str, overrides: Sequence[str], seed: int, settings: Settings) -> Line:
     """Train an arm and measure it at every point.
 
     Returns:
@@ -72,9 +71,10 @@ def one_run(
         measuring=measuring_recipe(settings["steps"]),
     )
     base = label == BASE
+    updates = settings["updates"]
     points = []
-    for seconds in [0.0] if base else settings["at"]:
-        while trainee.seconds < seconds:
+    for end in [0] if base else updates or settings["at"]:
+        while (trainee.state.step if updates else trainee.seconds) < end:
             trainee.step()
         peak = trainee.peak_bytes
         values = trainee.measure(1, base=base).values
@@ -115,7 +115,7 @@ def all_runs(arguments: argparse.Namespace) -> None:
             command = [sys.executable, "-m", "benchmarks.levers", "--one", str(seed)]
             for name, value in settings.items():
                 values = value if isinstance(value, list) else [value]
-                command += [f"--{name}", *map(str, values)]
+                command += [f"--{name}", *map(str, values)] if values else []
             made = subprocess.run(
                 [*command, "--arm", *arm], stdout=subprocess.PIPE, text=True, check=True
             )
@@ -234,6 +234,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--at", nargs="+", type=float, default=[30.0, 60.0, 120.0])
+    parser.add_argument("--updates", nargs="+", type=int, default=[], help="in place of --at")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler that is scored")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-levers.jsonl"))
