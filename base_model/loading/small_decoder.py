@@ -102,7 +102,7 @@ def _shipped(fingerprint: str) -> Path:
     raise GeneratorError(
         f"The package has no small decoder for this VAE (sha256 {fingerprint[:12]} of its decoder; "
         f"shipped are those of: {names}). Train one with `{TRAIN_ONE}` and name its file in "
-        "generator.small_decoder, or decode with the VAE"
+        "train.small_decoder, or decode with the VAE"
     )
 
 
