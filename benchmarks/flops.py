@@ -286,8 +286,8 @@ def kinds_of_steps(recipe: Recipe, shape: Shape) -> dict[Any, list[int]]:
     for step in range(recipe.train.steps):
         state.step = step
         batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(cpu=True), 0)
-        small = options_at(parts.options, recipe.train, step + 1).small_decoder
-        found.setdefault((small, *cost_key(batch, parts)), []).append(step)
+        decoder = options_at(parts.options, recipe.train, step + 1).decoder
+        found.setdefault((decoder, *cost_key(batch, parts)), []).append(step)
     return found
 
 
