@@ -194,10 +194,10 @@ def generate(
         `(b, f, 3, H, W)` float32 in [0, 1], on the CPU. `write_clip` writes one of them to a file.
 
     Raises:
-        TuningError: The LoRA cannot be read or is for another model, the schedule or cache is none,
-            `size` is missing, `steps` is below 1, or a number is not finite.
+        TuningError: The LoRA cannot be read or is for another model, there is no such schedule or
+            cache, `size` is missing, `steps` is below 1, or a number is not finite.
         GeneratorError: The generator cannot be loaded, or cannot sample clips of this size, or
-            `guidance_steps` is no interval.
+            `guidance_steps` is not an interval within [0, 1].
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     schedule = schedule_of(lora_schedule)

@@ -33,7 +33,7 @@ class Guidance:
             other levels the positive branch runs alone. None = all levels.
 
     Raises:
-        GeneratorError: An interval that is none.
+        GeneratorError: The interval is not within [0, 1], or its ends are swapped.
     """
 
     scale: float = 1.0

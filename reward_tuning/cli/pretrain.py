@@ -12,7 +12,7 @@ from reward_tuning.errors import TuningError
 
 SUBJECTS = ("tiny", "small-decoder")
 RECIPE = "tiny-demo"
-"""That of `reward_tuning.pretrain.small_decoder`, which imports torch."""
+"""The same as in `reward_tuning.pretrain.small_decoder`, whose import would load torch."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,21 @@ class DecoderOptions:
 def pretrain(what: Subject, tiny: TinyOptions, decoder: DecoderOptions) -> None:
     """Train the embedded generator and its judges, or distil a small decoder; resume after a stop.
 
-    A small decoder stands in for that of a VAE: with train.decoder=small.
+    A small decoder stands in for the VAE's where a recipe sets train.decoder=small.
     """
     if what.subject not in SUBJECTS:
         raise TuningError(f"pretrain: got {what.subject!r}; allowed: {', '.join(SUBJECTS)}")
     if what.subject == "small-decoder":
         if tiny.only is not None:
-            raise TuningError("pretrain small-decoder: --only belongs to pretrain tiny")
+            raise TuningError("pretrain small-decoder: --only belongs to pretrain tiny; omit it")
         _distil(what, decoder)
         return
     given = [f"--{one.name}" for one in fields(decoder) if getattr(decoder, one.name) is not None]
     given += ["key=value"] if what.overrides else []
     if given:
-        raise TuningError(f"pretrain tiny: {', '.join(given)} belongs to pretrain small-decoder")
+        raise TuningError(
+            f"pretrain tiny: {', '.join(given)} belongs to pretrain small-decoder; omit it"
+        )
     from reward_tuning.cli.display import Display
     from reward_tuning.pretrain import pretrain_tiny
 

@@ -14,6 +14,7 @@ from reward_tuning.files.clean_text import lone_surrogate
 from reward_tuning.inputs.condition_files import NO_CONDITION, ConditionFiles
 from reward_tuning.inputs.prompts import Prompt, read_prompts
 from reward_tuning.schema.cache_kinds import AUTO, cache_of
+from reward_tuning.schema.values import ALLOWED_INTERVAL, is_interval
 
 VIDEO_STRENGTH = 0.7
 """Default of the published video-to-video script, where the whole clip may change."""
@@ -85,13 +86,15 @@ class Request:
             if not math.isfinite(value):
                 raise TuningError(f"{option}: got {value}; allowed: finite numbers")
         interval = self.sampling.guidance_steps
-        if interval is not None and not 0.0 <= interval[0] < interval[1] <= 1.0:
+        if interval is not None and not is_interval(interval):
             raise TuningError(
-                f"--guidance-steps: got {interval[0]:g} {interval[1]:g}; allowed: two noise "
-                "levels, 0 <= low < high <= 1, such as 0.2 0.9"
+                f"--guidance-steps: got {interval[0]:g} {interval[1]:g}; allowed: "
+                f"{ALLOWED_INTERVAL}, such as 0.2 0.9"
             )
         if interval is not None and self.sampling.guidance_scale == 1.0:
-            raise TuningError("--guidance-steps: --guidance-scale is 1, so nothing is guided")
+            raise TuningError(
+                "--guidance-steps: --guidance-scale is 1, so nothing is guided; omit one of the two"
+            )
         for strength in self.strengths:
             start_step(self.sampling.steps, strength)
         if self.cost.tile_sides is not None:

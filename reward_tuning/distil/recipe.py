@@ -41,7 +41,7 @@ from reward_tuning.section import NotNegative, Section
 
 
 class DistilRecipe(Section):
-    """Everything that decides a run."""
+    """Everything that decides a distillation."""
 
     seed: NotNegative = Field(default=0, description="Seed of every random draw")
     output: FileName = Field(description="The run folder")
@@ -50,7 +50,7 @@ class DistilRecipe(Section):
     prompts: PromptsSection
     teacher: TeacherSection
     student: StudentSection = Field(default_factory=StudentSection)
-    lora: LoraSection = Field(default_factory=LoraSection, description="The adapter")
+    lora: LoraSection = Field(default_factory=LoraSection)
     train: DistilTrainSection
     evaluation: DistilEvaluationSection = Field(default_factory=DistilEvaluationSection)
 
@@ -92,7 +92,7 @@ def distil_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield Conflict(
             ("evaluation", "steps"),
             evaluation.steps,
-            f"must be more than student.steps = {student.steps}: the base is the reference",
+            f"allowed: more than student.steps = {student.steps}, since the base is the reference",
         )
     judges: list[JudgeAt] = [
         (("evaluation", "held_out_rewards", i), judge)
@@ -100,7 +100,7 @@ def distil_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     ]
     for path, judge in judges:
         if judge.of_generator:
-            text = "a distillation does not load the generator's text encoder as a judge"
+            text = "a distillation has no text encoder to judge with; name another checkpoint"
             yield Conflict((*path, "checkpoint"), "generator", text)
         if judge.kind == "latent":
             text = "a held-out judge sees decoded frames, as people do; choose another kind"

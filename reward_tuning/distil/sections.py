@@ -16,7 +16,7 @@ class TeacherSection(Section):
     steps_per_phase: Positive = Field(
         default=6,
         description="Guided Euler steps by which the teacher crosses each phase: 6 on 4 student "
-        "steps sample about as finely as 18 in all",
+        "steps sample about as finely as 18 steps over the whole path",
     )
     guidance_scale: float = Field(
         default=6.0, ge=1.0, description="Classifier-free guidance of the teacher; 1 = none"
@@ -60,7 +60,7 @@ class DistilEvaluationSection(Section):
     few_steps: bool = Field(
         default=True,
         description="Also sample the base with as few steps as the student, with guidance and "
-        "without: what the distillation adds",
+        "without, to see what the distillation adds",
     )
     batch_size: Positive | None = Field(
         default=None, description="Clips sampled at a time; null = train.batch_size"

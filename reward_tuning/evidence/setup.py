@@ -30,6 +30,7 @@ from reward_tuning.schema.locate import (
 from reward_tuning.schema.primary import OF_SEVERAL_CLIPS, primary_fault
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import GeneratorSection, SamplingSection
+from reward_tuning.schema.values import ALLOWED_INTERVAL, is_interval
 from reward_tuning.statistics.verdicts import default_primary
 from reward_tuning.tuning.prompt_sets import evaluation_prompts
 
@@ -141,10 +142,10 @@ def _check_guidance(scales: Sequence[float], interval: tuple[float, float] | Non
             f"--guidance: got {', '.join(f'{one:g}' for one in wrong)}; allowed: numbers from 1 to "
             f"{MOST_GUIDANCE:g}, such as 3 5 7"
         )
-    if interval is not None and not 0.0 <= interval[0] < interval[1] <= 1.0:
+    if interval is not None and not is_interval(interval):
         raise TuningError(
-            f"--guidance-steps: got {interval[0]:g} {interval[1]:g}; allowed: two noise levels, "
-            "0 <= low < high <= 1, such as 0.2 0.9"
+            f"--guidance-steps: got {interval[0]:g} {interval[1]:g}; allowed: {ALLOWED_INTERVAL}, "
+            "such as 0.2 0.9"
         )
 
 

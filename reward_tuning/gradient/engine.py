@@ -186,7 +186,8 @@ def adjoint_sweep(
     like the reward's (divided by S here, multiplied again below), so that nested = 1 gives exactly
     the gradient of `S * loss + sum of step losses`, and nested = 0 keeps it local to its step.
 
-    9 parameters: the rollout with its graphs, the plan, the gradient, and what joins its backward.
+    9 parameters: the rollout and its graphs, the plan, the gradient, and what joins its backward
+    pass.
 
     Args:
         velocity: The function of the rollout; its re-run must be deterministic (dropout 0).

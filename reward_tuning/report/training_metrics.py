@@ -209,8 +209,8 @@ _OF_RUN = (
     (
         "group/clips",
         MetricText(
-            "Clips that were rolled out and scored to choose those of the step, by this process; "
-            "with `train.group`.",
+            "Clips that this process rolled out and scored to choose those of the step; with "
+            "`train.group`.",
             "clips",
             "`train.group.clips` for each prompt of the step",
             "`train.group` decides it",
@@ -373,9 +373,9 @@ _OF_DISTIL = (
     (
         "loss_by_phase/PHASE",
         MetricText(
-            "Squared distance of the student's velocity at the start of a phase, 1 at pure noise, "
-            "to the constant one that leads to the teacher's end of it. States of other prompts in "
-            "every step, so it is noisy.",
+            "Squared distance of the student's velocity at the start of a phase (phase 1 starts at "
+            "pure noise) to the constant velocity that leads to where the teacher ends it. Of "
+            "other prompts in every step, so it is noisy.",
             "squared velocity",
             "Falls in every phase; it stays largest where the teacher's path bends most",
             "One phase stays high: more `student.steps`, which make each phase shorter",

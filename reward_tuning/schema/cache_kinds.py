@@ -57,9 +57,9 @@ class TeaCache(Section):
 
 
 class Taylor(Section):
-    """Taylor prediction of the transformer's output, by plan, as TaylorSeer (arXiv 2503.06923).
+    """Prediction of the transformer's output from earlier steps: TaylorSeer (arXiv 2503.06923).
 
-    The nodes of its finite differences are noise levels.
+    A fixed plan decides which steps run in full. The differences are taken over noise levels.
     """
 
     NUMBER: ClassVar = "interval"
@@ -71,7 +71,7 @@ class Taylor(Section):
         description="Every interval-th step is computed in full, counted back from the last but "
         "one; 1 = every step",
     )
-    warm_up: Positive = Field(default=4, description="First steps that are computed in full")
+    warm_up: Positive = Field(default=4, description="Number of first steps computed in full")
     order: NotNegative = Field(
         default=1,
         le=3,
@@ -79,7 +79,9 @@ class Taylor(Section):
     )
 
 
-AUTO = "auto"  # of `generate`: `reward_tuning.sampling.automatic_cache`
+AUTO = "auto"
+"""Value of `generate --cache`: the choice of `reward_tuning.sampling.automatic_cache`."""
+
 CacheSection = FirstBlock | TeaCache | Taylor
 KINDS: dict[str, Any] = {one().kind: one for one in get_args(CacheSection)}
 ALLOWED = f"{', '.join(KINDS)}, or a section with one of them as its `kind`"
@@ -125,7 +127,7 @@ def cache_of(text: str) -> CacheSection | None:
     whole = section.NUMBER == "interval"
     if value is None or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
-        raise TuningError(f"--cache: got {text!r}; after {name}: comes {kind}")
+        raise TuningError(f"--cache: got {text!r}; allowed after `{name}:` is {kind}")
     try:
         found = section(**{section.NUMBER: int(value) if whole else value})
     except ValidationError as error:

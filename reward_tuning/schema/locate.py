@@ -51,27 +51,26 @@ def header_lines(path: Path) -> list[str]:
 
 def shipped_recipes() -> list[ShippedRecipe]:
     """List the recipes of `reward-tuning run` in the package, by name."""
-    return [
-        ShippedRecipe(path.stem, path, (header_lines(path) or [""])[0])
-        for path in sorted(shipped_folder("recipes").glob("*.yaml"), key=lambda path: path.stem)
-    ]
+    return _recipes_in("")
 
 
 def finetune_recipes() -> list[ShippedRecipe]:
     """List the shipped recipes of `reward-tuning finetune`, as `finetune/NAME`."""
-    return [
-        ShippedRecipe(f"{FINETUNE}/{path.stem}", path, (header_lines(path) or [""])[0])
-        for path in sorted(
-            shipped_folder("recipes", FINETUNE).glob("*.yaml"), key=lambda path: path.stem
-        )
-    ]
+    return _recipes_in(FINETUNE)
 
 
 def distil_recipes() -> list[ShippedRecipe]:
     """List the shipped recipes of `reward-tuning distil`, as `distil/NAME`."""
+    return _recipes_in(DISTIL)
+
+
+def _recipes_in(verb: str) -> list[ShippedRecipe]:
+    """List the recipes of a folder by name; empty for that of `run`."""
+    folder = shipped_folder("recipes", verb) if verb else shipped_folder("recipes")
+    prefix = f"{verb}/" if verb else ""
     return [
-        ShippedRecipe(f"{DISTIL}/{path.stem}", path, (header_lines(path) or [""])[0])
-        for path in sorted(shipped_folder("recipes", DISTIL).glob("*.yaml"))
+        ShippedRecipe(f"{prefix}{path.stem}", path, (header_lines(path) or [""])[0])
+        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
     ]
 
 
@@ -209,8 +208,8 @@ def locate_small_decoder(value: str, folder: Path) -> str:
     path = (folder / Path(value).expanduser()).resolve()
     if path.suffix != ".safetensors" or not path.is_file():
         raise TuningError(
-            f"no .safetensors file of a small decoder at {path}; leave it out for the one in the "
-            "package, or train one: reward-tuning pretrain small-decoder --recipe RECIPE"
+            f"no .safetensors file of a small decoder at {path}; give the file that "
+            "`reward-tuning pretrain small-decoder --recipe RECIPE` writes"
         )
     return str(path)
 

@@ -40,6 +40,8 @@ from reward_tuning.schema.train_conflicts import group_conflicts, kept_conflicts
 from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
 
+NOT_GUIDED = "sampling.guidance_scale is 1: nothing is guided; raise it, or leave this out"
+
 JudgeAt = tuple[tuple[str | int, ...], JudgeSection]
 """Path of a judge in the recipe, and the judge."""
 
@@ -175,15 +177,18 @@ def interval_conflicts(
         where, value = ("sampling", "guidance_steps"), list(sampling.guidance_steps)
         if sampling.negative == "none":
             yield Conflict(
-                where, value, "sampling.negative is none: training runs without guidance"
+                where,
+                value,
+                "has no effect: sampling.negative is none, so training runs without guidance; "
+                "leave it out",
             )
         elif highest == 1.0:
-            yield Conflict(where, value, "sampling.guidance_scale is 1: nothing is guided")
+            yield Conflict(where, value, NOT_GUIDED)
     if of_evaluation is not None and sampling.guidance_scale == 1.0:
         yield Conflict(
             ("evaluation", "guidance_steps"),
             list(of_evaluation),
-            "sampling.guidance_scale is 1: nothing is guided",
+            NOT_GUIDED,
         )
 
 

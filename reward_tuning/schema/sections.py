@@ -8,7 +8,15 @@ from base_model.memory.modes import MODES_HELP, Memory
 from reward_tuning.schema.cache_kinds import CacheChoice
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loop_section import LoopSection
-from reward_tuning.schema.values import Dtype, FileName, Frames, Side, Text
+from reward_tuning.schema.values import (
+    ALLOWED_INTERVAL,
+    Dtype,
+    FileName,
+    Frames,
+    Side,
+    Text,
+    is_interval,
+)
 from reward_tuning.section import NotNegative, Positive, Section
 
 LoraPreset = Literal["attention", "attention+mlp", "all-linear"]
@@ -38,9 +46,8 @@ def _strengths(value: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _interval(value: tuple[float, float]) -> tuple[float, float]:
-    low, high = value
-    if not 0.0 <= low < high <= 1.0:
-        raise ValueError("allowed: two noise levels, 0 <= low < high <= 1, such as [0.2, 0.9]")
+    if not is_interval(value):
+        raise ValueError(f"allowed: {ALLOWED_INTERVAL}, such as [0.2, 0.9]")
     return value
 
 
@@ -73,7 +80,7 @@ class GeneratorSection(Section):
     vae_dtype: Dtype | None = Field(
         default=None,
         description="Dtype of the VAE in training, its samples and its evaluation; null = dtype. "
-        "bfloat16 halves the time of decoding with gradient on a CPU that multiplies it "
+        "bfloat16 halves the time of decoding with gradient on a CPU with instructions for it "
         "(avx512_bf16); `reward-tuning evaluate` and `generate` decode in the generator's dtype",
     )
     memory: Memory = Field(
@@ -123,10 +130,10 @@ class SamplingSection(Section):
     )
     guidance_steps: Interval | None = Field(
         default=None,
-        description="Interval of sigma, [low, high] with both ends, where training is guided "
-        "(arXiv 2404.07724); at other noise levels the positive branch runs alone, at half the "
-        "cost. For rollout, sweep and fresh looks; samples and evaluation have "
-        "evaluation.guidance_steps. null = all noise levels",
+        description="Interval of sigma, [low, high], both ends included, in which training is "
+        "guided (arXiv 2404.07724); at other noise levels the positive branch runs alone, at half "
+        "the cost. Samples and evaluation have a key of their own, evaluation.guidance_steps. "
+        "null = all noise levels",
     )
     guidance_rescale: float = Field(
         default=0.0,
@@ -172,9 +179,9 @@ class RolloutSection(Section):
 
     cache: CacheChoice = Field(
         default=None,
-        description="Cache of steps: first-block, teacache or taylor, as a name or with its "
-        "numbers ({kind: teacache, threshold: 0.08}); a number alone is the threshold of "
-        "first-block; null = off",
+        description="Cache of steps, which saves little with fewer than about 16: first-block "
+        "(diffusers 0.35 or newer), teacache or taylor, as a name or with its numbers ({kind: "
+        "teacache, threshold: 0.08}); a number alone is the threshold of first-block; null = off",
     )
     dtype: Literal["bfloat16"] | None = Field(
         default=None,
@@ -184,7 +191,8 @@ class RolloutSection(Section):
     compile: bool = Field(
         default=False,
         description="torch.compile the transformer for these steps; needs a C++ compiler on a CPU, "
-        "Triton on a GPU, and some minutes at the first step. Of the caches only with taylor",
+        "Triton on a GPU, and some minutes at the first step. taylor is the only cache that it "
+        "can be combined with",
     )
 
 
@@ -241,12 +249,14 @@ class GroupSection(Section):
     keep: Literal["extremes", "best", "worst"] = Field(
         default="extremes",
         description="Clips that are kept: extremes = those whose scores vary most (arXiv "
-        "2504.13818; of two, the best and the worst), the best, or the worst",
+        "2504.13818; of two, the best and the worst), best or worst = those of the highest or the "
+        "lowest scores",
     )
     steps: Positive | None = Field(
         default=None,
         description="Euler steps of the clips that are scored; those that are kept are rolled out "
-        "again, as ever. null = sampling.steps",
+        "again with sampling.steps. Fewer are cheaper, and rank the clips less well. null = "
+        "sampling.steps",
     )
 
 
@@ -256,22 +266,23 @@ class TrainSection(LoopSection):
     batch_size: Positive = Field(description="Prompts that a device rolls out at a time")
     active_sets: Positive = Field(
         default=1,
-        description="Plans drawn for each rollout: one rollout and one reward gradient, swept with "
-        "the mean of so many sets of active steps, all read where the rollout stops. For methods "
-        "that draw their steps",
+        description="Sets of active steps drawn for each rollout: they share its reward gradient, "
+        "and their gradients are averaged. Worth it where the rollout costs much more than the "
+        "sweep. Only for methods that draw several steps",
     )
     updates_per_rollout: Positive = Field(
         default=1,
-        description="Optimiser updates in each of `steps`: after the first, each runs the sweep "
-        "again at the stored states with the updated adapter, on other active steps, with the "
-        "reward gradient that is known; neither rollout nor judges run again. Rows, schedule, "
-        "checkpoints and `steps` count rollouts",
+        description="Optimiser updates for each rollout: those after the first run the sweep "
+        "again with the updated adapter, on other active steps, at the rollout's states and with "
+        "its reward gradient; neither rollout nor judges run again. `steps`, the learning rate's "
+        "schedule, rows and checkpoints count rollouts",
     )
     reuse_limit: float | None = Field(
         default=0.1,
         gt=0.0,
-        description="End the further updates on a rollout where a velocity has moved by more than "
-        "this share of its length since the rollout; null = no limit. Without effect at 1 update",
+        description="Make no further update on a rollout once a velocity has moved by more than "
+        "this share of its length since; null = no limit. Without effect with "
+        "updates_per_rollout: 1",
     )
     restarts: NotNegative = Field(
         default=0,
@@ -310,10 +321,10 @@ class TrainSection(LoopSection):
     )
     keep_graphs: Literal["auto"] | NotNegative = Field(
         default=0,
-        description="Steps of a batch, at most, that keep their graph from the rollout, so that "
-        "the sweep does not run them again: the same gradient to rounding, at the memory of so "
-        "many more steps while the reward is differentiated; auto = as many as fit into "
-        "keep_graphs_memory; 0 = none",
+        description="Largest number of steps of a batch that keep their graph from the rollout, so "
+        "that the sweep does not run them again: the same gradient to rounding in less time, at "
+        "the memory of so many steps while the reward is differentiated; auto = as many as fit "
+        "into keep_graphs_memory; 0 = none",
     )
     keep_graphs_memory: float = Field(
         default=1.0,
@@ -336,8 +347,8 @@ class TrainSection(LoopSection):
     )
     group: GroupSection | None = Field(
         default=None,
-        description="Train on the best and the worst of more clips of a prompt; null = on each "
-        "clip that is rolled out",
+        description="Roll out and score more clips of a prompt, and train on those of the highest "
+        "or lowest scores; null = train on every clip",
     )
     motion: float = Field(
         default=0.0,
@@ -375,9 +386,9 @@ class TrainSection(LoopSection):
     )
     anchor_steps: Positive | None = Field(
         default=None,
-        description="Number of active steps, drawn anew for each batch, that the anchor is "
-        "computed on, weighted so that its mean stays the same; saves the base's velocity at the "
-        "others; null = all",
+        description="Number of active steps, drawn anew for each batch, on which the anchor is "
+        "computed, weighted so that its mean stays the same; each of the others saves the base's "
+        "velocity, both branches. null = all",
     )
     replay: ReplaySection | None = Field(
         default=None,
@@ -397,12 +408,13 @@ class TrainSection(LoopSection):
     )
     true_decoder_every: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
-        description="Where decoder is not vae, one of so many steps uses the VAE; null = none",
+        description="With a decoder other than vae, every n-th optimiser step uses the VAE's; "
+        "null = none does",
     )
     sample_decoder: Literal["vae", "small"] = Field(
         default="vae",
         description="The decoder of the sample clips before and during training, which `watch` "
-        "shows; those after it are of the VAE",
+        "shows; those after training come from the VAE's",
     )
     decoder_checkpointing: bool = Field(
         default=True,
@@ -421,8 +433,8 @@ class EvaluationSection(Section):
     steps: Positive | None = Field(default=None, description="Euler steps; null = sampling.steps")
     guidance_steps: Interval | None = Field(
         default=None,
-        description="Interval of sigma, [low, high], where samples and evaluation are guided, as "
-        "with `generate --guidance-steps`; null = all noise levels, as the published pipelines",
+        description="Interval of sigma, [low, high], in which samples and evaluation are guided, "
+        "as with `generate --guidance-steps`; null = all noise levels, as the published pipelines",
     )
     batch_size: Positive | None = Field(
         default=None, description="Clips sampled at a time; null = train.batch_size"
@@ -450,6 +462,6 @@ class EvaluationSection(Section):
     adapter: bool = Field(
         default=True,
         description="Keep `generator.adapter` on for everything that is shown or measured: sample "
-        "clips, the guards and the evaluation. false = without it, which is where a LoRA that was "
-        "trained on a few-step generator is used",
+        "clips, the guards and the evaluation. false = take it off for them: for a LoRA that is "
+        "trained on a few-step generator and will be used without that",
     )

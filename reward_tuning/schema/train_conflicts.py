@@ -26,20 +26,20 @@ def group_conflicts(
     if group is None or train is None:
         return
     if method.judges_latents:
-        text = "the method judges noisy latents, and a group is scored by its frames"
+        text = "the method judges noisy latents, and a group is scored by its frames; leave it out"
         yield Conflict(("train", "group"), group.model_dump(), text)
     if group.clips <= train.clips_per_prompt:
         yield Conflict(
             ("train", "group", "clips"),
             group.clips,
-            f"needed are more than train.clips_per_prompt = {train.clips_per_prompt}, the clips "
-            "that are kept",
+            f"allowed: more than train.clips_per_prompt = {train.clips_per_prompt}, the number of "
+            "clips that are kept",
         )
     if group.keep == "extremes" and train.clips_per_prompt == 1:
         yield Conflict(
             ("train", "group", "keep"),
             "extremes",
-            "needs train.clips_per_prompt of 2 or more; keep one clip by `best` or `worst`",
+            "needs train.clips_per_prompt of 2 or more; to keep one clip, set best or worst",
         )
     if sampling is not None and group.steps is not None and sampling.strength < 1.0:
         yield Conflict(
@@ -66,6 +66,6 @@ def kept_conflicts(
             ("train", "keep_graphs"),
             train.keep_graphs,
             "cannot be combined with rollout.cache and sampling.negative: detached, because the "
-            "cache wants both branches in one call and a kept graph the positive one alone; set "
-            "one of the first two to 0 or null",
+            "cache needs both branches in one call, and a kept graph has the positive one alone; "
+            "set train.keep_graphs=0 or rollout.cache=null",
         )

@@ -9,6 +9,14 @@ from reward_tuning.files.file_names import file_name_fault
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
+ALLOWED_INTERVAL = "two noise levels, 0 <= low < high <= 1"
+
+
+def is_interval(interval: tuple[float, float]) -> bool:
+    """Return whether two numbers are an interval of guidance, as `ALLOWED_INTERVAL` says."""
+    low, high = interval
+    return 0.0 <= low < high <= 1.0
+
 
 def _clip_length(frames: int) -> int:
     stride, below = FAMILY.time_stride, FAMILY.fitting_frames(frames)

@@ -14,7 +14,7 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_generator
 
 DRAWS = 10_000
-"""Most draws for a plan of a given stop. A stop is one of tens, so the chance to miss it is nil."""
+"""Most draws for a plan of a given stop. There are only tens of stops, so it is never missed."""
 
 
 def draw_plan(
@@ -47,7 +47,7 @@ def draw_plan(
             return plan
     raise TuningError(
         "the method draws no second plan that is read where the first one is; set "
-        "train.active_sets=1"
+        "train.active_sets=1 and train.updates_per_rollout=1"
     )
 
 

@@ -90,7 +90,7 @@ def test_an_option(text: str, read: CacheSection | None, written: str) -> None:
         ("first-block:-1", "threshold of first-block is -1; allowed: greater than 0"),
         ("teacache:", "got 'teacache:'; after teacache: comes a number"),
         ("teacache:much", "got 'teacache:much'; after teacache: comes a number"),
-        ("taylor:1.5", "got 'taylor:1.5'; after taylor: comes a whole number"),
+        ("taylor:1.5", "got 'taylor:1.5'; allowed after `taylor:` is a whole number"),
         ("taylor:0", "interval of taylor is 0; allowed: greater than or equal to 1"),
     ],
 )

@@ -20,7 +20,7 @@ from tests.reward_tuning.schema.test_recipe import first_error
         (
             {"train__group": {"clips": 4}, "train__clips_per_prompt": 1},
             ("group", "keep"),
-            "keep one clip by `best` or `worst`",
+            "to keep one clip, set best or worst",
         ),
         (
             {"train__group": {"clips": 4, "steps": 3}, "sampling__strength": 0.9},
