@@ -208,8 +208,8 @@ def locate_small_decoder(value: str, folder: Path) -> str:
     path = (folder / Path(value).expanduser()).resolve()
     if path.suffix != ".safetensors" or not path.is_file():
         raise TuningError(
-            f"no .safetensors file of a small decoder at {path}; give the file that "
-            "`reward-tuning pretrain small-decoder --recipe RECIPE` writes"
+            f"no .safetensors file of a small decoder at {path}; give one that `reward-tuning "
+            "pretrain small-decoder --recipe RECIPE` writes, or set null for the package's own"
         )
     return str(path)
 
