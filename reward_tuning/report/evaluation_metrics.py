@@ -216,7 +216,7 @@ def _all_metrics() -> list[tuple[str, MetricText]]:
                 ("height", "pixels"),
                 ("width", "pixels"),
                 ("guidance_rescale", "0 to 1"),
-                ("guidance_steps", "sigma; only where an interval is set"),
+                ("guidance_steps[]", "sigma; only where an interval is set"),
             )
         ),
         *((f"sides[].difference/METRIC/{key}", text) for key, text in _DIFFERENCE.items()),

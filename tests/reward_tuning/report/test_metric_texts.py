@@ -43,6 +43,11 @@ EVERYTHING = (
     "train.anchor=0.1",
     "train.replay={weight: 0.5, clips: 3}",
     "train.steps=2",
+    "train.updates_per_rollout=2",
+    "train.reuse_limit=1.0",
+    "train.clips_per_prompt=2",
+    "train.group={clips: 3}",
+    "evaluation.guidance_steps=[0.0, 0.9]",
     "guards.every=1",
     "guards.drift={action: rollback, high: 1e-9}",
 )
