@@ -3,6 +3,7 @@
 Missing weights fail here: without them nothing of the package runs as its README says.
 """
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ PARTS = (
     "tiny/transformer/diffusion_pytorch_model.safetensors",
     "tiny/vae/diffusion_pytorch_model.safetensors",
 )
+ADAPTER = "adapters/tiny-4-steps.safetensors"
+SMALL_DECODER = "small_decoders/tiny.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +47,17 @@ def safetensors_files() -> list[Path]:
 def test_all_parts_of_the_generator_are_there() -> None:
     assert "tiny" in shipped_checkpoints()
     found = sorted(str(path.relative_to(GENERATOR)) for path in GENERATOR.rglob("*.safetensors"))
-    assert found == sorted(PARTS + DELTAS)
+    assert found == sorted([*PARTS, *DELTAS, ADAPTER, SMALL_DECODER])
 
 
 def test_every_file_says_which_command_made_it() -> None:
     for path in safetensors_files():
         with safe_open(path, "pt") as file:
-            command = (file.metadata() or {}).get("command", "")
-        assert command.startswith("reward-tuning pretrain"), path
+            metadata = file.metadata() or {}
+        if path == GENERATOR / ADAPTER:  # a LoRA as every run writes it, with its recipe
+            assert json.loads(metadata["reward_tuning.recipe"])["student"]["steps"] == 4
+            continue
+        assert metadata.get("command", "").startswith("reward-tuning pretrain"), path
 
 
 def test_all_weights_together_are_at_most_48_megabytes() -> None:

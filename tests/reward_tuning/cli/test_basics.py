@@ -13,7 +13,8 @@ from reward_tuning import __version__, cli
 from tests.reward_tuning.command_line import Command, command
 
 run = pytest.fixture(command, name="run")
-VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "finetune", "resume", "watch"]
+VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "finetune", "distil", "resume"]
+VERBS += ["watch"]
 VERBS += ["report", "generate", "score", "evaluate", "compare", "votes", "export", "mix"]
 VERBS += ["card", "push", "convert", "render", "pretrain"]
 

@@ -185,7 +185,7 @@ class Renders:
 
     def __init__(self, shown: Callable[[Scene], Scene]) -> None:
         self.generator = SimpleNamespace(
-            transformer=torch.nn.Linear(1, 1), decode=lambda latents: latents
+            transformer=torch.nn.Linear(1, 1), decode=lambda latents, by: latents
         )
         self.by_text = {phrasings(s, "zh")[0]: shown(s) for s in SCENES}
 

@@ -528,9 +528,9 @@ def test_only_the_judged_window_is_decoded(
     windows: list[Any] = []
     decode = sampler.generator.decode
 
-    def counted(latents: Tensor, frames: slice | None = None, **options: bool) -> Tensor:
+    def counted(latents: Tensor, frames: slice | None = None, **options: Any) -> Tensor:
         windows.append(frames)
-        assert options == {"detach_context": False, "checkpointing": True, "small": False}
+        assert options == {"detach_context": False, "checkpointing": True, "by": "vae"}
         return decode(latents, frames)
 
     monkeypatch.setattr(sampler.generator, "decode", counted)
@@ -549,7 +549,8 @@ def test_only_the_judged_window_is_decoded(
 def test_the_decoder_may_keep_its_activations(sampler: ClipSampler, judge: FramedJudge) -> None:
     """The same gradient, from a decoder that runs once."""
     runs: list[int] = []
-    hook = sampler.generator.vae.decoder.register_forward_pre_hook(lambda *_: runs.append(1))
+    last = sampler.generator.vae.decoder.conv_act  # once for each latent
+    hook = last.register_forward_pre_hook(lambda *_: runs.append(1))
     try:
         grads = {}
         for checkpointing in (True, False):
