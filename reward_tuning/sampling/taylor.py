@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.lora.schedules import noise_level
+from reward_tuning.sampling.replaced_forward import ReplacedForwards
 from reward_tuning.schema.cache_kinds import Taylor
 
 
@@ -59,7 +60,6 @@ class TaylorCache:
         self._steps = steps
         self._called = called
         self._plan = plan
-        self._own: list[tuple[Any, Any | None]] = []
         self._full = False
         self._calls = 0
         self._past: list[tuple[float, Tensor]] = []
@@ -69,20 +69,15 @@ class TaylorCache:
         """Put the prediction in front of each forward pass."""
         self._calls = self.full_calls = 0
         self._past = []
+        self._replaced = ReplacedForwards(self._called)
         for module in self._called:
-            own = vars(module).get("forward")
-            self._own.append((module, own))
             module.forward = self._in_front_of(module.forward)
         return self
 
     def __exit__(self, *error: object) -> None:
         """Restore the forward passes, and drop the outputs."""
-        for module, own in self._own:
-            if own is None:
-                del module.forward
-            else:
-                module.forward = own
-        self._own, self._past = [], []
+        self._replaced.restore()
+        self._past = []
 
     @contextmanager
     def call(self, *, full: bool = False) -> Iterator[None]:

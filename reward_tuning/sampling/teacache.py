@@ -25,6 +25,7 @@ from torch import Tensor
 
 from base_model.core.family import FAMILY
 from reward_tuning.errors import TuningError
+from reward_tuning.sampling.replaced_forward import ReplacedForwards
 
 Coefficients = Sequence[float]
 """Of a polynomial of degree 4, highest power first."""
@@ -94,7 +95,7 @@ class TeaCacheHooks:
         self._forget()
         first, *others = blocks = getattr(self._transformer, FAMILY.blocks)
         norm_out = self._transformer.norm_out
-        self._own = [(m, vars(m).get("forward")) for m in (*blocks, norm_out)]
+        self._replaced = ReplacedForwards((*blocks, norm_out))
         self._norm = _on(self._transformer.proj.weight.device, first.norm1)
         first.forward = self._deciding(first.forward)
         for block in others:
@@ -104,11 +105,7 @@ class TeaCacheHooks:
 
     def __exit__(self, *error: object) -> None:
         """Restore the forward passes, and drop what is kept."""
-        for module, own in self._own:
-            if own is None:
-                del module.forward
-            else:
-                module.forward = own
+        self._replaced.restore()
         full = self.full_calls
         self._forget()
         self.full_calls = full
