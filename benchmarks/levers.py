@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
+from benchmarks.methods import BASE, averaged, read
 from benchmarks.trainee import Trainee
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.statistics.bootstrap import Interval, paired_difference
 
-BASE = "base"
 METRICS = ("hps", "image_reward", "clip_held_out", "pickscore_held_out", "oracle", "motion")
 DECIDES = "hps"
 HELD_OUT = (
@@ -128,11 +128,6 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     return {name: getattr(arguments, name) for name in SETTINGS}
 
 
-def read(path: Path) -> list[Line]:
-    """The runs of an output file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def changes(lines: Sequence[Line]) -> dict[str, list[dict[str, Any]]]:
     """Change of each arm against the base at each point.
 
@@ -220,11 +215,6 @@ def interval_text(of: Interval, factor: float, digits: int) -> str:
 
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def averaged(values: Sequence[Sequence[float]]) -> list[float]:
-    """Mean over the seeds, prompt by prompt."""
-    return [mean(of) for of in zip(*values, strict=True)]
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.levers import METRICS, changes, read, report, seconds_to
+from benchmarks.levers import METRICS, changes, report, seconds_to
+from benchmarks.methods import read
 
 PROMPTS = 8
 
