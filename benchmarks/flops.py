@@ -43,9 +43,8 @@ from reward_tuning.schema.locate import shipped_recipes
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.parts import RunParts
-from reward_tuning.tuning.small_decoding import options_at
 from reward_tuning.tuning.step import anchored_steps
-from reward_tuning.tuning.trainer import optimiser_step, start
+from reward_tuning.tuning.trainer import optimiser_step, options_at, start
 
 META = torch.device("meta")
 TERA = 1e12

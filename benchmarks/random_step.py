@@ -41,6 +41,7 @@ from reward_tuning.schema.judge_parts import TwoTowerSection
 from reward_tuning.schema.judge_roles import FrameRewardSection
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.group import group_of
 from reward_tuning.tuning.parts import RunParts, clip_sampler, step_options
 from reward_tuning.tuning.sigma_tables import training_sigmas
 from reward_tuning.tuning.small_decoding import wants_small_decoder
@@ -216,6 +217,7 @@ def random_parts(
         {},
         options,
         offload=offload.joined(generator.resting.vae),
+        group=group_of(recipe, options),
     )
 
 

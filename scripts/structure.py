@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("base_model", "rewards", "reward_tuning")
 MAX_PARAMETERS = 8
 COUNTED = re.compile(r"\b(?:\d+|many)\s+parameters\b")
-MAX_STEP_FILES = 29  # of reward_tuning: what a reader opens to follow one step
+MAX_STEP_FILES = 25  # of reward_tuning: what a reader opens to follow one step
 
 
 class LongSignature(NamedTuple):

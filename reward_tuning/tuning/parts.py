@@ -42,6 +42,7 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.fingerprints import fingerprints_of
 from reward_tuning.tuning.graph_memory import graphs_that_fit
+from reward_tuning.tuning.group import Group, group_of
 from reward_tuning.tuning.preflight import check_files, raising
 from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_clips import replay_clips
@@ -69,6 +70,7 @@ class RunParts:
         replay: Clips of the replay, once they are made (`with_replay`).
         offload: Judges and VAE that rest on the CPU; nothing with resident weights.
         start: Copy of the adapter of `lora.init`; None where training starts from the base.
+        group: How the clips of a batch are chosen; None where it trains on all of them.
     """
 
     sampler: ClipSampler
@@ -84,6 +86,7 @@ class RunParts:
     replay: ReplayClips | None = None
     offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
     start: Mapping[str, Tensor] | None = None
+    group: Group | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -185,6 +188,7 @@ def load_parts(
         sources,
         offload=offload.joined(generator.resting.vae),
         start=start,
+        group=group_of(recipe, options),
     )
 
 

@@ -82,6 +82,8 @@ def draw_later_plans(
     rollout sweeps it again.
     """
     count = range(1, recipe.train.updates_per_rollout)
+    if not count:
+        return ()
     if recipe.method.one_plan_only:
         return tuple((plan,) for _ in count)
     return tuple(

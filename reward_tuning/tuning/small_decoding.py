@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from base_model.generator import Generator
@@ -11,7 +10,6 @@ from base_model.loading.small_decoder import find_small_decoder, load_small_deco
 from reward_tuning.files.hashes import file_sha256
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
-from reward_tuning.tuning.step import StepOptions
 
 
 def wants_small_decoder(train: TrainSection) -> bool:
@@ -43,20 +41,6 @@ def attach_small_decoder(recipe: Recipe, generator: Generator) -> dict[str, str]
     dtype = generator.vae.post_quant_conv.weight.dtype
     generator.small_decoder = load_small_decoder(path, dtype=dtype, device=generator.device)
     return {"small decoder": f"sha256:{file_sha256(path)}"}
-
-
-def options_at(options: StepOptions, train: TrainSection, step: int) -> StepOptions:
-    """Return the options of one step: with a small decoder, every n-th decodes with the VAE.
-
-    Args:
-        options: Those of the run.
-        train: The recipe's section.
-        step: Counted from 1.
-    """
-    every = train.true_decoder_every
-    if every is None or step % every:
-        return options
-    return replace(options, decoder="vae")
 
 
 def _named(train: TrainSection) -> Path | None:

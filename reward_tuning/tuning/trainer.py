@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -27,17 +27,17 @@ from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.schema.sections import TrainSection
 from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.further import FurtherUpdates
-from reward_tuning.tuning.group import chosen_batch, group_columns, group_of
+from reward_tuning.tuning.group import chosen_batch, group_columns
 from reward_tuning.tuning.guard_watch import GuardWatch
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.plan_draws import draw_plan
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
-from reward_tuning.tuning.small_decoding import options_at
-from reward_tuning.tuning.step import PhaseFn, reward_step
+from reward_tuning.tuning.step import PhaseFn, StepOptions, reward_step
 from reward_tuning.tuning.step_columns import step_columns
 
 
@@ -188,7 +188,6 @@ def optimiser_step(
         The step's row of metrics.jsonl.
     """
     train, step = recipe.train, state.step + 1
-    group = group_of(recipe, parts.options)
     options = options_at(parts.options, train, step)
     replays = train.replay is not None and step % train.replay.every == 0
 
@@ -214,12 +213,12 @@ def optimiser_step(
         reports, replayed, choices = [], [], []
         for number in range(train.gradient_accumulation):
             batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
-            if group is not None:
+            if parts.group is not None:
                 batch, choice = chosen_batch(
                     parts.sampler,
                     parts.judges,
                     batch,
-                    group,
+                    parts.group,
                     phase=onloaded_during(parts.offload, "choice", clock),
                 )
                 choices.append(choice)
@@ -257,7 +256,7 @@ def optimiser_step(
             return StepMeans(
                 means["loss"],
                 {"loss": means["loss"], **scores, **({} if replay is None else {"replay": replay})},
-                step_columns(reports, means, replay) | group_columns(choices),
+                step_columns(reports, means, replay) | (group_columns(choices) if choices else {}),
                 lambda: why_zero(parts.judges, means),
                 train.max_grad_norm,
                 further,
@@ -267,6 +266,20 @@ def optimiser_step(
 
     draws = clips_a_step(train, accelerator)
     return take_step(train, parts.trained, state, accelerator, progress, backward, draws)
+
+
+def options_at(options: StepOptions, train: TrainSection, step: int) -> StepOptions:
+    """Return the options of one step: with a small decoder, every n-th decodes with the VAE.
+
+    Args:
+        options: Those of the run.
+        train: The recipe's section.
+        step: Counted from 1.
+    """
+    every = train.true_decoder_every
+    if every is None or step % every:
+        return options
+    return replace(options, decoder="vae")
 
 
 def onloaded_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:

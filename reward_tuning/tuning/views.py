@@ -103,6 +103,8 @@ def rolled_out(
 
     def keeping(velocity: RolloutVelocity, plans: Iterable[Plan]) -> KeptGraphs | None:
         nonlocal room
+        if not room:
+            return None
         kept = KeptGraphs(velocity, plans, room, velocity.with_gradient)
         room -= len(kept.steps)
         return kept if kept.steps else None

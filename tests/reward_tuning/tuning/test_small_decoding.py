@@ -22,9 +22,9 @@ from base_model.networks.small_decoder import (
 )
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.preflight import check_run
-from reward_tuning.tuning.small_decoding import attach_small_decoder, options_at
+from reward_tuning.tuning.small_decoding import attach_small_decoder
 from reward_tuning.tuning.step import StepOptions
-from reward_tuning.tuning.trainer import run
+from reward_tuning.tuning.trainer import options_at, run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 CPU = torch.device("cpu")
