@@ -52,6 +52,14 @@ class SideOptions:
             "run was evaluated",
         ),
     ] = None
+    cache: Annotated[
+        str | None,
+        Option(
+            metavar="none|KIND[:NUMBER]",
+            help="Cache of steps for every side, as of `generate --cache`, such as taylor:2; "
+            "default: as the run was evaluated",
+        ),
+    ] = None
     checkpoint: Annotated[
         str | None, Option(help="The base; default: the one that the run folders name")
     ] = None
@@ -193,6 +201,7 @@ def made_request(
         steps=of_sides.steps or (),
         guidance=of_sides.guidance or (),
         guidance_steps=of_sides.guidance_steps,
+        cache=of_sides.cache,
         seeds=of_measures.seeds,
         seed=of_measures.seed,
         checkpoint=of_sides.checkpoint,

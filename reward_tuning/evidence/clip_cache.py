@@ -50,6 +50,7 @@ class ClipFacts:
         sampler: `SAMPLER_VERSION`.
         corrections: `CORRECTIONS`.
         guidance_steps: Interval of sigma with guidance; None for all noise levels.
+        cache: Cache of steps (`cache_identity`); None for none.
     """
 
     generator: str
@@ -71,13 +72,15 @@ class ClipFacts:
     sampler: int = SAMPLER_VERSION
     corrections: tuple[str, ...] = CORRECTIONS
     guidance_steps: tuple[float, float] | None = None
+    cache: str | None = None
 
     @property
     def key(self) -> str:
         """Name of the clip: 64 hexadecimal digits."""
         facts = asdict(self)
-        if self.guidance_steps is None:  # so that clips from before there was an interval are found
-            del facts["guidance_steps"]
+        for added in ("guidance_steps", "cache"):  # so that clips from before the key are found
+            if facts[added] is None:
+                del facts[added]
         return text_sha256(json.dumps(facts, sort_keys=True))
 
 

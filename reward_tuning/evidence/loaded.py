@@ -38,6 +38,7 @@ from reward_tuning.sampling.generator_parts import (
     generator_kind,
 )
 from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.schema.cache_kinds import cache_identity
 from reward_tuning.tuning.evaluation import evaluation_seed
 
 
@@ -138,6 +139,7 @@ class Loaded:
             setup.size,
             conditions=conditions,
             negative=sampling.negative,
+            latents_cache=setup.cache,
         )
 
     def guided(self, guidance_scale: float) -> ClipSampler:
@@ -202,6 +204,7 @@ class Loaded:
             guidance_scale=float(side.guidance_scale),
             guidance_rescale=sampling.guidance_rescale,
             guidance_steps=sampling.guidance_steps,
+            cache=None if setup.cache is None else cache_identity(setup.cache),
             negative_prompt=sampling.negative_prompt,
             size=setup.size,
             dtype=setup.generator.dtype,

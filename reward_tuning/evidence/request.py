@@ -8,6 +8,7 @@ from pathlib import Path
 
 from base_model.memory.modes import Memory
 from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.schema.cache_kinds import CacheSection
 from reward_tuning.schema.judge_parts import JudgeSection
 from reward_tuning.schema.sections import GeneratorSection, SamplingSection
 from reward_tuning.schema.values import Dtype
@@ -30,6 +31,7 @@ class EvaluationRequest:
             first of them is.
         guidance: Guidance scales, likewise.
         guidance_steps: Interval of sigma with guidance, of every side.
+        cache: Cache of steps, of every side, as `cache_of` reads it; None = as the first run.
         seeds: Clips for each prompt and side.
         seed: Seed of all noise.
         checkpoint: Generator; needed where no source is inside a run folder.
@@ -51,6 +53,7 @@ class EvaluationRequest:
     steps: Sequence[int] = ()
     guidance: Sequence[float] = ()
     guidance_steps: tuple[float, float] | None = None
+    cache: str | None = None
     seeds: int | None = None
     seed: int | None = None
     checkpoint: str | None = None
@@ -80,6 +83,7 @@ class Setup:
         steps: All numbers of steps, the main one first.
         guidance: All guidance scales, the main one first.
         batch_size: Clips at a time.
+        cache: Cache of steps; None = each in full.
         notes: Remarks for the user.
     """
 
@@ -95,6 +99,7 @@ class Setup:
     steps: Sequence[int]
     guidance: Sequence[float]
     batch_size: int
+    cache: CacheSection | None = None
     notes: Sequence[str] = field(default_factory=list)
 
     @property

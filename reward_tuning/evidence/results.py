@@ -16,6 +16,7 @@ from reward_tuning.evidence.sides_plan import PlannedSide, decisive_side
 from reward_tuning.evidence.texts import comparisons, gain_kept, sentences
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.finite_json import without_infinities
+from reward_tuning.schema.cache_kinds import cache_text
 from reward_tuning.schema.primary import MEASURES
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.evaluation import SideScores, evaluation_seed
@@ -92,6 +93,7 @@ def results(
             "negative_prompt": setup.sampling.negative_prompt,
             "guidance_rescale": setup.sampling.guidance_rescale,
             **({} if interval is None else {"guidance_steps": list(interval)}),
+            **({} if setup.cache is None else {"cache": cache_text(setup.cache)}),
             "dtype": setup.generator.dtype,
         },
         "questions": question_records(

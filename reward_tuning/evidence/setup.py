@@ -21,6 +21,7 @@ from reward_tuning.inputs.text_cache import checkpoint_fingerprint
 from reward_tuning.lora.frozen import frozen_sha256
 from reward_tuning.runs.held_out import shared_prompts
 from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder
+from reward_tuning.schema.cache_kinds import cache_of
 from reward_tuning.schema.locate import (
     locate_generator,
     locate_prompts,
@@ -77,6 +78,9 @@ def resolve(request: EvaluationRequest) -> Setup:
     interval = None if first is None else first.evaluation.guidance_steps
     if request.guidance_steps is not None:
         interval = request.guidance_steps
+    cache = None if first is None else first.evaluation.cache
+    if request.cache is not None:
+        cache = cache_of(request.cache)
     sampling = sampling.model_copy(
         update={"steps": steps[0], "guidance_scale": guidance[0], "guidance_steps": interval}
     )
@@ -122,6 +126,7 @@ def resolve(request: EvaluationRequest) -> Setup:
         steps=steps,
         guidance=guidance,
         batch_size=request.batch_size or batch_size,
+        cache=cache,
         notes=notes,
     )
 

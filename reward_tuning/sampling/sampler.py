@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -28,6 +28,8 @@ from reward_tuning.inputs.encoded_condition import (
     stacked_starts,
 )
 from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.sampling.step_cache import step_cache
+from reward_tuning.schema.cache_kinds import CacheSection
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ClipSampler:
         negative: The negative branch in the gradient of `velocity`. `latents` samples with both
             branches and no gradient, whatever it is.
         latents_guidance: Guidance of `latents`, of samples and evaluations; None = as `guidance`.
+        latents_cache: Cache of the steps of `latents`; None = each in full.
         shown_on: Context in which `latents` samples, such as one without the recipe's frozen
             adapter.
     """
@@ -60,6 +63,7 @@ class ClipSampler:
     conditions: Mapping[ConditionFiles, EncodedCondition] = field(default_factory=dict)
     negative: NegativeBranch = "detached"
     latents_guidance: Guidance | None = None
+    latents_cache: CacheSection | None = None
     shown_on: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def condition(self, prompts: Sequence[str | Prompt]) -> GuidedCondition:
@@ -124,7 +128,13 @@ class ClipSampler:
         Returns:
             `(b, 16, t, h/8, w/8)` float32, on the generator's device, as its `decode` takes them.
         """
-        with self.shown_on():
+        with ExitStack() as stack:
+            stack.enter_context(self.shown_on())
+            around_step: Callable[[], AbstractContextManager[None]] = nullcontext
+            if self.latents_cache is not None:
+                transformer, run = self.generator.transformer, len(sigmas) - 1
+                cache = step_cache(self.latents_cache, transformer, run)
+                around_step = stack.enter_context(cache).call
             return euler_sample(
                 self.generator,
                 self.condition(prompts),
@@ -132,6 +142,7 @@ class ClipSampler:
                 sigmas,
                 self.latents_guidance or self.guidance,
                 None if on_step is None else lambda i, _: on_step(i),
+                around_step=around_step,
             )
 
 

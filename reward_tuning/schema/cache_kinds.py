@@ -88,14 +88,30 @@ ALLOWED = f"{', '.join(KINDS)}, or a section with one of them as its `kind`"
 
 
 def _from_name(value: Any) -> Any:
-    """Take a bare name, and a bare number as the threshold of the first-block cache."""
+    """Take a name, also with its number, and a number alone as first-block's threshold."""
     if isinstance(value, dict | Section) or value is None:
         return value
     if isinstance(value, str):
-        return {"kind": value}
+        name, colon, number = value.partition(":")
+        return {"kind": name, **_named_number(name, number)} if colon else {"kind": value}
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"kind": "first-block", "threshold": float(value)}
     raise ValueError(f"allowed: {ALLOWED}")
+
+
+def _named_number(name: str, text: str) -> dict[str, float]:
+    """Return the number behind a name and a colon as the section's key.
+
+    Raises:
+        ValueError: The kind or the number is none.
+    """
+    if name not in KINDS:
+        raise ValueError(f"allowed: {ALLOWED}, each also with its number, such as taylor:2")
+    key, value = KINDS[name].NUMBER, _number(text)
+    whole = key == "interval"
+    if value is None or (whole and value != int(value)):
+        raise ValueError(f"allowed after `{name}:` is {'a whole number' if whole else 'a number'}")
+    return {key: int(value) if whole else value}
 
 
 CacheChoice = Annotated[
@@ -123,17 +139,17 @@ def cache_of(text: str) -> CacheSection | None:
     if not colon and not number:
         found: CacheSection = section()
         return found
-    value = _number(number)
-    whole = section.NUMBER == "interval"
-    if value is None or (whole and value != int(value)):
-        kind = "a whole number" if whole else "a number"
-        raise TuningError(f"--cache: got {text!r}; allowed after `{name}:` is {kind}")
     try:
-        found = section(**{section.NUMBER: int(value) if whole else value})
+        numbers = _named_number(name, number)
+    except ValueError as error:
+        raise TuningError(f"--cache: got {text!r}; {error}") from error
+    try:
+        found = section(**numbers)
     except ValidationError as error:
         said = error.errors()[0]["msg"].replace("Input should be", "allowed:")
         raise TuningError(
-            f"--cache: {section.NUMBER} of {name} is {value:g}; {said}, or omit the option"
+            f"--cache: {section.NUMBER} of {name} is {numbers[section.NUMBER]:g}; {said}, or omit "
+            "the option"
         ) from error
     return found
 
@@ -145,6 +161,11 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def cache_identity(cache: CacheSection) -> str:
+    """Return a text that holds every number of a cache, for the fingerprint of what it made."""
+    return cache.model_dump_json()
 
 
 def cache_text(cache: CacheSection | None) -> str:

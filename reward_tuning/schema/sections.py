@@ -174,14 +174,16 @@ class SamplingSection(Section):
 class RolloutSection(Section):
     """Computation of the steps of a training rollout that receive no gradient.
 
-    The steps that the sweep runs again are always computed in full; samples and evaluation, too.
+    The steps that the sweep runs again are always computed in full. Samples and evaluation have
+    `evaluation.cache`.
     """
 
     cache: CacheChoice = Field(
         default=None,
         description="Cache of steps, which saves little with fewer than about 16: first-block "
-        "(diffusers 0.35 or newer), teacache or taylor, as a name or with its numbers ({kind: "
-        "teacache, threshold: 0.08}); a number alone is the threshold of first-block; null = off",
+        "(diffusers 0.35 or newer), teacache or taylor, as a name, with its number (teacache:0.08) "
+        "or all its numbers ({kind: taylor, interval: 2, warm_up: 4}); a number alone is the "
+        "threshold of first-block; null = off",
     )
     dtype: Literal["bfloat16"] | None = Field(
         default=None,
@@ -435,6 +437,14 @@ class EvaluationSection(Section):
         default=None,
         description="Interval of sigma, [low, high], in which samples and evaluation are guided, "
         "as with `generate --guidance-steps`; null = all noise levels, as the published pipelines",
+    )
+    cache: CacheChoice = Field(
+        default=None,
+        description="Cache of steps for samples and evaluation, named as in rollout.cache; base "
+        "and tuned share it, so it only changes the clips that are compared. `generate` uses "
+        "taylor for the embedded generator and teacache for the published ones unless told "
+        "otherwise. teacache and first-block decide for a batch of clips as a whole, taylor by a "
+        "fixed plan. null = every step in full",
     )
     batch_size: Positive | None = Field(
         default=None, description="Clips sampled at a time; null = train.batch_size"

@@ -232,6 +232,7 @@ def clip_sampler(
         Guidance(
             sampling.guidance_scale, sampling.guidance_rescale, recipe.evaluation.guidance_steps
         ),
+        recipe.evaluation.cache,
         nullcontext if frozen is None or recipe.evaluation.adapter else frozen.off,
     )
 

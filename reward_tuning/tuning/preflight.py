@@ -33,7 +33,7 @@ from reward_tuning.sampling.compilation import require_compilation
 from reward_tuning.sampling.first_block_cache import require_first_block_cache
 from reward_tuning.sampling.generator_parts import generator_folder, generator_kind, is_here
 from reward_tuning.sampling.step_cache import check_cache_in
-from reward_tuning.schema.cache_kinds import FirstBlock
+from reward_tuning.schema.cache_kinds import CacheSection, FirstBlock
 from reward_tuning.schema.locate import prompt_path
 from reward_tuning.schema.primary import ORACLE
 from reward_tuning.schema.recipe import Recipe
@@ -158,9 +158,10 @@ def check_files(
     if root is not None and wants_small_decoder(recipe.train):
         with check("train.small_decoder"):
             check_small_decoder(recipe.train, root)
-    with check("rollout.cache"):
-        if root is not None:
-            check_cache_in(recipe.rollout.cache, root)
+    for key, cache in _caches(recipe):
+        with check(key):
+            if root is not None:
+                check_cache_in(cache, root)
     # From here on every condition file and clip is opened: minutes for thousands of them.
     _check_conditions(recipe, check, found, drawn, progress)
     if found.stream is not None:
@@ -178,6 +179,14 @@ def check_files(
         with check("generator.checkpoint"):
             encoder_folder(recipe)
     return found
+
+
+def _caches(recipe: Recipe) -> list[tuple[str, CacheSection | None]]:
+    """Return the caches of steps by their keys."""
+    return [
+        ("rollout.cache", recipe.rollout.cache),
+        ("evaluation.cache", recipe.evaluation.cache),
+    ]
 
 
 def _check_prompts(recipe: Recipe, check: CheckFn, found: CheckedFiles) -> None:
@@ -217,7 +226,7 @@ def _value_checks(
     for draw in (partial(draw_plan, recipe, sigmas), partial(draw_restarts, recipe, sigmas)):
         yield partial(draw, step=1, batch=0)
     yield partial(draw_frames, recipe, step=1, batch=0)
-    if isinstance(recipe.rollout.cache, FirstBlock):
+    if any(isinstance(cache, FirstBlock) for _, cache in _caches(recipe)):
         yield require_first_block_cache
     if recipe.rollout.compile:
         yield partial(require_compilation, device)

@@ -26,6 +26,7 @@ from reward_tuning.inputs.run_conditions import conditions_hash
 from reward_tuning.lora.adapter import scaled
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.schema.cache_kinds import cache_identity
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.replay import ReplayClips
@@ -134,6 +135,8 @@ def origin(
         }
         if recipe.evaluation.guidance_steps is not None:
             about["guidance_steps"] = list(recipe.evaluation.guidance_steps)
+        if recipe.evaluation.cache is not None:
+            about["cache"] = cache_identity(recipe.evaluation.cache)
     if any(source.files != NO_CONDITION for source in sources):
         about |= {
             "conditions": [conditions_hash([source.files]) for source in sources],

@@ -17,6 +17,8 @@ FACTS = ClipFacts(
     "g", "t", "a", 1.0, "a cat", "c", 3, 5, 16, 1.0, 5.0, 0.0, "bad", (9, 64, 64), "float32", None
 )
 OTHER = {str: "other", float: 0.25, int: 99, tuple: (5, 32, 32), type(None): "int8"}
+# Key of FACTS before there were intervals of guidance and caches of steps.
+FORMER_KEY = "383c57e93bd5ac8f9789213044f6f8dea6b697cd22a3fdb5ff536174f1b826e8"
 LATENTS = torch.arange(32.0).view(2, 4, 2, 2)
 
 
@@ -25,6 +27,10 @@ def test_every_fact_is_part_of_the_key(name: str) -> None:
     other = replace(FACTS, **{name: OTHER[type(getattr(FACTS, name))]})
     assert other.key != FACTS.key
     assert replace(other, **{name: getattr(FACTS, name)}).key == FACTS.key
+
+
+def test_keys_of_former_clips_still_hold() -> None:
+    assert FACTS.key == FORMER_KEY
 
 
 def test_latents_come_back_bit_for_bit(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.request import EvaluationRequest, Setup
 from reward_tuning.evidence.setup import resolve
+from reward_tuning.schema.cache_kinds import Taylor
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN
 
 Make = Callable[..., Setup]
@@ -77,6 +78,21 @@ def test_the_interval_of_guidance_is_the_evaluations(
     recipe["evaluation"]["guidance_steps"] = [0.3, 1.0]
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert made(run).sampling.guidance_steps == (0.3, 1.0)
+
+
+def test_the_cache_of_steps_is_the_evaluations(made: Make, finished: Path, tmp_path: Path) -> None:
+    assert made().cache is None
+    assert made(cache="taylor:3").cache == Taylor(interval=3)
+    with pytest.raises(TuningError, match="--cache: got 'tailor'; allowed: auto, none, first-b"):
+        made(cache="tailor")
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["evaluation"]["cache"] = {"kind": "taylor", "interval": 2, "warm_up": 3}
+    recipe["rollout"]["cache"] = "teacache"
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert made(run).cache == Taylor(warm_up=3)
+    assert made(run, cache="none").cache is None
 
 
 def test_a_lora_alone(made: Make, finished: Path, tmp_path: Path) -> None:

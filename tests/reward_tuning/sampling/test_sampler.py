@@ -9,9 +9,13 @@ import torch
 
 from base_model.generator import Condition
 from base_model.sampling.guidance import Guidance
+from base_model.sampling.sample import euler_sample
+from base_model.sampling.sigmas import sigma_table
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.engine import rollout
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state, repeated
+from reward_tuning.sampling.step_cache import step_cache
+from reward_tuning.schema.cache_kinds import Taylor
 from tests.reward_tuning import double_sampler
 from tests.reward_tuning.double_sampler import PROMPTS, SIGMAS
 
@@ -48,6 +52,32 @@ def test_a_rollout_velocity_is_the_plain_one_and_runs_each_branch_once(
         torch.testing.assert_close(second, v)
     # both branches of two clips at each step; then the positive one of two steps in one call
     assert batches == [4, 4, 4]
+
+
+@torch.no_grad()
+def test_a_cache_of_the_clips_is_that_of_generate(sampler: ClipSampler) -> None:
+    cache, sigmas = Taylor(warm_up=2), sigma_table(8)
+    plain = sampler.latents(PROMPTS, [7, 8], sigmas)
+    calls: list[int] = []
+    hook = sampler.generator.transformer.register_forward_pre_hook(
+        lambda module, args: calls.append(len(args[0]))
+    )
+    with hook:
+        found = replace(sampler, latents_cache=cache).latents(PROMPTS, [7, 8], sigmas)
+    assert calls == [4] * 8  # predicted calls pass the hook, and run no block
+    with step_cache(cache, sampler.generator.transformer, 8) as entered:
+        expected = euler_sample(
+            sampler.generator,
+            sampler.condition(PROMPTS),
+            sampler.noise([7, 8]),
+            sigmas,
+            sampler.guidance,
+            around_step=entered.call,
+        )
+        assert entered.full_calls == 5
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, plain)
+    assert torch.equal(sampler.latents(PROMPTS, [7, 8], sigmas), plain)  # and leaves nothing
 
 
 @torch.no_grad()

@@ -28,6 +28,9 @@ from tests.reward_tuning.schema.test_sections import first_error
         ("teacache", TeaCache(threshold=0.08)),
         ("taylor", Taylor(interval=2, warm_up=4, order=1)),
         ({"kind": "teacache", "threshold": 0.05}, TeaCache(threshold=0.05)),
+        ("teacache:0.05", TeaCache(threshold=0.05)),
+        ("taylor:3", Taylor(interval=3)),
+        ("first-block:0.2", FirstBlock(threshold=0.2)),
         (
             {"kind": "teacache", "coefficients": [1.0, 2.0, 3.0, 4.0, 5.0]},
             TeaCache(coefficients=(1.0, 2.0, 3.0, 4.0, 5.0)),
@@ -46,6 +49,10 @@ def test_a_recipe(given: Any, read: CacheSection | None) -> None:
     [
         ("teacash", ("rollout", "cache"), "teacash"),
         (True, ("rollout", "cache"), "allowed: first-block, teacache, taylor"),
+        ("teacash:1", ("rollout", "cache"), "each also with its number, such as taylor:2"),
+        ("taylor:2.5", ("rollout", "cache"), "allowed after `taylor:` is a whole number"),
+        ("teacache:much", ("rollout", "cache"), "allowed after `teacache:` is a number"),
+        ("taylor:0", ("rollout", "cache", "taylor", "interval"), "1"),
         (0.0, ("rollout", "cache", "first-block", "threshold"), "greater than 0"),
         (
             {"kind": "teacache", "coefficients": [1.0, 2.0, 3.0, 4.0]},

@@ -63,6 +63,7 @@ def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (["evaluation.primary=oracle"], "evaluation.primary: got 'oracle', but the oracle"),
         (["generator.quantise=int8"], "bitsandbytes"),
         (["rollout.cache=0.1"], "has no first-block cache"),
+        (["evaluation.cache=first-block:0.1"], "has no first-block cache"),
         (["rollout.compile=true"], "torch.compile does not work here"),
         (["method.active_steps=16"], "method.active_steps is 16"),
         (RESTARTS, "train.restart_sigma is 0.1"),
@@ -94,7 +95,7 @@ def test_a_run(
         (tmp_path / "half" / part).mkdir(parents=True)
         (tmp_path / "half" / part / "config.json").write_text('{"in_channels": 33}')
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
-    if "rollout.cache=0.1" in overrides:
+    if any("cache=" in one for one in overrides):
         monkeypatch.setitem(sys.modules, "diffusers.hooks._helpers", None)
     broken_compiler(monkeypatch)
     path = write_recipe(tmp_path, **HERE)
