@@ -11,7 +11,8 @@ number of `--updates`, its adapter is scored on held-out prompts, at full guidan
 steps, with the noise of the base's clips: two training judges (HPS, ImageReward), two judges that
 no arm trains on (another CLIP, and PickScore), the oracle and motion. Every finished run is one
 line of the output; runs whose line is there are not made again. An `--arm` named `base` measures
-the generator untrained and is made by itself.
+the generator untrained and is made by itself. RECIPE may be `published:STRATEGY:K`, such as
+`published:tail:10`: EasyAnimate's own loop (`published_loop.py`) with that strategy.
 
 The report gives the change against the base at each point, averaged over the seeds prompt by
 prompt with a 95 % interval over the prompts, and, with `--reference`, the processor seconds until
@@ -30,8 +31,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contestants import COMMON, RECIPE, published_arm
 from benchmarks.machine import machine
 from benchmarks.methods import BASE, averaged, read
+from benchmarks.published_loop import published_step
 from benchmarks.trainee import Trainee
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
@@ -55,6 +58,23 @@ def measuring_recipe(steps: int) -> Recipe:
     return load_recipe("tiny-demo", overrides)
 
 
+class Published(Trainee):
+    """A training in the loop of the published script."""
+
+    def update(self) -> dict[str, Any]:
+        """Make one update."""
+        return published_step(self.recipe, self.parts, self.state, self.accelerator)
+
+
+def loop_of(name: str) -> tuple[type[Trainee], str, Sequence[str]]:
+    """Return what trains an arm, its recipe, and the overrides that its loop needs."""
+    kind, _, rest = name.partition(":")
+    if kind != "published":
+        return Trainee, name, ()
+    strategy, _, count = rest.partition(":")
+    return Published, RECIPE, (*COMMON, *published_arm(strategy, int(count or 1)).overrides)
+
+
 def one_run(label: str, name: str, overrides: Sequence[str], seed: int, settings: Settings) -> Line:
     """Train an arm and measure it at every point.
 
@@ -62,9 +82,10 @@ def one_run(label: str, name: str, overrides: Sequence[str], seed: int, settings
         `arm`, `of`, `overrides`, `seed`, `points` (each with `steps`, `seconds`, `peak_bytes` and
         `values`, metric to one value a prompt), `settings`, `machine`.
     """
-    trainee = Trainee(
-        name,
-        overrides,
+    kind, recipe, own = loop_of(name)
+    trainee = kind(
+        recipe,
+        [*own, *overrides],
         seed=seed,
         clock="process",
         prompts=settings["prompts"],

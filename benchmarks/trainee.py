@@ -46,7 +46,7 @@ class Trainee:
     Attributes:
         seconds: Spent in optimiser steps, on the clock.
         peak_bytes: Most memory of the process, or of the device.
-        curve: Seconds and mean training reward after each step.
+        curve: Seconds and mean training reward after each step, where the loop tells it.
     """
 
     def __init__(
@@ -86,14 +86,19 @@ class Trainee:
         self.curve: list[tuple[float, float]] = []
 
     def step(self) -> dict[str, Any]:
-        """Make one update; its row of metrics.jsonl."""
+        """Make one update on the clock; what it says of it, such as a row of metrics.jsonl."""
         began = self.clock()
-        row = optimiser_step(self.recipe, self.parts, self.state, self.accelerator)
+        row = self.update()
         self.seconds += self.clock() - began
-        self.curve.append((self.seconds, sum(row["reward"].values()) / len(row["reward"])))
+        if "reward" in row:
+            self.curve.append((self.seconds, sum(row["reward"].values()) / len(row["reward"])))
         resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.peak_bytes = max(self.peak_bytes, resident, *row["memory"].values())
+        self.peak_bytes = max(self.peak_bytes, resident, *row.get("memory", {}).values())
         return row
+
+    def update(self) -> dict[str, Any]:
+        """Make one update; its row of metrics.jsonl."""
+        return optimiser_step(self.recipe, self.parts, self.state, self.accelerator)
 
     def measure(self, clips: int, *, base: bool = False, keep_clips: int = 0) -> SideScores:
         """Score held-out prompts with the adapter as it is, or without.

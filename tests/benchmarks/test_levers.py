@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
 
-from benchmarks.levers import METRICS, changes, report, seconds_to
+from benchmarks.contestants import Contestant, published_arm
+from benchmarks.levers import METRICS, Published, changes, loop_of, report, seconds_to
 from benchmarks.methods import read
+from benchmarks.trainee import Trainee
+from reward_tuning.lora.adapter import adapter_state
 
 PROMPTS = 8
 
@@ -59,3 +64,23 @@ def test_the_report_names_ratios_and_what_is_not_reached(tmp_path: Path) -> None
     assert "- fast (2 seeds): 22, ratio 0.25" in text  # 1.8 of 2.0 in 25 s
     assert "- slow (1 seeds): not reached" in text
     assert "| fast | 45 | 45 | +3.0000 [" in text
+
+
+def test_the_published_loop_is_an_arm() -> None:
+    assert loop_of("tiny-demo") == (Trainee, "tiny-demo", ())
+    kind, recipe, overrides = loop_of("published:last")
+    assert kind is Published
+    small = ["sampling.steps=2", "train.batch_size=1"]
+    threads = torch.get_num_threads()
+    try:
+        trainee = kind(recipe, [*overrides, *small], seed=0, clock="process", prompts=2)
+    finally:
+        torch.set_num_threads(threads)
+    trainee.step()
+    contestant = Contestant(published_arm("last", 1), Accelerator(), [*small, "seed=0"])
+    contestant.step()
+    theirs = adapter_state(contestant.parts.sampler.generator.transformer)
+    assert trainee.seconds > 0.0
+    assert any(tensor.any() for name, tensor in theirs.items() if "lora_B" in name)
+    for name, tensor in trainee.adapter().items():
+        torch.testing.assert_close(tensor, theirs[name])
