@@ -101,6 +101,9 @@ LEVERS = (
     Lever("int8", ("generator.quantise=int8",), 1.5),
     Lever("nf4", ("generator.quantise=nf4",), 1.5),
     Lever("first-block cache 0.1", ("rollout.cache=0.1",)),
+    Lever("Taylor cache, interval 2", ("rollout.cache=taylor:2",)),
+    Lever("TeaCache 0.08", ("rollout.cache=teacache:0.08",)),
+    Lever("two updates a rollout", ("train.updates_per_rollout=2",), 1.5),
     Lever("float32", ("generator.dtype=float32",), 4.0),
     Lever(
         "float32, rollout in bfloat16", ("generator.dtype=float32", "rollout.dtype=bfloat16"), 3.0

@@ -51,7 +51,8 @@ def test_it_measures_a_small_shape(only: list[str], capsys: pytest.CaptureFixtur
     rows = {row["lever"]: row for row in found["rows"]}
     assert list(rows) == only
     unavailable = {name for name, row in rows.items() if row["status"] == "not available"}
-    assert unavailable <= {"int8", "nf4", "first-block cache 0.1"}  # they need other packages
+    # The first three need other packages; TeaCache has coefficients for known shapes alone.
+    assert unavailable <= {"int8", "nf4", "first-block cache 0.1", "TeaCache 0.08"}
     measured = {name: row for name, row in rows.items() if name not in unavailable}
     assert {row["status"] for row in measured.values()} == {"measured"}
     for row in measured.values():
