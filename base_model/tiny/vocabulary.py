@@ -6,7 +6,7 @@ import re
 from functools import cache
 
 from base_model.tiny.captions import LANGUAGES, phrasings
-from base_model.tiny.scenes import scenes
+from base_model.tiny.scenes import ATTRIBUTES, Scene
 
 _WORD = re.compile(r"[^\W\d_\u3400-\u9fff]+|[\u3400-\u9fff]|\d+")
 """A word of letters, a Chinese character, or a number."""
@@ -15,7 +15,12 @@ _WORD = re.compile(r"[^\W\d_\u3400-\u9fff]+|[\u3400-\u9fff]|\d+")
 @cache
 def known_words() -> frozenset[str]:
     """Return the English words and Chinese characters of all captions, in lower case."""
-    texts = (text for scene in scenes() for lang in LANGUAGES for text in phrasings(scene, lang))
+    # Each word of a caption comes from one attribute or from none: scenes that together have every
+    # value stand for all (6 for 1440, a hundredth of a second for a tenth).
+    every = tuple(ATTRIBUTES.values())
+    places = range(max(map(len, every)))
+    some = (Scene(*(values[i % len(values)] for values in every)) for i in places)
+    texts = (text for scene in some for lang in LANGUAGES for text in phrasings(scene, lang))
     return frozenset(word for text in texts for word in _words(text))
 
 
