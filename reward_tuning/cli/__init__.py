@@ -5,6 +5,7 @@ code 2; Ctrl-C and SIGTERM exit with 130 and 143 and print how to resume; anythi
 keeps its traceback.
 """
 
+import atexit
 import contextlib
 import errno
 import io
@@ -34,6 +35,7 @@ from reward_tuning.cli.option_sections import HelpWithOthers
 from reward_tuning.cli.output import error_text, warning_lines
 from reward_tuning.cli.pretrain import pretrain
 from reward_tuning.cli.push import push
+from reward_tuning.cli.quick_exit import QuickExit
 from reward_tuning.cli.render import render
 from reward_tuning.cli.report import report
 from reward_tuning.cli.resume import resume
@@ -164,12 +166,14 @@ def _discard_stdout() -> None:
 
 
 def script() -> None:
-    """Run the installed command: `main`, and after a stop an exit without interpreter shutdown.
+    """Run the installed command: `main`, and an exit without interpreter shutdown.
 
-    A signal may interrupt a backward pass. Its graph then outlives the interpreter, and freeing it
-    crashes; all our files are closed by then.
+    All our files are closed by then. A signal may interrupt a backward pass; its graph would then
+    outlive the interpreter, and freeing it crashes, so that a stop leaves at once.
     """
     _limit_spinning()
+    quick_exit = QuickExit()
+    atexit.register(quick_exit)
     try:
         main()
     except SystemExit as left:
@@ -177,6 +181,8 @@ def script() -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(int(left.code))
+        if left.code is None or isinstance(left.code, int):
+            quick_exit.code = left.code or 0
         raise
 
 

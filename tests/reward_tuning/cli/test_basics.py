@@ -145,12 +145,17 @@ def test_threads_spin_shortly_unless_the_environment_decides(
     given: dict[str, str], spins: str
 ) -> None:
     code = (
-        "import atexit, os, sys\n"
-        "from reward_tuning.cli import script\n"
-        "report = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
-        "atexit.register(report)\n"
+        "import os, sys\n"
+        "import reward_tuning.cli as cli\n"
+        "main = cli.main\n"
+        "def reporting():\n"
+        "    try:\n"
+        "        main()\n"
+        "    finally:\n"
+        "        print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+        "cli.main = reporting\n"
         "sys.argv = ['reward-tuning', '--version']\n"
-        "script()\n"
+        "cli.script()\n"
     )
     kept = {
         name: value
