@@ -7,6 +7,7 @@ import typer
 
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.output import print_json, print_table
+from reward_tuning.cli.quick_imports import quick_imports
 from reward_tuning.errors import TuningError
 
 if TYPE_CHECKING:
@@ -55,9 +56,11 @@ def calibrate(
         check_writable(write.parent)  # fail before minutes of sampling
 
     from reward_tuning.cli.display import Display
-    from reward_tuning.tuning.calibration import calibrate as measure
-    from reward_tuning.tuning.calibration import calibrated
-    from reward_tuning.tuning.preflight import check_calibration
+
+    with quick_imports():
+        from reward_tuning.tuning.calibration import calibrate as measure
+        from reward_tuning.tuning.calibration import calibrated
+        from reward_tuning.tuning.preflight import check_calibration
 
     chosen = chosen_device(device)
     with Display() as progress:

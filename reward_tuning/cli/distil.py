@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reward_tuning.cli.quick_imports import quick_imports
+
 if TYPE_CHECKING:
     from reward_tuning.distil.recipe import DistilRecipe
 
@@ -34,8 +36,10 @@ def distil_with_progress(recipe: "DistilRecipe", *, resume: bool, as_json: bool)
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.summary import print_summary
     from reward_tuning.cli.training import stops_explained
-    from reward_tuning.distil.trainer import distil as train
-    from reward_tuning.runs.launching import is_main_process, leave_processes
+
+    with quick_imports():
+        from reward_tuning.distil.trainer import distil as train
+        from reward_tuning.runs.launching import is_main_process, leave_processes
 
     folder = Path(recipe.output)
     with stops_explained(folder), Display() as progress:

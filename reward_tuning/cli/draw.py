@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from base_model.core.family import FAMILY
 from reward_tuning.cli.devices import chosen_device
+from reward_tuning.cli.quick_imports import quick_imports
 from reward_tuning.cli.request import Request
 from reward_tuning.cli.stopping import Stopped
 from reward_tuning.files.atomic_write import ANOTHER_PLACE, atomic_write, check_writable
@@ -49,13 +50,15 @@ def draw(request: Request) -> None:
             or the disk is full.
         GeneratorError: The checkpoint cannot be loaded, or does not take the size or condition.
     """
-    request.check()
+    with quick_imports():
+        request.check()  # imports most of them
     for folder in dict.fromkeys(path.parent for of_clip in request.paths for path in of_clip):
         check_writable(folder)
-    from reward_tuning.cli.display import Display
-    from reward_tuning.files.clips import write_clip
-    from reward_tuning.inputs.previews import write_previews
-    from reward_tuning.sampling.clip_memory import reported_out_of_memory
+    with quick_imports():
+        from reward_tuning.cli.display import Display
+        from reward_tuning.files.clips import write_clip
+        from reward_tuning.inputs.previews import write_previews
+        from reward_tuning.sampling.clip_memory import reported_out_of_memory
 
     about: list[dict[str, Any]] = []
     clips = 0
@@ -84,19 +87,20 @@ def draw(request: Request) -> None:
 
 def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     """Load the parts; refuse what configs and headers show to be wrong before reading weights."""
-    import torch
+    with quick_imports():
+        import torch
 
-    from base_model.core.family import ClipSize
-    from base_model.files.shipped import resolve_checkpoint
-    from base_model.generator import load_generator
-    from base_model.loading.checkpoint import local_folder
-    from base_model.loading.clip_size import check_clip_size, own_clip_size
-    from base_model.loading.model_configs import kind_of_checkpoint
-    from base_model.networks.tiled_decode import Tiling
-    from reward_tuning.inputs.condition_pixels import check_kind, read_condition_pixels
-    from reward_tuning.inputs.world_notes import world_notes
-    from reward_tuning.sampling.clip_memory import check_clip_fits
-    from reward_tuning.sampling.step_cache import check_cache_in
+        from base_model.core.family import ClipSize
+        from base_model.files.shipped import resolve_checkpoint
+        from base_model.generator import load_generator
+        from base_model.loading.checkpoint import local_folder
+        from base_model.loading.clip_size import check_clip_size, own_clip_size
+        from base_model.loading.model_configs import kind_of_checkpoint
+        from base_model.networks.tiled_decode import Tiling
+        from reward_tuning.inputs.condition_pixels import check_kind, read_condition_pixels
+        from reward_tuning.inputs.world_notes import world_notes
+        from reward_tuning.sampling.clip_memory import check_clip_fits
+        from reward_tuning.sampling.step_cache import check_cache_in
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
     device = chosen_device(request.cost.device)

@@ -11,6 +11,7 @@ from typer import Argument, Option
 from base_model.memory.modes import MODES
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.option_sections import takes_sections
+from reward_tuning.cli.quick_imports import quick_imports
 from reward_tuning.errors import TuningError
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ def evaluate(
     Clips and scores are kept: stopped, the same command continues, and another judge or strength
     samples nothing again. docs/evaluation.md explains the numbers.
     """
-    from reward_tuning.evidence.evaluating import default_output
+    with quick_imports():
+        from reward_tuning.evidence.evaluating import default_output
 
     request = made_request(of_sides, of_measures, work, result)
     output = result.output or default_output(of_sides.sources)
@@ -224,7 +226,9 @@ def evaluate_and_print(
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.sides_table import print_sides
     from reward_tuning.cli.stopping import hint_when_stopped
-    from reward_tuning.evidence.evaluating import evaluate_adapters
+
+    with quick_imports():
+        from reward_tuning.evidence.evaluating import evaluate_adapters
 
     hint = "the same command continues: what was sampled and scored is kept"
     # a judge written by the user may print; stdout is for the result alone

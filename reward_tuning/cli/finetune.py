@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reward_tuning.cli.quick_imports import quick_imports
+
 if TYPE_CHECKING:
     from reward_tuning.finetune.recipe import FinetuneRecipe
 
@@ -33,8 +35,10 @@ def finetune_with_progress(recipe: "FinetuneRecipe", *, resume: bool, as_json: b
     from reward_tuning.cli.display import Display
     from reward_tuning.cli.summary import print_finetune
     from reward_tuning.cli.training import stops_explained
-    from reward_tuning.finetune.trainer import finetune as train
-    from reward_tuning.runs.launching import is_main_process, leave_processes
+
+    with quick_imports():
+        from reward_tuning.finetune.trainer import finetune as train
+        from reward_tuning.runs.launching import is_main_process, leave_processes
 
     folder = Path(recipe.output)
     with stops_explained(folder), Display() as progress:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from reward_tuning.cli.quick_imports import quick_imports
+
 
 def run(
     recipe: Annotated[str, typer.Argument(help="A shipped name or a path")],
@@ -21,7 +23,8 @@ def run(
     loaded = load_recipe(recipe, overrides or [])
     RunFolder(loaded.output).refuse_existing_run()
 
-    from reward_tuning.tuning.preflight import check_run
+    with quick_imports():
+        from reward_tuning.tuning.preflight import check_run
 
     with Display() as progress:
         found = check_run(loaded, chosen_device(None), progress)

@@ -13,6 +13,7 @@ from typer import Argument, Option
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.option_sections import takes_sections
 from reward_tuning.cli.output import print_json, print_table
+from reward_tuning.cli.quick_imports import quick_imports
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.clip_files import find_clips, with_prompts
 
@@ -121,15 +122,18 @@ def score(of_clips: ClipOptions, of_judges: JudgeOptions, result: ResultOptions)
     )
 
     from reward_tuning.cli.display import Display
-    from reward_tuning.judges.scoring import file_judges, score_clips
-    from reward_tuning.judges.truncation import truncation_notes
+
+    with quick_imports():
+        from reward_tuning.judges.scoring import file_judges, score_clips
+        from reward_tuning.judges.truncation import truncation_notes
     from reward_tuning.progress import ProgressEvent
 
     device = chosen_device(of_judges.device)
     # a judge written by the user may print; stdout is for the result alone
     with contextlib.redirect_stdout(sys.stderr), Display() as progress:
         progress(ProgressEvent("loading", phase="judges"))
-        judges = file_judges(sections, device)
+        with quick_imports():
+            judges = file_judges(sections, device)
         texts = [file.prompt for file in files if file.prompt is not None]
         for note in truncation_notes([one.judge for one in judges], texts, "the clips' prompts"):
             progress(ProgressEvent("loading", note=note))

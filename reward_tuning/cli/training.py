@@ -4,16 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reward_tuning.cli.quick_imports import quick_imports
 from reward_tuning.cli.stopping import Stopped, StoppedAsAsked
 from reward_tuning.schema.recipe import Recipe
 
 
 def train_with_progress(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
     """Run a recipe with a progress display and print the summary of its run folder."""
-    from reward_tuning.cli.display import Display
-    from reward_tuning.cli.summary import print_summary
-    from reward_tuning.runs.launching import is_main_process, leave_processes
-    from reward_tuning.tuning.trainer import run
+    with quick_imports():
+        from reward_tuning.cli.display import Display
+        from reward_tuning.cli.summary import print_summary
+        from reward_tuning.runs.launching import is_main_process, leave_processes
+        from reward_tuning.tuning.trainer import run
 
     folder = Path(recipe.output)
     with stops_explained(folder), Display() as progress:
