@@ -48,7 +48,7 @@ from reward_tuning.tuning.trainer import optimiser_step, options_at, start
 
 META = torch.device("meta")
 TERA = 1e12
-ONE_BATCH = ("train.gradient_accumulation=1", "rollout.compile=false")
+ONE_BATCH = ("train.gradient_accumulation=1", "train.compile=false")
 
 ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "rollout": (("rollout",), ("positive", "negative", "both"), ("forward",)),

@@ -28,7 +28,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
@@ -42,9 +42,9 @@ from benchmarks.random_step import SMALL, SMALL_CLIP, Shape, random_parts, shape
 from benchmarks.step_clock import StepClock, matrix_rate
 from benchmarks.step_parts import TRANSFORMER, Parts, watched
 from reward_tuning.errors import TuningError
+from reward_tuning.sampling.compilation import uncompiled
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
-from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.trainer import optimiser_step, start
 from rewards import RewardError
 
@@ -108,7 +108,7 @@ LEVERS = (
     Lever(
         "float32, rollout in bfloat16", ("generator.dtype=float32", "rollout.dtype=bfloat16"), 3.0
     ),
-    Lever("compiled rollout", ("rollout.compile=true",), 1.0, 60.0),
+    Lever("compiled blocks", ("train.compile=true",), 1.0, 60.0),
 )
 
 
@@ -194,16 +194,17 @@ def measured(lever: Lever, shape: str, device: torch.device, rate: Callable[...,
     state, accelerator = start(recipe, parts), Accelerator(cpu=device.type == "cpu")
     meter = FlopMeter(where)
 
-    def step(of: RunParts) -> dict[str, Any]:
+    def step() -> dict[str, Any]:
         state.step = state.position = 0  # the same prompt, noise and plan
-        return optimiser_step(recipe, of, state, accelerator, where.on_progress)
+        return optimiser_step(recipe, parts, state, accelerator, where.on_progress)
 
-    with meter:
-        step(uncompiled(parts))
-    if parts.options.cheap is not None and parts.options.cheap.compiled is not None:
-        step(parts)
+    # No meter sees the compiler's operators.
+    with meter, uncompiled(parts.sampler.generator.transformer):
+        step()
+    if recipe.train.compile:
+        step()
     clock.begin()
-    row = step(parts)
+    row = step()
     seconds = clock.end(where.where)
     if state.bad_steps:
         raise RuntimeError(f"{lever.name}: a step was not finite; the random weights are too large")
@@ -229,14 +230,6 @@ def measured(lever: Lever, shape: str, device: torch.device, rate: Callable[...,
         outside=spent["rest"] / total,
         reads=sum(meter.reads.values()),
     )
-
-
-def uncompiled(parts: RunParts) -> RunParts:
-    """Return the parts without the compiler, whose operators no meter sees."""
-    cheap = parts.options.cheap
-    if cheap is None or cheap.compiled is None:
-        return parts
-    return replace(parts, options=replace(parts.options, cheap=replace(cheap, compiled=None)))
 
 
 def tried(lever: Lever, shape: str, device: torch.device, rate: Callable[..., float]) -> Row:

@@ -37,6 +37,7 @@ from reward_tuning.judges.offload import judge_modules, split_offload
 from reward_tuning.lora.init import attach_adapter
 from reward_tuning.progress import silent
 from reward_tuning.runs.training_state import trained_adapter
+from reward_tuning.sampling.compilation import compile_blocks
 from reward_tuning.schema.judge_parts import TwoTowerSection
 from reward_tuning.schema.judge_roles import FrameRewardSection
 from reward_tuning.schema.recipe import Recipe
@@ -201,11 +202,13 @@ def random_parts(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
+    if recipe.train.compile:
+        compile_blocks(generator.transformer)
     asked = [Prompt(text, text) for text in prompts]
     names = [*prompts, recipe.sampling.negative_prompt]
     draw = torch.Generator().manual_seed(0)
     states = {name: torch.randn(shape.text, generator=draw) for name in names}
-    options = step_options(recipe, generator.transformer)
+    options = step_options(recipe)
     return RunParts(
         clip_sampler(recipe, generator, states, asked, silent),
         trained_adapter(generator.transformer, parameters),

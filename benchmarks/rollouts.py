@@ -20,7 +20,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -29,6 +29,7 @@ from torch import Tensor
 from benchmarks.machine import machine
 from benchmarks.sampling import CACHES
 from reward_tuning.progress import silent
+from reward_tuning.sampling.compilation import compile_blocks, uncompiled
 from reward_tuning.schema.cache_kinds import cache_of
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch
@@ -52,7 +53,7 @@ def options(caches: Sequence[str], compile_too: bool) -> dict[str, list[str]]:
         found[f"cache {text}"] = [f"rollout.cache={cache.model_dump_json(exclude_none=True)}"]
     found["bfloat16"] = ["rollout.dtype=bfloat16"]
     if compile_too:
-        found["compile"] = ["rollout.compile=true"]
+        found["compile"] = ["train.compile=true"]
     found["2 active sets"] = ["train.active_sets=2"]
     found["1 restart"] = ["train.restarts=1"]
     return found
@@ -66,7 +67,9 @@ def measure(
     exact = recipes[EXACT]
     parts = load_parts(exact, DEVICE, sys.maxsize, silent)
     transformer = parts.sampler.generator.transformer
-    choices = {arm: step_options(recipe, transformer) for arm, recipe in recipes.items()}
+    if any(recipe.train.compile for recipe in recipes.values()):
+        compile_blocks(transformer)
+    choices = {arm: step_options(recipe) for arm, recipe in recipes.items()}
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for number in range(batches + 1):
         gradients: dict[str, Tensor] = {}
@@ -75,7 +78,8 @@ def measure(
             state = start(recipe, parts)
             state.step, state.position = number, number * clips_a_step(recipe.train, Accelerator())
             batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(), 0)
-            seconds, report, gradients[arm] = one_batch(parts, batch, choices[arm])
+            with nullcontext() if recipe.train.compile else uncompiled(transformer):
+                seconds, report, gradients[arm] = one_batch(parts, batch, choices[arm])
             row = {
                 "rollout_seconds": seconds["rollout"],
                 "batch_seconds": sum(seconds.values()),
@@ -83,7 +87,8 @@ def measure(
                 "full_steps": report.full_steps,
             }
             if not (batch.more_plans or batch.restarts):
-                ends[arm] = end_of(parts, batch, choices[arm])
+                with nullcontext() if recipe.train.compile else uncompiled(transformer):
+                    ends[arm] = end_of(parts, batch, choices[arm])
                 gap = (ends[arm] - ends[EXACT]).norm() / ends[EXACT].norm()
                 row["end_error"] = float(gap)
                 row["gradient_cosine"] = float(

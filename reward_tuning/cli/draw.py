@@ -99,7 +99,9 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
         from base_model.networks.tiled_decode import Tiling
         from reward_tuning.inputs.condition_pixels import check_kind, read_condition_pixels
         from reward_tuning.inputs.world_notes import world_notes
+        from reward_tuning.sampling.cheap_steps import CheapSteps
         from reward_tuning.sampling.clip_memory import check_clip_fits
+        from reward_tuning.sampling.compilation import compile_blocks, reported_compilation
         from reward_tuning.sampling.step_cache import check_cache_in
 
     progress(ProgressEvent("loading", phase=request.checkpoint))
@@ -144,7 +146,11 @@ def _loaded(request: Request, stack: ExitStack, progress: ProgressFn) -> _Parts:
     sides = request.cost.tile_sides
     tiling = None if sides is None else Tiling(*(side // FAMILY.space_stride for side in sides))
     check_clip_fits(generator, size, tiling)
-    return _Parts(generator, size, pixels, _cheap(request, generator, progress), tiling)
+    cheap = CheapSteps(cache=_cache(request, generator, progress))
+    if request.cost.compile:
+        compile_blocks(generator.transformer)
+        stack.enter_context(reported_compilation())
+    return _Parts(generator, size, pixels, cheap, tiling)
 
 
 def _adapter(
@@ -163,17 +169,6 @@ def _adapter(
         if has_no_effect(weights):
             progress(ProgressEvent("loading", note=no_effect_warning(path)))
     return read[0] if len(read) == 1 else (combine(read), 1.0)
-
-
-def _cheap(request: Request, generator: "Generator", progress: ProgressFn) -> "CheapSteps":
-    """Return how the steps are computed; the model itself is compiled at its first step."""
-    from reward_tuning.sampling.cheap_steps import CheapSteps
-    from reward_tuning.sampling.compilation import compiled
-
-    return CheapSteps(
-        cache=_cache(request, generator, progress),
-        compiled=compiled(generator.transformer) if request.cost.compile else None,
-    )
 
 
 def _cache(request: Request, generator: "Generator", progress: ProgressFn) -> "CacheSection | None":

@@ -80,7 +80,7 @@ def check_launcher(environment: Mapping[str, str]) -> None:
     if backend != "no":
         raise TuningError(
             f"the launcher asks for the dynamo backend {backend}, which would be ignored; remove "
-            "it, and set rollout.compile=true in the recipe"
+            "it, and set train.compile=true in the recipe"
         )
 
 

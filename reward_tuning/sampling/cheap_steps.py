@@ -7,19 +7,15 @@ changes only through the visited states, which differ a little.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from copy import copy
+from collections.abc import Collection
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from base_model.generator import Generator
 from reward_tuning.gradient.engine import rollout
 from reward_tuning.gradient.kept import KeptGraphs
-from reward_tuning.sampling.compilation import reported_compilation
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, remembers_negative
 from reward_tuning.sampling.step_cache import step_cache
 from reward_tuning.schema.cache_kinds import CacheSection
@@ -33,13 +29,10 @@ class CheapSteps:
         cache: Cache of steps (`reward_tuning.schema.cache_kinds`); None = each in full.
         dtype: Dtype of the matrix products (autocast); None = that of the weights. The states
             between the steps stay float32.
-        compiled: The transformer behind a compiled forward (`compilation.compiled`); None = not
-            compiled. Not with a cache that reaches inside the call (its `COMPILES` is False).
     """
 
     cache: CacheSection | None = None
     dtype: torch.dtype | None = None
-    compiled: Any = None
 
     @property
     def exact(self) -> bool:
@@ -88,7 +81,7 @@ def cheap_rollout(
         kept: The same function, which keeps the graphs of some steps in `exact`.
 
     Raises:
-        TuningError: As `engine.rollout`, or the cache or the compiler cannot work on this model.
+        TuningError: As `engine.rollout`, or the cache cannot work on this model.
     """
     sampler, sigmas, fully = velocity.sampler, velocity.sigmas, kept or velocity
     if cheap.exact:
@@ -96,14 +89,13 @@ def cheap_rollout(
     # "joint" runs both branches in one call; a cheap step has no gradient to detach.
     cheap_velocity = replace(
         sampler,
-        generator=fast_generator(sampler.generator, cheap),
         negative="none" if sampler.negative == "none" else "joint",
     ).velocity(velocity.condition, sigmas)
     transformer = sampler.generator.transformer
     with ExitStack() as stack:
         cache = None
         if cheap.cache is not None:
-            cache = stack.enter_context(step_cache(cheap.cache, transformer, stop, cheap.compiled))
+            cache = stack.enter_context(step_cache(cheap.cache, transformer, stop))
 
         def step(x: Tensor, i: int) -> Tensor:
             full = i in exact
@@ -117,21 +109,8 @@ def cheap_rollout(
     return Rollout(states, stop if cache is None else cache.full_calls)
 
 
-def fast_generator(generator: Generator, cheap: CheapSteps) -> Generator:
-    """Return the generator, or a second one that runs the same weights compiled."""
-    if cheap.compiled is None:
-        return generator
-    fast = copy(generator)
-    fast.transformer = cheap.compiled
-    return fast
-
-
-@contextmanager
-def cheaply(cheap: CheapSteps, device: torch.device) -> Iterator[None]:
-    """Set up a model call that no gradient will need, within the context."""
-    with ExitStack() as stack:
-        if cheap.compiled is not None:
-            stack.enter_context(reported_compilation())
-        if cheap.dtype is not None:
-            stack.enter_context(torch.autocast(device.type, dtype=cheap.dtype))
-        yield
+def cheaply(cheap: CheapSteps, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a model call that no gradient will need."""
+    if cheap.dtype is None:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=cheap.dtype)

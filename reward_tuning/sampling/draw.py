@@ -16,7 +16,7 @@ from base_model.sampling.guidance import Guidance
 from base_model.sampling.sample import euler_sample, start_state, start_step
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.inputs.encoded_condition import EncodedCondition
-from reward_tuning.sampling.cheap_steps import CheapSteps, cheaply, fast_generator
+from reward_tuning.sampling.cheap_steps import CheapSteps, cheaply
 from reward_tuning.sampling.step_cache import step_cache
 
 
@@ -70,7 +70,7 @@ def sample_clip(
         on_step: Called after each step with its index in the whole table.
 
     Raises:
-        TuningError: The cache or the compiler cannot work here.
+        TuningError: The cache cannot work here.
     """
     text = generator.encode_prompts([prompt], [negative_prompt])
     channels = None if condition.channels is None else condition.channels[None]
@@ -83,9 +83,7 @@ def sample_clip(
     with ExitStack() as stack:
         cache = None
         if cheap.cache is not None:
-            cache = stack.enter_context(
-                step_cache(cheap.cache, generator.transformer, run, cheap.compiled)
-            )
+            cache = stack.enter_context(step_cache(cheap.cache, generator.transformer, run))
 
         @contextmanager
         def around_step() -> Iterator[None]:
@@ -93,7 +91,7 @@ def sample_clip(
                 yield
 
         latents = euler_sample(
-            fast_generator(generator, cheap),
+            generator,
             generator.conditioned(text, channels),
             state,
             sigmas,

@@ -36,9 +36,7 @@ class StepCache(Protocol):
         """Enter around each step's model call; `full` runs every block in any case."""
 
 
-def step_cache(
-    cache: CacheSection, transformer: Any, steps: int, compiled: Any = None
-) -> StepCache:
+def step_cache(cache: CacheSection, transformer: Any, steps: int) -> StepCache:
     """Return a cache for `steps` calls of a transformer.
 
     Args:
@@ -46,7 +44,6 @@ def step_cache(
         transformer: An `EasyAnimateTransformer3DModel`.
         steps: Number of steps of the rollout; TeaCache always computes the last
             one, the Taylor prediction the one before it.
-        compiled: The same weights behind a compiled forward, where some calls use it.
 
     Raises:
         TuningError: The cache cannot work on this model or with the installed diffusers.
@@ -56,8 +53,7 @@ def step_cache(
     if isinstance(cache, TeaCache):
         coefficients = cache.coefficients or coefficients_of(shape_of(transformer.config))
         return TeaCacheHooks(transformer, coefficients, cache.threshold, steps)
-    called = [transformer] if compiled is None else [transformer, compiled]
-    return TaylorCache(called, cache, steps)
+    return TaylorCache(transformer, cache, steps)
 
 
 def check_cache_in(cache: CacheSection | None, checkpoint: Path) -> None:

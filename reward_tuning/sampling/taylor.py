@@ -46,8 +46,7 @@ class TaylorCache:
     """The prediction on a transformer's calls, within a `with`; afterwards nothing is left of it.
 
     Args:
-        called: The transformer, and its compiled form where some calls use that: they share one
-            memory.
+        transformer: An `EasyAnimateTransformer3DModel`.
         plan: Interval, warm-up and order.
         steps: Number of calls in the `with`. The last but one is always computed: towards the clean
             clip the velocity turns most, and the last step of a sampler's table is tiny.
@@ -56,9 +55,9 @@ class TaylorCache:
         full_calls: Number of calls that ran the transformer.
     """
 
-    def __init__(self, called: Sequence[Any], plan: Taylor, steps: int) -> None:
+    def __init__(self, transformer: Any, plan: Taylor, steps: int) -> None:
         self._steps = steps
-        self._called = called
+        self._transformer = transformer
         self._plan = plan
         self._full = False
         self._calls = 0
@@ -66,16 +65,15 @@ class TaylorCache:
         self.full_calls = 0
 
     def __enter__(self) -> TaylorCache:
-        """Put the prediction in front of each forward pass."""
+        """Put the prediction in front of the forward pass."""
         self._calls = self.full_calls = 0
         self._past = []
-        self._replaced = ReplacedForwards(self._called)
-        for module in self._called:
-            module.forward = self._in_front_of(module.forward)
+        self._replaced = ReplacedForwards([self._transformer])
+        self._transformer.forward = self._in_front_of(self._transformer.forward)
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Restore the forward passes, and drop the outputs."""
+        """Restore the forward pass, and drop the outputs."""
         self._replaced.restore()
         self._past = []
 

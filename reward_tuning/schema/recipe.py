@@ -4,7 +4,7 @@ The sections and keys are the interface of the YAML files and of the command lin
 (`train.steps=6`). Nothing here imports torch, and the gradient room does not import this module.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -80,6 +80,8 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     if sampling is not None:
         yield from sampling_conflicts(sampling, sections.get("train"), evaluation)
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
+    caches = {name: sections.get(name) for name in ("rollout", "evaluation")}
+    yield from compile_conflicts(sections.get("train"), caches, sections.get("generator"))
     yield from kept_conflicts(sections.get("train"), sampling, sections.get("rollout"))
     yield from adapter_conflicts(sections.get("generator"), evaluation, sections.get("train"))
     for path, judge in judges:
@@ -198,31 +200,49 @@ def rollout_conflicts(
     """Check the values of the rollout section against each other and against the weights."""
     if rollout is None:
         return
-    if rollout.compile and rollout.cache is not None and not rollout.cache.COMPILES:
-        yield Conflict(
-            ("rollout", "compile"),
-            True,
-            f"cannot be combined with rollout.cache={rollout.cache.kind}, which changes from "
-            "step to step what runs; use taylor, or choose one of them",
-        )
-    if rollout.compile and generator is not None and MODES[generator.memory].blocks_rest:
-        yield Conflict(
-            ("rollout", "compile"),
-            True,
-            f"cannot be combined with generator.memory={generator.memory}, which moves weights "
-            "inside the forward pass; choose one of them",
-        )
-    if rollout.compile and generator is not None and generator.quantise is not None:
-        yield Conflict(
-            ("rollout", "compile"),
-            True,
-            "cannot be combined with generator.quantise, whose unpacking is not compiled",
-        )
     if rollout.dtype and generator is not None and generator.dtype != "float32":
         yield Conflict(
             ("rollout", "dtype"),
             rollout.dtype,
             f"the weights are {generator.dtype} already (generator.dtype); leave it null",
+        )
+
+
+def compile_conflicts(
+    train: TrainSection | None,
+    caches: Mapping[str, RolloutSection | EvaluationSection | None],
+    generator: GeneratorSection | None,
+) -> Iterator[Conflict]:
+    """Check that nothing changes within the blocks that are compiled.
+
+    Args:
+        train: The section that compiles.
+        caches: The sections with a cache of steps, by name.
+        generator: The section that says how the weights are stored.
+    """
+    if train is None or not train.compile:
+        return
+    where = ("train", "compile")
+    for name, section in caches.items():
+        if section is not None and section.cache is not None and not section.cache.COMPILES:
+            yield Conflict(
+                where,
+                True,
+                f"cannot be combined with {name}.cache={section.cache.kind}, which changes from "
+                "step to step what runs; use taylor, or choose one of them",
+            )
+    if generator is not None and MODES[generator.memory].blocks_rest:
+        yield Conflict(
+            where,
+            True,
+            f"cannot be combined with generator.memory={generator.memory}, which moves weights "
+            "inside the forward pass; choose one of them",
+        )
+    if generator is not None and generator.quantise is not None:
+        yield Conflict(
+            where,
+            True,
+            "cannot be combined with generator.quantise, whose unpacking is not compiled",
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
 from base_model.memory.modes import MODES_HELP, Memory
 from reward_tuning.schema.cache_kinds import CacheChoice
@@ -190,12 +190,16 @@ class RolloutSection(Section):
         description="Dtype of the matrix products (autocast) if generator.dtype is float32; the "
         "states between the steps stay float32; null = as the weights",
     )
-    compile: bool = Field(
-        default=False,
-        description="torch.compile the transformer for these steps; needs a C++ compiler on a CPU, "
-        "Triton on a GPU, and some minutes at the first step. taylor is the only cache that it "
-        "can be combined with",
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_former_key(cls, data: Any) -> Any:
+        """Drop `compile: false`, which the recipes in older run folders list."""
+        if not isinstance(data, dict) or "compile" not in data:
+            return data
+        if data["compile"] is not False:
+            raise ValueError("the key `compile` is now train.compile; move it there")
+        return {key: value for key, value in data.items() if key != "compile"}
 
 
 class LoraSection(Section):
@@ -422,6 +426,13 @@ class TrainSection(LoopSection):
         default=True,
         description="Recompute each latent of the decoder in the backward pass, so that memory "
         "does not grow with what is decoded; false is faster where it fits",
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the transformer's blocks for every call of the run: rollout, "
+        "sweep, samples and evaluation; the same values to rounding. Needs a C++ compiler on a "
+        "CPU, Triton on a GPU, and some minutes in the first run; later ones find the code in the "
+        "user's cache folder. taylor is the only cache of steps that it can be combined with",
     )
 
 

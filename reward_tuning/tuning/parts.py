@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +34,7 @@ from reward_tuning.lora.init import attach_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained, trained_adapter
 from reward_tuning.sampling.cheap_steps import CheapSteps
-from reward_tuning.sampling.compilation import compiled
+from reward_tuning.sampling.compilation import compile_blocks
 from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_kind, vae_dtype
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
@@ -171,7 +170,7 @@ def load_parts(
         # Of all prompts, not only the drawn ones: a resumed run may have more steps.
         fingerprints["conditions"] = conditions_fingerprint([*stream.prompts, *held_out])
     sigmas = training_sigmas(recipe)
-    options = step_options(recipe, generator.transformer)
+    options = step_options(recipe)
     if recipe.train.keep_graphs == "auto":
         kept = graphs_that_fit(recipe, sampler, stream.drawn(1)[0], sigmas, progress)
         options = replace(options, keep_graphs=kept)
@@ -262,25 +261,20 @@ def _generator_with_adapter(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
+    if recipe.train.compile:
+        compile_blocks(generator.transformer)
     return generator, frozen, trained_adapter(generator.transformer, parameters)
 
 
-def step_options(recipe: Recipe, transformer: Any) -> StepOptions:
+def step_options(recipe: Recipe) -> StepOptions:
     """Return the choices of a recipe that hold for every batch.
 
     Args:
         recipe: Resolved. `train.keep_graphs: auto` keeps none here; `graphs_that_fit` counts them.
-        transformer: The generator's, which `rollout.compile` compiles.
-
-    Raises:
-        TuningError: `rollout.compile` is on and torch.compile does not work here.
     """
     train, rollout = recipe.train, recipe.rollout
-    cheap = CheapSteps(
-        rollout.cache,
-        None if rollout.dtype is None else getattr(torch, rollout.dtype),
-        compiled(transformer) if rollout.compile else None,
-    )
+    dtype = None if rollout.dtype is None else getattr(torch, rollout.dtype)
+    cheap = CheapSteps(rollout.cache, dtype)
     return StepOptions(
         divide_by_guidance=recipe.sampling.divide_by_guidance,
         anchor=train.anchor,

@@ -228,7 +228,7 @@ def _value_checks(
     yield partial(draw_frames, recipe, step=1, batch=0)
     if any(isinstance(cache, FirstBlock) for _, cache in _caches(recipe)):
         yield require_first_block_cache
-    if recipe.rollout.compile:
+    if recipe.train.compile:
         yield partial(require_compilation, device)
     if recipe.generator.quantise is not None:
         yield partial(require_quantisation, recipe.generator.quantise, device)

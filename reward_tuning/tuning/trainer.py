@@ -9,7 +9,7 @@ only the main one writes files.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
+from reward_tuning.sampling.compilation import reported_compilation
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
 from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_replay_batch
@@ -66,7 +67,8 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
         parts = load_parts(recipe, accelerator.device, prompts, report)
         return RewardTuning(recipe, parts, folder, accelerator, report)
 
-    done = run_training(folder, recipe, recipe.train, load, resume=resume, progress=progress)
+    with reported_compilation() if recipe.train.compile else nullcontext():
+        done = run_training(folder, recipe, recipe.train, load, resume=resume, progress=progress)
     if is_main_process():
         report_at_end(done.folder, progress)
     return done

@@ -39,7 +39,7 @@ def test_every_row_is_a_recipe(shape: str) -> None:
 
 SAME_WORK = ("plain", "4 steps at once", "offload", "block-offload", "fp8")
 QUICK = ["plain", "small decoder"]
-EVERY = [lever.name for lever in LEVERS if lever.name != "compiled rollout"]
+EVERY = [lever.name for lever in LEVERS if lever.name != "compiled blocks"]
 
 
 @pytest.mark.parametrize("only", [QUICK, pytest.param(EVERY, marks=pytest.mark.slow)])

@@ -55,7 +55,7 @@ def test_ways_to_share_that_are_not_built_are_refused(
 
 
 def test_settings_of_the_launcher_that_the_recipe_decides() -> None:
-    with pytest.raises(TuningError, match=r"rollout\.compile"):
+    with pytest.raises(TuningError, match=r"train\.compile"):
         check_launcher({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"})
     assert ignored_settings({"ACCELERATE_MIXED_PRECISION": "no"}) == ""
     assert "generator.dtype" in ignored_settings({"ACCELERATE_MIXED_PRECISION": "bf16"})

@@ -15,7 +15,6 @@ from torch import Tensor
 from base_model.sampling.guidance import Guidance, guided_velocity
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.cheap_steps import CheapSteps
-from reward_tuning.sampling.compilation import compiled
 from reward_tuning.sampling.sampler import ClipSampler
 from tests.reward_tuning.cheap_rollouts import exact_states, first_block, walked
 from tests.reward_tuning.tuning import test_step as steps
@@ -198,27 +197,3 @@ def test_bfloat16_where_no_gradient_needs_more(
     assert [dtype for dtype, grad in seen if grad] == [full] * 2
     assert all(of.rerun_error < 1e-5 for of in report.steps)
     assert 1e-5 < steps.relative(grads, exact) < 0.2
-
-
-@pytest.mark.slow
-def test_a_compiled_rollout(single: ClipSampler, judge: FramedJudge) -> None:
-    """The same states and gradient, with the adapter as it is at each call; the model unchanged."""
-    transformer = single.generator.transformer
-    cheap = CheapSteps(compiled=compiled(transformer))
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    states, _ = walked(single, cheap, (2,))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert distance(states, exact_states(single)) < 1e-5
-    one = steps.batch(early_stop=False)
-    _, exact = steps.step(single, [judge], one)
-    report, grads = steps.step(single, [judge], one, cheap=cheap)
-    assert all(of.rerun_error < 1e-5 for of in report.steps)
-    assert steps.relative(grads, exact) < 1e-3
-    with torch.no_grad():
-        for name, parameter in transformer.named_parameters():
-            if "lora_B" in name:
-                parameter.mul_(1.5)
-    changed, _ = walked(single, cheap, (2,))
-    assert distance(changed, exact_states(single)) < 1e-5
-    assert distance(changed, states) > 1e-4

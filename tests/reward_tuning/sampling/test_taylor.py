@@ -40,7 +40,7 @@ class Field(nn.Module):
 
 def outputs(field: Field, plan: Taylor, sigmas: list[float], **which: bool) -> list[float]:
     found = []
-    with TaylorCache([field], plan, len(sigmas)) as cache:
+    with TaylorCache(field, plan, len(sigmas)) as cache:
         for sigma in sigmas:
             with cache.call(**which):
                 v = field(torch.zeros(1, 1, 1, 1, 1), torch.tensor([1000 * sigma]))[0]
@@ -109,7 +109,7 @@ def test_it_is_taylorseer_lite_of_diffusers_where_the_levels_are_even(sampler: C
             sampler.generator, condition, start, sigmas, Guidance(3.0), around_step=around
         )
 
-    with TaylorCache([transformer], Taylor(), 9) as cache:
+    with TaylorCache(transformer, Taylor(), 9) as cache:
         ours = sampled(cache.call)
     assert cache.full_calls == 6  # of 9: 0, 1, 2, 3, 5, 7
     config = diffusers.TaylorSeerCacheConfig(
@@ -155,7 +155,7 @@ def test_nothing_is_left_of_it(sampler: ClipSampler) -> None:
     second, full = walked(sampler, ONE_FULL, ())
     assert full == 2
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    cache = TaylorCache([transformer], Taylor(), 4)
+    cache = TaylorCache(transformer, Taylor(), 4)
     with pytest.raises(ZeroDivisionError), cache, cache.call():
         raise ZeroDivisionError
     assert "forward" not in vars(transformer)
@@ -185,7 +185,7 @@ def test_a_change_of_the_batch_is_computed(sampler: ClipSampler) -> None:
 
     transformer.forward = seen
     try:
-        with TaylorCache([transformer], Taylor(interval=99, warm_up=1, order=0), 8) as cache:
+        with TaylorCache(transformer, Taylor(interval=99, warm_up=1, order=0), 8) as cache:
             euler_sample(
                 sampler.generator,
                 condition,
@@ -197,16 +197,3 @@ def test_a_change_of_the_batch_is_computed(sampler: ClipSampler) -> None:
     finally:
         del transformer.forward
     assert batches == [2, 4, 4, 2]  # the third is the last but one
-
-
-def test_a_compiled_forward_shares_the_memory(sampler: ClipSampler) -> None:
-    """Exact steps run the plain transformer, others the compiled one; both may be predicted."""
-    transformer: Any = sampler.generator.transformer
-    compiled = torch.compile(transformer, backend="eager")
-    before = compiled.forward
-    cheap = CheapSteps(Taylor(interval=9, warm_up=1), compiled=compiled)
-    states, full = walked(sampler, cheap, (1,), "joint")
-    assert compiled.forward == before
-    plain, same = walked(sampler, CheapSteps(Taylor(interval=9, warm_up=1)), (1,), "joint")
-    assert full == same == 3
-    assert all(torch.allclose(a, b) for a, b in zip(states, plain, strict=True))

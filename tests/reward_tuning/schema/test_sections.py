@@ -30,20 +30,31 @@ def test_presets_are_those_of_the_adapter() -> None:
 
 
 def test_rollout_options_that_do_not_go_together() -> None:
-    both = {"cache": 0.1, "compile": True}
-    where, text = first_error(rollout=both)
-    assert where == ("rollout", "compile")
-    assert "cannot be combined with rollout.cache=first-block" in text
-    together = recipe_data(rollout={"cache": "taylor", "compile": True})
-    assert Recipe.model_validate(together).rollout.compile
     where, text = first_error(rollout={"dtype": "bfloat16"})  # the weights of this recipe, too
     assert where == ("rollout", "dtype")
     assert "bfloat16 already" in text
-    allowed = recipe_data(
-        rollout={"dtype": "bfloat16", "compile": True}, generator__dtype="float32"
-    )
-    assert Recipe.model_validate(allowed).rollout.compile
+    allowed = recipe_data(rollout={"dtype": "bfloat16"}, generator__dtype="float32")
+    assert Recipe.model_validate(allowed).rollout.dtype == "bfloat16"
+
+
+def test_what_compiled_blocks_do_not_go_with() -> None:
+    where, text = first_error(train__compile=True, rollout={"cache": 0.1})
+    assert where == ("train", "compile")
+    assert "cannot be combined with rollout.cache=first-block" in text
+    _, text = first_error(train__compile=True, evaluation__cache="teacache")
+    assert "cannot be combined with evaluation.cache=teacache" in text
+    together = recipe_data(train__compile=True, rollout={"cache": "taylor"})
+    assert Recipe.model_validate(together).train.compile
     for key, value in (("memory", "block-offload"), ("quantise", "fp8")):
-        where, text = first_error(rollout={"compile": True}, **{f"generator__{key}": value})
-        assert where == ("rollout", "compile")
+        where, text = first_error(train__compile=True, **{f"generator__{key}": value})
+        assert where == ("train", "compile")
         assert f"cannot be combined with generator.{key}" in text
+
+
+def test_the_former_key_of_compilation() -> None:
+    """Recipes in older run folders list it as off."""
+    older = Recipe.model_validate(recipe_data(rollout={"compile": False}))
+    assert older == Recipe.model_validate(recipe_data())
+    where, text = first_error(rollout={"compile": True})
+    assert where == ("rollout",)
+    assert "the key `compile` is now train.compile" in text

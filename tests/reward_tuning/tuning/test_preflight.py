@@ -64,7 +64,7 @@ def broken_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (["generator.quantise=int8"], "bitsandbytes"),
         (["rollout.cache=0.1"], "has no first-block cache"),
         (["evaluation.cache=first-block:0.1"], "has no first-block cache"),
-        (["rollout.compile=true"], "torch.compile does not work here"),
+        (["train.compile=true"], "torch.compile does not work here"),
         (["method.active_steps=16"], "method.active_steps is 16"),
         (RESTARTS, "train.restart_sigma is 0.1"),
         (["sampling.guidance_steps=[0.95,0.97]"], "sampling.guidance_steps: got [0.95, 0.97]"),
