@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.files.yaml_text import read_yaml
@@ -90,13 +91,16 @@ def judges_by_name(texts: Sequence[str], sources: Sequence[Path]) -> list[JudgeS
     """
     from reward_tuning.evidence.judge_roles import judges_of_runs
 
-    recipes = []
+    recipes: list[tuple[str, Recipe]] = []
+    distilled: list[JudgeSection] = []
     for source in sources:
         if (source / "recipe.yaml").is_file():
             recipe = load_any_recipe(source / "recipe.yaml", check_files=False)
             if isinstance(recipe, Recipe):
                 recipes.append((source.name, recipe))
-    known = {judge.label: judge for judge in judges_of_runs(recipes)}
+            elif isinstance(recipe, DistilRecipe):
+                distilled += recipe.evaluation.held_out_rewards
+    known = {judge.label: judge for judge in [*distilled, *judges_of_runs(recipes)]}
     kinds = {entry["name"]: entry["kind"] for entry in [*shipped_entries(), *published_entries()]}
     others = [
         f"{kinds[text]}:{text}" if text in kinds else text for text in texts if text not in known

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from base_model.files.shipped import resolve_checkpoint
 from base_model.loading.checkpoint import local_folder
 from base_model.loading.clip_size import own_clip_size
+from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.adapters import base_in_header, run_of
-from reward_tuning.evidence.any_recipe import load_any_recipe
+from reward_tuning.evidence.any_recipe import AnyRecipe, load_any_recipe
+from reward_tuning.evidence.distilled_runs import own_prompts, sampling_notes, student_sampling
 from reward_tuning.evidence.judge_roles import judges_of_runs, roles_of
 from reward_tuning.evidence.metric_names import DIVERSITY
 from reward_tuning.evidence.request import EvaluationRequest, Setup
@@ -22,6 +24,7 @@ from reward_tuning.lora.frozen import frozen_sha256
 from reward_tuning.runs.held_out import shared_prompts
 from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder
 from reward_tuning.schema.cache_kinds import cache_of
+from reward_tuning.schema.judge_parts import JudgeSection
 from reward_tuning.schema.locate import (
     locate_generator,
     locate_prompts,
@@ -66,10 +69,14 @@ def resolve(request: EvaluationRequest) -> Setup:
     _check_strengths(request.strengths)
     _check_guidance(request.guidance, request.guidance_steps)
     _check_counts(request)
-    runs = _runs(request.sources)
+    every = _recipes(request.sources)
+    runs = [SourceRun(path, recipe) for path, recipe in every if isinstance(recipe, Recipe)]
+    distilled = [(path, recipe) for path, recipe in every if isinstance(recipe, DistilRecipe)]
     first = runs[0].recipe if runs else None
+    student = distilled[0][1] if distilled and not runs else None
+    known = first or student
     generator = _generator(request, runs)
-    sampling = _sampling(generator, first)
+    sampling = _sampling(generator, first) if student is None else student_sampling(student)
     own_steps = sampling.steps
     if first is not None and first.evaluation.steps is not None:
         own_steps = first.evaluation.steps
@@ -84,20 +91,19 @@ def resolve(request: EvaluationRequest) -> Setup:
     sampling = sampling.model_copy(
         update={"steps": steps[0], "guidance_scale": guidance[0], "guidance_steps": interval}
     )
-    prompts, notes = _prompts(request, generator, runs)
+    prompts, notes = _prompts(request, generator, runs, student)
+    notes += sampling_notes(distilled, steps[0], guidance[0], own=student is not None)
     if request.checkpoint is None and not any(map(run_of, request.sources)):
         notes.append(f"generator {generator.checkpoint}, which the LoRA's own header names")
-    judges = judges_of_runs([(one.path.name, one.recipe) for one in runs])
-    if request.judges is not None:
-        judges = list(request.judges)
-    elif not judges:
+    judges = _judges(request, runs, student)
+    if not judges and request.judges is None:
         notes.append(
             "no judge is given or known, so clips are only measured; --judges adds some, such as "
             "--judges tiny/clip-held-out.safetensors"
         )
     trained_on, never = roles_of(judges, [one.recipe for one in runs])
     seeds = request.seeds or (1 if first is None else first.evaluation.seeds)
-    own = None if first is None else first.evaluation.primary
+    own = None if known is None else known.evaluation.primary
     primary = request.primary or _known_primary(own, judges, seeds)
     primary = primary or default_primary(never, trained_on)
     if request.primary is None and own not in (None, primary):
@@ -106,13 +112,11 @@ def resolve(request: EvaluationRequest) -> Setup:
         fault = primary_fault(primary, [judge.label for judge in judges], seeds)
         if fault is not None:
             raise TuningError(f"--primary: got {primary!r}; {fault}")
-    if first is not None:
-        batch_size = first.evaluation.batch_size or first.train.batch_size
+    if known is not None:
+        batch_size = known.evaluation.batch_size or known.train.batch_size
     else:
         batch_size = 4 if generator.checkpoint == WORLD else 1
-    seed = request.seed
-    if seed is None:
-        seed = 0 if first is None else first.seed
+    own_seed = 0 if known is None else known.seed
     return Setup(
         generator=generator,
         sampling=sampling,
@@ -121,7 +125,7 @@ def resolve(request: EvaluationRequest) -> Setup:
         trained_on=trained_on,
         never_trained_on=never,
         primary=primary,
-        seed=seed,
+        seed=own_seed if request.seed is None else request.seed,
         seeds=seeds,
         steps=steps,
         guidance=guidance,
@@ -129,6 +133,16 @@ def resolve(request: EvaluationRequest) -> Setup:
         cache=cache,
         notes=notes,
     )
+
+
+def _judges(
+    request: EvaluationRequest, runs: Sequence[SourceRun], student: DistilRecipe | None
+) -> list[JudgeSection]:
+    if request.judges is not None:
+        return list(request.judges)
+    if student is not None:
+        return list(student.evaluation.held_out_rewards)
+    return judges_of_runs([(one.path.name, one.recipe) for one in runs])
 
 
 def _check_strengths(strengths: Sequence[float]) -> None:
@@ -161,8 +175,8 @@ def _check_counts(request: EvaluationRequest) -> None:
         raise TuningError(f"{'; '.join(wrong)}; allowed: 1 or more")
 
 
-def _runs(sources: Sequence[Path]) -> list[SourceRun]:
-    """Read the recipes of the sources that are runs of reward tuning.
+def _recipes(sources: Sequence[Path]) -> list[tuple[Path, AnyRecipe]]:
+    """Read the recipes of the sources that are run folders.
 
     Raises:
         TuningError: A recipe cannot be read by this version.
@@ -180,8 +194,7 @@ def _runs(sources: Sequence[Path]) -> list[SourceRun]:
                 f"reward-tuning or was changed by hand; name its LoRA ({source / 'lora'}) with "
                 f"--checkpoint, --prompts and --judges instead. {error}"
             ) from error
-        if isinstance(recipe, Recipe):
-            found.append(SourceRun(source, recipe))
+        found.append((source, recipe))
     return found
 
 
@@ -279,7 +292,10 @@ def _main_first(given: Sequence[Number], own: Number) -> list[Number]:
 
 
 def _prompts(
-    request: EvaluationRequest, generator: GeneratorSection, runs: Sequence[SourceRun]
+    request: EvaluationRequest,
+    generator: GeneratorSection,
+    runs: Sequence[SourceRun],
+    student: DistilRecipe | None,
 ) -> tuple[list[Prompt], list[str]]:
     """Return the prompts, and notes on them.
 
@@ -293,6 +309,8 @@ def _prompts(
         found = evaluation_prompts(every, recipe) if request.count is None else every
         return _first(found, request.count, recipe.prompts.held_out), notes
     name, count = request.prompts, request.count
+    if name is None and student is not None:
+        return _first(own_prompts(student, count), count, student.prompts.held_out), notes
     if name is None:
         name = WORLD_PROMPTS if generator.checkpoint == WORLD else GENERAL
         if not shipped_folder("recipes", name).is_file():

@@ -91,6 +91,8 @@ def _from_name(value: Any) -> Any:
     """Take a name, also with its number, and a number alone as first-block's threshold."""
     if isinstance(value, dict | Section) or value is None:
         return value
+    if value in ("none", AUTO):  # words of the option `--cache` alone
+        raise ValueError(f"allowed: null for no cache, {ALLOWED}")
     if isinstance(value, str):
         name, colon, number = value.partition(":")
         return {"kind": name, **_named_number(name, number)} if colon else {"kind": value}

@@ -23,6 +23,12 @@ LoraPreset = Literal["attention", "attention+mlp", "all-linear"]
 LORA_PRESETS: tuple[LoraPreset, ...] = ("attention", "attention+mlp", "all-linear")
 
 
+def _count_or_auto(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 0):
+        return value
+    raise ValueError("allowed: auto, or a number of steps from 0 up")
+
+
 def _targets(value: Any) -> Any:
     if isinstance(value, str):
         if value in LORA_PRESETS:
@@ -325,7 +331,7 @@ class TrainSection(LoopSection):
         "of so many steps; the same gradient to rounding, but active_steps.grad_norm in the "
         "metrics is null. Not with normalise_steps",
     )
-    keep_graphs: Literal["auto"] | NotNegative = Field(
+    keep_graphs: Annotated[Literal["auto"] | NotNegative, BeforeValidator(_count_or_auto)] = Field(
         default=0,
         description="Largest number of steps of a batch that keep their graph from the rollout, so "
         "that the sweep does not run them again: the same gradient to rounding in less time, at "

@@ -48,6 +48,8 @@ def test_a_recipe(given: Any, read: CacheSection | None) -> None:
     ("given", "where", "told"),
     [
         ("teacash", ("rollout", "cache"), "teacash"),
+        ("none", ("rollout", "cache"), "allowed: null for no cache, first-block, teacache"),
+        ("auto", ("rollout", "cache"), "allowed: null for no cache, first-block, teacache"),
         (True, ("rollout", "cache"), "allowed: first-block, teacache, taylor"),
         ("teacash:1", ("rollout", "cache"), "each also with its number, such as taylor:2"),
         ("taylor:2.5", ("rollout", "cache"), "allowed after `taylor:` is a whole number"),

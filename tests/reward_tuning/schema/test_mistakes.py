@@ -57,6 +57,18 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ("train.steps=yes", "train.steps: got 'yes'; expected a whole number"),
         ("train.steps=true", "train.steps: got true; expected a whole number"),
         ("train.steps=2.5", "train.steps: got 2.5; expected a whole number"),
+        (
+            "train.keep_graphs=all",
+            "train.keep_graphs: got 'all'; allowed: auto, or a number of steps from 0 up",
+        ),
+        (
+            "train.keep_graphs=-1",
+            "train.keep_graphs: got -1; allowed: auto, or a number of steps from 0 up",
+        ),
+        (
+            "train.keep_graphs=true",
+            "train.keep_graphs: got true; allowed: auto, or a number of steps from 0 up",
+        ),
         ("train.steps=0", "train.steps: got 0; must be greater than or equal to 1"),
         ("train.learning_rate=null", "train.learning_rate: got null; expected a number"),
         ("train.anchor=.nan", "train.anchor: got nan; expected a finite number"),
