@@ -11,7 +11,7 @@ from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.runs.status import unfinished_text
 from reward_tuning.sampling.generator_parts import generator_checkpoint
-from reward_tuning.schema.locate import adapter_place
+from reward_tuning.schema.locate import adapter_place, shipped_adapters
 
 
 def adapter_path(source: Path) -> Path:
@@ -22,7 +22,11 @@ def adapter_path(source: Path) -> Path:
     """
     source = adapter_place(str(source))
     if not source.exists():
-        raise TuningError(f"no LoRA at {source}; give a run folder, a LoRA file or a LoRA folder")
+        names = ", ".join(shipped_adapters())
+        raise TuningError(
+            f"no LoRA at {source}; give a run folder, a LoRA file or a LoRA folder, or a shipped "
+            f"one ({names})"
+        )
     if (source / "recipe.yaml").is_file():
         if (source / "generator").is_dir():
             raise TuningError(

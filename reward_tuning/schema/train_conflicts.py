@@ -52,12 +52,18 @@ def group_conflicts(
 def kept_conflicts(
     train: TrainSection | None, sampling: SamplingSection | None, rollout: RolloutSection | None
 ) -> Iterator[Conflict]:
-    """Check that a step of the rollout can keep its graph, where it is asked to."""
+    """Check that a step of the rollout can keep its graph, and that keys beside have an effect."""
     if train is not None and train.keep_graphs != "auto" and train.keep_graphs_memory != 1.0:
         yield Conflict(
             ("train", "keep_graphs_memory"),
             train.keep_graphs_memory,
             "has no effect without train.keep_graphs=auto; set that, or leave it out",
+        )
+    if train is not None and train.anchor_steps is not None and train.anchor == 0:
+        yield Conflict(
+            ("train", "anchor_steps"),
+            train.anchor_steps,
+            "has no effect without train.anchor; set that above 0, or anchor_steps to null",
         )
     if train is None or sampling is None or rollout is None or train.keep_graphs == 0:
         return

@@ -102,8 +102,10 @@ def graphs_that_fit(
     one = graph_bytes(sampler, prompt, train.batch_size, sigmas)
     count = int(train.keep_graphs_memory * 1e9 // one)
     note = (
-        f"train.keep_graphs: auto keeps {count} graphs of {gigabytes(one)} each within "
+        f"train.keep_graphs: auto has room for {count} graphs of {gigabytes(one)} each in "
         f"{train.keep_graphs_memory:g} GB (train.keep_graphs_memory)"
     )
+    if not count:
+        note += f", so it keeps none; {one * 1.1 / 1e9:.2g} GB keep one"
     progress(ProgressEvent("loading", note=note))
     return count

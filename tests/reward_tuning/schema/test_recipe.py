@@ -135,6 +135,11 @@ CLEAN = {"positive": "a clean picture: {prompt}", "negative": "a torn picture: {
             ("train", "keep_graphs_memory"),
             "no effect without train.keep_graphs=auto",
         ),
+        (
+            {"train__anchor": 0.0, "train__anchor_steps": 1},
+            ("train", "anchor_steps"),
+            "no effect without train.anchor",
+        ),
         ({"rewards": [HPS | {"weight": 0.0}]}, ("rewards", 0, "weight"), "leave it out"),
         (
             {"sampling__guidance_range": [4.0, 2.0]},

@@ -78,13 +78,18 @@ def test_a_run_keeps_what_fits(world: Path, tmp_path: Path) -> None:
     one = None
     fits, row = kept("train.keep_graphs=auto")
     (note,) = [note for note in notes if "keep_graphs" in note]
-    assert f"auto keeps {fits} graphs of" in note
-    assert "within 1 GB (train.keep_graphs_memory)" in note
+    assert f"auto has room for {fits} graphs of" in note
+    assert note.endswith("in 1 GB (train.keep_graphs_memory)")
     assert row["rollout"]["kept_steps"] == 2  # both active steps
     one = 1.0 / (fits + 0.5)  # GB, a little less than one graph needs
     assert kept("train.keep_graphs=auto", f"train.keep_graphs_memory={1.5 * one}")[0] == 1
     none, plain = kept("train.keep_graphs=auto", f"train.keep_graphs_memory={0.5 * one}")
     assert (none, plain["rollout"]["kept_steps"]) == (0, 0)
+    told = [note for note in notes if "keep_graphs" in note][-1]
+    assert "has room for 0 graphs" in told
+    assert "GB (train.keep_graphs_memory), so it keeps none; " in told
+    enough = float(told.split("none; ")[1].split()[0])
+    assert kept("train.keep_graphs=auto", f"train.keep_graphs_memory={enough}")[0] == 1
     count, by_number = kept("train.keep_graphs=1")
     assert (count, by_number["rollout"]["kept_steps"]) == (1, 1)
     for other in (plain, by_number):
