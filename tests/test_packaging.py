@@ -153,7 +153,7 @@ def test_every_installed_dependency_of_a_dependency_is_pinned() -> None:
 def test_no_address_in_what_decides_where_packages_come_from() -> None:
     files = [ROOT / name for name in ("pyproject.toml", "constraints.txt", "Makefile", ".ci/run")]
     files += [ROOT / ".pre-commit-config.yaml", ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
-    files += sorted((ROOT / "scripts").iterdir())
+    files += sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
     address = re.compile(r"\w+://|git\+|--(extra-)?index-url|--find-links|\bfile:")
     for path in files:
         found = address.search(path.read_text(encoding="utf-8"))
