@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 from typer import Argument, Option, echo
 
 from reward_tuning.cli.option_sections import takes_sections
-from reward_tuning.cli.summary import generate_command
+from reward_tuning.cli.summary import generate_command, generated_from
 from reward_tuning.errors import TuningError
 from reward_tuning.lora.formats import FORMATS
 
@@ -103,6 +103,7 @@ def export(lora: LoraOptions, result: ResultOptions, merging: MergeOptions) -> N
         base_in_header,
         checkpoint_of,
         origin_of,
+        run_of,
     )
     from reward_tuning.lora.module_shapes import transformer_shapes
 
@@ -132,7 +133,9 @@ def export(lora: LoraOptions, result: ResultOptions, merging: MergeOptions) -> N
         weights, about = small.weights, about | small.metadata
         echo(small, err=True)
     print(export_adapter(weights, output, chosen, dtype=dtype or torch.float32, about=about))
-    echo(f"next: {generate_command(str(output), base)}", err=True)
+    run = run_of(lora.source)
+    how = "" if run is None else generated_from(run)[1]
+    echo(f"next: {generate_command(str(output), base, how=how)}", err=True)
 
 
 def _merge(

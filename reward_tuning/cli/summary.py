@@ -68,11 +68,7 @@ def next_commands(folder: Path) -> list[str]:
     ):  # the user may have deleted the samples
         samples = parsed_json((folder / "samples" / "prompts.json").read_text(encoding="utf-8"))
         prompt = str(samples[0]["prompt"])
-    checkpoint, how = "tiny", ""
-    with contextlib.suppress(OSError, TuningError, LookupError, TypeError, AttributeError):
-        recipe = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        checkpoint = str(recipe["generator"]["checkpoint"])
-        how = _sampled_as_evaluated(recipe)
+    checkpoint, how = generated_from(folder)
     program = _program()
     return [
         f"{program} report {run} --open",
@@ -96,6 +92,17 @@ def generate_command(lora: str, checkpoint: str, prompt: str = "...", how: str =
         f"{_program()} generate {of}--lora {shlex.quote(lora)} {how}--prompt {shlex.quote(prompt)} "
         "--output clips"
     )
+
+
+def generated_from(folder: Path) -> tuple[str, str]:
+    """Return what `generate_command` takes as `checkpoint` and `how` for a run.
+
+    They are `tiny` and nothing where the user has deleted the recipe, or edited it beyond reading.
+    """
+    with contextlib.suppress(OSError, TuningError, LookupError, TypeError, AttributeError):
+        recipe = read_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        return str(recipe["generator"]["checkpoint"]), _sampled_as_evaluated(recipe)
+    return "tiny", ""
 
 
 def _sampled_as_evaluated(recipe: dict[str, Any]) -> str:

@@ -82,6 +82,7 @@ def test_export_of_a_run_knows_its_generator(run: Command, model: Path, tmp_path
         target = tmp_path / f"{source.name}.safetensors"
         done = run("export", source, "--format", "original", "--output", target)
         assert done.code == 0, done.err
+        assert f" --lora {target} --steps " in done.err  # sampled as the run was evaluated
         transformer = load_generator(model, text_encoder=False).transformer
         assert same(import_adapter(target, transformer), import_adapter(GOLDEN_LORA, transformer))
 
