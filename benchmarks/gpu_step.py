@@ -94,7 +94,7 @@ LEVERS = (
         "judge in one pass",
         ("rewards.0.chunk=null", "rewards.0.gradient_checkpointing=false"),
     ),
-    Lever("no anchor", ("train.anchor=0",)),
+    Lever("no anchor", ("train.anchor=0", "train.anchor_steps=null")),
     Lever("offload", ("generator.memory=offload",), 1.5),
     Lever("block-offload", ("generator.memory=block-offload",), 4.0),
     Lever("fp8", ("generator.quantise=fp8",), 1.5),

@@ -3,9 +3,9 @@
     python -m benchmarks.guards [--arms pushed demo] [--seeds 0 1 2] [--output FOLDER]
     python -m benchmarks.guards --report FOLDER
 
-`pushed` is that of benchmarks/overoptimisation.py, `demo` is the recipe `tiny-demo`; both as
-`reward-tuning run` runs them, with the guards of the schema. A finished run is not run again. The
-share of the guards is of the whole run, with loading and the evaluation at its end.
+`pushed` is that of benchmarks/overoptimisation.py, `demo` is `tiny-demo` with 120 updates at 4e-4;
+both as `reward-tuning run` runs them, with the guards of the schema. A finished run is not run
+again. The share of the guards is of the whole run, with loading and the evaluation at its end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reward_tuning.tuning.trainer import run
 
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "pushed": (RECIPE, (*PUSHED, "train.steps=120")),
-    "demo": ("tiny-demo", ()),
+    "demo": ("tiny-demo", ("train.steps=120", "train.learning_rate=4.0e-4")),
 }
 
 

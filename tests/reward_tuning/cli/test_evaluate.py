@@ -64,9 +64,9 @@ def test_stopped_by_a_signal(
 ) -> None:
     real = sampling.euler_sample
 
-    def stopped(*arguments: Any) -> torch.Tensor:
+    def stopped(*arguments: Any, **named: Any) -> torch.Tensor:
         signal.raise_signal(signal.SIGINT)
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(sampling, "euler_sample", stopped)
     done = run("evaluate", folder, "--output", tmp_path / "out")

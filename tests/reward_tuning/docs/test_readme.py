@@ -20,6 +20,7 @@ TRAIN = "train.steps=1 evaluation.prompts=2 evaluation.steps=2 sampling.steps=4"
 SMALL = {
     "run": f"{TRAIN} method.active_steps=1 method.early_stop=false",
     "finetune": "train.steps=1 train.sample_every=1 samples.steps=2 data.held_out=1",
+    "distil": "train.steps=1 train.warmup_steps=0 evaluation.prompts=2 evaluation.steps=5",
     "calibrate": "--prompts 2 evaluation.steps=2",
     "generate": "--steps 2",
     "evaluate": "--count 2 --no-sharpness",
@@ -49,6 +50,7 @@ def commands(text: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_every_command_runs(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("ann", "ben"):  # what a vote page saves

@@ -39,11 +39,13 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     calls: list[int] = []
     real = sampling.euler_sample
 
-    def counted(generator: Any, condition: Any, state: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def counted(
+        generator: Any, condition: Any, state: torch.Tensor, *rest: Any, **named: Any
+    ) -> torch.Tensor:
         if calls and calls[0] < 0 and len(calls) > -calls[0]:
             raise Killed
         calls.append(len(state))
-        return real(generator, condition, state, *rest)
+        return real(generator, condition, state, *rest, **named)
 
     monkeypatch.setattr(sampling, "euler_sample", counted)
     yield calls
