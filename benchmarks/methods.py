@@ -50,6 +50,8 @@ RECIPES = (
     "tiny-direct-align-hps",
     "tiny-easyanimate-hps",
     "tiny-prfl-latent",
+    "tiny-awm-hps",
+    "tiny-nft-hps",
 )
 OTHER_REWARDS = ("tiny-prfl-latent",)
 """Trained on something else than a score of HPS."""

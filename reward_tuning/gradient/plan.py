@@ -73,7 +73,7 @@ class Plan:
         reward_input: `end` reads x_N; `posterior_mean` reads x_s - s_s v_s at an early stop s < N;
             `state` reads x_s itself, 0 < s < N, for a judge of noisy latents.
         active: Steps whose velocity passes gradient to the parameters, ascending. Empty only if
-            all gradient comes from fresh looks (`renoised`).
+            all gradient comes from fresh looks (`renoised`), or none from the reward (`matched`).
         weights: d(reward input)/d v_i for every step the reward input depends on: d_i for i < s
             and, for the posterior mean, -s_s for i = s. Signed; `chain_weights` computes them. A
             method that leaps over steps has weights of its own, 0 at the steps it skips.
@@ -92,6 +92,8 @@ class Plan:
             multiplies nothing.
         renoised: Fresh looks at the end, each weighted like the chain itself.
         whole: Weight that the rescale gives the active steps; None = the sum of all |w|.
+        matched: Noise levels at which the end is matched (`reward_tuning.tuning.matching`), which
+            takes the place of a sweep; 0 where the sweep trains.
 
     Raises:
         TuningError: A value out of range.
@@ -109,6 +111,7 @@ class Plan:
     leap_floor: float | None = None
     renoised: tuple[Renoised, ...] = ()
     whole: float | None = None
+    matched: int = 0
 
     def __post_init__(self) -> None:
         _check_stop(self.steps, self.stop, self.reward_input)
@@ -118,7 +121,7 @@ class Plan:
                 f"plan: {len(self.weights)} weights for {executed} executed steps; give one for "
                 "each step the reward input depends on (chain_weights computes them)"
             )
-        if not self.active and not self.renoised:
+        if not self.active and not self.renoised and not self.matched:
             raise TuningError("plan: no active steps and no fresh look at the end; one is needed")
         for name in ("active", "through"):
             indices = getattr(self, name) or ()
@@ -147,8 +150,8 @@ class Plan:
 
     @property
     def reads_end(self) -> bool:
-        """True if the rollout reaches the true end and the reward is read only there."""
-        return self.reward_input == "end" and not self.renoised
+        """True if the rollout reaches the true end and the gradient begins only there."""
+        return self.reward_input == "end" and not self.renoised and not self.matched
 
     @property
     def gradient_scale(self) -> float:

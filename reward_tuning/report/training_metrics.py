@@ -43,7 +43,7 @@ _STEP_SECONDS = MetricText(
     "seconds",
     "Constant; times `train.steps` it is the time of the training, without samples and evaluation",
     "See which phase takes it; `rollout`: `sampling.steps`; `reward`: the judges and the frames "
-    "that they read; `sweep`: the active steps",
+    "that they read; `sweep`: the active steps; `matching`: `method.draws`",
     "lower",
 )
 _MEMORY = MetricText(
@@ -246,6 +246,50 @@ _OF_RUN = (
         ),
     ),
     (
+        "matching/advantage",
+        MetricText(
+            "Mean size of the clips' advantages, as they weight the matching; with a method that "
+            "matches the run's own clips.",
+            "standard deviations; with `method.normalise: none` as minus the loss",
+            "0.7 to 1 with `normalise`: group or batch",
+            "0: all clips of each prompt have the same score; add a judge with finer scores",
+        ),
+    ),
+    (
+        "matching/deviation",
+        MetricText(
+            "Standard deviation of the score among the clips of one prompt, the judges' sum as "
+            "the loss weights them; mean over prompts.",
+            "as minus the loss",
+            "Well above the rounding of a score; falls slowly as the clips grow alike",
+            "Near 0: the clips of a prompt are alike, and there is nothing to learn from; take "
+            "prompts or a judge that tell them apart",
+        ),
+    ),
+    (
+        "matching/error",
+        MetricText(
+            "Flow-matching loss of the step's own clips, without weights, at levels drawn anew in "
+            "each update.",
+            "squared velocity",
+            "Noisy around one level",
+            "Rises throughout: bad clips are pushed away without bound; set `train.anchor`, or "
+            "lower `train.learning_rate`",
+            "lower",
+        ),
+    ),
+    (
+        "matching/loss",
+        MetricText(
+            "The method's own loss in the step's first update: awm the error weighted by the "
+            "advantages, nft the errors of the positive and the negative velocity.",
+            "squared velocity",
+            "awm: small, of either sign; nft: near `matching/error`",
+            "Look at `reward/JUDGE` instead: it does not fall as a loss does, because every step "
+            "has clips of its own",
+        ),
+    ),
+    (
         "motion",
         MetricText(
             "Mean absolute difference of neighbouring latent frames of the clips that the judges "
@@ -260,8 +304,8 @@ _OF_RUN = (
     (
         "drift",
         MetricText(
-            "Mean square distance of the active steps' velocity to the base's; null without "
-            "`train.anchor`.",
+            "Mean square distance of the velocity to the base's, at the active steps or where "
+            "clips are matched; null without `train.anchor`.",
             "squared velocity",
             "Rises from 0 and levels off",
             "Rises throughout: raise `train.anchor`, or lower `train.learning_rate`",

@@ -23,6 +23,7 @@ from reward_tuning.schema.judge_parts import (
     TwoTowerSection,
 )
 from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection, TrainingReward
+from reward_tuning.schema.matching_conflicts import matching_conflicts
 from reward_tuning.schema.methods import Method
 from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.primary import primary_fault
@@ -85,7 +86,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     yield from kept_conflicts(sections.get("train"), sampling, sections.get("rollout"))
     yield from adapter_conflicts(sections.get("generator"), evaluation, sections.get("train"))
     for path, judge in judges:
-        yield from judge_conflicts(path, judge, sampling)
+        yield from judge_conflicts(path, judge, sampling, method)
         yield from too_few_frames(path, judge, sampling, sections.get("train"))
         yield from encoder_conflicts(path, judge, sections.get("generator"))
     if method is not None:
@@ -93,6 +94,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from reuse_conflicts(method, sections.get("train"))
         yield from group_conflicts(method, sampling, sections.get("train"))
         yield from decoder_conflicts(method, sections.get("train"))
+        yield from matching_conflicts(method, sampling, sections.get("train"), rewards)
     yield from identity_conflicts(judges)
     if evaluation is not None and evaluation.primary is not None and "rewards" in sections:
         labels = [judge.label for _, judge in judges]
@@ -320,7 +322,10 @@ def latent_conflicts(wanted: bool, judges: Sequence[JudgeAt]) -> Iterator[Confli
 
 
 def judge_conflicts(
-    path: tuple[str | int, ...], judge: JudgeSection, sampling: SamplingSection | None
+    path: tuple[str | int, ...],
+    judge: JudgeSection,
+    sampling: SamplingSection | None,
+    method: Method | None = None,
 ) -> Iterator[Conflict]:
     """Check the values of one judge against each other and against the clips it sees."""
     if isinstance(judge, RewardSection):
@@ -328,7 +333,7 @@ def judge_conflicts(
             yield Conflict(
                 (*path, "weight"), 0.0, "a judge with weight 0 has no effect; leave it out"
             )
-        if judge.evaluation_only:
+        if judge.evaluation_only and not (method is not None and method.matches):
             yield Conflict(
                 (*path, "kind"),
                 judge.kind,

@@ -286,7 +286,8 @@ class TrainSection(LoopSection):
         default=1,
         description="Optimiser updates for each rollout: those after the first run the sweep "
         "again with the updated adapter, on other active steps, at the rollout's states and with "
-        "its reward gradient; neither rollout nor judges run again. `steps`, the learning rate's "
+        "its reward gradient, or match its clips at other noise levels (awm, nft); neither rollout "
+        "nor judges run again. `steps`, the learning rate's "
         "schedule, rows and checkpoints count rollouts",
     )
     reuse_limit: float | None = Field(
@@ -394,7 +395,8 @@ class TrainSection(LoopSection):
     anchor: float = Field(
         default=0.0,
         ge=0.0,
-        description="Weight of the squared distance of the velocity to the base's; 0 = off",
+        description="Weight of the squared distance of the velocity to the base's, on active steps "
+        "or where clips are matched; 0 = off",
     )
     anchor_steps: Positive | None = Field(
         default=None,

@@ -55,6 +55,11 @@ def plan_table(sigmas: torch.Tensor, plan: Plan) -> str:
             f"scale {plan.gradient_scale:.3g}"
         )
         lines.append("  step   sigma  |weight|  gradient")
+    if plan.matched:
+        lines[0] += (
+            f": every clip is rolled out to the end, noised again to {plan.matched} fresh levels "
+            "and matched there by its advantage; no sampler step receives gradient"
+        )
     for i, weight in enumerate(plan.weights if plan.active else ()):
         mark = "active" if i in plan.active else ""
         lines.append(f"  {i:4d}  {float(sigmas[i]):.4f}  {abs(weight):8.4f}  {mark}".rstrip())

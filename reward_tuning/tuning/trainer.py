@@ -25,7 +25,7 @@ from reward_tuning.runs.launching import is_main_process
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
-from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
+from reward_tuning.runs.update import Average, Further, PhaseClock, StepMeans, take_step
 from reward_tuning.sampling.compilation import reported_compilation
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
@@ -34,10 +34,12 @@ from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.further import FurtherUpdates
 from reward_tuning.tuning.group import chosen_batch, group_columns
 from reward_tuning.tuning.guard_watch import GuardWatch
+from reward_tuning.tuning.matching import MatchingUpdates
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.plan_draws import draw_plan
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
+from reward_tuning.tuning.sampled_clips import SampledClips, sampled_clips, why_unmatched
 from reward_tuning.tuning.step import PhaseFn, StepOptions, reward_step
 from reward_tuning.tuning.step_columns import step_columns
 
@@ -213,6 +215,7 @@ def optimiser_step(
 
     def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
         reports, replayed, choices = [], [], []
+        sampled: list[SampledClips] = []
         for number in range(train.gradient_accumulation):
             batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
             if parts.group is not None:
@@ -224,23 +227,38 @@ def optimiser_step(
                     phase=onloaded_during(parts.offload, "choice", clock),
                 )
                 choices.append(choice)
-            report = reward_step(
-                parts.sampler,
-                parts.judges,
-                batch,
-                parts.sigmas,
-                parameters=parts.trained.parameters,
-                options=options,
-                phase=onloaded_during(parts.offload, "reward", clock),
-            )
+            phase = onloaded_during(parts.offload, "reward", clock)
+            if recipe.method.matches:
+                clips = sampled_clips(
+                    parts.sampler, parts.judges, batch, parts.sigmas, options=options, phase=phase
+                )
+                sampled.append(clips)
+                report = clips.report
+            else:
+                report = reward_step(
+                    parts.sampler,
+                    parts.judges,
+                    batch,
+                    parts.sigmas,
+                    parameters=parts.trained.parameters,
+                    options=options,
+                    phase=phase,
+                )
             reports.append(report)
             shown.update(report.rewards)
             if replays:
                 with clock("replay"):
                     replayed.append(replayed_batch(number))
         judged = [report.judged for report in reports if report.judged is not None]
-        further = None
-        if train.updates_per_rollout > 1:
+        further: Further | None = None
+        matching = None
+        if sampled:
+            matching = MatchingUpdates(
+                recipe, parts.sampler, sampled, step, accelerator, replay_again
+            )
+            reports = matching.first(clock)
+            further = matching if train.updates_per_rollout > 1 else None
+        elif train.updates_per_rollout > 1:
             further = FurtherUpdates(
                 judged,
                 train.updates_per_rollout - 1,
@@ -258,8 +276,10 @@ def optimiser_step(
             return StepMeans(
                 means["loss"],
                 {"loss": means["loss"], **scores, **({} if replay is None else {"replay": replay})},
-                step_columns(reports, means, replay) | (group_columns(choices) if choices else {}),
-                lambda: why_zero(parts.judges, means),
+                step_columns(reports, means, replay)
+                | (group_columns(choices) if choices else {})
+                | ({} if matching is None else matching.first_columns()),
+                lambda: (why_zero if matching is None else why_unmatched)(parts.judges, means),
                 train.max_grad_norm,
                 further,
             )

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from reward_tuning.errors import TuningError
 from reward_tuning.gradient.methods.alignprop import AlignProp
+from reward_tuning.gradient.methods.awm import AWM
 from reward_tuning.gradient.methods.direct_align import DirectAlign
 from reward_tuning.gradient.methods.draft import Draft
 from reward_tuning.gradient.methods.draft_k import DraftK
@@ -19,6 +20,7 @@ from reward_tuning.gradient.methods.flowbp_lagrange import FlowBPLagrange
 from reward_tuning.gradient.methods.flowbp_sparse import FlowBPSparse
 from reward_tuning.gradient.methods.leapalign import LeapAlign
 from reward_tuning.gradient.methods.method import Method
+from reward_tuning.gradient.methods.nft import NFT
 from reward_tuning.gradient.methods.prfl import PRFL
 from reward_tuning.gradient.methods.refl import ReFL
 
@@ -44,6 +46,8 @@ METHODS: dict[str, type[Method]] = {
         DirectAlign,
         PRFL,
         EasyAnimate,
+        AWM,
+        NFT,
     )
 }
 """Kind to method, in the order of the documentation."""

@@ -61,6 +61,8 @@ class Method(Section):
 
     judges_latents: ClassVar[bool] = False
     """True if its rewards judge noisy latents instead of decoded frames."""
+    matches: ClassVar[bool] = False
+    """True if it matches the run's own clips by their scores, without a gradient of the reward."""
 
     @property
     def not_at_end(self) -> str:

@@ -33,6 +33,7 @@ def test_method_and_sampling(row: list[str]) -> None:
     method, sampling = cell(row[1]), cell(row[2])
     rewards = {"rewards": [LATENT]} if method["kind"] == "prfl" else {}
     settings = {f"sampling__{key}": value for key, value in sampling.items()}
+    settings |= {"train__clips_per_prompt": 2} if METHODS[str(method["kind"])].matches else {}
     recipe = Recipe.model_validate(recipe_data(method=method, **settings, **rewards))
     plan = recipe.method.plan(torch.Generator(), sigma_table(recipe.sampling.steps))
     assert plan.steps == recipe.sampling.steps

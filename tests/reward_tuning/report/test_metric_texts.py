@@ -51,6 +51,13 @@ EVERYTHING = (
     "guards.every=1",
     "guards.drift={action: rollback, high: 1e-9}",
 )
+MATCHED = (
+    "method={kind: awm}",
+    "train.clips_per_prompt=2",
+    "train.steps=1",
+    "evaluation.prompts=2",
+    "evaluation.seeds=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +71,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, l
         world = write_world(tmp_path_factory.mktemp("world"))
         tuned = tmp_path_factory.mktemp("runs") / "tuned"
         run(tiny_recipe(world, tuned, *EVERYTHING))
+        matched = tmp_path_factory.mktemp("runs") / "matched"
+        run(tiny_recipe(world, matched, *MATCHED))
         sides = tmp_path_factory.mktemp("sides")
         request = EvaluationRequest([tuned], clips=0)
         evaluated = evaluate_adapters(request, sides, torch.device("cpu"))
@@ -73,7 +82,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, l
         few = tmp_path_factory.mktemp("runs") / "few"
         distil(few_steps.small_recipe(world, few, "train.steps=1", "evaluation.prompts=2"))
     yield {
-        "run": rows(tuned / "metrics.jsonl"),
+        "run": rows(tuned / "metrics.jsonl") + rows(matched / "metrics.jsonl"),
         "guards": rows(tuned / "guards.jsonl"),
         "evaluation": [json.loads((tuned / "evaluation.json").read_text()), evaluated],
         "finetune": rows(shown / "metrics.jsonl"),

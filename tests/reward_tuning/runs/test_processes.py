@@ -82,6 +82,26 @@ def test_run_ends_well_and_as_one_process_would(world: Path, of_one_process: Pat
     assert found["tuned"] == pytest.approx(expected["tuned"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_prompt_groups_are_matched_as_one_process_would(world: Path, tmp_path: Path) -> None:
+    """Each process has whole groups; levels, noise and the scores' deviation are common."""
+    keys = (
+        RATE,
+        "train.steps=2",
+        "method={kind: nft, draws: 2, normalise: batch}",
+        "train.clips_per_prompt=2",
+        "train.updates_per_rollout=2",
+        "evaluation.prompts=2",
+        "evaluation.seeds=1",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(tiny_recipe(world, one, *keys, "train.gradient_accumulation=2"))
+    recipe = str(world / "recipe.yaml")
+    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *keys)
+    assert done.returncode == 0, done.stderr
+    assert largest_gap(one, two) < 1e-6
+
+
 def test_guards_measure_and_decide_alike_on_every_process(world: Path, tmp_path: Path) -> None:
     """Shared prompts, one decision: the ranks roll back together, or they would part."""
     guards = (

@@ -1,6 +1,6 @@
 """Sections of the methods in a recipe."""
 
-from typing import get_args
+from typing import Any, get_args
 
 from reward_tuning.schema import methods as method_sections
 from reward_tuning.schema.recipe import Recipe
@@ -15,6 +15,8 @@ NUMBERLESS = (
     "flowbp_lagrange",
     "direct_align",
     "prfl",
+    "awm",
+    "nft",
 )
 
 
@@ -36,7 +38,8 @@ def test_every_method_makes_a_plan_from_its_section() -> None:
 
     for kind in METHODS:
         own = {"kind": kind} if kind in NUMBERLESS else {"kind": kind, "active_steps": 3}
-        others = {"rewards": [LATENT]} if kind == "prfl" else {}
+        others: dict[str, Any] = {"rewards": [LATENT]} if kind == "prfl" else {}
+        others |= {"train__clips_per_prompt": 2} if METHODS[kind].matches else {}
         recipe = Recipe.model_validate(recipe_data(method=own, **others))
         plan = recipe.method.plan(torch.Generator(), sigma_table(16))
         # DRaFT-K's degenerate last step is active on top of the three that count

@@ -190,6 +190,31 @@ def test_stopped_by_a_signal(
     assert_same(output, uninterrupted)
 
 
+MATCHED = (
+    "method={kind: nft, draws: 2}",
+    "train.clips_per_prompt=2",
+    "train.updates_per_rollout=2",
+    "train.steps=3",
+    "train.checkpoint_every=1",
+)
+
+
+@pytest.mark.parametrize(
+    "kill_at",
+    [("training", 2, "matching"), pytest.param(("training", 1, "reward"), marks=SLOW)],
+    ids=str,
+)
+def test_killed_while_clips_are_matched(
+    world: Path, tmp_path: Path, kill_at: tuple[str, int, str]
+) -> None:
+    finish(world, tmp_path / "whole", overrides=MATCHED)
+    process = start(world, tmp_path / "run", kill_at=kill_at, overrides=MATCHED)
+    process.join(DEADLINE)
+    assert process.exitcode == -signal.SIGKILL
+    finish(world, tmp_path / "run", resume=True, overrides=MATCHED)
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
 REPLAY = ("train.replay={weight: 0.5, clips: 3, every: 2}",)
 
 
