@@ -5,8 +5,9 @@ To add the kind `my`:
 1. `rewards/kinds/my.py`: its class (a `rewards.core.base.FrameReward` or `VideoReward`) and its
    loader. A judge with networks takes `load_my(checkpoint, tower_options, *, ...)`, where
    `tower_options` is a `rewards.core.tower_options.TowerOptions`; one with a file and without a
-   choice of dtype takes `checkpoint`, `device` and `folder`; one without a file takes `device`.
-   After these come the options of the kind, each with a default.
+   choice of dtype takes `checkpoint`, `device` and `folder`; one without a file takes `device`
+   (and `folder` where its options name files). After these come the options of the kind, with
+   defaults. One outside this process derives from `rewards.core.black_box.BlackBoxReward`.
 2. A line in `LOADERS`.
 3. Its section in `reward_tuning/schema/judge_kinds.py`, with the same options as keys.
 4. For published files, their records in `rewards/core/published.json`.
@@ -57,6 +58,9 @@ LOADERS: Mapping[str, str] = {
     "sharpness": "rewards.kinds.sharpness:Sharpness",
     "no_cuts": "rewards.kinds.no_cuts:load_no_cuts",
     "python": "rewards.kinds.python_file:load_python",
+    "http": "rewards.kinds.http:load_http",
+    "command": "rewards.kinds.command:load_command",
+    "vlm": "rewards.kinds.vlm:load_vlm",
 }
 """Kinds of judges of frames, each with the `module:function` that loads it.
 
@@ -140,6 +144,9 @@ def load_reward(
         arguments["tower_options"] = tower_options
     else:
         arguments |= {"device": device} | ({"folder": folder} if "folder" in keywords else {})
+    for key in own:
+        if keywords[key] is inspect.Parameter.empty and key not in arguments:
+            raise RewardError(f"kind {kind} needs {key}; give it, as {key}=...")
     with explained_imports(kind):
         judge = loader_of(kind)(**arguments)
     judge.name = name or kind

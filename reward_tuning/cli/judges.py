@@ -17,7 +17,7 @@ from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.judge_parts import FramesSection, JudgeSection
 from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loading import judge_names, load_recipe
-from reward_tuning.schema.mistakes import mistakes_of
+from reward_tuning.schema.mistakes import dotted, mistakes_of
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.section import Section
 
@@ -162,11 +162,15 @@ def _set_names(found: Sequence[dict[str, Any]], option: str) -> None:
 def _locate(data: dict[str, Any], where: str) -> list[str]:
     """Resolve the files of a judge in place; return the mistakes."""
     wrong = []
-    for key, locate in judge_names(data):
+    for path, locate in judge_names(data):
+        holder: Any = data
+        for part in path[:-1]:
+            holder = holder[part]
+        value = holder[path[-1]]
         try:
-            data[key] = locate(data[key], Path.cwd())
+            holder[path[-1]] = locate(value, Path.cwd())
         except TuningError as error:
-            wrong.append(f"{where}.{key}: got {data[key]!r}; {error}")
+            wrong.append(f"{where}.{dotted(path)}: got {value!r}; {error}")
     return wrong
 
 

@@ -10,6 +10,7 @@ from reward_tuning.cli.output import print_json, print_table
 from reward_tuning.files.safetensors_header import safetensors_metadata
 from reward_tuning.judges.listing import (
     other_entries,
+    outside_entries,
     published_entries,
     shipped_entries,
     weightless_entries,
@@ -31,6 +32,7 @@ TITLES = {
     "judges_without_weights": "Judges without weights, by kind",
     "published_judges": "Published judges, by the name used in recipes",
     "other_judges": "Judges that need a file of yours, by kind",
+    "outside_judges": "Judges outside this process, by kind",
     "prompts": "Prompts",
 }
 
@@ -59,6 +61,7 @@ def ls(
         "judges_without_weights": weightless_entries(),
         "published_judges": published_entries(),
         "other_judges": other_entries(),
+        "outside_judges": outside_entries(),
         "prompts": [
             {
                 "name": name,

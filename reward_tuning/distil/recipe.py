@@ -129,8 +129,8 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
     judges = section_of(data, "evaluation").get("held_out_rewards")
     for i, judge in enumerate(judges if isinstance(judges, list) else []):
         if isinstance(judge, dict):
-            for key, locate in judge_names(judge):
-                yield ("evaluation", "held_out_rewards", i, key), locate
+            for path, locate in judge_names(judge):
+                yield ("evaluation", "held_out_rewards", i, *path), locate
 
 
 DISTIL = Schema(DistilRecipe, distil_conflicts, _names, "distil", "teacher")

@@ -16,6 +16,7 @@ SCORES_VERSION = 1
 """Counts the changes of judges and measures that change scores; older ones are not reused."""
 _ROLE = {*FrameRewardSection.model_fields} - {*JudgeSection.model_fields}
 _NO_EFFECT = {"name", "chunk", "gradient_checkpointing", "sha256"}
+_NO_EFFECT |= {"timeout", "retries", "batch", "parallel", "max_mb", "key_env"}  # how one is asked
 
 
 def judge_identity(judge: JudgeSection) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.files.safetensors_header import safetensors_metadata
+from reward_tuning.schema.black_box_kinds import BLACK_BOXES
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.locate import shipped_folder, shipped_judges
 
@@ -37,13 +38,18 @@ def shipped_entries() -> list[Entry]:
 def weightless_entries() -> list[Entry]:
     """List the kinds that are a formula, and so need no file."""
     kinds = [kind for kind, section in KINDS.items() if "checkpoint" not in section.model_fields]
-    return [{"name": kind, "about": _about(kind)} for kind in kinds]
+    return [{"name": kind, "about": _about(kind)} for kind in kinds if kind not in BLACK_BOXES]
+
+
+def outside_entries() -> list[Entry]:
+    """List the kinds that are outside this process: your server, program or hosted model."""
+    return [{"name": kind, "about": _about(kind)} for kind in BLACK_BOXES]
 
 
 def other_entries() -> list[Entry]:
     """List the kinds whose files are neither shipped nor published, such as `python`."""
     known = {entry["kind"] for entry in [*shipped_entries(), *published_entries()]}
-    known |= {entry["name"] for entry in weightless_entries()}
+    known |= {entry["name"] for entry in [*weightless_entries(), *outside_entries()]}
     return [{"name": kind, "about": _about(kind)} for kind in KINDS if kind not in known]
 
 

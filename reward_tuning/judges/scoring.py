@@ -17,6 +17,7 @@ from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.judges.loading import load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.schema.black_box_kinds import BlackBoxSection
 from reward_tuning.schema.judge_parts import FramesSection, spread
 from rewards.core.base import FrozenReward
 
@@ -81,9 +82,15 @@ def file_judges(sections: Sequence[FramesSection], device: torch.device) -> list
 
     Raises:
         RewardError: A file is missing, damaged or of another kind.
+        TuningError: A judge compares clips, and so scores none by itself.
     """
     judges = []
     for section in sections:
+        if isinstance(section, BlackBoxSection) and section.pairwise:
+            raise TuningError(
+                f"the judge {section.label} compares clips of one prompt (pairwise: true), so it "
+                "has no score for a file; leave it out, or give it with pairwise: false"
+            )
         (judge,) = load_judges([section], 1, device)
         assert isinstance(judge, FramedJudge)
         judges.append(FileJudge(section, judge))

@@ -140,4 +140,10 @@ JUDGE_TEXTS: dict[str, MetricText] = {
         "cosine",
     ),
     "python": JUDGE_SCORE,
+    "http": JUDGE_SCORE,
+    "command": JUDGE_SCORE,
+    "vlm": _text(
+        "What a vision-language model answers about the frames; blind to what it does not ask.",
+        "probability of Yes, 0 to 1; or its number, mapped to 0 to 1",
+    ),
 }

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from reward_tuning.schema.black_box_kinds import BLACK_BOXES
 from reward_tuning.schema.judge_parts import (
     OF_GENERATOR,
     ClipTowerSection,
@@ -325,7 +326,9 @@ def _kind_of(value: Any) -> str | None:
 KINDS: dict[str, type[JudgeSection]] = {
     kind: value for value in list(vars().values()) if (kind := _kind_of(value)) is not None
 }
-"""Every section of this module by its kind, in the order of the definitions."""
+KINDS |= BLACK_BOXES
+"""Every section of this module by its kind, in the order of the definitions, and those of judges
+outside this process."""
 
 FOLDER_KEYS = {kind: model.folder_keys for kind, model in KINDS.items()}
 """Keys that name a folder, by kind."""

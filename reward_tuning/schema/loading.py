@@ -18,11 +18,13 @@ from reward_tuning.schema.judge_roles import rename_reward_keys, renamed_path
 from reward_tuning.schema.locate import (
     find_recipe,
     locate_adapter,
+    locate_argument,
     locate_generator,
     locate_judge,
     locate_judge_folder,
     locate_lora,
     locate_part,
+    locate_program,
     locate_prompts,
     locate_replay,
     locate_small_decoder,
@@ -270,8 +272,8 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
     def judges(found: Any, *prefix: str) -> Iterator[tuple[Any, Locate]]:
         for i, judge in enumerate(found if isinstance(found, list) else []):
             if isinstance(judge, dict):
-                for key, locate in judge_names(judge):
-                    yield (*prefix, i, key), locate
+                for path, locate in judge_names(judge):
+                    yield (*prefix, i, *path), locate
 
     if is_name(section("generator").get("checkpoint")):
         yield ("generator", "checkpoint"), locate_generator
@@ -296,14 +298,18 @@ def _names(data: dict[str, Any]) -> Iterator[tuple[Any, Locate]]:
     )
 
 
-def judge_names(judge: dict[str, Any]) -> Iterator[tuple[str, Locate]]:
-    """List the keys of a raw judge that name a file or folder, each with its resolver."""
+def judge_names(judge: dict[str, Any]) -> Iterator[tuple[KeyPath, Locate]]:
+    """List what names a file or folder in a raw judge: the path of each key, and its resolver."""
     kind = str(judge.get("kind"))
+    command = judge.get("command")
+    for place, part in enumerate(command if kind == "command" and type(command) is list else []):
+        if is_name(part):
+            yield ("command", place), locate_argument if place else locate_program
     folders = FOLDER_KEYS.get(kind, ())
     for key in dict.fromkeys((*FILE_KEYS, *folders)):
         shares = (kind, key, judge.get(key)) == ("qwen_critic", "checkpoint", OF_GENERATOR)
         if is_name(judge.get(key)) and not shares:
-            yield key, locate_judge_folder if key in folders else locate_judge
+            yield (key,), locate_judge_folder if key in folders else locate_judge
 
 
 def is_name(value: Any) -> bool:

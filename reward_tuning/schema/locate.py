@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import shlex
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -339,6 +341,39 @@ def locate_judge_folder(value: str, folder: Path) -> str:
         f"no such folder: neither at {(folder / Path(value).expanduser()).resolve()}, nor a hub id "
         f"(owner/name), nor published, nor shipped ({', '.join(shipped_judges()) or 'none'})"
     )
+
+
+def locate_program(value: str, folder: Path) -> str:
+    """Resolve the program of a judge of kind `command`: a file, else a name on the PATH.
+
+    Args:
+        value: The name as written.
+        folder: Folder that relative paths start from.
+
+    Returns:
+        The absolute path of a file, without following links; a name on the PATH as it is.
+
+    Raises:
+        TuningError: There is none, or it is not executable.
+    """
+    found = locate_argument(value, folder)
+    if shutil.which(found) is not None:
+        return found
+    if Path(found).is_file():
+        raise TuningError(f"{found} is not executable; run: chmod +x {shlex.quote(found)}")
+    raise TuningError(
+        f"no such program: neither at {(folder / Path(value).expanduser()).absolute()} nor on the "
+        "PATH"
+    )
+
+
+def locate_argument(value: str, folder: Path) -> str:
+    """Resolve an argument of a program: a file that exists becomes absolute, others stay.
+
+    Links are not followed: the python of a virtual environment is one, and means the environment.
+    """
+    path = folder / Path(value).expanduser()
+    return str(path.absolute()) if path.is_file() else value
 
 
 def shipped_judges() -> list[str]:

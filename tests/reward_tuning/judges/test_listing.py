@@ -5,6 +5,7 @@ from pathlib import Path
 
 from reward_tuning.judges.listing import (
     other_entries,
+    outside_entries,
     published_entries,
     shipped_entries,
     weightless_entries,
@@ -32,7 +33,9 @@ def test_shipped_judges_with_kind_size_and_command() -> None:
 def test_kinds_without_a_file_are_those_whose_loader_takes_none() -> None:
     names = {entry["name"] for entry in weightless_entries()}
     kinds = set(KINDS) - {"latent"}
-    assert names == {kind for kind in kinds if "checkpoint" not in loader_keywords(kind)}
+    outside = {entry["name"] for entry in outside_entries()}
+    assert outside == {"http", "command", "vlm"}
+    assert names == {kind for kind in kinds - outside if "checkpoint" not in loader_keywords(kind)}
 
 
 def test_published_names_with_size_and_source() -> None:
@@ -45,8 +48,9 @@ def test_published_names_with_size_and_source() -> None:
 
 def test_every_kind_is_in_one_of_the_lists() -> None:
     of_files = {entry["kind"] for entry in [*shipped_entries(), *published_entries()]}
-    alone = {entry["name"] for entry in [*weightless_entries(), *other_entries()]}
+    others = [*weightless_entries(), *other_entries(), *outside_entries()]
+    alone = {entry["name"] for entry in others}
     assert of_files.isdisjoint(alone)
     assert set(KINDS) <= of_files | alone
-    for entry in [*weightless_entries(), *other_entries()]:
+    for entry in others:
         assert len(entry["about"]) > 10

@@ -1,5 +1,6 @@
 """Sections of kinds: their keys, and that their loaders take them."""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -60,6 +61,7 @@ def test_each_kind_takes_its_own_keys_and_no_others() -> None:
 NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256", "grayscale", "prompt"}
 
 NOT_IN_RECIPES = {kind: {"architecture"} for kind in ("image_reward", "mps")}
+NOT_IN_RECIPES |= {"qwen_critic": {"model"}}
 
 
 def test_kinds_keys_are_the_loaders_keywords() -> None:
@@ -70,9 +72,12 @@ def test_kinds_keys_are_the_loaders_keywords() -> None:
     for kind in LOADED:
         keywords = loader_keywords(kind)
         keys = set(KINDS[kind].model_fields) - NOT_LOADED
-        elsewhere = {"device", "folder", "pool", "model"} | NOT_IN_RECIPES.get(kind, set())
+        elsewhere = {"device", "folder", "pool"} | NOT_IN_RECIPES.get(kind, set())
         assert keys == set(keywords) - elsewhere, kind
         assert issubclass(KINDS[kind], FramesSection)
         for key in keys - {"checkpoint"}:
+            if KINDS[kind].model_fields[key].is_required():
+                assert keywords[key] is inspect.Parameter.empty, key
+                continue
             default = KINDS[kind].model_fields[key].get_default(call_default_factory=True) or None
             assert default in (keywords[key] or None, "float32"), key
