@@ -15,8 +15,8 @@ To add the kind `my`:
 `docs/rewards.md` lists the kinds in two tables, and `benchmarks/judges.py` the shipped judges.
 
 A judge that reads texts up to a length sets its `context_length` and implements
-`truncated(prompts)`, so that the user is warned of long prompts. A judge that only measures sets
-`evaluation_only = True` in its class and in its section.
+`truncated(prompts)`, so that the user is warned of long prompts. A judge without a gradient sets
+`differentiable = False` in its class and in its section.
 """
 
 from __future__ import annotations

@@ -48,10 +48,26 @@ def reward_loss(
     Returns:
         A scalar.
     """
-    shortfall = mean - scores if target is None else torch.relu(target - scores)
+    shortfall = _shortfall(scores, target, mean)
     if clip_weights is not None:
         shortfall = clip_weights * shortfall
     return weight / std * shortfall.mean()
+
+
+def clip_losses(
+    scores: Tensor,
+    *,
+    weight: float = 1.0,
+    target: float | None = None,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Tensor:
+    """Compute the loss of each clip, `(b,)`; their mean is `reward_loss`, with the same keys."""
+    return weight / std * _shortfall(scores, target, mean)
+
+
+def _shortfall(scores: Tensor, target: float | None, mean: float) -> Tensor:
+    return mean - scores if target is None else torch.relu(target - scores)
 
 
 def soft_min(scores: Tensor, sharpness: float) -> Tensor:

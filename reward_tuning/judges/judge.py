@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from reward_tuning.gradient.losses import best_mean, reward_loss, soft_min
+from reward_tuning.gradient.losses import best_mean, clip_losses, reward_loss, soft_min
 from reward_tuning.judges.augmentation import Augmentation, grey, worst_nearby
 from reward_tuning.schema.judge_parts import (
     spread,
@@ -20,6 +21,9 @@ from rewards import (
 )
 from rewards.core.base import CLIP_FPS, FrozenReward
 from rewards.core.shared_towers import derived
+
+GradientSource = Literal["exact", "group", "paired"]
+"""Values of a judge's `gradient`: itself, or an estimate from scores (`gradient.estimates`)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class FramedJudge:
         prompt: Text that it reads in place of each clip's prompt; None for the prompt.
         clip_fps: Frame rate of the clips, of whose frames it may see a few; None for the
             generator's.
+        gradient: Where the gradient of its loss comes from.
     """
 
     reward: Reward
@@ -61,6 +66,7 @@ class FramedJudge:
     grayscale: bool = False
     prompt: str | None = None
     clip_fps: float | None = None
+    gradient: GradientSource = "exact"
 
     def scores(self, frames: Tensor, prompts: Sequence[str], *, first: int = 0) -> Tensor:
         """Score clips.
@@ -146,6 +152,12 @@ class FramedJudge:
             clip_weights=clip_weights,
         )
         return loss, scores.detach()
+
+    def losses_of(self, scores: Tensor) -> Tensor:
+        """Return the loss of each clip, `(b,)`, given their scores `(b,)`."""
+        return clip_losses(
+            scores, weight=self.weight, target=self.target, mean=self.mean, std=self.std
+        )
 
     def within(self, frames: tuple[int, ...]) -> FramedJudge:
         """Return this judge for as many of these frames as it sees of a clip, spread evenly."""

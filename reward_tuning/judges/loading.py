@@ -103,17 +103,13 @@ def _load(
         framed = replace(framed, **_over_frames(section, reward))
     if not isinstance(section, FrameRewardSection):
         return framed
-    if reward.evaluation_only:
-        raise TuningError(
-            f"rewards: the judge {section.label} is for the evaluation only: its score has no "
-            "gradient to train on; list it under evaluation.held_out_rewards"
-        )
     augment = section.augmentation
     return replace(
         framed,
         **_terms(section),
         augmentation=None if augment is None else Augmentation(**augment.model_dump()),
         robust_radius=section.robust_radius,
+        gradient=section.gradient or "exact",
     )
 
 

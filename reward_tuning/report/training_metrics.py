@@ -147,6 +147,18 @@ _OF_RUN = (
         ),
     ),
     (
+        "spread/JUDGE",
+        MetricText(
+            "How far the scores lie apart, root mean square, that the estimate of this judge's "
+            "gradient compares: of a prompt's clips with `gradient: group`, of near clips with "
+            "`paired`. Of this process's clips; only for estimated judges.",
+            "score",
+            "Above the noise of the judge itself: what it says of the same clip twice",
+            "0: there is nothing to follow; raise `train.clips_per_prompt` or "
+            "`train.pair_distance`",
+        ),
+    ),
+    (
         "rollout/steps",
         MetricText(
             "Sampler steps of the rollouts of this process.",

@@ -42,7 +42,7 @@ Seconds = Annotated[float, Field(gt=0.0)]
 class BlackBoxSection(TextSection):
     """A judge outside this process."""
 
-    evaluation_only: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
 
     pairwise: bool = Field(
         default=False,

@@ -248,9 +248,9 @@ class VJepa2Section(NetworkSection, FramesSection, FileSection):
 
 
 class DynamicDegreeSection(FramesSection, FileSection):
-    """VBench's dynamic degree by RAFT; for the evaluation only."""
+    """VBench's dynamic degree by RAFT; its score has no gradient."""
 
-    evaluation_only: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
 
     kind: Literal["dynamic_degree"]
     fps: float | None = Field(
@@ -272,9 +272,9 @@ class DynamicDegreeSection(FramesSection, FileSection):
 
 
 class SharpnessSection(FramesSection):
-    """Variance of the Laplacian; for the evaluation only."""
+    """Variance of the Laplacian; its score has no gradient."""
 
-    evaluation_only: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
 
     kind: Literal["sharpness"]
 

@@ -60,12 +60,11 @@ class JudgeSection(Section):
     """One frozen judge, with the keys of both training and held-out rewards.
 
     Attributes:
-        evaluation_only: The judge only measures: its score has no gradient, so it is refused as a
-            training reward.
+        differentiable: Whether its score has a gradient; one without is trained on by an estimate.
         folder_keys: Keys that name a folder, such as one with a Qwen2-VL.
     """
 
-    evaluation_only: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
     folder_keys: ClassVar[tuple[str, ...]] = ()
 
     kind: str

@@ -8,7 +8,7 @@ import functools
 import operator
 import warnings
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
 
@@ -106,6 +106,13 @@ class RewardSection(JudgeSection):
 class FrameRewardSection(RewardSection):
     """One judge of decoded frames whose score is raised."""
 
+    gradient: Literal["exact", "group", "paired"] | None = Field(
+        default=None,
+        description="Where the gradient of its score comes from: exact = the judge itself; group = "
+        "an estimate from the scores of a prompt's clips (train.clips_per_prompt), paired = one "
+        "from clips near each clip (train.pairs), for judges without a gradient, or to save its "
+        "backward pass; null = exact, where the judge has one",
+    )
     augmentation: AugmentationSection | None = Field(
         default=None,
         description="Crop, mirror or add noise to what the judge sees in training; null = none",
@@ -117,6 +124,11 @@ class FrameRewardSection(RewardSection):
         description="Train on the lowest score within this distance (root mean square of a pixel "
         "in [0, 1]), so that sharp peaks of the judge do not pay; costs one more pass; 0 = off",
     )
+
+    @property
+    def estimated(self) -> bool:
+        """Whether its gradient is estimated from scores."""
+        return self.gradient in ("group", "paired")
 
 
 class HeldOutSection(JudgeSection):

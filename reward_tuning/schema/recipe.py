@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from base_model.core.family import FAMILY
 from base_model.memory.modes import MODES
+from reward_tuning.schema.gradient_conflicts import estimate_conflicts, gradient_conflicts
 from reward_tuning.schema.guards_section import GuardsSection
 from reward_tuning.schema.judge_parts import (
     EachFrameSection,
@@ -86,7 +87,8 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     yield from kept_conflicts(sections.get("train"), sampling, sections.get("rollout"))
     yield from adapter_conflicts(sections.get("generator"), evaluation, sections.get("train"))
     for path, judge in judges:
-        yield from judge_conflicts(path, judge, sampling, method)
+        yield from judge_conflicts(path, judge, sampling)
+        yield from gradient_conflicts(path, judge, sections.get("train"), method)
         yield from too_few_frames(path, judge, sampling, sections.get("train"))
         yield from encoder_conflicts(path, judge, sections.get("generator"))
     if method is not None:
@@ -95,6 +97,8 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from group_conflicts(method, sampling, sections.get("train"))
         yield from decoder_conflicts(method, sections.get("train"))
         yield from matching_conflicts(method, sampling, sections.get("train"), rewards)
+    if "rewards" in sections:
+        yield from estimate_conflicts(rewards, sections.get("train"))
     yield from identity_conflicts(judges)
     if evaluation is not None and evaluation.primary is not None and "rewards" in sections:
         labels = [judge.label for _, judge in judges]
@@ -322,24 +326,12 @@ def latent_conflicts(wanted: bool, judges: Sequence[JudgeAt]) -> Iterator[Confli
 
 
 def judge_conflicts(
-    path: tuple[str | int, ...],
-    judge: JudgeSection,
-    sampling: SamplingSection | None,
-    method: Method | None = None,
+    path: tuple[str | int, ...], judge: JudgeSection, sampling: SamplingSection | None
 ) -> Iterator[Conflict]:
     """Check the values of one judge against each other and against the clips it sees."""
-    if isinstance(judge, RewardSection):
-        if judge.weight == 0.0:
-            yield Conflict(
-                (*path, "weight"), 0.0, "a judge with weight 0 has no effect; leave it out"
-            )
-        if judge.evaluation_only and not (method is not None and method.matches):
-            yield Conflict(
-                (*path, "kind"),
-                judge.kind,
-                "is for the evaluation only, because its score has no gradient; move it to "
-                "evaluation.held_out_rewards",
-            )
+    if isinstance(judge, RewardSection) and judge.weight == 0.0:
+        text = "a judge with weight 0 has no effect; leave it out"
+        yield Conflict((*path, "weight"), 0.0, text)
     most = sampling.frames if sampling is not None else None
     asked = judge.frames if isinstance(judge, FramesSection) else "all"
     if most is not None and asked != "all" and asked > most:

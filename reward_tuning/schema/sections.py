@@ -363,6 +363,17 @@ class TrainSection(LoopSection):
         description="Roll out and score more clips of a prompt, and train on those of the highest "
         "or lowest scores; null = train on every clip",
     )
+    pairs: Positive = Field(
+        default=1,
+        description="Clips near each clip that a judge with gradient: paired compares it with, "
+        "each a further rollout without gradient",
+    )
+    pair_distance: float = Field(
+        default=0.5,
+        gt=0.0,
+        le=1.0,
+        description="Share of new noise d in the start of such a clip, sqrt(1 - d^2) e + d e'",
+    )
     motion: float = Field(
         default=0.0,
         ge=0.0,

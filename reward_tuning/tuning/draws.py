@@ -53,6 +53,7 @@ class Batch:
         more_plans: Further plans for the same rollout and reward gradient, weighted like `plan`.
         restarts: Further chains from the end of this rollout, weighted like the rollout itself.
         later_plans: Plans of each further update on this rollout, with the same reward gradient.
+        near: Number and distance of a batch of clips near those of these seeds; None for those.
     """
 
     prompts: Sequence[Prompt]
@@ -63,6 +64,7 @@ class Batch:
     more_plans: tuple[Plan, ...] = ()
     restarts: tuple[Restart, ...] = ()
     later_plans: tuple[tuple[Plan, ...], ...] = ()
+    near: tuple[int, float] | None = None
 
 
 def clips_a_step(train: TrainSection, accelerator: Accelerator) -> int:

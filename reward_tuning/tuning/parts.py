@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from base_model.generator import Generator, load_generator
 from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
 from base_model.sampling.guidance import Guidance
+from reward_tuning.errors import TuningError
 from reward_tuning.inputs.prompts import Prompt, PromptStream
 from reward_tuning.inputs.run_conditions import (
     check_kinds,
@@ -23,7 +25,7 @@ from reward_tuning.inputs.run_conditions import (
 )
 from reward_tuning.inputs.text_states import text_states
 from reward_tuning.judges.clip_terms import ClipTerms
-from reward_tuning.judges.judge import Judge
+from reward_tuning.judges.judge import FramedJudge, Judge
 from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.offload import judge_modules, split_offload
@@ -37,8 +39,11 @@ from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.compilation import compile_blocks
 from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_kind, vae_dtype
 from reward_tuning.sampling.sampler import ClipSampler
+from reward_tuning.schema.gradient_conflicts import ESTIMATES
+from reward_tuning.schema.judge_roles import FrameRewardSection
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning.estimated import Estimates
 from reward_tuning.tuning.fingerprints import fingerprints_of
 from reward_tuning.tuning.graph_memory import graphs_that_fit
 from reward_tuning.tuning.group import Group, group_of
@@ -70,6 +75,8 @@ class RunParts:
         offload: Judges and VAE that rest on the CPU; nothing with resident weights.
         start: Copy of the adapter of `lora.init`; None where training starts from the base.
         group: How the clips of a batch are chosen; None where it trains on all of them.
+        executor: Where a judge answers while the next batch is rolled out; None without a judge
+            that is asked outside this process.
     """
 
     sampler: ClipSampler
@@ -86,6 +93,7 @@ class RunParts:
     offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
     start: Mapping[str, Tensor] | None = None
     group: Group | None = None
+    executor: Executor | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -133,6 +141,7 @@ def load_parts(
     progress(ProgressEvent("loading", phase="judges"))
     shared = shared_encoder(recipe, [*recipe.rewards, *measured_by], device)
     judges = load_judges(recipe.rewards, sampling.frames, device, shared)
+    check_gradients(recipe, judges)
     resting = judge_modules(judges) if MODES[recipe.generator.memory].parts_rest else []
     texts_rest, offload = split_offload(resting, shared, device)
     with texts_rest.at_work():
@@ -189,6 +198,22 @@ def load_parts(
         start=start,
         group=group_of(recipe, options),
     )
+
+
+def check_gradients(recipe: Recipe, judges: Sequence[Judge]) -> None:
+    """Check that judges that are differentiated can be: a user's own class says so when loaded.
+
+    Raises:
+        TuningError: A judge has no gradient, and none is estimated.
+    """
+    for judge in judges:
+        exact = not isinstance(judge, FramedJudge) or judge.gradient == "exact"
+        differentiable = getattr(judge.reward, "differentiable", True)  # any callable may judge
+        if exact and not differentiable and not recipe.method.matches:
+            raise TuningError(
+                f"rewards: the score of the judge {judge.label} has no gradient; set {ESTIMATES}; "
+                "or choose method awm or nft; or list it under evaluation.held_out_rewards"
+            )
 
 
 def clip_sampler(
@@ -275,6 +300,8 @@ def step_options(recipe: Recipe) -> StepOptions:
     train, rollout = recipe.train, recipe.rollout
     dtype = None if rollout.dtype is None else getattr(torch, rollout.dtype)
     cheap = CheapSteps(rollout.cache, dtype)
+    framed = [judge for judge in recipe.rewards if isinstance(judge, FrameRewardSection)]
+    sources = {judge.gradient for judge in framed if judge.estimated}
     return StepOptions(
         divide_by_guidance=recipe.sampling.divide_by_guidance,
         anchor=train.anchor,
@@ -288,6 +315,11 @@ def step_options(recipe: Recipe) -> StepOptions:
         cheap=None if cheap.exact else cheap,
         decoder=train.decoder,
         keep_graphs=0 if train.keep_graphs == "auto" else train.keep_graphs,
+        estimates=None
+        if not sources
+        else Estimates(
+            train.clips_per_prompt, train.pairs if "paired" in sources else 0, train.pair_distance
+        ),
     )
 
 

@@ -22,12 +22,15 @@ class ScoredJudge(Protocol):
         """Score at which its hinge stops rewarding; None for no hinge."""
 
 
-def why_zero(judges: Sequence[ScoredJudge], means: Mapping[str, float]) -> str:
+def why_zero(
+    judges: Sequence[ScoredJudge], means: Mapping[str, float], spread: Mapping[str, float]
+) -> str:
     """Name the likely cause of a gradient of zero, and the next step.
 
     Args:
         judges: The judges that are trained on.
         means: `loss` and `reward/LABEL` of the step.
+        spread: How far the scores lie apart that each estimated judge compares.
     """
     reached = [
         f"{judge.label} {means[f'reward/{judge.label}']:.4g} of {judge.target:g}"
@@ -38,6 +41,12 @@ def why_zero(judges: Sequence[ScoredJudge], means: Mapping[str, float]) -> str:
         return (
             f"The hinge is reached: every clip's score is at its target ({', '.join(reached)}). "
             "Raise rewards.N.target, or set it to null; `reward-tuning calibrate` measures scores"
+        )
+    if spread and not any(spread.values()):
+        return (
+            f"{', '.join(spread)} gave every clip of a prompt the same score, so there is nothing "
+            "to compare: raise train.clips_per_prompt, or train.pair_distance, or let the judge "
+            "score more finely"
         )
     names = ", ".join(judge.label for judge in judges)
     return (

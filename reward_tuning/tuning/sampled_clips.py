@@ -174,7 +174,7 @@ def why_unmatched(judges: Sequence[ScoredJudge], means: Mapping[str, float]) -> 
         means: `loss` and `reward/LABEL` of the step.
     """
     if means["loss"] == 0 and any(judge.target is not None for judge in judges):
-        return why_zero(judges, means)
+        return why_zero(judges, means, {})
     names = ", ".join(judge.label for judge in judges)
     return (
         f"All clips of each prompt have the same score of {names}, so none is better than another: "

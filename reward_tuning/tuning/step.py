@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,17 @@ from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
 from reward_tuning.seeds import derive_generator, derive_seed
 from reward_tuning.tuning.draws import Batch
-from reward_tuning.tuning.views import View, rolled_out
+from reward_tuning.tuning.estimated import (
+    Asked,
+    Estimates,
+    NearClips,
+    ask,
+    estimated_judges,
+    estimated_verdicts,
+    exact_judges,
+    near_clips,
+)
+from reward_tuning.tuning.views import RolledOut, View, rolled_out
 
 PhaseFn = Callable[[str], AbstractContextManager[None]]
 """Context around `rollout`, `reward` and `sweep`, to time and show them."""
@@ -71,6 +82,7 @@ class BatchReport:
         full_steps: Sampler steps that ran every block of the transformer.
         kept_steps: Steps that kept their graph from the rollout.
         judged: What further updates on this batch sweep; None where its draws have none.
+        spread: How far the scores lie apart that each estimated judge compares.
     """
 
     loss: float
@@ -82,6 +94,7 @@ class BatchReport:
     full_steps: int = 0
     kept_steps: int = 0
     judged: Judged | None = None
+    spread: dict[str, float] = field(default_factory=dict)
 
     @property
     def finite(self) -> bool:
@@ -109,6 +122,7 @@ class StepOptions:
         decoder: What shows the clips to the judges (`Generator.decode`).
         keep_graphs: Steps of a batch that keep their graph from the rollout, at most; the sweep
             runs the others again.
+        estimates: How the gradients of judges are estimated; None where all are exact.
     """
 
     divide_by_guidance: bool = True
@@ -123,6 +137,71 @@ class StepOptions:
     cheap: CheapSteps | None = None
     decoder: DecodedBy = "vae"
     keep_graphs: int = 0
+    estimates: Estimates | None = None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A batch that is rolled out, and whose estimated judges are at work.
+
+    Attributes:
+        sampler: The generator with its adapter attached, with the batch's guidance.
+        batch: Its draws.
+        chain: The rollout.
+        asked: What estimated judges were asked about each view; empty without such judges.
+        near: Clips near the batch's; None without such judges.
+    """
+
+    sampler: ClipSampler
+    batch: Batch
+    chain: RolledOut
+    asked: Sequence[Asked] = ()
+    near: NearClips | None = None
+
+
+def begin_batch(
+    sampler: ClipSampler,
+    judges: Sequence[Judge],
+    batch: Batch,
+    sigmas: Tensor,
+    *,
+    options: StepOptions = StepOptions(),  # frozen
+    phase: PhaseFn = lambda name: nullcontext(),
+    executor: Executor | None = None,
+) -> Begun:
+    """Roll out a batch, and ask its estimated judges.
+
+    Args:
+        sampler: The generator with its adapter attached.
+        judges: At least one.
+        batch: Prompts, noise and plans.
+        sigmas: `(N + 1,)`, the sampler's table.
+        options: Choices of the recipe.
+        phase: Entered around each phase.
+        executor: Lets estimated judges answer in the background; None waits for them.
+    """
+    if batch.guidance_scale is not None:
+        guidance = replace(sampler.guidance, scale=batch.guidance_scale)
+        sampler = replace(sampler, guidance=guidance)
+    how = options.estimates
+    with phase("rollout"):
+        chain = rolled_out(sampler, batch, sigmas, options.cheap, options.keep_graphs)
+        if how is None:
+            return Begun(sampler, batch, chain)
+        near = near_clips(sampler, batch, sigmas, how, len(chain.views), options.cheap)
+    asking = partial(
+        ask,
+        sampler,
+        estimated_judges(judges),
+        prompts=[prompt.reward_text for prompt in batch.prompts],
+        small_decoder=options.decoder == "small",
+        executor=executor,
+    )
+    with phase("reward"):
+        asked = [
+            asking(view.x, close) for view, close in zip(chain.views, near.latents, strict=True)
+        ]
+    return Begun(sampler, batch, chain, asked, near)
 
 
 def reward_step(
@@ -149,37 +228,55 @@ def reward_step(
     Returns:
         Measurements of the batch. If the loss is not finite, no gradient was added.
     """
-    if batch.guidance_scale is not None:
-        guidance = replace(sampler.guidance, scale=batch.guidance_scale)
-        sampler = replace(sampler, guidance=guidance)
-    with phase("rollout"):
-        chain = rolled_out(sampler, batch, sigmas, options.cheap, options.keep_graphs)
+    begun = begin_batch(sampler, judges, batch, sigmas, options=options, phase=phase)
+    return complete_batch(
+        begun, judges, sigmas, parameters=parameters, options=options, phase=phase
+    )
+
+
+def complete_batch(
+    begun: Begun,
+    judges: Sequence[Judge],
+    sigmas: Tensor,
+    *,
+    parameters: Sequence[Tensor],
+    options: StepOptions = StepOptions(),  # frozen
+    phase: PhaseFn = lambda name: nullcontext(),
+) -> BatchReport:
+    """Differentiate the judges' loss of a batch that is rolled out, as `reward_step`."""
+    sampler, batch, chain = begun.sampler, begun.batch, begun.chain
     views = chain.views
     motion = latent_motion(views[0].x)
     bad = BatchReport(
         math.nan,
         {},
         motion,
-        rollout_steps=chain.steps,
-        full_steps=chain.full_steps,
+        rollout_steps=chain.steps + (begun.near.steps if begun.near else 0),
+        full_steps=chain.full_steps + (begun.near.full_steps if begun.near else 0),
         kept_steps=chain.kept_steps,
     )
     # First exit on NaN: judges refuse such frames, and the trainer skips and counts the step.
-    if not all(bool(view.x.isfinite().all()) for view in views):
+    inputs = [view.x for view in views] + [x for asked in begun.asked for x in asked.near]
+    if not all(bool(x.isfinite().all()) for x in inputs):
         return bad
 
     seen: list[dict[str, float]] = []  # scores of each view
     gradient_of = {"sum": summed_gradient, "pcgrad": conflict_free_gradient}[options.merge]
     texts = [prompt.reward_text for prompt in batch.prompts]
 
-    def losses_of(latents: Tensor, view: View) -> list[Tensor]:
-        if view.plan.reward_input == "state":
-            latent = [judge for judge in judges if isinstance(judge, LatentJudge)]
-            verdicts: Verdicts | None = on_latents(
-                latent, latents, float(sigmas[view.plan.stop]), texts
-            )
+    how = options.estimates
+    exact = judges if how is None else exact_judges(judges)
+    spreads: list[dict[str, float]] = []  # of each view
+
+    def losses_of(latents: Tensor, view: View, asked: Asked | None) -> list[Tensor]:
+        verdicts: Verdicts | None = {}
+        if not exact:
+            pass  # nothing is decoded with gradient
+        elif view.plan.reward_input == "state":
+            latent = [judge for judge in exact if isinstance(judge, LatentJudge)]
+            verdicts = on_latents(latent, latents, float(sigmas[view.plan.stop]), texts)
         else:
-            framed = [judge for judge in judges if isinstance(judge, FramedJudge)]
+            framed = [judge for judge in exact if isinstance(judge, FramedJudge)]
             verdicts = on_frames(
                 sampler,
                 framed,
@@ -191,13 +288,21 @@ def reward_step(
                 clip_weights=view.clip_weights,
                 by=options.decoder,
             )
+        if verdicts is not None and asked is not None and how is not None:
+            answers = estimated_verdicts(judges, asked, latents, view, how)
+            verdicts = None if answers is None else verdicts | answers.verdicts
+            spreads.append({} if answers is None else answers.spread)
         if verdicts is None:  # frames that are not finite: a NaN loss makes the exit below
             return [math.nan * latents.sum()]
         seen.append({label: float(scores.mean()) for label, (_, scores) in verdicts.items()})
         return [loss for loss, _ in verdicts.values()]
 
+    of_view: Sequence[Asked | None] = begun.asked or [None] * len(views)
     with phase("reward"):
-        found = [gradient_of(partial(losses_of, view=view), view.x) for view in views]
+        found = [
+            gradient_of(partial(losses_of, view=view, asked=asked), view.x)
+            for view, asked in zip(views, of_view, strict=True)
+        ]
     # Second exit, before the sweep adds anything: a NaN in `.grad` would spoil the good batches
     # that are accumulated with this one.
     if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
@@ -214,6 +319,9 @@ def reward_step(
         drift=drift,
         steps=reports,
         judged=judged if batch.later_plans else None,
+        spread={name: sum(of[name] for of in spreads) / len(spreads) for name in spreads[0]}
+        if spreads
+        else {},
     )
 
 

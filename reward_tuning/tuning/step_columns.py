@@ -53,7 +53,14 @@ def step_columns(
             "full_steps": sum(report.full_steps for report in reports),
             "kept_steps": sum(report.kept_steps for report in reports),
         },
+        **({"spread": spread} if (spread := mean_spread(reports)) else {}),
         "motion": means["motion"],
         "drift": mean(drifts) if drifts else None,
         "replay": replay,
     }
+
+
+def mean_spread(reports: Sequence[BatchReport]) -> dict[str, float]:
+    """Return the spread of each estimated judge's scores, the mean over this process's batches."""
+    known = [report.spread for report in reports if report.spread]
+    return {name: sum(of[name] for of in known) / len(known) for name in known[0]} if known else {}

@@ -29,7 +29,7 @@ from reward_tuning.runs.update import Average, Further, PhaseClock, StepMeans, t
 from reward_tuning.sampling.compilation import reported_compilation
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import TrainSection
-from reward_tuning.tuning.draws import clips_a_step, draw_batch, draw_replay_batch
+from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.further import FurtherUpdates
 from reward_tuning.tuning.group import chosen_batch, group_columns
@@ -40,8 +40,15 @@ from reward_tuning.tuning.plan_draws import draw_plan
 from reward_tuning.tuning.replay import replay_step
 from reward_tuning.tuning.rows import plan_table, why_zero
 from reward_tuning.tuning.sampled_clips import SampledClips, sampled_clips, why_unmatched
-from reward_tuning.tuning.step import PhaseFn, StepOptions, reward_step
-from reward_tuning.tuning.step_columns import step_columns
+from reward_tuning.tuning.step import (
+    BatchReport,
+    Begun,
+    PhaseFn,
+    StepOptions,
+    begin_batch,
+    complete_batch,
+)
+from reward_tuning.tuning.step_columns import mean_spread, step_columns
 
 
 def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) -> RunResult:
@@ -214,8 +221,11 @@ def optimiser_step(
                     replayed_batch(number)
 
     def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
-        reports, replayed, choices = [], [], []
+        reports: list[BatchReport] = []
+        replayed, choices = [], []
         sampled: list[SampledClips] = []
+        phase = onloaded_during(parts.offload, "reward", clock)
+        chain = DifferentiatedBatches(parts, options, phase, reports)
         for number in range(train.gradient_accumulation):
             batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
             if parts.group is not None:
@@ -227,28 +237,20 @@ def optimiser_step(
                     phase=onloaded_during(parts.offload, "choice", clock),
                 )
                 choices.append(choice)
-            phase = onloaded_during(parts.offload, "reward", clock)
             if recipe.method.matches:
                 clips = sampled_clips(
                     parts.sampler, parts.judges, batch, parts.sigmas, options=options, phase=phase
                 )
                 sampled.append(clips)
-                report = clips.report
+                reports.append(clips.report)
             else:
-                report = reward_step(
-                    parts.sampler,
-                    parts.judges,
-                    batch,
-                    parts.sigmas,
-                    parameters=parts.trained.parameters,
-                    options=options,
-                    phase=phase,
-                )
-            reports.append(report)
-            shown.update(report.rewards)
+                chain.add(batch)
+            if reports:
+                shown.update(reports[-1].rewards)
             if replays:
                 with clock("replay"):
                     replayed.append(replayed_batch(number))
+        chain.complete()
         judged = [report.judged for report in reports if report.judged is not None]
         further: Further | None = None
         matching = None
@@ -279,7 +281,11 @@ def optimiser_step(
                 step_columns(reports, means, replay)
                 | (group_columns(choices) if choices else {})
                 | ({} if matching is None else matching.first_columns()),
-                lambda: (why_zero if matching is None else why_unmatched)(parts.judges, means),
+                lambda: (
+                    why_zero(parts.judges, means, mean_spread(reports))
+                    if matching is None
+                    else why_unmatched(parts.judges, means)
+                ),
                 train.max_grad_norm,
                 further,
             )
@@ -288,6 +294,54 @@ def optimiser_step(
 
     draws = clips_a_step(train, accelerator)
     return take_step(train, parts.trained, state, accelerator, progress, backward, draws)
+
+
+class DifferentiatedBatches:
+    """The batches of a step whose gradient comes through the chain, completed in their order.
+
+    A judge outside this process answers while the next batch is rolled out: one batch is ahead.
+
+    Args:
+        parts: Parts of the run.
+        options: Options of the step.
+        phase: Entered around each phase.
+        reports: Receives the report of each completed batch.
+    """
+
+    def __init__(
+        self, parts: RunParts, options: StepOptions, phase: PhaseFn, reports: list[BatchReport]
+    ) -> None:
+        self._parts, self._options, self._phase, self._reports = parts, options, phase, reports
+        self._begun: list[Begun] = []
+
+    def add(self, batch: Batch) -> None:
+        """Roll out a batch, and complete the one before it, or this one where nothing waits."""
+        parts = self._parts
+        begun = begin_batch(
+            parts.sampler,
+            parts.judges,
+            batch,
+            parts.sigmas,
+            options=self._options,
+            phase=self._phase,
+            executor=parts.executor,
+        )
+        self._begun.append(begun)
+        self.complete(0 if parts.executor is None else 1)
+
+    def complete(self, ahead: int = 0) -> None:
+        """Complete the batches, except so many of the last ones."""
+        parts = self._parts
+        while len(self._begun) > ahead:
+            report = complete_batch(
+                self._begun.pop(0),
+                parts.judges,
+                parts.sigmas,
+                parameters=parts.trained.parameters,
+                options=self._options,
+                phase=self._phase,
+            )
+            self._reports.append(report)
 
 
 def options_at(options: StepOptions, train: TrainSection, step: int) -> StepOptions:

@@ -5,6 +5,7 @@ Without gradient, except for steps that keep their graph for the sweep (`gradien
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -136,7 +137,7 @@ def rolled_out(
         return walked, [view]
 
     plan, seeds = batch.plan, batch.noise_seeds
-    start = first_state(sampler.noise(seeds), video, sigmas)
+    start = first_state(starting_noise(sampler, batch), video, sigmas)
     walked, views = chain(start, (plan, *batch.more_plans), batch.later_plans, sigmas, 0)
     looks = fresh_looks(sampler, condition, seeds, plan, walked.states, sigmas, keeping)
     # A look is of one noise level, and so is its plan: further updates sweep it again.
@@ -161,6 +162,19 @@ def rolled_out(
         sum(of.full_steps for of in every),
         sum(len(view.kept.steps) for view in views if view.kept is not None),
     )
+
+
+def starting_noise(sampler: ClipSampler, batch: Batch) -> Tensor:
+    """Return the noise of a batch, `(b, 16, t, h, w)`.
+
+    A near batch has sqrt(1 - d^2) e + d e', as normal as e itself, with new noise e'.
+    """
+    noise = sampler.noise(batch.noise_seeds)
+    if batch.near is None:
+        return noise
+    number, distance = batch.near
+    other = sampler.noise([derive_seed(seed, "near", number) for seed in batch.noise_seeds])
+    return math.sqrt(1.0 - distance**2) * noise + distance * other
 
 
 def fresh_looks(

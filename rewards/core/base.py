@@ -160,8 +160,8 @@ class FrozenReward(ABC):
         reads_text: Whether the prompt matters to the score.
         context_length: Tokens of a text that it reads; `None` if it reads texts of any length, or
             none.
-        evaluation_only: It only measures, without a gradient, so it is refused as a training
-            reward.
+        differentiable: Whether its score has a gradient. One without is trained on by an estimate
+            alone.
     """
 
     name: str
@@ -169,7 +169,7 @@ class FrozenReward(ABC):
     chunk: int | None = None
     reads_text: bool = True
     context_length: int | None = None
-    evaluation_only: bool = False
+    differentiable: bool = True
 
     @property
     @abstractmethod

@@ -90,7 +90,7 @@ class BlackBoxReward(VideoReward):
         answers: What it has answered.
     """
 
-    evaluation_only = True
+    differentiable = False
     device = torch.device("cpu")
     name = "black box"
 

@@ -69,7 +69,7 @@ class DynamicDegree(VideoReward):
 
     name = "dynamic_degree"
     reads_text = False
-    evaluation_only = True
+    differentiable = False
     least_frames = 2
 
     def __init__(self, model: Any, fps: float = RATE) -> None:

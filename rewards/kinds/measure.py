@@ -21,7 +21,7 @@ class Measure(VideoReward):
         function: Function that is called with detached frames on `device`.
     """
 
-    evaluation_only = True
+    differentiable = False
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class CallableReward(VideoReward):
     def __init__(self, score: ScoreClips, who: str) -> None:
         self.score = score
         self.who = who
-        self.evaluation_only = bool(getattr(score, "evaluation_only", False))
+        self.differentiable = _differentiable(score)
         self.reads_text = bool(getattr(score, "reads_text", True))
 
     @property
@@ -44,7 +44,7 @@ class CallableReward(VideoReward):
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the callable's result, checked: `(b,)`."""
         scores = _called(lambda: self.score(frames, prompts), frames, self.who)
-        check_scores(scores, frames, (len(frames),), self.who, trained=not self.evaluation_only)
+        check_scores(scores, frames, (len(frames),), self.who, trained=self.differentiable)
         return scores
 
 
@@ -121,9 +121,16 @@ def check_scores(
     if needs_gradient and not scores.requires_grad:
         raise RewardError(
             f"{who} returned scores without a gradient to its frames, so it cannot be trained on. "
-            "Remove no_grad, .detach(), .item() and NumPy; or set evaluation_only = True in its "
+            "Remove no_grad, .detach(), .item() and NumPy; or set differentiable = False in its "
             "class, and list it under evaluation.held_out_rewards"
         )
+
+
+def _differentiable(judge: Any) -> bool:
+    """Whether a user's judge, or its class, has a gradient; `evaluation_only` is the old name."""
+    return bool(getattr(judge, "differentiable", True)) and not getattr(
+        judge, "evaluation_only", False
+    )
 
 
 def _called(score: Callable[[], Any], frames: Tensor, who: str) -> Any:
@@ -219,12 +226,15 @@ def _checked(own: type[Any], who: str) -> type[Any]:
         def call(self: Any, frames: Tensor, prompts: Sequence[str]) -> Tensor:
             scores: Tensor = _called(lambda: getattr(own, name)(self, frames, prompts), frames, who)
             shape = tuple(frames.shape[:dimensions])
-            check_scores(scores, frames, shape, who, trained=not self.evaluation_only)
+            check_scores(scores, frames, shape, who, trained=self.differentiable)
             return scores
 
         return call
 
-    methods = {"__call__": checked("__call__", 1)}
+    methods: dict[str, Any] = {
+        "__call__": checked("__call__", 1),
+        "differentiable": _differentiable(own),
+    }
     if hasattr(own, "per_frame"):
         methods["per_frame"] = checked("per_frame", 2)
     return type(own.__name__, (own,), methods)

@@ -38,7 +38,7 @@ class Sharpness(VideoReward):
 
     name = "sharpness"
     reads_text = False
-    evaluation_only = True
+    differentiable = False
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)

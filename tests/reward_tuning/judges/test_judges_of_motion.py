@@ -74,9 +74,13 @@ def test_sections_become_the_judges_they_describe() -> None:
 @pytest.mark.parametrize(
     "section", [{"kind": "sharpness"}, {"kind": "dynamic_degree", "checkpoint": "raft.pth"}]
 )
-def test_what_only_measures_is_no_training_reward(section: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"rewards.0.kind\n.*is for the evaluation only"):
-        Recipe.model_validate(recipe_data(rewards=[section]))
+def test_what_only_measures_is_trained_on_by_an_estimate_alone(section: dict[str, Any]) -> None:
+    for gradient in (None, "exact"):
+        wanted = rf"rewards.0.gradient\n.*{section['kind']} has no gradient; set gradient: group"
+        with pytest.raises(ValueError, match=wanted):
+            Recipe.model_validate(recipe_data(rewards=[section | {"gradient": gradient}]))
+    recipe = Recipe.model_validate(recipe_data(rewards=[section | {"gradient": "paired"}]))
+    assert recipe.rewards[0].kind == section["kind"]
 
 
 def test_what_only_measures_is_a_held_out_reward() -> None:

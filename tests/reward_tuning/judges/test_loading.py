@@ -11,9 +11,11 @@ from pydantic import ValidationError, create_model
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.judges.loading import load_judges
+from reward_tuning.schema.gradient_conflicts import gradient_conflicts
 from reward_tuning.schema.judge_kinds import HpsSection, VideoAlignSection
 from reward_tuning.schema.judge_roles import FrameRewardSection
-from reward_tuning.schema.recipe import Recipe, judge_conflicts
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.parts import check_gradients
 from rewards.kinds.hps import HpsReward
 from tests.reward_tuning.recipes_for_tests import recipe_data
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
@@ -80,20 +82,25 @@ def test_a_judge_of_whole_clips_has_no_worst_frame(tmp_path: Path) -> None:
 class MeasuringSection(HpsSection):
     """A kind that only measures."""
 
-    evaluation_only: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
 
 
-def test_a_kind_that_only_measures_is_no_reward(
+def test_a_judge_without_a_gradient_needs_an_estimate(
     hps: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = create_model("Trained", __base__=(MeasuringSection, FrameRewardSection))
-    (conflict,) = judge_conflicts(("rewards", 0), trained.model_validate(hps), None)
-    assert conflict.path == ("rewards", 0, "kind")
-    assert "its score has no gradient; move it to evaluation.held_out_rewards" in conflict.text
+    (conflict,) = gradient_conflicts(("rewards", 0), trained.model_validate(hps), None, None)
+    assert conflict.path == ("rewards", 0, "gradient")
+    assert "or move the judge to evaluation.held_out_rewards" in conflict.text
 
-    monkeypatch.setattr(HpsReward, "evaluation_only", True)
+    monkeypatch.setattr(HpsReward, "differentiable", False)
     recipe = Recipe.model_validate(recipe_data(rewards=[hps]))
-    with pytest.raises(TuningError, match=r"hps is for the evaluation only.*held_out_rewards"):
-        load_judges(recipe.rewards, 9, CPU)
+    with pytest.raises(TuningError, match=r"the judge hps has no gradient; .*held_out_rew"):
+        check_gradients(recipe, load_judges(recipe.rewards, 9, CPU))
+    estimated = Recipe.model_validate(recipe_data(rewards=[hps | {"gradient": "paired"}]))
+    (judge,) = load_judges(estimated.rewards, 9, CPU)
+    assert isinstance(judge, FramedJudge)
+    assert judge.gradient == "paired"
+    check_gradients(estimated, [judge])
     section = HpsSection.model_validate(hps)
     assert load_judges([section], 9, CPU)[0].label == "hps"

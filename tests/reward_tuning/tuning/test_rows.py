@@ -46,7 +46,14 @@ class Judge:
 def test_a_hinge_is_the_cause_only_where_the_loss_is_zero() -> None:
     judges = [Judge("hps", 0.25), Judge("clip", None)]
     means = {"loss": 0.0, "reward/hps": 0.26, "reward/clip": 0.1}
-    told = why_zero(judges, means)
+    told = why_zero(judges, means, {})
     assert "The hinge is reached: every clip's score is at its target (hps 0.26 of 0.25)" in told
-    other = why_zero(judges, {**means, "loss": -0.1})
+    other = why_zero(judges, {**means, "loss": -0.1}, {})
     assert other.startswith("The scores of hps, clip do not change with the frames")
+
+
+def test_equal_scores_are_the_cause_where_an_estimate_compares_them() -> None:
+    judges, means = [Judge("hps", None)], {"loss": -0.3, "reward/hps": 0.3}
+    told = why_zero(judges, means, {"hps": 0.0})
+    assert told.startswith("hps gave every clip of a prompt the same score")
+    assert why_zero(judges, means, {"hps": 0.1}).startswith("The scores of hps do not change")

@@ -36,5 +36,5 @@ def test_any_function_is_a_judge() -> None:
 
 def test_they_are_marked() -> None:
     for kind in (DynamicDegree, Sharpness, Measure):
-        assert kind.evaluation_only
-    assert not MotionFlow.evaluation_only
+        assert not kind.differentiable
+    assert MotionFlow.differentiable

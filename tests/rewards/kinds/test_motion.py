@@ -178,7 +178,7 @@ def test_too_short_and_too_small_clips_are_refused() -> None:
 def test_judges_of_clips_need_no_text_and_hold_no_weights() -> None:
     for judge in (MotionEnergy(), MotionFlow(), Flicker()):
         assert not judge.reads_text
-        assert not judge.evaluation_only
+        assert judge.differentiable
         assert judge.modules == []
         clips = torch.cat([pan(2, 32), still(32)])
         alone = torch.cat([judge(clip[None], ["-"]) for clip in clips])

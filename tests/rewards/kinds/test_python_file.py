@@ -110,11 +110,22 @@ def test_a_wrong_result_of_a_derived_class_is_told(tmp_path: Path) -> None:
         judge(frames(1, 2) * 255, ["a"])
 
 
-def test_a_judge_that_only_measures_needs_no_gradient(tmp_path: Path) -> None:
+@pytest.mark.parametrize("says", ["differentiable = False", "evaluation_only = True"])
+def test_a_judge_without_a_gradient_says_so(says: str, tmp_path: Path) -> None:
+    """By the name of today, and by that of older files."""
     text = CALLABLE.format(returned="frames.detach().mean(dim=(1, 2, 3, 4))")
-    judge = load_reward("python", write(tmp_path, text + "    evaluation_only = True\n"))
-    assert judge.evaluation_only
+    judge = load_reward("python", write(tmp_path, text + f"    {says}\n"))
+    assert not judge.differentiable
     assert not judge(frames(2, 3).requires_grad_(), ["a", "b"]).requires_grad
+
+
+def test_a_derived_class_without_a_gradient_says_so(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert load_reward("python", write(tmp_path, text)).differentiable
+    text = text.replace("(FrameReward):", "(FrameReward):\n    evaluation_only = True\n", 1)
+    judge = load_reward("python", write(tmp_path, text))
+    assert not judge.differentiable
+    assert judge(frames(1, 2), ["a"]).shape == (1,)
 
 
 @pytest.mark.parametrize(

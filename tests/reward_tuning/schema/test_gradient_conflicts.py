@@ -1,0 +1,38 @@
+"""Where a judge's gradient comes from: what is refused, and the next step that is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reward_tuning.schema.recipe import Recipe
+from tests.reward_tuning.recipes_for_tests import recipe_data
+
+
+def test_a_method_that_takes_only_scores_estimates_nothing() -> None:
+    data = recipe_data(method={"kind": "awm"}, rewards=[{"kind": "sharpness"}])
+    data["train"] = data["train"] | {"clips_per_prompt": 2, "batch_size": 2}
+    assert Recipe.model_validate(data).rewards[0].kind == "sharpness"
+    data["rewards"][0]["gradient"] = "group"
+    with pytest.raises(ValueError, match="method awm takes only scores; leave it out"):
+        Recipe.model_validate(data)
+
+
+@pytest.mark.parametrize(
+    ("judge", "train", "said"),
+    [
+        ({"gradient": "group"}, {}, "train.clips_per_prompt to 2 or more"),
+        ({"gradient": "paired", "robust_radius": 0.1}, {}, "has no effect with gradient: paired"),
+        ({}, {"pairs": 2}, "no judge under rewards has gradient: paired"),
+        ({"gradient": "paired"}, {"motion": 0.1}, "and every judge is estimated"),
+    ],
+)
+def test_keys_without_an_effect_are_refused(
+    judge: dict[str, Any], train: dict[str, Any], said: str
+) -> None:
+    data = recipe_data()
+    data["rewards"] = [data["rewards"][0] | judge]
+    data["train"] = data["train"] | train
+    with pytest.raises(ValueError, match=said):
+        Recipe.model_validate(data)
