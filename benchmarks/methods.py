@@ -50,6 +50,7 @@ RECIPES = (
     "tiny-direct-align-hps",
     "tiny-easyanimate-hps",
     "tiny-prfl-latent",
+    "tiny-adjoint-matching-hps",
     "tiny-awm-hps",
     "tiny-nft-hps",
 )

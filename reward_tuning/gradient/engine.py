@@ -87,6 +87,8 @@ class SweepOptions:
         at_once: Active steps that one call of `many` sweeps, where no gradient flows through their
             states. Takes the memory of that many steps; the gradient is the same to rounding.
         many: The velocity of several steps in one call; None sweeps one step at a time.
+        local_step_loss: Keep the gradient of a step loss to its own step, whatever flows through
+            the states; costs one more backward pass to each such state.
         rerun_tolerance: Largest allowed `StepReport.rerun_error`. Dropout or another adapter scale
             exceeds 0.1; rounding does not.
     """
@@ -96,6 +98,7 @@ class SweepOptions:
     at_once: int = 1
     many: ManyStepsFn | None = None
     rerun_tolerance: float = 0.1
+    local_step_loss: bool = False
 
 
 @torch.no_grad()
@@ -184,7 +187,8 @@ def adjoint_sweep(
 
     A step loss is not multiplied by S; with nested > 0 its gradient flows on through the states
     like the reward's (divided by S here, multiplied again below), so that nested = 1 gives exactly
-    the gradient of `S * loss + sum of step losses`, and nested = 0 keeps it local to its step.
+    the gradient of `S * loss + sum of step losses`, and nested = 0 keeps it local to its step, as
+    `SweepOptions.local_step_loss` does.
 
     9 parameters: the rollout and its graphs, the plan, the gradient, and what joins its backward
     pass.
@@ -238,9 +242,10 @@ def adjoint_sweep(
             product = sum((plan.weights[i] * g * v).sum() for i, v in zip(group, vs, strict=True))
             assert isinstance(product, Tensor)
             regularisers = []
-            if not is_active:  # passed on the way to an earlier active step: only g changes
-                (x_grad,) = torch.autograd.grad(product, xs[0], retain_graph=retained)
-            else:
+            local = is_active and flows_on and step_loss is not None and options.local_step_loss
+            if local or not is_active:  # only g changes
+                (x_grad,) = torch.autograd.grad(product, xs[0], retain_graph=retained or local)
+            if is_active:
                 scalar = scale * product
                 if step_loss is not None:
                     regularisers = [
@@ -267,7 +272,7 @@ def adjoint_sweep(
             numbers.append(regularisers[place].detach() if regularisers else 0.0)
         if flows_on:
             (x,) = xs
-            if is_active:
+            if is_active and not local:
                 assert x.grad is not None
                 x_grad = x.grad / scale  # of the scalar, which carries S; g itself does not
             g = g + plan.nested * x_grad

@@ -94,6 +94,9 @@ class Plan:
         whole: Weight that the rescale gives the active steps; None = the sum of all |w|.
         matched: Noise levels at which the end is matched (`reward_tuning.tuning.matching`), which
             takes the place of a sweep; 0 where the sweep trains.
+        regression: Strength with which active steps are regressed onto the base's velocity and the
+            adjoint (`reward_tuning.gradient.methods.adjoint_matching`); None for the plain
+            gradient.
 
     Raises:
         TuningError: A value out of range.
@@ -112,6 +115,7 @@ class Plan:
     renoised: tuple[Renoised, ...] = ()
     whole: float | None = None
     matched: int = 0
+    regression: float | None = None
 
     def __post_init__(self) -> None:
         _check_stop(self.steps, self.stop, self.reward_input)

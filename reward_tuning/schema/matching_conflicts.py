@@ -1,7 +1,8 @@
-"""Conflicts of the methods that match the run's own clips: what they need, and what they ignore."""
+"""Conflicts of the methods that match clips or velocities: what they need, what they ignore."""
 
 from collections.abc import Iterator, Sequence
 
+from reward_tuning.gradient.methods.adjoint_matching import AdjointMatching
 from reward_tuning.schema.judge_roles import RewardSection
 from reward_tuning.schema.methods import Method
 from reward_tuning.schema.mistakes import Conflict
@@ -74,3 +75,23 @@ def matching_conflicts(
                 getattr(judge, "robust_radius", 0.0),
                 f"needs the judge's gradient, and {name} takes only scores; leave it out",
             )
+
+
+def regression_conflicts(method: Method, train: TrainSection | None) -> Iterator[Conflict]:
+    """Check that nothing else decides where the regression of adjoint matching ends."""
+    if train is None or not isinstance(method, AdjointMatching):
+        return
+    if train.anchor:
+        yield Conflict(
+            ("train", "anchor"),
+            train.anchor,
+            "method adjoint_matching has a pull to the base of its own; set method.strength, and "
+            "leave this out",
+        )
+    if train.normalise_steps:
+        yield Conflict(
+            ("train", "normalise_steps"),
+            True,
+            "method adjoint_matching weights its steps so that their regression has an end; leave "
+            "it out",
+        )

@@ -24,7 +24,7 @@ from reward_tuning.schema.judge_parts import (
     TwoTowerSection,
 )
 from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection, TrainingReward
-from reward_tuning.schema.matching_conflicts import matching_conflicts
+from reward_tuning.schema.matching_conflicts import matching_conflicts, regression_conflicts
 from reward_tuning.schema.methods import Method
 from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.primary import primary_fault
@@ -97,6 +97,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from group_conflicts(method, sampling, sections.get("train"))
         yield from decoder_conflicts(method, sections.get("train"))
         yield from matching_conflicts(method, sampling, sections.get("train"), rewards)
+        yield from regression_conflicts(method, sections.get("train"))
     if "rewards" in sections:
         yield from estimate_conflicts(rewards, sections.get("train"))
     yield from identity_conflicts(judges)

@@ -347,10 +347,16 @@ def sweep(
     tolerance = math.inf if update else SweepOptions.rerun_tolerance
     reports: list[StepReport] = []
     shares: list[float] = []
+    regression = judged.views[0].plan.regression
+    # The regression's two terms have one divisor (`methods.adjoint_matching`).
+    weight = anchor if regression is None else 0.5 / (regression * divisor)
     for view, g in zip(judged.views, judged.gradients, strict=True):
         for plan, part in (view.later[update - 1] if update else view.plans).items():
-            anchored = anchored_steps(plan.active, options.anchor_steps, seed)
-            pull = pull_to_base(view.velocity, anchored, anchor * share * part)
+            if regression is None:
+                anchored = anchored_steps(plan.active, options.anchor_steps, seed)
+            else:
+                anchored = {i: abs(plan.weights[i]) for i in plan.active}
+            pull = pull_to_base(view.velocity, anchored, weight * share * part)
             step_norm = share * part / len(plan.active) if options.normalise_steps else None
             report = adjoint_sweep(
                 view.velocity,
@@ -358,7 +364,7 @@ def sweep(
                 view.sigmas,
                 plan.over_guidance(gain),
                 g * (view.share * share * part / divisor),
-                step_loss=pull if anchor else None,
+                step_loss=pull if weight else None,
                 parameters=parameters,
                 options=SweepOptions(
                     options.adjoint_limit,
@@ -366,15 +372,16 @@ def sweep(
                     options.steps_at_once,
                     view.velocity.at_once,
                     tolerance,
+                    local_step_loss=regression is not None,
                 ),
                 kept=None if update else view.kept,
             )
             seen = [replace(one, step=one.step + view.first) for one in report.steps if one.active]
             reports += seen
-            shares += [part] * len(seen)
+            shares += [part if regression is None else part * one.weight for one in seen]
     drift = None
-    if anchor:
-        drift = sum(step.step_loss for step in reports) / (anchor * share * sum(shares))
+    if weight:
+        drift = sum(step.step_loss for step in reports) / (weight * share * sum(shares))
     return tuple(reports), drift
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from reward_tuning.errors import TuningError
+from reward_tuning.gradient.methods.adjoint_matching import AdjointMatching
 from reward_tuning.gradient.methods.alignprop import AlignProp
 from reward_tuning.gradient.methods.awm import AWM
 from reward_tuning.gradient.methods.direct_align import DirectAlign
@@ -46,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
         DirectAlign,
         PRFL,
         EasyAnimate,
+        AdjointMatching,
         AWM,
         NFT,
     )

@@ -89,3 +89,14 @@ def test_latents_are_judged_by_one_other_method_alone() -> None:
     where, text = first_error(**GROUPS, rewards=[{"kind": "latent", "checkpoint": "a.safetensors"}])
     assert where == ("rewards", 0, "kind")
     assert "only method prfl" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [("anchor", 0.1, "set method.strength"), ("normalise_steps", True, "has an end")],
+)
+def test_nothing_else_ends_adjoint_matching(key: str, value: object, told: str) -> None:
+    method = {"kind": "adjoint_matching", "active_steps": 3}
+    where, text = first_error(method=method, **{f"train__{key}": value})
+    assert where == ("train", key)
+    assert told in text

@@ -20,6 +20,8 @@ NUMBERLESS = (
 )
 
 
+LAST_STEPS = ("draft_k", "adjoint_matching")
+
 METHOD_MODELS = get_args(get_args(method_sections.Method)[0])
 
 
@@ -42,8 +44,8 @@ def test_every_method_makes_a_plan_from_its_section() -> None:
         others |= {"train__clips_per_prompt": 2} if METHODS[kind].matches else {}
         recipe = Recipe.model_validate(recipe_data(method=own, **others))
         plan = recipe.method.plan(torch.Generator(), sigma_table(16))
-        # DRaFT-K's degenerate last step is active on top of the three that count
-        assert kind in NUMBERLESS or len(plan.active) == (4 if kind == "draft_k" else 3)
+        # the table's short last step is active on top of the three that count
+        assert kind in NUMBERLESS or len(plan.active) == (4 if kind in LAST_STEPS else 3)
 
 
 LATENT = {"kind": "latent", "checkpoint": "tiny/latent-clip.safetensors"}

@@ -33,6 +33,7 @@ def test_names() -> None:
         "easyanimate-v5.1-7b-hps",
         "easyanimate-v5.1-7b-hps-long",
         "easyanimate-v5.1-7b-image-to-video-hps",
+        "tiny-adjoint-matching-hps",
         "tiny-alignprop-hps",
         "tiny-awm-hps",
         "tiny-camera-hps",

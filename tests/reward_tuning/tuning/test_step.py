@@ -632,3 +632,32 @@ def test_nan_gives_no_gradient(
     report, grads = step(sampler, [bad], batch())
     assert not report.finite
     assert grads == []
+
+
+@pytest.mark.parametrize("negative", ["detached", "joint"])
+def test_adjoint_matching_is_draft_k_and_a_pull_to_the_base(
+    sampler: ClipSampler, judge: FramedJudge, negative: NegativeBranch
+) -> None:
+    """The pull by autograd at the states of the rollout, which are constants to it."""
+    keys: dict[str, Any] = {"active_steps": 3, "smallest_step": 0.0}
+    draw, strength = torch.Generator(), 0.05
+    plan = make_plan("adjoint_matching", draw, SIGMAS, strength=strength, **keys)
+    report, got = step(sampler, [judge], Batch(PROMPTS, [7, 8], plan), negative=negative)
+    chain = make_plan("draft_k", draw, SIGMAS, rescale=0.0, **keys)
+    _, plain = step(sampler, [judge], Batch(PROMPTS, [7, 8], chain), negative=negative)
+    condition = sampler.condition([prompt.text for prompt in PROMPTS])
+    velocity = replace(sampler, negative=negative).velocity(condition, SIGMAS)
+    states = rollout(velocity, sampler.noise([7, 8]), SIGMAS, 4)
+    apart, lengths = torch.zeros((), dtype=torch.float64), 0.0
+    for i in plan.active:
+        with torch.no_grad(), scaled(sampler.generator.transformer, 0.0):
+            base = velocity(states[i], i)
+        length = float(SIGMAS[i] - SIGMAS[i + 1])
+        apart = apart + length * (velocity(states[i], i) - base).square().mean()
+        lengths += length
+    weight = 0.5 / strength / (3.0 if negative == "detached" else 1.0)
+    pull = torch.autograd.grad(weight * apart, parameters(sampler))
+    # the norms of the model work in float32
+    assert relative(got, [a + b for a, b in zip(plain, pull, strict=True)]) <= 1e-7
+    assert relative(got, plain) > 1e-2
+    assert report.drift == pytest.approx(float(apart.detach()) / lengths, rel=1e-9)

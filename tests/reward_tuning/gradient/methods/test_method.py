@@ -14,7 +14,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.gradient.methods import METHODS, make_plan
 from tests.reward_tuning.gradient.methods.checks import seeded
 
-NUMBERED = ("draft_k", "drtune", "flowbp_sparse")
+NUMBERED = ("draft_k", "drtune", "flowbp_sparse", "adjoint_matching")
 CASES: list[dict[str, Any]] = [
     *({"kind": kind, **({"active_steps": 3} if kind in NUMBERED else {})} for kind in METHODS),
     {"kind": "drtune", "active_steps": 2, "early_stop": False},
