@@ -7,7 +7,6 @@ rolled out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from base_model.networks.small_decoder import DecodedBy
 from reward_tuning.gradient.estimates import group_gradient, paired_gradient, with_gradient
+from reward_tuning.judges.background import Asking
 from reward_tuning.judges.judge import FramedJudge, Judge, judged_window
 from reward_tuning.judges.judging import Verdicts
 from reward_tuning.sampling.cheap_steps import CheapSteps
@@ -117,7 +117,7 @@ def ask(
     prompts: Sequence[str],
     *,
     small_decoder: bool,
-    executor: Executor | None,
+    asking: Asking,
 ) -> Asked:
     """Decode clips, and have estimated judges score them.
 
@@ -128,7 +128,7 @@ def ask(
         near: P batches of latents near `x`; only judges with gradient paired see them.
         prompts: b texts.
         small_decoder: Decode with the generator's small decoder.
-        executor: Scores in the background; None scores before it returns.
+        asking: Scores at once, or in the background.
     """
     window = judged_window(judges)
     by: DecodedBy = "small" if small_decoder else "vae"
@@ -147,10 +147,7 @@ def ask(
             found[judge.label] = scores.unflatten(0, (len(seen), -1))
         return found
 
-    if executor is None:
-        found = score()
-        return Asked(near, lambda: found)
-    return Asked(near, executor.submit(score).result)
+    return Asked(near, asking.ask(score))
 
 
 @dataclass(frozen=True)

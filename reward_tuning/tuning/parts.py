@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from reward_tuning.inputs.run_conditions import (
     encode_conditions,
 )
 from reward_tuning.inputs.text_states import text_states
+from reward_tuning.judges.background import Background
 from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import FramedJudge, Judge
 from reward_tuning.judges.loading import load_judges
@@ -54,6 +54,7 @@ from reward_tuning.tuning.replay_sources import ReplaySource
 from reward_tuning.tuning.sigma_tables import training_sigmas
 from reward_tuning.tuning.small_decoding import attach_small_decoder
 from reward_tuning.tuning.step import StepOptions
+from rewards.core.black_box import BlackBoxReward
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class RunParts:
         offload: Judges and VAE that rest on the CPU; nothing with resident weights.
         start: Copy of the adapter of `lora.init`; None where training starts from the base.
         group: How the clips of a batch are chosen; None where it trains on all of them.
-        executor: Where a judge answers while the next batch is rolled out; None without a judge
-            that is asked outside this process.
+        background: Where judges answer while the next batch is rolled out; None without a judge
+            outside this process.
     """
 
     sampler: ClipSampler
@@ -93,7 +94,7 @@ class RunParts:
     offload: Offload = field(default_factory=lambda: Offload([], torch.device("cpu")))
     start: Mapping[str, Tensor] | None = None
     group: Group | None = None
-    executor: Executor | None = None
+    background: Background | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -197,6 +198,7 @@ def load_parts(
         offload=offload.joined(generator.resting.vae),
         start=start,
         group=group_of(recipe, options),
+        background=Background() if asked_outside(judges) else None,
     )
 
 
@@ -214,6 +216,16 @@ def check_gradients(recipe: Recipe, judges: Sequence[Judge]) -> None:
                 f"rewards: the score of the judge {judge.label} has no gradient; set {ESTIMATES}; "
                 "or choose method awm or nft; or list it under evaluation.held_out_rewards"
             )
+
+
+def asked_outside(judges: Sequence[Judge]) -> bool:
+    """Return whether an estimated judge is outside this process, and so leaves it free to work."""
+    return any(
+        isinstance(judge, FramedJudge)
+        and judge.gradient != "exact"
+        and isinstance(judge.reward, BlackBoxReward)
+        for judge in judges
+    )
 
 
 def clip_sampler(

@@ -21,6 +21,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.inputs.prompts import Prompt, PromptStream, read_prompts
 from reward_tuning.inputs.run_conditions import check_conditions
 from reward_tuning.judges.missing import missing_judges
+from reward_tuning.judges.no_oracle import check_no_oracle
 from reward_tuning.judges.shared_encoder import encoder_folder
 from reward_tuning.lora.frozen import check_frozen
 from reward_tuning.lora.init import check_start_in
@@ -150,6 +151,8 @@ def check_files(
     found = CheckedFiles()
     _check_prompts(recipe, check, found)
     _check_values(recipe, device, check)
+    with check("rewards"):
+        check_no_oracle(recipe.rewards)
     here, root = is_here(recipe.generator), None
     with check("generator.checkpoint"):
         if here:

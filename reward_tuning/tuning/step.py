@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +23,7 @@ from reward_tuning.gradient.losses import (
     guidance_gain,
     summed_gradient,
 )
+from reward_tuning.judges.background import Asking, AtOnce
 from reward_tuning.judges.clip_terms import ClipTerms
 from reward_tuning.judges.judge import FramedJudge, Judge, LatentJudge
 from reward_tuning.judges.judging import Verdicts, on_frames, on_latents
@@ -167,7 +167,7 @@ def begin_batch(
     *,
     options: StepOptions = StepOptions(),  # frozen
     phase: PhaseFn = lambda name: nullcontext(),
-    executor: Executor | None = None,
+    asking: Asking | None = None,
 ) -> Begun:
     """Roll out a batch, and ask its estimated judges.
 
@@ -178,7 +178,7 @@ def begin_batch(
         sigmas: `(N + 1,)`, the sampler's table.
         options: Choices of the recipe.
         phase: Entered around each phase.
-        executor: Lets estimated judges answer in the background; None waits for them.
+        asking: Where estimated judges are asked; None asks and waits.
     """
     if batch.guidance_scale is not None:
         guidance = replace(sampler.guidance, scale=batch.guidance_scale)
@@ -189,17 +189,17 @@ def begin_batch(
         if how is None:
             return Begun(sampler, batch, chain)
         near = near_clips(sampler, batch, sigmas, how, len(chain.views), options.cheap)
-    asking = partial(
+    ask_about = partial(
         ask,
         sampler,
         estimated_judges(judges),
         prompts=[prompt.reward_text for prompt in batch.prompts],
         small_decoder=options.decoder == "small",
-        executor=executor,
+        asking=asking or AtOnce(),
     )
     with phase("reward"):
         asked = [
-            asking(view.x, close) for view, close in zip(chain.views, near.latents, strict=True)
+            ask_about(view.x, close) for view, close in zip(chain.views, near.latents, strict=True)
         ]
     return Begun(sampler, batch, chain, asked, near)
 

@@ -324,10 +324,10 @@ class DifferentiatedBatches:
             parts.sigmas,
             options=self._options,
             phase=self._phase,
-            executor=parts.executor,
+            asking=parts.background,
         )
         self._begun.append(begun)
-        self.complete(0 if parts.executor is None else 1)
+        self.complete(0 if parts.background is None else 1)
 
     def complete(self, ahead: int = 0) -> None:
         """Complete the batches, except so many of the last ones."""

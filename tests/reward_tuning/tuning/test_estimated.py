@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from reward_tuning.gradient.engine import adjoint_sweep
+from reward_tuning.judges.background import Background
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity
 from reward_tuning.seeds import derive_seed
@@ -153,9 +153,8 @@ def test_an_answer_in_the_background_is_the_same(sampler: ClipSampler, judge: Fr
     own = parameters(sampler)
     for parameter in own:
         parameter.grad = None
-    with ThreadPoolExecutor(1) as executor:
-        begun = begin_batch(sampler, judges, batch, SIGMAS, options=options, executor=executor)
-        complete_batch(begun, judges, SIGMAS, parameters=own, options=options)
+    begun = begin_batch(sampler, judges, batch, SIGMAS, options=options, asking=Background())
+    complete_batch(begun, judges, SIGMAS, parameters=own, options=options)
     found = [parameter.grad for parameter in own if parameter.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
