@@ -38,8 +38,8 @@ def check_no_oracle(judges: Sequence[JudgeSection]) -> None:
         for file in files:
             if file.is_file() and (line := line_of_oracle(file)) is not None:
                 raise TuningError(
-                    f"rewards: the judge {judge.label} reads the oracle of the embedded world ("
-                    f"line {line} of {file}). The oracle measures whether a run improved anything, so "
+                    f"rewards: the judge {judge.label} reads the embedded world's oracle: line "
+                    f"{line} of {file}. The oracle measures whether a run improved anything, so "
                     "nothing may be trained on it; use another judge, or list this one under "
                     "evaluation.held_out_rewards"
                 )

@@ -12,8 +12,6 @@ from reward_tuning.schema.recipe import Recipe
 from tests.reward_tuning.recipes_for_tests import recipe_data
 
 JUDGE = "class Mine:\n    def __call__(self, frames, prompts): return frames.mean((1, 2, 3, 4))\n"
-    "class Mine:\n    def __call__(self, frames, prompts): return frames.mean(dim=(1, 2, 3, 4))\n"
-)
 
 
 @pytest.mark.parametrize(
