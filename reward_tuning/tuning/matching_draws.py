@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from base_model.sampling.sigmas import MU
-from base_model.training.flow_matching import draw_sigmas
+from base_model.sampling.sigmas import MU, shift_time
 from reward_tuning.gradient.methods.matching_method import MatchingMethod
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_generator, derive_seed
@@ -48,7 +48,8 @@ def draw_levels(
     own = train.batch_size // alike
     count = clips_a_step(train, accelerator) // alike
     units = range(part * own, (part + 1) * own)
-    sigmas = stratified_levels(recipe.seed, step, update, count, method.draws)
+    draw = derive_generator(recipe.seed, "matching", "sigmas", step, update)
+    sigmas = stratified_levels(draw, count, method.draws, method.sigma_range)
     return Levels(
         sigmas[:, units.start : units.stop].repeat_interleave(alike, dim=1),
         tuple(
@@ -62,19 +63,28 @@ def draw_levels(
     )
 
 
-def stratified_levels(seed: int, step: int, update: int, count: int, draws: int) -> Tensor:
+def stratified_levels(
+    draw: torch.Generator, count: int, draws: int, within: tuple[float, float] = (0.0, 1.0)
+) -> Tensor:
     """Draw the levels of all batches of one update, `(draws, count)`, as one joint draw.
 
-    They follow the base's training (`draw_sigmas`, mu = 1), stratified over the whole update, and
-    so that the levels of each clip, or of clips that share theirs, lie one in each `draws`-th part.
+    They have the density of the base's training (uniform in time, mu = 1) in the range, stratified
+    over the whole update, and the levels of each clip, or of clips that share theirs, lie one in
+    each `draws`-th part of it.
 
     Args:
-        seed: Seed of the run.
-        step: Counted from 1.
-        update: Index of the update within the step.
+        draw: CPU generator.
         count: Clips, or groups of clips that share their levels, over all batches and processes.
         draws: Levels of each.
+        within: Lowest and highest level, in [0, 1].
     """
-    draw = derive_generator(seed, "matching", "sigmas", step, update)
-    levels = draw_sigmas(draws * count, draw, mu=MU).sort().values.view(draws, count)
-    return torch.stack([row[torch.randperm(count, generator=draw)] for row in levels])
+    low, high = (time_of(sigma) for sigma in within)
+    strata = torch.arange(draws * count, dtype=torch.float32).view(draws, count)
+    strata = (strata + torch.rand(draws, count, generator=draw)) / (draws * count)
+    time = torch.stack([row[torch.randperm(count, generator=draw)] for row in strata])
+    return shift_time((low + (high - low) * time).clamp(1e-3, 1.0), MU).clamp(max=0.999)
+
+
+def time_of(sigma: float) -> float:
+    """Return the time at which the shifted table has this level, the inverse of `shift_time`."""
+    return 0.0 if sigma == 0.0 else 1.0 / (1.0 + math.exp(MU) * (1.0 / sigma - 1.0))

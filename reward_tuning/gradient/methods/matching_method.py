@@ -7,10 +7,11 @@ again to fresh levels, where the velocity is pulled towards it or pushed away by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
+from reward_tuning.errors import TuningError
 from reward_tuning.gradient.methods.method import Method
 from reward_tuning.gradient.plan import Plan, chain_weights
 from reward_tuning.section import Positive
@@ -31,15 +32,22 @@ class MatchingMethod(Method):
         "gradient each",
     )
     normalise: Literal["group", "batch", "none"] = Field(
-        default="group",
-        description="Divide advantages by a standard deviation: group = that of the prompt's "
-        "clips, batch = that about the prompts' means over all clips of the step; none = the "
-        "scores' own unit",
+        default="batch",
+        description="Divide advantages by a standard deviation: batch = that about the prompts' "
+        "means over all clips of the step, group = that of the prompt's clips, which gives prompts "
+        "of nearly equal clips as much weight as others; none = the scores' own unit",
     )
     shared_noise: bool = Field(
         default=True,
         description="Clips of one prompt share noise and levels, so that what they have in common "
         "cancels: the same expected gradient with less variance. false = each has its own",
+    )
+
+    sigma_range: Annotated[tuple[float, float], Strict(False)] = Field(
+        default=(0.0, 1.0),
+        description="Lowest and highest noise level that is drawn, with the density of the base's "
+        "training between them. Layout and colour are decided above about 0.85; at low levels most "
+        "of the gradient is noise",
     )
 
     @property
@@ -53,8 +61,17 @@ class MatchingMethod(Method):
         return f"method {getattr(self, 'kind', '')} has no active steps; raise method.draws instead"
 
     def plan(self, draw: torch.Generator, sigmas: Tensor) -> Plan:
-        """Return the plan, a rollout to the end without active steps; nothing is drawn."""
+        """Return the plan, a rollout to the end without active steps; nothing is drawn.
+
+        Raises:
+            TuningError: A range out of bounds.
+        """
         del draw
+        low, high = self.sigma_range
+        if not 0.0 <= low < high <= 1.0:
+            raise TuningError(
+                f"method.sigma_range is {list(self.sigma_range)}; needed is 0 <= low < high <= 1"
+            )
         weights = chain_weights(sigmas)
         return Plan(len(weights), len(weights), "end", (), weights, matched=self.draws)
 

@@ -21,12 +21,6 @@ class NFT(MatchingMethod):
     """
 
     kind: Literal["nft"]
-    normalise: Literal["group", "batch", "none"] = Field(
-        default="batch",
-        description="Z, which divides advantages before they are clipped to -1 ... 1: the standard "
-        "deviation of the prompt's clips (group), that about the prompts' means over all clips of "
-        "the step (batch), or 1 (none)",
-    )
     beta: float = Field(
         default=1.0,
         gt=0.0,

@@ -135,7 +135,7 @@ def test_a_clip_of_no_advantage_gives_no_gradient(
 
 # --- in a run
 
-METHODS = ("{kind: awm, draws: 2}", "{kind: nft, draws: 2}")
+METHODS = ("{kind: awm, draws: 2, normalise: group}", "{kind: nft, draws: 2}")
 FOUR = ("train.batch_size=4", "train.clips_per_prompt=2")
 
 

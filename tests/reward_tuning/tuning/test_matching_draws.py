@@ -30,12 +30,24 @@ def drawn(
 
 
 def test_each_clips_levels_lie_one_in_each_part_and_all_together_in_every_stratum() -> None:
-    levels = stratified_levels(0, 1, 0, 8, 3)
+    levels = stratified_levels(torch.Generator().manual_seed(0), 8, 3)
     edges = shift_time(torch.linspace(0, 1, 25), 1.0)
     for draw, row in enumerate(levels):
         places = [int((edges <= level).sum()) - 1 for level in row]
         assert sorted(places) == list(range(8 * draw, 8 * draw + 8))
         assert places != sorted(places)
+
+
+def test_levels_of_a_range_have_the_density_of_the_training_within_it() -> None:
+    draw = torch.Generator().manual_seed(0)
+    levels = stratified_levels(draw, 1000, 2, (0.85, 0.95))
+    assert 0.85 <= float(levels.min()) < float(levels.max()) <= 0.95
+    whole = shift_time(torch.linspace(1e-3, 1, 200_001), 1.0)
+    within = whole[(whole > 0.85) & (whole < 0.95)]
+    for quantile in (0.25, 0.5, 0.75):
+        expected = float(within.quantile(quantile))
+        assert float(levels.quantile(quantile)) == pytest.approx(expected, abs=1e-3)
+    assert float(levels[0].max()) < float(levels[1].min())
 
 
 def test_clips_of_a_prompt_share_noise_and_levels() -> None:
