@@ -17,7 +17,8 @@ def judges_of_runs(runs: Sequence[tuple[str, Recipe]]) -> list[JudgeSection]:
         runs: Name and recipe of each run.
 
     Returns:
-        The judges; of two with one label and other options the later has its run's name, too.
+        The judges, without those that only compare clips; of two with one label and other options
+        the later has its run's name, too.
     """
     found: dict[str, JudgeSection] = {}
     for trained in (True, False):
@@ -26,7 +27,8 @@ def judges_of_runs(runs: Sequence[tuple[str, Recipe]]) -> list[JudgeSection]:
                 recipe.rewards if trained else recipe.evaluation.held_out_rewards
             )
             for judge in loaded_from_folder(recipe, sections):
-                _add(found, judge, name)
+                if judge.scores_alone:
+                    _add(found, judge, name)
     return list(found.values())
 
 

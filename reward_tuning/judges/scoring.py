@@ -17,7 +17,6 @@ from reward_tuning.judges.file_judging import ClipShape, FileJudge, check_memory
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.judges.loading import load_judges
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.schema.black_box_kinds import BlackBoxSection
 from reward_tuning.schema.judge_parts import FramesSection, spread
 from rewards.core.base import FrozenReward
 
@@ -86,7 +85,7 @@ def file_judges(sections: Sequence[FramesSection], device: torch.device) -> list
     """
     judges = []
     for section in sections:
-        if isinstance(section, BlackBoxSection) and section.pairwise:
+        if not section.scores_alone:
             raise TuningError(
                 f"the judge {section.label} compares clips of one prompt (pairwise: true), so it "
                 "has no score for a file; leave it out, or give it with pairwise: false"

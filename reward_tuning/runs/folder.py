@@ -1,7 +1,7 @@
 """The run folder: where everything lies, begun once, written whole or not at all.
 
 Layout (docs/runs.md, "The run folder"): recipe.yaml, metrics.jsonl, guards.jsonl, events.out.*,
-samples/, checkpoints/, lora/, evaluation/, evaluation.json.
+samples/, checkpoints/, answers/, lora/, evaluation/, evaluation.json.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class RunFolder:
         return self.root / "replay.safetensors"
 
     @property
+    def answers(self) -> Path:
+        """What judges outside this process have answered, one file for each judge and process."""
+        return self.root / "answers"
+
+    @property
     def evaluation(self) -> Path:
         """Base against tuned; written last, so its existence marks a finished run."""
         return self.root / "evaluation.json"
@@ -91,7 +96,12 @@ class RunFolder:
     @property
     def written(self) -> tuple[Path, ...]:
         """Everything that a run writes here besides its recipe."""
-        folders = (self.root / "samples", self.evaluation_clips, self.root / "tracking")
+        folders = (
+            self.root / "samples",
+            self.evaluation_clips,
+            self.root / "tracking",
+            self.answers,
+        )
         named = (self.checkpoints, self.lora, self.replay, self.evaluation, self.metrics)
         return (*named, self.guards, self.guards_base, *folders)
 

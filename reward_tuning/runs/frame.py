@@ -27,6 +27,7 @@ from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
 from reward_tuning.runs.status import kept_status
 from reward_tuning.runs.training_state import Trained, TrainingState, save_state
+from reward_tuning.runs.undone import UndoneStep
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.section import Section
 
@@ -116,6 +117,7 @@ def run_training(
         TuningError: The folder holds a run already (or none to resume, or another recipe's), the
             disk is full, a guard ended the run, or another process has ended.
         RunStopped: `control/stop` asked for it; the run can be resumed.
+        UndoneStep: A step cannot be made, such as without a judge's server; it can be resumed.
     """
     accelerator = join_processes()
     with exclusive_run(folder, accelerator, progress) as alone, ExitStack() as stack:
@@ -164,19 +166,23 @@ def run_training(
             training.before(state, log)
             if log and state.step == 0:
                 log.samples(0)
-            train_steps(
-                train,
-                state,
-                log,
-                step=lambda: training.step(state),
-                evaluate=lambda: training.evaluate(state),
-                save=lambda: save_state(
-                    state, train, training.trained, recipe, training.fingerprints, folder
-                ),
-                control=control,
-                watch=lambda row: training.watch(state, row, log),
-                ended=training.ended,
-            )
+            try:
+                train_steps(
+                    train,
+                    state,
+                    log,
+                    step=lambda: training.step(state),
+                    evaluate=lambda: training.evaluate(state),
+                    save=lambda: save_state(
+                        state, train, training.trained, recipe, training.fingerprints, folder
+                    ),
+                    control=control,
+                    watch=lambda row: training.watch(state, row, log),
+                    ended=training.ended,
+                )
+            except UndoneStep as undone:
+                accelerator.wait_for_everyone()  # the main process has saved the state by now
+                raise UndoneStep(with_resume_command(undone, folder.root)) from undone
             evaluation = training.finish(state, log)
             if log:
                 chosen = evaluation.get("checkpoint") or {}
@@ -220,6 +226,11 @@ def exclusive_run(
             if main:
                 folder.check_in_place()
         accelerator.wait_for_everyone()
+
+
+def with_resume_command(error: Exception, folder: Path) -> str:
+    """Return the message of an error that ends a sound run, with the command that resumes it."""
+    return f"{error}. Nothing is lost: continue with `{resume_command(folder)}`"
 
 
 def report_resume_point(state: TrainingState, progress: ProgressFn) -> None:

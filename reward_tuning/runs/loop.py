@@ -10,12 +10,14 @@ from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs.checkpoints import rng_state, set_rng_state
 from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.metrics import MetricsLog, last_row
 from reward_tuning.runs.tracker_parts import TrackerStart
 from reward_tuning.runs.trackers import open_trackers
 from reward_tuning.runs.training_state import TrainingState
+from reward_tuning.runs.undone import UndoneStep
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.section import Section
 
@@ -91,10 +93,20 @@ def train_steps(
 
     Raises:
         RunStopped: An order ends the run; its checkpoint is saved.
+        UndoneStep: A step cannot be made; a checkpoint of the state before it is saved.
         TuningError: A guard ends or rejects the run, or the disk is full.
     """
+    kept = state.step  # of which there is a checkpoint, or which every run begins with
     while state.step < train.steps and not ended():
-        row = step()
+        drawn = rng_state()
+        try:
+            row = step()
+        except UndoneStep:
+            if log and state.step != kept:
+                set_rng_state(drawn)
+                log.flush()
+                save()
+            raise
         reason = _first(guard.stop(state) for guard in state.guards)
         due = bool(train.sample_every and state.step % train.sample_every == 0)
         if log and control and control.sample():
@@ -116,6 +128,7 @@ def train_steps(
             # A resumed run keeps the rows up to its checkpoint, so they must be on the disk first.
             log.flush()
             save()
+            kept = state.step
         if control and control.wait_or_stop(state.step, train.steps):
             if log and not saved:
                 log.flush()

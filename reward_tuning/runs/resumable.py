@@ -21,6 +21,8 @@ MAY_CHANGE = (
 `steps` only where the learning rate does not depend on it."""
 SHOWN = ("clips", "strengths", "strength_prompts")
 """Keys of `evaluation` that a resume may change: what is shown besides base and tuned."""
+ASKING = ("url", "key_env", "timeout", "retries", "parallel", "max_mb")
+"""Keys of a judge that a resume may change: where a server is now, and how it is asked."""
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 """Libraries whose version may change a number."""
 
@@ -29,7 +31,7 @@ def comparable(recipe: Section) -> dict[str, Any]:
     """Return the values that must not change between run and resume.
 
     That is everything but the folder, which may be moved, the guards, which only decide how long
-    to go on, the trackers, `MAY_CHANGE` and `SHOWN`.
+    to go on, the trackers, `MAY_CHANGE`, `SHOWN` and `ASKING`.
     """
     data = recipe.model_dump(mode="json", exclude={"output", "guards", "tracking"})
     free: tuple[str, ...] = MAY_CHANGE
@@ -38,7 +40,17 @@ def comparable(recipe: Section) -> dict[str, Any]:
     data["train"] = {k: v for k, v in data["train"].items() if k not in free}
     if "evaluation" in data:
         data["evaluation"] = {k: v for k, v in data["evaluation"].items() if k not in SHOWN}
+        _free_asking(data["evaluation"], "held_out_rewards")
+    _free_asking(data, "rewards")
     return data
+
+
+def _free_asking(section: dict[str, Any], key: str) -> None:
+    """Leave `ASKING` out of the judges under a key."""
+    if key in section:
+        section[key] = [
+            {k: v for k, v in judge.items() if k not in ASKING} for judge in section[key]
+        ]
 
 
 def recipe_differences(kept: Any, given: Any, path: str = "") -> list[str]:

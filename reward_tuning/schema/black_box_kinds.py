@@ -55,6 +55,11 @@ class BlackBoxSection(TextSection):
         "judge that prefers a place; twice the requests",
     )
 
+    @property
+    def scores_alone(self) -> bool:
+        """Not where it compares."""
+        return not self.pairwise
+
     @model_validator(mode="after")
     def _asks_pairs(self) -> "BlackBoxSection":
         if self.both_orders and not self.pairwise:

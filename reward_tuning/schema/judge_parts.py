@@ -113,6 +113,11 @@ class JudgeSection(Section):
         """What distinguishes two judges: file or folder, or the kind if there is neither."""
         return (self.files | self.folders).get("checkpoint", self.kind)
 
+    @property
+    def scores_alone(self) -> bool:
+        """Whether it scores a clip by itself, and not against others of its prompt."""
+        return True
+
     def loader_options(self) -> dict[str, Any]:
         """Return the keywords of `rewards.load_reward` that the recipe sets."""
         seen = {"frames", "over_frames", "grayscale", "prompt"}  # what the judge is shown

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
 
-from reward_tuning.schema.black_box_kinds import BlackBoxSection
 from reward_tuning.schema.judge_kinds import KINDS
 from reward_tuning.schema.judge_parts import FramesSection, JudgeSection
 from reward_tuning.section import Section
@@ -136,7 +135,7 @@ class HeldOutSection(JudgeSection):
 
     @model_validator(mode="after")
     def _scores_alone(self) -> "HeldOutSection":
-        if isinstance(self, BlackBoxSection) and self.pairwise:
+        if not self.scores_alone:
             raise ValueError(
                 "pairwise compares clips of one prompt, so it has no score of a clip by itself, "
                 "as evaluations and files need; set pairwise to false, or train on this judge"

@@ -102,7 +102,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
         yield from estimate_conflicts(rewards, sections.get("train"))
     yield from identity_conflicts(judges)
     if evaluation is not None and evaluation.primary is not None and "rewards" in sections:
-        labels = [judge.label for _, judge in judges]
+        labels = [judge.label for _, judge in judges if judge.scores_alone]
         if fault := primary_fault(evaluation.primary, labels, evaluation.seeds):
             yield Conflict(("evaluation", "primary"), evaluation.primary, fault)
 

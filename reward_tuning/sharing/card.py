@@ -51,7 +51,8 @@ def model_card(run: Path, *, title: str | None = None, licence: str | None = Non
     assert evaluation is not None, "finished_recipe has checked it"
     base = recipe.generator.checkpoint
     on_hub = is_hub_id(base)
-    heading = title or f"{public_name(base)}, tuned on {' and '.join(evaluation['trained_on'])}"
+    judges = " and ".join(judge.label for judge in recipe.rewards)
+    heading = title or f"{public_name(base)}, tuned on {judges}"
     clips = shown_clips(run)
     data = ModelCardData(
         base_model=base if on_hub else None,

@@ -76,10 +76,11 @@ def calibrate(
         progress: Called as the work proceeds.
 
     Returns:
-        One for each reward, in the recipe's order.
+        One for each reward, in the recipe's order; none for one that only compares clips.
 
     Raises:
-        TuningError: Fewer than 2 prompts, or more than the file has.
+        TuningError: Fewer than 2 prompts, or more than the file has; or no reward scores a clip
+            by itself.
         GeneratorError: A generator that cannot be loaded or does not take these sizes.
         RewardError: A judge that cannot be loaded.
     """
@@ -91,11 +92,17 @@ def calibrate(
         )
     chosen = dict(enumerate(stream.batch_at(0, prompts)))
     sigmas = evaluation_sigmas(recipe)
-    require_judges(recipe.rewards)
+    alone = [judge for judge in recipe.rewards if judge.scores_alone]
+    if not alone:
+        raise TuningError(
+            "rewards: each judge compares clips of one prompt (pairwise), so its scores have mean "
+            "0 and lie in [-0.5, 0.5]: there is nothing to measure; leave mean and std as they are"
+        )
+    require_judges(alone)
     sampling = recipe.sampling
     progress(ProgressEvent("loading", phase="judges"))
-    shared = shared_encoder(recipe, recipe.rewards, device)
-    judges = load_judges(recipe.rewards, sampling.frames, device, shared)
+    shared = shared_encoder(recipe, alone, device)
+    judges = load_judges(alone, sampling.frames, device, shared)
     report_truncation(judges, {"prompts.train": list(chosen.values())}, progress)
     dtype = getattr(torch, recipe.generator.dtype)
     texts = [*(one.text for one in chosen.values()), sampling.negative_prompt]
@@ -134,13 +141,18 @@ def calibrate(
 
 
 def calibrated(recipe: Recipe, found: Sequence[Calibration]) -> Recipe:
-    """Return the recipe with the measured `mean` and `std` of each reward.
+    """Return the recipe with the measured `mean` and `std` of each reward that has some.
 
     Raises:
         TuningError: All clips have the same score for a judge, so the standard deviation is 0.
     """
     rewards: list[Any] = []
-    for section, one in zip(recipe.rewards, found, strict=True):
+    measures = {one.label: one for one in found}
+    for section in recipe.rewards:
+        one = measures.get(section.label)
+        if one is None:
+            rewards.append(section)
+            continue
         if not one.deviation > 0:
             raise TuningError(
                 f"the judge {one.label} gave {one.mean:g} to every clip, so its standard "

@@ -118,7 +118,13 @@ def finish(
         export_every_format(recipe.lora, folder.lora, adapter, about)
     size = parts.sampler.size
     held_out, offload = held_out_judges(recipe, parts.offload, accelerator.device)
-    judges = [*parts.judges, *held_out]
+    # One that only compares clips of a prompt has nothing to say about a side.
+    trained = [
+        judge
+        for section, judge in zip(recipe.rewards, parts.judges, strict=True)
+        if section.scores_alone
+    ]
+    judges = [*trained, *held_out]
     oracle = oracle_applies(parts.held_out, size)
     step = recipe.train.steps if checkpoint is None else checkpoint["step"]
     sides = FinalSides(
@@ -126,7 +132,7 @@ def finish(
     ).evaluated(adapter)
     base, tuned = sides[0].scores, sides[1].scores
     seed = derive_seed(recipe.seed, "bootstrap") % 2**32
-    trained_on = [judge.label for judge in parts.judges]
+    trained_on = [judge.label for judge in trained]
     never_trained_on = [judge.label for judge in held_out]
     found: dict[str, Any] = {
         "format": FORMAT,

@@ -47,6 +47,7 @@ from reward_tuning.tuning.estimated import Estimates
 from reward_tuning.tuning.fingerprints import fingerprints_of
 from reward_tuning.tuning.graph_memory import graphs_that_fit
 from reward_tuning.tuning.group import Group, group_of
+from reward_tuning.tuning.outside_judges import outside_judges
 from reward_tuning.tuning.preflight import check_files, raising
 from reward_tuning.tuning.replay import ReplayClips
 from reward_tuning.tuning.replay_clips import replay_clips
@@ -78,6 +79,7 @@ class RunParts:
         group: How the clips of a batch are chosen; None where it trains on all of them.
         background: Where judges answer while the next batch is rolled out; None without a judge
             outside this process.
+        outside: Those of the training rewards that are outside this process.
     """
 
     sampler: ClipSampler
@@ -95,6 +97,7 @@ class RunParts:
     start: Mapping[str, Tensor] | None = None
     group: Group | None = None
     background: Background | None = None
+    outside: list[BlackBoxReward] = field(default_factory=list)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -199,6 +202,7 @@ def load_parts(
         start=start,
         group=group_of(recipe, options),
         background=Background() if asked_outside(judges) else None,
+        outside=outside_judges(judges),
     )
 
 

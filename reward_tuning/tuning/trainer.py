@@ -9,7 +9,7 @@ only the main one writes files.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,12 @@ from reward_tuning.tuning.further import FurtherUpdates
 from reward_tuning.tuning.group import chosen_batch, group_columns
 from reward_tuning.tuning.guard_watch import GuardWatch
 from reward_tuning.tuning.matching import MatchingUpdates
+from reward_tuning.tuning.outside_judges import (
+    all_or_none,
+    close_judges,
+    remember_answers,
+    resumable,
+)
 from reward_tuning.tuning.parts import RunParts, load_parts, with_replay
 from reward_tuning.tuning.plan_draws import draw_plan
 from reward_tuning.tuning.replay import replay_step
@@ -67,6 +73,7 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
             prompt file is wrong, the disk is full, or too many steps in a row were not finite.
         GeneratorError: The generator cannot be loaded.
         RewardError: A judge cannot be loaded.
+        UndoneStep: A judge outside this process does not answer; the run can be resumed.
     """
     folder = RunFolder(recipe.output)
 
@@ -74,9 +81,11 @@ def run(recipe: Recipe, *, resume: bool = False, progress: ProgressFn = silent) 
         clips = recipe.train.steps * clips_a_step(recipe.train, accelerator)
         prompts = clips // recipe.train.clips_per_prompt
         parts = load_parts(recipe, accelerator.device, prompts, report)
+        closing.callback(close_judges, parts.outside)
         return RewardTuning(recipe, parts, folder, accelerator, report)
 
-    with reported_compilation() if recipe.train.compile else nullcontext():
+    closing = ExitStack()
+    with closing, reported_compilation() if recipe.train.compile else nullcontext():
         done = run_training(folder, recipe, recipe.train, load, resume=resume, progress=progress)
     if is_main_process():
         report_at_end(done.folder, progress)
@@ -130,9 +139,10 @@ class RewardTuning:
         return f"weights of {name}"
 
     def prepare(self, *, resume: bool) -> None:
-        """Sample or read the clips of the replay, which the run folder keeps."""
+        """Sample or read what the run folder keeps: clips of the replay, answers of judges."""
         del resume
-        place = self.folder.replay
+        place, process = self.folder.replay, self.accelerator.process_index
+        remember_answers(self.parts.outside, self.folder.answers, process)
         self.parts = with_replay(self.recipe, self.parts, place, self.accelerator, self.progress)
 
     def initial_state(self) -> TrainingState:
@@ -146,11 +156,13 @@ class RewardTuning:
         self.progress(ProgressEvent("training", state.step, self.recipe.train.steps, note=table))
         if log and state.step == 0:
             write_samples(self.recipe, self.parts, self.folder, 0, self.parts.start, self.progress)
-        self.watch_over.begin(state)
+        with resumable(self.folder.root):
+            self.watch_over.begin(state)
 
     def step(self, state: TrainingState) -> dict[str, Any]:
         """Roll out, judge, and update the adapter."""
-        return optimiser_step(self.recipe, self.parts, state, self.accelerator, self.progress)
+        with resumable(self.folder.root):
+            return optimiser_step(self.recipe, self.parts, state, self.accelerator, self.progress)
 
     def evaluate(self, state: TrainingState) -> Mapping[str, Any]:
         """Draw the sample clips of now; scores are only taken at the end."""
@@ -160,7 +172,8 @@ class RewardTuning:
 
     def watch(self, state: TrainingState, row: Mapping[str, Any], log: MetricsLog | None) -> None:
         """Let the guards see the step."""
-        self.watch_over.after_step(state, row, log)
+        with resumable(self.folder.root):
+            self.watch_over.after_step(state, row, log)
 
     def ended(self) -> bool:
         """Return whether a guard has ended the training."""
@@ -170,15 +183,16 @@ class RewardTuning:
         """Export the best checkpoint and evaluate it."""
         del log
         adapter, checkpoint = self.watch_over.chosen(state)
-        return finish(
-            self.recipe,
-            self.parts,
-            self.accelerator,
-            self.folder,
-            adapter,
-            self.progress,
-            checkpoint,
-        )
+        with resumable(self.folder.root):
+            return finish(
+                self.recipe,
+                self.parts,
+                self.accelerator,
+                self.folder,
+                adapter,
+                self.progress,
+                checkpoint,
+            )
 
 
 def start(recipe: Recipe, parts: RunParts) -> TrainingState:
@@ -226,31 +240,37 @@ def optimiser_step(
         sampled: list[SampledClips] = []
         phase = onloaded_during(parts.offload, "reward", clock)
         chain = DifferentiatedBatches(parts, options, phase, reports)
-        for number in range(train.gradient_accumulation):
-            batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
-            if parts.group is not None:
-                batch, choice = chosen_batch(
-                    parts.sampler,
-                    parts.judges,
-                    batch,
-                    parts.group,
-                    phase=onloaded_during(parts.offload, "choice", clock),
-                )
-                choices.append(choice)
-            if recipe.method.matches:
-                clips = sampled_clips(
-                    parts.sampler, parts.judges, batch, parts.sigmas, options=options, phase=phase
-                )
-                sampled.append(clips)
-                reports.append(clips.report)
-            else:
-                chain.add(batch)
-            if reports:
-                shown.update(reports[-1].rewards)
-            if replays:
-                with clock("replay"):
-                    replayed.append(replayed_batch(number))
-        chain.complete()
+        with all_or_none(accelerator) if parts.outside else nullcontext():
+            for number in range(train.gradient_accumulation):
+                batch = draw_batch(recipe, parts.stream, parts.sigmas, state, accelerator, number)
+                if parts.group is not None:
+                    batch, choice = chosen_batch(
+                        parts.sampler,
+                        parts.judges,
+                        batch,
+                        parts.group,
+                        phase=onloaded_during(parts.offload, "choice", clock),
+                    )
+                    choices.append(choice)
+                if recipe.method.matches:
+                    clips = sampled_clips(
+                        parts.sampler,
+                        parts.judges,
+                        batch,
+                        parts.sigmas,
+                        options=options,
+                        phase=phase,
+                    )
+                    sampled.append(clips)
+                    reports.append(clips.report)
+                else:
+                    chain.add(batch)
+                if reports:
+                    shown.update(reports[-1].rewards)
+                if replays:
+                    with clock("replay"):
+                        replayed.append(replayed_batch(number))
+            chain.complete()
         judged = [report.judged for report in reports if report.judged is not None]
         further: Further | None = None
         matching = None

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,13 +37,15 @@ def answer_key(identity: str, digests: Sequence[str], prompt: str) -> str:
 class Answers:
     """Key of a question (`answer_key`) to the judge's number, in memory and in one file.
 
-    One process may write a file at a time; the caller gives each process its own.
+    One process may write a file at a time; the caller gives each process its own. Several threads
+    of it may ask and answer.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, float] = {}
         self._file: Path | None = None
         self._size = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -73,19 +76,22 @@ class Answers:
                 os.truncate(file, whole)
         except OSError as error:
             raise _not_kept(file, error) from error
-        before = {key: answer for key, answer in self._known.items() if key not in found}
-        self._known |= found
-        self._file, self._size = file, whole
-        self._append(before)
+        with self._lock:
+            before = {key: answer for key, answer in self._known.items() if key not in found}
+            self._known |= found
+            self._file, self._size = file, whole
+            self._append(before)
 
     def add(self, key: str, answer: float) -> None:
-        """Keep a new answer.
+        """Keep an answer; the first one to a question stays.
 
         Raises:
             RewardError: The file cannot be written, such as on a full disk.
         """
-        self._append({key: answer})
-        self._known[key] = answer
+        with self._lock:
+            if key not in self._known:
+                self._append({key: answer})
+                self._known[key] = answer
 
     def _append(self, answers: dict[str, float]) -> None:
         if self._file is None or not answers:

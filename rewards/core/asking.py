@@ -15,6 +15,8 @@ Result = TypeVar("Result")
 Task = Callable[[threading.Event], Result]
 """Work on one question; the event says that the others have given up, so it should, too."""
 
+BETWEEN_LOOKS = 0.2
+"""Seconds between two looks at whether the judge was closed."""
 SHOWN = 300
 """Characters of a reply that messages show."""
 
@@ -110,7 +112,9 @@ def patiently(
     ) from last
 
 
-def in_parallel(tasks: Sequence[Task[Result]], parallel: int) -> Iterator[tuple[int, Result]]:
+def in_parallel(
+    tasks: Sequence[Task[Result]], parallel: int, closed: threading.Event
+) -> Iterator[tuple[int, Result]]:
     """Work on tasks in threads.
 
     After a failure no other task begins, and those at work are waited for, so that their answers
@@ -119,6 +123,7 @@ def in_parallel(tasks: Sequence[Task[Result]], parallel: int) -> Iterator[tuple[
     Args:
         tasks: What to do; each may be called on any thread.
         parallel: Largest number of threads.
+        closed: Once it is set, nothing is waited for any more.
 
     Yields:
         The position of a task and its result, as they come.
@@ -149,8 +154,11 @@ def in_parallel(tasks: Sequence[Task[Result]], parallel: int) -> Iterator[tuple[
         threading.Thread(target=work, name=f"judge-{number}", daemon=True).start()
     first: Exception | None = None
     try:
-        while threads:
-            found = done.get()
+        while threads and not closed.is_set():
+            try:
+                found = done.get(timeout=BETWEEN_LOOKS)
+            except queue.Empty:
+                continue
             if found is None:
                 threads -= 1
             elif isinstance(found, Exception):

@@ -158,6 +158,7 @@ class FrozenReward(ABC):
         device: Device that it runs on; frames are moved there.
         chunk: Number of frames (of a `VideoReward`: clips) scored in one pass, `None` for all.
         reads_text: Whether the prompt matters to the score.
+        scores_alone: Whether it scores a clip by itself, and not against others of its prompt.
         context_length: Tokens of a text that it reads; `None` if it reads texts of any length, or
             none.
         differentiable: Whether its score has a gradient. One without is trained on by an estimate
@@ -168,6 +169,7 @@ class FrozenReward(ABC):
     device: torch.device
     chunk: int | None = None
     reads_text: bool = True
+    scores_alone: bool = True
     context_length: int | None = None
     differentiable: bool = True
 

@@ -24,7 +24,7 @@ from rewards.core.asking import FailedTry, Patience, in_parallel, patiently, quo
 from rewards.core.base import CLIP_FPS, VideoReward, check_input
 from rewards.core.pairs import comparisons, scores_of
 from rewards.core.shown_clip import Question, ShownClip
-from rewards.errors import RewardError
+from rewards.errors import JudgeUnavailable, RewardError
 
 LARGEST = 1e6
 """Largest size of a score: float32 still tells hundredths apart, and a slip in units is larger."""
@@ -97,6 +97,8 @@ class BlackBoxReward(VideoReward):
     def __init__(self, asking: Asking) -> None:
         self.asking = asking
         self.answers = Answers()
+        self.scores_alone = not asking.pairwise
+        self._closed = threading.Event()
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -134,8 +136,9 @@ class BlackBoxReward(VideoReward):
             RewardError: A mistake that no other try mends.
         """
 
-    def close(self) -> None:  # most hold nothing
-        """End what it keeps open; a call after this is an error."""
+    def close(self) -> None:
+        """End what it keeps open; nobody that waits for an answer waits any longer."""
+        self._closed.set()
 
     def remember(self, file: Path) -> None:
         """Keep its answers in a file of this process, and use those that are in it already.
@@ -198,9 +201,11 @@ class BlackBoxReward(VideoReward):
             )
 
         tasks = [lambda stop, part=part: task(part, stop) for part in parts]
-        for place, answers in in_parallel(tasks, self.asking.parallel):
+        for place, answers in in_parallel(tasks, self.asking.parallel, self._closed):
             for key, answer in zip(parts[place], answers, strict=True):
                 self.answers.add(key, answer)
+        if any(self.answers.get(key) is None for key in keys):
+            raise JudgeUnavailable(f"the judge {self.name} {self.where} has been closed")
 
     def _one_try(self, questions: Sequence[Question]) -> list[float]:
         answers = self.ask(questions)

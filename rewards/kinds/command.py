@@ -172,7 +172,8 @@ class CommandReward(BlackBoxReward):
         return [self._programs.ask(clips, question.prompt, wanted)]
 
     def close(self) -> None:
-        """End the programs."""
+        """End the waits, and the programs."""
+        super().close()
         self._programs.close()
 
 

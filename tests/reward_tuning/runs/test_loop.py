@@ -19,6 +19,7 @@ from reward_tuning.runs.guards import Guard, StepCounts
 from reward_tuning.runs.loop import is_due, metrics_log, train_steps
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.training_state import TrainingState
+from reward_tuning.runs.undone import UndoneStep
 from reward_tuning.schema.loading import load_recipe
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
@@ -210,3 +211,60 @@ def test_rows_after_the_state_are_dropped_when_the_log_opens(tmp_path: Path) -> 
         assert log is not None
         log.write({"step": 3, "again": True})
     assert rows(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def undone_at(step: int, one: Loop) -> None:
+    """Let a step fail for a reason outside the run, after it has drawn from a global generator."""
+    make = one.step
+
+    def made() -> dict[str, Any]:
+        torch.rand(1)
+        if one.state.step + 1 == step:
+            raise UndoneStep("no judge")
+        return make()
+
+    one.step = made  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("step", "saves"),
+    [
+        (6, ["save 3", "save 5"]),  # the state before it, which was not saved
+        (4, ["save 3"]),  # there is a checkpoint of it
+        (1, []),  # every run begins with it
+    ],
+)
+def test_before_a_step_that_cannot_be_made_the_state_is_saved(
+    tmp_path: Path, log: MetricsLog, step: int, saves: list[str]
+) -> None:
+    one, states = loop(), []
+    undone_at(step, one)
+    save = one.save
+
+    def saved() -> None:
+        save()
+        states.append(torch.get_rng_state())
+
+    one.save = saved  # type: ignore[method-assign]
+    torch.manual_seed(3)
+    with pytest.raises(UndoneStep, match="no judge"):
+        one.run(tmp_path, log)
+    assert [call for call in one.calls if call.startswith("save")] == saves
+    if step == 6:
+        assert rows(tmp_path)[-1]["step"] == 4  # log_every=2
+        torch.manual_seed(3)
+        torch.rand(5)
+        assert torch.equal(states[-1], torch.get_rng_state())
+    others = loop()
+    undone_at(step, others)
+    with pytest.raises(UndoneStep):
+        others.run(tmp_path, None)
+    assert others.calls == []
+
+
+def test_a_resumed_run_has_a_checkpoint_of_its_first_state(tmp_path: Path, log: MetricsLog) -> None:
+    one = loop(5)
+    undone_at(6, one)
+    with pytest.raises(UndoneStep):
+        one.run(tmp_path, log)
+    assert "save 5" not in one.calls

@@ -39,6 +39,25 @@ def test_what_is_shown_besides_may_change(tmp_path: Path, change: str) -> None:
     assert "evaluation" in values(tmp_path)
 
 
+JUDGE = "evaluation.held_out_rewards=[{kind: http, url: 'http://a:1/score'KEYS}]"
+
+
+@pytest.mark.parametrize(
+    ("keys", "same"),
+    [
+        (", timeout: 9.0, retries: 0, parallel: 1, max_mb: 1.0, key_env: KEY", True),
+        (", batch: 2", False),
+        (", fps: 16.0", False),
+    ],
+)
+def test_how_a_judge_outside_this_process_is_asked_may_change(
+    tmp_path: Path, keys: str, same: bool
+) -> None:
+    one, two = (values(tmp_path, JUDGE.replace("KEYS", text)) for text in ("", keys))
+    assert (one == two) is same
+    assert one == values(tmp_path, JUDGE.replace("KEYS", "").replace("//a:1", "//b:2"))
+
+
 def test_the_guards_may_change(tmp_path: Path) -> None:
     """And a checkpoint of a version without them has none to compare."""
     changed = values(tmp_path, "guards.every=7", "guards.motion=stop")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,17 @@ def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path) -> None:
     again = Answers()
     again.remember(file)
     assert len(again) == 2
+
+
+def test_the_first_answer_stays_in_memory_and_file(tmp_path: Path) -> None:
+    """Two threads that ask about equal clips get one answer, as a resumed run does."""
+    one = Answers()
+    one.remember(tmp_path / "a.jsonl")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: one.add(str(number % 5), float(number)), range(200)))
+    again = Answers()
+    again.remember(tmp_path / "a.jsonl")
+    assert len(again) == 5
+    for key in map(str, range(5)):
+        assert again.get(key) == one.get(key)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 5

@@ -84,9 +84,11 @@ def test_tasks_run_at_the_same_time_and_no_more_than_asked() -> None:
         return number * 10
 
     tasks = [lambda stop, number=number: task(number) for number in range(6)]
-    assert dict(in_parallel(tasks, 3)) == {number: number * 10 for number in range(6)}
+    assert dict(in_parallel(tasks, 3, threading.Event())) == {
+        number: number * 10 for number in range(6)
+    }
     assert most == 3
-    assert list(in_parallel([], 3)) == []
+    assert list(in_parallel([], 3, threading.Event())) == []
 
 
 def test_after_a_failure_those_at_work_end_and_no_other_begins() -> None:
@@ -106,7 +108,7 @@ def test_after_a_failure_those_at_work_end_and_no_other_begins() -> None:
     tasks = [lambda stop, number=number: task(number, stop) for number in range(9)]
     found = []
     with pytest.raises(ValueError, match="zero"):
-        for place, _ in in_parallel(tasks, 2):
+        for place, _ in in_parallel(tasks, 2, threading.Event()):
             found.append(place)
     assert sorted(begun) == [0, 1]
     assert found == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -187,3 +188,23 @@ def test_what_counts_as_an_answer() -> None:
     for wrong in (-0.01, 1.01):
         with pytest.raises(FailedTry):
             checked(wrong, pairwise=True)
+
+
+def test_a_judge_that_is_closed_keeps_nobody_waiting() -> None:
+    judge = Levels(Asking(Patience(9, first=50.0)), failures=9)
+    found: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            judge(grey_clips(0.2, 0.3), ["a", "a"])
+        except JudgeUnavailable as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not judge.asked:
+        time.sleep(0.01)
+    judge.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(found) == 1

@@ -66,7 +66,7 @@ def test_one_program_answers_line_by_line(tmp_path: Path) -> None:
     judge.close()
     assert not psutil.pid_exists(pid)
     assert not Path(folder).exists()
-    with pytest.raises(JudgeUnavailable, match="it is closed"):
+    with pytest.raises(JudgeUnavailable, match="has been closed"):
         judge(grey_clips(0.9), ["a"])
 
 
