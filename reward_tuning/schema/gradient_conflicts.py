@@ -30,6 +30,7 @@ def gradient_conflicts(
     """
     if not isinstance(judge, FrameRewardSection):
         return
+    yield from _pair_conflicts(path, judge, train)
     where = (*path, "gradient")
     if method is not None and method.matches:
         if judge.gradient is not None:
@@ -53,6 +54,21 @@ def gradient_conflicts(
         )
     if judge.estimated:
         yield from _without_effect(path, judge)
+
+
+def _pair_conflicts(
+    path: tuple[str | int, ...], judge: FrameRewardSection, train: TrainSection | None
+) -> Iterator[Conflict]:
+    """Check that a judge that compares clips of one prompt is shown them together."""
+    if judge.scores_alone or train is None:
+        return
+    where = (*path, "pairwise")
+    if train.clips_per_prompt == 1 and judge.gradient != "paired":
+        text = "compares clips of one prompt: set train.clips_per_prompt to 2 or more"
+        yield Conflict(where, True, text)
+    if train.group is not None:
+        text = "compares the clips of a batch, and train.group scores more than those; leave it out"
+        yield Conflict(where, True, text)
 
 
 def _without_effect(path: tuple[str | int, ...], judge: FrameRewardSection) -> Iterator[Conflict]:

@@ -19,6 +19,24 @@ def test_a_method_that_takes_only_scores_estimates_nothing() -> None:
         Recipe.model_validate(data)
 
 
+PAIRS = {"kind": "http", "url": "http://localhost/", "pairwise": True}
+
+
+def test_a_judge_of_pairs_needs_clips_to_compare() -> None:
+    def recipe(judge: dict[str, Any], **train: Any) -> Recipe:
+        data = recipe_data(rewards=[PAIRS | judge])
+        data["train"] = data["train"] | train
+        return Recipe.model_validate(data)
+
+    two = {"clips_per_prompt": 2, "batch_size": 2}
+    assert recipe({"gradient": "paired"}).rewards
+    assert recipe({"gradient": "group"}, **two).rewards
+    with pytest.raises(ValueError, match=r"pairwise\n  compares clips of one prompt: set train"):
+        recipe({"gradient": "group"})
+    with pytest.raises(ValueError, match=r"train\.group scores more than those"):
+        recipe({"gradient": "group"}, **two, group={"clips": 4})
+
+
 @pytest.mark.parametrize(
     ("judge", "train", "said"),
     [
