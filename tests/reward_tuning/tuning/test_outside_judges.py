@@ -148,7 +148,7 @@ def test_a_batch_is_rolled_out_while_the_one_before_is_judged(
         short = ("train.gradient_accumulation=2", "train.steps=1")
         run(tiny_recipe(world, one, *judge, *short))
         moods.repeats = True
-        monkeypatch.setattr("reward_tuning.tuning.parts.ThreadPoolExecutor", lambda *_: None)
+        monkeypatch.setattr("reward_tuning.tuning.parts.Background", lambda: None)
         run(tiny_recipe(world, two, *judge, *short))
     assert adapter(one) == adapter(two)
 
