@@ -178,12 +178,21 @@ def script() -> None:
         main()
     except SystemExit as left:
         if left.code in STOPPED_CODES:
+            _close_judges()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(int(left.code))
         if left.code is None or isinstance(left.code, int):
             quick_exit.code = left.code or 0
         raise
+
+
+def _close_judges() -> None:
+    """End the programs of judges, which no finaliser does where the process leaves at once."""
+    # Not imported for this: whoever has such judges has imported it, and others need no torch.
+    module = sys.modules.get("rewards.core.black_box")
+    if module is not None:
+        module.close_all()
 
 
 def _limit_spinning() -> None:

@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,15 @@ from rewards.errors import JudgeUnavailable, RewardError
 
 LARGEST = 1e6
 """Largest size of a score: float32 still tells hundredths apart, and a slip in units is larger."""
+
+
+_OPEN: weakref.WeakSet[BlackBoxReward] = weakref.WeakSet()
+
+
+def close_all() -> None:
+    """Close every judge of this process, for an exit that runs no finalisers."""
+    for judge in list(_OPEN):
+        judge.close()
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ class BlackBoxReward(VideoReward):
         self.answers = Answers()
         self.scores_alone = not asking.pairwise
         self._closed = threading.Event()
+        _OPEN.add(self)
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -154,6 +165,7 @@ class BlackBoxReward(VideoReward):
             return self
         view = copy.copy(self)  # shares the answers and whatever it keeps open
         view.asking = replace(self.asking, fps=fps)
+        _OPEN.add(view)
         return view
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:

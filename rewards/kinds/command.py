@@ -51,6 +51,7 @@ class Programs:
         self._timeout = timeout
         self._numbers = count(1)
         self._closed = threading.Event()
+        self._starting = threading.Lock()
         self._free: queue.LifoQueue[ChildProcess | None] = queue.LifoQueue()
         self._running: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
         for _ in range(number):
@@ -70,15 +71,12 @@ class Programs:
                 at the next try.
             RewardError: The clips cannot be written.
         """
-        if self._closed.is_set():
-            raise FailedTry("it is closed", again=False)
         child = self._free.get()
         files: dict[str, Path] = {}
         answered = False
         try:
             if child is None or not child.alive:
-                child = ChildProcess(self._command)
-                self._running.add(child)
+                child = self._start()
             number = next(self._numbers)
             for key, content in clips.items():
                 files[key] = Path(self._folder.name) / f"{number}-{key}.mp4"
@@ -103,10 +101,20 @@ class Programs:
                 file.unlink(missing_ok=True)
             self._free.put(child)
 
+    def _start(self) -> ChildProcess:
+        with self._starting:
+            if self._closed.is_set():
+                raise FailedTry("it is closed", again=False)
+            child = ChildProcess(self._command)
+            self._running.add(child)
+            return child
+
     def close(self) -> None:
         """End the programs and delete the folder of the clips."""
         self._closed.set()
-        for child in list(self._running):
+        with self._starting:  # one that another thread is just starting is ended, too
+            running = list(self._running)
+        for child in running:
             child.close()
         self._folder.cleanup()
 

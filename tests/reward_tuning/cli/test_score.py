@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -14,6 +20,7 @@ from reward_tuning.errors import TuningError
 from reward_tuning.files.clips import write_clip
 from tests.reward_tuning import clip_folder
 from tests.reward_tuning.command_line import Command, command
+from tests.rewards.judge_server import replied, serving
 from tests.rewards.tiny_clip import frames
 
 HPS, AESTHETIC = "hps:tiny/hps.safetensors", "aesthetic:tiny/aesthetic.safetensors"
@@ -97,6 +104,7 @@ def test_the_judges_of_a_recipe_and_long_prompts(command: Command, folder: Path)
     assert ran.err.count("warning: the clips' prompts: the judge hps reads") == 1
 
 
+ROOT = Path(__file__).parents[3]
 CASES = Path(__file__).parents[1] / "cases/clips"
 
 
@@ -172,3 +180,61 @@ def test_a_judge_that_prints_leaves_the_result_alone(command: Command, clip: Pat
     assert done.code == 0, done.err
     assert len(json.loads(done.out)["clips"]) == 1
     assert "hello" in done.err
+
+
+def test_a_server_scores_clips_and_is_sent_each_once(command: Command, clip: Path) -> None:
+    with serving(lambda request: replied({"score": 0.25})) as server:
+        judge = f"{{kind: http, url: '{server.url}'}}"
+        done = command("score", clip, clip, "--prompt", "a cat", "--reward", judge, "--json")
+        assert json.loads(done.out)["clips"][0]["scores"] == {"http": 0.25}
+        assert len(server.requests) == 1
+        pairs = judge.replace("}", ", pairwise: true}")
+        refused = command("score", clip, "--prompt", "a cat", "--reward", pairs)
+        assert (refused.code, len(server.requests)) == (2, 1)
+        assert "no score of a clip by itself" in refused.err
+    broken = command(
+        "score", clip, "--prompt", "a", "--reward", judge.replace("}", ", retries: 0}")
+    )
+    assert broken.code == 2
+    assert "the judge http at http://127.0.0.1" in broken.err
+    assert "Traceback" not in broken.err
+
+
+PROGRAM = """
+import json, os, sys, time
+print(os.getpid(), file=open(sys.argv[1], "w"), flush=True)
+for line in sys.stdin:
+    if sys.argv[2] == "stuck":
+        time.sleep(60)
+    print(json.dumps({"id": json.loads(line)["id"], "score": 0.5}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("answers", 0), ("stuck", 130)])
+def test_a_program_is_gone_when_the_command_is(
+    clip: Path, tmp_path: Path, how: str, code: int
+) -> None:
+    """A real process, which leaves without the interpreter's shutdown, or by Ctrl-C."""
+    (tmp_path / "judge.py").write_text(PROGRAM)
+    (tmp_path / "tmp").mkdir()
+    judge = {"kind": "command", "command": [sys.executable, "judge.py", "pid", how]}
+    words = ["score", str(clip), "--prompt", "a cat", "--reward", json.dumps(judge)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reward_tuning.cli", *words],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 100
+    while how == "stuck" and not (tmp_path / "pid").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    if how == "stuck":
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == code, err
+    assert ("0.5000" in out) == (code == 0)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    assert list((tmp_path / "tmp").glob("judged-*")) == []

@@ -187,6 +187,49 @@ def test_a_killed_process_ends_the_others_and_resume_goes_on(
     assert largest_gap(of_one_process, output) < 1e-6
 
 
+def test_a_judge_that_answers_one_process_no_more_ends_both_in_one_step(
+    world: Path, tmp_path: Path
+) -> None:
+    """Each process asks for its own clips; here those of the second are refused from step 2 on."""
+    refuse, output = tmp_path / "refuse", tmp_path / "run"
+    (tmp_path / "judge.py").write_text(
+        "import json, os, sys\n"
+        "for line in sys.stdin:\n"
+        "    row = json.loads(line)\n"
+        "    if os.environ['RANK'] == '1' and os.path.exists(sys.argv[1]):\n"
+        "        if int(open(sys.argv[1]).read()) < row['id']: sys.exit('out of credit')\n"
+        "    size = os.path.getsize(row['clip'])\n"
+        "    print(json.dumps({'id': row['id'], 'score': size / 1e4}), flush=True)\n"
+    )
+    refuse.write_text("2")  # clips of each process and step
+    command = [sys.executable, str(tmp_path / "judge.py"), str(refuse)]
+    judge = {"kind": "command", "command": command, "gradient": "group", "retries": 0}
+    tiny_recipe(world, output)  # writes recipe.yaml
+    judged = (
+        f"rewards=[{json.dumps(judge)}]",
+        "train.clips_per_prompt=2",
+        *(text for text in RUN if "checkpoint_every" not in text),
+        "train.checkpoint_every=9",
+    )
+    recipe = str(world / "recipe.yaml")
+    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={output}", *judged)
+    assert done.returncode != 0
+    assert "its stderr ends with: out of credit" in done.stderr
+    assert "error: process 1 of 2: the judge command" in done.stderr  # the main process says so
+    again = f"torchrun --nproc_per_node 2 -m reward_tuning.cli resume {output}"
+    assert f": continue with `{again}`" in done.stderr
+    assert done.stderr.count("Traceback") == 1  # the launcher's own
+    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-000001"]
+    assert sorted(path.name for path in (output / "answers").iterdir()) == [
+        "command-rank0.jsonl",
+        "command-rank1.jsonl",
+    ]
+    refuse.unlink()
+    done = launched(*TOGETHER, *CLI, "resume", str(output))
+    assert done.returncode == 0, done.stderr
+    assert (output / "evaluation.json").exists()
+
+
 def test_finetune_ends_well_and_as_one_process_would(world: Path, tmp_path: Path) -> None:
     clips = write_world_of_clips(tmp_path / "clips")
     finetune(small_recipe(clips, tmp_path / "one", *FINETUNE))

@@ -15,7 +15,7 @@ import torch
 
 from rewards import RewardError
 from rewards.core.asking import FailedTry, Patience
-from rewards.core.black_box import LARGEST, Asking, BlackBoxReward, checked
+from rewards.core.black_box import LARGEST, Asking, BlackBoxReward, checked, close_all
 from rewards.core.shown_clip import Question
 from rewards.errors import JudgeUnavailable
 from tests.rewards.judge_server import Waits, grey_clips
@@ -188,6 +188,14 @@ def test_what_counts_as_an_answer() -> None:
     for wrong in (-0.01, 1.01):
         with pytest.raises(FailedTry):
             checked(wrong, pairwise=True)
+
+
+def test_all_judges_are_closed_at_once() -> None:
+    judges = [Levels(ONE), Levels(ONE).at_rate(24.0)]
+    close_all()
+    for judge in judges:
+        with pytest.raises(JudgeUnavailable, match="has been closed"):
+            judge(grey_clips(0.2), ["a"])
 
 
 def test_a_judge_that_is_closed_keeps_nobody_waiting() -> None:

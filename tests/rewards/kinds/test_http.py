@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 from rewards import RewardError, load_reward
+from rewards.core.asking import Patience
 from rewards.core.black_box import BlackBoxReward
 from rewards.errors import JudgeUnavailable
 from tests.rewards.judge_server import (
@@ -128,8 +132,52 @@ def test_a_busy_server_is_given_its_time() -> None:
     assert waits.seconds == [17.0]
 
 
-def test_what_is_answered_is_not_asked_again_after_the_server_died(tmp_path: Path) -> None:
-    """Killed in the middle, started again elsewhere is another judge; here, on the same port."""
+SERVER = """
+import http.server, json, sys
+class Judge(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"score": float(sys.argv[2])}).encode())
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Judge)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def started(port: int, score: float) -> tuple[subprocess.Popen[str], int]:
+    """A server in a process of its own, which gives one score."""
+    command = [sys.executable, "-c", SERVER, str(port), str(score)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout is not None
+    return server, int(server.stdout.readline())
+
+
+def test_a_server_that_is_killed_and_started_again_is_found_again() -> None:
+    server, port = started(0, 0.25)
+    servers = [server]
+    judge = judge_at(f"http://127.0.0.1:{port}/", parallel=1)
+
+    def start_again(stop: threading.Event, seconds: float) -> None:
+        assert seconds == 1.0
+        servers.append(started(port, 0.75)[0])
+
+    patience = Patience(3, pause=start_again)
+    judge.asking = replace(judge.asking, patience=patience)
+    try:
+        assert judge(grey_clips(0.1), ["a"]).tolist() == [0.25]
+        server.kill()
+        server.wait()
+        assert judge(grey_clips(0.1, 0.2), ["a", "a"]).tolist() == [0.25, 0.75]
+        assert len(servers) == 2
+    finally:
+        for one in servers:
+            one.kill()
+            one.wait()
+
+
+def test_what_is_answered_is_not_asked_again_after_the_end(tmp_path: Path) -> None:
     count = 0
 
     def once(request: Request) -> Reply:
