@@ -31,9 +31,13 @@ SCORES = [len(prompt) / 100 for prompt in PROMPTS]
 
 @pytest.mark.parametrize("shown", RECIPES)
 def test_the_recipes_are_valid(shown: dict[str, Any]) -> None:
-    held_out = shown["evaluation"]["held_out_rewards"]
-    recipe = Recipe.model_validate(recipe_data(evaluation__held_out_rewards=held_out))
-    assert [judge.kind for judge in recipe.evaluation.held_out_rewards] == [held_out[0]["kind"]]
+    changes = {"rewards": shown["rewards"]} if "rewards" in shown else {}
+    held_out = shown.get("evaluation", {}).get("held_out_rewards", [])
+    data = recipe_data(**changes, evaluation__held_out_rewards=held_out)
+    data["train"] = data["train"] | shown.get("train", {})
+    recipe = Recipe.model_validate(data)
+    kinds = [judge.kind for judge in [*recipe.rewards, *recipe.evaluation.held_out_rewards]]
+    assert [*changes.get("rewards", []), *held_out][-1]["kind"] == kinds[-1]
 
 
 def test_the_judge_given_to_score_is_valid() -> None:
