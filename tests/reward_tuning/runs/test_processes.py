@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 TOGETHER = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
 CLI = ("-m", "reward_tuning.cli")
 RATE = "train.learning_rate=1e-3"  # AdamW makes of a gradient that is rounding a step of that size
+PROPORTIONAL = ("train.learning_rate=1.0", "train.adam_eps=1.0")  # steps as long as gradients
 RUN = (
     RATE,
     "train.steps=3",
@@ -80,6 +81,30 @@ def test_run_ends_well_and_as_one_process_would(world: Path, of_one_process: Pat
         json.loads((folder / "evaluation.json").read_text()) for folder in (output, of_one_process)
     )
     assert found["tuned"] == pytest.approx(expected["tuned"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_gradients_are_estimated_as_one_process_would(world: Path, tmp_path: Path) -> None:
+    """Each process has whole groups and the near clips of its own; beside an exact judge."""
+    judge = world / "judge" / "flat.safetensors"
+    keys = (
+        *PROPORTIONAL,
+        "train.steps=2",
+        "method={kind: drtune, active_steps: 2}",
+        f"rewards=[{{kind: clip, checkpoint: {judge}}},"
+        " {kind: sharpness, gradient: group, weight: 0.5},"
+        f" {{kind: clip, name: pairs, checkpoint: {judge}, gradient: paired}}]",
+        "train.clips_per_prompt=2",
+        "evaluation.prompts=2",
+        "evaluation.seeds=1",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    # Twice the batch: accumulated batches would draw a plan each, and processes share one.
+    run(tiny_recipe(world, one, *keys, "train.batch_size=4"))
+    recipe = str(world / "recipe.yaml")
+    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *keys)
+    assert done.returncode == 0, done.stderr
+    assert largest_gap(one, two) < 1e-6
 
 
 @pytest.mark.slow
