@@ -2,17 +2,18 @@
 
     python -m benchmarks.levers --arm LABEL RECIPE [KEY=VALUE ...] [--arm ...]
                                 [--at 30 60 120 | --updates 40 80] [--seeds 0 1 2] [--steps 25]
-                                [--prompts 128] --output FILE.jsonl
+                                [--prompts 128] [--clips 1] --output FILE.jsonl
     python -m benchmarks.levers --report FILE.jsonl ... [--reference LABEL] [--share 0.9]
 
 Each arm trains a shipped recipe, with overrides, on one thread. At each of the processor seconds
 `--at` (optimiser steps alone: loading, guards and evaluations are not counted), or after each
 number of `--updates`, its adapter is scored on held-out prompts, at full guidance and `--steps`
 steps, with the noise of the base's clips: two training judges (HPS, ImageReward), two judges that
-no arm trains on (another CLIP, and PickScore), the oracle and motion. Every finished run is one
-line of the output; runs whose line is there are not made again. An `--arm` named `base` measures
-the generator untrained and is made by itself. RECIPE may be `published:STRATEGY:K`, such as
-`published:tail:10`: EasyAnimate's own loop (`published_loop.py`) with that strategy.
+no arm trains on (another CLIP, and PickScore), the oracle, motion, and with `--clips` of 2 or more
+the diversity of a prompt's clips. Every finished run is one line of the output; runs whose line is
+there are not made again. An `--arm` named `base` measures the generator untrained and is made by
+itself. RECIPE may be `published:STRATEGY:K`, such as `published:tail:10`: EasyAnimate's own loop
+(`published_loop.py`) with that strategy.
 
 The report gives the change against the base at each point, averaged over the seeds prompt by
 prompt with a 95 % interval over the prompts, and, with `--reference`, the processor seconds until
@@ -40,13 +41,22 @@ from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.statistics.bootstrap import Interval, paired_difference
 
-METRICS = ("hps", "image_reward", "clip_held_out", "pickscore_held_out", "oracle", "motion")
+METRICS = (
+    "hps",
+    "image_reward",
+    "clip_held_out",
+    "pickscore_held_out",
+    "oracle",
+    "motion",
+    "diversity",
+)
+"""`diversity` is missing where each prompt has one clip."""
 DECIDES = "hps"
 HELD_OUT = (
     "[{kind: clip, checkpoint: tiny/clip-held-out.safetensors},"
     " {kind: pickscore, checkpoint: tiny/pickscore.safetensors}]"
 )
-SETTINGS = ("at", "updates", "steps", "prompts")
+SETTINGS = ("at", "updates", "steps", "prompts", "clips")
 
 Line = dict[str, Any]
 Settings = dict[str, Any]
@@ -98,13 +108,15 @@ def one_run(label: str, name: str, overrides: Sequence[str], seed: int, settings
         while (trainee.state.step if updates else trainee.seconds) < end:
             trainee.step()
         peak = trainee.peak_bytes
-        values = trainee.measure(1, base=base).values
+        values = trainee.measure(settings["clips"], base=base).values
         points.append(
             {
                 "steps": trainee.state.step,
                 "seconds": trainee.seconds,
                 "peak_bytes": peak,
-                "values": {metric: list(values[metric].values()) for metric in METRICS},
+                "values": {
+                    metric: list(values[metric].values()) for metric in METRICS if metric in values
+                },
             }
         )
         print(f"{label}, seed {seed}: {trainee.seconds:.0f} s", file=sys.stderr, flush=True)
@@ -125,8 +137,8 @@ def all_runs(arguments: argparse.Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     lines = read(output) if output.exists() else []
     settings = settings_of(arguments)
-    fixed = ("steps", "prompts")
-    if any(line["settings"][key] != settings[key] for line in lines for key in fixed):
+    fixed = ("steps", "prompts", "clips")
+    if any(line["settings"].get(key, 1) != settings[key] for line in lines for key in fixed):
         raise SystemExit(f"{output} holds runs of other settings; give another --output")
     done = {(line["arm"], line["seed"]) for line in lines}
     for seed in arguments.seeds:
@@ -174,6 +186,8 @@ def changes(lines: Sequence[Line]) -> dict[str, list[dict[str, Any]]]:
                 "peak_bytes": max(point["peak_bytes"] for point in points),
             }
             for metric in METRICS:
+                if metric not in base[runs[0]["seed"]]:
+                    continue
                 before = averaged([base[run["seed"]][metric] for run in runs])
                 after = averaged([point["values"][metric] for point in points])
                 row[metric] = paired_difference(before, after)
@@ -199,8 +213,8 @@ def report(lines: Sequence[Line], reference: str | None, share: float) -> str:
     found = changes(lines)
     text = [
         "| arm | seconds | steps | HPS | ImageReward | held-out judge | PickScore | oracle, points "
-        "| peak GB |",
-        "|" + "---|" * 9,
+        "| motion | diversity | peak GB |",
+        "|" + "---|" * 11,
     ]
     for arm, rows in found.items():
         for row in rows:
@@ -211,8 +225,10 @@ def report(lines: Sequence[Line], reference: str | None, share: float) -> str:
                 ("clip_held_out", 1, 4),
                 ("pickscore_held_out", 1, 3),
                 ("oracle", 100, 0),
+                ("motion", 1, 4),
+                ("diversity", 1, 4),
             ):
-                cells.append(interval_text(row[metric], factor, digits))
+                cells.append(interval_text(row[metric], factor, digits) if metric in row else "-")
             cells.append(f"{row['peak_bytes'] / 1e9:.2f}")
             text.append("| " + " | ".join(cells) + " |")
     if reference is not None:
@@ -248,6 +264,7 @@ def main() -> None:
     parser.add_argument("--updates", nargs="+", type=int, default=[], help="in place of --at")
     parser.add_argument("--steps", type=int, default=25, help="of the sampler that is scored")
     parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--clips", type=int, default=1, help="of each prompt")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-levers.jsonl"))
     parser.add_argument("--one", type=int, metavar="SEED", help="the arm alone, to stdout")
     parser.add_argument("--report", type=Path, nargs="+", help="print the table of these files")

@@ -59,6 +59,14 @@ MATCHED = (
     "evaluation.seeds=1",
 )
 
+ESTIMATED = (
+    "rewards=[{kind: sharpness, gradient: group}]",
+    "train.clips_per_prompt=2",
+    "train.steps=1",
+    "evaluation.prompts=2",
+    "evaluation.seeds=1",
+)
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, list[Any]]]:
@@ -73,6 +81,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, l
         run(tiny_recipe(world, tuned, *EVERYTHING))
         matched = tmp_path_factory.mktemp("runs") / "matched"
         run(tiny_recipe(world, matched, *MATCHED))
+        estimated = tmp_path_factory.mktemp("runs") / "estimated"
+        run(tiny_recipe(world, estimated, *ESTIMATED))
         sides = tmp_path_factory.mktemp("sides")
         request = EvaluationRequest([tuned], clips=0)
         evaluated = evaluate_adapters(request, sides, torch.device("cpu"))
@@ -82,7 +92,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Place, l
         few = tmp_path_factory.mktemp("runs") / "few"
         distil(few_steps.small_recipe(world, few, "train.steps=1", "evaluation.prompts=2"))
     yield {
-        "run": rows(tuned / "metrics.jsonl") + rows(matched / "metrics.jsonl"),
+        "run": [
+            row for made in (tuned, matched, estimated) for row in rows(made / "metrics.jsonl")
+        ],
         "guards": rows(tuned / "guards.jsonl"),
         "evaluation": [json.loads((tuned / "evaluation.json").read_text()), evaluated],
         "finetune": rows(shown / "metrics.jsonl"),
