@@ -177,7 +177,7 @@ def measured(prompts: int, distance: float) -> dict[str, Any]:
 def report(found: Mapping[str, Any]) -> str:
     """The table as Markdown: mean over prompts with its standard error, and of the sum."""
     steps = [str(step) for step in range(len(found["sigmas"]) - 1)]
-    heads = ["latents", *(f"sigma {found['sigmas'][int(step)]:.2f}" for step in steps)]
+    heads = ["latents", *(f"sigma {found['sigmas'][int(step)]:.3g}" for step in steps)]
     lines = [f"| estimate | clips | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 2)]
     for source, counts in found["each"].items():
         for count, places in counts.items():
@@ -212,7 +212,7 @@ def picture(found: Mapping[str, Any], file: Path) -> None:
                 values = [counts[str(count)][str(step)] for count in COUNTS]
                 heights = [statistics.mean(v) if isinstance(v, list) else v for v in values]
                 colour = plt.colormaps["viridis"](step / max(1, len(sigmas) - 1) * 0.9)
-                axis.plot(COUNTS, heights, "o-", color=colour, label=f"{sigma:.2f}", markersize=3.5)
+                axis.plot(COUNTS, heights, "o-", color=colour, label=f"{sigma:.3g}", markersize=3.5)
             axis.axhline(0.0, color="0.6", linewidth=0.8)
             axis.set_xscale("log", base=2)
             axis.set_xticks(COUNTS, [str(count) for count in COUNTS])

@@ -109,8 +109,9 @@ class QwenCriticSection(QwenSection, FolderSection):
     )
     aspects: Annotated[list[Text], Field(min_length=1)] | None = Field(
         default=None,
-        description="Questions to ask: names among object, colour, motion, artefact (null = all), "
-        "or your own questions, in which {prompt} is replaced by the prompt",
+        description="Questions to ask: names among object, colour, motion, artefact (null = these "
+        "four) and parts (one question about each claim of the prompt), or your own questions, in "
+        "which {prompt} is replaced by the prompt",
     )
 
     @property

@@ -1,6 +1,7 @@
 """Qwen2-VL as a critic: it answers questions about a clip, and the score is how sure it is of Yes.
 
 score = mean over questions of log p(Yes) - log p(No), at the position where the answer would begin.
+The question `parts` is asked about each claim of the prompt, and counts as their mean.
 Both probabilities have the same denominator, so this is a difference of two logits.
 """
 
@@ -11,12 +12,14 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.core.base import VideoReward, check_input
 from rewards.core.tower_options import TowerOptions
 from rewards.errors import RewardError
+from rewards.qwen.claims import claims
 from rewards.qwen.files import (
     build_qwen_model,
     find_folder,
@@ -36,6 +39,10 @@ ASPECTS: dict[str, str] = {
     "artefact": "Is the video sharp, steady and free of artefacts? Answer Yes or No.",
 }
 """Questions by name. The prompt comes first, so that the question can refer to it."""
+
+PARTS = "parts"
+PARTS_QUESTION = f'"{PLACE}" Does the video show this? Answer Yes or No.'
+"""The question about each claim of the prompt (`rewards.qwen.claims`), by this name."""
 
 ANSWERS = ("Yes", "No")
 
@@ -93,37 +100,61 @@ class QwenCritic(VideoReward):
             RewardError: The input cannot be scored.
         """
         check_input(frames, prompts)
-        scores = self.ask(frames.to(self.device), self._texts(prompts))
+        scores = self._each(frames.to(self.device), prompts)
         return dict(zip(self.questions, scores.unbind(dim=1), strict=True))
 
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the mean over questions: `(b, f, 3, H, W)` and b prompts -> `(b,)` fp32."""
-        return self.ask(frames, self._texts(prompts)).mean(dim=1)
+        return self._each(frames, prompts).mean(dim=1)
 
-    def _texts(self, prompts: Sequence[str]) -> list[list[str]]:
+    def _each(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score each question, `(b, k)` for k questions, `parts` by the mean over its claims."""
         for prompt in prompts:
             self.tower.check_plain(prompt)
-        return [[q.replace(PLACE, prompt) for q in self.questions.values()] for prompt in prompts]
+        asked = [self._asked(prompt) for prompt in prompts]
+        longest = max(len(texts) for texts, _ in asked)
+        # Every clip is asked as often: one with fewer claims repeats its last question.
+        texts = [own + own[-1:] * (longest - len(own)) for own, _ in asked]
+        answers = self.ask(clips, texts)
+        names = list(self.questions)
+        rows = []
+        for row, (_, of) in zip(answers, asked, strict=True):
+            rows.append(
+                torch.stack(
+                    [row[[i for i, name in enumerate(of) if name == one]].mean() for one in names]
+                )
+            )
+        return torch.stack(rows)
+
+    def _asked(self, prompt: str) -> tuple[list[str], list[str]]:
+        """Return the texts that are asked about a clip of a prompt, and the question of each."""
+        texts, names = [], []
+        for name, question in self.questions.items():
+            for about in claims(prompt) if name == PARTS else [prompt]:
+                texts.append(question.replace(PLACE, about))
+                names.append(name)
+        return texts, names
 
 
 def choose_questions(aspects: Sequence[str]) -> dict[str, str]:
     """Return the questions of named aspects and the user's own.
 
     Args:
-        aspects: Keys of `ASPECTS`, or the user's own questions of more than one word, in which
-            `{prompt}` is replaced by the prompt.
+        aspects: Keys of `ASPECTS`, `parts`, or the user's own questions of more than one word, in
+            which `{prompt}` is replaced by the prompt.
 
     Raises:
         RewardError: There is none, one occurs twice, or a single word is not the name of an aspect.
     """
-    unknown = [aspect for aspect in aspects if aspect not in ASPECTS and " " not in aspect.strip()]
+    named = ASPECTS | {PARTS: PARTS_QUESTION}
+    unknown = [aspect for aspect in aspects if aspect not in named and " " not in aspect.strip()]
     if isinstance(aspects, str) or not aspects or unknown or len(set(aspects)) < len(aspects):
         raise RewardError(
             f"aspects are {aspects!r}; allowed: a list of different names among "
-            f"{', '.join(ASPECTS)}, and your own questions with the answer Yes or No, in which "
+            f"{', '.join(named)}, and your own questions with the answer Yes or No, in which "
             f"{PLACE} is replaced by the prompt"
         )
-    return {aspect: ASPECTS.get(aspect, aspect) for aspect in aspects}
+    return {aspect: named.get(aspect, aspect) for aspect in aspects}
 
 
 def _one_token(tokenizer: Any, word: str) -> int:

@@ -26,7 +26,7 @@ def found() -> dict[str, Any]:
 
 def test_the_table_has_means_errors_and_sums() -> None:
     lines = report(found()).splitlines()
-    assert lines[0] == "| estimate | clips | latents | sigma 1.00 |"
+    assert lines[0] == "| estimate | clips | latents | sigma 1 |"
     assert lines[2] == "| group | 2 | +0.20 ± 0.10 | +0.30 ± 0.10; +0.55 |"
     assert len(lines) == 2 + 10
 

@@ -133,3 +133,23 @@ def test_a_text_encoder_that_never_learned_to_say_yes_is_refused() -> None:
             TowerOptions(),
             model=encoder.text_encoder,
         )
+
+
+def test_parts_ask_about_each_claim_of_the_prompt() -> None:
+    """Prompts with two claims and with one, asked in one call: each clip has its own mean."""
+    prompts = ["a red ball rolls, and a dog watches", "a blue square"]
+    frames = clips(2)
+    scores = critic("parts", "artefact").per_aspect(frames, prompts)
+    questions = [
+        f'"{claim}" Does the video show this? Answer Yes or No.'
+        for claim in ("a red ball rolls", "a dog watches", "a blue square")
+    ]
+    one, two, three = (critic(question) for question in questions)
+    both = (one(frames[:1], prompts[:1]) + two(frames[:1], prompts[:1])) / 2
+    torch.testing.assert_close(scores["parts"][:1], both, atol=1e-5, rtol=1e-5)
+    alone = three(frames[1:], prompts[1:])
+    torch.testing.assert_close(scores["parts"][1:], alone, atol=1e-5, rtol=1e-5)
+    artefact = critic("artefact")(frames, prompts)
+    torch.testing.assert_close(scores["artefact"], artefact, atol=1e-5, rtol=1e-5)
+    whole = critic("parts", "artefact")(frames, prompts)
+    torch.testing.assert_close(whole, (scores["parts"] + artefact) / 2, atol=1e-5, rtol=1e-5)
