@@ -55,6 +55,7 @@ def test_names() -> None:
         "tiny-leapalign-hps",
         "tiny-masked-edit-hps",
         "tiny-nft-hps",
+        "tiny-paired-hps",
         "tiny-prfl-latent",
         "tiny-refl-hps",
         "tiny-trajectory-hps",
