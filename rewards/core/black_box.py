@@ -94,6 +94,8 @@ class BlackBoxReward(VideoReward):
 
     Args:
         asking: How it is asked.
+        reads_text: Whether its answers depend on the text of a call. The attribute of this name
+            says only whether clips need prompts: a recipe's `prompt` is sent for all of them.
 
     Attributes:
         asking: How it is asked.
@@ -104,8 +106,9 @@ class BlackBoxReward(VideoReward):
     device = torch.device("cpu")
     name = "black box"
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, *, reads_text: bool = True) -> None:
         self.asking = asking
+        self.reads_text = self._sends_text = reads_text
         self.answers = Answers()
         self.scores_alone = not asking.pairwise
         self._closed = threading.Event()
@@ -184,7 +187,7 @@ class BlackBoxReward(VideoReward):
     def score_clips(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score clips: `(b, f, 3, H, W)` in [0, 1] and b prompts -> `(b,)` float32 on the CPU."""
         clips = [ShownClip.of(clip, self.asking.fps) for clip in frames]
-        texts = list(prompts) if self.reads_text else [""] * len(clips)
+        texts = list(prompts) if self._sends_text else [""] * len(clips)
         if not self.asking.pairwise:
             questions = [Question((clip,), text) for clip, text in zip(clips, texts, strict=True)]
             self._answer(questions)
@@ -231,7 +234,7 @@ class BlackBoxReward(VideoReward):
         return answer
 
     def _key(self, question: Question) -> str:
-        prompt = question.prompt if self.reads_text else ""
+        prompt = question.prompt if self._sends_text else ""
         identity = json.dumps(self.about, sort_keys=True)
         return answer_key(identity, [clip.digest for clip in question.clips], prompt)
 

@@ -101,7 +101,8 @@ class VlmReward(BlackBoxReward):
     """
 
     def __init__(self, endpoint: Endpoint, inquiry: Inquiry, asking: Asking) -> None:
-        super().__init__(asking)
+        self._text = inquiry.text(pairwise=asking.pairwise)
+        super().__init__(asking, reads_text="{prompt}" in self._text)
         if asking.pairwise and inquiry.answer != "yes":
             raise RewardError(
                 f"answer is {inquiry.answer}, but a pairwise judge answers with A or B; leave "
@@ -109,8 +110,6 @@ class VlmReward(BlackBoxReward):
             )
         self._endpoint = endpoint
         self._inquiry = inquiry
-        self._text = inquiry.text(pairwise=asking.pairwise)
-        self.reads_text = "{prompt}" in self._text
 
     @property
     def about(self) -> dict[str, Any]:

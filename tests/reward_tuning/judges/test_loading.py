@@ -1,6 +1,7 @@
 """From a judge's section to the judge: what is passed on, what is refused."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,12 +12,15 @@ from pydantic import ValidationError, create_model
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.judges.loading import load_judges
+from reward_tuning.schema.black_box_kinds import BLACK_BOXES
 from reward_tuning.schema.gradient_conflicts import gradient_conflicts
 from reward_tuning.schema.judge_kinds import HpsSection, VideoAlignSection
 from reward_tuning.schema.judge_roles import FrameRewardSection
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.parts import check_gradients
+from rewards.core.shown_clip import Question
 from rewards.kinds.hps import HpsReward
+from rewards.kinds.http import HttpReward
 from tests.reward_tuning.recipes_for_tests import recipe_data
 from tests.rewards.tiny_clip import ARCHITECTURE, flat_file, random_state
 
@@ -104,3 +108,27 @@ def test_a_judge_without_a_gradient_needs_an_estimate(
     check_gradients(estimated, [judge])
     section = HpsSection.model_validate(hps)
     assert load_judges([section], 9, CPU)[0].label == "hps"
+
+
+def test_a_judge_outside_the_process_is_sent_the_recipes_prompt() -> None:
+    """Whatever the clips' own prompts are; answers to another one are not taken for it."""
+    frames = torch.full((2, 1, 3, 4, 4), 0.5)
+    keys = []
+    for prompt in ("a clean picture", "a sharp picture"):
+        own = {"kind": "http", "url": "http://localhost:9/score", "prompt": prompt}
+        (judge,) = load_judges([BLACK_BOXES["http"].model_validate(own)], 1, CPU)
+        assert isinstance(judge, FramedJudge)
+        reward = judge.reward
+        assert isinstance(reward, HttpReward)
+        assert not reward.reads_text  # clips need no prompts
+        asked: list[Question] = []
+
+        def answered(questions: Sequence[Question], asked: list[Question] = asked) -> list[float]:
+            asked += questions
+            return [0.5] * len(questions)
+
+        reward.ask = answered  # type: ignore[method-assign]
+        assert judge.scores(frames, ["a cat", "a dog"]).tolist() == [0.5, 0.5]
+        assert [question.prompt for question in asked] == [prompt]
+        keys.append(reward._key(asked[0]))
+    assert keys[0] != keys[1]

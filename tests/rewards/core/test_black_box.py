@@ -24,8 +24,10 @@ from tests.rewards.judge_server import Waits, grey_clips
 class Levels(BlackBoxReward):
     """Scores a clip by its first level; keeps what it was asked."""
 
-    def __init__(self, asking: Asking, failures: int = 0, version: int = 1) -> None:
-        super().__init__(asking)
+    def __init__(
+        self, asking: Asking, failures: int = 0, version: int = 1, *, reads_text: bool = True
+    ) -> None:
+        super().__init__(asking, reads_text=reads_text)
         self.asked: list[list[tuple[tuple[int, ...], str, float]]] = []
         self.failures = failures
         self.version = version
@@ -98,8 +100,7 @@ def test_an_answer_is_asked_for_once_for_each_clip_and_prompt() -> None:
 
 
 def test_a_judge_that_reads_no_text_is_not_asked_for_each_prompt() -> None:
-    judge = Levels(ONE)
-    judge.reads_text = False
+    judge = Levels(ONE, reads_text=False)
     judge(grey_clips(0.2, 0.2), ["a", "b"])
     assert judge.asked == [[((51,), "", 8.0)]]
 
