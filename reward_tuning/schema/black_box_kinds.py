@@ -66,6 +66,11 @@ class BlackBoxSection(TextSection):
             raise ValueError("both_orders is for pairs of clips; set pairwise, or leave it out")
         if self.pairwise and self.chunk is not None:
             raise ValueError("pairwise compares the clips of a batch; leave chunk out")
+        if self.pairwise and self.prompt is not None:
+            raise ValueError(
+                "pairwise compares clips of one prompt, and with prompt all clips would have the "
+                "same; leave prompt out"
+            )
         return self
 
 

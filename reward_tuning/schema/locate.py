@@ -362,8 +362,8 @@ def locate_program(value: str, folder: Path) -> str:
     if Path(found).is_file():
         raise TuningError(f"{found} is not executable; run: chmod +x {shlex.quote(found)}")
     raise TuningError(
-        f"no such program: neither at {(folder / Path(value).expanduser()).absolute()} nor on the "
-        "PATH"
+        f"no such program: neither at {_in_folder(value, folder).absolute()} nor on the PATH; give "
+        "its path or its name, and arguments as further entries of the list"
     )
 
 
@@ -372,8 +372,16 @@ def locate_argument(value: str, folder: Path) -> str:
 
     Links are not followed: the python of a virtual environment is one, and means the environment.
     """
-    path = folder / Path(value).expanduser()
+    path = _in_folder(value, folder)
     return str(path.absolute()) if path.is_file() else value
+
+
+def _in_folder(value: str, folder: Path) -> Path:
+    """Return a path that may begin with ~; `~x` is itself where there is no user x."""
+    try:
+        return folder / Path(value).expanduser()
+    except RuntimeError:
+        return folder / value
 
 
 def shipped_judges() -> list[str]:

@@ -237,11 +237,11 @@ def resolved_command(command: Sequence[str], folder: Path) -> list[str]:
         raise RewardError("command: a part is empty; give the program and its arguments")
     program, *arguments = (
         # Not `resolve`: the python of a virtual environment is a link, and means that environment.
-        str(file.absolute()) if (file := folder / Path(part).expanduser()).is_file() else part
+        part if (file := file_of(part, folder)) is None else str(file.absolute())
         for part in command
     )
     if shutil.which(program) is None:
-        what = "is not executable (chmod +x)" if Path(program).is_file() else "does not exist"
+        what = "is not executable (chmod +x)" if file_of(program) else "does not exist"
         raise RewardError(
             f"command: the program {program!r:.200} {what}: neither under {folder.resolve()} nor "
             "on the PATH"
@@ -249,10 +249,23 @@ def resolved_command(command: Sequence[str], folder: Path) -> list[str]:
     return [program, *arguments]
 
 
+def file_of(part: str, folder: Path = Path()) -> Path | None:
+    """Return the file that a part of a command names; None if it names none.
+
+    Args:
+        part: Program or argument.
+        folder: Folder that relative paths start from.
+    """
+    try:
+        file = folder / Path(part).expanduser()
+        return file if file.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a name, or nobody's home: ~x
+        return None
+
+
 def _content_of(part: str) -> str:
     """Return what identifies the content of a file in a command; empty for other arguments."""
-    file = Path(part)
-    if not file.is_file():
+    if (file := file_of(part)) is None:
         return ""
     about = file.stat()
     if about.st_size > HASHED:

@@ -17,6 +17,7 @@ from reward_tuning.files.yaml_text import write_yaml
 from reward_tuning.schema.black_box_kinds import BLACK_BOXES
 from reward_tuning.schema.judge_roles import HELD_OUT
 from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.locate import locate_argument, locate_program
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.preflight import check_run
 from tests.reward_tuning.recipes_for_tests import recipe_data
@@ -38,6 +39,7 @@ VLM = {"kind": "vlm", "url": "http://localhost:8000/v1", "model": "seer"}
         (HTTP | {"batch": 2, "pairwise": True}, None, "compares one pair in a request"),
         (HTTP | {"both_orders": True}, None, "both_orders is for pairs"),
         (HTTP | {"pairwise": True, "chunk": 1}, None, "leave chunk out"),
+        (HTTP | {"pairwise": True, "prompt": "a cat"}, None, "leave prompt out"),
         (HTTP | {"timeout": 0.0}, "timeout", "greater than 0"),
         (HTTP | {"retries": -1}, "retries", "greater than or equal to 0"),
         (HTTP | {"key_env": "sk-pasted"}, "key_env", "match pattern"),
@@ -131,3 +133,9 @@ def test_checking_a_recipe_starts_and_contacts_nothing(tmp_path: Path) -> None:
         assert (found.mistakes, found.missing) == ([], [])
         assert server.requests == []
     assert not (tmp_path / "started").exists()
+
+
+def test_an_argument_with_the_home_of_nobody_is_passed_on(tmp_path: Path) -> None:
+    assert locate_argument("~nobody-has-this-home", tmp_path) == "~nobody-has-this-home"
+    with pytest.raises(TuningError, match=r"no such program: neither at .*~nobody-has"):
+        locate_program("~nobody-has-this-home/a", tmp_path)

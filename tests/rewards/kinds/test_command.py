@@ -185,3 +185,12 @@ def test_programs_that_do_not_exist_are_refused_when_loaded(tmp_path: Path) -> N
             load_reward("command", command=command, folder=tmp_path)
     with pytest.raises(RewardError, match="timeout is 0"):
         load_reward("command", command=["sh"], timeout=0.0)
+
+
+def test_an_argument_that_can_be_no_name_of_a_file_is_passed_on(tmp_path: Path) -> None:
+    """A program in one argument, longer than a file's name, and a home that nobody has."""
+    code = "import json, sys\nfor line in sys.stdin:\n    row = json.loads(line)\n"
+    code += "    print(json.dumps({'id': row['id'], 'score': 0.5}), flush=True)\n" + "#" * 4096
+    command = [sys.executable, "-c", code, "~nobody-has-this-home"]
+    judge = load_reward("command", command=command, folder=tmp_path, name="mine")
+    assert judge(grey_clips(0.2), ["a"]).tolist() == [0.5]
