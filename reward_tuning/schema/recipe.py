@@ -23,7 +23,12 @@ from reward_tuning.schema.judge_parts import (
     RandomFrames,
     TwoTowerSection,
 )
-from reward_tuning.schema.judge_roles import HeldOutSection, RewardSection, TrainingReward
+from reward_tuning.schema.judge_roles import (
+    FrameRewardSection,
+    HeldOutSection,
+    RewardSection,
+    TrainingReward,
+)
 from reward_tuning.schema.matching_conflicts import matching_conflicts, regression_conflicts
 from reward_tuning.schema.methods import Method
 from reward_tuning.schema.mistakes import Conflict
@@ -383,17 +388,24 @@ def too_few_frames(
 ) -> Iterator[Conflict]:
     """Check that a judge that compares frames sees enough of them, in every step of training.
 
-    A window of decoded latents may begin with the first one, which is a single frame.
+    A window of decoded latents may begin with the first one, which is a single frame. A judge whose
+    gradient is estimated sees whole clips.
     """
     if not isinstance(judge, FramesSection):
         return
+    whole = isinstance(judge, FrameRewardSection) and judge.estimated
     least = judge.least_frames
     needs = f"a judge of kind {judge.kind} compares frames and needs at least {least} of a clip"
     if judge.frames != "all" and judge.frames < least:
         yield Conflict((*path, "frames"), judge.frames, f"{needs}; give more, or all")
     if sampling is not None and sampling.frames < least:
         yield Conflict((*path, "kind"), judge.kind, f"{needs}; sampling.frames={sampling.frames}")
-    elif isinstance(judge, RewardSection) and train is not None and train.decoded != "all":
+    elif (
+        isinstance(judge, RewardSection)
+        and not whole
+        and train is not None
+        and train.decoded != "all"
+    ):
         shown = FAMILY.time_stride * (train.decoded_latents - 1) + 1
         if shown < least:
             yield Conflict(

@@ -19,6 +19,17 @@ def test_a_method_that_takes_only_scores_estimates_nothing() -> None:
         Recipe.model_validate(data)
 
 
+def test_an_estimated_judge_sees_whole_clips_whatever_is_decoded() -> None:
+    judge = {"kind": "flicker"}
+    data = recipe_data(rewards=[judge])
+    data["train"] = data["train"] | {"decoded": "random-window", "clips_per_prompt": 2}
+    data["train"]["batch_size"] = 2
+    with pytest.raises(ValueError, match="may show it only 1"):
+        Recipe.model_validate(data)
+    data["rewards"] = [judge | {"gradient": "group"}]
+    assert Recipe.model_validate(data).rewards
+
+
 PAIRS = {"kind": "http", "url": "http://localhost/", "pairwise": True}
 
 
