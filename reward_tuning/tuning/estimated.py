@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.views import RolledOut, View, rolled_out
+from rewards.core.black_box import BlackBoxReward
 
 Scores = dict[str, Tensor]
 """Label of a judge -> scores `(1 + P, b)`: of a batch's clips, and of clips near them."""
@@ -121,6 +123,9 @@ def ask(
 ) -> Asked:
     """Decode clips, and have estimated judges score them.
 
+    Those of this process score before it returns: their weights may leave the device afterwards,
+    and a user's class may change global settings while it works.
+
     Args:
         sampler: Its generator decodes.
         judges: At least one, estimated.
@@ -128,14 +133,14 @@ def ask(
         near: P batches of latents near `x`; only judges with gradient paired see them.
         prompts: b texts.
         small_decoder: Decode with the generator's small decoder.
-        asking: Scores at once, or in the background.
+        asking: Where those outside this process are asked: at once, or in the background.
     """
     window = judged_window(judges)
     by: DecodedBy = "small" if small_decoder else "vae"
     shown = [sampler.generator.decode(latents, window, by=by) for latents in (x, *near)]
 
     @torch.no_grad()
-    def score() -> Scores | None:
+    def score(judges: Sequence[FramedJudge]) -> Scores | None:
         if not all(bool(frames.isfinite().all()) for frames in shown):
             return None
         found = {}
@@ -147,7 +152,16 @@ def ask(
             found[judge.label] = scores.unflatten(0, (len(seen), -1))
         return found
 
-    return Asked(near, asking.ask(score))
+    outside = [judge for judge in judges if isinstance(judge.reward, BlackBoxReward)]
+    inside = [judge for judge in judges if not isinstance(judge.reward, BlackBoxReward)]
+    wait = asking.ask(partial(score, outside))
+    own = score(inside)
+
+    def answer() -> Scores | None:
+        others = wait()
+        return None if own is None or others is None else own | others
+
+    return Asked(near, answer)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from reward_tuning.tuning.estimated import Estimates
 from reward_tuning.tuning.step import StepOptions, begin_batch, complete_batch
 from reward_tuning.tuning.trainer import run
 from reward_tuning.tuning.views import starting_noise
+from rewards.core.black_box import Asking
 from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning import test_step as steps
 from tests.reward_tuning.tuning import test_trainer as runs
+from tests.rewards.core.test_black_box import Levels
 
 sampler, judge = steps.sampler, steps.judge
 world, text_cache = runs.world, runs.text_cache
@@ -157,6 +161,32 @@ def test_an_answer_in_the_background_is_the_same(sampler: ClipSampler, judge: Fr
     complete_batch(begun, judges, SIGMAS, parameters=own, options=options)
     found = [parameter.grad for parameter in own if parameter.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_judge_of_this_process_scores_before_its_weights_may_leave(
+    sampler: ClipSampler, judge: FramedJudge
+) -> None:
+    """Beside one outside, which alone is asked in the background."""
+    threads = []
+
+    def brightness(frames: Tensor, prompts: Sequence[str]) -> Tensor:
+        threads.append(threading.current_thread())
+        return frames.mean(dim=(1, 2, 3, 4)).float()
+
+    here = FramedJudge(brightness, "here", judge.positions, gradient="group")
+    outside = FramedJudge(Levels(Asking()), "outside", judge.positions, gradient="group")
+    options, asking = StepOptions(estimates=TWO_OF_EACH), Background()
+    both = [here, outside]
+    begun = begin_batch(sampler, both, four_clips(), SIGMAS, options=options, asking=asking)
+    assert threads == [threading.main_thread()]
+    (asked,) = begun.asked
+    answers = asked.answer()
+    assert answers is not None
+    assert {name: scores.shape for name, scores in answers.items()} == {
+        "here": (1, 4),
+        "outside": (1, 4),
+    }
+    assert len(threads) == 1
 
 
 def test_a_judge_without_a_gradient_is_trained_on(world: Path, tmp_path: Path) -> None:
