@@ -40,11 +40,15 @@ class Background:
 
     def _work(self) -> None:
         while True:
-            future, question = self._questions.get()
-            try:
-                future.set_result(question())
-            except BaseException as error:  # raised where the answer is awaited
-                future.set_exception(error)
+            _answer(*self._questions.get())
+
+
+def _answer(future: Future[Any], question: Callable[[], Any]) -> None:
+    """Answer a question; its frames are free on return, while the next one is waited for."""
+    try:
+        future.set_result(question())
+    except BaseException as error:  # raised where the answer is awaited
+        future.set_exception(error)
 
 
 class AtOnce:

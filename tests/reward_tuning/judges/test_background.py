@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 
 import pytest
+import torch
 
 from reward_tuning.judges.background import AtOnce, Background
 
@@ -42,3 +45,15 @@ def test_at_once_asks_before_it_returns() -> None:
     assert seen == [1]
     assert wait() is None
     assert seen == [1]
+
+
+def test_a_question_is_let_go_once_it_is_answered() -> None:
+    """It holds decoded clips, which are large, while the thread waits for the next one."""
+    background, frames = Background(), torch.zeros(3)
+    kept = weakref.ref(frames)
+    background.ask(lambda frames=frames: float(frames.sum()))()
+    del frames
+    until = time.monotonic() + 5
+    while kept() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert kept() is None
