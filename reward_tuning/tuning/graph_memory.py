@@ -87,9 +87,15 @@ def graph_bytes(sampler: ClipSampler, prompt: Prompt, clips: int, sigmas: Tensor
 
 
 def graphs_that_fit(
-    recipe: Recipe, sampler: ClipSampler, prompt: Prompt, sigmas: Tensor, progress: ProgressFn
+    recipe: Recipe,
+    sampler: ClipSampler,
+    prompt: Prompt,
+    sigmas: Tensor,
+    progress: ProgressFn,
+    *,
+    batches: int = 1,
 ) -> int:
-    """Return the number of graphs that fit into `train.keep_graphs_memory`.
+    """Return the number of graphs of a batch that fit into `train.keep_graphs_memory`.
 
     Args:
         recipe: Resolved.
@@ -97,15 +103,17 @@ def graphs_that_fit(
         prompt: Any training prompt.
         sigmas: `(N + 1,)`, the table of the rollouts.
         progress: Told what was found.
+        batches: Batches that hold their graphs at a time.
     """
     train = recipe.train
     one = graph_bytes(sampler, prompt, train.batch_size, sigmas)
-    count = int(train.keep_graphs_memory * 1e9 // one)
+    count = int(train.keep_graphs_memory * 1e9 // (batches * one))
+    of = "" if batches == 1 else f" for each of {batches} batches at a time"
     note = (
-        f"train.keep_graphs: auto has room for {count} graphs of {gigabytes(one)} each in "
+        f"train.keep_graphs: auto has room for {count} graphs of {gigabytes(one)} each{of} in "
         f"{train.keep_graphs_memory:g} GB (train.keep_graphs_memory)"
     )
     if not count:
-        note += f", so it keeps none; {one * 1.1 / 1e9:.2g} GB keep one"
+        note += f", so it keeps none; {batches * one * 1.1 / 1e9:.2g} GB keep one"
     progress(ProgressEvent("loading", note=note))
     return count

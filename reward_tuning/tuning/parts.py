@@ -185,7 +185,10 @@ def load_parts(
     sigmas = training_sigmas(recipe)
     options = step_options(recipe)
     if recipe.train.keep_graphs == "auto":
-        kept = graphs_that_fit(recipe, sampler, stream.drawn(1)[0], sigmas, progress)
+        # A judge outside this process answers while the next batch is rolled out.
+        ahead = asked_outside(judges) and recipe.train.gradient_accumulation > 1
+        prompt, batches = stream.drawn(1)[0], 2 if ahead else 1
+        kept = graphs_that_fit(recipe, sampler, prompt, sigmas, progress, batches=batches)
         options = replace(options, keep_graphs=kept)
     return RunParts(
         sampler,

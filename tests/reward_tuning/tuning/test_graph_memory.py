@@ -90,6 +90,13 @@ def test_a_run_keeps_what_fits(world: Path, tmp_path: Path) -> None:
     assert "GB (train.keep_graphs_memory), so it keeps none; " in told
     enough = float(told.split("none; ")[1].split()[0])
     assert kept("train.keep_graphs=auto", f"train.keep_graphs_memory={enough}")[0] == 1
+    outside = "rewards=[{kind: http, url: 'http://localhost:9/', gradient: paired}]"
+    recipe = tiny_recipe(
+        world, tmp_path, *STEPS, outside, "train.gradient_accumulation=2", "train.keep_graphs=auto"
+    )
+    parts = load_parts(recipe, torch.device("cpu"), 40, progress)
+    assert parts.options.keep_graphs == fits // 2  # one batch is ahead, and holds graphs, too
+    assert "for each of 2 batches at a time in 1 GB" in "".join(notes)
     count, by_number = kept("train.keep_graphs=1")
     assert (count, by_number["rollout"]["kept_steps"]) == (1, 1)
     for other in (plain, by_number):
