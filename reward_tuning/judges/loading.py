@@ -44,8 +44,8 @@ def load_judges(
 
     Raises:
         RewardError: A file is missing, damaged or of another kind.
-        TuningError: A judge that only measures is among the rewards, or a judge uses the
-            generator's text encoder and there is none, or one that cannot answer.
+        TuningError: A judge uses the generator's text encoder and there is none, or one that
+            cannot answer; or its prompt or `over_frames` does not fit it.
     """
     pool = TowerPool()
     return [_load(section, _options(section, shared), frames, device, pool) for section in sections]

@@ -122,7 +122,8 @@ def check_scores(
         raise RewardError(
             f"{who} returned scores without a gradient to its frames, so it cannot be trained on. "
             "Remove no_grad, .detach(), .item() and NumPy; or set differentiable = False in its "
-            "class, and list it under evaluation.held_out_rewards"
+            "class, and have its gradient estimated (gradient: group or paired), or list it under "
+            "evaluation.held_out_rewards"
         )
 
 

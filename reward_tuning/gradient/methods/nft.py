@@ -17,7 +17,7 @@ class NFT(MatchingMethod):
 
     The old velocity is that of the adapter that sampled the step's clips; the paper's is a slow
     average of the adapters before. So the contrast needs `train.updates_per_rollout` of 2 or more:
-    at the first update v = v_old, and the gradient is that of AWM, up to the factor 2 beta.
+    at the first update v = v_old, and the gradient is beta times AWM's, advantages clamped to +-1.
     """
 
     kind: Literal["nft"]
