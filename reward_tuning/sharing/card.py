@@ -51,8 +51,9 @@ def model_card(run: Path, *, title: str | None = None, licence: str | None = Non
     assert evaluation is not None, "finished_recipe has checked it"
     base = recipe.generator.checkpoint
     on_hub = is_hub_id(base)
-    judges = " and ".join(judge.label for judge in recipe.rewards)
-    heading = title or f"{public_name(base)}, tuned on {judges}"
+    # Of evaluation.json's judges those that only compare clips are missing.
+    judges = [judge.label for judge in recipe.rewards]
+    heading = title or f"{public_name(base)}, tuned on {' and '.join(judges)}"
     clips = shown_clips(run)
     data = ModelCardData(
         base_model=base if on_hub else None,
@@ -85,7 +86,7 @@ def model_card(run: Path, *, title: str | None = None, licence: str | None = Non
         base=public_name(base),
         hashes=folder.initial_fingerprints(),
         versions=folder.initial_versions(),
-        trained_on=evaluation["trained_on"],
+        trained_on=judges,
         never_trained_on=evaluation["never_trained_on"],
         recipe=recipe,
         steps=recipe.train.steps,

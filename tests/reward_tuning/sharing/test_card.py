@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from reward_tuning.errors import TuningError
+from reward_tuning.files.yaml_text import read_yaml, write_yaml
 from reward_tuning.report.metric_groups import label_of
 from reward_tuning.sharing.card import as_text, is_hub_id, model_card, public_name
 from tests.reward_tuning.sharing.finished_run import finished
@@ -79,6 +80,24 @@ def test_title_and_licence_may_be_left_out(finished: Path) -> None:
     assert "# tiny, tuned on hps and image\\_reward" in text
     assert "states none" in text
     assert "license" not in ModelCard(text).data.to_dict()
+
+
+def test_a_judge_that_only_compares_clips_is_named_too(finished: Path, tmp_path: Path) -> None:
+    """It has no score of a side, so evaluation.json does not list it."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    written = (run / "recipe.yaml").read_text(encoding="utf-8")
+    head = [line for line in written.splitlines(keepends=True) if line.startswith("# ")]
+    recipe = read_yaml(written)
+    url, gradient = "http://localhost:9/", "paired"
+    recipe["rewards"] = [{"kind": "http", "url": url, "pairwise": True, "gradient": gradient}]
+    (run / "recipe.yaml").write_text("".join(head) + write_yaml(recipe), encoding="utf-8")
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation["trained_on"] = []
+    (run / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    text = model_card(run)
+    assert "# tiny, tuned on http" in text
+    assert "\n| trained on | http |\n" in text
 
 
 @pytest.mark.parametrize(
