@@ -66,7 +66,9 @@ def judges_of_options(
 
 
 def judges_of_recipe(source: str) -> list[FramesSection]:
-    """Return the judges of a recipe that look at frames, held-out ones included.
+    """Return the judges of a recipe that score a clip by its frames, held-out ones included.
+
+    Those that only compare clips of a prompt are left out.
 
     Raises:
         TuningError: The recipe has mistakes.
@@ -75,7 +77,7 @@ def judges_of_recipe(source: str) -> list[FramesSection]:
     from reward_tuning.judges.shared_encoder import loaded_from_folder
 
     judges = loaded_from_folder(recipe, [*recipe.rewards, *recipe.evaluation.held_out_rewards])
-    return [judge for judge in judges if isinstance(judge, FramesSection)]
+    return [judge for judge in judges if isinstance(judge, FramesSection) and judge.scores_alone]
 
 
 def judges_by_name(texts: Sequence[str], sources: Sequence[Path]) -> list[JudgeSection]:

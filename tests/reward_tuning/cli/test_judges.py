@@ -58,6 +58,13 @@ def test_the_judges_of_a_recipe_are_all_that_look_at_frames() -> None:
     assert "latent" not in [judge.kind for judge in judges_of_recipe("tiny-prfl-latent")]
 
 
+def test_the_judges_of_a_recipe_that_only_compare_clips_are_left_out(tmp_path: Path) -> None:
+    pairs = {"kind": "http", "url": "http://localhost:9/", "pairwise": True, "gradient": "paired"}
+    path = write_recipe(tmp_path, rewards=[pairs, {"kind": "flicker"}])
+    assert "http" not in [judge.label for judge in judges_of_recipe(str(path))]
+    assert "flicker" in [judge.label for judge in judges_of_recipe(str(path))]
+
+
 def test_judges_by_name_of_a_run_of_a_shipped_file_and_by_kind(tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_recipe(run, rewards=[{"kind": "hps", "checkpoint": "hps-v2.1", "name": "mine"}])
