@@ -58,12 +58,20 @@ def cut(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+_SECRET = re.compile(
+    r"(//)[^/@\s]*(?=@)|([?&][^=&\s]*(?:key|token|secret|passw|signature)[^=&\s]*=)[^&\s'\"]*",
+    flags=re.IGNORECASE,
+)
+"""User and password of an address, and the values of its parameters that name a secret."""
+
+
 def shown(value: Any, limit: int = 60) -> str:
-    """Format a value in at most `limit` characters, a text in quotes."""
+    """Format a value in at most `limit` characters: a text in quotes, no secrets of an address."""
     text = (
         "null" if value is None else f"{value}".lower() if value is True or value is False else ""
     )
-    return cut(text or repr(value), limit)
+    masked = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", text or repr(value))
+    return cut(masked, limit)
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:

@@ -180,8 +180,7 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        shown = re.sub(r"//[^/]*@", "//***@", url)
-        raise RewardError(f"url: {shown!r:.200} is no address ({error})") from error
+        raise RewardError(f"url: {_without_user(url)!r:.200} is no address ({error})") from error
     if parts.username is not None or parts.password is not None:
         raise RewardError(
             "url: it contains a user name or a password, which recipe.yaml and messages would "
@@ -195,8 +194,8 @@ def checked_url(url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not host or port == 0:
         raise RewardError(
-            f"url: got {url!r:.200}; an address begins with http:// or https:// and a host, such "
-            "as http://localhost:8000/score"
+            f"url: got {_without_user(url)!r:.200}; an address begins with http:// or https:// and "
+            "a host, such as http://localhost:8000/score"
         )
     if parts.fragment or re.search(r"[\s\x00-\x20\x7f]", url) or not url.isascii():
         raise RewardError(
@@ -204,6 +203,11 @@ def checked_url(url: str) -> str:
             "space as %20"
         )
     return url
+
+
+def _without_user(url: str) -> str:
+    """Return an address without the user and password that it may begin with."""
+    return re.sub(r"^([^/]*//)?[^/]*@", r"\1***@", url)
 
 
 def is_local(url: str) -> bool:

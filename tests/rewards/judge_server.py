@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.parser
 import email.policy
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,8 +121,9 @@ def serving(answer: Callable[[Request], Reply]) -> Iterator[Server]:
 
 def brightness(mp4: bytes, folder: Path) -> float:
     """Mean level of an mp4 file in [0, 1], read by another library than the one that wrote it."""
-    file = folder / f"{abs(hash(mp4))}.mp4"
-    file.write_bytes(mp4)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".mp4", delete=False) as made:
+        made.write(mp4)  # each its own: equal clips may come at the same time
+    file = Path(made.name)
     return float(np.asarray(iio.imread(file, plugin="FFMPEG")).mean() / 255)
 
 

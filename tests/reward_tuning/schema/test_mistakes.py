@@ -6,6 +6,7 @@ import pytest
 
 from reward_tuning.gradient.methods import METHODS
 from reward_tuning.schema.judge_kinds import KINDS
+from reward_tuning.schema.mistakes import shown
 from tests.reward_tuning.recipes_for_tests import told, told_once, write_recipe
 
 
@@ -165,3 +166,16 @@ def test_a_wrong_kind_hides_no_other_mistake(tmp_path: Path) -> None:
     kind, relative = told(write_recipe(tmp_path), f"rewards.0={like}")
     assert kind.endswith("did you mean aesthetic?")  # and not one of those that know `relative`
     assert relative.startswith("rewards.0.relative: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("http://user:hunter2@host/x", "'http://***@host/x'"),
+        ("http://host/x?api_key=abc&n=2", "'http://host/x?api_key=***&n=2'"),
+        ("a@b and c//d", "'a@b and c//d'"),
+        (3, "3"),
+    ],
+)
+def test_a_value_is_shown_without_the_secrets_of_an_address(value: object, text: str) -> None:
+    assert shown(value) == text

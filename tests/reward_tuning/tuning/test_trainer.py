@@ -25,7 +25,7 @@ from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning import trainer
 from reward_tuning.tuning.draws import draw_batch, draw_guidance
 from reward_tuning.tuning.parts import load_parts
-from reward_tuning.tuning.step import BatchReport, reward_step
+from reward_tuning.tuning.step import BatchReport, complete_batch, reward_step
 from reward_tuning.tuning.trainer import RunResult, optimiser_step, run, start
 from tests.reward_tuning.tiny_run import HELD_OUT, TRAIN, tiny_recipe, write_world
 
@@ -334,14 +334,14 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Spoil, how: str) -> None:
     def step(*arguments: Any, **options: Any) -> BatchReport:
         nonlocal count
         count += 1
-        report = reward_step(*arguments, **options)
+        report = complete_batch(*arguments, **options)
         if bad(count):
             if how == "loss":
                 return BatchReport(math.nan, {}, report.motion)
             options["parameters"][0].grad[0, 0] = math.inf
         return report
 
-    monkeypatch.setattr(trainer, "reward_step", step)
+    monkeypatch.setattr(trainer, "complete_batch", step)
 
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])

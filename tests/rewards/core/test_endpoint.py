@@ -213,6 +213,7 @@ def test_proxies_do_not_get_what_is_for_this_machine(monkeypatch: pytest.MonkeyP
         ("http://host/#part", "a character that no address has"),
         ("http://me:pw@host/", "a user name or a password"),
         ("http://me:pw@host:x/", "is no address"),
+        ("me:pw@host/score", r"got '\*\*\*@host/score'"),
         ("https://host/?api_key=pw", "contains api_key"),
     ],
 )
