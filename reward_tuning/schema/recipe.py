@@ -126,7 +126,8 @@ def identity_conflicts(judges: Sequence[JudgeAt]) -> Iterator[Conflict]:
             )
         seen.setdefault(judge.label, path)
         if isinstance(judge, HeldOutSection) and judge.identity in trained_on:
-            key = "checkpoint" if "checkpoint" in type(judge).model_fields else "kind"
+            fields = type(judge).model_fields
+            key = next((key for key in ("checkpoint", "url", "command") if key in fields), "kind")
             yield Conflict(
                 (*path, key),
                 judge.identity,

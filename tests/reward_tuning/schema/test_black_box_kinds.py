@@ -79,6 +79,17 @@ def test_identities_tell_judges_apart() -> None:
     assert identities == [URL, "sh judge.sh", seer, seer]
 
 
+@pytest.mark.parametrize(("judge", "key"), [(HTTP, "url"), (COMMAND, "command"), (VLM, "url")])
+def test_a_held_out_judge_that_is_trained_on_is_named_by_its_key(
+    judge: dict[str, Any], key: str
+) -> None:
+    data = recipe_data(
+        rewards=[judge | {"gradient": "paired"}], evaluation__held_out_rewards=[judge]
+    )
+    with pytest.raises(ValidationError, match=rf"held_out_rewards\.0\.{key}\n.*another {key}"):
+        Recipe.model_validate(data)
+
+
 def test_scores_are_reused_whatever_the_timeout() -> None:
     def identity(judge: dict[str, Any]) -> str:
         return judge_identity(HELD_OUT[judge["kind"]].model_validate(judge))
