@@ -160,8 +160,9 @@ class CommandReward(BlackBoxReward):
 
     @property
     def where(self) -> str:
-        """The command."""
-        return f"({quoted(shlex.join(self._command))})"
+        """The command, its middle left out if it is long: its last words are worth the room."""
+        text = quoted(shlex.join(self._command))
+        return f"({text})" if len(text) <= 120 else f"({text[:80]} ... {text[-35:]})"
 
     @property
     def advice(self) -> str:

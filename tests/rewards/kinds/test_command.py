@@ -15,6 +15,7 @@ import pytest
 from rewards import RewardError, load_reward
 from rewards.core.black_box import BlackBoxReward
 from rewards.errors import JudgeUnavailable
+from rewards.kinds.command import CommandReward
 from tests.rewards.judge_server import Waits, grey_clips
 
 LEVELS = (0.2, 0.6, 0.4)
@@ -194,3 +195,11 @@ def test_an_argument_that_can_be_no_name_of_a_file_is_passed_on(tmp_path: Path) 
     command = [sys.executable, "-c", code, "~nobody-has-this-home"]
     judge = load_reward("command", command=command, folder=tmp_path, name="mine")
     assert judge(grey_clips(0.2), ["a"]).tolist() == [0.5]
+
+
+def test_a_long_command_is_shown_by_its_ends() -> None:
+    long = load_reward("command", command=["sh", "-c", "x" * 200, "the end"], name="mine")
+    assert isinstance(long, CommandReward)
+    assert long.where.startswith("(sh -c xxx")
+    assert long.where.endswith("xxx 'the end')")
+    assert len(long.where) == 122
