@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_tuning.errors import shortened
-from reward_tuning.runs.masked_text import masked
+from reward_tuning.files.masked_text import masked
 from reward_tuning.runs.tracker_parts import SampleClip, Table, Tracker
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}

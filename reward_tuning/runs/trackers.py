@@ -11,7 +11,7 @@ from typing import Any
 from reward_tuning.errors import TuningError, shortened
 from reward_tuning.files.atomic_write import atomic_write
 from reward_tuning.files.json_text import parsed_json
-from reward_tuning.runs.masked_text import masked
+from reward_tuning.files.masked_text import masked
 from reward_tuning.runs.mlflow import MLflow
 from reward_tuning.runs.patient_tracker import PatientTracker
 from reward_tuning.runs.tensorboard import TensorBoard

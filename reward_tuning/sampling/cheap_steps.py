@@ -7,7 +7,7 @@ changes only through the visited states, which differ a little.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,13 @@ from torch import Tensor
 
 from reward_tuning.gradient.engine import rollout
 from reward_tuning.gradient.kept import KeptGraphs
-from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, remembers_negative
+from reward_tuning.inputs.prompts import Prompt
+from reward_tuning.sampling.sampler import (
+    ClipSampler,
+    RolloutVelocity,
+    first_state,
+    remembers_negative,
+)
 from reward_tuning.sampling.step_cache import step_cache
 from reward_tuning.schema.cache_kinds import CacheSection
 
@@ -107,6 +113,27 @@ def cheap_rollout(
 
         states = rollout(step, noise, sigmas, stop)
     return Rollout(states, stop if cache is None else cache.full_calls)
+
+
+def whole_rollout(
+    sampler: ClipSampler,
+    prompts: Sequence[Prompt],
+    noise_seeds: Sequence[int],
+    sigmas: Tensor,
+    cheap: CheapSteps | None,
+) -> Rollout:
+    """Sample clips to the end of the table, for scores alone: no sweep runs a step again.
+
+    Args:
+        sampler: The generator with its adapter attached.
+        prompts: b prompts.
+        noise_seeds: b seeds.
+        sigmas: `(N + 1,)`, the sampler's table.
+        cheap: How the steps are computed; None computes them exactly.
+    """
+    velocity = RolloutVelocity(sampler, sampler.condition(prompts), sigmas)
+    start = first_state(sampler.noise(noise_seeds), sampler.video(prompts), sigmas)
+    return cheap_rollout(velocity, start, len(sigmas) - 1, exact=(), cheap=cheap or CheapSteps())
 
 
 def cheaply(cheap: CheapSteps, device: torch.device) -> AbstractContextManager[object]:

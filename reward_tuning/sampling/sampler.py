@@ -94,6 +94,12 @@ class ClipSampler:
         nothing = EncodedCondition()
         return [nothing if one == NO_CONDITION else self.conditions[one] for one in files]
 
+    def guided_by(self, scale: float | None) -> ClipSampler:
+        """Return this sampler with another guidance scale of `velocity`; itself for None."""
+        if scale is None:
+            return self
+        return replace(self, guidance=replace(self.guidance, scale=scale))
+
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return the initial latents of b seeds, `(b, 16, t, h/8, w/8)`."""
         shape = self.generator.latent_shape(len(seeds), *self.size)

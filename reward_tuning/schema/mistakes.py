@@ -12,6 +12,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from reward_tuning.files.masked_text import masked_addresses
+
 _EXPECTED = {
     "int_type": "expected a whole number",
     "float_type": "expected a number",
@@ -58,20 +60,12 @@ def cut(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-_SECRET = re.compile(
-    r"(//)[^/@\s]*(?=@)|([?&][^=&\s]*(?:key|token|secret|passw|signature)[^=&\s]*=)[^&\s'\"]*",
-    flags=re.IGNORECASE,
-)
-"""User and password of an address, and the values of its parameters that name a secret."""
-
-
 def shown(value: Any, limit: int = 60) -> str:
     """Format a value in at most `limit` characters: a text in quotes, no secrets of an address."""
     text = (
         "null" if value is None else f"{value}".lower() if value is True or value is False else ""
     )
-    masked = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", text or repr(value))
-    return cut(masked, limit)
+    return cut(masked_addresses(text or repr(value)), limit)
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:

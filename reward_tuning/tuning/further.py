@@ -68,10 +68,20 @@ class FurtherUpdates:
 
     def columns(self, norms: Sequence[float]) -> Mapping[str, Any]:
         """Return the columns of the step's row, given the norm of each further update made."""
-        return {
-            "further": {
-                "updates": len(norms),
-                "rerun_error": self._error,
-                "grad_norm": sum(norms) / len(norms) if norms else None,
-            }
+        return further_columns(norms, self._error)
+
+
+def further_columns(norms: Sequence[float], rerun_error: float) -> dict[str, Any]:
+    """Return the columns of further updates.
+
+    Args:
+        norms: Norm of the gradient of each one made.
+        rerun_error: Relative distance of the last one's velocities from the older adapter's.
+    """
+    return {
+        "further": {
+            "updates": len(norms),
+            "rerun_error": rerun_error,
+            "grad_norm": sum(norms) / len(norms) if norms else None,
         }
+    }

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from reward_tuning.judges.judge import FramedJudge, Judge, judged_window
-from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
-from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state
+from reward_tuning.sampling.cheap_steps import CheapSteps, whole_rollout
+from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
@@ -110,9 +110,7 @@ def chosen_batch(
         group: How to choose.
         phase: Entered around `candidates` and `choice`.
     """
-    if batch.guidance_scale is not None:
-        guidance = replace(sampler.guidance, scale=batch.guidance_scale)
-        sampler = replace(sampler, guidance=guidance)
+    sampler = sampler.guided_by(batch.guidance_scale)
     firsts = range(0, len(batch.prompts), group.kept)
     seeds = [candidate_seeds(batch.noise_seeds[i : i + group.kept], group.clips) for i in firsts]
     prompts = [batch.prompts[i] for i in firsts for _ in range(group.clips)]
@@ -121,15 +119,7 @@ def chosen_batch(
     with phase("candidates"):
         for start in range(0, len(every), size):
             some = slice(start, start + size)
-            velocity = RolloutVelocity(sampler, sampler.condition(prompts[some]), group.sigmas)
-            noise, video = sampler.noise(every[some]), sampler.video(prompts[some])
-            walked = cheap_rollout(
-                velocity,
-                first_state(noise, video, group.sigmas),
-                len(group.sigmas) - 1,
-                exact=(),
-                cheap=group.cheap or CheapSteps(),
-            )
+            walked = whole_rollout(sampler, prompts[some], every[some], group.sigmas, group.cheap)
             latents.append(walked.states[-1])
     with phase("choice"):
         scores = torch.cat(

@@ -22,6 +22,7 @@ from reward_tuning.runs.ranks import largest_of_all, mean_of_all
 from reward_tuning.runs.update import PhaseClock
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.further import further_columns
 from reward_tuning.tuning.matching_draws import Levels, draw_levels
 from reward_tuning.tuning.sampled_clips import SampledClips, centred, normalised
 from reward_tuning.tuning.step import BatchReport
@@ -236,13 +237,7 @@ class MatchingUpdates:
 
     def columns(self, norms: Sequence[float]) -> dict[str, Any]:
         """Return the columns of further updates, given the gradient's norm in each one made."""
-        return {
-            "further": {
-                "updates": len(norms),
-                "rerun_error": self._moved,
-                "grad_norm": _mean(norms) if norms else None,
-            }
-        }
+        return further_columns(norms, self._moved)
 
     def first_columns(self) -> dict[str, Any]:
         """Return the columns of the first update: of this process's batches."""

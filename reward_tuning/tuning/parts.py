@@ -25,7 +25,7 @@ from reward_tuning.inputs.run_conditions import (
 from reward_tuning.inputs.text_states import text_states
 from reward_tuning.judges.background import Background
 from reward_tuning.judges.clip_terms import ClipTerms
-from reward_tuning.judges.judge import FramedJudge, Judge
+from reward_tuning.judges.judge import Judge
 from reward_tuning.judges.loading import load_judges
 from reward_tuning.judges.missing import require_judges
 from reward_tuning.judges.offload import judge_modules, split_offload
@@ -43,7 +43,7 @@ from reward_tuning.schema.gradient_conflicts import ESTIMATES
 from reward_tuning.schema.judge_roles import FrameRewardSection
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
-from reward_tuning.tuning.estimated import Estimates
+from reward_tuning.tuning.estimated import Estimates, estimated_judges, exact_judges
 from reward_tuning.tuning.fingerprints import fingerprints_of
 from reward_tuning.tuning.graph_memory import graphs_that_fit
 from reward_tuning.tuning.group import Group, group_of
@@ -184,9 +184,10 @@ def load_parts(
         fingerprints["conditions"] = conditions_fingerprint([*stream.prompts, *held_out])
     sigmas = training_sigmas(recipe)
     options = step_options(recipe)
+    waited_for = outside_judges(estimated_judges(judges))
     if recipe.train.keep_graphs == "auto":
         # A judge outside this process answers while the next batch is rolled out.
-        ahead = asked_outside(judges) and recipe.train.gradient_accumulation > 1
+        ahead = bool(waited_for) and recipe.train.gradient_accumulation > 1
         prompt, batches = stream.drawn(1)[0], 2 if ahead else 1
         kept = graphs_that_fit(recipe, sampler, prompt, sigmas, progress, batches=batches)
         options = replace(options, keep_graphs=kept)
@@ -204,7 +205,7 @@ def load_parts(
         offload=offload.joined(generator.resting.vae),
         start=start,
         group=group_of(recipe, options),
-        background=Background() if asked_outside(judges) else None,
+        background=Background() if waited_for else None,
         outside=outside_judges(judges),
     )
 
@@ -215,24 +216,12 @@ def check_gradients(recipe: Recipe, judges: Sequence[Judge]) -> None:
     Raises:
         TuningError: A judge has no gradient, and none is estimated.
     """
-    for judge in judges:
-        exact = not isinstance(judge, FramedJudge) or judge.gradient == "exact"
-        differentiable = getattr(judge.reward, "differentiable", True)  # any callable may judge
-        if exact and not differentiable and not recipe.method.matches:
+    for judge in [] if recipe.method.matches else exact_judges(judges):
+        if not getattr(judge.reward, "differentiable", True):  # any callable may judge
             raise TuningError(
                 f"rewards: the score of the judge {judge.label} has no gradient; set {ESTIMATES}; "
                 "or choose method awm or nft; or list it under evaluation.held_out_rewards"
             )
-
-
-def asked_outside(judges: Sequence[Judge]) -> bool:
-    """Return whether an estimated judge is outside this process, and so leaves it free to work."""
-    return any(
-        isinstance(judge, FramedJudge)
-        and judge.gradient != "exact"
-        and isinstance(judge.reward, BlackBoxReward)
-        for judge in judges
-    )
 
 
 def clip_sampler(

@@ -11,12 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from reward_tuning.gradient.losses import reward_loss
 from reward_tuning.judges.clip_terms import ClipTerms, shortfall
 from reward_tuning.judges.judge import FramedJudge, Judge
 from reward_tuning.judges.judging import Verdicts, on_frames
-from reward_tuning.sampling.cheap_steps import CheapSteps, cheap_rollout
-from reward_tuning.sampling.sampler import ClipSampler, RolloutVelocity, first_state
+from reward_tuning.sampling.cheap_steps import whole_rollout
+from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.tuning.draws import Batch
 from reward_tuning.tuning.rows import ScoredJudge, why_zero
 from reward_tuning.tuning.step import BatchReport, PhaseFn, StepOptions, latent_motion
@@ -64,18 +63,9 @@ def sampled_clips(
         options: Choices of the recipe.
         phase: Entered around `rollout` and `reward`.
     """
-    if batch.guidance_scale is not None:
-        guidance = replace(sampler.guidance, scale=batch.guidance_scale)
-        sampler = replace(sampler, guidance=guidance)
-    steps = len(sigmas) - 1
+    sampler, steps = sampler.guided_by(batch.guidance_scale), len(sigmas) - 1
     with phase("rollout"):
-        walked = cheap_rollout(
-            RolloutVelocity(sampler, sampler.condition(batch.prompts), sigmas),
-            first_state(sampler.noise(batch.noise_seeds), sampler.video(batch.prompts), sigmas),
-            steps,
-            exact=(),
-            cheap=options.cheap or CheapSteps(),
-        )
+        walked = whole_rollout(sampler, batch.prompts, batch.noise_seeds, sigmas, options.cheap)
     x = walked.states[-1]
     report = BatchReport(
         math.nan, {}, latent_motion(x), rollout_steps=steps, full_steps=walked.full_steps
@@ -108,25 +98,16 @@ def clip_totals(judges: Sequence[FramedJudge], terms: ClipTerms, verdicts: Verdi
 
     Weights, `mean`, `std` and the hinge of a target count as in the loss of the whole batch.
     """
-    losses = {
-        judge.label: [
-            reward_loss(
-                one, weight=judge.weight, target=judge.target, mean=judge.mean, std=judge.std
-            )
-            for one in _each(verdicts[judge.label][1])
-        ]
-        for judge in judges
-    }
+    losses = [judge.losses_of(_scores(verdicts[judge.label])) for judge in judges]
     if terms.motion:
-        losses["motion_term"] = [
-            terms.motion * shortfall(one, terms.motion_target)
-            for one in _each(verdicts["motion_term"][1])
-        ]
-    return -torch.stack([torch.stack(each) for each in losses.values()]).sum(dim=0)
+        moved = _scores(verdicts["motion_term"])
+        each = [terms.motion * shortfall(one, terms.motion_target) for one in moved.split(1)]
+        losses.append(torch.stack(each))
+    return -torch.stack(losses).sum(dim=0)
 
 
-def _each(scores: Tensor) -> tuple[Tensor, ...]:
-    return scores.detach().double().cpu().split(1)
+def _scores(verdict: tuple[Tensor, Tensor]) -> Tensor:
+    return verdict[1].detach().double().cpu()
 
 
 def centred(totals: Tensor, clips_per_prompt: int) -> Tensor:

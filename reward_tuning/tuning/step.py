@@ -180,9 +180,7 @@ def begin_batch(
         phase: Entered around each phase.
         asking: Where estimated judges are asked; None asks and waits.
     """
-    if batch.guidance_scale is not None:
-        guidance = replace(sampler.guidance, scale=batch.guidance_scale)
-        sampler = replace(sampler, guidance=guidance)
+    sampler = sampler.guided_by(batch.guidance_scale)
     how = options.estimates
     with phase("rollout"):
         chain = rolled_out(sampler, batch, sigmas, options.cheap, options.keep_graphs)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reward_tuning.runs.masked_text import masked
+from reward_tuning.files.masked_text import masked
 
 
 def test_values_of_secret_variables(monkeypatch: pytest.MonkeyPatch) -> None:
