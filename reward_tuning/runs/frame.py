@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
-from reward_tuning.runs.launching import ignored_settings, join_processes
+from reward_tuning.runs.launching import ignored_settings, join_processes, leave_at_exit
 from reward_tuning.runs.loop import metrics_log, train_steps
 from reward_tuning.runs.machine import record_start
 from reward_tuning.runs.metrics import MetricsLog
@@ -226,6 +226,7 @@ def exclusive_run(
             if main:
                 folder.check_in_place()
         accelerator.wait_for_everyone()
+    leave_at_exit()  # of a Python program; the command line leaves at once
 
 
 def with_resume_command(error: Exception, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -137,6 +138,16 @@ def is_main_process() -> bool:
     if not distributed.is_available() or not distributed.is_initialized():
         return True
     return distributed.get_rank() == 0
+
+
+def leave_at_exit() -> None:
+    """Leave the other processes in order when the interpreter ends, if nobody has by then.
+
+    Threads of a live process group may outlive the interpreter, whose end then aborts the process
+    ("terminate called without an active exception"): 5 of 100 processes of gloo, on a busy machine.
+    """
+    atexit.unregister(leave_processes)
+    atexit.register(leave_processes)
 
 
 def leave_processes() -> None:

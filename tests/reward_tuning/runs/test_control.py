@@ -118,6 +118,7 @@ import sys
 from pathlib import Path
 from accelerate import Accelerator
 from reward_tuning.runs.control import Control, order_file
+from reward_tuning.runs.launching import leave_processes
 
 root, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
 main = accelerator.is_main_process
@@ -138,6 +139,7 @@ if main:
     order_file(root, "pause").touch()
 stopped = control.wait_or_stop(2, 9)
 (root / f"seen-{accelerator.process_index}").write_text(f"{first} {stopped} {len(looks)}")
+leave_processes()  # else the interpreter's end may abort, 5 times in 100
 """
 
 

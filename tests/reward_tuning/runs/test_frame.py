@@ -15,6 +15,7 @@ from torch import nn
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs import frame
 from reward_tuning.runs.control import ORDERS, RunStopped, order_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
@@ -134,8 +135,13 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def test_a_run_from_its_recipe_to_its_last_file(bench: Bench, tmp_path: Path) -> None:
+def test_a_run_from_its_recipe_to_its_last_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[bool] = []
+    monkeypatch.setattr(frame, "leave_at_exit", lambda: left.append((tmp_path / "run").is_dir()))
     result = bench.run()
+    assert left == [True]
     assert (result.folder, result.steps) == (tmp_path / "run", 4)
     assert bench.toys[0].calls == ["prepare, resume=False", "before step 0", "finish after 4"]
     assert result.evaluation == {"weight": bench.toys[0].weight.tolist()}

@@ -83,3 +83,25 @@ def test_a_launcher_that_hides_its_number_is_asked_by_its_command(tmp_path: Path
 def test_a_single_process_is_the_main_one_and_leaves_nobody() -> None:
     assert is_main_process()
     leave_processes()
+
+
+ALONE = """
+import atexit
+from datetime import timedelta
+import torch
+from reward_tuning.runs.launching import leave_at_exit
+
+torch.distributed.init_process_group(
+    "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1, timeout=timedelta(seconds=60)
+)
+atexit.register(lambda: print(torch.distributed.is_initialized()))  # runs last
+leave_at_exit()
+leave_at_exit()
+"""
+
+
+def test_a_program_leaves_when_it_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
