@@ -19,27 +19,10 @@ from torch import Tensor, nn
 from reward_tuning.errors import TuningError
 from reward_tuning.lora.forward import use_direct_forward
 from reward_tuning.lora.names import Factors, tensors_by_name
+from reward_tuning.lora.presets import PRESETS, in_block, in_preset, named
 
 ADAPTER_NAME = "default"
 """peft keeps several adapters on a model by name; here it has one."""
-
-ATTENTION = (
-    "attn1.to_q",
-    "attn1.to_k",
-    "attn1.to_v",
-    "attn1.to_out.0",
-    "attn1.add_q_proj",
-    "attn1.add_k_proj",
-    "attn1.add_v_proj",
-    "attn1.to_add_out",
-)
-MLP = ("ff.net.0.proj", "ff.net.2", "txt_ff.net.0.proj", "txt_ff.net.2")
-# None: every linear layer, as in the original trainer (677 modules of the 12B, 401 of the 7B).
-PRESETS: dict[str, tuple[str, ...] | None] = {
-    "attention": ATTENTION,
-    "attention+mlp": (*ATTENTION, *MLP),
-    "all-linear": None,
-}
 
 
 @dataclass(frozen=True)
@@ -49,8 +32,8 @@ class LoraSpec:
     Attributes:
         rank: Rank r, at least 1.
         alpha: Above 0; the original trainer's defaults are rank 128, alpha 64.
-        targets: Name in `PRESETS`, or module names: full paths (`transformer_blocks.0.attn1.to_q`)
-            or ends of paths (`to_q`, `ff.net.2`).
+        targets: Name in `presets.PRESETS`, or module names: full paths
+            (`transformer_blocks.0.attn1.to_q`) or ends of paths (`to_q`, `ff.net.2`).
     """
 
     rank: int
@@ -114,11 +97,10 @@ def select_targets(transformer: nn.Module, targets: str | tuple[str, ...]) -> tu
                 f"lora.targets is {targets!r}; allowed: the presets {', '.join(PRESETS)}, or a "
                 f"list of module names among {_names(paths)}"
             )
-        kinds = PRESETS[targets]
-        return tuple(p for p in paths if kinds is None or _kind(p) in kinds)
+        return in_preset(paths, targets)
     chosen: set[str] = set()
     for name in targets:
-        matches = [p for p in paths if p == name or p.endswith("." + name)]
+        matches = named(paths, name)
         if not matches:
             raise TuningError(
                 f"lora.targets: {name!r} is not a linear layer of this transformer; allowed: full "
@@ -288,16 +270,8 @@ def _detached(layer: LoraLayer) -> Factors:
     return down.detach(), up.detach()
 
 
-def _kind(path: str) -> str:
-    """Return a path without its block: `attn1.to_q` for `transformer_blocks.3.attn1.to_q`."""
-    parts = path.split(".")
-    if parts[0] == "transformer_blocks" and len(parts) > 2:
-        return ".".join(parts[2:])
-    return path
-
-
 def _names(paths: tuple[str, ...]) -> str:
-    return ", ".join(dict.fromkeys(_kind(p) for p in paths))
+    return ", ".join(dict.fromkeys(in_block(p) for p in paths))
 
 
 def _first(names: set[str]) -> str:

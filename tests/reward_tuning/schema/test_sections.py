@@ -24,7 +24,7 @@ def test_list_of_targets() -> None:
 
 
 def test_presets_are_those_of_the_adapter() -> None:
-    from reward_tuning.lora.adapter import PRESETS
+    from reward_tuning.lora.presets import PRESETS
 
     assert tuple(PRESETS) == LORA_PRESETS == get_args(LoraPreset)
 
