@@ -71,6 +71,7 @@ ROOMS = {
         "pretrain",
         "evidence",
         "sharing",
+        "doctor",
         "api",
         "cli",
     ),

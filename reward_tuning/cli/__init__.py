@@ -24,6 +24,7 @@ from reward_tuning.cli.compare import compare
 from reward_tuning.cli.convert import convert
 from reward_tuning.cli.cp import cp
 from reward_tuning.cli.distil import distil
+from reward_tuning.cli.doctor import doctor
 from reward_tuning.cli.evaluate import evaluate
 from reward_tuning.cli.export import export
 from reward_tuning.cli.finetune import finetune
@@ -72,6 +73,7 @@ VERBS = (
     convert,
     render,
     pretrain,
+    doctor,
 )
 WITH_LISTS = (evaluate, compare, mix)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # when stdout is redirected to a file

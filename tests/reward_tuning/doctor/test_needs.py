@@ -1,0 +1,139 @@
+"""What recipes need: generator, judges, keys, trackers, libraries, memory, folders."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reward_tuning.doctor import needs
+from reward_tuning.doctor.facts import Fact
+from reward_tuning.evidence.any_recipe import AnyRecipe, load_any_recipe
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+HUB_ID = "alibaba-pai/EasyAnimateV5.1-7b-zh-InP"
+
+
+@pytest.fixture(autouse=True)
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def recipe(folder: Path, **changes: Any) -> AnyRecipe:
+    return load_any_recipe(write_recipe(folder, **changes))
+
+
+def by_name(facts: object) -> dict[str, Fact]:
+    return {fact.name: fact for fact in facts}  # type: ignore[attr-defined]
+
+
+def test_a_shipped_recipe_has_all_it_needs() -> None:
+    demo = load_any_recipe("tiny-demo")
+    facts = [*needs.generator_facts(demo), *needs.judge_facts(demo), *needs.tracker_facts(demo)]
+    facts += needs.library_facts(demo, cuda=False)
+    assert {fact.mark for fact in facts} == {"ok"}
+    assert {"generator", "judge hps", "judge clip_held_out", "tracker tensorboard"} <= {
+        fact.name for fact in facts
+    }
+
+
+def test_a_generator_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    wanted = recipe(tmp_path, generator__checkpoint=f"{HUB_ID}@v1")
+    (fact,) = needs.generator_facts(wanted)
+    assert fact.mark == "note"
+    assert fact.value == f"{HUB_ID}@v1 is not on this disk, about 31 GB"
+    assert fact.todo.startswith(f"hf download {HUB_ID} --revision v1, or leave it")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    (offline,) = needs.generator_facts(wanted)
+    assert (offline.mark, "unset HF_HUB_OFFLINE" in offline.todo) == ("problem", True)
+
+
+def test_missing_judges_with_their_commands(tmp_path: Path) -> None:
+    facts = by_name(needs.judge_facts(recipe(tmp_path)))
+    judge = facts["judge hps"]
+    assert (judge.mark, judge.value) == ("problem", "hps-v2.1 is not on this disk, 1.97 GB")
+    assert judge.todo.startswith("hf download xswu/HPSv2 HPS_v2.1_compressed.pt")
+    assert facts["judge clip_held_out"].mark == "problem"
+
+
+def test_judges_outside_this_process(tmp_path: Path) -> None:
+    rewards = [
+        {"kind": "hps", "checkpoint": "tiny/hps.safetensors", "weight": 1.0},
+        {"kind": "motion_energy", "weight": 0.1},
+    ]
+    outside = [
+        {"kind": "http", "url": "http://localhost:1/score", "key_env": "SCORE_KEY"},
+        {"kind": "command", "command": ["python3", "judge.py"]},
+    ]
+    changes = {"rewards": rewards, "evaluation__held_out_rewards": outside}
+    wanted = recipe(tmp_path, **changes)
+    facts = list(needs.judge_facts(wanted, {}))
+    told = {(fact.name, fact.value): fact for fact in facts}
+    assert ("judge motion_energy", "a formula, no file") in told
+    assert ("judge http_held_out", "sends clips to http://localhost:1/score") in told
+    assert ("judge command_held_out", "starts python3 judge.py") in told
+    (missing,) = [fact for fact in facts if fact.mark == "problem"]
+    assert (missing.name, missing.todo) == ("judge http_held_out", "export SCORE_KEY=...")
+    set_ = needs.judge_facts(wanted, {"SCORE_KEY": "a-key-that-is-secret"})
+    assert {fact.mark for fact in set_} == {"ok"}
+
+
+def test_a_tracker_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reward_tuning.runs import tracker_packages
+
+    monkeypatch.setattr(tracker_packages, "find_spec", lambda name: None)
+    (fact,) = needs.tracker_facts(recipe(tmp_path, tracking=["trackio"]))
+    assert fact.mark == "problem"
+    assert "trackio is not installed" in fact.value
+    assert "pip install 'trackio>=0.43'" in fact.todo
+
+
+def test_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reward_tuning.doctor import programs
+
+    assert list(needs.library_facts(recipe(tmp_path / "plain"), cuda=False)) == []
+    monkeypatch.setattr(programs.shutil, "which", lambda name: None)
+    compiled = recipe(tmp_path / "compiled", train__compile=True)
+    assert [fact.name for fact in needs.library_facts(compiled, cuda=False)] == ["C++ compiler"]
+    assert [fact.name for fact in needs.library_facts(compiled, cuda=True)] == ["triton"]
+    for changes in ({"generator__quantise": "nf4"}, {"train__optimiser": "adamw-8bit"}):
+        packed = recipe(tmp_path / next(iter(changes)), **changes)
+        assert [fact.name for fact in needs.library_facts(packed, cuda=False)] == ["bitsandbytes"]
+    fp8 = recipe(tmp_path / "fp8", generator__quantise="fp8")
+    assert list(needs.library_facts(fp8, cuda=True)) == []
+
+
+def test_memory_of_the_device(tmp_path: Path) -> None:
+    wanted = recipe(tmp_path, generator__checkpoint=HUB_ID)
+    (fits,) = needs.memory_facts(wanted, 40_000_000_000, cuda=True)
+    assert (fits.mark, fits.value.startswith("13.6 GB of the GPU's 40 GB")) == ("ok", True)
+    (small,) = needs.memory_facts(wanted, 8_000_000_000, cuda=True)
+    assert (small.mark, "block-offload" in small.todo) == ("problem", True)
+    (cpu,) = needs.memory_facts(wanted, 8_000_000_000, cuda=False)
+    assert (cpu.mark, "block-offload" in cpu.todo) == ("problem", False)
+    moved = recipe(tmp_path / "b", generator__checkpoint=HUB_ID, generator__memory="block-offload")
+    assert list(needs.memory_facts(moved, 8_000_000_000, cuda=True)) == []
+
+
+def test_folders_and_their_bytes(tmp_path: Path) -> None:
+    wanted = recipe(tmp_path, generator__checkpoint=HUB_ID, train__ema_decay=0.99)
+    output, hub, own, temporary = needs.places(wanted)
+    # rank 8: one checkpoint of value, two moments and average, and three LoRAs
+    assert output.needed == 8 * 1_327_104 * (16 + 3 * 4)
+    assert hub.needed == 31_000_000_000 + 1_972_490_005 + 3_944_437_764
+    assert hub.why == f"{HUB_ID}, hps-v2.1, clip-vit-h-14"
+    assert own.needed == temporary.needed == 0
+    assert [place.needed for place in needs.places(None)] == [0, 0, 0, 0]
+
+
+def test_judges_of_every_verb() -> None:
+    assert [judge.label for judge in needs.judges_of(load_any_recipe("tiny-demo"))] == [
+        "hps",
+        "image_reward",
+        "clip_held_out",
+    ]
+    assert needs.judges_of(load_any_recipe("distil/tiny-4-steps"))
