@@ -22,7 +22,8 @@ class MemoryMode:
         about: Description in help texts, a fragment.
         parts_rest: The text encoder, the VAE and a trainer's judges rest while they are unused.
         blocks_rest: The transformer's blocks rest; each is copied to the device for its forward and
-            its backward pass. Such weights cannot be trained or compiled.
+            its backward pass while the one before it computes. Such weights cannot be trained or
+            compiled.
     """
 
     about: str
@@ -37,7 +38,7 @@ MODES: Mapping[str, MemoryMode] = {
     ),
     "block-offload": MemoryMode(
         "the transformer's blocks, too, each copied to the device for its forward and its backward "
-        "pass",
+        "pass while the one before it computes",
         parts_rest=True,
         blocks_rest=True,
     ),

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from base_model.errors import GeneratorError
 
 CopyFn = Callable[[Tensor, torch.device], Tensor]
-"""Copies a resting tensor to the device."""
+"""Copies a resting tensor to the device, or begins to."""
+
+
+def already_there() -> None:
+    """Wait for no copy: those that run in the stream of the computation are there in time."""
 
 
 def copied(tensor: Tensor, device: torch.device) -> Tensor:
@@ -34,15 +38,22 @@ class Offload:
         modules: Modules without trainable parameters; they are moved to the CPU at once.
         device: Device on which they work.
         copy: Function that copies a tensor to the device.
+        arrived: Called between the copies and their use; lets the computation wait for copies that
+            run beside it (`base_model.memory.side_stream`).
 
     Raises:
         GeneratorError: A parameter is trainable: its updates would be thrown away.
     """
 
     def __init__(
-        self, modules: Sequence[nn.Module], device: torch.device, copy: CopyFn = copied
+        self,
+        modules: Sequence[nn.Module],
+        device: torch.device,
+        copy: CopyFn = copied,
+        arrived: Callable[[], None] = already_there,
     ) -> None:
-        self._device, self._copy = device, copy
+        self._device, self._copy, self._arrived = device, copy, arrived
+        self._requested: dict[int, Tensor] | None = None
         self._others: tuple[Offload, ...] = ()
         # The tables that hold each tensor; a tied weight is in several.
         self._places: list[tuple[dict[str, Any], str, Tensor]] = [
@@ -95,15 +106,37 @@ class Offload:
         both._others = (self, *others)
         return both
 
+    def request(self) -> None:
+        """Begin the copies that the next `at_work` will use."""
+        if self._depth == 0 and self._requested is None:
+            self._requested = self._copies()
+
+    def recall(self) -> None:
+        """Drop the copies of a request that no `at_work` has used."""
+        if self._requested is not None:
+            self._arrived()  # or their memory would be used again while they still write to it
+            self._requested = None
+
     def _move_in(self) -> None:
-        copies: dict[int, Tensor] = {}
+        copies = self._copies() if self._requested is None else self._requested
+        self._requested = None
+        self._arrived()
         for table, name, tensor in self._places:
-            if id(tensor) not in copies:
-                copy = self._copy(tensor.data, self._device)
-                if isinstance(tensor, nn.Parameter):
-                    copy = nn.Parameter(copy, requires_grad=False)
-                copies[id(tensor)] = copy
             table[name] = copies[id(tensor)]
+
+    def _copies(self) -> dict[int, Tensor]:
+        copies: dict[int, Tensor] = {}
+        try:
+            for _, _, tensor in self._places:
+                if id(tensor) not in copies:
+                    copy = self._copy(tensor.data, self._device)
+                    if isinstance(tensor, nn.Parameter):
+                        copy = nn.Parameter(copy, requires_grad=False)
+                    copies[id(tensor)] = copy
+        except BaseException:
+            self._arrived()  # as in `recall`
+            raise
+        return copies
 
 
 def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:

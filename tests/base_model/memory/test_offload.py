@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from base_model.errors import GeneratorError
 from base_model.memory.offload import Offload
+from tests.boundary import Boundary
 
 CPU = torch.device("cpu")
 
@@ -61,6 +62,53 @@ def test_a_full_device_leaves_everything_at_rest() -> None:
     assert places([module]) == resting
     assert module.weight is weight
     assert offload.absent
+
+
+def test_a_request_is_used_once() -> None:
+    module = nn.Linear(2, 2).requires_grad_(False)
+    copies, waits = Copies(), []
+    offload = Offload([module], CPU, copies, lambda: waits.append(copies.made))
+    resting = places([module])
+    offload.request()
+    offload.request()  # it is on its way already
+    assert (copies.made, waits) == (2, [])
+    assert places([module]) == resting  # not before it is used
+    with offload.at_work():
+        assert (copies.made, waits) == (2, [2])
+        offload.request()  # it is there
+        assert copies.made == 2
+    with offload.at_work():
+        assert (copies.made, waits) == (4, [2, 4])
+
+
+def test_a_request_that_nothing_uses_is_waited_for_and_dropped() -> None:
+    module = nn.Linear(2, 2).requires_grad_(False)
+    boundary, waits = Boundary(), []
+    offload = Offload([module], CPU, boundary, lambda: waits.append(boundary.bytes))
+    boundary.close([module])
+    offload.recall()
+    assert waits == []
+    offload.request()
+    offload.recall()
+    assert waits == [24]  # six floats, there still while it waits
+    assert boundary.bytes == 0
+    with offload.at_work():
+        assert module.weight.isfinite().all()
+        assert boundary.copies == 4
+
+
+def test_a_copy_that_fails_lets_the_others_arrive() -> None:
+    module, waits = nn.Linear(2, 2).requires_grad_(False), []
+
+    def full(tensor: Tensor, device: torch.device) -> Tensor:
+        if tensor.dim() == 1:
+            raise torch.OutOfMemoryError
+        return tensor.clone()
+
+    offload = Offload([module], CPU, full, lambda: waits.append("wait"))
+    with pytest.raises(torch.OutOfMemoryError):
+        offload.request()
+    assert waits == ["wait"]
 
 
 def test_a_tied_weight_is_copied_once() -> None:

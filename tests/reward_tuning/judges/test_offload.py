@@ -59,7 +59,7 @@ def with_copies(monkeypatch: pytest.MonkeyPatch, copies: Copies) -> None:
     """Every offload made from here on copies its weights by `copies`."""
     create = Offload.__init__
 
-    def counted(self: Offload, modules: Any, device: torch.device, copy: Any = None) -> None:
+    def counted(self: Offload, modules: Any, device: torch.device, *ways: Any) -> None:
         create(self, modules, device, copies)
 
     monkeypatch.setattr(Offload, "__init__", counted)

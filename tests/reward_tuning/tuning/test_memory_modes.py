@@ -16,10 +16,10 @@ from base_model.memory.block_offload import stream_blocks
 from base_model.memory.modes import Memory
 from base_model.memory.quantise import Quantise
 from base_model.sampling.guidance import Guidance, guided_velocity
-from reward_tuning.lora.adapter import LoraSpec, adapted_layers, adapter_state, attach
+from reward_tuning.lora.adapter import LoraSpec, adapted_layers, adapter_state, attach, scaled
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
 from reward_tuning.tuning.trainer import run
-from tests.boundary import Boundary
+from tests.boundary import Boundary, bytes_of
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 CPU = torch.device("cpu")
@@ -83,7 +83,50 @@ def test_an_adapter_on_streamed_blocks(text: Any, resident: tuple[Tensor, Tensor
     assert not trained & boundary.real.keys()
 
 
-def test_a_block_that_the_cache_skips_is_not_fetched(text: Any) -> None:
+def sweeps(generator: Generator, text: Any) -> list[Tensor]:
+    """A rollout, two steps with gradient and the base's calls, as a batch of a training runs them.
+
+    Returns:
+        The states, the base's velocities and the adapter's gradients.
+    """
+    parameters = attach(generator.transformer, SPEC, seed=1)
+    draw = torch.Generator().manual_seed(2)
+    for tensor in adapter_state(generator.transformer).values():
+        tensor.copy_(torch.randn(tensor.shape, generator=draw) * 0.05)
+    condition, guidance = generator.condition(text), Guidance(4.0)
+    x = torch.randn(generator.latent_shape(1, 5, 32, 32), generator=draw)
+    found = [x]
+    with torch.no_grad():
+        for sigma in (1.0, 0.8, 0.5):
+            v = guided_velocity(generator, found[-1], sigma, condition, guidance, "detached")
+            found.append(found[-1] - 0.2 * v)
+    leaf = found[1].clone().requires_grad_()  # the first step's input carries gradient, too
+    for sigma, state, negative in ((0.5, found[2], "detached"), (0.8, leaf, "joint")):
+        v = guided_velocity(generator, state, sigma, condition, guidance, negative)
+        with torch.no_grad(), scaled(generator.transformer, 0.0):
+            base = guided_velocity(generator, state, sigma, condition, guidance, "detached")
+        (v - 0.9 * base).square().sum().backward()
+        found.append(base)
+    assert leaf.grad is not None
+    return [*found, leaf.grad, *(p.grad for p in parameters if p.grad is not None)]
+
+
+def test_sweeps_on_streamed_blocks(text: Any) -> None:
+    reference = load_generator("tiny", text_encoder=False)
+    reference.transformer.enable_gradient_checkpointing()
+    expected = sweeps(reference, text)
+    generator, boundary = streamed()
+    sizes = [bytes_of(block) for block in generator.transformer.transformer_blocks]
+    got = sweeps(generator, text)
+    assert len(got) == len(expected) > 100
+    for one, other in zip(got, expected, strict=True):
+        assert torch.equal(one, other)
+    assert expected[-1].norm() > 0
+    assert boundary.peak <= 2 * max(sizes) < sum(sizes)
+    assert boundary.bytes == 0
+
+
+def test_of_the_blocks_that_the_cache_skips_only_the_next_is_fetched(text: Any) -> None:
     generator, boundary = streamed()
     blocks = generator.transformer.transformer_blocks
     forwards = [block.forward for block in blocks]
@@ -95,8 +138,8 @@ def test_a_block_that_the_cache_skips_is_not_fetched(text: Any) -> None:
         whole = boundary.copies
         with cache.call(full=False):
             generator.velocity(latents, 0.8, condition)
-    first = len([*blocks[0].parameters(), *blocks[0].buffers()])
-    assert boundary.copies == whole + first
+    fetched = [t for block in blocks[:2] for t in (*block.parameters(), *block.buffers())]
+    assert boundary.copies == whole + len(fetched)
     assert [block.forward for block in blocks] == forwards  # streamed still, after the cache
     assert boundary.bytes == 0
 
