@@ -153,7 +153,11 @@ def load_tokenizer(part: Path) -> Any:
             "tokens. Download or copy it again."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(part, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            part,
+            local_files_only=True,
+            trust_remote_code=False,  # without it, transformers asks on the terminal
+        )
     except Exception as error:
         # The tokenizers library raises bare Exceptions for damaged files.
         if type(error) is not Exception and not isinstance(error, _TOKENIZER_ERRORS):

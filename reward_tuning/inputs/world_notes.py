@@ -50,7 +50,9 @@ def _outside(checkpoint: str, prompts: list[str]) -> list[str]:
 def _truncated(checkpoint: str, prompts: list[str]) -> list[str]:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / BASE / "tokenizer", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        WEIGHTS / BASE / "tokenizer", local_files_only=True, trust_remote_code=False
+    )
     limit = tokenizer.model_max_length
     lengths = {}
     for text in prompts:

@@ -104,6 +104,14 @@ def build_model(
             f"this architecture takes its text tower from the hub ({hub_model}); judges support "
             "open_clip's own towers only. Choose an architecture without hf_model_name"
         )
+    vision = dict(config.get("vision_cfg", {}))
+    if ":" in (elsewhere := str(vision.get("timm_model_name"))):
+        raise RewardError(
+            f"this architecture takes its image tower from elsewhere ({elsewhere}); judges "
+            "support timm's own models only. Choose an architecture without such a name"
+        )
+    if vision.get("timm_model_pretrained"):  # all weights come from the judge's file: fetch none
+        config["vision_cfg"] = {**vision, "timm_model_pretrained": False}
     cast = dtype if dtype in LOW_PRECISION else None  # keeps the layer norms in fp32
     custom = config.pop("custom_text", False)
     if "multimodal_cfg" in config:

@@ -17,6 +17,11 @@ from torch import Tensor
 from rewards.core.torchvision_import import ensure_torchvision_importable
 from rewards.errors import RewardError
 
+CODE_OPTIONS = frozenset(
+    {"trust_remote_code", "code_revision", "local_files_only", "force_download", "token", "proxies"}
+)
+"""Options of transformers that a model's configuration may not decide."""
+
 
 class Tokenizer(Protocol):
     """Converts texts to a tower's token numbers.
@@ -189,8 +194,23 @@ def _model_tokenizer(name: str, text: Mapping[str, Any], folder: Path | None) ->
             "model without tokenizer_mode"
         )
     options = dict(text.get("tokenizer_kwargs", {}))
+    if foreign := sorted(CODE_OPTIONS & options.keys()):
+        raise RewardError(
+            f"tokenizer_kwargs of this model sets {', '.join(foreign)}, which would run code from "
+            "its files or fetch others; judges do neither. Remove it from the configuration, or "
+            "choose another model"
+        )
     clean = get_clean_fn(options.pop("clean", "whitespace"))  # as open_clip's HFTokenizer
     strip = options.pop("strip_sep_token", False)
-    tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(source), local_files_only=True, trust_remote_code=False, **options
+        )
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise RewardError(
+            f"the tokenizer in {source} cannot be loaded ({reason}). Code in its folder is never "
+            "run; fetch it again, or choose a model whose tokenizer transformers knows"
+        ) from error
     length = text.get("context_length", 77)
     return TransformersTokenizer(tokenizer, length, clean, strip_separator=strip)

@@ -193,3 +193,19 @@ def test_a_chat_template_beside_the_tokenizer_is_found(tmp_path: Path, text_fold
         path.unlink()
     (tokenizer / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     assert torch.equal(load_text_encoder(tmp_path / "text")(["a red ball"]), expected)
+
+
+def test_code_beside_a_tokenizer_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor asked about: transformers would do that on the terminal."""
+    part = write_text_encoder(tmp_path) / "tokenizer"
+    mark = tmp_path / "ran"
+    config = json.loads((part / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    (part / "tokenizer_config.json").write_text(json.dumps(config))
+    (part / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run code"))
+    with pytest.raises(GeneratorError, match="tokenizer cannot be loaded"):
+        load_tokenizer(part)
+    assert not mark.exists()

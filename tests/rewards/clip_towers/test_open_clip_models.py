@@ -207,6 +207,10 @@ def test_the_configuration_beside_a_file_says_all(tmp_path: Path) -> None:
         ),
         ({"wings": 2}, "open_clip cannot build this architecture"),
         ({"vision_cfg": {"timm_model_name": "nothing_at_all"}}, "cannot build this architecture"),
+        (
+            {"vision_cfg": {"timm_model_name": "hf-hub:nobody/nothing"}},
+            "takes its image tower from elsewhere (hf-hub:nobody/nothing)",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_told(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -227,3 +231,20 @@ def test_hps_keeps_its_own_preprocessing_whatever_the_model(tmp_path: Path) -> N
     save_file(state_of(ARCHITECTURES["ViT"]), path)
     judge: Any = load_reward("hps", path, architecture=ARCHITECTURE)
     assert judge.tower.preprocess == Preprocess("letterbox", 32, clamped=False)
+
+
+def test_a_tower_of_timm_is_filled_from_the_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    asked: list[bool] = []
+    real = timm.create_model
+
+    def create(name: str, pretrained: bool = False, **options: Any) -> Any:
+        asked.append(pretrained)
+        return real(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    plain = ARCHITECTURES["timm"]
+    wanted = {**plain, "vision_cfg": {**plain["vision_cfg"], "timm_model_pretrained": True}}
+    build_model(wanted, CPU)
+    assert asked == [False]
