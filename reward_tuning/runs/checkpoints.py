@@ -32,6 +32,7 @@ from reward_tuning.files.hashes import file_sha256, text_sha256
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.formats.adapter_files import ADAPTER_FILE, EMA_FILE, STATE_FILE
 from reward_tuning.lora.names import CONFIG_IN_HEADER
+from reward_tuning.seeds import derive_seed
 
 OPTIMISER_FILE, RNG_FILE = "optimiser.pt", "rng.pt"
 _NAME = re.compile(r"step-(\d{6,})")
@@ -164,6 +165,18 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
         if isinstance(error, TuningError):
             raise
         raise DamagedCheckpointError(f"the checkpoint {path} is damaged ({error})") from error
+
+
+def seed_rng(seed: int) -> None:
+    """Seed the global random generators, which start elsewhere in every process.
+
+    The run itself draws nothing from them, but a judge or a library may; without this, a run that
+    is killed before its first checkpoint would then begin anew with other draws.
+    """
+    drawn = derive_seed(seed, "global generators")
+    random.seed(drawn)
+    np.random.seed(drawn % 2**32)
+    torch.manual_seed(drawn)
 
 
 def rng_state() -> dict[str, Any]:

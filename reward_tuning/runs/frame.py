@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from accelerate import Accelerator
 
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.runs.checkpoints import seed_rng
 from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.launching import ignored_settings, join_processes, leave_at_exit
@@ -138,6 +139,7 @@ def run_training(
             folder.begin(recipe, training.fingerprints, processes=accelerator.num_processes)
         training.prepare(resume=resume)
         state = training.initial_state()
+        seed_rng(recipe.model_dump(include={"seed"})["seed"])
         if resume:
             restore_state(
                 state,
