@@ -65,6 +65,8 @@ FINETUNE = (
 RESULTS = {"tune": "evaluation.json", "finetune": "finetune.json"}
 OF_TIMES = ("machine.jsonl", "status.json", "report.html", ".lock")
 MOST_GROWTH = 0.02
+AT_THE_START = 0.2
+"""Share of the kills that come while the process starts and loads."""
 AT_THE_END = 0.1
 """Share of the kills that come once the training is nearly done, and so meet the evaluation."""
 ROWS = 20
@@ -145,13 +147,17 @@ def disturbed(work: Work, clock: Clock, kills: int, draw: random.Random) -> list
         while len(rows) < kills and not work.finished():
             left = kills - len(rows) - round(AT_THE_END * kills)
             rest = work.steps - work.done()
-            if left > 0:
-                mean = clock.start + clock.step * rest / (left + 1)
-                seconds = draw.uniform(0.0, 2.0 * mean)
-            else:
-                seconds = draw.uniform(0.0, clock.start + clock.step * rest + clock.end)
             began = time.monotonic()
             process = subprocess.Popen(work.command(), stdout=log, stderr=log)
+            if left <= 0:
+                seconds = draw.uniform(0.0, 2.0 * clock.start + clock.step * rest + clock.end)
+            elif draw.random() < AT_THE_START:
+                seconds = draw.uniform(0.0, clock.start)
+            else:  # from the first event of the training on, whatever the load of the machine
+                while process.poll() is None and stage(work, process.pid)["stage"] != "training":
+                    time.sleep(0.1)
+                share = 2.0 * clock.step * rest / (left + 1)
+                seconds = time.monotonic() - began + draw.uniform(0.0, share)
             while process.poll() is None and time.monotonic() - began < seconds:
                 # the load of the machine must not let it end before all kills have come
                 if left > 0 and work.done() > work.steps - left:
@@ -195,9 +201,7 @@ def files_of(root: Path) -> dict[str, Path]:
     return {
         path.relative_to(root).as_posix(): path
         for path in sorted(root.rglob("*"))
-        if path.is_file()
-        and path.name not in OF_TIMES
-        and not path.name.startswith("events.out.")
+        if path.is_file() and path.name not in OF_TIMES and not path.name.startswith("events.out.")
     }
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reward_tuning.cli.less_memory import Retry, retried
 from reward_tuning.cli.quick_imports import quick_imports
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def distil(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as student.steps=8")
     ] = None,
+    retry_with_less_memory: Retry = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
     """Train a LoRA with which the generator needs few steps and no guidance.
@@ -28,7 +30,8 @@ def distil(
 
     loaded = load_distil_recipe(recipe, overrides or [])
     DistilFolder(loaded.output).refuse_existing_run()
-    distil_with_progress(loaded, resume=False, as_json=as_json)
+    with retried(loaded, wanted=retry_with_less_memory):
+        distil_with_progress(loaded, resume=False, as_json=as_json)
 
 
 def distil_with_progress(recipe: "DistilRecipe", *, resume: bool, as_json: bool) -> None:

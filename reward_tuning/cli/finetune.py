@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reward_tuning.cli.less_memory import Retry, retried
 from reward_tuning.cli.quick_imports import quick_imports
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def finetune(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as data.metadata=clips.csv")
     ] = None,
+    retry_with_less_memory: Retry = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
     """Train a generator on clips by flow matching, often before reward tuning.
@@ -27,7 +29,8 @@ def finetune(
 
     loaded = load_finetune_recipe(recipe, overrides or [])
     RunFolder(loaded.output).refuse_existing_run()
-    finetune_with_progress(loaded, resume=False, as_json=as_json)
+    with retried(loaded, wanted=retry_with_less_memory):
+        finetune_with_progress(loaded, resume=False, as_json=as_json)
 
 
 def finetune_with_progress(recipe: "FinetuneRecipe", *, resume: bool, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from reward_tuning.cli.less_memory import Retry, retried
 from reward_tuning.cli.quick_imports import quick_imports
 
 
@@ -12,6 +13,7 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as train.steps=6")
     ] = None,
+    retry_with_less_memory: Retry = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
 ) -> None:
     """Tune a generator as a recipe says; everything it makes is in the run folder."""
@@ -32,4 +34,5 @@ def run(
 
     from reward_tuning.cli.training import train_with_progress
 
-    train_with_progress(loaded, resume=False, as_json=as_json)
+    with retried(loaded, wanted=retry_with_less_memory):
+        train_with_progress(loaded, resume=False, as_json=as_json)

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: stop at once, run every `finally`, and print how to resume."""
+"""Ctrl-C and SIGTERM: stop, run every `finally`, and print how to resume.
+
+At once, but for the steps of a training, which ends after the current phase with a checkpoint
+(`reward_tuning.runs.signals`).
+"""
 
 import os
 import signal
@@ -7,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from reward_tuning.runs.signals import keep_signal, signal_name
 
 
 class Stopped(BaseException):
@@ -31,21 +37,18 @@ class Stopped(BaseException):
 
     def message(self) -> str:
         """Return the last line that the command prints."""
-        name = "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
-        return f"stopped by {name}" + (f"; {self.hint}" if self.hint else "")
+        return f"stopped by {signal_name(self.number)}" + (f"; {self.hint}" if self.hint else "")
 
 
 class StoppedAsAsked(Stopped):
-    """A run has stopped after a step, because a file in its folder asked for it.
-
-    The exit code is that of Ctrl-C: a person stopped it, and it can be resumed.
+    """A run has stopped after a step, because a signal or a file in its folder asked for it.
 
     Attributes:
         text: The message; empty on a process that is not to repeat it.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(signal.SIGINT)
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(number)
         self.text = text
 
     def message(self) -> str:
@@ -57,17 +60,19 @@ ECHO_SECONDS = 1.0
 """A second signal within this time is an echo of the first: a terminal and a parent process such as
 `timeout` both send one. A later one means that the first did not help."""
 
-_received: list[tuple[Stopped, float]] = []
+_received: list[Stopped] = []
 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Stopped`; restore the old handlers afterwards.
 
-    A second signal within `ECHO_SECONDS` is ignored; a later one exits without running any
-    `finally`, which a run folder survives as it survives a kill.
+    A training that makes steps takes the signal itself. A second signal within `ECHO_SECONDS` is
+    ignored; a later one exits without running any `finally`, which a run folder survives as it
+    survives a kill.
     """
     _received.clear()
+    first: list[float] = []
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -75,12 +80,17 @@ def stop_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         now = time.monotonic()
-        if _received:
-            if now - _received[0][1] > ECHO_SECONDS:
+        if first:
+            if now - first[0] > ECHO_SECONDS:
                 os._exit(128 + number)
             return
-        _received.append((Stopped(number), now))
-        raise _received[0][0]
+        first.append(now)
+        if not keep_signal(number, lambda: stop_at_once(number)):
+            stop_at_once(number)
+
+    def stop_at_once(number: int) -> None:
+        _received.append(Stopped(number))
+        raise _received[0]
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -97,7 +107,7 @@ def raise_if_stopped() -> None:
     starting a process runs some. Long loops therefore call this regularly.
     """
     if _received:
-        raise _received[0][0]
+        raise _received[0]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Training with a progress display and a summary, shared by `run` and `resume`."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,10 @@ def train_with_progress(recipe: Recipe, *, resume: bool, as_json: bool) -> None:
 
 @contextmanager
 def stops_explained(folder: Path) -> Iterator[None]:
-    """End the command with the way to resume, where a signal or `control/stop` stops the body."""
+    """End the command with the way to resume, where a signal or `control/stop` stops the body.
+
+    A signal that arrives while steps are made ends the run as an order does, with a checkpoint.
+    """
     from reward_tuning.runs.control import RunStopped
     from reward_tuning.runs.launching import is_main_process
 
@@ -37,7 +41,8 @@ def stops_explained(folder: Path) -> Iterator[None]:
         stop.hint = resume_hint(folder)
         raise
     except RunStopped as stop:
-        raise StoppedAsAsked(str(stop) if is_main_process() else "") from stop
+        text = str(stop) if is_main_process() else ""
+        raise StoppedAsAsked(text, stop.number or signal.SIGINT) from stop
 
 
 def resume_hint(folder: Path) -> str:

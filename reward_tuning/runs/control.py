@@ -1,4 +1,4 @@
-"""Orders to a run: files in `control/` of its folder, which it reads after each step.
+"""Orders to a run: files in `control/` of its folder, and signals, looked for after each step.
 
 `control/stop` saves a checkpoint and ends the run, `control/sample` draws sample clips, and
 `control/pause` makes the run wait as long as the file is there. The content does not matter, so
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.resume_command import resume_command
+from reward_tuning.runs.signals import agreed_end, signal_name
 
 if TYPE_CHECKING:  # those who give orders need no torch
     from accelerate import Accelerator
@@ -29,7 +30,15 @@ SECONDS_BETWEEN_EVENTS = 60.0
 
 
 class RunStopped(TuningError):  # noqa: N818 - no error: somebody asked for it
-    """A run has ended after a step, with a checkpoint, because `control/stop` asked for it."""
+    """A run has ended after a step, with a checkpoint, because somebody asked for it.
+
+    Attributes:
+        number: The signal that asked for it; 0 for `control/stop`.
+    """
+
+    def __init__(self, text: str, number: int = 0) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 def order_file(root: Path, order: str) -> Path:
@@ -59,6 +68,7 @@ class Control:
         self._accelerator = accelerator
         self._progress = progress
         self._sleep = sleep
+        self._signal = 0
 
     def clear(self) -> None:
         """Remove orders that an earlier process of the run has left.
@@ -106,21 +116,35 @@ class Control:
             self._progress(ProgressEvent("training", step, steps, note=note))
         return order == STOP
 
-    def leave(self, step: int, steps: int) -> None:
+    def leave(self, step: int, steps: int, signal: int = 0) -> None:
         """End the run, once its main process has saved it.
+
+        Args:
+            step: Steps done.
+            steps: Steps of the run.
+            signal: The signal that has ended a step; 0 where `wait_or_stop` says why.
 
         Raises:
             RunStopped: Always.
         """
         # Nobody may leave while the main process saves: it would take that for a lost process.
         self._accelerator.wait_for_everyone()
+        number = signal or self._signal
+        asked = signal_name(number) if number else str(order_file(self._root, STOP))
         raise RunStopped(
-            f"stopped after step {step} of {steps}, as {order_file(self._root, STOP)} asked; "
-            f"resume with: {resume_command(self._root)}"
+            f"stopped after step {step} of {steps}, as {asked} asked; "
+            f"resume with: {resume_command(self._root)}",
+            number,
         )
 
     def _agreed(self) -> str:
-        """Return the order that holds for all processes: stop, pause, or none."""
+        """Return the order that holds for all processes: stop, pause, or none.
+
+        A signal is an order to stop, whichever process has received it.
+        """
+        self._signal = agreed_end(self._accelerator)
+        if self._signal:
+            return STOP
         order = [self._read() if self._accelerator.is_main_process else ""]
         if self._accelerator.num_processes > 1:
             from accelerate.utils import broadcast_object_list

@@ -20,6 +20,7 @@ from reward_tuning.runs.resumable import (
     PACKAGES,
     changed_recipe,
     comparable,
+    memory_keys,
     recipe_differences,
     versions,
 )
@@ -261,6 +262,17 @@ class RunFolder:
             except OSError as error:
                 raise not_written(old, error) from error
         self.begin(recipe, fingerprints, processes=processes)
+
+    def changed_memory(self, recipe: Section) -> str:
+        """Say which keys of memory a resume changes, and what that does; empty for none."""
+        kept = memory_keys(self._load(self.recipe).model_dump(mode="json"))
+        given = memory_keys(recipe.model_dump(mode="json"))
+        changed = [f"{key}: {kept[key]} -> {given[key]}" for key in kept if kept[key] != given[key]]
+        if not changed:
+            return ""
+        exact = all("keep_graphs" not in line for line in changed)
+        same = "the numbers stay the same" if exact else "the numbers stay the same to rounding"
+        return f"changed since the run began: {', '.join(changed)}; {same}"
 
     def _steps(self) -> int:
         return _steps(self._load(self.recipe))

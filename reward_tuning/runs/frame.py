@@ -23,9 +23,12 @@ from reward_tuning.runs.launching import ignored_settings, join_processes, leave
 from reward_tuning.runs.loop import metrics_log, train_steps
 from reward_tuning.runs.machine import record_start
 from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.out_of_memory import StepOutOfMemory, out_of_memory_told
 from reward_tuning.runs.peers import watch_peers
+from reward_tuning.runs.resumable import memory_keys
 from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
+from reward_tuning.runs.signals import StepInterrupted, signals_wait
 from reward_tuning.runs.status import kept_status
 from reward_tuning.runs.training_state import Trained, TrainingState, save_state
 from reward_tuning.runs.undone import UndoneStep
@@ -117,8 +120,9 @@ def run_training(
     Raises:
         TuningError: The folder holds a run already (or none to resume, or another recipe's), the
             disk is full, a guard ended the run, or another process has ended.
-        RunStopped: `control/stop` asked for it; the run can be resumed.
+        RunStopped: `control/stop` or a signal asked for it; the run can be resumed.
         UndoneStep: A step cannot be made, such as without a judge's server; it can be resumed.
+        OutOfMemory: An allocation failed; the run can be resumed with less memory.
     """
     accelerator = join_processes()
     with exclusive_run(folder, accelerator, progress) as alone, ExitStack() as stack:
@@ -130,6 +134,9 @@ def run_training(
         begun = folder.recipe.is_file
         kept = kept_status(folder.root, begun, alone) if main else nullcontext(alone)
         report = stack.enter_context(kept)
+        values = recipe.model_dump(mode="json")
+        told = out_of_memory_told(values, folder.root, report, lambda: on_cuda(accelerator))
+        report = stack.enter_context(told)
         control = Control(folder.root, accelerator, report)
         control.clear()
         with accelerator.main_process_first():  # the others find the text states in the cache
@@ -139,51 +146,42 @@ def run_training(
             folder.begin(recipe, training.fingerprints, processes=accelerator.num_processes)
         training.prepare(resume=resume)
         state = training.initial_state()
-        seed_rng(recipe.model_dump(include={"seed"})["seed"])
+        seed_rng(values["seed"])
         if resume:
-            restore_state(
-                state,
-                training.trained,
-                recipe,
-                training.fingerprints,
-                folder,
-                draws_a_step=training.draws_a_step,
-                describe_fingerprint=training.describe_fingerprint,
-                progress=report,
-            )
-            # After the comparison with what the run began with, which this may overwrite.
-            if main:
-                folder.continue_with(
-                    recipe, training.fingerprints, processes=accelerator.num_processes
-                )
-            report_resume_point(state, report)
+            _take_up(training, state, recipe, folder, accelerator, report)
         if main:
             record_start(
                 folder.root,
                 accelerator.device,
                 step=state.step,
                 processes=accelerator.num_processes,
+                memory_keys=memory_keys(values),
             )
         with metrics_log(folder, state, accelerator, recipe, report) as log:
             training.before(state, log)
             if log and state.step == 0:
                 log.samples(0)
             try:
-                train_steps(
-                    train,
-                    state,
-                    log,
-                    step=lambda: training.step(state),
-                    evaluate=lambda: training.evaluate(state),
-                    save=lambda: save_state(
-                        state, train, training.trained, recipe, training.fingerprints, folder
-                    ),
-                    control=control,
-                    watch=lambda row: training.watch(state, row, log),
-                    ended=training.ended,
-                )
+                with signals_wait(tells=main):
+                    train_steps(
+                        train,
+                        state,
+                        log,
+                        step=lambda: training.step(state),
+                        evaluate=lambda: training.evaluate(state),
+                        save=lambda: save_state(
+                            state, train, training.trained, recipe, training.fingerprints, folder
+                        ),
+                        control=control,
+                        watch=lambda row: training.watch(state, row, log),
+                        ended=training.ended,
+                    )
+            except StepInterrupted as interrupted:
+                control.leave(state.step, train.steps, interrupted.number)
             except UndoneStep as undone:
                 accelerator.wait_for_everyone()  # the main process has saved the state by now
+                if isinstance(undone, StepOutOfMemory):
+                    raise
                 raise UndoneStep(with_resume_command(undone, folder.root)) from undone
             evaluation = training.finish(state, log)
             if log:
@@ -191,6 +189,33 @@ def run_training(
                 log.samples(state.step, pairs=True, of=chosen.get("step"))
                 log.evaluation(state.step, evaluation)
         return RunResult(folder.root, state.step, evaluation)
+
+
+def _take_up(
+    training: Training,
+    state: TrainingState,
+    recipe: Section,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    report: ProgressFn,
+) -> None:
+    """Load the newest checkpoint of a run, and keep the recipe that it continues with."""
+    restore_state(
+        state,
+        training.trained,
+        recipe,
+        training.fingerprints,
+        folder,
+        draws_a_step=training.draws_a_step,
+        describe_fingerprint=training.describe_fingerprint,
+        progress=report,
+    )
+    if note := folder.changed_memory(recipe):
+        report(ProgressEvent("loading", note=note))
+    # After the comparison with what the run began with, which this may overwrite.
+    if accelerator.is_main_process:
+        folder.continue_with(recipe, training.fingerprints, processes=accelerator.num_processes)
+    report_resume_point(state, report)
 
 
 @contextmanager
@@ -229,6 +254,11 @@ def exclusive_run(
                 folder.check_in_place()
         accelerator.wait_for_everyone()
     leave_at_exit()  # of a Python program; the command line leaves at once
+
+
+def on_cuda(accelerator: Accelerator) -> bool:
+    """Return whether a run uses a GPU."""
+    return accelerator.device.type == "cuda"
 
 
 def with_resume_command(error: Exception, folder: Path) -> str:

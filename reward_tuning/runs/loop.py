@@ -14,6 +14,7 @@ from reward_tuning.runs.checkpoints import rng_state, set_rng_state
 from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.metrics import MetricsLog, last_row
+from reward_tuning.runs.signals import StepInterrupted
 from reward_tuning.runs.tracker_parts import TrackerStart
 from reward_tuning.runs.trackers import open_trackers
 from reward_tuning.runs.training_state import TrainingState
@@ -92,8 +93,9 @@ def train_steps(
         ended: Whether the training has ended before its last step.
 
     Raises:
-        RunStopped: An order ends the run; its checkpoint is saved.
+        RunStopped: An order, or a signal after a step, ends the run; its checkpoint is saved.
         UndoneStep: A step cannot be made; a checkpoint of the state before it is saved.
+        StepInterrupted: A signal ends a step; likewise.
         TuningError: A guard ends or rejects the run, or the disk is full.
     """
     kept = state.step  # of which there is a checkpoint, or which every run begins with
@@ -101,7 +103,7 @@ def train_steps(
         drawn = rng_state()
         try:
             row = step()
-        except UndoneStep:
+        except (UndoneStep, StepInterrupted):
             if log and state.step != kept:
                 set_rng_state(drawn)
                 log.flush()

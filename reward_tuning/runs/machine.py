@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,14 @@ def _gpu_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device)
 
 
-def record_start(folder: Path, device: torch.device, *, step: int, processes: int) -> None:
+def record_start(
+    folder: Path,
+    device: torch.device,
+    *,
+    step: int,
+    processes: int,
+    memory_keys: Mapping[str, Any],
+) -> None:
     """Append a row to machine.jsonl.
 
     Args:
@@ -55,11 +63,13 @@ def record_start(folder: Path, device: torch.device, *, step: int, processes: in
         device: Device that the run uses.
         step: Optimiser steps done; above 0 for a resume.
         processes: Processes of the run.
+        memory_keys: Keys of the recipe that decide how much memory is used, which a resume may
+            change.
 
     Raises:
         TuningError: The disk is full.
     """
-    row = {"step": step, "processes": processes, **machine_facts(device)}
+    row = {"step": step, "processes": processes, **machine_facts(device), "recipe": memory_keys}
     path = folder / MACHINE
     try:
         with path.open("a", encoding="utf-8") as file:

@@ -23,6 +23,18 @@ SHOWN = ("clips", "strengths", "strength_prompts")
 """Keys of `evaluation` that a resume may change: what is shown besides base and tuned."""
 ASKING = ("url", "key_env", "timeout", "retries", "parallel", "max_mb")
 """Keys of a judge that a resume may change: where a server is now, and how it is asked."""
+MEMORY = {
+    "train": (
+        "keep_graphs",
+        "keep_graphs_memory",
+        "gradient_checkpointing",
+        "decoder_checkpointing",
+    ),
+    "generator": ("memory",),
+}
+"""Keys by section that a resume may change: where things are kept and what is computed again.
+
+They change no bit, but for `keep_graphs`, which gives the same gradient to rounding."""
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 """Libraries whose version may change a number."""
 
@@ -31,18 +43,38 @@ def comparable(recipe: Section) -> dict[str, Any]:
     """Return the values that must not change between run and resume.
 
     That is everything but the folder, which may be moved, the guards, which only decide how long
-    to go on, the trackers, `MAY_CHANGE`, `SHOWN` and `ASKING`.
+    to go on, the trackers, `MAY_CHANGE`, `MEMORY`, `SHOWN` and `ASKING`.
     """
-    data = recipe.model_dump(mode="json", exclude={"output", "guards", "tracking"})
+    return without_free(recipe.model_dump(mode="json", exclude={"output", "guards", "tracking"}))
+
+
+def without_free(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe without those that may change.
+
+    Args:
+        data: Values of a recipe, or those that an older version has kept as `comparable`.
+    """
     free: tuple[str, ...] = MAY_CHANGE
     if data["train"]["lr_schedule"] != "constant":
         free = tuple(key for key in free if key != "steps")
     data["train"] = {k: v for k, v in data["train"].items() if k not in free}
+    for section, keys in MEMORY.items():
+        data = {**data, section: {k: v for k, v in data[section].items() if k not in keys}}
     if "evaluation" in data:
         data["evaluation"] = {k: v for k, v in data["evaluation"].items() if k not in SHOWN}
         _free_asking(data["evaluation"], "held_out_rewards")
     _free_asking(data, "rewards")
     return data
+
+
+def memory_keys(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of `MEMORY` in a recipe, as `section.key`."""
+    return {
+        f"{section}.{key}": recipe[section][key]
+        for section, keys in MEMORY.items()
+        for key in keys
+        if key in recipe[section]
+    }
 
 
 def _free_asking(section: dict[str, Any], key: str) -> None:

@@ -19,6 +19,7 @@ from reward_tuning.runs.resumable import (
     comparable,
     recipe_differences,
     versions,
+    without_free,
 )
 from reward_tuning.runs.training_state import Trained, TrainingState
 from reward_tuning.schema.judge_roles import rename_reward_keys
@@ -61,7 +62,8 @@ def restore_state(
             raise TuningError(changed_recipe(folder.recipe, changed))
         report_versions(folder.initial_versions(), progress)
         return
-    begun_with = rename_reward_keys(kept.recipe)  # a run of an older version has the old names
+    # A run of an older version has the old names, and keys that may change by now.
+    begun_with = without_free(rename_reward_keys(kept.recipe))
     changed = recipe_differences(begun_with, comparable(recipe))
     changed += content_differences(kept.fingerprints, fingerprints, describe_fingerprint)
     # With another number of processes every later draw would be another one.

@@ -11,7 +11,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,15 @@ from torch import nn
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.guards import StepFacts
 from reward_tuning.runs.optimiser import learning_rate
+from reward_tuning.runs.out_of_memory import PhaseOutOfMemory, leave_together, ran_out
 from reward_tuning.runs.ranks import mean_gradient
+from reward_tuning.runs.signals import (
+    OUT_OF_MEMORY,
+    PhaseLeft,
+    StepInterrupted,
+    agreed_end,
+    leave_at_signal,
+)
 from reward_tuning.runs.training_state import Trained, TrainingState
 from reward_tuning.schema.loop_section import LoopSection
 
@@ -54,13 +62,22 @@ class PhaseClock:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Time a phase; a phase entered again adds to its seconds."""
+        """Time a phase; a phase entered again adds to its seconds.
+
+        Raises:
+            PhaseOutOfMemory: Memory ran out in it.
+        """
         self._on_phase(name)
         cuda = self._device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self._device)
         began = time.perf_counter()
-        yield
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            raise PhaseOutOfMemory(name, error) from error
         if cuda:
             torch.cuda.synchronize(self._device)
             used = torch.cuda.max_memory_allocated(self._device)
@@ -118,6 +135,8 @@ def take_step(
     progress: ProgressFn,
     backward: Backward,
     draws: int,
+    *,
+    meets: bool = False,
 ) -> dict[str, Any]:
     """Make one update and the further ones of the step; skip it where it is not finite.
 
@@ -129,17 +148,32 @@ def take_step(
         progress: Receives the phases, warnings and numbers of the step.
         backward: Computes the gradient.
         draws: Clips or batches that the step draws, on all processes.
+        meets: Processes exchange something within `backward`, so that none may leave it early.
 
     Returns:
         The step's row of metrics.jsonl.
+
+    Raises:
+        StepInterrupted: A signal ends the step, which has changed nothing.
+        StepOutOfMemory: Memory ran out before the update; likewise.
     """
     step, shown = state.step + 1, dict[str, float]()
-    clock = PhaseClock(
-        accelerator.device,
-        lambda name: progress(ProgressEvent("training", step - 1, train.steps, name, shown)),
-    )
+    may_leave = accelerator.num_processes == 1 or not meets
+
+    def on_phase(name: str) -> None:
+        if may_leave:
+            leave_at_signal()
+        progress(ProgressEvent("training", step - 1, train.steps, name, shown))
+
+    clock = PhaseClock(accelerator.device, on_phase)
     state.optimiser.zero_grad(set_to_none=True)
-    average = backward(clock, shown)
+    average, failed = _gradient(backward, clock, shown, may_leave=may_leave)
+    if number := agreed_end(accelerator, out_of_memory=failed is not None):
+        if number == OUT_OF_MEMORY:
+            leave_together(failed, step, accelerator)
+        raise StepInterrupted(number)
+    assert average is not None
+    may_leave = False  # from here on the step changes the weights, and is made to its end
     with clock("update"):  # with its waiting for slower processes
         means = average()
         rate = learning_rate(train, step) * state.rate_factor
@@ -166,6 +200,20 @@ def take_step(
         "seconds": dict(clock.seconds) | {"step": sum(clock.seconds.values())},
         "memory": dict(clock.memory),
     }
+
+
+def _gradient(
+    backward: Backward, clock: PhaseClock, shown: dict[str, float], *, may_leave: bool
+) -> tuple[Average | None, PhaseOutOfMemory | None]:
+    """Make the phases before the update; return no average where a signal or memory ends them."""
+    with suppress(PhaseLeft):
+        try:
+            return backward(clock, shown), None
+        except PhaseOutOfMemory as error:
+            if not may_leave:  # the other processes wait within theirs, and notice the end of this
+                raise
+            return None, error
+    return None, None
 
 
 def further_updates(

@@ -312,8 +312,16 @@ def optimiser_step(
 
         return average
 
-    draws = clips_a_step(train, accelerator)
-    return take_step(train, parts.trained, state, accelerator, progress, backward, draws)
+    return take_step(
+        train,
+        parts.trained,
+        state,
+        accelerator,
+        progress,
+        backward,
+        clips_a_step(train, accelerator),
+        meets=bool(parts.outside) or recipe.method.matches,
+    )
 
 
 class DifferentiatedBatches:

@@ -157,6 +157,50 @@ def test_an_echo_changes_nothing_and_impatience_leaves_at_once(
     assert (done.returncode, done.stdout) == (143, said)
 
 
+STEPS = """
+import os, signal, sys, time, types
+from reward_tuning.runs.control import RunStopped
+from reward_tuning.runs.signals import kept_signal, signals_wait
+
+def run(recipe, *, resume, progress):
+    with signals_wait(tells=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)  # an echo
+        time.sleep(1.2)
+        print("the phase is done", flush=True)
+        if "hard" in recipe.output:
+            os.kill(os.getpid(), signal.SIGTERM)  # impatience
+            time.sleep(0.2)
+        print("saved", flush=True)
+        raise RunStopped("stopped after step 3", kept_signal())
+
+module = types.ModuleType("reward_tuning.tuning.trainer")
+module.run = run
+sys.modules["reward_tuning.tuning.trainer"] = module
+from reward_tuning.cli import script
+script()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
+@pytest.mark.parametrize(
+    ("name", "said", "last"),
+    [
+        ("soft", "the phase is done\nsaved\n", "stopped after step 3"),
+        ("hard", "the phase is done\n", "a second signal stops at once"),
+    ],
+)
+def test_steps_end_after_their_phase_and_at_once_after_a_second_signal(
+    tmp_path: Path, name: str, said: str, last: str
+) -> None:
+    arguments = ["run", str(write_recipe(tmp_path)), f"output={tmp_path / name}"]
+    done = in_process(STEPS, arguments)
+    assert (done.returncode, done.stdout) == (143, said)
+    assert done.stderr.rstrip().endswith(last)
+    assert done.stderr.count("stopping after the current phase") == 1
+
+
 def test_handlers_are_put_back(run: Command) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run("ls")

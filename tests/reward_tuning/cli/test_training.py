@@ -45,11 +45,12 @@ def test_a_stopped_training_says_how_to_resume(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("number", "code"), [(0, 130), (signal.SIGINT, 130), (15, 143)])
 def test_a_run_that_was_asked_to_stop_says_so_on_its_main_process_alone(
-    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
     def stop(recipe: Recipe) -> None:
-        raise RunStopped("stopped after step 3 of 9")
+        raise RunStopped("stopped after step 3 of 9", number)
 
     trainer(stop)
     recipe = load_recipe(write_recipe(tmp_path), [f"output={tmp_path / 'b'}"])
@@ -57,7 +58,7 @@ def test_a_run_that_was_asked_to_stop_says_so_on_its_main_process_alone(
         monkeypatch.setattr("reward_tuning.runs.launching.is_main_process", lambda main=main: main)
         with pytest.raises(StoppedAsAsked) as stopped:
             train_with_progress(recipe, resume=False, as_json=False)
-        assert (stopped.value.message(), stopped.value.exit_code) == (text, 130)
+        assert (stopped.value.message(), stopped.value.exit_code) == (text, code)
 
 
 def test_a_folder_without_a_recipe_cannot_be_resumed(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
 from reward_tuning.distil.folder import DistilFolder
 from reward_tuning.distil.parts import load_distil_parts
@@ -16,6 +18,7 @@ from reward_tuning.lora.export import import_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.training_state import initial_state
 from tests.reward_tuning.distil.few_steps import small_recipe
+from tests.reward_tuning.signalled import stopped_by
 from tests.reward_tuning.tiny_run import write_world
 from tests.reward_tuning.tiny_transformer import tiny_transformer
 
@@ -67,6 +70,27 @@ def test_a_stopped_run_ends_in_the_bytes_of_one_that_was_not(
         json.loads((one / "evaluation.json").read_text()) for one in (tmp_path / "run", whole_run)
     ]
     assert numbers[0] == numbers[1]
+
+
+def test_a_signal_stops_after_the_last_step_made(
+    world: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    recipe = small_recipe(world, tmp_path / "run", "train.checkpoint_every=4")
+    stop = stopped_by(
+        signal.SIGTERM,
+        ("training", 1, "gradient"),
+        tmp_path / "run",
+        lambda progress: distil(recipe, progress=progress),
+    )
+    assert stop.exit_code == 143
+    assert "stopped after step 1 of 4, as SIGTERM asked; resume with: " in stop.message()
+    assert [one.name for one in (tmp_path / "run/checkpoints").iterdir()] == ["step-000001"]
+    distil(recipe, resume=True)
+    found, expected = (
+        load_file(folder / "lora/adapter_model.safetensors")
+        for folder in (tmp_path / "run", whole_run)
+    )
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_the_row_of_a_step_has_the_loss_of_each_phase(whole_run: Path) -> None:

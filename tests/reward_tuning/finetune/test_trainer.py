@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.parts import load_parts
 from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
+from tests.reward_tuning.signalled import stopped_by
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
 
@@ -83,6 +85,27 @@ def test_a_stopped_run_ends_in_the_bytes_of_one_that_was_not(
     assert what_matters(tmp_path / "run") == what_matters(whole_run)
     found, expected = ((f / "finetune.json").read_text() for f in (tmp_path / "run", whole_run))
     assert found == expected
+
+
+def test_a_signal_stops_after_the_last_step_made(
+    world: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    recipe = small_recipe(world, tmp_path / "run", "train.checkpoint_every=99")
+    stop = stopped_by(
+        signal.SIGINT,
+        ("training", 1, "clips"),
+        tmp_path / "run",
+        lambda progress: finetune(recipe, progress=progress),
+    )
+    assert stop.exit_code == 130
+    assert f"stopped after step 1 of {recipe.train.steps}, as Ctrl-C asked; " in stop.message()
+    assert [one.name for one in (tmp_path / "run/checkpoints").iterdir()] == ["step-000001"]
+    finetune(recipe, resume=True)
+    found, expected = (
+        load_file(folder / "lora/adapter_model.safetensors")
+        for folder in (tmp_path / "run", whole_run)
+    )
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_broken_files_are_counted_and_named(whole_run: Path) -> None:

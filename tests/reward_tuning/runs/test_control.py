@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from reward_tuning.runs.control import (
     RunStopped,
     order_file,
 )
+from reward_tuning.runs.signals import keep_signal, signals_wait
 
 
 def give(root: Path, order: str) -> Path:
@@ -87,6 +89,27 @@ def test_a_paused_run_can_be_stopped(tmp_path: Path) -> None:
     assert run.looks == 0
 
 
+def test_a_signal_is_an_order_to_stop_also_while_the_run_waits(tmp_path: Path) -> None:
+    run = Waiting(tmp_path)
+    give(tmp_path, "pause")
+    run.release = 99
+    sleep = run.sleep
+
+    def woken(seconds: float) -> None:
+        sleep(seconds)
+        if run.looks == 2:
+            keep_signal(signal.SIGTERM, lambda: None)
+
+    control = Control(tmp_path, Accelerator(cpu=True), run.events.append, woken)
+    with signals_wait(tells=False):
+        assert control.wait_or_stop(3, 9)
+    assert run.looks == 2
+    with pytest.raises(RunStopped) as stopped:
+        control.leave(3, 9)
+    assert str(stopped.value).startswith("stopped after step 3 of 9, as SIGTERM asked; resume")
+    assert stopped.value.number == signal.SIGTERM
+
+
 def test_leaving_tells_how_to_resume(tmp_path: Path) -> None:
     with pytest.raises(RunStopped) as stopped:
         Waiting(tmp_path).control.leave(3, 9)
@@ -117,8 +140,9 @@ PROCESS = """
 import sys
 from pathlib import Path
 from accelerate import Accelerator
-from reward_tuning.runs.control import Control, order_file
+from reward_tuning.runs.control import Control, RunStopped, order_file
 from reward_tuning.runs.launching import leave_processes
+from reward_tuning.runs.signals import keep_signal, signals_wait
 
 root, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
 main = accelerator.is_main_process
@@ -138,7 +162,16 @@ accelerator.wait_for_everyone()
 if main:
     order_file(root, "pause").touch()
 stopped = control.wait_or_stop(2, 9)
-(root / f"seen-{accelerator.process_index}").write_text(f"{first} {stopped} {len(looks)}")
+seen = f"{first} {stopped} {len(looks)}"
+with signals_wait(tells=False):
+    if not main:  # one process alone has received it
+        keep_signal(15, lambda: None)
+    seen += f" {control.wait_or_stop(3, 9)}"
+    try:
+        control.leave(3, 9)
+    except RunStopped as left:
+        seen += f" {left.number}"
+(root / f"seen-{accelerator.process_index}").write_text(seen)
 leave_processes()  # else the interpreter's end may abort, 5 times in 100
 """
 
@@ -161,4 +194,6 @@ def test_all_processes_obey_together_though_one_alone_sees_the_files(tmp_path: P
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert [(tmp_path / f"seen-{rank}").read_text() for rank in range(2)] == ["False True 3"] * 2
+    assert [(tmp_path / f"seen-{rank}").read_text() for rank in range(2)] == [
+        "False True 3 True 15"
+    ] * 2

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -16,11 +20,14 @@ from torch import nn
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs import frame
+from reward_tuning.runs.checkpoints import checkpoint_steps
 from reward_tuning.runs.control import ORDERS, RunStopped, order_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
 from reward_tuning.runs.guards import finetune_guards
 from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.out_of_memory import OutOfMemory
+from reward_tuning.runs.signals import keep_signal
 from reward_tuning.runs.status import is_alive, read_status
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
@@ -40,6 +47,7 @@ class Toy:
     progress: ProgressFn
     fingerprints: dict[str, str]
     calls: list[str] = field(default_factory=list)
+    fails_in: str = ""
     draws_a_step = (3, "pebbles")
 
     def __post_init__(self) -> None:
@@ -68,8 +76,17 @@ class Toy:
     def step(self, state: TrainingState) -> dict[str, Any]:
         def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
             draw = derive_generator(self.recipe.seed, "toy", state.position)
-            self.weight.grad = torch.randn(2, generator=draw)
-            return lambda: StepMeans(1.0, {}, {}, lambda: "", None)
+            with clock("gradient"):
+                if self.fails_in == "gradient":
+                    raise torch.OutOfMemoryError("tried in vain")
+                self.weight.grad = torch.randn(2, generator=draw)
+
+            def average() -> StepMeans:
+                if self.fails_in == "update":
+                    raise MemoryError("tried in vain")
+                return StepMeans(1.0, {}, {}, lambda: "", None)
+
+            return average
 
         train = self.recipe.train
         return take_step(train, self.trained, state, self.accelerator, self.progress, backward, 3)
@@ -234,6 +251,101 @@ def test_an_order_stops_a_run_and_resume_ends_as_if_it_had_not(
     assert bench.toys[1].calls == ["prepare, resume=True", "before step 3", "finish after 4"]
     assert resumed.evaluation == straight.evaluation
     assert list((tmp_path / "run/control").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "number", "name", "saved"),
+    [
+        ("gradient", signal.SIGTERM, "SIGTERM", 3),  # the step at work is given up
+        ("update", signal.SIGINT, "Ctrl-C", 4),  # ends with it
+    ],
+)
+def test_a_signal_stops_a_run_and_resume_ends_as_if_it_had_not(
+    bench: Bench, tmp_path: Path, phase: str, number: signal.Signals, name: str, saved: int
+) -> None:
+    straight = Bench(tmp_path / "straight").run("train.steps=6")
+
+    def send(event: ProgressEvent) -> None:
+        if (event.stage, event.done, event.phase) == ("training", 3, phase):
+            assert keep_signal(number, lambda: None)
+
+    told = f"stopped after step {saved} of 6, as {name} asked; resume with: reward-tuning resume "
+    with pytest.raises(RunStopped, match=told) as stopped:
+        bench.run("train.steps=6", progress=send)
+    assert stopped.value.number == number
+    assert (tmp_path / f"run/checkpoints/step-{saved:06d}").is_dir()
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert (status["state"], status["step"]) == ("stopped", saved)
+    resumed = bench.run("train.steps=6", resume=True)
+    assert bench.toys[1].calls[1:] == [f"before step {saved}", "finish after 6"]
+    assert resumed.evaluation == straight.evaluation
+
+
+@pytest.mark.parametrize(("phase", "saved"), [("gradient", [2, 3]), ("update", [2])])
+def test_a_run_out_of_memory_goes_on_with_less_and_ends_as_if_it_had_not(
+    bench: Bench, tmp_path: Path, phase: str, saved: list[int]
+) -> None:
+    straight = Bench(tmp_path / "straight").run()
+    armed = True
+
+    def run_out(event: ProgressEvent) -> None:
+        nonlocal armed
+        if armed and (event.stage, event.done, event.phase) == ("training", 3, phase):
+            armed = False
+            bench.toys[-1].fails_in = phase
+
+    with pytest.raises(OutOfMemory) as failed:
+        bench.run(progress=run_out)
+    lines = str(failed.value).splitlines()
+    assert re.match(rf"out of memory in .*phase {phase}.*: tried in vain", lines[0])
+    assert lines[1] == "less memory for the same run: train.gradient_checkpointing=true"
+    assert lines[-1] == f"see what fits: reward-tuning estimate {tmp_path}/run/recipe.yaml"
+    assert checkpoint_steps(tmp_path / "run/checkpoints") == saved
+    notes: list[str] = []
+    resumed = bench.run(
+        "train.gradient_checkpointing=true",
+        resume=True,
+        progress=lambda event: notes.append(event.note),
+    )
+    assert resumed.evaluation == straight.evaluation
+    change = "train.gradient_checkpointing: False -> True"
+    assert f"changed since the run began: {change}; the numbers stay the same" in notes
+    assert "gradient_checkpointing: true" in (tmp_path / "run/recipe.yaml").read_text()
+    starts = [
+        json.loads(line) for line in (tmp_path / "run/machine.jsonl").read_text().splitlines()
+    ]
+    assert [row["recipe"]["train.gradient_checkpointing"] for row in starts] == [False, True]
+
+
+def test_before_the_steps_and_after_them_a_signal_is_not_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    for name in ("prepare", "before", "finish"):
+        method = getattr(Toy, name)
+
+        def look(*given: Any, method: Any = method, name: str = name, **more: Any) -> Any:
+            kept.append((name, keep_signal(signal.SIGTERM, lambda: None)))
+            return method(*given, **more)
+
+        monkeypatch.setattr(Toy, name, look)
+    bench.run()
+    assert kept == [("prepare", False), ("before", False), ("finish", False)]
+
+
+def test_a_run_begins_with_generators_of_its_seed(bench: Bench, tmp_path: Path) -> None:
+    """So that a judge that draws from them sees the same where the run is begun anew."""
+    drawn = []
+
+    def draw(event: ProgressEvent) -> None:
+        if (event.stage, event.done, event.phase) == ("training", 0, "update"):
+            drawn.append((torch.rand(1).item(), random.random(), np.random.rand()))
+
+    bench.run(progress=draw)
+    Bench(tmp_path / "other").run(progress=draw)
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0]}) == 3
 
 
 def test_the_status_of_a_run_while_it_trains_and_after_it(bench: Bench, tmp_path: Path) -> None:

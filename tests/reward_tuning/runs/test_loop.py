@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.guards import Guard, StepCounts
 from reward_tuning.runs.loop import is_due, metrics_log, train_steps
 from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.signals import StepInterrupted
 from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.runs.undone import UndoneStep
 from reward_tuning.schema.loading import load_recipe
@@ -224,6 +226,24 @@ def undone_at(step: int, one: Loop) -> None:
         return make()
 
     one.step = made  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("step", [6, 4])
+def test_before_a_step_that_a_signal_ends_the_state_is_saved(
+    tmp_path: Path, log: MetricsLog, step: int
+) -> None:
+    one = ordered(tmp_path)
+    make = one.step
+
+    def interrupted() -> dict[str, Any]:
+        if one.state.step + 1 == step:
+            raise StepInterrupted(signal.SIGTERM)
+        return make()
+
+    one.step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(StepInterrupted):
+        one.run(tmp_path, log, "sample_every=0")
+    assert one.calls == {6: ["save 3", "save 5"], 4: ["save 3"]}[step]
 
 
 @pytest.mark.parametrize(

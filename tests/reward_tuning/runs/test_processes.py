@@ -161,7 +161,7 @@ def test_guards_measure_and_decide_alike_on_every_process(world: Path, tmp_path:
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6
 
 
-def started(world: Path, output: Path) -> list[subprocess.Popen[str]]:
+def started(world: Path, output: Path, *more: str) -> list[subprocess.Popen[str]]:
     """Two processes without a launcher that would look after them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -170,7 +170,15 @@ def started(world: Path, output: Path) -> list[subprocess.Popen[str]]:
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
         subprocess.Popen(
-            [sys.executable, *CLI, "run", str(world / "recipe.yaml"), f"output={output}", *RUN],
+            [
+                sys.executable,
+                *CLI,
+                "run",
+                str(world / "recipe.yaml"),
+                f"output={output}",
+                *RUN,
+                *more,
+            ],
             env={**ENVIRONMENT, **sizes, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -209,6 +217,36 @@ def test_a_killed_process_ends_the_others_and_resume_goes_on(
     done = launched(*TOGETHER, *CLI, "resume", str(output))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("held-out prompts") == 1
+    assert largest_gap(of_one_process, output) < 1e-6
+
+
+@pytest.mark.parametrize("receivers", [(1,), pytest.param((0, 1), marks=pytest.mark.slow)], ids=str)
+def test_a_signal_to_one_process_stops_both_together(
+    world: Path, of_one_process: Path, tmp_path: Path, receivers: tuple[int, ...]
+) -> None:
+    output = tmp_path / "run"
+    processes = started(world, output, "train.checkpoint_every=99")
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while not (output / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+        for rank in receivers:
+            processes[rank].send_signal(signal.SIGTERM)
+        told = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [143, 143]
+    command = f"torchrun --nproc_per_node 2 -m reward_tuning.cli resume {output}"
+    assert told[0].endswith(f"as SIGTERM asked; resume with: {command}\n")
+    assert "stopped after" not in told[1]
+    (kept,) = (output / "checkpoints").iterdir()
+    assert kept.name in ("step-000001", "step-000002", "step-000003")
+
+    done = launched(*TOGETHER, *CLI, "resume", str(output))
+    assert done.returncode == 0, done.stderr
     assert largest_gap(of_one_process, output) < 1e-6
 
 

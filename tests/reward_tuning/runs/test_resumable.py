@@ -7,8 +7,10 @@ import pytest
 from reward_tuning.runs.resumable import (
     changed_recipe,
     comparable,
+    memory_keys,
     recipe_differences,
     versions,
+    without_free,
 )
 from reward_tuning.schema.loading import load_recipe
 from tests.reward_tuning.recipes_for_tests import write_recipe
@@ -37,6 +39,26 @@ def test_some_keys_change_no_step_that_both_runs_make(tmp_path: Path, key: str) 
 def test_what_is_shown_besides_may_change(tmp_path: Path, change: str) -> None:
     assert values(tmp_path, f"evaluation.{change}") == values(tmp_path)
     assert "evaluation" in values(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "generator.memory=offload",
+        "train.keep_graphs=3",
+        "train.gradient_checkpointing=true",
+        "train.decoder_checkpointing=false",
+    ],
+)
+def test_where_things_are_kept_may_change(tmp_path: Path, change: str) -> None:
+    assert values(tmp_path, change) == values(tmp_path)
+    key = change.partition("=")[0]
+    recipe = load_recipe(write_recipe(tmp_path), [change]).model_dump(mode="json")
+    section, _, name = key.partition(".")
+    assert memory_keys(recipe)[key] == recipe[section][name]
+    assert name not in values(tmp_path)[section]
+    # what an older version has kept in its checkpoints
+    assert without_free({**recipe})[section] == values(tmp_path)[section]
 
 
 JUDGE = "evaluation.held_out_rewards=[{kind: http, url: 'http://a:1/score'KEYS}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from torch import nn
 
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.runs.guards import finetune_guards
+from reward_tuning.runs.out_of_memory import PhaseOutOfMemory, StepOutOfMemory
+from reward_tuning.runs.signals import (
+    StepInterrupted,
+    keep_signal,
+    kept_signal,
+    signals_wait,
+)
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.loading import load_recipe
@@ -132,6 +140,86 @@ def test_a_gradient_of_zero_is_counted(tmp_path: Path) -> None:
     assert (state.idle_steps, state.bad_steps) == (5, 0)
     (note,) = (event.note for event in step.events if event.note)
     assert note.endswith("the gradient is zero. why")
+
+
+def keep(number: signal.Signals) -> None:
+    assert keep_signal(number, lambda: None)
+
+
+def test_a_signal_ends_a_step_before_its_next_phase_and_nothing_has_changed(
+    tmp_path: Path,
+) -> None:
+    train = section(tmp_path, "train.ema_decay=0.5")
+    weight, trained, state = begun(train)
+    told: list[str] = []
+
+    def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
+        with clock("rollout"):
+            keep(signal.SIGTERM)
+            told.append("rolled out")  # the phase goes on to its end
+        with clock("reward"):
+            told.append("judged")
+        raise AssertionError
+
+    accelerator = Accelerator()
+    with signals_wait(tells=False), pytest.raises(StepInterrupted) as interrupted:
+        take_step(train, trained, state, accelerator, lambda event: None, backward, 6)
+    assert interrupted.value.number == signal.SIGTERM
+    assert told == ["rolled out"]
+    assert weight.tolist() == [0.0, 0.0]
+    assert (state.step, state.position, state.optimiser.state) == (0, 0, {})
+
+
+def test_memory_that_runs_out_before_the_update_changes_nothing(tmp_path: Path) -> None:
+    train = section(tmp_path)
+    weight, trained, state = begun(train)
+
+    def backward(clock: PhaseClock, shown: dict[str, float]) -> Average:
+        with clock("sweep"):
+            raise torch.OutOfMemoryError("tried in vain")
+
+    with pytest.raises(StepOutOfMemory, match="in the phase sweep of step 1: tried in vain"):
+        take_step(train, trained, state, Accelerator(), lambda event: None, backward, 6)
+    assert weight.tolist() == [0.0, 0.0]
+    assert (state.step, state.position) == (0, 0)
+
+
+def test_memory_that_runs_out_in_the_update_is_no_undone_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights may be half changed, so that nothing may be saved."""
+    train = section(tmp_path)
+    _, trained, state = begun(train)
+
+    def half(closure: object = None) -> None:
+        raise torch.OutOfMemoryError("tried in vain")
+
+    monkeypatch.setattr(state.optimiser, "step", half)
+    with pytest.raises(PhaseOutOfMemory) as failed:
+        Step(train, 0.5, GRADIENT).take(trained, state)
+    assert failed.value.phase == "update"
+
+
+@pytest.mark.parametrize("phase", ["sweep", "update"])
+def test_a_signal_ends_no_step_that_has_begun_to_change_the_weights(
+    tmp_path: Path, phase: str
+) -> None:
+    train = section(tmp_path)
+    weight, trained, state = begun(train)
+    step = Step(train, 0.5, GRADIENT)
+    step.further = Later(weight, (0.0, 0.5))
+
+    def progress(event: ProgressEvent) -> None:
+        step.events.append(event)
+        if event.phase == phase and any(seen.phase == "update" for seen in step.events):
+            keep(signal.SIGINT)
+
+    step.trained = trained
+    with signals_wait(tells=False):
+        take_step(train, trained, state, Accelerator(), progress, step.backward, 6)
+        assert kept_signal() == signal.SIGINT
+    assert [event.phase for event in step.events] == ["sweep", "update"] * 2 + [""]
+    assert state.step == 1
 
 
 class Later:

@@ -17,6 +17,8 @@ from base_model.memory.modes import Memory
 from base_model.memory.quantise import Quantise
 from base_model.sampling.guidance import Guidance, guided_velocity
 from reward_tuning.lora.adapter import LoraSpec, adapted_layers, adapter_state, attach, scaled
+from reward_tuning.progress import ProgressEvent
+from reward_tuning.runs.out_of_memory import OutOfMemory
 from reward_tuning.sampling.first_block_cache import FirstBlockCache
 from reward_tuning.tuning.trainer import run
 from tests.boundary import Boundary, bytes_of
@@ -216,3 +218,30 @@ def test_a_run_on_a_quantised_base(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         losses.append(row["loss"])
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_a_run_that_goes_on_with_less_memory_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every change that `--retry-with-less-memory` makes, but for kept graphs, at once."""
+    monkeypatch.setenv("REWARD_TUNING_CACHE", str(tmp_path / "cache"))
+    world = write_world(tmp_path / "world")
+    short = ("evaluation.prompts=2", "evaluation.seeds=1", "train.checkpoint_every=1")
+    plain = (*short, "train.steps=3", "train.decoder_checkpointing=false")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(tiny_recipe(world, whole, *plain))
+
+    def run_out(event: ProgressEvent) -> None:
+        if (event.stage, event.done, event.phase) == ("training", 1, "sweep"):
+            raise torch.OutOfMemoryError("tried in vain")
+
+    with pytest.raises(OutOfMemory, match="decoder_checkpointing=true"):
+        run(tiny_recipe(world, cut, *plain), progress=run_out)
+    less = (
+        "train.decoder_checkpointing=true",
+        "train.gradient_checkpointing=true",
+        "generator.memory=block-offload",
+    )
+    run(tiny_recipe(world, cut, *short, "train.steps=3", *less), resume=True)
+    for name in ("checkpoints/step-000003/adapter.safetensors", "evaluation.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()

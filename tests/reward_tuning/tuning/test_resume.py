@@ -22,8 +22,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from reward_tuning.cli.stopping import Stopped, stop_signals
+from reward_tuning.cli.training import stops_explained
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent
+from reward_tuning.runs.checkpoints import checkpoint_steps
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.resumable import versions
 from reward_tuning.schema.loading import load_recipe
@@ -51,9 +54,6 @@ def train(
 ) -> None:
     """What the process does: run, and kill itself at a stage, count and phase, or in a rename."""
     torch.set_num_threads(1)
-    # A shell ignores SIGINT for what it starts in the background, and children inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
     told = set()
 
     def progress(event: ProgressEvent) -> None:
@@ -72,7 +72,12 @@ def train(
             return rename(path, target)
 
         Path.rename = killed  # type: ignore[assignment,method-assign]
-    run(tiny_recipe(world, output, *OVERRIDES, *overrides), resume=resume, progress=progress)
+    recipe = tiny_recipe(world, output, *OVERRIDES, *overrides)
+    try:
+        with stop_signals(), stops_explained(output):
+            run(recipe, resume=resume, progress=progress)
+    except Stopped as stop:
+        sys.exit(stop.exit_code)
 
 
 def start(
@@ -112,10 +117,12 @@ def uninterrupted(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return output
 
 
-def assert_same(output: Path, expected: Path) -> None:
+def assert_same(output: Path, expected: Path, without: str = "") -> None:
     """Adapter in every format, evaluation, checkpoints and rows, to the byte; no litter."""
     for path in sorted(expected.rglob("*")):
         name = path.relative_to(expected)
+        if without and without in name.parts:
+            continue
         same = ("lora", "evaluation.json")
         if name.parts[0] in same or name.name in ("adapter.safetensors", "ema.safetensors"):
             assert (output / name).is_file() == path.is_file()
@@ -177,17 +184,31 @@ def test_killed_at_any_moment_again_and_again(
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    ("phase", "number", "code", "steps"),
+    [
+        ("sweep", signal.SIGTERM, 143, [2, 3]),  # the fourth step is given up
+        ("update", signal.SIGINT, 130, [2, 4]),  # the fourth step is made to its end
+        pytest.param("rollout", signal.SIGINT, 130, [2, 3], marks=SLOW),
+        pytest.param("reward", signal.SIGTERM, 143, [2, 3], marks=SLOW),
+    ],
 )
-def test_stopped_by_a_signal(
-    world: Path, tmp_path: Path, uninterrupted: Path, number: signal.Signals
+def test_stopped_by_a_signal_with_a_checkpoint_of_the_last_step_made(
+    world: Path,
+    tmp_path: Path,
+    uninterrupted: Path,
+    phase: str,
+    number: signal.Signals,
+    code: int,
+    steps: list[int],
 ) -> None:
     output = tmp_path / "run"
-    process = start(world, output, kill_at=("training", 3, "sweep"), number=number)
+    process = start(world, output, kill_at=("training", 3, phase), number=number)
     process.join(DEADLINE)
-    assert process.exitcode not in (0, None)
+    assert process.exitcode == code
+    assert checkpoint_steps(output / "checkpoints") == steps
     finish(world, output, resume=True)
-    assert_same(output, uninterrupted)
+    # One more checkpoint, so that the oldest has gone.
+    assert_same(output, uninterrupted, without="step-000002" if 3 in steps else "")
 
 
 MATCHED = (

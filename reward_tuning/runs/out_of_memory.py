@@ -1,0 +1,185 @@
+"""Training that runs out of memory: which phase it was, and what its recipe can still change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from reward_tuning.errors import TuningError
+from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.runs.undone import UndoneStep
+
+NAMES = ("out of memory", "allocate memory", "ALLOC_FAILED")
+"""What the messages of CUDA, of the CPU's allocator and of cuBLAS say."""
+SAME, ROUNDED, OTHER = "same", "rounded", "other"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a recipe that needs less memory.
+
+    Attributes:
+        override: `key.sub=value`, for the command line.
+        numbers: `same`: no bit changes; `rounded`: the same to rounding; `other`: another run.
+    """
+
+    override: str
+    numbers: str
+
+
+class OutOfMemory(TuningError):  # noqa: N818 - what has happened
+    """A training has ended for want of memory; with less it can go on."""
+
+
+class StepOutOfMemory(UndoneStep):
+    """A step has ended for want of memory and has changed nothing; all processes raise it."""
+
+
+class PhaseOutOfMemory(Exception):  # noqa: N818 - ends the phases of one process, inside its step
+    """A phase of a step has failed for want of memory.
+
+    Attributes:
+        phase: Name of the phase.
+    """
+
+    def __init__(self, phase: str, error: BaseException) -> None:
+        super().__init__(first_line(error))
+        self.phase = phase
+
+
+def ran_out(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a device or in the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | PhaseOutOfMemory):
+        return True
+    return isinstance(error, RuntimeError) and any(name in str(error) for name in NAMES)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the allocator's message, shortened."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def memory_changes(recipe: Mapping[str, Any], *, cuda: bool) -> list[Change]:
+    """List what a recipe has not yet changed for less memory, the cheapest first.
+
+    Args:
+        recipe: Values of a recipe, of any verb.
+        cuda: The run uses a GPU; on the CPU, moving weights there frees nothing.
+    """
+    train, generator = recipe["train"], recipe["generator"]
+    found = []
+    if train.get("keep_graphs", 0) != 0:
+        found.append(Change("train.keep_graphs=0", ROUNDED))
+    if not train.get("decoder_checkpointing", True):
+        found.append(Change("train.decoder_checkpointing=true", SAME))
+    if not train["gradient_checkpointing"]:
+        found.append(Change("train.gradient_checkpointing=true", SAME))
+    if cuda:
+        if generator["memory"] == "resident":
+            found.append(Change("generator.memory=offload", SAME))
+        adapter_only = isinstance(recipe.get("lora"), Mapping) and not train.get("compile")
+        if generator["memory"] != "block-offload" and adapter_only:
+            found.append(Change("generator.memory=block-offload", SAME))
+    if train.get("decoded") == "all":
+        found.append(Change("train.decoded=random-window", OTHER))
+    if train.get("decoder") == "vae":
+        found.append(Change("train.decoder=small", OTHER))
+    if train["batch_size"] > 1:
+        found.append(Change(f"train.batch_size={train['batch_size'] // 2}", OTHER))
+    if generator.get("quantise", "none") is None and isinstance(recipe.get("lora"), Mapping):
+        found.append(Change("generator.quantise=int8", OTHER))
+    return found
+
+
+def next_change(recipe: Mapping[str, Any], *, cuda: bool) -> Change | None:
+    """Return the next change with which a run may go on; None where all have been made."""
+    found = memory_changes(recipe, cuda=cuda)
+    return next((change for change in found if change.numbers != OTHER), None)
+
+
+def message(recipe: Mapping[str, Any], root: Path, where: str, *, cuda: bool) -> str:
+    """Write the error: where memory ran out, what the recipe can change, and how to go on.
+
+    Args:
+        recipe: Values of the recipe.
+        root: The run folder.
+        where: What ran out of memory, a sentence without its full stop.
+        cuda: The run uses a GPU.
+    """
+    found = memory_changes(recipe, cuda=cuda)
+    keeps = [change.override for change in found if change.numbers != OTHER]
+    others = [change.override for change in found if change.numbers == OTHER]
+    lines = [where]
+    if keeps:
+        lines += [
+            f"less memory for the same run: {', '.join(keeps)}",
+            f"the next of them: reward-tuning resume {root} --retry-with-less-memory",
+        ]
+    if others:
+        lines.append(f"less memory, but another run: {', '.join(others)}")
+    return "\n".join([*lines, f"see what fits: reward-tuning estimate {root / 'recipe.yaml'}"])
+
+
+@contextmanager
+def out_of_memory_told(
+    recipe: Mapping[str, Any], root: Path, report: ProgressFn, cuda: Callable[[], bool]
+) -> Iterator[ProgressFn]:
+    """Explain a failed allocation within the context.
+
+    Args:
+        recipe: Values of the recipe.
+        root: The run folder.
+        report: Receives every event.
+        cuda: Return whether the run uses a GPU.
+
+    Yields:
+        The progress function to use, by which the message knows the stage.
+
+    Raises:
+        OutOfMemory: An allocation failed.
+    """
+    last = ProgressEvent("loading")
+
+    def seen(event: ProgressEvent) -> None:
+        nonlocal last
+        last = event
+        report(event)
+
+    try:
+        yield seen
+    except StepOutOfMemory as error:
+        raise OutOfMemory(message(recipe, root, str(error), cuda=cuda())) from error
+    except (RuntimeError, MemoryError, PhaseOutOfMemory) as error:
+        if not ran_out(error):
+            raise
+        place = f"phase {error.phase}" if isinstance(error, PhaseOutOfMemory) else last.phase
+        stage = f"{last.stage} {last.done}/{last.total}" if last.total else last.stage
+        where = f"out of memory in {stage}{', ' if place else ''}{place}: {first_line(error)}"
+        raise OutOfMemory(message(recipe, root, where, cuda=cuda())) from error
+
+
+def leave_together(failed: PhaseOutOfMemory | None, step: int, accelerator: Accelerator) -> None:
+    """End the step on every process, where memory ran out in one.
+
+    Args:
+        failed: The failure of this process; None where another has failed.
+        step: Number of the step.
+        accelerator: Processes of the run; each of them calls this.
+
+    Raises:
+        StepOutOfMemory: Always.
+    """
+    mine = "" if failed is None else f"the phase {failed.phase} of step {step}: {failed}"
+    if accelerator.num_processes == 1:
+        raise StepOutOfMemory(f"out of memory in {mine}") from failed
+    told: list[str] = gather_object([mine])
+    process = next(number for number, text in enumerate(told) if text)
+    text = f"out of memory on process {process} of {len(told)} in {told[process]}"
+    raise StepOutOfMemory(text) from failed

@@ -1,0 +1,114 @@
+"""Memory that runs out: recognised, explained, and what is left to change."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from reward_tuning.progress import ProgressEvent, silent
+from reward_tuning.runs.out_of_memory import (
+    OTHER,
+    ROUNDED,
+    SAME,
+    OutOfMemory,
+    PhaseOutOfMemory,
+    StepOutOfMemory,
+    leave_together,
+    memory_changes,
+    message,
+    next_change,
+    out_of_memory_told,
+    ran_out,
+)
+from reward_tuning.schema.loading import load_recipe
+from tests.reward_tuning.recipes_for_tests import write_recipe
+
+
+def values(folder: Path, *overrides: str) -> dict[str, Any]:
+    return load_recipe(write_recipe(folder), overrides).model_dump(mode="json")
+
+
+def test_the_allocators_of_torch_and_numpy_are_recognised() -> None:
+    found = []
+    for allocate in (lambda: torch.empty(2**60), lambda: np.empty(2**55)):
+        with pytest.raises((RuntimeError, MemoryError)) as failed:
+            allocate()
+        found.append(ran_out(failed.value))
+    assert found == [True, True]
+    assert ran_out(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
+    assert not ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not ran_out(ValueError("out of memory"))
+
+
+def test_changes_come_one_by_one_until_none_is_left(tmp_path: Path) -> None:
+    """Each is a recipe that loads."""
+    made: list[str] = ["train.keep_graphs=2", "train.decoder_checkpointing=false"]
+    begun = len(made)
+    while change := next_change(values(tmp_path, *made), cuda=True):
+        made.append(change.override)
+    assert made[begun:] == [
+        "train.keep_graphs=0",
+        "train.decoder_checkpointing=true",
+        "train.gradient_checkpointing=true",
+        "generator.memory=offload",
+        "generator.memory=block-offload",
+    ]
+    assert all(one.numbers == OTHER for one in memory_changes(values(tmp_path, *made), cuda=True))
+
+
+def test_on_the_cpu_moving_weights_frees_nothing(tmp_path: Path) -> None:
+    found = memory_changes(values(tmp_path), cuda=False)
+    assert [one.override for one in found if one.numbers == SAME] == [
+        "train.gradient_checkpointing=true"
+    ]
+
+
+def test_blocks_that_are_compiled_are_not_moved(tmp_path: Path) -> None:
+    found = memory_changes(values(tmp_path, "train.compile=true"), cuda=True)
+    assert "generator.memory=block-offload" not in [one.override for one in found]
+
+
+def test_kept_graphs_are_the_only_change_to_rounding(tmp_path: Path) -> None:
+    found = memory_changes(values(tmp_path, "train.keep_graphs=auto"), cuda=True)
+    assert [one.override for one in found if one.numbers == ROUNDED] == ["train.keep_graphs=0"]
+
+
+def test_the_message_names_what_is_left_and_how_to_go_on(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    lines = message(
+        values(tmp_path, "train.batch_size=4"), root, "out of memory in x", cuda=False
+    ).splitlines()
+    assert lines[0] == "out of memory in x"
+    assert lines[1] == "less memory for the same run: train.gradient_checkpointing=true"
+    assert lines[2] == f"the next of them: reward-tuning resume {root} --retry-with-less-memory"
+    assert re.match(r"less memory, but another run: .*train.batch_size=2", lines[3])
+    assert lines[-1] == f"see what fits: reward-tuning estimate {root / 'recipe.yaml'}"
+
+
+def test_a_failed_allocation_is_told_with_its_stage(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"^out of memory in guards 3/18, step 2 of 4: tried in"),
+        out_of_memory_told(values(tmp_path), tmp_path, silent, lambda: False) as report,
+    ):
+        report(ProgressEvent("guards", 3, 18, "step 2 of 4"))
+        raise torch.OutOfMemoryError("tried in vain\nmore")
+    with (
+        pytest.raises(RuntimeError, match=r"^another$"),
+        out_of_memory_told(values(tmp_path), tmp_path, silent, lambda: False),
+    ):
+        raise RuntimeError("another")
+
+
+def test_a_step_that_fails_so_is_named_with_its_phase() -> None:
+    failed = PhaseOutOfMemory("sweep", torch.OutOfMemoryError("tried in vain\nmore"))
+    with pytest.raises(
+        StepOutOfMemory, match=r"^out of memory in the phase sweep of step 4: tried in vain$"
+    ):
+        leave_together(failed, 4, Accelerator(cpu=True))
