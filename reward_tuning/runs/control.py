@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.resume_command import resume_command
-from reward_tuning.runs.signals import agreed_end, signal_name
+from reward_tuning.runs.signals import agreed_signal, signal_name
 
 if TYPE_CHECKING:  # those who give orders need no torch
     from accelerate import Accelerator
@@ -142,7 +142,7 @@ class Control:
 
         A signal is an order to stop, whichever process has received it.
         """
-        self._signal = agreed_end(self._accelerator)
+        self._signal = agreed_signal(self._accelerator)
         if self._signal:
             return STOP
         order = [self._read() if self._accelerator.is_main_process else ""]

@@ -39,21 +39,23 @@ class PhaseLeft(Exception):  # noqa: N818 - ends the phases of one process, insi
 
 
 @dataclass
-class _Training:
-    """A training that takes signals.
+class Waiting:
+    """The training of this process that takes signals, if one does.
 
     Attributes:
+        active: It makes steps.
         tells: It says on stderr what a signal does.
         number: The signal that has arrived; 0 for none.
         otherwise: What its handler does where no training waits.
     """
 
-    tells: bool
+    active: bool = False
+    tells: bool = False
     number: int = 0
     otherwise: Callable[[], None] = lambda: None
 
 
-_trainings: list[_Training] = []
+WAITING = Waiting()
 
 
 @contextmanager
@@ -63,14 +65,13 @@ def signals_wait(*, tells: bool) -> Iterator[None]:
     Args:
         tells: Say on stderr what a signal does; for the main process.
     """
-    training = _Training(tells)
-    _trainings.append(training)
+    WAITING.active, WAITING.tells, WAITING.number = True, tells, 0
     try:
         yield
     finally:
-        _trainings.remove(training)
-    if training.number:  # after the last look at it
-        training.otherwise()
+        number, WAITING.active, WAITING.number = WAITING.number, False, 0
+    if number:  # after the last look at it
+        WAITING.otherwise()
 
 
 def keep_signal(number: int, otherwise: Callable[[], None]) -> bool:
@@ -83,16 +84,15 @@ def keep_signal(number: int, otherwise: Callable[[], None]) -> bool:
     Returns:
         Whether a training waits.
     """
-    if not _trainings:
+    if not WAITING.active:
         return False
-    training = _trainings[-1]
-    if not training.number and training.tells:
+    if not WAITING.number and WAITING.tells:
         text = (
             "\nstopping after the current phase, with a checkpoint; a second signal stops at once\n"
         )
         with suppress(OSError):  # not by `print`: the handler may have interrupted one
             os.write(2, text.encode())
-    training.number, training.otherwise = number, otherwise
+    WAITING.number, WAITING.otherwise = number, otherwise
     return True
 
 
@@ -101,34 +101,14 @@ def signal_name(number: int) -> str:
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
-def kept_signal() -> int:
-    """Return the number of the signal that has arrived in this process; 0 for none."""
-    return _trainings[-1].number if _trainings else 0
-
-
-def leave_at_signal() -> None:
-    """Leave a step's phases if a signal has arrived.
-
-    Raises:
-        PhaseLeft: One has.
-    """
-    if kept_signal():
-        raise PhaseLeft
-
-
-def agreed_end(accelerator: Accelerator, *, out_of_memory: bool = False) -> int:
+def agreed_signal(accelerator: Accelerator) -> int:
     """Return the signal that has arrived in any process, the same in all; 0 for none.
 
     Args:
         accelerator: Processes of the run; each of them calls this at the same point.
-        out_of_memory: Memory ran out in this process.
-
-    Returns:
-        `OUT_OF_MEMORY` where it did in any.
     """
-    mine = OUT_OF_MEMORY if out_of_memory else kept_signal()
     if accelerator.num_processes == 1:
-        return mine
+        return WAITING.number
     from reward_tuning.runs.ranks import largest_of_all
 
-    return int(largest_of_all(float(mine), accelerator))
+    return int(largest_of_all(float(WAITING.number), accelerator))

@@ -24,14 +24,8 @@ from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.guards import StepFacts
 from reward_tuning.runs.optimiser import learning_rate
 from reward_tuning.runs.out_of_memory import PhaseOutOfMemory, leave_together, ran_out
-from reward_tuning.runs.ranks import mean_gradient
-from reward_tuning.runs.signals import (
-    OUT_OF_MEMORY,
-    PhaseLeft,
-    StepInterrupted,
-    agreed_end,
-    leave_at_signal,
-)
+from reward_tuning.runs.ranks import largest_of_all, mean_gradient
+from reward_tuning.runs.signals import OUT_OF_MEMORY, WAITING, PhaseLeft, StepInterrupted
 from reward_tuning.runs.training_state import Trained, TrainingState
 from reward_tuning.schema.loop_section import LoopSection
 
@@ -161,14 +155,15 @@ def take_step(
     may_leave = accelerator.num_processes == 1 or not meets
 
     def on_phase(name: str) -> None:
-        if may_leave:
-            leave_at_signal()
+        if may_leave and WAITING.number:
+            raise PhaseLeft
         progress(ProgressEvent("training", step - 1, train.steps, name, shown))
 
     clock = PhaseClock(accelerator.device, on_phase)
     state.optimiser.zero_grad(set_to_none=True)
     average, failed = _gradient(backward, clock, shown, may_leave=may_leave)
-    if number := agreed_end(accelerator, out_of_memory=failed is not None):
+    mine = WAITING.number if failed is None else OUT_OF_MEMORY
+    if number := int(largest_of_all(mine, accelerator)):
         if number == OUT_OF_MEMORY:
             leave_together(failed, step, accelerator)
         raise StepInterrupted(number)

@@ -160,7 +160,7 @@ def test_an_echo_changes_nothing_and_impatience_leaves_at_once(
 STEPS = """
 import os, signal, sys, time, types
 from reward_tuning.runs.control import RunStopped
-from reward_tuning.runs.signals import kept_signal, signals_wait
+from reward_tuning.runs.signals import WAITING, signals_wait
 
 def run(recipe, *, resume, progress):
     with signals_wait(tells=True):
@@ -173,7 +173,7 @@ def run(recipe, *, resume, progress):
             os.kill(os.getpid(), signal.SIGTERM)  # impatience
             time.sleep(0.2)
         print("saved", flush=True)
-        raise RunStopped("stopped after step 3", kept_signal())
+        raise RunStopped("stopped after step 3", WAITING.number)
 
 module = types.ModuleType("reward_tuning.tuning.trainer")
 module.run = run

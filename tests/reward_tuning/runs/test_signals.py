@@ -8,12 +8,9 @@ import pytest
 from accelerate import Accelerator
 
 from reward_tuning.runs.signals import (
-    OUT_OF_MEMORY,
-    PhaseLeft,
-    agreed_end,
+    WAITING,
+    agreed_signal,
     keep_signal,
-    kept_signal,
-    leave_at_signal,
     signal_name,
     signals_wait,
 )
@@ -29,22 +26,17 @@ def at_once() -> None:
 
 def test_without_a_training_a_signal_is_not_kept() -> None:
     assert not keep_signal(signal.SIGTERM, at_once)
-    assert kept_signal() == 0
-    leave_at_signal()
+    assert WAITING.number == 0
 
 
 def test_a_signal_waits_until_the_training_looks(capfd: pytest.CaptureFixture[str]) -> None:
     accelerator = Accelerator(cpu=True)
     with pytest.raises(AtOnceError), signals_wait(tells=True):
-        leave_at_signal()
-        assert agreed_end(accelerator) == 0
+        assert agreed_signal(accelerator) == 0
         assert keep_signal(signal.SIGTERM, at_once)
-        assert agreed_end(accelerator) == kept_signal() == signal.SIGTERM
-        assert agreed_end(accelerator, out_of_memory=True) == OUT_OF_MEMORY
-        with pytest.raises(PhaseLeft):
-            leave_at_signal()
+        assert agreed_signal(accelerator) == WAITING.number == signal.SIGTERM
     # Above: steps that end without a look at it stop at once, as everything after them does.
-    assert kept_signal() == 0
+    assert (WAITING.active, WAITING.number) == (False, 0)
     told = "stopping after the current phase, with a checkpoint; a second signal stops at once"
     assert capfd.readouterr().err == f"\n{told}\n"
 
