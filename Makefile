@@ -2,6 +2,8 @@
 # make test    lint, types and tests, as CI does
 # make check   lint and types alone
 # make fix     format, and mend what ruff can mend
+# make sbom    a bill of materials of the environment: build/sbom.json (CycloneDX)
+# make audit   known vulnerabilities of the pinned packages, where the advisories can be reached
 # make clean   remove .venv and the tools' caches; runs stay
 #
 # make PYTHON=/path/to/python3 ...   the interpreter for a new virtual environment
@@ -18,7 +20,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help demo test check fix clean environment environment-test lint types
+.PHONY: help demo test check fix sbom audit clean environment environment-test lint types
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -41,6 +43,12 @@ types: environment-test
 fix: environment-test
 	$(VENV)/bin/python -m ruff format
 	$(VENV)/bin/python -m ruff check --fix
+
+sbom: environment-test
+	@$(VENV)/bin/python -m scripts.sbom --output build/sbom.json
+
+audit: environment
+	@$(VENV)/bin/python scripts/audit.py
 
 environment:
 	@sh scripts/environment.sh $(VENV) run

@@ -147,6 +147,8 @@ def _inside(folder: Path, relative: str) -> Path:
     path = Path(relative)
     if path.is_absolute() or ".." in path.parts or "\0" in relative:
         raise ValueError("outside of the folder")
+    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+        raise ValueError("a link to outside of the folder")
     return folder / path
 
 

@@ -161,7 +161,9 @@ def shown_clips(run: Path) -> list[dict[str, str]]:
             f"{about} is damaged ({error}); delete it to leave the clips out"
         ) from error
     folder = run / "samples" / "before-after"
-    return [one for one in listed if (folder / Path(one["file"]).name).is_file()]
+    # The last part of a name alone: the list may come from others, and the clips are uploaded.
+    named = [{**one, "file": Path(one["file"]).name} for one in listed]
+    return [one for one in named if (folder / one["file"]).is_file()]
 
 
 def table_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -55,8 +55,9 @@ def uploads(run: Path, *, title: str | None = None, licence: str | None = None) 
         licence: Identifier of the LoRA's licence; None states none.
 
     Raises:
-        TuningError: The run is not finished, or a file is damaged.
+        TuningError: The run is not finished, or a file is damaged or a link out of the run folder.
     """
+    _check_inside(run)
     finished_recipe(run)
     card = model_card(run, title=title, licence=licence)
     files = [Upload("README.md", card.encode())]
@@ -66,6 +67,23 @@ def uploads(run: Path, *, title: str | None = None, licence: str | None = None) 
     files.append(Upload("evaluation.json", run / "evaluation.json"))
     files.append(Upload("recipe.yaml", public_recipe(run / "recipe.yaml").encode()))
     return files
+
+
+def _check_inside(run: Path) -> None:
+    """Refuse links that lead out of a run folder, which may come from others.
+
+    Raises:
+        TuningError: Names the first.
+    """
+    root = run.resolve()
+    shared = [run / "recipe.yaml", run / "evaluation.json", *(run / "lora").glob("*")]
+    shared += [run / "samples" / "prompts.json", *(run / "samples" / "before-after").glob("*")]
+    for path in shared:
+        if not path.resolve().is_relative_to(root):
+            raise TuningError(
+                f"{path} is a link to {path.resolve()}, outside of the run folder, and would be "
+                "uploaded; put the file itself there, or remove the link"
+            )
 
 
 def check_repo_id(repo: str) -> None:

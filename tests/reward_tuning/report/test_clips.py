@@ -57,6 +57,18 @@ def test_files_that_are_no_clips_are_named_and_left_out(tmp_path: Path) -> None:
     assert note.count("outside of the folder") == 2
 
 
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_clip_file(tmp_path / "private.mp4", 10)
+    (tmp_path / "run/a.mp4").symlink_to(tmp_path / "private.mp4")
+    write_clip_file(tmp_path / "run/own.mp4", 20)
+    (tmp_path / "run/b.mp4").symlink_to("own.mp4")
+    (tmp_path / "link").symlink_to("run")  # the folder itself may be one
+    found = collect_clips(tmp_path / "link", [{0: "a.mp4", 1: "b.mp4"}])
+    assert list(found.names[0]) == [1]
+    assert "a.mp4 (a link to outside of the folder)" in found.notes[0]
+
+
 def test_too_large_clips_are_encoded_smaller(tmp_path: Path) -> None:
     for number in range(3):
         noise(tmp_path / f"{number}.mp4", number)

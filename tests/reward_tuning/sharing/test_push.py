@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +94,34 @@ def test_no_hub_at_the_address(finished: Path) -> None:
 def test_names_that_are_no_repository(repo: str) -> None:
     with pytest.raises(TuningError, match="no repository"):
         check_repo_id(repo)
+
+
+def test_a_list_of_clips_that_climbs_uploads_nothing_else(finished: Path, tmp_path: Path) -> None:
+    """A run folder of others may name any file, and hold one of the same name to pass a check."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "id_key").write_text("private")
+    (run / "samples/before-after/id_key").write_text("theirs")
+    rows = [
+        {"file": "../../../id_key", "prompt": "a"},
+        {"file": str(tmp_path / "id_key"), "prompt": "b"},
+    ]
+    (run / "samples/prompts.json").write_text(json.dumps(rows))
+    files = [one for one in uploads(run) if one.name.startswith("clips/")]
+    assert [one.name for one in files] == ["clips/id_key"] * 2
+    for one in files:
+        assert isinstance(one.content, Path)
+        assert one.content.read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    "name", ["recipe.yaml", "evaluation.json", "lora/more.json", "samples/before-after/00.mp4"]
+)
+def test_a_link_out_of_the_run_folder_is_refused(finished: Path, tmp_path: Path, name: str) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / name
+    target = tmp_path / "outside"
+    target.write_bytes(path.read_bytes() if path.exists() else b"{}")
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    with pytest.raises(TuningError, match=r"is a link to .*outside, outside of the run folder"):
+        uploads(run)
