@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from reward_tuning.schema.values import Dtype, FileName, Text
+from reward_tuning.schema.values import Dtype, FileName, ShownName, Text
 from reward_tuning.section import Positive, Section
 
 FILE_KEYS = ("checkpoint", "tower", "tokenizer")
@@ -68,7 +68,7 @@ class JudgeSection(Section):
     folder_keys: ClassVar[tuple[str, ...]] = ()
 
     kind: str
-    name: Text | None = Field(
+    name: ShownName | None = Field(
         default=None, description="Name in metrics and tables; null = made of kind"
     )
 

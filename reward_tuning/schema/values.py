@@ -1,5 +1,6 @@
 """Types of recipe keys: sizes and lengths of clips, dtypes, texts, and names of files."""
 
+import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -47,7 +48,19 @@ def _file_name(text: str) -> str:
     return text
 
 
+def _shown(text: str) -> str:
+    """Refuse control characters: a name is printed, and a terminal obeys some of them."""
+    wrong = sorted({letter for letter in text if unicodedata.category(letter) == "Cc"})
+    if wrong:
+        raise ValueError(
+            f"contains {', '.join(f'U+{ord(letter):04X}' for letter in wrong)}, which is no letter "
+            "but an order to the terminal; leave it out"
+        )
+    return text
+
+
 Frames = Annotated[int, Field(ge=1), AfterValidator(_clip_length)]
 Side = Annotated[int, Field(ge=FAMILY.token_side), AfterValidator(_side)]
 Text = Annotated[str, Field(min_length=1)]
+ShownName = Annotated[Text, AfterValidator(_shown)]
 FileName = Annotated[Text, AfterValidator(_file_name)]

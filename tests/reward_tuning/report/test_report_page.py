@@ -65,6 +65,28 @@ def test_nothing_is_asked_of_the_network_and_no_markup_of_a_prompt_runs(
     opened.check_quiet()
 
 
+def test_names_of_judges_and_adapters_are_text(tmp_path: Path, open_page: Pages) -> None:
+    """In tables, tooltips, filters and charts, of the folder of an evaluation."""
+    folder = write_evaluation(tmp_path / "evaluation")
+    path = folder / "evaluation.json"
+    text = path.read_text().replace('"hps"', json.dumps(f"judge {EVIL}"))
+    found = json.loads(text)
+    found["sides"][1]["name"] = f"adapter {EVIL}"
+    path.write_text(json.dumps(found))
+    opened = open_page(write_report(folder))
+    for plot in opened.page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+    opened.wait_until(
+        "[...document.querySelectorAll('.plot')].every((one) => one.querySelector('svg'))"
+    )
+    body = opened.page.evaluate("document.body.textContent")
+    assert f"judge {EVIL}" in body
+    assert f"adapter {EVIL}" in body
+    assert opened.page.locator("img[onerror], [src=x]").count() == 0
+    assert "run" not in opened.page.title().split()
+    opened.check_quiet()
+
+
 def test_clips_play_in_step_and_only_those_on_screen(run: Path, open_page: Pages) -> None:
     opened = open_page(run, viewport={"width": 500, "height": 700})
     assert opened.page.locator("video").count() <= 4

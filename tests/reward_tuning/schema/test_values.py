@@ -34,3 +34,21 @@ def test_side_not_a_multiple_of_16(side: int, nearest: str) -> None:
     where, told = first_error(sampling__height=side)
     assert where == ("sampling", "height")
     assert told.endswith(f"nearest: {nearest}")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("a\x1b[2J", "U+001B"), ("a\nb", "U+000A"), ("\x9b1m", "U+009B")]
+)
+def test_a_name_that_orders_the_terminal(name: str, code: str) -> None:
+    judge = {"kind": "hps", "checkpoint": "hps-v2.1", "name": name}
+    where, told = first_error(rewards=[judge])
+    assert where[:2] == ("rewards", 0)
+    assert where[-1] == "name"
+    assert f"contains {code}, which is no letter" in told
+    assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("name", ["美感 α", "a/b <b>", "👩\u200d🚀"])
+def test_a_name_of_any_letters(name: str) -> None:
+    judge = {"kind": "hps", "checkpoint": "hps-v2.1", "name": name}
+    assert Recipe.model_validate(recipe_data(rewards=[judge])).rewards[0].label == name
