@@ -1,16 +1,20 @@
-"""Frozen linear layers whose weights are stored in 8 or 4 bits and used in full precision.
+"""Frozen linear layers whose weights are stored in 8 or 4 bits.
 
-=====  ==================================================  ===============  =====================
-kind   stored                                              bits per weight  library
-=====  ==================================================  ===============  =====================
-int8   integers, one fp32 scale per output row             8                bitsandbytes
-nf4    QLoRA's 16 levels (arXiv 2305.14314), one fp32      4.5              bitsandbytes
-       scale for 64 weights
-fp8    float8_e4m3fn, one fp32 scale per output row        8                PyTorch
-=====  ==================================================  ===============  =====================
+============  ===========================================  ===============  =============
+kind          stored                                       bits per weight  library
+============  ===========================================  ===============  =============
+int8          integers, one fp32 scale per output row      8                bitsandbytes
+nf4           QLoRA's 16 levels (arXiv 2305.14314), one    4.5              bitsandbytes
+              fp32 scale for 64 weights
+fp8           float8_e4m3fn, one fp32 scale per output     8                PyTorch
+              row
+int8-compute  as int8, rotated                             8                PyTorch
+fp8-compute   as fp8, rotated                              8                PyTorch
+============  ===========================================  ===============  =============
 
-The weight is unpacked for each product, forward and backward, and kept neither by the module nor by
-autograd. Activations are not quantised.
+Of int8, nf4 and fp8 the weight is unpacked for each product, forward and backward; activations are
+not quantised. The last two also compute in 8 bits (`base_model.memory.eight_bit_compute`). A full
+weight is kept neither by the module nor by autograd.
 """
 
 from __future__ import annotations
@@ -25,8 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from base_model.errors import GeneratorError
+from base_model.memory.eight_bit_compute import EightBitCompute
 
-Quantise = Literal["int8", "nf4", "fp8"]
+Quantise = Literal["int8", "nf4", "fp8", "int8-compute", "fp8-compute"]
 
 Packed = tuple[Tensor, ...]
 
@@ -90,7 +95,13 @@ class _FP8:
         return (numbers.to(torch.float32) * scale).to(dtype)
 
 
-_CODECS: Mapping[Quantise, Codec] = {"int8": _Int8(), "nf4": _NF4(), "fp8": _FP8()}
+_CODECS: Mapping[Quantise, Codec] = {
+    "int8": _Int8(),
+    "nf4": _NF4(),
+    "fp8": _FP8(),
+    "int8-compute": EightBitCompute(torch.int8),
+    "fp8-compute": EightBitCompute(torch.float8_e4m3fn),
+}
 
 
 class QuantisedLinear(nn.Linear):
@@ -103,16 +114,22 @@ class QuantisedLinear(nn.Linear):
         weight: `(out, in)`, on the device that packs it.
         kind: Storage format.
         home: Device of the packed weight; None is the weight's device.
+        codec: Packs and unpacks in place of the kind's own.
     """
 
     def __init__(
-        self, weight: Tensor, kind: Quantise, home: str | torch.device | None = None
+        self,
+        weight: Tensor,
+        kind: Quantise,
+        home: str | torch.device | None = None,
+        codec: Codec | None = None,
     ) -> None:
         nn.Module.__init__(self)  # nn.Linear's own allocates a full weight
         self.out_features, self.in_features = weight.shape
         self.kind: Quantise = kind
         self._dtype = weight.dtype
-        packed = _CODECS[kind].pack(weight)
+        self._codec = codec or _CODECS[kind]
+        packed = self._codec.pack(weight)
         self._parts = len(packed)
         for number, tensor in enumerate(packed):
             self.register_buffer(f"packed_{number}", tensor.to(home), persistent=False)
@@ -131,11 +148,17 @@ class QuantisedLinear(nn.Linear):
     def unpacked(self, packed: Packed, dtype: torch.dtype) -> Tensor:
         """Unpack a weight `(out, in)` from packed tensors, which may be copies elsewhere."""
         shape = (self.out_features, self.in_features)
-        return _CODECS[self.kind].unpack(packed, shape, dtype)
+        return self._codec.unpack(packed, shape, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `input @ weight.T + bias`, `(..., in)` -> `(..., out)`, in the input's dtype."""
-        return _Product.apply(input, self, *self.packed)
+        if not isinstance(self._codec, EightBitCompute):
+            return _Product.apply(input, self, *self.packed)
+        found = _EightBitProduct.apply(
+            input.reshape(-1, self.in_features), self._codec, *self.packed
+        )
+        found = found.view(*input.shape[:-1], self.out_features)
+        return found if self.bias is None else found + self.bias
 
     def extra_repr(self) -> str:
         """Describe the layer for `print`."""
@@ -157,6 +180,22 @@ class _Product(torch.autograd.Function):
         packed = ctx.saved_tensors
         weight = ctx.layer.unpacked(packed, gradient.dtype)
         return (gradient @ weight, None, *(None for _ in packed))
+
+
+class _EightBitProduct(torch.autograd.Function):
+    """Product of rows in 8 bits, whose gradient is another one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, codec: EightBitCompute, *packed: Tensor) -> Tensor:
+        ctx.codec = codec
+        ctx.save_for_backward(*packed)
+        return codec.product(x, packed)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        packed = ctx.saved_tensors
+        return (ctx.codec.gradient(gradient, packed), None, *(None for _ in packed))
 
 
 def quantised(
@@ -186,7 +225,7 @@ def quantised(
 
 
 def require(kind: Quantise, device: str | torch.device) -> None:
-    """Pack and unpack one small weight, so that an unusable format is refused before loading.
+    """Pack, unpack and use one small weight, so that an unusable kind is refused before loading.
 
     Raises:
         GeneratorError: The library is missing, or does not support the format on this device.
@@ -194,11 +233,14 @@ def require(kind: Quantise, device: str | torch.device) -> None:
     weight = torch.linspace(-1.0, 1.0, 64 * 64, device=device).view(64, 64)
     try:
         codec = _CODECS[kind]
-        codec.unpack(codec.pack(weight), (64, 64), torch.float32)
+        packed = codec.pack(weight)
+        codec.unpack(packed, (64, 64), torch.float32)
+        if isinstance(codec, EightBitCompute):
+            codec.gradient(codec.product(weight, packed), packed)
     except (RuntimeError, NotImplementedError, AttributeError, ValueError) as error:
         if isinstance(error, GeneratorError):
             raise
-        library = "PyTorch" if kind == "fp8" else "bitsandbytes"
+        library = "bitsandbytes" if kind in {"int8", "nf4"} else "PyTorch"
         lines = str(error).strip().splitlines() or [type(error).__name__]
         others = ", ".join(other for other in _CODECS if other != kind)
         raise GeneratorError(
@@ -214,5 +256,5 @@ def _bitsandbytes() -> Any:
     except ImportError as error:
         raise GeneratorError(
             f"quantise=int8 and nf4 need bitsandbytes, which cannot be imported ({error}). Install "
-            'it with `pip install "reward-tuning[quantise]"`, or use quantise=fp8.'
+            'it with `pip install "reward-tuning[quantise]"`, or use quantise=fp8 or int8-compute.'
         ) from error

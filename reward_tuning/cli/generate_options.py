@@ -233,7 +233,8 @@ class CostOptions:
         Option(
             "--quantise",
             "--quantize",
-            help="Store the transformer's blocks as int8, nf4 or fp8; default: in --dtype",
+            help="Store the transformer's blocks as int8, nf4 or fp8; int8-compute and fp8-compute "
+            "also compute in 8 bits; default: in --dtype",
         ),
     ] = None
 

@@ -23,7 +23,7 @@ MOMENTS = {"adamw": 8, "adamw-8bit": 2}
 FORMATS = 3
 """Files in which a finished run writes its LoRA."""
 WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-PACKED_BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 4.5 / 8}
+PACKED_BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 4.5 / 8, "int8-compute": 1.0, "fp8-compute": 1.0}
 """Bytes of a weight in memory, by dtype and as `base_model.memory.quantise` packs it."""
 _PREFIX = re.compile(rf"^.*?(?={re.escape(FAMILY.blocks)}\.\d+\.)")
 

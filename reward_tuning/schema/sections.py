@@ -94,10 +94,12 @@ class GeneratorSection(Section):
         description=f"Where the frozen weights are. {MODES_HELP}. Moving blocks turns gradient "
         "checkpointing on. No number changes; without effect on the CPU",
     )
-    quantise: Literal["int8", "nf4", "fp8"] | None = Field(
+    quantise: Literal["int8", "nf4", "fp8", "int8-compute", "fp8-compute"] | None = Field(
         default=None,
         description="Store the linear layers of the transformer's blocks in 8 bits (int8, fp8) or "
-        "4.5 (nf4) a weight; int8 and nf4 need bitsandbytes. null = in dtype",
+        "4.5 (nf4) a weight; int8-compute and fp8-compute round activations and gradients, too, "
+        "and compute in 8 bits. int8 and nf4 need bitsandbytes, fp8-compute a card with products "
+        "in float8. null = in dtype",
     )
     adapter: FileName | None = Field(
         default=None,
