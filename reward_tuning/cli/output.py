@@ -16,9 +16,20 @@ An error must fit on a screen, whatever file name or override it quotes.
 """
 
 
+_ORDERS = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+"""Control characters that a terminal obeys, and how they are shown; file names may hold them."""
+
+
+def harmless(text: str) -> str:
+    """Return a text in which orders to the terminal are spelt out, so that it obeys none."""
+    return text.translate(_ORDERS)
+
+
 def error_text(error: BaseException) -> str:
     """Return an error's text, shortened to fit a screen; omitted parts are counted."""
-    lines = str(error).splitlines() or [type(error).__name__]
+    lines = list(map(harmless, str(error).splitlines())) or [type(error).__name__]
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"and {len(lines) - MAX_LINES + 1} more lines"]
     limit = MAX_CHARS if len(lines) <= 2 else MAX_CHARS_OF_LIST
@@ -68,13 +79,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.text import Text
 
     # `Text`, since rich would read [brackets] as markup
-    shown = Text(title, style="bold")
+    shown = Text(harmless(title), style="bold")
     table = Table(title=shown, title_justify="left", box=None, pad_edge=False)
     for position, column in enumerate(columns):
         last = position == len(columns) - 1
         table.add_column(column, no_wrap=not last, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(harmless(cell)) for cell in row))
     console = Console(soft_wrap=False)
     console.print(table)
     console.print()

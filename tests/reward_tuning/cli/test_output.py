@@ -9,6 +9,7 @@ from reward_tuning.cli.output import (
     MAX_CHARS,
     MAX_LINES,
     error_text,
+    harmless,
     print_json,
     print_table,
 )
@@ -55,6 +56,19 @@ def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) 
     print_table("[/b] Title", ("name", "about"), [("a[b]", "[red]text[/red]")])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["[/b] Title", "name  about", "a[b]  [red]text[/red]", ""]
+
+
+def test_names_do_not_order_the_terminal(
+    run: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert harmless("a\x1b[2J\x9b1m\x07\x7fb\tc\nd 美") == "a\\x1b[2J\\x9b1m\\x07\\x7fb\tc\nd 美"
+    print_table("\x1b[2J", ("name", "about"), [("a\x1b]0;title\x07", "b\rc")])
+    out = capsys.readouterr().out
+    assert set("\x1b\x07\r").isdisjoint(out)
+    assert "a\\x1b]0;title\\x07" in out
+    done = run("show", tmp_path / "gone\x1b[2J.yaml")
+    assert (done.code, "\x1b" in done.err) == (2, False)
+    assert "gone\\x1b[2J.yaml" in done.err
 
 
 def test_json_keeps_letters(capsys: pytest.CaptureFixture[str]) -> None:
