@@ -435,7 +435,8 @@ def load_generator(
         device: Device of all weights.
         text_encoder: Load the text encoder; False neither loads nor downloads it.
         fp32_timesteps: See `Generator`.
-        memory: Memory mode (`base_model.memory.modes`).
+        memory: Memory mode (`base_model.memory.modes`). The weights of `sharded` are spread later,
+            by `base_model.memory.sharded.share_blocks`; until then they are resident.
         quantise: Storage of the linear layers in the transformer's blocks
             (`base_model.memory.quantise`); None stores them in `dtype`.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Memory = Literal["resident", "offload", "block-offload"]
+Memory = Literal["resident", "offload", "block-offload", "sharded"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,14 @@ class MemoryMode:
         blocks_rest: The transformer's blocks rest; each is copied to the device for its forward and
             its backward pass while the one before it computes. Such weights cannot be trained or
             compiled.
+        blocks_shared: In a training each process keeps a part of the blocks' weights; elsewhere one
+            has them all. Such weights cannot be trained, packed or compiled.
     """
 
     about: str
     parts_rest: bool = False
     blocks_rest: bool = False
+    blocks_shared: bool = False
 
 
 MODES: Mapping[str, MemoryMode] = {
@@ -42,6 +45,21 @@ MODES: Mapping[str, MemoryMode] = {
         parts_rest=True,
         blocks_rest=True,
     ),
+    "sharded": MemoryMode(
+        "in a training by several processes, each keeps a part of every block and gathers a block "
+        "for its forward and its backward pass (FSDP2); samples and evaluations gather all",
+        blocks_shared=True,
+    ),
 }
-MODES_HELP = "; ".join(f"{name}: {mode.about}" for name, mode in MODES.items())
+ALONE: Mapping[str, MemoryMode] = {
+    name: mode for name, mode in MODES.items() if not mode.blocks_shared
+}
+"""The modes of a command that runs in one process."""
+
+
+def _listed(modes: Mapping[str, MemoryMode]) -> str:
+    return "; ".join(f"{name}: {mode.about}" for name, mode in modes.items())
+
+
+MODES_HELP, ALONE_HELP = _listed(MODES), _listed(ALONE)
 """The modes as help texts list them."""

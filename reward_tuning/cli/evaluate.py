@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from typer import Argument, Option
 
-from base_model.memory.modes import MODES
+from base_model.memory.modes import ALONE
 from reward_tuning.cli.devices import chosen_device
 from reward_tuning.cli.option_sections import takes_sections
 from reward_tuning.cli.quick_imports import quick_imports
@@ -128,7 +128,7 @@ class WorkOptions:
         Option(help="Precision of the generator: float32, bfloat16 or float16; default: the run's"),
     ] = None
     memory: Annotated[
-        str | None, Option(help=f"Where its weights are: {', '.join(MODES)}; default: the run's")
+        str | None, Option(help=f"Where its weights are: {', '.join(ALONE)}; default: the run's")
     ] = None
 
 
@@ -185,7 +185,7 @@ def made_request(
 
     for option, given, allowed in (
         ("--dtype", work.dtype, get_args(Dtype)),
-        ("--memory", work.memory, tuple(MODES)),
+        ("--memory", work.memory, tuple(ALONE)),
     ):
         if given is not None and given not in allowed:
             raise TuningError(f"{option}: got {given!r}; allowed: {', '.join(allowed)}")

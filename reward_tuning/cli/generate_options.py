@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from typer import Option
 
-from base_model.memory.modes import MODES_HELP
+from base_model.memory.modes import ALONE_HELP
 from reward_tuning.inputs.condition_files import ConditionFiles, resolve_condition_files
 
 TILE, TILE_OVERLAP = 384, 96  # pixels, the defaults of `base_model.networks.tiled_decode.Tiling`
@@ -226,7 +226,7 @@ class CostOptions:
     ] = None
     memory: Annotated[
         str,
-        Option(help=f"Where the weights are. {MODES_HELP}"),
+        Option(help=f"Where the weights are. {ALONE_HELP}"),
     ] = "resident"
     quantise: Annotated[
         str | None,

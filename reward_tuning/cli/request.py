@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from base_model.core.family import FAMILY
-from base_model.memory.modes import MODES, Memory
+from base_model.memory.modes import ALONE, MODES
 from reward_tuning.cli.generate_options import CostOptions, PromptOptions, SamplingOptions
 from reward_tuning.errors import TuningError
 from reward_tuning.files.clean_text import lone_surrogate
@@ -109,7 +109,7 @@ def _check_names(cost: CostOptions) -> None:
     for option, given, allowed in (
         ("--dtype", cost.dtype, get_args(Dtype)),
         ("--attention", cost.attention, get_args(Attention)),
-        ("--memory", cost.memory, get_args(Memory)),
+        ("--memory", cost.memory, tuple(ALONE)),
         ("--quantise", cost.quantise, (None, *get_args(Quantise))),
     ):
         if given not in allowed:

@@ -35,6 +35,7 @@ from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.primary import primary_fault
 from reward_tuning.schema.recipe import JudgeAt, identity_conflicts
 from reward_tuning.schema.sections import GeneratorSection, LoraSection, PromptsSection
+from reward_tuning.schema.sharded_conflicts import shared_conflicts
 from reward_tuning.schema.tracking import Tracking
 from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
@@ -86,6 +87,7 @@ def distil_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
             prompts.held_out,
             "is the same file as prompts.train, so nothing would be held out; give another file",
         )
+    yield from shared_conflicts(sections.get("generator"))
     if evaluation is None:
         return
     if student is not None and evaluation.steps <= student.steps:

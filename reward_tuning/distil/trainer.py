@@ -13,6 +13,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from base_model.memory.modes import MODES
 from reward_tuning.distil.evaluation import finish, write_samples
 from reward_tuning.distil.folder import DistilFolder
 from reward_tuning.distil.parts import DistilParts, load_distil_parts
@@ -25,6 +26,7 @@ from reward_tuning.runs.guards import finetune_guards
 from reward_tuning.runs.launching import is_main_process
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.ranks import mean_of_all
+from reward_tuning.runs.shared_weights import SharedWeights
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.seeds import derive_seed
@@ -94,6 +96,12 @@ class Distillation:
     def draws_a_step(self) -> tuple[int, str]:
         """Clips that an optimiser step draws."""
         return clips_a_step(self.recipe, self.accelerator), "clips"
+
+    @property
+    def weights(self) -> SharedWeights:
+        """The generator's weights."""
+        transformer = self.parts.teacher.generator.transformer
+        return SharedWeights(transformer, self.recipe.generator.memory)
 
     def describe_fingerprint(self, name: str) -> str:
         """Name the content that a fingerprint was made of."""
@@ -180,7 +188,16 @@ def distil_step(
         return average
 
     draws = clips_a_step(recipe, accelerator)
-    return take_step(train, parts.trained, state, accelerator, progress, backward, draws)
+    return take_step(
+        train,
+        parts.trained,
+        state,
+        accelerator,
+        progress,
+        backward,
+        draws,
+        meets=MODES[recipe.generator.memory].blocks_shared,
+    )
 
 
 def clips_a_step(recipe: DistilRecipe, accelerator: Accelerator) -> int:

@@ -25,6 +25,7 @@ from reward_tuning.schema.loading import Locate, Schema, is_name, load_as, secti
 from reward_tuning.schema.locate import locate_adapter, locate_generator, locate_lora
 from reward_tuning.schema.mistakes import Conflict
 from reward_tuning.schema.sections import LoraSection
+from reward_tuning.schema.sharded_conflicts import shared_conflicts
 from reward_tuning.schema.tracking import Tracking
 from reward_tuning.schema.values import FileName
 from reward_tuning.section import NotNegative, Section
@@ -91,6 +92,7 @@ def finetune_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
 def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Conflict]:
     """Check that the weights suit the training of an adapter, or of all weights."""
     if lora:
+        yield from shared_conflicts(generator)
         for name in ("channels", "fresh"):
             value = getattr(generator, name)
             if value:
@@ -101,9 +103,10 @@ def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Confl
         text = "stays as it is, but with lora: null all weights are trained; merge it into a "
         text += "checkpoint first (`reward-tuning export --merge`)"
         yield Conflict(("generator", "adapter"), generator.adapter, text)
+    mode = MODES[generator.memory]
     for name, frozen in (
         ("quantise", generator.quantise is not None),
-        ("memory", MODES[generator.memory].blocks_rest),
+        ("memory", mode.blocks_rest or mode.blocks_shared),
     ):
         if frozen:
             value = getattr(generator, name)

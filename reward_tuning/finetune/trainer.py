@@ -14,6 +14,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from base_model.memory.modes import MODES
 from base_model.training.velocity_loss import norm_limit
 from reward_tuning.errors import TuningError
 from reward_tuning.files.atomic_write import atomic_write
@@ -29,6 +30,7 @@ from reward_tuning.runs.frame import RunResult, run_training
 from reward_tuning.runs.guards import finetune_guards
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.ranks import mean_of_all
+from reward_tuning.runs.shared_weights import SharedWeights
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 
@@ -94,6 +96,11 @@ class Finetuning:
     def draws_a_step(self) -> tuple[int, str]:
         """Batches that an optimiser step draws."""
         return batches_a_step(self.recipe, self.accelerator), "batches"
+
+    @property
+    def weights(self) -> SharedWeights:
+        """The generator's weights."""
+        return SharedWeights(self.parts.generator.transformer, self.recipe.generator.memory)
 
     def describe_fingerprint(self, name: str) -> str:
         """Name the content that a fingerprint was made of."""
@@ -219,7 +226,16 @@ def finetune_step(
 
         return average
 
-    return take_step(train, parts.trained, state, accelerator, progress, backward, draws)
+    return take_step(
+        train,
+        parts.trained,
+        state,
+        accelerator,
+        progress,
+        backward,
+        draws,
+        meets=MODES[recipe.generator.memory].blocks_shared,
+    )
 
 
 def step_norm_limit(recipe: FinetuneRecipe, step: int) -> float | None:

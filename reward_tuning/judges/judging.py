@@ -26,6 +26,7 @@ def on_frames(
     prompts: Sequence[str],
     *,
     seed: int,
+    common_seed: int | None = None,
     frames: tuple[int, ...] | None = None,
     terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
     clip_weights: Tensor | None = None,
@@ -33,14 +34,15 @@ def on_frames(
 ) -> Verdicts | None:
     """Decode the frames that the judges see, and score them.
 
-    9 parameters: the clips, their judges, and each choice of a recipe about what they are shown.
+    10 parameters: the clips, their judges, and each choice of a recipe about what they are shown.
 
     Args:
         sampler: Its generator decodes.
         judges: At least one.
         latents: `(b, 16, t, h, w)`.
         prompts: b texts.
-        seed: Seed of the augmentation and of the frames that judges draw.
+        seed: Seed of the augmentation.
+        common_seed: Seed of the frames that judges draw; None for `seed`.
         frames: Positions that may be judged; latents before the first one needed are then decoded
             without gradient. None for every frame.
         terms: Terms that are added to the judges.
@@ -52,7 +54,8 @@ def on_frames(
     """
     if frames is not None:
         judges = [judge.within(frames) for judge in judges]
-    judges = [judge.drawn(derive_generator(seed, "frames", judge.label)) for judge in judges]
+    draws = seed if common_seed is None else common_seed
+    judges = [judge.drawn(derive_generator(draws, "frames", judge.label)) for judge in judges]
     window = judged_window(judges)
     shown = sampler.generator.decode(
         latents,

@@ -179,6 +179,12 @@ def adapted_layers(transformer: nn.Module) -> dict[str, LoraLayer]:
     return {n: m for n, m in transformer.named_modules() if isinstance(m, LoraLayer)}
 
 
+def adapter_parameters(transformer: nn.Module) -> list[nn.Parameter]:
+    """Return the adapter's parameters, in model order; none without an adapter."""
+    layers = adapted_layers(transformer).values()
+    return [parameter for layer in layers for parameter in _parameters(layer)]
+
+
 def adapter_state(transformer: nn.Module) -> dict[str, Tensor]:
     """Return the adapter's tensors by name (`names.tensors_by_name`), in model order.
 

@@ -132,7 +132,7 @@ def frozen_sha256(section: GeneratorSection) -> str:
 
 def can_merge(section: GeneratorSection) -> bool:
     """Return whether a generator's weights can take a LoRA in: float32, unpacked, unmoved."""
-    moved = MODES[section.memory].blocks_rest
+    moved = MODES[section.memory].blocks_rest or MODES[section.memory].blocks_shared
     return section.dtype == "float32" and section.quantise is None and not moved
 
 

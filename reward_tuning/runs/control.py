@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn
@@ -19,6 +19,8 @@ from reward_tuning.runs.signals import agreed_signal, signal_name
 
 if TYPE_CHECKING:  # those who give orders need no torch
     from accelerate import Accelerator
+
+Answer = TypeVar("Answer", str, bool)
 
 CONTROL = "control"
 STOP, SAMPLE, PAUSE = ORDERS = ("stop", "sample", "pause")
@@ -83,12 +85,12 @@ class Control:
     def sample(self) -> bool:
         """Return whether sample clips were asked for, and take the order as done.
 
-        The main process alone draws them, so the others need not ask.
+        Every process calls this after each step, and all learn the same.
 
         Raises:
             TuningError: The order cannot be removed.
         """
-        return self._remove(SAMPLE)
+        return self._told(self._accelerator.is_main_process and self._remove(SAMPLE))
 
     def wait_or_stop(self, step: int, steps: int) -> bool:
         """Wait while the run is paused; every process calls this after each step.
@@ -145,12 +147,16 @@ class Control:
         self._signal = agreed_signal(self._accelerator)
         if self._signal:
             return STOP
-        order = [self._read() if self._accelerator.is_main_process else ""]
+        return self._told(self._read() if self._accelerator.is_main_process else "")
+
+    def _told(self, mine: Answer) -> Answer:
+        """Return what the main process has found."""
+        found = [mine]
         if self._accelerator.num_processes > 1:
             from accelerate.utils import broadcast_object_list
 
-            broadcast_object_list(order)
-        return order[0]
+            broadcast_object_list(found)
+        return found[0]
 
     def _read(self) -> str:
         if self._remove(STOP):

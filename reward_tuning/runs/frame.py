@@ -28,6 +28,7 @@ from reward_tuning.runs.peers import watch_peers
 from reward_tuning.runs.resumable import memory_keys
 from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
+from reward_tuning.runs.shared_weights import SharedWeights, refuse_alone
 from reward_tuning.runs.signals import StepInterrupted, signals_wait
 from reward_tuning.runs.status import kept_status
 from reward_tuning.runs.training_state import Trained, TrainingState, save_state
@@ -50,6 +51,10 @@ class Training(Protocol):
     @property
     def draws_a_step(self) -> tuple[int, str]:
         """What an optimiser step draws on all processes: how many, and of what."""
+
+    @property
+    def weights(self) -> SharedWeights:
+        """The generator's weights, which its processes may share."""
 
     def describe_fingerprint(self, name: str) -> str:
         """Name for people what a fingerprint was made of."""
@@ -125,6 +130,7 @@ def run_training(
         OutOfMemory: An allocation failed; the run can be resumed with less memory.
     """
     accelerator = join_processes()
+    refuse_alone(recipe, accelerator.num_processes)
     with exclusive_run(folder, accelerator, progress) as alone, ExitStack() as stack:
         finished = folder.open(recipe, resume=resume)
         if finished is not None:
@@ -144,7 +150,7 @@ def run_training(
         # Only now: a run that cannot be loaded leaves no folder behind.
         if main and not resume:
             folder.begin(recipe, training.fingerprints, processes=accelerator.num_processes)
-        training.prepare(resume=resume)
+        _prepare(training, resume=resume)
         state = training.initial_state()
         seed_rng(values["seed"])
         if resume:
@@ -158,7 +164,8 @@ def run_training(
                 memory_keys=memory_keys(values),
             )
         with metrics_log(folder, state, accelerator, recipe, report) as log:
-            training.before(state, log)
+            with training.weights.whole():
+                training.before(state, log)
             if log and state.step == 0:
                 log.samples(0)
             try:
@@ -175,6 +182,7 @@ def run_training(
                         control=control,
                         watch=lambda row: training.watch(state, row, log),
                         ended=training.ended,
+                        whole=training.weights.whole,
                     )
             except StepInterrupted as interrupted:
                 control.leave(state.step, train.steps, interrupted.number)
@@ -183,12 +191,19 @@ def run_training(
                 if isinstance(undone, StepOutOfMemory):
                     raise
                 raise UndoneStep(with_resume_command(undone, folder.root)) from undone
-            evaluation = training.finish(state, log)
+            with training.weights.whole():
+                evaluation = training.finish(state, log)
             if log:
                 chosen = evaluation.get("checkpoint") or {}
                 log.samples(state.step, pairs=True, of=chosen.get("step"))
                 log.evaluation(state.step, evaluation)
         return RunResult(folder.root, state.step, evaluation)
+
+
+def _prepare(training: Training, *, resume: bool) -> None:
+    training.weights.share()  # by all processes at once, unlike loading
+    with training.weights.whole():
+        training.prepare(resume=resume)
 
 
 def _take_up(

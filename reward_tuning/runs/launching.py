@@ -74,8 +74,8 @@ def check_launcher(environment: Mapping[str, str]) -> None:
         if environment.get(name, "").lower() in ("true", "1", "yes"):
             raise TuningError(
                 f"the launcher asks for {what}, which is not supported: nothing would be sharded. "
-                "Choose plain multi-GPU in `accelerate config`, or start with torchrun; "
-                "generator.memory and generator.quantise save memory on each GPU"
+                "Choose plain multi-GPU in `accelerate config`, or start with torchrun, and set "
+                "generator.memory=sharded in the recipe to spread the frozen weights (FSDP2)"
             )
     backend = environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
     if backend != "no":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from accelerate import Accelerator
@@ -76,10 +76,11 @@ def train_steps(
     control: Control | None = None,
     watch: Callable[[Mapping[str, Any]], None] = lambda row: None,
     ended: Callable[[], bool] = lambda: False,
+    whole: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Train from the state's step to the last, or to where a guard ends the training.
 
-    9 parameters: the frame's parts of a training, each of which acts at its own moment.
+    10 parameters: the frame's parts of a training, each of which acts at its own moment.
 
     Args:
         train: Section of the recipe.
@@ -91,6 +92,7 @@ def train_steps(
         control: Orders to the run; None for a training that takes none.
         watch: Take in a step's row, on every process; may change the state.
         ended: Whether the training has ended before its last step.
+        whole: Context, entered on every process, in which the main one may call the model alone.
 
     Raises:
         RunStopped: An order, or a signal after a step, ends the run; its checkpoint is saved.
@@ -111,15 +113,17 @@ def train_steps(
             raise
         reason = _first(guard.stop(state) for guard in state.guards)
         due = bool(train.sample_every and state.step % train.sample_every == 0)
-        if log and control and control.sample():
+        if control and control.sample():
             due = True
-        seen: Mapping[str, Any] = {}
         # Not after the last step, whose clips and evaluation the training's `finish` makes.
-        if log and due and not reason and state.step < train.steps:
-            seen = evaluate()
+        due = due and not reason and state.step < train.steps
+        seen: Mapping[str, Any] = {}
+        if due:
+            with whole():
+                seen = evaluate() if log else {}
         if log and (seen or is_due(state.step, train.log_every, train.steps)):
             log.write({**row, **seen})
-        if log and due and not reason and state.step < train.steps:
+        if log and due:
             log.samples(state.step)
         # Only now, so that metrics.jsonl shows the step that ended the run.
         if reason:

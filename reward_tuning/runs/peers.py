@@ -22,7 +22,7 @@ from accelerate.utils import broadcast_object_list
 from reward_tuning.errors import TuningError
 from reward_tuning.runs.control import RunStopped
 
-GRACE = 10.0
+GRACE = 7.0
 """Seconds for the main thread to leave by itself; it may hang in a collective operation."""
 CONNECTING = 60.0
 """Seconds for all processes to connect: they have met already, so only a firewall takes longer."""

@@ -55,6 +55,14 @@ def mean_of_all(values: list[float], accelerator: Accelerator) -> float:
     return float(mean)
 
 
+def all_agree(mine: bool, accelerator: Accelerator) -> bool:
+    """Return whether a statement is true on every process."""
+    if accelerator.num_processes == 1:
+        return mine
+    said = accelerator.gather(torch.tensor([mine], dtype=torch.int32, device=accelerator.device))
+    return bool(said.all())
+
+
 def largest_of_all(value: float, accelerator: Accelerator) -> float:
     """Return the largest of one number per process; NaN where one is."""
     if accelerator.num_processes == 1:

@@ -42,6 +42,7 @@ from reward_tuning.schema.sections import (
     SamplingSection,
     TrainSection,
 )
+from reward_tuning.schema.sharded_conflicts import alike_conflicts, shared_conflicts
 from reward_tuning.schema.tracking import Tracking
 from reward_tuning.schema.train_conflicts import group_conflicts, kept_conflicts, reuse_conflicts
 from reward_tuning.schema.values import FileName
@@ -90,6 +91,9 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     caches = {name: sections.get(name) for name in ("rollout", "evaluation")}
     yield from compile_conflicts(sections.get("train"), caches, sections.get("generator"))
     yield from kept_conflicts(sections.get("train"), sampling, sections.get("rollout"))
+    generator, train = sections.get("generator"), sections.get("train")
+    yield from shared_conflicts(generator)
+    yield from alike_conflicts(generator, method, rewards, train, sections.get("rollout"))
     yield from adapter_conflicts(sections.get("generator"), evaluation, sections.get("train"))
     for path, judge in judges:
         yield from judge_conflicts(path, judge, sampling)
@@ -244,7 +248,8 @@ def compile_conflicts(
                 f"cannot be combined with {name}.cache={section.cache.kind}, which changes from "
                 "step to step what runs; use taylor, or choose one of them",
             )
-    if generator is not None and MODES[generator.memory].blocks_rest:
+    mode = MODES["resident" if generator is None else generator.memory]
+    if generator is not None and (mode.blocks_rest or mode.blocks_shared):
         yield Conflict(
             where,
             True,

@@ -54,6 +54,7 @@ class Batch:
         restarts: Further chains from the end of this rollout, weighted like the rollout itself.
         later_plans: Plans of each further update on this rollout, with the same reward gradient.
         near: Number and distance of a batch of clips near those of these seeds; None for those.
+        common: Seed of what all ranks draw alike within the batch; None for the first clip's.
     """
 
     prompts: Sequence[Prompt]
@@ -65,6 +66,12 @@ class Batch:
     restarts: tuple[Restart, ...] = ()
     later_plans: tuple[tuple[Plan, ...], ...] = ()
     near: tuple[int, float] | None = None
+    common: int | None = None
+
+    @property
+    def common_seed(self) -> int:
+        """Seed of the judges' frames and of the anchored steps, the same on every rank."""
+        return self.noise_seeds[0] if self.common is None else self.common
 
 
 def clips_a_step(train: TrainSection, accelerator: Accelerator) -> int:
@@ -92,8 +99,9 @@ def draw_batch(
     """
     size, step = recipe.train.batch_size, state.step + 1
     # Batches of one step follow each other in the stream, and within a batch the ranks do.
-    part = number * accelerator.num_processes + accelerator.process_index
-    places = range(state.position + part * size, state.position + (part + 1) * size)
+    first = state.position + number * accelerator.num_processes * size
+    begin = first + accelerator.process_index * size
+    places = range(begin, begin + size)
     plan = draw_plan(recipe, sigmas, step=step, batch=number)
     return Batch(
         [stream.prompt_at(place // recipe.train.clips_per_prompt) for place in places],
@@ -104,6 +112,8 @@ def draw_batch(
         draw_more_plans(recipe, sigmas, plan, step=step, batch=number),
         draw_restarts(recipe, sigmas, step=step, batch=number),
         draw_later_plans(recipe, sigmas, plan, step=step, batch=number),
+        # The first clip's of the whole batch, which one process would draw with.
+        common=derive_seed(recipe.seed, "noise", first) if accelerator.num_processes > 1 else None,
     )
 
 

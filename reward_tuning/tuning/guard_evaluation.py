@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from base_model.memory.sharded import whole_blocks
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.checkpoints import rng_state, set_rng_state
@@ -84,7 +85,7 @@ class GuardEvaluation:
         """Evaluate the side that training started from, and keep its clips for the drift."""
         drifting = self.recipe.guards.drift
         clips = 0 if drifting.action == "off" else min(drifting.prompts, len(self.prompts))
-        with undisturbed():
+        with undisturbed(), whole_blocks(self.parts.sampler.generator.transformer):
             return self._scores(self.parts.start, keep=clips, stage=f"{STAGE}: base")
 
     def now(self, adapter: Mapping[str, Tensor], base: GuardScores) -> GuardScores:
@@ -94,7 +95,7 @@ class GuardEvaluation:
             adapter: Tensors as they would be exported.
             base: What `base` found.
         """
-        with undisturbed():
+        with undisturbed(), whole_blocks(self.parts.sampler.generator.transformer):
             found = self._scores(adapter, keep=0, stage=STAGE)
             return replace(found, drift=self._drift(adapter, base))
 

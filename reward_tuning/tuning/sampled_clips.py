@@ -81,6 +81,7 @@ def sampled_clips(
             x,
             [prompt.reward_text for prompt in batch.prompts],
             seed=batch.noise_seeds[0],
+            common_seed=batch.common_seed,
             frames=batch.frames,
             terms=options.terms,
             by=options.decoder,

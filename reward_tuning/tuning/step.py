@@ -123,6 +123,8 @@ class StepOptions:
         keep_graphs: Steps of a batch that keep their graph from the rollout, at most; the sweep
             runs the others again.
         estimates: How the gradients of judges are estimated; None where all are exact.
+        agreed: Whether a batch is good on every process, given whether it is on this one. Where the
+            processes share weights, all sweep or none does; elsewhere each decides for itself.
     """
 
     divide_by_guidance: bool = True
@@ -138,6 +140,7 @@ class StepOptions:
     decoder: DecodedBy = "vae"
     keep_graphs: int = 0
     estimates: Estimates | None = None
+    agreed: Callable[[bool], bool] = bool
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,7 @@ def complete_batch(
     )
     # First exit on NaN: judges refuse such frames, and the trainer skips and counts the step.
     inputs = [view.x for view in views] + [x for asked in begun.asked for x in asked.near]
-    if not all(bool(x.isfinite().all()) for x in inputs):
+    if not options.agreed(all(bool(x.isfinite().all()) for x in inputs)):
         return bad
 
     seen: list[dict[str, float]] = []  # scores of each view
@@ -281,6 +284,7 @@ def complete_batch(
                 latents,
                 texts,
                 seed=batch.noise_seeds[0],
+                common_seed=batch.common_seed,
                 frames=batch.frames,
                 terms=options.terms,
                 clip_weights=view.clip_weights,
@@ -303,11 +307,11 @@ def complete_batch(
         ]
     # Second exit, before the sweep adds anything: a NaN in `.grad` would spoil the good batches
     # that are accumulated with this one.
-    if not all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found):
+    if not options.agreed(all(bool(loss.isfinite() & g.isfinite().all()) for loss, g in found)):
         return bad
     rewards = {name: sum(of[name] for of in seen) / len(seen) for name in seen[0]}
     gain = guidance_gain(sampler.guidance.scale, sampler.negative)
-    judged = Judged(views, [g for _, g in found], gain, batch.noise_seeds[0])
+    judged = Judged(views, [g for _, g in found], gain, batch.common_seed)
     with phase("sweep"):
         reports, drift = sweep(judged, parameters, options)
     return replace(

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
 
+from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.report.at_end import report_at_end
@@ -23,7 +25,8 @@ from reward_tuning.runs.frame import RunResult, run_training
 from reward_tuning.runs.guards import reward_guards
 from reward_tuning.runs.launching import is_main_process
 from reward_tuning.runs.metrics import MetricsLog
-from reward_tuning.runs.ranks import mean_of_all, mean_over_ranks
+from reward_tuning.runs.ranks import all_agree, mean_of_all, mean_over_ranks
+from reward_tuning.runs.shared_weights import SharedWeights
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, Further, PhaseClock, StepMeans, take_step
 from reward_tuning.sampling.compilation import reported_compilation
@@ -132,6 +135,11 @@ class RewardTuning:
         """Clips that an optimiser step draws."""
         return clips_a_step(self.recipe.train, self.accelerator), "clips"
 
+    @property
+    def weights(self) -> SharedWeights:
+        """The generator's weights."""
+        return SharedWeights(self.parts.sampler.generator.transformer, self.recipe.generator.memory)
+
     def describe_fingerprint(self, name: str) -> str:
         """Name the prompt file, or the weights, that a fingerprint was made of."""
         if name in ("prompts.train", "prompts.held_out"):
@@ -213,7 +221,7 @@ def optimiser_step(
         The step's row of metrics.jsonl.
     """
     train, step = recipe.train, state.step + 1
-    options = options_at(parts.options, train, step)
+    options = agreeing(options_at(parts.options, train, step), recipe, accelerator)
     replays = train.replay is not None and step % train.replay.every == 0
 
     def replayed_batch(number: int) -> float:
@@ -320,7 +328,9 @@ def optimiser_step(
         progress,
         backward,
         clips_a_step(train, accelerator),
-        meets=bool(parts.outside) or recipe.method.matches,
+        meets=bool(parts.outside)
+        or recipe.method.matches
+        or MODES[recipe.generator.memory].blocks_shared,
     )
 
 
@@ -384,6 +394,16 @@ def options_at(options: StepOptions, train: TrainSection, step: int) -> StepOpti
     if every is None or step % every:
         return options
     return replace(options, decoder="vae")
+
+
+def agreeing(options: StepOptions, recipe: Recipe, accelerator: Accelerator) -> StepOptions:
+    """Return the options with which all processes sweep a batch or none does.
+
+    That is where they share weights: who sweeps would wait for ever for one that does not.
+    """
+    if not MODES[recipe.generator.memory].blocks_shared:
+        return options
+    return replace(options, agreed=partial(all_agree, accelerator=accelerator))
 
 
 def onloaded_during(offload: Offload, wanted: str, phase: PhaseFn) -> PhaseFn:

@@ -160,9 +160,13 @@ accelerator.wait_for_everyone()
 first = control.wait_or_stop(1, 9)
 accelerator.wait_for_everyone()
 if main:
+    order_file(root, "sample").touch()
+sampled = control.sample(), control.sample()
+accelerator.wait_for_everyone()
+if main:
     order_file(root, "pause").touch()
 stopped = control.wait_or_stop(2, 9)
-seen = f"{first} {stopped} {len(looks)}"
+seen = " ".join(map(str, (first, *sampled, stopped, len(looks))))
 with signals_wait(tells=False):
     if not main:  # one process alone has received it
         keep_signal(15, lambda: None)
@@ -195,5 +199,5 @@ def test_all_processes_obey_together_though_one_alone_sees_the_files(tmp_path: P
     )
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"seen-{rank}").read_text() for rank in range(2)] == [
-        "False True 3 True 15"
+        "False True False True 3 True 15"
     ] * 2

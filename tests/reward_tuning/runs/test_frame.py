@@ -27,6 +27,7 @@ from reward_tuning.runs.frame import RunResult, run_training
 from reward_tuning.runs.guards import finetune_guards
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.out_of_memory import OutOfMemory
+from reward_tuning.runs.shared_weights import SharedWeights
 from reward_tuning.runs.signals import keep_signal
 from reward_tuning.runs.status import is_alive, read_status
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
@@ -49,6 +50,7 @@ class Toy:
     calls: list[str] = field(default_factory=list)
     fails_in: str = ""
     draws_a_step = (3, "pebbles")
+    weights = SharedWeights(None, "resident")
 
     def __post_init__(self) -> None:
         self.weight = nn.Parameter(torch.zeros(2))

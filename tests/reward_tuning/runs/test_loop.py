@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Loop:
     control: Control | None = None
     orders: Mapping[int, Path] = field(default_factory=dict)  # files to create during a step
     ends_at: int = 99
+    entered: int = 0
 
     def step(self) -> dict[str, Any]:
         self.state.step += 1
@@ -47,6 +49,11 @@ class Loop:
     def evaluate(self) -> Mapping[str, Any]:
         self.calls.append(f"evaluate {self.state.step}")
         return {"held_out": 0.5}
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        self.entered += 1
+        yield
 
     def save(self) -> None:
         self.calls.append(f"save {self.state.step}")
@@ -72,6 +79,7 @@ class Loop:
             control=self.control,
             watch=self.watch,
             ended=self.ended,
+            whole=self.whole,
         )
 
 
@@ -288,3 +296,11 @@ def test_a_resumed_run_has_a_checkpoint_of_its_first_state(tmp_path: Path, log: 
     with pytest.raises(UndoneStep):
         one.run(tmp_path, log)
     assert "save 5" not in one.calls
+
+
+def test_every_process_is_there_when_the_main_one_samples(tmp_path: Path, log: MetricsLog) -> None:
+    main, other = loop(), loop()
+    main.run(tmp_path / "main", log)
+    other.run(tmp_path / "other", None)
+    assert main.entered == other.entered == 3  # after steps 2, 4 and 6
+    assert [call for call in other.calls if "evaluate" in call] == []

@@ -8,11 +8,14 @@ import os
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from reward_tuning.runs.ranks import all_agree
 from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
@@ -102,3 +105,20 @@ def test_two_processes_are_one_with_twice_the_batch(
         assert b["replay"] == pytest.approx(a["replay"], rel=1e-3)
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-2)
+
+
+def test_one_that_disagrees_decides_for_all() -> None:
+    def told(mine: bool, *others: bool) -> bool:
+        def gather(own: torch.Tensor) -> torch.Tensor:
+            return torch.cat([own, torch.tensor(others, dtype=own.dtype)])
+
+        accelerator: Any = SimpleNamespace(
+            num_processes=1 + len(others), device=torch.device("cpu"), gather=gather
+        )
+        return all_agree(mine, accelerator)
+
+    assert told(True)
+    assert not told(False)
+    assert told(True, True)
+    assert not told(True, False)
+    assert not told(False, True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_tuning.errors import TuningError
-from reward_tuning.tuning.draws import Policy, decoded_frames, draw_replay, frames_of
+from reward_tuning.inputs.prompts import Prompt, PromptStream
+from reward_tuning.runs.training_state import TrainingState
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.draws import (
+    Batch,
+    Policy,
+    decoded_frames,
+    draw_batch,
+    draw_replay,
+    frames_of,
+)
+from reward_tuning.tuning.sigma_tables import training_sigmas
+from tests.reward_tuning.recipes_for_tests import write_recipe
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -99,3 +114,26 @@ def test_noise_levels_are_those_of_the_training() -> None:
     time = sigmas / (sigmas + torch.e * (1 - sigmas))
     assert sorted((time * 8).floor().int().tolist()) == list(range(8))
     assert not torch.equal(sigmas, draw_replay(7, 1, 8, slice(0, 8), 5).sigmas.double())
+
+
+def test_ranks_share_the_draws_of_one_larger_batch(tmp_path: Path) -> None:
+    settings = ["train.gradient_accumulation=2", "train.batch_size=4"]
+    whole = load_recipe(write_recipe(tmp_path / "recipe"), settings)
+    halves = load_recipe(tmp_path / "recipe" / "recipe.yaml", ["train.batch_size=2", settings[0]])
+    stream = PromptStream([Prompt(str(i), str(i)) for i in range(9)], seed=1)
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    state = TrainingState(optimiser=optimiser, ema=None, guards=(), step=3, position=24)
+    sigmas = training_sigmas(whole)
+
+    def drawn(recipe: Recipe, rank: int, ranks: int, number: int) -> Batch:
+        accelerator: Any = SimpleNamespace(num_processes=ranks, process_index=rank)
+        return draw_batch(recipe, stream, sigmas, state, accelerator, number)
+
+    for number in range(2):
+        one = drawn(whole, 0, 1, number)
+        parts = [drawn(halves, rank, 2, number) for rank in range(2)]
+        assert [*parts[0].noise_seeds, *parts[1].noise_seeds] == list(one.noise_seeds)
+        assert [*parts[0].prompts, *parts[1].prompts] == list(one.prompts)
+        assert parts[0].plan == parts[1].plan == one.plan
+        assert {part.common_seed for part in parts} == {one.common_seed} == {one.noise_seeds[0]}
+        assert parts[1].common_seed != parts[1].noise_seeds[0]

@@ -604,6 +604,41 @@ def test_motion() -> None:
     assert latent_motion(latents[:, :, :1]) == 0.0
 
 
+def test_a_batch_that_is_bad_elsewhere_is_not_swept(
+    sampler: ClipSampler, judge: FramedJudge
+) -> None:
+    """Weights that are shared need every process for a sweep."""
+    good = Batch(PROMPTS, [7, 8], batch(early_stop=False).plan)
+    others: list[bool] = []
+
+    def agreed(mine: bool) -> bool:
+        assert mine
+        return others.pop(0)
+
+    for others[:] in ([False], [True, False]):
+        report, got = step(sampler, [judge], good, agreed=agreed)
+        assert not others
+        assert not report.finite
+        assert all(not bool(gradient.any()) for gradient in got)
+    others[:] = [True, True]
+    report, got = step(sampler, [judge], good, agreed=agreed)
+    assert report.finite
+    assert any(bool(gradient.any()) for gradient in got)
+
+
+def test_ranks_anchor_the_same_steps(sampler: ClipSampler, judge: FramedJudge) -> None:
+    """By a seed of their common batch, not of each one's own clips."""
+    plan = make_plan("draft", torch.Generator(), SIGMAS)
+
+    def anchored(common: int | None, seeds: list[int]) -> list[bool]:
+        drawn = Batch(PROMPTS, seeds, plan, common=common)
+        report, _ = step(sampler, [judge], drawn, anchor=0.5, anchor_steps=1)
+        return [one.step_loss > 0 for one in report.steps]
+
+    assert anchored(5, [7, 8]) == anchored(5, [11, 12]) == anchored(None, [5, 8])
+    assert len({tuple(anchored(common, [7, 8])) for common in range(6)}) > 1
+
+
 @pytest.mark.parametrize("place", ["latents", "frames", "score"])
 def test_nan_gives_no_gradient(
     sampler: ClipSampler, judge: FramedJudge, monkeypatch: pytest.MonkeyPatch, place: str
