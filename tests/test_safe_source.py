@@ -40,6 +40,9 @@ ALLOWED = {
     ("reward_tuning/files/yaml_text.py", "yaml"): (
         "its loader is a SafeLoader, which a test below checks"
     ),
+    ("reward_tuning/cli/less_memory.py", "replaces itself"): (
+        "this Python with this package's own command, and the words that the user gave"
+    ),
     ("reward_tuning/sharing/card.py", "markup"): (
         "Markdown: every text from outside goes through its filter `text`, which has its own tests"
     ),
@@ -92,9 +95,8 @@ def fault(call: ast.Call, names: dict[str, str]) -> str | None:
         or (owner in AUTO and keyword(call, "trust_remote_code") is not False),
         "runs text": name in RUN_TEXT,
         "runs a file": method in ("exec_module", "load_module", "spec_from_file_location"),
-        "shell": name in SHELLS
-        or keyword(call, "shell") not in (None, False)
-        or name.startswith(("os.exec", "os.spawn")),
+        "shell": name in SHELLS or keyword(call, "shell") not in (None, False),
+        "replaces itself": name.startswith(("os.exec", "os.spawn")),
         "yaml": name in YAML,
         "archive": name in ARCHIVES or method in ("extractall", "extract"),
         "temporary name": name == "tempfile.mktemp",
@@ -148,7 +150,7 @@ def test_no_module_does_what_only_an_attacker_needs() -> None:
         ("spec.loader.exec_module(module)", "runs a file"),
         ("import os\nos.system('ls')", "shell"),
         ("from os import popen\npopen('ls')", "shell"),
-        ("import os\nos.execv('/bin/sh', [])", "shell"),
+        ("import os\nos.execv('/bin/sh', [])", "replaces itself"),
         ("import subprocess\nsubprocess.run('ls', shell=True)", "shell"),
         ("import yaml\nyaml.load(text, Loader=yaml.Loader)", "yaml"),
         ("import zipfile\nzipfile.ZipFile(f)", "archive"),

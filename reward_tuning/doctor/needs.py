@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from base_model.errors import GeneratorError
 from base_model.files.cache_folder import cache_folder
@@ -25,8 +26,11 @@ from reward_tuning.sampling.generator_parts import to_download
 from reward_tuning.schema.judge_parts import JudgeSection
 from reward_tuning.schema.recipe import Recipe
 
+if TYPE_CHECKING:
+    from base_model.memory.quantise import Quantise
+
 GROUP = "recipe"
-EIGHT_BIT, PACKED = "adamw-8bit", ("int8", "nf4")
+EIGHT_BIT = "adamw-8bit"
 
 
 def judges_of(recipe: AnyRecipe) -> list[JudgeSection]:
@@ -152,9 +156,22 @@ def library_facts(recipe: AnyRecipe, *, cuda: bool) -> Iterator[Fact]:
     if getattr(recipe.train, "compile", False):
         found = triton_fact(True, missing="problem") if cuda else compiler_fact(missing="problem")
         yield from found
-    quantise = recipe.generator.quantise
-    if quantise in PACKED or recipe.train.optimiser.kind == EIGHT_BIT:
+    if recipe.train.optimiser.kind == EIGHT_BIT:
         yield from bitsandbytes_fact(missing="problem")
+    if recipe.generator.quantise is not None:
+        yield _quantise_fact(recipe.generator.quantise, "cuda" if cuda else "cpu")
+
+
+def _quantise_fact(kind: Quantise, device: str) -> Fact:
+    """Return whether a small weight can be packed and used so on a device."""
+    from base_model.memory import quantise  # imports torch
+
+    try:
+        quantise.require(kind, device)
+    except GeneratorError as error:
+        text, _, todo = str(error).partition(". ")
+        return Fact(GROUP, "quantise", text, "problem", todo.rstrip("."))
+    return Fact(GROUP, "quantise", f"{kind} works on {device}")
 
 
 def places(recipe: AnyRecipe | None) -> list[Place]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from base_model.errors import GeneratorError
 from reward_tuning.doctor import needs
 from reward_tuning.doctor.facts import Fact
 from reward_tuning.evidence.any_recipe import AnyRecipe, load_any_recipe
@@ -100,11 +101,26 @@ def test_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = recipe(tmp_path / "compiled", train__compile=True)
     assert [fact.name for fact in needs.library_facts(compiled, cuda=False)] == ["C++ compiler"]
     assert [fact.name for fact in needs.library_facts(compiled, cuda=True)] == ["triton"]
-    for changes in ({"generator__quantise": "nf4"}, {"train__optimiser": "adamw-8bit"}):
-        packed = recipe(tmp_path / next(iter(changes)), **changes)
-        assert [fact.name for fact in needs.library_facts(packed, cuda=False)] == ["bitsandbytes"]
-    fp8 = recipe(tmp_path / "fp8", generator__quantise="fp8")
-    assert list(needs.library_facts(fp8, cuda=True)) == []
+    moments = recipe(tmp_path / "moments", train__optimiser="adamw-8bit")
+    assert [fact.name for fact in needs.library_facts(moments, cuda=False)] == ["bitsandbytes"]
+
+
+def test_quantised_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from base_model.memory import quantise
+
+    (works,) = needs.library_facts(recipe(tmp_path, generator__quantise="fp8"), cuda=False)
+    assert (works.mark, works.value) == ("ok", "fp8 works on cpu")
+
+    def missing() -> None:
+        raise GeneratorError("quantise=nf4 needs a library. Install it with `pip install x`.")
+
+    monkeypatch.setattr(quantise, "_bitsandbytes", missing)
+    (lacks,) = needs.library_facts(recipe(tmp_path / "b", generator__quantise="nf4"), cuda=False)
+    assert (lacks.name, lacks.mark) == ("quantise", "problem")
+    assert (lacks.value, lacks.todo) == (
+        "quantise=nf4 needs a library",
+        "Install it with `pip install x`",
+    )
 
 
 def test_memory_of_the_device(tmp_path: Path) -> None:

@@ -1,18 +1,22 @@
 """Sizes that the doctor calculates from headers, against the networks and files themselves."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from base_model.files.published_generators import SIZES
+from base_model.memory.quantise import Quantise
 from reward_tuning.doctor import sizes
 from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.lora.adapter import linear_modules, select_targets
 from reward_tuning.lora.module_shapes import transformer_shapes
 from reward_tuning.runs.checkpoints import RunCheckpoint, save_checkpoint
+from reward_tuning.runs.optimiser import OPTIMISERS
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.schema.sections import GeneratorSection, LoraSection
+from reward_tuning.schema.values import Dtype
 
 TINY = GeneratorSection(checkpoint="tiny")
 HUB_ID = "alibaba-pai/EasyAnimateV5.1-7b-zh-InP"
@@ -113,3 +117,9 @@ def test_recipes_of_all_verbs() -> None:
         size = sizes.written_bytes(load_any_recipe(name))
         assert size is not None
         assert 1e5 < size < 1e9
+
+
+def test_every_kind_of_weight_and_optimiser_has_its_bytes() -> None:
+    assert set(sizes.PACKED_BYTES) == set(get_args(Quantise))
+    assert set(sizes.WEIGHT_BYTES) == set(get_args(Dtype))
+    assert set(sizes.MOMENTS) == set(OPTIMISERS)
