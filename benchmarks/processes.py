@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -39,11 +39,18 @@ from torch import Tensor
 
 from benchmarks.machine import machine
 
+Verb = Literal["run", "finetune", "distil"]
+
 PROPORTIONAL = ("train.learning_rate=1.0", "train.adam_eps=1.0")
 """Steps as long as gradients. With the default eps of 1e-10 AdamW makes a step of full length of a
 gradient that is nothing but rounding."""
 COMMON = ("train.warmup_steps=0", "train.ema_decay=null", "train.checkpoint_every=9")
 TUNING = ("evaluation.prompts=2", "evaluation.seeds=1", "evaluation.batch_size=4")
+OF_VERB: Mapping[Verb, tuple[str, ...]] = {
+    "run": TUNING,
+    "finetune": ("samples.count=0",),
+    "distil": ("evaluation.prompts=2",),
+}
 ACCUMULATION = 2
 WHOLE, SHARDED, ACCUMULATED = "whole", "sharded", "accumulated"
 
@@ -54,15 +61,15 @@ class Arm:
 
     Attributes:
         overrides: What differs from the small recipe.
-        finetunes: Whether it is a fine-tuning.
+        verb: What makes it.
     """
 
     overrides: tuple[str, ...] = ()
-    finetunes: bool = False
+    verb: Verb = "run"
 
     def batches(self, processes: int) -> tuple[str, ...]:
         """Return the overrides of one process that draws what so many draw with one clip each."""
-        return _batches(1, processes) if self.finetunes else _batches(processes, 1)
+        return _batches(1, processes) if self.verb == "finetune" else _batches(processes, 1)
 
 
 def _batches(size: int, times: int) -> tuple[str, ...]:
@@ -85,7 +92,8 @@ ARMS: Mapping[str, Arm] = {
             "rewards.0.over_frames={kind: random, count: 1}",
         )
     ),
-    "finetune": Arm(finetunes=True),
+    "finetune": Arm(verb="finetune"),
+    "distil": Arm(verb="distil"),
 }
 
 
@@ -99,16 +107,18 @@ class Job:
     Attributes:
         recipe: File of the recipe.
         overrides: `key.sub=value`, with the output.
-        finetunes: Whether it is a recipe of `finetune`.
+        verb: What makes it.
     """
 
     recipe: str
     overrides: tuple[str, ...]
-    finetunes: bool = False
+    verb: Verb = "run"
 
 
 def make(jobs: Sequence[Job]) -> None:
     """Make trainings, one after the other, as one of the processes that were started for them."""
+    from reward_tuning.distil.recipe import load_distil_recipe
+    from reward_tuning.distil.trainer import distil
     from reward_tuning.finetune.recipe import load_finetune_recipe
     from reward_tuning.finetune.trainer import finetune
     from reward_tuning.runs.launching import leave_processes
@@ -116,10 +126,13 @@ def make(jobs: Sequence[Job]) -> None:
     from reward_tuning.tuning.trainer import run
 
     for job in jobs:
-        if job.finetunes:
-            finetune(load_finetune_recipe(job.recipe, list(job.overrides)))
-        else:
-            run(load_recipe(job.recipe, list(job.overrides)))
+        match job.verb:
+            case "run":
+                run(load_recipe(job.recipe, list(job.overrides)))
+            case "finetune":
+                finetune(load_finetune_recipe(job.recipe, list(job.overrides)))
+            case "distil":
+                distil(load_distil_recipe(job.recipe, list(job.overrides)))
     leave_processes()
 
 
@@ -216,18 +229,26 @@ class Comparison:
         *,
         double: bool = False,
     ) -> None:
-        from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
+        from tests.reward_tuning.distil import few_steps
+        from tests.reward_tuning.finetune import clip_folder
         from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
         self.folder, self.arms, self.steps = folder, list(arms), steps
         self._double = double
-        self._tuning, self._clips = folder / "tuning", folder / "clips"
-        if any(not ARMS[arm].finetunes for arm in arms):
-            self._tuning.mkdir()
-            tiny_recipe(write_world(self._tuning), folder)  # writes recipe.yaml
-        if any(ARMS[arm].finetunes for arm in arms):
-            self._clips.mkdir()
-            small_recipe(write_world_of_clips(self._clips), folder)
+        world, clips = folder / "world", folder / "clips"
+        verbs = {ARMS[arm].verb for arm in arms}
+        if verbs & {"run", "distil"}:
+            world.mkdir()
+            tiny_recipe(write_world(world), folder)  # writes recipe.yaml
+            few_steps.small_recipe(world, folder)
+        if "finetune" in verbs:
+            clips.mkdir()
+            clip_folder.small_recipe(clip_folder.write_world_of_clips(clips), folder)
+        self._recipes = {
+            "run": world / "recipe.yaml",
+            "distil": world / "distil.yaml",
+            "finetune": clips / "recipe.yaml",
+        }
 
     def one_process(self, stands_for: int) -> None:
         """Make every training in one process that draws as much as so many."""
@@ -265,13 +286,12 @@ class Comparison:
                 f"train.steps={self.steps}",
                 *PROPORTIONAL,
                 *COMMON,
-                *(("samples.count=0",) if of.finetunes else TUNING),
+                *OF_VERB[of.verb],
                 *of.overrides,
                 *batches(of),
                 *overrides,
             )
-            recipe = (self._clips if of.finetunes else self._tuning) / "recipe.yaml"
-            jobs.append(Job(str(recipe), keys, of.finetunes))
+            jobs.append(Job(str(self._recipes[of.verb]), keys, of.verb))
         made_by(processes, jobs, double=self._double)
 
 

@@ -56,7 +56,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     compared.one_process(2)
     compared.processes(2)
     check(compared, 2, WHOLE)
-    compared.arms = ["drawn", "leapalign", "replay", "finetune"]
+    compared.arms = ["drawn", "leapalign", "replay", "finetune", "distil"]
     compared.processes(2, sharded=True)
     check(compared, 2, SHARDED)
     for arm in compared.arms:  # to the bit: sharing weights changes no sum
