@@ -64,8 +64,11 @@ for dtype in (torch.float32, torch.bfloat16):
         all_bytes = bytes_here(model.transformer_blocks)
         share_blocks(model, extra)
         assert bytes_here(model.transformer_blocks) < 0.55 * all_bytes
-        found = gradients(model, extra, x, text)
+        with torch.no_grad():
+            velocity(model, x, text)
         assert bytes_here(model.transformer_blocks) < 0.55 * all_bytes, "weights stay after a call"
+        found = gradients(model, extra, x, text)
+        assert bytes_here(model.transformer_blocks) < 0.55 * all_bytes, "weights stay after a sweep"
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
         with whole_blocks(model), torch.no_grad():
             assert bytes_here(model.transformer_blocks) == all_bytes
