@@ -34,6 +34,7 @@ from reward_tuning.lora.frozen import frozen_adapter, frozen_sha256
 from reward_tuning.lora.init import adapter_file, attach_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained, trained_adapter
+from reward_tuning.sampling.devices import placed
 from reward_tuning.sampling.generator_parts import (
     generator_checkpoint,
     generator_folder,
@@ -114,7 +115,7 @@ def load_distil_parts(
         generator_checkpoint(recipe.generator),
         [*(prompt.text for prompt in asked), recipe.student.negative_prompt],
         dtype=dtype,
-        device=device,
+        device=placed(recipe.generator.text_encoder_device, device),
         progress=progress,
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))

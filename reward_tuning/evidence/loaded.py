@@ -32,6 +32,7 @@ from reward_tuning.judges.truncation import report_truncation
 from reward_tuning.lora.frozen import frozen_adapter, frozen_sha256
 from reward_tuning.lora.module_shapes import transformer_shapes
 from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.sampling.devices import placed
 from reward_tuning.sampling.generator_parts import (
     generator_checkpoint,
     generator_folder,
@@ -109,7 +110,7 @@ class Loaded:
             name,
             [*(prompt.text for prompt in setup.prompts), sampling.negative_prompt],
             dtype=dtype,
-            device=self.device,
+            device=placed(section.text_encoder_device, self.device),
             progress=self.progress,
         )
         self.progress(ProgressEvent("loading", phase=f"generator {section.checkpoint}"))

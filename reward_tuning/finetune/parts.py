@@ -27,6 +27,7 @@ from reward_tuning.lora.frozen import frozen_adapter, frozen_sha256
 from reward_tuning.lora.init import adapter_file
 from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained
+from reward_tuning.sampling.devices import placed
 from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_folder, vae_dtype
 from reward_tuning.seeds import derive_seed
 
@@ -85,7 +86,7 @@ def load_finetune_parts(
         generator_checkpoint(recipe.generator),
         [clip.row.text for clip in training_set.survey.clips] + [EMPTY],
         dtype=getattr(torch, recipe.generator.dtype),
-        device=device,
+        device=placed(recipe.generator.text_encoder_device, device),
         progress=progress,
     )
     progress(ProgressEvent("loading", phase=f"generator {recipe.generator.checkpoint}"))

@@ -15,6 +15,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.findings import Findings
 from reward_tuning.runs.optimiser import require_optimiser
 from reward_tuning.runs.tracker_packages import require_trackers
+from reward_tuning.sampling.devices import require_device
 from reward_tuning.sampling.generator_parts import folder_if_here, generator_kind
 
 
@@ -53,6 +54,8 @@ def check_finetune(
             require_quantisation(recipe.generator.quantise, device)
     with found.collect():
         require_optimiser(recipe.train, device)
+    with found.collect():
+        require_device("generator.text_encoder_device", recipe.generator.text_encoder_device)
     with found.collect():
         require_trackers(recipe.tracking)
     root = None

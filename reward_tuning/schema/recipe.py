@@ -377,6 +377,13 @@ def encoder_conflicts(
     """Check that a judge that is the generator's text encoder has the dtype of its weights."""
     if not isinstance(judge, NetworkSection) or not judge.of_generator or generator is None:
         return
+    if generator.text_encoder_device is not None:
+        yield Conflict(
+            ("generator", "text_encoder_device"),
+            generator.text_encoder_device,
+            f"the judge {judge.label} has checkpoint: generator, so the text encoder is on the "
+            "run's device with it; leave it out, or give the judge a folder",
+        )
     if judge.dtype != generator.dtype:
         yield Conflict(
             (*path, "dtype"),

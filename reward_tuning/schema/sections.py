@@ -10,6 +10,7 @@ from reward_tuning.schema.judge_roles import HeldOutReward
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.schema.values import (
     ALLOWED_INTERVAL,
+    DeviceName,
     Dtype,
     FileName,
     Frames,
@@ -100,6 +101,12 @@ class GeneratorSection(Section):
         "4.5 (nf4) a weight; int8-compute and fp8-compute round activations and gradients, too, "
         "and compute in 8 bits. int8 and nf4 need bitsandbytes, fp8-compute a card with products "
         "in float8. null = in dtype",
+    )
+    text_encoder_device: DeviceName | None = Field(
+        default=None,
+        description="Where prompts are encoded, once and before the transformer is loaded: cpu for "
+        "a card that the text encoder does not fit on (17 GB of the published ones in bfloat16), "
+        "or another card (cuda:1); null = the run's device",
     )
     adapter: FileName | None = Field(
         default=None,

@@ -1,5 +1,6 @@
 """Types of recipe keys: sizes and lengths of clips, dtypes, texts, and names of files."""
 
+import re
 import unicodedata
 from typing import Annotated, Literal
 
@@ -59,6 +60,13 @@ def _shown(text: str) -> str:
     return text
 
 
+def _device(text: str) -> str:
+    if re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        return text
+    raise ValueError("allowed: cpu, cuda, or cuda and a number, such as cuda:1")
+
+
+DeviceName = Annotated[str, AfterValidator(_device)]
 Frames = Annotated[int, Field(ge=1), AfterValidator(_clip_length)]
 Side = Annotated[int, Field(ge=FAMILY.token_side), AfterValidator(_side)]
 Text = Annotated[str, Field(min_length=1)]

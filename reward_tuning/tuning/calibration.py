@@ -17,6 +17,7 @@ from reward_tuning.judges.shared_encoder import shared_encoder
 from reward_tuning.judges.truncation import report_truncation
 from reward_tuning.lora.frozen import frozen_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
+from reward_tuning.sampling.devices import placed
 from reward_tuning.sampling.generator_parts import generator_checkpoint, vae_dtype
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.evaluation import evaluate
@@ -110,7 +111,7 @@ def calibrate(
         generator_checkpoint(recipe.generator),
         texts,
         dtype=dtype,
-        device=device,
+        device=placed(recipe.generator.text_encoder_device, device),
         encoder=None if shared is None else shared.encoder,
         progress=progress,
     )
@@ -121,6 +122,8 @@ def calibrate(
         vae_dtype=vae_dtype(recipe.generator),
         device=device,
         text_encoder=False,
+        memory=recipe.generator.memory,
+        quantise=recipe.generator.quantise,
     )
     frozen = frozen_adapter(generator, recipe.generator, progress)
     sampler = clip_sampler(recipe, generator, states, list(chosen.values()), progress, frozen)

@@ -37,6 +37,7 @@ from reward_tuning.progress import ProgressEvent, ProgressFn
 from reward_tuning.runs.training_state import Trained, trained_adapter
 from reward_tuning.sampling.cheap_steps import CheapSteps
 from reward_tuning.sampling.compilation import compile_blocks
+from reward_tuning.sampling.devices import placed
 from reward_tuning.sampling.generator_parts import generator_checkpoint, generator_kind, vae_dtype
 from reward_tuning.sampling.sampler import ClipSampler
 from reward_tuning.schema.gradient_conflicts import ESTIMATES
@@ -166,7 +167,7 @@ def load_parts(
             generator_checkpoint(recipe.generator),
             [prompt.text for prompt in asked] + [sampling.negative_prompt],
             dtype=dtype,
-            device=device,
+            device=placed(recipe.generator.text_encoder_device, device),
             encoder=None if shared is None else shared.encoder,
             progress=progress,
         )

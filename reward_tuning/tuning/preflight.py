@@ -31,6 +31,7 @@ from reward_tuning.runs.held_out import shared_prompts
 from reward_tuning.runs.optimiser import require_optimiser
 from reward_tuning.runs.tracker_packages import require_trackers
 from reward_tuning.sampling.compilation import require_compilation
+from reward_tuning.sampling.devices import require_device
 from reward_tuning.sampling.first_block_cache import require_first_block_cache
 from reward_tuning.sampling.generator_parts import generator_folder, generator_kind, is_here
 from reward_tuning.sampling.step_cache import check_cache_in
@@ -233,6 +234,9 @@ def _value_checks(
         yield require_first_block_cache
     if recipe.train.compile:
         yield partial(require_compilation, device)
+    yield partial(
+        require_device, "generator.text_encoder_device", recipe.generator.text_encoder_device
+    )
     if recipe.generator.quantise is not None:
         yield partial(require_quantisation, recipe.generator.quantise, device)
 
