@@ -369,13 +369,14 @@ class Generator:
         self, latents: Tensor, frames: slice | None, detach_context: bool, checkpointing: bool
     ) -> Tensor:
         with self.resting.vae_for(latents):
-            return magvit.decode(
+            decoded = magvit.decode(
                 self.vae,
                 latents,
                 frames,
                 detach_context=detach_context,
                 checkpointing=checkpointing,
             )
+        return decoded.to(self.device)  # the VAE may be on another
 
     def encode(self, frames: Tensor) -> Tensor:
         """Encode frames to latents: the mode of the posterior, scaled.
@@ -390,7 +391,7 @@ class Generator:
             GeneratorError: The number of frames or the size is none of these.
         """
         with self.resting.vae_for(frames):
-            return magvit.encode(self.vae, frames)
+            return magvit.encode(self.vae, frames).to(self.device)
 
 
 class _Values(torch.autograd.Function):
@@ -420,6 +421,7 @@ def load_generator(
     *,
     dtype: torch.dtype = torch.float32,
     vae_dtype: torch.dtype | None = None,
+    vae_device: str | torch.device | None = None,
     device: str | torch.device = "cpu",
     text_encoder: bool = True,
     fp32_timesteps: bool = False,
@@ -432,7 +434,9 @@ def load_generator(
         checkpoint: A shipped name ("tiny"), a folder, or a hub id ("org/name").
         dtype: Dtype of all weights.
         vae_dtype: Dtype of the VAE's weights, in which it also computes; None takes `dtype`.
-        device: Device of all weights.
+        vae_device: Device on which the VAE works and stays, in every memory mode; None takes
+            `device`. Latents are moved there, and frames back.
+        device: Device of all other weights.
         text_encoder: Load the text encoder; False neither loads nor downloads it.
         fp32_timesteps: See `Generator`.
         memory: Memory mode (`base_model.memory.modes`). The weights of `sharded` are spread later,
@@ -452,7 +456,7 @@ def load_generator(
         folder, dtype=dtype, device=device, memory=memory, quantise=quantise
     )
     home = "cpu" if MODES[memory].parts_rest else device
-    vae = load_vae(folder, dtype=vae_dtype or dtype, device=home)
+    vae = load_vae(folder, dtype=vae_dtype or dtype, device=vae_device or home)
     encoder = load_text_encoder(folder, dtype=dtype, device=home) if text_encoder else None
     if encoder is not None and encoder.width != transformer.config.text_embed_dim:
         raise GeneratorError(
@@ -462,5 +466,6 @@ def load_generator(
     resting = None
     if MODES[memory].parts_rest:
         texts = None if encoder is None else encoder.text_encoder
-        resting = Resting.parts(vae, texts, torch.device(device))
+        moved = vae if vae_device is None else None
+        resting = Resting.parts(moved, texts, torch.device(device))
     return Generator(transformer, vae, encoder, fp32_timesteps=fp32_timesteps, resting=resting)

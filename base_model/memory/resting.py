@@ -37,9 +37,9 @@ class Resting:
 
     @classmethod
     def parts(cls, vae: Any, text_encoder: Any, device: torch.device) -> Resting:
-        """Move a VAE and, unless it is None, a text encoder to the CPU."""
-        texts = [] if text_encoder is None else [text_encoder]
-        return cls(Offload(texts, device), Offload([vae], device))
+        """Move a VAE and a text encoder to the CPU; None stands for one that stays or is not."""
+        texts, vaes = ([] if part is None else [part] for part in (text_encoder, vae))
+        return cls(Offload(texts, device), Offload(vaes, device))
 
     @contextmanager
     def vae_for(self, x: Tensor) -> Iterator[None]:

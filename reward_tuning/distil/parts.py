@@ -123,6 +123,7 @@ def load_distil_parts(
         generator_checkpoint(recipe.generator),
         dtype=dtype,
         vae_dtype=vae_dtype(recipe.generator),
+        vae_device=recipe.generator.vae_device,
         device=device,
         text_encoder=False,
         memory=recipe.generator.memory,

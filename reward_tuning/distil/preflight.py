@@ -70,6 +70,11 @@ def check_distil(
     with found.collect():
         require_device("generator.text_encoder_device", recipe.generator.text_encoder_device)
     with found.collect():
+        require_device("generator.vae_device", recipe.generator.vae_device)
+    for judge in recipe.evaluation.held_out_rewards:
+        with found.collect():
+            require_device(f"device of the judge {judge.label}", judge.own_device)
+    with found.collect():
         require_trackers(recipe.tracking)
     root, kind = None, None
     with found.collect("generator.checkpoint"):

@@ -117,6 +117,7 @@ class Loaded:
         generator = load_generator(
             name,
             dtype=dtype,
+            vae_device=section.vae_device,
             device=self.device,
             text_encoder=False,
             memory=section.memory,

@@ -91,6 +91,9 @@ def finetune_conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
 
 def generator_conflicts(generator: BaseSection, *, lora: bool) -> Iterator[Conflict]:
     """Check that the weights suit the training of an adapter, or of all weights."""
+    if generator.vae_device is not None:
+        text = "fine-tuning encodes its clips on the run's device; leave it out"
+        yield Conflict(("generator", "vae_device"), generator.vae_device, text)
     if lora:
         yield from shared_conflicts(generator)
         for name in ("channels", "fresh"):

@@ -49,6 +49,7 @@ class FramedJudge:
         clip_fps: Frame rate of the clips, of whose frames it may see a few; None for the
             generator's.
         gradient: Where the gradient of its loss comes from.
+        stays: Whether its networks are on a device of their own and never rest elsewhere.
     """
 
     reward: Reward
@@ -67,6 +68,7 @@ class FramedJudge:
     prompt: str | None = None
     clip_fps: float | None = None
     gradient: GradientSource = "exact"
+    stays: bool = False
 
     def scores(self, frames: Tensor, prompts: Sequence[str], *, first: int = 0) -> Tensor:
         """Score clips.
@@ -86,11 +88,15 @@ class FramedJudge:
         return self.score_with(self._reward_at_rate(), frames, prompts)
 
     def score_with(self, reward: Reward, frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score clips of the judged frames alone, `(b, n, 3, H, W)`, by its model at some rate."""
+        """Score clips of the judged frames alone, `(b, n, 3, H, W)`, by its model at some rate.
+
+        The scores are on the frames' device, wherever the model is.
+        """
         if self.soft_min is None and self.best is None:
-            return reward(self.shown(frames), self.texts(prompts))
+            return reward(self.shown(frames), self.texts(prompts)).to(frames.device)
         assert isinstance(reward, FrameReward)  # loading refuses others
-        return self.over_frames(reward.per_frame(self.shown(frames), self.texts(prompts)))
+        scores = reward.per_frame(self.shown(frames), self.texts(prompts))
+        return self.over_frames(scores).to(frames.device)
 
     def shown(self, frames: Tensor) -> Tensor:
         """Return its frames `(b, n, 3, H, W)` as it sees them: unchanged, or in grey."""
@@ -193,6 +199,7 @@ class LatentJudge:
         target: Score from which on its loss has no gradient; None for no such score.
         mean: Score that its loss counts as 0; without effect on scores.
         std: Number that its loss divides scores by; without effect on scores.
+        stays: As `FramedJudge.stays`.
     """
 
     reward: LatentReward
@@ -201,10 +208,11 @@ class LatentJudge:
     target: float | None = None
     mean: float = 0.0
     std: float = 1.0
+    stays: bool = False
 
     def scores(self, latents: Tensor, sigma: float, prompts: Sequence[str]) -> Tensor:
         """Score latents `(b, 16, t, h, w)` at a noise level: `(b,)` float32, differentiable."""
-        return self.reward(latents, sigma, prompts)
+        return self.reward(latents, sigma, prompts).to(latents.device)
 
     def loss(self, latents: Tensor, sigma: float, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the training loss, a scalar, and the scores `(b,)` it is made of."""

@@ -39,7 +39,7 @@ def load_judges(
     Args:
         sections: Sections of the judges, resolved, as `load_recipe` leaves them.
         frames: Number of frames of a clip.
-        device: Device that the judges run on.
+        device: Device of the judges that name none of their own.
         shared: The generator's text encoder on that device, for judges that use it.
 
     Raises:
@@ -47,7 +47,7 @@ def load_judges(
         TuningError: A judge uses the generator's text encoder and there is none, or one that
             cannot answer; or its prompt or `over_frames` does not fit it.
     """
-    pool = TowerPool()
+    pool = TowerPool()  # equal towers on two devices are two
     return [_load(section, _options(section, shared), frames, device, pool) for section in sections]
 
 
@@ -72,11 +72,12 @@ def _load(
     device: torch.device,
     pool: TowerPool,
 ) -> Judge:
+    device = device if section.own_device is None else torch.device(section.own_device)
     if "dtype" in options:
         options["dtype"] = getattr(torch, options["dtype"])
     if isinstance(section, LatentSection):
         latent = load_latent_reward(**options, device=device, name=section.label)
-        judge = LatentJudge(latent, section.label)
+        judge = LatentJudge(latent, section.label, stays=section.own_device is not None)
         return replace(judge, **_terms(section)) if isinstance(section, RewardSection) else judge
     assert isinstance(section, FramesSection), section.kind
     try:
@@ -98,6 +99,7 @@ def _load(
         grayscale=section.grayscale,
         prompt=prompt,
         clip_fps=section.given_rate,
+        stays=section.own_device is not None,
     )
     if isinstance(section, EachFrameSection):
         framed = replace(framed, **_over_frames(section, reward))

@@ -16,13 +16,15 @@ from rewards.core.base import FrozenReward
 
 
 def judge_modules(judges: Sequence[Judge]) -> list[nn.Module]:
-    """Return the networks of judges.
+    """Return the networks of judges, except of those that stay on a device of their own.
 
     Raises:
         TuningError: A judge is of a class that does not list its networks.
     """
     modules: list[nn.Module] = []
     for judge in judges:
+        if judge.stays:
+            continue
         if not isinstance(judge.reward, FrozenReward | LatentClip):
             raise TuningError(
                 f"generator.memory: {judge.label} is of a class that does not list its networks "

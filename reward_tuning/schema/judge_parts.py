@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from reward_tuning.schema.values import Dtype, FileName, ShownName, Text
+from reward_tuning.schema.values import DeviceName, Dtype, FileName, ShownName, Text
 from reward_tuning.section import Positive, Section
 
 FILE_KEYS = ("checkpoint", "tower", "tokenizer")
@@ -114,6 +114,11 @@ class JudgeSection(Section):
         return (self.files | self.folders).get("checkpoint", self.kind)
 
     @property
+    def own_device(self) -> str | None:
+        """Name of the device that it works on, if that is not the run's."""
+        return None
+
+    @property
     def scores_alone(self) -> bool:
         """Whether it scores a clip by itself, and not against others of its prompt."""
         return True
@@ -121,7 +126,7 @@ class JudgeSection(Section):
     def loader_options(self) -> dict[str, Any]:
         """Return the keywords of `rewards.load_reward` that the recipe sets."""
         seen = {"frames", "over_frames", "grayscale", "prompt"}  # what the judge is shown
-        return self.model_dump(exclude={"kind", "name", *seen})
+        return self.model_dump(exclude={"kind", "name", "device", *seen})
 
 
 class FileSection(JudgeSection):
@@ -264,6 +269,16 @@ class NetworkSection(JudgeSection):
         default=False,
         description="Recompute each block of the judge in the backward pass to save memory",
     )
+    device: DeviceName | None = Field(
+        default=None,
+        description="Where the judge works and stays, such as cuda:1 or cpu: frames are moved "
+        "there and its gradient back; null = the run's device",
+    )
+
+    @property
+    def own_device(self) -> str | None:
+        """Name of the device that it works on, if that is not the run's."""
+        return self.device
 
 
 class SquashSection(JudgeSection):

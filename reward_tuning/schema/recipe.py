@@ -384,6 +384,13 @@ def encoder_conflicts(
             f"the judge {judge.label} has checkpoint: generator, so the text encoder is on the "
             "run's device with it; leave it out, or give the judge a folder",
         )
+    if judge.device is not None:
+        yield Conflict(
+            (*path, "device"),
+            judge.device,
+            "checkpoint: generator shares the text encoder, which is on the run's device; leave "
+            "it out, or give the judge a folder",
+        )
     if judge.dtype != generator.dtype:
         yield Conflict(
             (*path, "dtype"),

@@ -90,6 +90,11 @@ class GeneratorSection(Section):
         "bfloat16 halves the time of decoding with gradient on a CPU with instructions for it "
         "(avx512_bf16); `reward-tuning evaluate` and `generate` decode in the generator's dtype",
     )
+    vae_device: DeviceName | None = Field(
+        default=None,
+        description="Where the VAE works and stays, such as cuda:1 or cpu: latents are moved "
+        "there, frames and gradients back; null = the run's device. Not for `finetune`",
+    )
     memory: Memory = Field(
         default="resident",
         description=f"Where the frozen weights are. {MODES_HELP}. Moving blocks turns gradient "

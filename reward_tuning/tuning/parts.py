@@ -279,6 +279,7 @@ def _generator_with_adapter(
         generator_checkpoint(recipe.generator),
         dtype=getattr(torch, recipe.generator.dtype),
         vae_dtype=vae_dtype(recipe.generator),
+        vae_device=recipe.generator.vae_device,
         device=device,
         text_encoder=False,
         memory=recipe.generator.memory,

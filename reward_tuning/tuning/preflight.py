@@ -237,6 +237,9 @@ def _value_checks(
     yield partial(
         require_device, "generator.text_encoder_device", recipe.generator.text_encoder_device
     )
+    yield partial(require_device, "generator.vae_device", recipe.generator.vae_device)
+    for judge in (*recipe.rewards, *recipe.evaluation.held_out_rewards):
+        yield partial(require_device, f"device of the judge {judge.label}", judge.own_device)
     if recipe.generator.quantise is not None:
         yield partial(require_quantisation, recipe.generator.quantise, device)
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,3 +190,30 @@ def test_block_checkpointing_changes_no_gradient(
     generator.transformer.enable_gradient_checkpointing()
     for ours, expected in zip(parameter_gradient(generator, inputs, compute), plain, strict=True):
         assert torch.equal(ours, expected)
+
+
+def test_a_vae_on_a_device_of_its_own(checkpoint: Path) -> None:
+    """It is loaded there and never rests; what it returns is on the transformer's device."""
+    options: dict[str, Any] = {"text_encoder": False, "memory": "offload"}
+    moved = load_generator(checkpoint, device="cpu", vae_device="meta", **options)
+    assert {p.device.type for p in moved.vae.parameters()} == {"meta"}
+    assert not moved.resting.vae.absent
+    resting = load_generator(checkpoint, device="cpu", **options)
+    assert resting.resting.vae.absent
+    away = load_generator(checkpoint, device="meta", vae_device="cpu", **options)
+    assert {p.device.type for p in away.vae.parameters()} == {"cpu"}
+    latents = torch.randn(1, 16, 2, 4, 4, requires_grad=True)
+    assert away.decode(latents).device.type == "meta"
+    assert away.encode(torch.rand(1, 5, 3, 32, 32)).device.type == "meta"
+
+
+def test_a_vae_by_its_device_decodes_the_same(checkpoint: Path) -> None:
+    found = []
+    for device in (None, "cpu"):
+        generator = load_generator(checkpoint, text_encoder=False, vae_device=device)
+        latents = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+        frames = generator.decode(latents.requires_grad_())
+        frames.square().sum().backward()
+        found.append((frames.detach(), latents.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

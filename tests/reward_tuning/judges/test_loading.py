@@ -8,10 +8,12 @@ from typing import ClassVar
 import pytest
 import torch
 from pydantic import ValidationError, create_model
+from torch import Tensor
 
 from reward_tuning.errors import TuningError
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.judges.loading import load_judges
+from reward_tuning.judges.offload import judge_modules
 from reward_tuning.schema.black_box_kinds import BLACK_BOXES
 from reward_tuning.schema.gradient_conflicts import gradient_conflicts
 from reward_tuning.schema.judge_kinds import HpsSection, VideoAlignSection
@@ -52,6 +54,56 @@ def test_a_section_becomes_the_judge_it_describes(hps: dict[str, object]) -> Non
     assert (reward.chunk, reward.name, reward.tower.dtype) == (3, "hps", torch.bfloat16)
     assert reward.relative is not None
     assert (reward.relative.positive, reward.relative.k) == ("good {prompt}", 0.5)
+
+
+def test_a_judge_on_a_device_of_its_own(hps: dict[str, object]) -> None:
+    """The run's device is `meta`, on which nothing has values."""
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps | {"device": "cpu"}]))
+    (own,) = load_judges(recipe.rewards, 9, torch.device("meta"))
+    assert isinstance(own.reward, HpsReward)
+    assert own.reward.device == CPU
+    assert own.reward.modules
+    assert judge_modules([own]) == []  # it does not rest
+    recipe = Recipe.model_validate(recipe_data(rewards=[hps]))
+    (other,) = load_judges(recipe.rewards, 9, CPU)
+    assert len(judge_modules([own, other])) == 1
+
+
+def test_scores_come_back_and_so_does_the_gradient(hps: dict[str, object]) -> None:
+    class Elsewhere:
+        """Scores on the CPU whatever it is shown; stands for a card of its own."""
+
+        name = "elsewhere"
+
+        def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+            return torch.ones(len(frames))
+
+    away = FramedJudge(Elsewhere(), "elsewhere", (0,), stays=True)
+    frames = torch.rand(2, 1, 3, 16, 16, device="meta")
+    assert away.scores(frames, ["a", "b"]).device.type == "meta"
+    found = []
+    for change in ({}, {"device": "cpu"}):
+        recipe = Recipe.model_validate(recipe_data(rewards=[hps | change]))
+        (judge,) = load_judges(recipe.rewards, 5, CPU)
+        assert isinstance(judge, FramedJudge)
+        shown = torch.rand(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        shown.requires_grad_()
+        loss, _ = judge.loss(shown, ["a", "b"], torch.Generator())
+        loss.backward()
+        found.append(shown.grad)
+    assert found[0] is not None
+    assert found[0].norm() > 0
+    assert torch.equal(found[0], found[1])
+
+
+def test_a_judge_that_shares_the_text_encoder_has_its_device() -> None:
+    judge = {"kind": "qwen_critic", "checkpoint": "generator", "dtype": "bfloat16"}
+    Recipe.model_validate(recipe_data(rewards=[judge]))
+    with pytest.raises(ValidationError, match="shares the text encoder, which is on the run's"):
+        Recipe.model_validate(recipe_data(rewards=[judge | {"device": "cpu"}]))
+    with pytest.raises(ValidationError, match="so the text encoder is on the run's device with it"):
+        changed = recipe_data(rewards=[judge], generator__text_encoder_device="cpu")
+        Recipe.model_validate(changed)
 
 
 def test_a_prompt_that_no_one_reads_is_refused(tmp_path: Path) -> None:
