@@ -90,6 +90,7 @@ def conflicts(sections: dict[str, Any]) -> Iterator[Conflict]:
     yield from rollout_conflicts(sections.get("rollout"), sections.get("generator"))
     caches = {name: sections.get(name) for name in ("rollout", "evaluation")}
     yield from compile_conflicts(sections.get("train"), caches, sections.get("generator"))
+    yield from activation_conflicts(sections.get("train"), sections.get("generator"))
     yield from kept_conflicts(sections.get("train"), sampling, sections.get("rollout"))
     generator, train = sections.get("generator"), sections.get("train")
     yield from shared_conflicts(generator)
@@ -222,6 +223,21 @@ def rollout_conflicts(
             ("rollout", "dtype"),
             rollout.dtype,
             f"the weights are {generator.dtype} already (generator.dtype); leave it null",
+        )
+
+
+def activation_conflicts(
+    train: TrainSection | None, generator: GeneratorSection | None
+) -> Iterator[Conflict]:
+    """Check that there are checkpoints whose inputs can be offloaded."""
+    if train is None or generator is None or not train.offload_activations:
+        return
+    if not (train.gradient_checkpointing or MODES[generator.memory].blocks_rest):
+        yield Conflict(
+            ("train", "offload_activations"),
+            True,
+            "needs train.gradient_checkpointing=true: only the inputs of checkpointed blocks are "
+            "offloaded",
         )
 
 

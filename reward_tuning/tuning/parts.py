@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from base_model.generator import Generator, load_generator
+from base_model.memory.activation_offload import offload_activations
 from base_model.memory.modes import MODES
 from base_model.memory.offload import Offload
 from base_model.sampling.guidance import Guidance
@@ -296,6 +297,8 @@ def _generator_with_adapter(
     )
     if recipe.train.gradient_checkpointing:
         generator.transformer.enable_gradient_checkpointing()
+    if recipe.train.offload_activations:
+        offload_activations(generator.transformer)
     if recipe.train.compile:
         compile_blocks(generator.transformer)
     return generator, frozen, trained_adapter(generator.transformer, parameters)

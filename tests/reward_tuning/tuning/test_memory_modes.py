@@ -16,6 +16,7 @@ from base_model.memory.block_offload import stream_blocks
 from base_model.memory.modes import Memory
 from base_model.memory.quantise import Quantise
 from base_model.sampling.guidance import Guidance, guided_velocity
+from reward_tuning.errors import TuningError
 from reward_tuning.lora.adapter import LoraSpec, adapted_layers, adapter_state, attach, scaled
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.runs.out_of_memory import OutOfMemory
@@ -249,3 +250,28 @@ def test_a_run_that_goes_on_with_less_memory_ends_in_the_same_bytes(
     run(tiny_recipe(world, cut, *short, "train.steps=3", *less), resume=True)
     for name in ("checkpoints/step-000003/adapter.safetensors", "evaluation.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_offloaded_activations_change_no_bit_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With graphs kept from the rollout, and the base's calls between them."""
+    monkeypatch.setenv("REWARD_TUNING_CACHE", str(tmp_path / "cache"))
+    world = write_world(tmp_path / "world")
+    short = ("train.steps=1", "evaluation.prompts=2", "evaluation.seeds=1", "train.anchor=0.1")
+    kept = ("train.keep_graphs=1", "train.gradient_checkpointing=true")
+    rows = []
+    for override in ("false", "true"):
+        options = (*short, *kept, f"train.offload_activations={override}")
+        folder = run(tiny_recipe(world, tmp_path / override, *options)).folder
+        row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+        rows.append((row["loss"], row["grad_norm"]))
+    assert rows[0] == rows[1]
+    assert rows[0][1] > 0
+
+
+def test_offloaded_activations_need_checkpoints(tmp_path: Path) -> None:
+    world = write_world(tmp_path / "world")
+    with pytest.raises(TuningError, match=r"offload_activations.*gradient_checkpointing=true"):
+        tiny_recipe(world, tmp_path / "run", "train.offload_activations=true")
