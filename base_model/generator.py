@@ -430,6 +430,8 @@ def load_generator(
 ) -> Generator:
     """Load a generator in either checkpoint layout, frozen and in eval mode.
 
+    9 parameters: where each part comes from, where it lies and in which form, as a recipe says.
+
     Args:
         checkpoint: A shipped name ("tiny"), a folder, or a hub id ("org/name").
         dtype: Dtype of all weights.
