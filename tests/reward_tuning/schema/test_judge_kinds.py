@@ -37,7 +37,7 @@ def test_each_kind_takes_its_own_keys_and_no_others() -> None:
         "latent": set(),
     }
     network = {"checkpoint", "sha256", "frames", "over_frames", "chunk", "grayscale"}
-    network |= {"dtype", "gradient_checkpointing"}
+    network |= {"dtype", "gradient_checkpointing", "device"}
     for kind, section in KINDS.items():
         if kind not in own:
             continue
@@ -59,6 +59,7 @@ def test_each_kind_takes_its_own_keys_and_no_others() -> None:
 
 
 NOT_LOADED = {"kind", "name", "frames", "over_frames", "chunk", "sha256", "grayscale", "prompt"}
+NOT_LOADED |= {"device"}  # the keyword is the run's where the recipe names none
 
 NOT_IN_RECIPES = {kind: {"architecture"} for kind in ("image_reward", "mps")}
 NOT_IN_RECIPES |= {"qwen_critic": {"model"}}
