@@ -269,7 +269,7 @@ def main() -> None:
     }
     (arguments.output / "report.json").write_text(json.dumps(report, indent=2))
     print(json.dumps(report, indent=2))
-    sound = not differing and len(rows) >= arguments.least and abs(growth) <= MOST_GROWTH
+    sound = not differing and len(rows) >= arguments.least and growth <= MOST_GROWTH
     sys.exit(0 if sound else 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,7 @@ REMEDIES = {
     errno.EIO: "check the disk",
 }
 """Remedies for other faults than a full disk."""
+LEFTOVER = re.compile(r"\..+\.(?:(?:tmp|old)-\d+|part\.(?:mp4|gif|png))")
 
 
 def atomic_write(path: Path, content: bytes, *, advice: str = RESUME) -> None:
@@ -56,6 +58,14 @@ def atomic_write(path: Path, content: bytes, *, advice: str = RESUME) -> None:
 def temporary_path(path: Path, kind: str = "tmp") -> Path:
     """Return a hidden name in the same folder that no other process uses."""
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a killed process has left a file or folder: its name is a temporary one.
+
+    Besides those of `temporary_path` also those of clips (`reward_tuning.files.clips`).
+    """
+    return LEFTOVER.fullmatch(path.name) is not None
 
 
 def not_written(path: Path, error: Exception, *, advice: str = RESUME) -> TuningError:

@@ -6,6 +6,7 @@ samples/, checkpoints/, answers/, lora/, evaluation/, evaluation.json.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import ANOTHER_OUTPUT, RESUME, atomic_write, not_written
+from reward_tuning.files.atomic_write import (
+    ANOTHER_OUTPUT,
+    RESUME,
+    atomic_write,
+    is_leftover,
+    not_written,
+)
 from reward_tuning.runs.evaluation_file import read_evaluation_file
 from reward_tuning.runs.resumable import (
     PACKAGES,
@@ -28,6 +35,7 @@ from reward_tuning.schema.loading import dump_recipe, load_recipe
 from reward_tuning.section import Section
 
 PROCESSES = "processes"
+TRACKING = "tracking"
 LOCK_FILE = ".lock"
 
 
@@ -100,7 +108,7 @@ class RunFolder:
         folders = (
             self.root / "samples",
             self.evaluation_clips,
-            self.root / "tracking",
+            self.root / TRACKING,
             self.answers,
         )
         named = (self.checkpoints, self.lora, self.replay, self.evaluation, self.metrics)
@@ -178,6 +186,19 @@ class RunFolder:
             if [path.name for path in there] in ([], [file.name]):
                 file.unlink(missing_ok=True)
                 self.root.rmdir()
+
+    def remove_leftovers(self) -> None:
+        """Delete what killed processes have left half written, under its temporary name.
+
+        Only while the folder is `locked`.
+        """
+        for path in [*self.root.rglob(".*")]:
+            if TRACKING in path.relative_to(self.root).parts or not is_leftover(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def check_in_place(self) -> None:
         """Check that the path still leads to the folder that `locked` keeps.

@@ -133,6 +133,8 @@ def run_training(
     refuse_alone(recipe, accelerator.num_processes)
     with exclusive_run(folder, accelerator, progress) as alone, ExitStack() as stack:
         finished = folder.open(recipe, resume=resume)
+        if accelerator.is_main_process:
+            folder.remove_leftovers()
         if finished is not None:
             stopped = (finished.get("checkpoint") or {}).get("stopped_at")
             return RunResult(folder.root, stopped or train.steps, finished)

@@ -151,6 +151,29 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     assert {p.name for p in folder.root.iterdir()} >= {"evaluation.json"}
 
 
+def test_what_killed_processes_have_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    left = (
+        ".recipe.yaml.tmp-12",
+        "samples/step-000000/.01.part.mp4",
+        "checkpoints/.best-000001.safetensors.tmp-7",
+        ".lora.old-3/original.safetensors",
+    )
+    kept = (
+        ".lock",
+        "recipe.yaml",
+        "tracking/wandb/.data.tmp-5",
+        "samples/step-000000/01.mp4",
+        ".mine/notes.tmp-9",
+        "lora/adapter.tmp",
+    )
+    for name in (*left, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    RunFolder(tmp_path).remove_leftovers()
+    found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {*kept}
+
+
 def test_a_folder_in_which_nothing_began_is_removed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(RuntimeError), folder.locked():

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -318,6 +319,31 @@ def test_a_run_out_of_memory_goes_on_with_less_and_ends_as_if_it_had_not(
         json.loads(line) for line in (tmp_path / "run/machine.jsonl").read_text().splitlines()
     ]
     assert [row["recipe"]["train.gradient_checkpointing"] for row in starts] == [False, True]
+
+
+@pytest.mark.parametrize("jump", [-400 * 86400.0, 400 * 86400.0])
+def test_a_clock_that_jumps_changes_no_number_and_no_state(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    straight = Bench(tmp_path / "straight").run()
+    now, apart = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: now() + apart)
+    seen = []
+
+    def progress(event: ProgressEvent) -> None:
+        nonlocal apart
+        if (event.stage, event.done, event.phase) == ("training", 2, "update"):
+            apart = jump
+        seen.append(read_status(tmp_path / "run"))
+
+    assert bench.run(progress=progress).evaluation == straight.evaluation
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert (status["state"], is_alive(status)) == ("finished", True)
+    rates = [one["seconds_per_step"] for one in seen if one and one["seconds_per_step"]]
+    assert all(0 <= rate < 60 for rate in rates)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= row["seconds"]["step"] < 60 for row in rows)
 
 
 def test_before_the_steps_and_after_them_a_signal_is_not_kept(

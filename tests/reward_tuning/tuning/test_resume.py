@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -64,20 +64,26 @@ def train(
         told.add(place)
 
     if isinstance(kill_at, str) and kill_at:
-        rename = Path.rename
-
-        def killed(path: Path, target: Path) -> Path:
-            if kill_at in path.name:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return rename(path, target)
-
-        Path.rename = killed  # type: ignore[assignment,method-assign]
+        kill_in_write(kill_at)
     recipe = tiny_recipe(world, output, *OVERRIDES, *overrides)
     try:
         with stop_signals(), stops_explained(output):
             run(recipe, resume=resume, progress=progress)
     except Stopped as stop:
         sys.exit(stop.exit_code)
+
+
+def kill_in_write(name: str) -> None:
+    """Let this process kill itself before a file of that name takes its place."""
+    for method in ("rename", "replace"):
+        move = getattr(Path, method)
+
+        def killed(path: Path, target: Path, move: Callable[..., Path] = move) -> Path:
+            if name in str(path):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return move(path, target)
+
+        setattr(Path, method, killed)
 
 
 def start(
@@ -181,6 +187,46 @@ def test_killed_at_any_moment_again_and_again(
     assert process.exitcode == 0
     assert kills >= 2
     assert_same(output, uninterrupted)
+
+
+WITH_EVERYTHING = (
+    "train.steps=2",
+    "train.checkpoint_every=1",
+    "guards.every=1",
+    "train.replay={weight: 0.5, clips: 2}",
+)
+WRITES = (  # in the order of the run
+    "run/.recipe.yaml.",
+    ".replay.safetensors.",
+    "samples/step-000000/.01.",
+    "samples/.prompts.json.",
+    ".guards-base.safetensors.",
+    "checkpoints/.best-000001.",
+    ".guards.jsonl.",
+    "checkpoints/.step-000001.",
+    "checkpoints/.step-000002.",
+    "/.original.safetensors.",
+    "run/.lora.",
+    "evaluation/step-000002/tuned/.01.",
+    "samples/before-after/.00.",
+    "run/.evaluation.json.",
+    "run/.report.html.",
+)
+
+
+@pytest.mark.slow
+def test_killed_in_each_write_one_after_the_other(world: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    finish(world, whole, overrides=WITH_EVERYTHING)
+    for name in WRITES:
+        begun = (output / "recipe.yaml").exists()
+        process = start(world, output, resume=begun, kill_at=name, overrides=WITH_EVERYTHING)
+        process.join(DEADLINE)
+        assert process.exitcode == -signal.SIGKILL, name
+    finish(world, output, resume=True, overrides=WITH_EVERYTHING)
+    assert_same(output, whole)
+    files = [{p.relative_to(f) for p in f.rglob("*") if p.is_file()} for f in (output, whole)]
+    assert {name for name in files[0] ^ files[1] if "events.out" not in name.name} == set()
 
 
 @pytest.mark.parametrize(
