@@ -139,9 +139,8 @@ def run_training(
             stopped = (finished.get("checkpoint") or {}).get("stopped_at")
             return RunResult(folder.root, stopped or train.steps, finished)
         main = accelerator.is_main_process
-        begun = folder.recipe.is_file
-        kept = kept_status(folder.root, begun, alone) if main else nullcontext(alone)
-        report = stack.enter_context(kept)
+        kept = kept_status(folder.root, folder.recipe.is_file, alone)
+        report = stack.enter_context(kept if main else nullcontext(alone))
         values = recipe.model_dump(mode="json")
         told = out_of_memory_told(values, folder.root, report, lambda: on_cuda(accelerator))
         report = stack.enter_context(told)
