@@ -85,7 +85,7 @@ def memory_changes(recipe: Mapping[str, Any], *, cuda: bool) -> list[Change]:
         if generator["memory"] == "resident":
             found.append(Change("generator.memory=offload", SAME))
         adapter_only = isinstance(recipe.get("lora"), Mapping) and not train.get("compile")
-        if generator["memory"] != "block-offload" and adapter_only:
+        if generator["memory"] in ("resident", "offload") and adapter_only:
             found.append(Change("generator.memory=block-offload", SAME))
     if train.get("decoded") == "all":
         found.append(Change("train.decoded=random-window", OTHER))
