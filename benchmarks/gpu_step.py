@@ -9,7 +9,7 @@ small shape, and tests check everything but the numbers.
 Nothing is downloaded: weights are random; networks, judge (ViT-H-14) and clip (256x256, 49 frames)
 have the published shapes. A row is the shipped recipe with 12 sampling steps to the end, 4 of them
 active, one clip a step, and the lever's overrides. The step that warms up is counted operator by
-operator (`benchmarks.flop_meter`); the next one, of the same prompt, noise and plan, is timed.
+operator (`reward_tuning.estimate`); the next one, of the same prompt, noise and plan, is timed.
 Rates are compared with the device's own for matrix products in the row's dtype, measured first.
 
 The rows come in the order of their importance. One that would not fit in the time left, does not
@@ -36,12 +36,14 @@ import torch
 from accelerate import Accelerator
 
 from base_model.errors import GeneratorError
-from benchmarks.flop_meter import FlopMeter
 from benchmarks.machine import machine
-from benchmarks.random_step import SMALL, SMALL_CLIP, Shape, random_parts, shape_of
+from benchmarks.small_shape import SMALL, SMALL_CLIP
 from benchmarks.step_clock import StepClock, matrix_rate
-from benchmarks.step_parts import TRANSFORMER, Parts, watched
 from reward_tuning.errors import TuningError
+from reward_tuning.estimate.flop_meter import FlopMeter
+from reward_tuning.estimate.random_parts import random_parts
+from reward_tuning.estimate.shapes import Shape, shape_of
+from reward_tuning.estimate.step_parts import TRANSFORMER, Parts, watched
 from reward_tuning.sampling.compilation import uncompiled
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
@@ -169,7 +171,7 @@ def recipe_of(shape: str, overrides: Sequence[str]) -> Recipe:
 
 def networks_of(shape: str, recipe: Recipe) -> Shape:
     """Return the shapes of a row's networks."""
-    return SMALL if shape == "small" else shape_of(recipe)
+    return SMALL if shape == "small" else shape_of(recipe.generator)
 
 
 def group_of(part: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.step_parts import Where
+from reward_tuning.estimate.step_parts import Where
 
 
 class StepClock:

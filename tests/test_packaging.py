@@ -72,6 +72,7 @@ ROOMS = {
         "evidence",
         "sharing",
         "doctor",
+        "estimate",
         "api",
         "cli",
     ),

@@ -25,6 +25,7 @@ from reward_tuning.cli.convert import convert
 from reward_tuning.cli.cp import cp
 from reward_tuning.cli.distil import distil
 from reward_tuning.cli.doctor import doctor
+from reward_tuning.cli.estimate import estimate
 from reward_tuning.cli.evaluate import evaluate
 from reward_tuning.cli.export import export
 from reward_tuning.cli.finetune import finetune
@@ -74,6 +75,7 @@ VERBS = (
     render,
     pretrain,
     doctor,
+    estimate,
 )
 WITH_LISTS = (evaluate, compare, mix)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # when stdout is redirected to a file

@@ -10,9 +10,9 @@ import torch
 
 from base_model.errors import GeneratorError
 from benchmarks import gpu_step
-from benchmarks.flops import metered_step
 from benchmarks.gpu_step import LEVERS, Lever, Row, main, recipe_of, rows_within, table, tried
-from benchmarks.random_step import SMALL
+from benchmarks.small_shape import SMALL
+from reward_tuning.estimate.step_cost import metered_step
 
 CPU = torch.device("cpu")
 MEASURED = Row(

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import step_clock
 from benchmarks.step_clock import StepClock, matrix_rate
-from benchmarks.step_parts import REST, Parts
+from reward_tuning.estimate.step_parts import REST, Parts
 from reward_tuning.progress import ProgressEvent
 
 CPU = torch.device("cpu")

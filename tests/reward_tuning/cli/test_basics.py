@@ -16,7 +16,7 @@ run = pytest.fixture(command, name="run")
 VERBS = ["ls", "show", "cp", "validate", "calibrate", "run", "finetune", "distil", "resume"]
 VERBS += ["watch"]
 VERBS += ["report", "generate", "score", "evaluate", "compare", "votes", "export", "mix"]
-VERBS += ["card", "push", "convert", "render", "pretrain", "doctor"]
+VERBS += ["card", "push", "convert", "render", "pretrain", "doctor", "estimate"]
 
 
 def test_version(run: Command) -> None:

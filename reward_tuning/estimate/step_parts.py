@@ -18,6 +18,7 @@ from base_model.generator import Condition, Generator, GuidedCondition, TextCond
 from reward_tuning.judges.judge import Judge
 from reward_tuning.lora.adapter import adapted_layers
 from reward_tuning.progress import ProgressEvent
+from rewards import FrameReward
 from rewards.kinds.clip import ClipReward
 
 REST = "rest"
@@ -139,26 +140,32 @@ class WatchedGenerator(Generator):
 
 
 def watched(generator: Generator, judges: Sequence[Judge], parts: Parts) -> None:
-    """Label the calls of a generator and of judges with image and text towers, in place."""
+    """Label the calls of a generator and of judges, in place."""
     generator.__class__ = WatchedGenerator
     assert isinstance(generator, WatchedGenerator)
     generator.parts = parts
     for judge in judges:
         reward = judge.reward
-        assert isinstance(reward, ClipReward), type(reward).__name__
-        reward.per_frame = _judged(reward.per_frame, parts)  # type: ignore[method-assign]
-        tower = reward.tower
-        tower.text_features = _texts(tower.text_features, parts)  # type: ignore[method-assign]
+        if isinstance(reward, FrameReward):  # also called frame by frame
+            reward.per_frame = _judged(reward.per_frame, parts)  # type: ignore[method-assign]
+        else:
+            plain = type(reward)
+            labelled = _judged(plain.__call__.__get__(reward), parts)
+            called = {"__call__": lambda self, *a, _labelled=labelled: _labelled(*a)}
+            reward.__class__ = type(plain.__name__, (plain,), called)
+        if isinstance(reward, ClipReward):
+            tower = reward.tower
+            tower.text_features = _texts(tower.text_features, parts)  # type: ignore[method-assign]
 
 
 def _judged(score: Callable[..., Tensor], parts: Parts) -> Callable[..., Tensor]:
-    def per_frame(frames: Tensor, prompts: Sequence[str]) -> Tensor:
-        seen = parts.entrance(frames, "judges")
+    def judged(seen: Tensor, *others: Any) -> Tensor:
+        seen = parts.entrance(seen, "judges")
         with parts.at("judges"):
-            scores = score(seen, prompts)
+            scores = score(seen, *others)
         return parts.exit(scores, "judges")
 
-    return per_frame
+    return judged
 
 
 def _texts(features: Callable[..., Tensor], parts: Parts) -> Callable[..., Tensor]:

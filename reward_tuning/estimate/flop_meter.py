@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from benchmarks.step_parts import Parts, Where
+from reward_tuning.estimate.step_parts import Parts, Where
 
 aten = torch.ops.aten
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+HERE = str(Path(__file__).parent)
 OURS = tuple(str(ROOT / name) for name in ("base_model", "rewards", "reward_tuning"))
 
 FUSED_BACKWARD = (
@@ -92,7 +94,7 @@ class FlopMeter(TorchDispatchMode):
                 answer = _answer(args[0].dtype)
                 return torch.full(args[0].shape, answer, dtype=args[0].dtype, device="cpu")
         packet = func._overloadpacket
-        if packet not in flop_registry:
+        if packet not in flop_registry and _comes_apart(func):
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -109,6 +111,13 @@ class FlopMeter(TorchDispatchMode):
 
     def _where(self) -> Where:
         return self._parts.where
+
+
+@cache
+def _comes_apart(func: Any) -> bool:
+    """Return whether an operator may be made of others that the meter counts."""
+    keys = ("CompositeImplicitAutograd", "CompositeImplicitAutogradNestedTensor")
+    return any(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key) for key in keys)
 
 
 def _is_copy_to_host(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
@@ -136,11 +145,11 @@ def _answer(dtype: torch.dtype) -> bool | int | float:
 
 
 def place() -> str:
-    """Return the innermost place in this project's packages, as `file:function`."""
+    """Return the innermost place in this project's packages but for this room, `file:function`."""
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if code.co_filename.startswith(OURS):
+        if code.co_filename.startswith(OURS) and not code.co_filename.startswith(HERE):
             name = Path(code.co_filename).relative_to(ROOT).as_posix()
             return f"{name}:{getattr(code, 'co_qualname', code.co_name)}"
         frame = frame.f_back  # type: ignore[assignment]

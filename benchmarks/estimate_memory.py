@@ -1,0 +1,162 @@
+"""The estimated memory of a run against the measured peak of its process, on the CPU.
+
+    python -m benchmarks.estimate_memory [CASE ...]
+
+A case is the embedded demo, with its own weights, or one of three models of middle size with random
+ones. Each runs two optimiser steps and a batch of an evaluation in a process of its own, whose
+largest resident memory the system keeps. The C library keeps freed memory of up to 32 MB a piece
+for later use, which is no part of the estimate: the processes run with
+MALLOC_MMAP_THRESHOLD_=131072, which gives it back, and once more without, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+
+from base_model.sampling.sigmas import sigma_table
+from benchmarks.machine import machine
+from benchmarks.small_shape import SMALL
+from reward_tuning.estimate.counted_recipe import counted_recipe
+from reward_tuning.estimate.phase_memory import followed, peak
+from reward_tuning.estimate.process_memory import imported_bytes
+from reward_tuning.estimate.random_parts import random_parts
+from reward_tuning.estimate.shapes import Shape, shape_of
+from reward_tuning.estimate.step_cost import largest_step
+from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.progress import silent
+from reward_tuning.schema.loading import load_recipe
+from reward_tuning.schema.recipe import Recipe
+from reward_tuning.tuning.parts import load_parts
+from reward_tuning.tuning.trainer import optimiser_step, start
+
+STEPS = 2
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+FLOAT32 = (
+    *("generator.dtype=float32", "rewards.0.dtype=float32", "rewards.0.frames=2"),
+    *("sampling.steps=4", "method.active_steps=2", "train.keep_graphs=1", "train.batch_size=1"),
+)
+_VIEW = {"image_size": 224, "layers": 6, "width": 384, "patch_size": 16, "head_width": 64}
+_READ = {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4}
+JUDGE = {"embed_dim": 128, "vision_cfg": _VIEW, "text_cfg": _READ}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe and the shapes of its networks.
+
+    Attributes:
+        recipe: Name.
+        overrides: Of the recipe.
+        shape: None for those of its checkpoint, which is loaded.
+    """
+
+    recipe: str
+    overrides: Sequence[str] = ()
+    shape: Shape | None = None
+
+    def loaded(self) -> Recipe:
+        """Return the recipe, with one batch a step."""
+        overrides = [*self.overrides, "train.gradient_accumulation=1"]
+        return load_recipe(self.recipe, overrides, check_files=False)
+
+
+def _middle(
+    blocks: tuple[int, int],
+    heads: int,
+    text: int,
+    widths: Sequence[int],
+    clip: tuple[int, int],
+) -> Case:
+    own, shared = blocks
+    sizes = {"num_attention_heads": heads, "attention_head_dim": 64, "text_embed_dim": text}
+    shape = replace(
+        SMALL,
+        name=f"{own + shared} blocks of {64 * heads}",
+        transformer={**SMALL.transformer, **sizes, "time_embed_dim": 128},
+        vae={**SMALL.vae, "block_out_channels": list(widths)},
+        text_encoder={"hidden_size": text, "max_position_embeddings": 128},
+        judge=JUDGE,
+    ).with_blocks(own, shared)
+    frames, side = clip
+    size = (f"sampling.frames={frames}", f"sampling.height={side}", f"sampling.width={side}")
+    return Case("easyanimate-v5.1-7b-hps", (*FLOAT32, *size), shape)
+
+
+CASES: Mapping[str, Case] = {
+    "demo": Case("tiny-demo"),
+    "wide": _middle((4, 4), 12, 512, (64, 64, 128, 128), (5, 128)),
+    "deep": _middle((10, 0), 6, 128, (16, 32, 32, 64), (13, 96)),
+    "middle": _middle((6, 0), 8, 256, (32, 64, 64, 64), (9, 128)),
+}
+
+
+def estimated(case: Case) -> tuple[str, float]:
+    """Return the phase that needs most, and the bytes of its tensors."""
+    recipe = case.loaded()
+    shape = case.shape or shape_of(recipe.generator)
+    counted = counted_recipe(recipe, shape).recipe
+    phase, size = peak(followed(counted, shape, largest_step(counted, shape), cpu=True).memory)
+    return phase, size
+
+
+def run_steps(case: Case) -> None:
+    """Run the steps in this process, and print its largest resident bytes."""
+    recipe, device = case.loaded(), torch.device("cpu")
+    if case.shape is None:
+        parts = load_parts(recipe, device, STEPS * recipe.train.batch_size, silent)
+    else:
+        parts = random_parts(recipe, case.shape, device)
+    state, accelerator = start(recipe, parts), Accelerator(cpu=True)
+    for _ in range(STEPS):
+        optimiser_step(recipe, parts, state, accelerator)
+    clips = recipe.evaluation.batch_size or recipe.train.batch_size
+    prompts = parts.stream.drawn(1) * clips
+    latents = parts.sampler.latents(prompts, range(clips), sigma_table(2))
+    with torch.no_grad():
+        frames = parts.sampler.generator.decode(latents)
+        for judge in parts.judges:
+            if isinstance(judge, FramedJudge):
+                judge.scores(frames, [prompt.reward_text for prompt in prompts])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def measured(name: str, environment: Mapping[str, str]) -> int:
+    """Run a case in a process of its own; return its largest resident bytes."""
+    command = [sys.executable, "-m", "benchmarks.estimate_memory", "--run", name]
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE")
+    parser.add_argument("--run", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        run_steps(CASES[arguments.run])
+        return
+    print(machine())
+    libraries = imported_bytes()  # before the estimates leave anything behind
+    print(f"{'case':<8}{'phase':<12}{'estimated':>10}{'measured':>10}{'ratio':>8}{'kept':>10}")
+    for name in arguments.cases or CASES:
+        case = CASES[name]
+        phase, size = estimated(case)
+        size += libraries
+        real, kept = measured(name, GIVES_BACK), measured(name, {})
+        cells = f"{size / 1e9:10.2f}{real / 1e9:10.2f}{size / real:8.3f}{kept / 1e9:10.2f}"
+        print(f"{name:<8}{phase:<12}{cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What makes a recipe fit into a smaller memory, each change with its price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from base_model.memory.modes import MODES
+from reward_tuning.estimate.estimate import Estimate, estimate, memory_of
+from reward_tuning.estimate.phase_memory import peak
+from reward_tuning.progress import ProgressFn, silent
+from reward_tuning.schema.recipe import Recipe
+
+LEAST_SIDE = 128
+"""Height and width below which no smaller clips are proposed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a recipe.
+
+    Attributes:
+        overrides: As the command line takes them.
+        price: What it costs.
+        updates: Section to the values that change in it; "" for whole sections.
+        again: Whether what the device holds must be followed anew; without, only the place and
+            the packing of weights change.
+    """
+
+    overrides: str
+    price: str
+    updates: Mapping[str, Mapping[str, Any]]
+    again: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change on top of those before it.
+
+    Attributes:
+        change: The change.
+        phase: Phase that needs most with it.
+        bytes: What that phase needs.
+    """
+
+    change: Change
+    phase: str
+    bytes: float
+
+
+def steps_to_fit(
+    estimated: Estimate, room: float, *, gpus: int = 1, progress: ProgressFn = silent
+) -> list[Step]:
+    """Return changes, each on top of the earlier ones, until the run fits or none is left.
+
+    Changes that keep every number of the run come first. One that frees nothing is left out.
+
+    Args:
+        estimated: Of the recipe as it is.
+        room: Bytes that tensors can have.
+        gpus: GPUs that share the run; 0 for the CPU.
+        progress: Called between the parts of the work.
+    """
+    found: list[Step] = []
+    now = estimated
+    tried: set[str] = set()
+    while now.peak[1] > room:
+        change = next(
+            (one for one in changes(now.recipe, gpus=gpus) if one.overrides not in tried), None
+        )
+        if change is None:
+            break
+        tried.add(change.overrides)
+        after = _changed(now, change, gpus=gpus, progress=progress)
+        if after.peak[1] < 0.995 * now.peak[1]:
+            now = after
+            found.append(Step(change, *now.peak))
+    return found
+
+
+def changes(recipe: Recipe, *, gpus: int) -> Iterator[Change]:
+    """Yield the changes that a recipe has not made yet, the cheapest first."""
+    train, generator, sampling = recipe.train, recipe.generator, recipe.sampling
+    if train.keep_graphs:
+        price = "same numbers; the kept steps run forward once more"
+        yield _of("train", "keep_graphs", 0, price)
+    if gpus and generator.memory == "resident":
+        price = "same numbers; decoder and judges are copied to the GPU once a step"
+        yield _of("generator", "memory", "offload", price, again=False)
+    if gpus > 1 and generator.memory in ("resident", "offload") and generator.quantise is None:
+        price = "same numbers; every pass gathers all blocks from the other GPUs"
+        yield _of("generator", "memory", "sharded", price, again=False)
+    if not train.gradient_checkpointing and not MODES[generator.memory].blocks_rest:
+        price = "same numbers; the blocks of the sweep run forward once more"
+        yield _of("train", "gradient_checkpointing", True, price)
+    if not train.decoder_checkpointing:
+        price = "same numbers; the decoder runs forward once more"
+        yield _of("train", "decoder_checkpointing", True, price)
+    if train.batch_size > 1 and train.clips_per_prompt == 1:
+        batches = train.gradient_accumulation * train.batch_size
+        yield Change(
+            f"train.batch_size=1 train.gradient_accumulation={batches}",
+            "as many clips a step, one at a time: slower on a GPU, and every clip draws its plan",
+            {"train": {"batch_size": 1, "gradient_accumulation": batches}},
+        )
+    if generator.quantise is None and not MODES[generator.memory].blocks_shared:
+        kind = "fp8"
+        price = "weights of 8 bits: unpacked for every product, gradients within a few percent"
+        yield _of("generator", "quantise", kind, price, again=False)
+    mode = MODES[generator.memory]
+    if gpus and not (mode.blocks_rest or mode.blocks_shared):
+        price = "same numbers; every pass copies all blocks from the CPU's memory"
+        yield _of("generator", "memory", "block-offload", price, again=False)
+    yield from _fewer_frames(recipe)
+    if generator.quantise not in (None, "nf4"):
+        price = "weights of 4.5 bits: gradients differ more"
+        yield _of("generator", "quantise", "nf4", price, again=False)
+    if recipe.lora is not None and recipe.lora.rank > 8:
+        price = "a smaller adapter learns less"
+        yield _of("lora", "rank", recipe.lora.rank // 2, price)
+    height, width = sampling.height * 3 // 4 // 16 * 16, sampling.width * 3 // 4 // 16 * 16
+    if min(height, width) >= LEAST_SIDE:
+        yield Change(
+            f"sampling.height={height} sampling.width={width}",
+            "smaller clips: trained for another size than before",
+            {"sampling": {"height": height, "width": width}},
+        )
+
+
+def _fewer_frames(recipe: Recipe) -> Iterator[Change]:
+    """Yield half the judged frames, where a judge has a number of them."""
+    counts: dict[int, int] = {}
+    for number, section in enumerate(recipe.rewards):
+        frames = getattr(section, "frames", None)
+        if isinstance(frames, int) and frames > 1:
+            counts[number] = frames // 2
+    if counts:
+        rewards = [
+            section.model_copy(update={"frames": counts[number]}) if number in counts else section
+            for number, section in enumerate(recipe.rewards)
+        ]
+        overrides = " ".join(f"rewards.{number}.frames={n}" for number, n in counts.items())
+        yield Change(overrides, "a noisier reward: fewer frames judged", {"": {"rewards": rewards}})
+
+
+def _of(section: str, key: str, value: Any, price: str, *, again: bool = True) -> Change:
+    shown = str(value).lower() if isinstance(value, bool) else value
+    return Change(f"{section}.{key}={shown}", price, {section: {key: value}}, again)
+
+
+def _changed(now: Estimate, change: Change, *, gpus: int, progress: ProgressFn) -> Estimate:
+    sections = {
+        name: getattr(now.recipe, name).model_copy(update=dict(values))
+        for name, values in change.updates.items()
+        if name
+    }
+    recipe = now.recipe.model_copy(update=sections | dict(change.updates.get("", {})))
+    if change.again:
+        return estimate(recipe, gpus=gpus, time=False, progress=progress)
+    memory = memory_of(recipe, now.shape, now.followed, gpus=gpus)
+    assert peak(memory)
+    return Estimate(recipe, now.shape, memory, now.followed, None, now.notes)

@@ -1,0 +1,85 @@
+"""The whole estimate of the embedded demo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from reward_tuning.errors import TuningError
+from reward_tuning.estimate.cards import SHARE, Card
+from reward_tuning.estimate.estimate import (
+    Estimate,
+    estimate,
+    memory_of,
+    of_card,
+    require_reward_tuning,
+)
+from reward_tuning.progress import ProgressEvent
+from reward_tuning.schema.loading import load_recipe
+
+FEW = ("train.steps=3", "evaluation.prompts=10", "evaluation.cache=null")
+
+
+@cache
+def demo() -> tuple[Estimate, tuple[str, ...]]:
+    seen: list[ProgressEvent] = []
+    recipe = load_recipe("tiny-drtune-hps", list(FEW))
+    return estimate(recipe, progress=seen.append), tuple(event.phase or "" for event in seen)
+
+
+def test_the_reward_phase_needs_most() -> None:
+    found, phases = demo()
+    assert found.peak[0] == "reward"
+    assert 1e8 < found.peak[1] < 4e8
+    assert phases == ("memory", "operations")
+    assert not found.notes
+
+
+def test_time_is_work_by_rate() -> None:
+    found, _ = demo()
+    assert found.time is not None
+    assert found.time.seconds_a_step is found.time.hours is None
+    named = of_card(found, Card("a", 24e9, 100), None)
+    assert named.time is not None
+    assert named.time.seconds_a_step == pytest.approx(found.time.step / (100e12 * SHARE))
+    told = of_card(found, Card("", 24e9), 1e12)
+    assert told.time is not None
+    whole = (3 * found.time.step + found.time.evaluation) / 1e12 / 3600
+    assert told.time.hours == pytest.approx(whole)
+    unknown = of_card(found, Card("", 24e9), None)
+    assert unknown.time is not None
+    assert unknown.time.hours is None
+
+
+def test_clips_of_a_step_and_of_the_evaluation() -> None:
+    found, _ = demo()
+    recipe = found.recipe
+    assert found.time is not None
+    clips = recipe.train.batch_size * recipe.train.gradient_accumulation
+    assert found.time.step == pytest.approx(clips * sum(found.time.rows.values()))
+    steps = recipe.evaluation.steps or recipe.sampling.steps
+    sides = 20 + 10 * len(recipe.evaluation.strengths)
+    at_once = recipe.evaluation.batch_size or recipe.train.batch_size
+    each = (found.followed.sampled * steps + found.followed.judged) / at_once
+    assert found.time.evaluation == pytest.approx(sides * each)
+
+
+def test_moments_of_8_bits() -> None:
+    found, _ = demo()
+    small = found.recipe.model_copy(
+        update={"train": load_recipe("tiny-demo", ["train.optimiser=adamw-8bit"]).train}
+    )
+    plain = small.model_copy(update={"train": load_recipe("tiny-demo").train})
+    seen = found.followed
+    few, many = (
+        memory_of(one, found.shape, seen, gpus=1)["sweep"]["optimiser"] for one in (small, plain)
+    )
+    assert few == pytest.approx(many * (2 + 4) / (8 + 4))  # moments, and the average
+    assert replace(found, notes=("a",)).peak == found.peak
+
+
+def test_other_trainings_are_refused_by_name() -> None:
+    with pytest.raises(TuningError, match="finetune/tiny-lora is no reward tuning"):
+        require_reward_tuning(object(), "finetune/tiny-lora")
