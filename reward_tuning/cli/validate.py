@@ -17,6 +17,10 @@ def validate(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value, such as train.steps=6")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Also estimate whether it fits, such as 24GB or rtx-4090 (see estimate)"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the values as JSON")] = False,
 ) -> None:
     """Check a recipe and print it with every value explicit.
@@ -24,7 +28,7 @@ def validate(
     Finds everything that run, finetune or distil would refuse before loading: in the recipe, the
     prompt files, the clips and the libraries. Lists all mistakes at once and exits with code 2.
     Judges and generators that are not downloaded yet and an output that already holds a run only
-    give a note on stderr.
+    give a note on stderr, and so does a run that does not fit into the memory of --gpu.
     """
     from reward_tuning.cli.devices import chosen_device
     from reward_tuning.cli.display import Display
@@ -54,8 +58,29 @@ def validate(
         print_json(loaded.model_dump(mode="json"))
     else:
         print(dump_recipe(loaded), end="")
-    for line in [*found.missing, *_generator_notes(loaded), *check_output(loaded.output)]:
+    lines = [*found.missing, *_generator_notes(loaded), *check_output(loaded.output)]
+    if gpu is not None:
+        lines.append(_memory_note(loaded, recipe, gpu))
+    for line in lines:
         print(f"note: {line}", file=sys.stderr)
+
+
+def _memory_note(loaded: "AnyRecipe", name: str, gpu: str) -> str:
+    """Say whether a run fits into a GPU, by an estimate that takes up to two minutes."""
+    from reward_tuning.cli.display import Display
+    from reward_tuning.estimate.cards import card_of
+    from reward_tuning.estimate.estimate import estimate, require_reward_tuning
+
+    card = card_of(gpu)
+    with Display() as progress:
+        found = estimate(require_reward_tuning(loaded, name), time=False, progress=progress)
+    phase, size = found.peak
+    fits = "fits" if size <= card.usable else "does not fit"
+    return (
+        f"memory: {size / 1e9:.1f} GB of tensors at the peak, in the phase {phase}, {fits} into "
+        f"the {card.usable / 1e9:.1f} GB that {card.memory / 1e9:g} GB leave to them; "
+        f"`reward-tuning estimate {name} --gpu {gpu}` tells more"
+    )
 
 
 def _generator_notes(recipe: "AnyRecipe") -> list[str]:

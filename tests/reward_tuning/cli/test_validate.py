@@ -77,3 +77,12 @@ def test_a_generator_that_is_not_downloaded_is_named(run: Command) -> None:
     told = run("validate", "easyanimate-v5.1-7b-hps").err
     assert "note: generator.checkpoint: alibaba-pai/EasyAnimateV5.1-7b-zh" in told
     assert "generator.checkpoint" not in run("validate", "tiny-drtune-hps").err
+
+
+@pytest.mark.parametrize(("gpu", "said"), [("0.9GB", "does not fit into"), ("24GB", "fits into")])
+def test_whether_it_fits_into_a_gpu(run: Command, gpu: str, said: str) -> None:
+    done = run("validate", "tiny-drtune-hps", "train.steps=2", "--gpu", gpu)
+    assert done.code == 0
+    (line,) = (line for line in done.err.splitlines() if line.startswith("note: memory:"))
+    assert said in line
+    assert f"reward-tuning estimate tiny-drtune-hps --gpu {gpu}" in line
