@@ -10,6 +10,7 @@ one another for ever. What one process does alone belongs into `whole_blocks`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,11 @@ def share_blocks(transformer: Any, replicated: Iterable[nn.Parameter]) -> None:
         raise GeneratorError(
             "memory=sharded spreads weights over several processes, and this one is alone. Start "
             "several with torchrun, or use memory=resident, offload or block-offload."
+        )
+    if "ignored_params" not in inspect.signature(fully_shard).parameters:
+        raise GeneratorError(
+            f"memory=sharded needs FSDP2 with ignored_params, which torch {torch.__version__} does "
+            "not have. Install torch 2.7 or newer, or use memory=resident."
         )
     kept = set(replicated)
     blocks = getattr(transformer, FAMILY.blocks)

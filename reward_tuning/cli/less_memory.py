@@ -17,8 +17,8 @@ Retry = Annotated[
     bool,
     typer.Option(
         OPTION,
-        help="Where memory runs out, go on after the last step made with the next change of the "
-        "recipe that needs less and leaves the numbers the same",
+        help="Where memory runs out in a step, go on with that step and the next change of the "
+        "recipe that needs less and leaves the numbers the same, at most to rounding",
     ),
 ]
 
@@ -38,6 +38,7 @@ def retried(recipe: "Section", *, wanted: bool) -> Iterator[None]:
     """
     from reward_tuning.runs.out_of_memory import OutOfMemory, next_change
     from reward_tuning.runs.resume_command import world_size
+    from reward_tuning.runs.signals import WAITING
 
     try:
         yield
@@ -48,6 +49,8 @@ def retried(recipe: "Section", *, wanted: bool) -> Iterator[None]:
 
         values = recipe.model_dump(mode="json")
         change = next_change(values, cuda=torch.cuda.is_available())
+        if WAITING.number:  # a signal has asked the training to end
+            raise
         if change is None:
             raise OutOfMemory(f"{error}\n{OPTION}: every change has been made") from error
         if (world_size(os.environ) or 1) > 1:
@@ -69,9 +72,9 @@ def words_again(words: Sequence[str], folder: Path, override: str) -> list[str]:
         override: The change.
     """
     if words[0] == "resume" or not (folder / "recipe.yaml").is_file():
-        return [*words, override]
+        return [*words, *override.split()]
     options = [word for word in words if word in (OPTION, "--json")]
-    return ["resume", str(folder), override, *options]
+    return ["resume", str(folder), *override.split(), *options]
 
 
 def _start(words: list[str]) -> None:

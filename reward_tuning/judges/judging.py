@@ -100,7 +100,7 @@ def features_seen_by(judge: FramedJudge, frames: Tensor, first: int) -> Tensor:
             f"train.repulsion: the first judge, {judge.label}, has no image features; put one of "
             "kind hps, clip or aesthetic first"
         )
-    return judge.reward.clip_features(judge.judged(frames, first))
+    return judge.reward.clip_features(judge.judged(frames, first)).to(frames.device)
 
 
 def on_latents(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from reward_tuning.runs.resumable import (
     comparable,
     memory_keys,
     recipe_differences,
+    rounding_changes,
     versions,
 )
 from reward_tuning.schema.loading import dump_recipe, load_recipe
@@ -36,6 +37,8 @@ from reward_tuning.section import Section
 
 PROCESSES = "processes"
 TRACKING = "tracking"
+OTHERS = {TRACKING, "evaluate"}
+"""Folders in a run's that others write to: trackers, and `reward-tuning evaluate`."""
 LOCK_FILE = ".lock"
 
 
@@ -193,12 +196,14 @@ class RunFolder:
         Only while the folder is `locked`.
         """
         for path in [*self.root.rglob(".*")]:
-            if TRACKING in path.relative_to(self.root).parts or not is_leftover(path):
+            inside = path.relative_to(self.root).parts
+            if OTHERS.intersection(inside) or not is_leftover(path):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # harmless litter, which the next start tries again
+                    path.unlink(missing_ok=True)
 
     def check_in_place(self) -> None:
         """Check that the path still leads to the folder that `locked` keeps.
@@ -288,10 +293,12 @@ class RunFolder:
         """Say which keys of memory a resume changes, and what that does; empty for none."""
         kept = memory_keys(self._load(self.recipe).model_dump(mode="json"))
         given = memory_keys(recipe.model_dump(mode="json"))
-        changed = [f"{key}: {kept[key]} -> {given[key]}" for key in kept if kept[key] != given[key]]
-        if not changed:
+        other = [key for key in kept if kept[key] != given.get(key)]
+        if not other:
             return ""
-        exact = all("keep_graphs" not in line for line in changed)
+        changed = [f"{key}: {kept[key]} -> {given.get(key)}" for key in other]
+        values = recipe.model_dump(mode="json")
+        exact = not any(rounding_changes(values, key) for key in other)
         same = "the numbers stay the same" if exact else "the numbers stay the same to rounding"
         return f"changed since the run began: {', '.join(changed)}; {same}"
 

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn
+from reward_tuning.runs.resumable import rounding_changes
 from reward_tuning.runs.undone import UndoneStep
 
 NAMES = ("out of memory", "allocate memory", "ALLOC_FAILED")
@@ -26,7 +27,7 @@ class Change:
     """A change of a recipe that needs less memory.
 
     Attributes:
-        override: `key.sub=value`, for the command line.
+        override: `key.sub=value`, for the command line; several are separated by spaces.
         numbers: `same`: no bit changes; `rounded`: the same to rounding; `other`: another run.
     """
 
@@ -76,7 +77,8 @@ def memory_changes(recipe: Mapping[str, Any], *, cuda: bool) -> list[Change]:
     train, generator = recipe["train"], recipe["generator"]
     found = []
     if train.get("keep_graphs", 0) != 0:
-        found.append(Change("train.keep_graphs=0", ROUNDED))
+        budget = " train.keep_graphs_memory=1.0" if train["keep_graphs"] == "auto" else ""
+        found.append(Change(f"train.keep_graphs=0{budget}", ROUNDED))
     if not train.get("decoder_checkpointing", True):
         found.append(Change("train.decoder_checkpointing=true", SAME))
     if not train["gradient_checkpointing"]:
@@ -86,16 +88,25 @@ def memory_changes(recipe: Mapping[str, Any], *, cuda: bool) -> list[Change]:
             found.append(Change("generator.memory=offload", SAME))
         adapter_only = isinstance(recipe.get("lora"), Mapping) and not train.get("compile")
         if generator["memory"] in ("resident", "offload") and adapter_only:
-            found.append(Change("generator.memory=block-offload", SAME))
-    if train.get("decoded") == "all":
+            rounds = rounding_changes(recipe, "generator.memory")
+            found.append(Change("generator.memory=block-offload", ROUNDED if rounds else SAME))
+        if train.get("offload_activations") is False and train["gradient_checkpointing"]:
+            found.append(Change("train.offload_activations=true", SAME))
+    if _shows_clips(recipe) and train.get("decoded") == "all":
         found.append(Change("train.decoded=random-window", OTHER))
-    if train.get("decoder") == "vae":
+    if _shows_clips(recipe) and train.get("decoder") == "vae":
         found.append(Change("train.decoder=small", OTHER))
     if train["batch_size"] > 1:
         found.append(Change(f"train.batch_size={train['batch_size'] // 2}", OTHER))
     if generator.get("quantise", "none") is None and isinstance(recipe.get("lora"), Mapping):
         found.append(Change("generator.quantise=int8", OTHER))
     return found
+
+
+def _shows_clips(recipe: Mapping[str, Any]) -> bool:
+    """Return whether a gradient runs back through decoded clips."""
+    only_scores = recipe.get("method", {}).get("kind") in ("awm", "nft")
+    return not only_scores and all(one["kind"] != "latent" for one in recipe.get("rewards", []))
 
 
 def next_change(recipe: Mapping[str, Any], *, cuda: bool) -> Change | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,14 @@ MEMORY = {
         "keep_graphs_memory",
         "gradient_checkpointing",
         "decoder_checkpointing",
+        "offload_activations",
     ),
     "generator": ("memory",),
 }
 """Keys by section that a resume may change: where things are kept and what is computed again.
 
-They change no bit, but for `keep_graphs`, which gives the same gradient to rounding."""
+They change no bit, but for two that change the rounding: `keep_graphs`, and a move of blocks that a
+`generator.adapter` is merged into where they stay (`rounding_changes`)."""
 PACKAGES = ("reward-tuning", "torch", "diffusers", "transformers", "peft", "open_clip_torch")
 """Libraries whose version may change a number."""
 
@@ -65,6 +68,49 @@ def without_free(data: dict[str, Any]) -> dict[str, Any]:
         _free_asking(data["evaluation"], "held_out_rewards")
     _free_asking(data, "rewards")
     return data
+
+
+def rounding_changes(recipe: Mapping[str, Any], key: str) -> bool:
+    """Return whether a change of a key of `MEMORY` gives the same numbers to rounding only.
+
+    Args:
+        recipe: Values of the recipe.
+        key: As `section.key`.
+    """
+    generator = recipe["generator"]
+    merged = generator.get("adapter") is not None and generator["dtype"] == "float32"
+    return "keep_graphs" in key or (key == "generator.memory" and merged)
+
+
+def with_new_keys(kept: dict[str, Any], given: Any, chosen: Any) -> dict[str, Any]:
+    """Return the values that a run has kept, with keys that came later at their defaults.
+
+    Args:
+        kept: Values of a recipe, as an older version may have written them.
+        given: All values of the recipe now.
+        chosen: Those of them that are not defaults.
+    """
+    found = dict(kept)
+    for key, value in given.items():
+        of_key = chosen.get(key) if isinstance(chosen, dict) else None
+        if key not in kept:
+            if of_key is None:
+                found[key] = value
+        elif isinstance(value, dict) and isinstance(kept[key], dict):
+            found[key] = with_new_keys(kept[key], value, of_key)
+        elif isinstance(value, list) and isinstance(kept[key], list):
+            found[key] = [
+                with_new_keys(*both) if all(isinstance(one, dict) for one in both) else both[0]
+                for both in _abreast(kept[key], value, of_key)
+            ]
+    return found
+
+
+def _abreast(kept: list[Any], given: list[Any], chosen: Any) -> list[tuple[Any, Any, Any]]:
+    """Return the items of three lists side by side; kept ones without a counterpart stay alone."""
+    more = [chosen[i] if isinstance(chosen, list) else {} for i in range(len(given))]
+    rest = [(one, None, None) for one in kept[len(given) :]]
+    return [*zip(kept, given, more, strict=False), *rest]
 
 
 def memory_keys(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from reward_tuning.runs.resumable import (
     comparable,
     recipe_differences,
     versions,
+    with_new_keys,
     without_free,
 )
 from reward_tuning.runs.training_state import Trained, TrainingState
@@ -63,8 +64,10 @@ def restore_state(
         report_versions(folder.initial_versions(), progress)
         return
     # A run of an older version has the old names, and keys that may change by now.
-    begun_with = without_free(rename_reward_keys(kept.recipe))
-    changed = recipe_differences(begun_with, comparable(recipe))
+    given = comparable(recipe)
+    chosen = recipe.model_dump(mode="json", exclude_defaults=True)
+    begun_with = with_new_keys(without_free(rename_reward_keys(kept.recipe)), given, chosen)
+    changed = recipe_differences(begun_with, given)
     changed += content_differences(kept.fingerprints, fingerprints, describe_fingerprint)
     # With another number of processes every later draw would be another one.
     draws, name = draws_a_step

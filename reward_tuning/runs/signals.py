@@ -69,7 +69,9 @@ def signals_wait(*, tells: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        number, WAITING.active, WAITING.number = WAITING.number, False, 0
+        WAITING.active = False
+    # An error keeps the number, for whoever would start the training again after it.
+    number, WAITING.number = WAITING.number, 0
     if number:  # after the last look at it
         WAITING.otherwise()
 

@@ -84,6 +84,22 @@ def test_nothing_is_started_where_nothing_is_left_to_change(
     assert started == []
 
 
+def test_nothing_is_started_after_a_signal(
+    tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reward_tuning.runs.signals.WAITING.number", 15)
+    with (
+        pytest.raises(OutOfMemory, match=r"^in the sweep$"),
+        retried(recipe(tmp_path), wanted=True),
+    ):
+        raise OutOfMemory("in the sweep")
+    assert started == []
+
+
+def test_several_changes_are_words_of_their_own(tmp_path: Path) -> None:
+    assert words_again(["run", "mine"], tmp_path, "a=1 b=2") == ["run", "mine", "a=1", "b=2"]
+
+
 def test_one_of_several_processes_does_not_start_itself_again(
     tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,13 +52,14 @@ def test_changes_come_one_by_one_until_none_is_left(tmp_path: Path) -> None:
     made: list[str] = ["train.keep_graphs=2", "train.decoder_checkpointing=false"]
     begun = len(made)
     while change := next_change(values(tmp_path, *made), cuda=True):
-        made.append(change.override)
+        made += change.override.split()
     assert made[begun:] == [
         "train.keep_graphs=0",
         "train.decoder_checkpointing=true",
         "train.gradient_checkpointing=true",
         "generator.memory=offload",
         "generator.memory=block-offload",
+        "train.offload_activations=true",
     ]
     assert all(one.numbers == OTHER for one in memory_changes(values(tmp_path, *made), cuda=True))
 
@@ -77,7 +78,40 @@ def test_blocks_that_are_compiled_are_not_moved(tmp_path: Path) -> None:
 
 def test_kept_graphs_are_the_only_change_to_rounding(tmp_path: Path) -> None:
     found = memory_changes(values(tmp_path, "train.keep_graphs=auto"), cuda=True)
-    assert [one.override for one in found if one.numbers == ROUNDED] == ["train.keep_graphs=0"]
+    assert [one.override for one in found if one.numbers == ROUNDED] == [
+        "train.keep_graphs=0 train.keep_graphs_memory=1.0"
+    ]
+
+
+def test_a_budget_of_graphs_goes_with_them(tmp_path: Path) -> None:
+    """The changed recipe loads: a budget without graphs would be refused."""
+    graphs = ("train.keep_graphs=auto", "train.keep_graphs_memory=4")
+    change = next_change(values(tmp_path, *graphs), cuda=False)
+    assert change is not None
+    train = values(tmp_path, *graphs, *change.override.split())["train"]
+    assert (train["keep_graphs"], train["keep_graphs_memory"]) == (0, 1.0)
+
+
+def test_moved_blocks_round_otherwise_under_a_merged_adapter(tmp_path: Path) -> None:
+    plain = values(tmp_path)
+    merged = plain | {
+        "generator": plain["generator"] | {"adapter": "a.safetensors", "dtype": "float32"}
+    }
+
+    def of_blocks(recipe: dict[str, Any]) -> str:
+        found = memory_changes(recipe, cuda=True)
+        (one,) = (one for one in found if one.override == "generator.memory=block-offload")
+        return one.numbers
+
+    assert (of_blocks(plain), of_blocks(merged)) == (SAME, ROUNDED)
+
+
+@pytest.mark.parametrize("name", ["tiny-nft-hps", "tiny-prfl-latent"])
+def test_what_a_recipe_would_refuse_is_not_offered(name: str) -> None:
+    given = load_recipe(name).model_dump(mode="json")
+    for change in memory_changes(given, cuda=True):
+        if not change.override.startswith(("generator.quantise", "generator.memory")):
+            load_recipe(name, change.override.split())
 
 
 def test_the_message_names_what_is_left_and_how_to_go_on(tmp_path: Path) -> None:

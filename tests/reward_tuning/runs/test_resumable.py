@@ -10,6 +10,7 @@ from reward_tuning.runs.resumable import (
     memory_keys,
     recipe_differences,
     versions,
+    with_new_keys,
     without_free,
 )
 from reward_tuning.schema.loading import load_recipe
@@ -110,6 +111,31 @@ def test_lists_of_other_lengths_and_keys_that_one_side_lacks() -> None:
         "b: was 1, is None",
         "c: was None, is 2",
     ]
+
+
+def test_a_key_that_came_later_counts_as_its_default(tmp_path: Path) -> None:
+    """A checkpoint of a version without `train.adam_eps`, `device` of judges and a section."""
+    recipe = load_recipe(write_recipe(tmp_path))
+    now = comparable(recipe)
+    chosen = recipe.model_dump(mode="json", exclude_defaults=True)
+    old = comparable(recipe)
+    old["train"] = {k: v for k, v in old["train"].items() if k != "adam_eps"}
+    old["rewards"] = [{k: v for k, v in one.items() if k != "device"} for one in old["rewards"]]
+    old = {k: v for k, v in old.items() if k != "rollout"}
+    assert recipe_differences(old, now)
+    assert not recipe_differences(with_new_keys(old, now, chosen), now)
+
+
+def test_a_key_that_came_later_and_is_set_is_a_difference(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path), ["train.adam_eps=1e-6"])
+    now = comparable(recipe)
+    chosen = recipe.model_dump(mode="json", exclude_defaults=True)
+    old = comparable(recipe)
+    old["train"] = {k: v for k, v in old["train"].items() if k != "adam_eps"}
+    kept = with_new_keys(old, now, chosen)
+    assert recipe_differences(kept, now) == ["train.adam_eps: was None, is 1e-06"]
+    fewer = with_new_keys({"rewards": [{"a": 1}, {"a": 2}]}, {"rewards": [{"a": 1, "b": 3}]}, {})
+    assert fewer == {"rewards": [{"a": 1, "b": 3}, {"a": 2}]}
 
 
 def test_the_refusal_lists_the_differences() -> None:

@@ -46,6 +46,9 @@ def test_an_error_of_the_steps_goes_before_the_signal(capfd: pytest.CaptureFixtu
         keep_signal(signal.SIGINT, at_once)
         raise ValueError("of the steps")
     assert capfd.readouterr().err == ""  # a process that is not the main one says nothing
+    assert WAITING.number == signal.SIGINT  # nothing is started again after it
+    with signals_wait(tells=False):
+        assert WAITING.number == 0
 
 
 def test_names() -> None:
