@@ -15,10 +15,11 @@ recipe=$1 run=$2
 
 # 300 s before the end Slurm sends USR1 to this script alone: the run saves itself after its current
 # step, and the job goes back into the queue. One that is killed resumes from its last checkpoint.
+# USR1 may also come before the training has started: then there is none to wait for.
 requeue() {
     if [ -e "$run/recipe.yaml" ]; then mkdir -p "$run/control" && touch "$run/control/stop"; fi
     for _ in $(seq 240); do
-        kill -0 "$training" 2>/dev/null || break
+        [ -n "$(jobs -pr)" ] || break
         sleep 1
     done
     scontrol requeue "$SLURM_JOB_ID"
@@ -34,5 +35,4 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun torchrun --nnodes="$SLURM_NNODES" --nproc_per_node=8 \
     --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d --rdzv_endpoint="$first:29500" \
     -m reward_tuning.cli $command &
-training=$!
-wait "$training"
+wait "$!"

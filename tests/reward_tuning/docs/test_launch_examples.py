@@ -103,6 +103,24 @@ scontrol() { echo "$@"; }
 
 
 @needs_bash
+def test_slurm_requeues_a_job_that_the_signal_reaches_before_its_start(tmp_path: Path) -> None:
+    stubs = """
+scontrol() { case $1 in show) kill -USR1 $$; echo node-1;; *) echo "$@";; esac; }
+srun() { echo started; }
+"""
+    assert BASH is not None
+    done = subprocess.run(
+        [BASH, "-c", stubs + SLURM, "script", "mine.yaml", str(tmp_path / "run")],
+        env=PLACE,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("requeue 7\n", "")
+
+
+@needs_bash
 def test_skypilot_runs_first_and_resumes_on_the_next_machine(tmp_path: Path) -> None:
     script = SKY["run"].replace("/runs/$RECIPE", f"{tmp_path}/$RECIPE")
     run = tmp_path / "mine.yaml"
