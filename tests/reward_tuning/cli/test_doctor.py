@@ -9,6 +9,7 @@ import pytest
 
 from reward_tuning.doctor.facts import Fact
 from tests.reward_tuning.command_line import Command, command
+from tests.reward_tuning.doctor.sound_machine import sound_machine
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
 run = pytest.fixture(command, name="run")
@@ -64,7 +65,10 @@ def test_notes_are_no_problem(run: Command, monkeypatch: pytest.MonkeyPatch) -> 
     }
 
 
-def test_a_recipe_of_the_package(run: Command, tmp_path: Path) -> None:
+def test_a_recipe_of_the_package(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound_machine(monkeypatch)
     done = run("doctor", "tiny-demo", f"output={tmp_path / 'run'}")
     assert done.code == 0, done.out
     assert re.search(r"^  ok +judge hps +tiny/hps\.safetensors, at ", done.out, re.MULTILINE)
@@ -78,6 +82,7 @@ def test_a_recipe_whose_needs_are_not_met(
 ) -> None:
     from huggingface_hub import constants
 
+    sound_machine(monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     path = write_recipe(tmp_path, generator__checkpoint="tiny", generator__dtype="float32")
     done = run("doctor", path, "--json")

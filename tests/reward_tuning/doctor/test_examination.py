@@ -10,6 +10,7 @@ import pytest
 from reward_tuning.doctor import disks, examination, machine, programs, services, versions, weights
 from reward_tuning.doctor.facts import Fact
 from reward_tuning.evidence.any_recipe import load_any_recipe
+from tests.reward_tuning.doctor.sound_machine import sound_machine
 
 SECRETS = {
     "HF_TOKEN": "hf_1234567890abcdef",
@@ -45,7 +46,8 @@ def test_this_machine(here: list[Fact]) -> None:
             assert fact.todo, fact
 
 
-def test_a_recipe_is_asked_only_for_what_it_needs() -> None:
+def test_a_recipe_is_asked_only_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound_machine(monkeypatch)
     facts = examination.examine(load_any_recipe("tiny-demo"))
     assert {fact.group for fact in facts} == {
         "machine",
