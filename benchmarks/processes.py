@@ -219,6 +219,7 @@ class Comparison:
         arms: Names in `ARMS`.
         steps: Updates of each training.
         double: Compute in float64.
+        timeout: Seconds for all trainings of one set of processes.
     """
 
     def __init__(
@@ -228,13 +229,14 @@ class Comparison:
         steps: int = 3,
         *,
         double: bool = False,
+        timeout: float = 3600.0,
     ) -> None:
         from tests.reward_tuning.distil import few_steps
         from tests.reward_tuning.finetune import clip_folder
         from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
         self.folder, self.arms, self.steps = folder, list(arms), steps
-        self._double = double
+        self._double, self._timeout = double, timeout
         world, clips = folder / "world", folder / "clips"
         verbs = {ARMS[arm].verb for arm in arms}
         if verbs & {"run", "distil"}:
@@ -292,7 +294,7 @@ class Comparison:
                 *overrides,
             )
             jobs.append(Job(str(self._recipes[of.verb]), keys, of.verb))
-        made_by(processes, jobs, double=self._double)
+        made_by(processes, jobs, double=self._double, timeout=self._timeout)
 
 
 def main() -> None:
