@@ -165,8 +165,7 @@ from reward_tuning.runs.signals import WAITING, signals_wait
 def run(recipe, *, resume, progress):
     with signals_wait(tells=True):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.2)
-        os.kill(os.getpid(), signal.SIGTERM)  # an echo
+        os.kill(os.getpid(), signal.SIGTERM)  # an echo, at once: a late one would be impatience
         time.sleep(1.2)
         print("the phase is done", flush=True)
         if "hard" in recipe.output:

@@ -20,9 +20,12 @@ from reward_tuning.progress import ProgressEvent
 from reward_tuning.runs import frame
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
+    ),
+]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["tests.reward_tuning.runs.test_killed_processes"])
 KEYS = (
@@ -32,7 +35,8 @@ KEYS = (
     "evaluation.seeds=1",
     "evaluation.steps=2",
 )
-MOST_SECONDS = 10.0
+MOST_SECONDS = 30.0
+"""The others notice within 10 s; the rest is Python's own end, on a busy machine."""
 PHASES: dict[str, tuple[int, Callable[[ProgressEvent], bool], tuple[str, ...]]] = {
     "rollout": (1, lambda e: (e.phase, e.done) == ("rollout", 1), ()),
     "reward": (1, lambda e: (e.phase, e.done) == ("reward", 1), ()),

@@ -124,7 +124,7 @@ def test_a_run(name: str, override: str, tmp_path: Path, monkeypatch: pytest.Mon
     row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
     assert row["grad_norm"] > 0
     assert list((folder / "lora").iterdir())
-    assert (folder / "evaluation").is_dir() or list(folder.glob("evaluation*"))
+    assert (folder / "evaluation.json").is_file()
 
 
 def test_prompts_are_encoded_where_the_recipe_says(

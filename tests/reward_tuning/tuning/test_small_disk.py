@@ -45,6 +45,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
