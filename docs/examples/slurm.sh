@@ -31,6 +31,8 @@ command="run $recipe output=$run"
 if [ -e "$run/recipe.yaml" ]; then command="resume $run"; fi
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
+# torchrun kills its processes 30 s after it has forwarded a signal; a phase may take longer.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
 # shellcheck disable=SC2086  # the command is several words
 srun torchrun --nnodes="$SLURM_NNODES" --nproc_per_node=8 \
     --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d --rdzv_endpoint="$first:29500" \
