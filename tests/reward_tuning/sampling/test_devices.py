@@ -36,3 +36,10 @@ def test_devices_of_this_machine(
         return
     with pytest.raises(TuningError, match=re.escape(f"generator.x is {name}; {told}")):
         require_device("generator.x", name)
+
+
+def test_several_processes_do_not_share_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(TuningError, match=r"generator\.vae_device is cuda:1, where each of the 2"):
+        require_device("generator.vae_device", "cuda:1")
+    require_device("generator.vae_device", "cpu")
