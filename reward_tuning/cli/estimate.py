@@ -154,7 +154,7 @@ def _time_line(found: Estimate, gpus: int) -> str:
     hours = seconds * found.time.steps / 3600 + shared
     many = "" if gpus == 1 else f"; {gpus} GPUs train on {gpus} times as many clips a step"
     return (
-        f"{seconds:.1f} s a step, {hours:.1f} h for {found.time.steps} steps and the evaluation, "
+        f"{seconds:.2g} s a step, {hours:.2g} h for {found.time.steps} steps and the evaluation, "
         f"at {rate / 1e12:.0f} TFLOP/s; guards and samples come on top{many}"
     )
 
