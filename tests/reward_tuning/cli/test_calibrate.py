@@ -95,7 +95,6 @@ def test_calibrate_does_not_refuse_what_only_a_run_uses(
         "prompts.held_out=blank.txt",
         "lora.init=judge",
         "train.optimiser=adamw-8bit",
-        "generator.quantise=nf4",
     )
     refused = run("run", world / "recipe.yaml", *only_run)
     assert (refused.code, refused.out) == (2, "")

@@ -95,7 +95,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             "rewards.0.tower=clip-vit-l-14",
             "rewards.0.tower: unknown key (got 'clip-vit-l-14'); it is a key of kind aesthetic, "
             "aesthetic_v2_5; "
-            "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, dtype, "
+            "allowed in rewards.0: architecture, augmentation, checkpoint, chunk, device, dtype, "
             "frames, gradient, gradient_checkpointing, grayscale, kind, mean, name, over_frames, "
             "preprocess, prompt, relative, robust_radius, sha256, std, target, weight",
         ),
