@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.reward_tuning.command_line import Command, command
+from tests.reward_tuning.command_line import Ran
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 from tests.rewards.judge_server import Reply, Request, replied, serving
 
-run = pytest.fixture(command, name="run")
 SECRETS = {
     "HF_TOKEN": "hf_QqWwEeRrTtYyUuIiOoPp0123",
     "WANDB_API_KEY": "00112233445566778899aabbccddeeff00112233",
@@ -34,6 +35,18 @@ OVERRIDES = (
 )
 
 
+def run(*words: object) -> Ran:
+    """Run the command in a process of its own: trackers keep a state in theirs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "reward_tuning.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
 def spellings(secret: str) -> list[bytes]:
     """A secret as it is, and as the header of a login with user name and password has it."""
     encoded = [base64.b64encode(f"{before}{secret}".encode()) for before in ("", "api:", "user:")]
@@ -47,7 +60,7 @@ def holding(folder: Path, words: list[bytes]) -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_tells_no_secret_and_writes_only_into_its_folder(
-    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
@@ -71,6 +84,7 @@ def test_a_run_tells_no_secret_and_writes_only_into_its_folder(
         judge |= {"gradient": "group", "retries": 1, "parallel": 1}
         rewards = f"rewards={json.dumps([judge])}"
         told = [run("run", world / "recipe.yaml", f"output={output}", rewards, *OVERRIDES)]
+    assert told[0].code == 0, told[0]
     assert {one.headers["authorization"] for one in asked} == {f"Bearer {SECRETS['JUDGE_KEY']}"}
     told += [run(verb, output) for verb in ("show", "report", "card")]
     told.append(run("doctor", output / "recipe.yaml", "--json"))

@@ -69,7 +69,9 @@ def test_they_differ_from_the_12b_recipe_in_memory_size_and_rank_alone() -> None
             update={
                 "output": base.output,
                 "generator": recipe.generator.model_copy(update=generator),
-                "train": recipe.train.model_copy(update={"keep_graphs": 4, "offload_activations": False}),
+                "train": recipe.train.model_copy(
+                    update={"keep_graphs": 4, "offload_activations": False}
+                ),
                 "sampling": recipe.sampling.model_copy(update={"height": 256, "width": 256}),
             }
         )
