@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from reward_tuning.doctor.sizes import MOMENTS
 from reward_tuning.errors import TuningError
 from reward_tuning.estimate.cards import SHARE, Card
 from reward_tuning.estimate.counted_recipe import counted_recipe
@@ -23,8 +24,6 @@ from reward_tuning.schema.recipe import Recipe
 
 COUNTED_STEPS = 4
 """Steps whose operations are counted; the operations of others lie between them."""
-MOMENTS_8BIT = 2 / 8
-"""Bytes of 8-bit moments for each byte of float32 ones."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def memory_of(recipe: Recipe, shape: Shape, seen: Followed, *, gpus: int) -> Mem
     if recipe.train.optimiser.kind != "adamw-8bit":
         return memory
     average = 4 if recipe.train.ema_decay is not None else 0
-    left = (8 * MOMENTS_8BIT + average) / (8 + average)
+    left = (MOMENTS["adamw-8bit"] + average) / (MOMENTS["adamw"] + average)
     return {
         phase: {part: size * (left if part == OPTIMISER else 1) for part, size in parts.items()}
         for phase, parts in memory.items()
