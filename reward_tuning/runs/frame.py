@@ -24,7 +24,7 @@ from reward_tuning.runs.loop import metrics_log, train_steps
 from reward_tuning.runs.machine import record_start
 from reward_tuning.runs.metrics import MetricsLog
 from reward_tuning.runs.out_of_memory import StepOutOfMemory, out_of_memory_told
-from reward_tuning.runs.peers import watch_peers
+from reward_tuning.runs.peers import leaving_together, watch_peers
 from reward_tuning.runs.resumable import memory_keys
 from reward_tuning.runs.resume_command import resume_command
 from reward_tuning.runs.resuming import restore_state
@@ -187,10 +187,9 @@ def run_training(
                     )
             except StepInterrupted as interrupted:
                 control.leave(state.step, train.steps, interrupted.number)
+            except StepOutOfMemory:
+                raise
             except UndoneStep as undone:
-                accelerator.wait_for_everyone()  # the main process has saved the state by now
-                if isinstance(undone, StepOutOfMemory):
-                    raise
                 raise UndoneStep(with_resume_command(undone, folder.root)) from undone
             with training.weights.whole():
                 evaluation = training.finish(state, log)
@@ -240,8 +239,8 @@ def exclusive_run(
 ) -> Iterator[ProgressFn]:
     """Keep every other run out of the folder, and every process but the main one silent.
 
-    The processes leave together: none before the main one has written everything, and all of them
-    where one has ended early.
+    The processes leave together: none before the main one has written everything and closed its
+    trackers, and all of them where one has ended early.
 
     Yields:
         The progress function of this process. It raises where another process has ended or the
@@ -260,15 +259,17 @@ def exclusive_run(
             folder.check_in_place()
         show(event)
 
-    with watch_peers(accelerator, lambda: resume_command(folder.root)) as peers:
-        with folder.locked() if main else nullcontext() as warning:
-            for note in (warning, ignored_settings(os.environ)):
-                if note:
-                    report(ProgressEvent("loading", note=note))
-            yield report
-            if main:
-                folder.check_in_place()
-        accelerator.wait_for_everyone()
+    with (
+        watch_peers(accelerator, lambda: resume_command(folder.root)) as peers,
+        leaving_together(accelerator),
+        folder.locked() if main else nullcontext() as warning,
+    ):
+        for note in (warning, ignored_settings(os.environ)):
+            if note:
+                report(ProgressEvent("loading", note=note))
+        yield report
+        if main:
+            folder.check_in_place()
     leave_at_exit()  # of a Python program; the command line leaves at once
 
 

@@ -8,7 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from reward_tuning.errors import TuningError
 from reward_tuning.schema.loop_section import LoopSection
+
+
+class EndedByGuard(TuningError):  # noqa: N818 - what has happened
+    """A guard ends or rejects a run; every process decides so at the same point."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.runs.checkpoints import rng_state, set_rng_state
 from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.guards import EndedByGuard
 from reward_tuning.runs.metrics import MetricsLog, last_row
 from reward_tuning.runs.signals import StepInterrupted
 from reward_tuning.runs.tracker_parts import TrackerStart
@@ -98,7 +98,8 @@ def train_steps(
         RunStopped: An order, or a signal after a step, ends the run; its checkpoint is saved.
         UndoneStep: A step cannot be made; a checkpoint of the state before it is saved.
         StepInterrupted: A signal ends a step; likewise.
-        TuningError: A guard ends or rejects the run, or the disk is full.
+        EndedByGuard: A guard ends or rejects the run.
+        TuningError: The disk is full.
     """
     kept = state.step  # of which there is a checkpoint, or which every run begins with
     while state.step < train.steps and not ended():
@@ -127,7 +128,7 @@ def train_steps(
             log.samples(state.step)
         # Only now, so that metrics.jsonl shows the step that ended the run.
         if reason:
-            raise TuningError(reason)
+            raise EndedByGuard(reason)
         watch(row)  # before the checkpoint, which then holds what it changed
         saved = log and (is_due(state.step, train.checkpoint_every, train.steps) or ended())
         if log and saved:
@@ -141,7 +142,7 @@ def train_steps(
                 save()
             control.leave(state.step, train.steps)
     if reason := _first(guard.reject(state) for guard in state.guards):
-        raise TuningError(reason)
+        raise EndedByGuard(reason)
 
 
 def is_due(step: int, every: int, steps: int) -> bool:

@@ -39,6 +39,10 @@ class OutOfMemory(TuningError):  # noqa: N818 - what has happened
     """A training has ended for want of memory; with less it can go on."""
 
 
+class SharedOutOfMemory(OutOfMemory):
+    """Every process has ended so at the same point, whichever of them ran out of memory."""
+
+
 class StepOutOfMemory(UndoneStep):
     """A step has ended for want of memory and has changed nothing; all processes raise it."""
 
@@ -155,6 +159,7 @@ def out_of_memory_told(
 
     Raises:
         OutOfMemory: An allocation failed.
+        SharedOutOfMemory: It ended every process at the same point.
     """
     last = ProgressEvent("loading")
 
@@ -166,7 +171,7 @@ def out_of_memory_told(
     try:
         yield seen
     except StepOutOfMemory as error:
-        raise OutOfMemory(message(recipe, root, str(error), cuda=cuda())) from error
+        raise SharedOutOfMemory(message(recipe, root, str(error), cuda=cuda())) from error
     except (RuntimeError, MemoryError, PhaseOutOfMemory) as error:
         if not ran_out(error):
             raise

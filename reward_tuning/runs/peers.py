@@ -21,12 +21,17 @@ from accelerate.utils import broadcast_object_list
 
 from reward_tuning.errors import TuningError
 from reward_tuning.runs.control import RunStopped
+from reward_tuning.runs.guards import EndedByGuard
+from reward_tuning.runs.out_of_memory import SharedOutOfMemory
+from reward_tuning.runs.undone import UndoneStep
 
 GRACE = 7.0
 """Seconds for the main thread to leave by itself; it may hang in a collective operation."""
 CONNECTING = 60.0
 """Seconds for all processes to connect: they have met already, so only a firewall takes longer."""
 DONE, GONE = "done", "gone"
+AGREED = (RunStopped, UndoneStep, SharedOutOfMemory, EndedByGuard)
+"""Errors that every process raises at the same point of a sound run."""
 
 
 class Peers:
@@ -139,6 +144,25 @@ class Peers:
 
 
 @contextmanager
+def leaving_together(accelerator: Accelerator) -> Iterator[None]:
+    """Let no process leave the context before the others, at its end or by an error of `AGREED`.
+
+    The main process closes trackers and status within it. A launcher ends all processes as soon as
+    one has failed, so a process that left earlier would cut this short.
+
+    Args:
+        accelerator: Processes of the run. Where one leaves by another error, the wait of the others
+            ends by that of `watch_peers`.
+    """
+    try:
+        yield
+    except AGREED:
+        accelerator.wait_for_everyone()
+        raise
+    accelerator.wait_for_everyone()
+
+
+@contextmanager
 def watch_peers(accelerator: Accelerator, resume: Callable[[], str]) -> Iterator[Peers]:
     """Watch the processes of a run within the context.
 
@@ -156,7 +180,7 @@ def watch_peers(accelerator: Accelerator, resume: Callable[[], str]) -> Iterator
     try:
         yield peers
         done = True
-    except RunStopped:  # the processes have agreed to it
+    except AGREED:
         done = True
         raise
     except TuningError:
