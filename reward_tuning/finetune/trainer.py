@@ -130,6 +130,7 @@ class Finetuning:
             atomic_write(self.folder.base, json.dumps(found).encode())
         if state.step == 0:
             write_held_out_samples(self.recipe, self.parts, self.folder, 0, self.progress)
+        if state.logged == 0:
             base = json.loads(self.folder.base.read_text())
             log.track({"step": 0, **held_out_columns(base)})
 

@@ -62,6 +62,7 @@ class RunCheckpoint:
         ema: The moving average, where it is on.
         ema_updates: Number of its updates.
         reward_window: Sum and number of the training rewards since the last guard evaluation.
+        left: What is left to do after the step (`training_state.Left`); None for nothing.
     """
 
     step: int
@@ -78,6 +79,7 @@ class RunCheckpoint:
     ema: Mapping[str, Tensor] | None = None
     ema_updates: int = 0
     reward_window: tuple[float, int] = (0.0, 0)
+    left: Mapping[str, Any] | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, *, keep: int) -> Path:
@@ -232,6 +234,8 @@ def _write(folder: Path, checkpoint: RunCheckpoint) -> None:
         "reward_window": list(checkpoint.reward_window),
         "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
     }
+    if checkpoint.left is not None:
+        state["left"] = dict(checkpoint.left)
     state["sha256"] = state_sha256(state)
     with (folder / STATE_FILE).open("w", encoding="utf-8") as file:
         json.dump(state, file, indent=1)

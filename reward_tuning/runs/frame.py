@@ -167,7 +167,7 @@ def run_training(
         with metrics_log(folder, state, accelerator, recipe, report) as log:
             with training.weights.whole():
                 training.before(state, log)
-            if log and state.step == 0:
+            if log and state.logged == 0:
                 log.samples(0)
             try:
                 with signals_wait(tells=main):

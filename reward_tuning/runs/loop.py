@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -14,10 +15,11 @@ from reward_tuning.runs.control import Control
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.guards import EndedByGuard
 from reward_tuning.runs.metrics import MetricsLog, last_row
+from reward_tuning.runs.out_of_memory import MeasuringOutOfMemory, measuring
 from reward_tuning.runs.signals import StepInterrupted
 from reward_tuning.runs.tracker_parts import TrackerStart
 from reward_tuning.runs.trackers import open_trackers
-from reward_tuning.runs.training_state import TrainingState
+from reward_tuning.runs.training_state import Left, TrainingState
 from reward_tuning.runs.undone import UndoneStep
 from reward_tuning.schema.loop_section import LoopSection
 from reward_tuning.section import Section
@@ -31,7 +33,7 @@ def metrics_log(
     recipe: Section,
     progress: ProgressFn = silent,
 ) -> Iterator[MetricsLog | None]:
-    """Open the rows and trackers on the main process; rows after the state's step are dropped.
+    """Open the rows and trackers on the main process; rows after the logged steps are dropped.
 
     Args:
         folder: Folder of the run, whose recipe.yaml is written.
@@ -54,9 +56,9 @@ def metrics_log(
         progress(ProgressEvent("training", state.step, note=line))
 
     values = recipe.model_dump(mode="json")
-    start = TrackerStart(folder.root, state.step, last_row(folder.metrics))
+    start = TrackerStart(folder.root, state.logged, last_row(folder.metrics))
     trackers = open_trackers(values["tracking"], start, folder.recipe, values, tell)
-    log = MetricsLog(folder.metrics, state.step, trackers)
+    log = MetricsLog(folder.metrics, state.logged, trackers)
     finished = False
     try:
         yield log
@@ -80,6 +82,8 @@ def train_steps(
 ) -> None:
     """Train from the state's step to the last, or to where a guard ends the training.
 
+    A resumed run first does what is left of the state's step.
+
     10 parameters: the frame's parts of a training, each of which acts at its own moment.
 
     Args:
@@ -98,29 +102,76 @@ def train_steps(
         RunStopped: An order, or a signal after a step, ends the run; its checkpoint is saved.
         UndoneStep: A step cannot be made; a checkpoint of the state before it is saved.
         StepInterrupted: A signal ends a step; likewise.
+        MeasuringOutOfMemory: Memory runs out in sample clips or guards; a checkpoint of the step is
+            saved, with what is left to do.
         EndedByGuard: A guard ends or rejects the run.
         TuningError: The disk is full.
     """
-    kept = state.step  # of which there is a checkpoint, or which every run begins with
-    while state.step < train.steps and not ended():
+    # Of which there is a checkpoint, or which every run begins with.
+    kept = state.step, state.left
+    again = state.left is not None
+
+    def keep() -> None:
+        """Save a checkpoint of what has none; on the main process."""
+        nonlocal kept
+        if log and kept != (state.step, state.left):
+            # A resumed run keeps the rows up to its checkpoint, so they must be on the disk first.
+            log.flush()
+            save()
+            kept = state.step, state.left
+
+    while state.left is not None or (state.step < train.steps and not ended()):
         drawn = rng_state()
         try:
-            row = step()
-        except (UndoneStep, StepInterrupted):
-            if log and state.step != kept:
-                set_rng_state(drawn)
-                log.flush()
-                save()
+            if state.left is None:
+                row = step()
+                due = bool(train.sample_every and state.step % train.sample_every == 0)
+                if control and control.sample():
+                    due = True
+                # Not after the last step, whose clips the training's `finish` makes.
+                state.left = Left(row, due and state.step < train.steps)
+                drawn = rng_state()
+            complete_step(train, state, log, evaluate=evaluate, watch=watch, whole=whole)
+        except (UndoneStep, StepInterrupted, MeasuringOutOfMemory):
+            set_rng_state(drawn)
+            keep()
             raise
+        if again or is_due(state.step, train.checkpoint_every, train.steps) or ended():
+            keep()
+        again = False
+        if control and control.wait_or_stop(state.step, train.steps):
+            keep()
+            control.leave(state.step, train.steps)
+    if reason := _first(guard.reject(state) for guard in state.guards):
+        raise EndedByGuard(reason)
+
+
+def complete_step(
+    train: LoopSection,
+    state: TrainingState,
+    log: MetricsLog | None,
+    *,
+    evaluate: Callable[[], Mapping[str, Any]],
+    watch: Callable[[Mapping[str, Any]], None],
+    whole: Callable[[], AbstractContextManager[object]],
+) -> None:
+    """Do what is left of a step that is made: sample clips, its row, the guards.
+
+    The arguments are those of `train_steps`; `state.left` always says what is left.
+
+    Raises:
+        MeasuringOutOfMemory: Memory ran out in sample clips or guards.
+        EndedByGuard: A guard ends the run.
+        TuningError: The disk is full.
+    """
+    assert state.left is not None
+    row = state.left.row
+    if not state.left.written:
         reason = _first(guard.stop(state) for guard in state.guards)
-        due = bool(train.sample_every and state.step % train.sample_every == 0)
-        if control and control.sample():
-            due = True
-        # Not after the last step, whose clips and evaluation the training's `finish` makes.
-        due = due and not reason and state.step < train.steps
+        due = state.left.samples and not reason
         seen: Mapping[str, Any] = {}
         if due:
-            with whole():
+            with whole(), measuring():
                 seen = evaluate() if log else {}
         if log and (seen or is_due(state.step, train.log_every, train.steps)):
             log.write({**row, **seen})
@@ -129,20 +180,9 @@ def train_steps(
         # Only now, so that metrics.jsonl shows the step that ended the run.
         if reason:
             raise EndedByGuard(reason)
-        watch(row)  # before the checkpoint, which then holds what it changed
-        saved = log and (is_due(state.step, train.checkpoint_every, train.steps) or ended())
-        if log and saved:
-            # A resumed run keeps the rows up to its checkpoint, so they must be on the disk first.
-            log.flush()
-            save()
-            kept = state.step
-        if control and control.wait_or_stop(state.step, train.steps):
-            if log and not saved:
-                log.flush()
-                save()
-            control.leave(state.step, train.steps)
-    if reason := _first(guard.reject(state) for guard in state.guards):
-        raise EndedByGuard(reason)
+        state.left = replace(state.left, written=True)
+    watch(row)  # before the checkpoint, which then holds what it changed
+    state.left = None
 
 
 def is_due(step: int, every: int, steps: int) -> bool:

@@ -59,9 +59,51 @@ class PhaseOutOfMemory(Exception):  # noqa: N818 - ends the phases of one proces
         self.phase = phase
 
 
+class MeasuringOutOfMemory(Exception):  # noqa: N818 - ends the drawing and measuring of clips
+    """Memory has run out while clips were drawn or measured, which has changed nothing.
+
+    Attributes:
+        shared: Every process raises it at the same point.
+    """
+
+    def __init__(self, text: str, *, shared: bool = False) -> None:
+        super().__init__(text)
+        self.shared = shared
+
+
+@contextmanager
+def measuring(accelerator: Accelerator | None = None) -> Iterator[None]:
+    """Name a failed allocation of the body, which draws or measures clips and changes no state.
+
+    Args:
+        accelerator: Processes that share the work: each of them enters and leaves the context, and
+            exchanges nothing within it. None for work of this process alone.
+
+    Raises:
+        MeasuringOutOfMemory: Memory ran out, in this process or in another that shares the work.
+    """
+    failed: Exception | None = None
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        failed = error
+    if accelerator is None or accelerator.num_processes == 1:
+        if failed is not None:
+            raise MeasuringOutOfMemory(first_line(failed)) from failed
+        return
+    told: list[str | None] = gather_object([None if failed is None else first_line(failed)])
+    for process, text in enumerate(told):
+        if text is not None:
+            whose = f"process {process} of {len(told)}: {text}"
+            raise MeasuringOutOfMemory(whose, shared=True) from failed
+
+
 def ran_out(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on a device or in the machine."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError | PhaseOutOfMemory):
+    named = PhaseOutOfMemory | MeasuringOutOfMemory
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | named):
         return True
     return isinstance(error, RuntimeError) and any(name in str(error) for name in NAMES)
 
@@ -172,13 +214,15 @@ def out_of_memory_told(
         yield seen
     except StepOutOfMemory as error:
         raise SharedOutOfMemory(message(recipe, root, str(error), cuda=cuda())) from error
-    except (RuntimeError, MemoryError, PhaseOutOfMemory) as error:
+    except (RuntimeError, MemoryError, PhaseOutOfMemory, MeasuringOutOfMemory) as error:
         if not ran_out(error):
             raise
+        shared = isinstance(error, MeasuringOutOfMemory) and error.shared
         place = f"phase {error.phase}" if isinstance(error, PhaseOutOfMemory) else last.phase
         stage = f"{last.stage} {last.done}/{last.total}" if last.total else last.stage
         where = f"out of memory in {stage}{', ' if place else ''}{place}: {first_line(error)}"
-        raise OutOfMemory(message(recipe, root, where, cuda=cuda())) from error
+        kind = SharedOutOfMemory if shared else OutOfMemory
+        raise kind(message(recipe, root, where, cuda=cuda())) from error
 
 
 def leave_together(failed: PhaseOutOfMemory | None, step: int, accelerator: Accelerator) -> None:

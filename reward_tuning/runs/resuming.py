@@ -22,7 +22,7 @@ from reward_tuning.runs.resumable import (
     with_new_keys,
     without_free,
 )
-from reward_tuning.runs.training_state import Trained, TrainingState
+from reward_tuning.runs.training_state import Left, Trained, TrainingState
 from reward_tuning.schema.judge_roles import rename_reward_keys
 from reward_tuning.section import Section
 
@@ -93,6 +93,7 @@ def restore_state(
     state.step, state.position = kept.step, kept.position
     state.bad_steps, state.bad_in_a_row = kept.bad_steps, kept.bad_in_a_row
     state.idle_steps, state.reward_window = kept.idle_steps, kept.reward_window
+    state.left = None if kept.left is None else Left(**kept.left)
 
 
 def newest_intact(folder: RunFolder, progress: ProgressFn = silent) -> RunCheckpoint | None:

@@ -6,7 +6,8 @@ The frame does not care what is trained (an adapter or a whole transformer) or b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,21 @@ class Ema:
         self.updates = updates
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is left to do after a step that is made.
+
+    Attributes:
+        row: The step's row of metrics.jsonl.
+        samples: Sample clips are due.
+        written: Row and clips are written, and the guards alone are left.
+    """
+
+    row: Mapping[str, Any]
+    samples: bool
+    written: bool = False
+
+
 @dataclass(kw_only=True)
 class TrainingState:
     """Everything that an optimiser step changes.
@@ -93,6 +109,8 @@ class TrainingState:
         idle_steps: Steps so far whose gradient was zero.
         rate_factor: Factor of the learning rate; rollbacks lower it.
         reward_window: Sum and number of the training rewards since the last guard evaluation.
+        left: What is left of the last step, within it and in a checkpoint that was written since
+            memory ran out there; None where all is done.
     """
 
     optimiser: torch.optim.Optimizer
@@ -105,6 +123,17 @@ class TrainingState:
     idle_steps: int = 0
     rate_factor: float = 1.0
     reward_window: tuple[float, int] = (0.0, 0)
+    left: Left | None = None
+
+    @property
+    def logged(self) -> int:
+        """Last step whose row and sample clips are written."""
+        return self.step - (self.left is not None and not self.left.written)
+
+    @property
+    def judged(self) -> int:
+        """Last step that the guards have seen."""
+        return self.step - (self.left is not None)
 
     def exported(self, trained: Trained) -> Mapping[str, Tensor]:
         """Return what is sampled and exported: the moving average where it is on."""
@@ -163,5 +192,6 @@ def save_state(
         ema=state.ema.state if state.ema else None,
         ema_updates=state.ema.updates if state.ema else 0,
         reward_window=state.reward_window,
+        left=None if state.left is None else asdict(state.left),
     )
     save_checkpoint(folder.checkpoints, checkpoint, keep=train.keep_checkpoints)

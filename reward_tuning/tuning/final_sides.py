@@ -16,6 +16,7 @@ from reward_tuning.lora.identity import adapter_sha256
 from reward_tuning.lora.names import factors_by_module
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.folder import RunFolder
+from reward_tuning.runs.out_of_memory import measuring
 from reward_tuning.runs.samples import SAMPLES, write_side_clips
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.schema.sections import LoraSection
@@ -58,6 +59,7 @@ class FinalSides:
         stay in memory (`SideScores.clips`).
 
         Raises:
+            MeasuringOutOfMemory: Memory ran out on one of the processes; all raise it.
             TuningError: The disk is full.
         """
         section = self.recipe.evaluation
@@ -84,22 +86,23 @@ class FinalSides:
     ) -> Side:
         recipe, section = self.recipe, self.recipe.evaluation
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        scores = evaluate(
-            self.parts.sampler,
-            adapter,
-            {i: p for i, p in enumerate(self.parts.held_out[:prompts]) if i % ranks == rank},
-            self.judges,
-            evaluation_sigmas(recipe),
-            seed=recipe.seed,
-            strength=strength,
-            seeds=section.seeds,
-            batch_size=section.batch_size or recipe.train.batch_size,
-            keep_clips=max(section.clips, SAMPLES),
-            oracle=self.oracle,
-            at_work=self.at_work,
-            stage=f"evaluation of {name}",
-            progress=self.progress,
-        )
+        with measuring(self.accelerator):
+            scores = evaluate(
+                self.parts.sampler,
+                adapter,
+                {i: p for i, p in enumerate(self.parts.held_out[:prompts]) if i % ranks == rank},
+                self.judges,
+                evaluation_sigmas(recipe),
+                seed=recipe.seed,
+                strength=strength,
+                seeds=section.seeds,
+                batch_size=section.batch_size or recipe.train.batch_size,
+                keep_clips=max(section.clips, SAMPLES),
+                oracle=self.oracle,
+                at_work=self.at_work,
+                stage=f"evaluation of {name}",
+                progress=self.progress,
+            )
         if ranks > 1:
             scores = merged(gather_object([scores]))
         files = {}

@@ -19,12 +19,13 @@ from base_model.memory.sharded import whole_blocks
 from reward_tuning.inputs.prompts import Prompt
 from reward_tuning.progress import ProgressFn
 from reward_tuning.runs.checkpoints import rng_state, set_rng_state
+from reward_tuning.runs.out_of_memory import measuring
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.clip_features import clip_features, feature_distance, feature_judge
 from reward_tuning.tuning.clip_measures import diversity as pixel_distance
 from reward_tuning.tuning.drift import mean_drift, velocity_drift
-from reward_tuning.tuning.evaluation import evaluate, merged
+from reward_tuning.tuning.evaluation import SideScores, evaluate, merged
 from reward_tuning.tuning.held_out_judges import held_out_judges
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.sigma_tables import guard_sigmas
@@ -52,6 +53,16 @@ class GuardScores:
     latents: dict[int, Tensor] = field(default_factory=dict)
     drift: float | None = None
     diversity_of: str = PIXELS
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process finds: its scores, looks and ends by index, and whose looks they are."""
+
+    scores: SideScores
+    shown: dict[int, Tensor]
+    ends: dict[int, Tensor]
+    seer: str | None
 
 
 def guard_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
@@ -82,7 +93,11 @@ class GuardEvaluation:
         return guard_prompts(self.recipe, self.parts.held_out)
 
     def base(self) -> GuardScores:
-        """Evaluate the side that training started from, and keep its clips for the drift."""
+        """Evaluate the side that training started from, and keep its clips for the drift.
+
+        Raises:
+            MeasuringOutOfMemory: Memory ran out on one of the processes; all raise it.
+        """
         drifting = self.recipe.guards.drift
         clips = 0 if drifting.action == "off" else min(drifting.prompts, len(self.prompts))
         with undisturbed(), whole_blocks(self.parts.sampler.generator.transformer):
@@ -94,6 +109,9 @@ class GuardEvaluation:
         Args:
             adapter: Tensors as they would be exported.
             base: What `base` found.
+
+        Raises:
+            MeasuringOutOfMemory: Memory ran out on one of the processes; all raise it.
         """
         with undisturbed(), whole_blocks(self.parts.sampler.generator.transformer):
             found = self._scores(adapter, keep=0, stage=STAGE)
@@ -103,13 +121,45 @@ class GuardEvaluation:
         self, adapter: Mapping[str, Tensor] | None, *, keep: int, stage: str
     ) -> GuardScores:
         recipe, prompts = self.recipe, self.prompts
-        device, count = self.accelerator.device, len(prompts)
-        twice = 0
+        count, twice = len(prompts), 0
         if recipe.guards.diversity.action != "off":
             twice = min(recipe.guards.diversity.prompts, count)
         # A second clip is a prompt of another index, which decides its noise.
         wanted = {**dict(enumerate(prompts)), **{count + i: prompts[i] for i in range(twice)}}
-        judges, offload = held_out_judges(recipe, self.parts.offload, device)
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        mine = {
+            index: one for place, (index, one) in enumerate(wanted.items()) if place % ranks == rank
+        }
+        with measuring(self.accelerator):
+            share = self._share(adapter, mine, keep=keep, twice=twice, stage=stage)
+        parts = gather_object([share]) if ranks > 1 else [share]
+        scores = merged([part.scores for part in parts])
+        shown = {index: look for part in parts for index, look in part.shown.items()}
+        ends = {index: end for part in parts for index, end in part.ends.items()}
+        values = {
+            name: [fmean([of[i], of[count + i]] if i < twice else [of[i]]) for i in range(count)]
+            for name, of in scores.values.items()
+        }
+        distance = pixel_distance if share.seer is None else feature_distance
+        return GuardScores(
+            values,
+            [distance([shown[i], shown[count + i]]) for i in range(twice)],
+            {index: ends[index] for index in sorted(ends)},
+            diversity_of=PIXELS if share.seer is None else share.seer,
+        )
+
+    def _share(
+        self,
+        adapter: Mapping[str, Tensor] | None,
+        prompts: Mapping[int, Prompt],
+        *,
+        keep: int,
+        twice: int,
+        stage: str,
+    ) -> _Share:
+        """Draw and measure this process's clips, without an exchange with others."""
+        recipe, count = self.recipe, len(self.prompts)
+        judges, offload = held_out_judges(recipe, self.parts.offload, self.accelerator.device)
         # A held-out one first: features of a judge that is trained on are fooled with it.
         seer = feature_judge([*judges, *self.parts.judges])
         shown: dict[int, Tensor] = {}
@@ -125,14 +175,10 @@ class GuardEvaluation:
                 if index < keep:
                     ends[index] = end.cpu()
 
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        mine = {
-            index: one for place, (index, one) in enumerate(wanted.items()) if place % ranks == rank
-        }
         scores = evaluate(
             self.parts.sampler,
             adapter,
-            mine,
+            prompts,
             judges,
             guard_sigmas(recipe),
             seed=derive_seed(recipe.seed, "guards"),
@@ -142,38 +188,23 @@ class GuardEvaluation:
             stage=stage,
             progress=self.progress,
         )
-        if ranks > 1:
-            parts = gather_object([(scores, shown, ends)])
-            scores = merged([part for part, _, _ in parts])
-            for _, others, other_ends in parts:
-                shown.update(others)
-                ends.update(other_ends)
-        values = {
-            name: [fmean([of[i], of[count + i]] if i < twice else [of[i]]) for i in range(count)]
-            for name, of in scores.values.items()
-        }
-        distance = pixel_distance if seer is None else feature_distance
-        return GuardScores(
-            values,
-            [distance([shown[i], shown[count + i]]) for i in range(twice)],
-            {index: ends[index] for index in sorted(ends)},
-            diversity_of=PIXELS if seer is None else seer.label,
-        )
+        return _Share(scores, shown, ends, None if seer is None else seer.label)
 
     def _drift(self, adapter: Mapping[str, Tensor], base: GuardScores) -> float | None:
         recipe = self.recipe
         if recipe.guards.drift.action == "off":
             return None
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        found = velocity_drift(
-            self.parts.sampler,
-            adapter,
-            self.parts.start,
-            {i: clip for i, clip in base.latents.items() if i % ranks == rank},
-            dict(enumerate(self.prompts)),
-            seed=derive_seed(recipe.seed, "guards"),
-            batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
-        )
+        with measuring(self.accelerator):
+            found = velocity_drift(
+                self.parts.sampler,
+                adapter,
+                self.parts.start,
+                {i: clip for i, clip in base.latents.items() if i % ranks == rank},
+                dict(enumerate(self.prompts)),
+                seed=derive_seed(recipe.seed, "guards"),
+                batch_size=recipe.evaluation.batch_size or recipe.train.batch_size,
+            )
         return mean_drift(gather_object([found]) if ranks > 1 else [found])
 
 

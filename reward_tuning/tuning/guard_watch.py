@@ -25,6 +25,7 @@ from reward_tuning.runs.guard_files import (
 from reward_tuning.runs.guard_rules import acts, best_row, decided, rollbacks, row_of, stops
 from reward_tuning.runs.loop import is_due
 from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.out_of_memory import MeasuringOutOfMemory
 from reward_tuning.runs.training_state import TrainingState, roll_back
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.statistics.ratios import Ratio
@@ -85,11 +86,11 @@ class GuardWatch:
         guards = self._recipe.guards
         # Before the early exit: guards that are turned off leave the rate as it was.
         steps = self._recipe.train.steps
-        every_row = read_guard_rows(self._folder.guards, state.step, 1, steps)
+        every_row = read_guard_rows(self._folder.guards, state.judged, 1, steps)
         state.rate_factor = 0.5 ** rollbacks(every_row)
         if not self.active:
             return
-        self.rows = read_guard_rows(self._folder.guards, state.step, guards.every, steps)
+        self.rows = read_guard_rows(self._folder.guards, state.judged, guards.every, steps)
         check_comparable(self._folder.guards_base, self.rows, self._recipe)
         if self._accelerator.is_main_process and self._folder.guards.exists():
             write_guard_rows(self._folder.guards, self.rows)
@@ -128,7 +129,11 @@ class GuardWatch:
             state: State of the run; changed by a rollback.
             row: Row of the step.
             log: Rows of the main process.
+
+        Raises:
+            MeasuringOutOfMemory: Memory ran out in the evaluation; the state is as it was.
         """
+        window = state.reward_window
         self._count(state, row)
         guards, steps = self._recipe.guards, self._recipe.train.steps
         if not self.active or not is_due(state.step, guards.every, steps):
@@ -136,7 +141,11 @@ class GuardWatch:
         assert self._base is not None
         adapter = state.exported(self._parts.trained)
         began = time.perf_counter()
-        found = self._evaluation.now(adapter, self._base)
+        try:
+            found = self._evaluation.now(adapter, self._base)
+        except MeasuringOutOfMemory:
+            state.reward_window = window
+            raise
         seconds = time.perf_counter() - began
         full = self._judged(state, found, seconds)
         self.rows.append(full)

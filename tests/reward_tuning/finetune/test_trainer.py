@@ -23,7 +23,8 @@ from reward_tuning.lora.adapter import adapter_state
 from reward_tuning.lora.export import import_adapter
 from reward_tuning.lora.init import attach_adapter
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.runs.checkpoints import state_sha256
+from reward_tuning.runs.checkpoints import checkpoint_steps, state_sha256
+from reward_tuning.runs.out_of_memory import OutOfMemory
 from reward_tuning.schema.sections import LoraSection
 from reward_tuning.tuning.evaluation import evaluate
 from reward_tuning.tuning.parts import load_parts
@@ -106,6 +107,40 @@ def test_a_signal_stops_after_the_last_step_made(
         for folder in (tmp_path / "run", whole_run)
     )
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("stage", ["samples", "held-out clips"])
+def test_memory_that_runs_out_after_a_step_costs_nothing_of_the_run(
+    world: Path, tmp_path: Path, stage: str
+) -> None:
+    """Meanwhile the weights are those of the moving average; they come back first."""
+    keys = ("train.steps=3", "train.sample_every=2", "train.checkpoint_every=99")
+    whole, cut = (
+        small_recipe(world, tmp_path / name, *keys, "train.ema_decay=0.9")
+        for name in ("whole", "cut")
+    )
+    finetune(whole)
+    step = 0
+
+    def run_out(event: ProgressEvent) -> None:
+        nonlocal step
+        if event.stage == "training":
+            step = event.done
+        elif step == 2 and event.stage == stage:
+            raise torch.OutOfMemoryError("tried in vain")
+
+    with pytest.raises(OutOfMemory, match=f"out of memory in {stage}"):
+        finetune(cut, progress=run_out)
+    assert checkpoint_steps(tmp_path / "cut/checkpoints") == [2]
+    finetune(cut, resume=True)
+    assert what_matters(tmp_path / "cut") == what_matters(tmp_path / "whole")
+    assert "held_out" in str(rows(tmp_path / "cut")[1])
+    names = ("checkpoints/step-000003/*.safetensors", "lora/*", "samples/*/*", "finetune.json")
+    files = [path for name in names for path in sorted((tmp_path / "whole").glob(name))]
+    assert len(files) > 6
+    for path in files:
+        same = tmp_path / "cut" / path.relative_to(tmp_path / "whole")
+        assert same.read_bytes() == path.read_bytes(), same
 
 
 def test_broken_files_are_counted_and_named(whole_run: Path) -> None:

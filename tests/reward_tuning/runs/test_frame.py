@@ -31,12 +31,14 @@ from reward_tuning.runs.out_of_memory import OutOfMemory
 from reward_tuning.runs.shared_weights import SharedWeights
 from reward_tuning.runs.signals import keep_signal
 from reward_tuning.runs.status import is_alive, read_status
+from reward_tuning.runs.trackers import TRACKERS
 from reward_tuning.runs.training_state import Trained, TrainingState, initial_state
 from reward_tuning.runs.update import Average, PhaseClock, StepMeans, take_step
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_generator
 from tests.reward_tuning.recipes_for_tests import write_recipe
+from tests.reward_tuning.runs.listening_tracker import Listener
 
 
 @dataclass
@@ -320,6 +322,34 @@ def test_a_run_out_of_memory_goes_on_with_less_and_ends_as_if_it_had_not(
         json.loads(line) for line in (tmp_path / "run/machine.jsonl").read_text().splitlines()
     ]
     assert [row["recipe"]["train.gradient_checkpointing"] for row in starts] == [False, True]
+
+
+def test_trackers_lack_nothing_of_a_step_after_which_memory_ran_out(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number and those before it come once each, also where it is the first."""
+    calls: list[tuple[int, list[str]]] = []
+
+    class Tracker(Listener):
+        def log(self, step: int, scalars: Mapping[str, float]) -> None:
+            calls.append((step, sorted(name for name in scalars if name in ("loss", "size"))))
+
+    monkeypatch.setitem(TRACKERS, "tensorboard", Tracker)
+    evaluate = Toy.evaluate
+
+    def fails(toy: Toy, state: TrainingState) -> Mapping[str, Any]:
+        raise torch.OutOfMemoryError("tried in vain")
+
+    keys = ("train.sample_every=1", "tracking=[tensorboard]")
+    monkeypatch.setattr(Toy, "evaluate", fails)
+    with pytest.raises(OutOfMemory, match="out of memory in training 1/4: tried in vain"):
+        bench.run(*keys)
+    assert checkpoint_steps(tmp_path / "run/checkpoints") == [1]
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+    monkeypatch.setattr(Toy, "evaluate", evaluate)
+    bench.run(*keys, resume=True)
+    both = ["loss", "size"]
+    assert calls == [(1, both), (2, both), (3, both), (4, ["loss"])]
 
 
 @pytest.mark.parametrize("jump", [-400 * 86400.0, 400 * 86400.0])

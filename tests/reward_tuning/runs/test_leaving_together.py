@@ -23,6 +23,7 @@ from reward_tuning.runs.control import order_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import run_training
 from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.out_of_memory import measuring
 from reward_tuning.runs.status import read_status
 from reward_tuning.runs.tensorboard import TensorBoard
 from reward_tuning.runs.training_state import TrainingState
@@ -69,6 +70,12 @@ class Ending(Toy):
         if self.wanted == "guard":
             state.bad_in_a_row = 99
         return row
+
+    def watch(self, state: TrainingState, row: Mapping[str, Any], log: MetricsLog | None) -> None:
+        if self.wanted == "guards' memory" and state.step == 2:
+            with measuring(self.accelerator):
+                if not self.accelerator.is_main_process:
+                    raise torch.OutOfMemoryError("tried in vain")
 
 
 def slow_close(self: TensorBoard, *, finished: bool) -> None:
@@ -131,6 +138,7 @@ WORDS: Mapping[str, str] = {
     "stop": "stopped after step 2 of 4",
     "undone": "no judge. Nothing is lost: continue with `torchrun --nproc_per_node 2 ",
     "memory": "out of memory on process 1 of 2 in the phase gradient of step 2: tried in vain",
+    "guards' memory": "out of memory in training 2/4: process 1 of 2: tried in vain",
     "guard": "99 steps in a row",
 }
 

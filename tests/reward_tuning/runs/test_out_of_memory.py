@@ -16,10 +16,13 @@ from reward_tuning.runs.out_of_memory import (
     OTHER,
     ROUNDED,
     SAME,
+    MeasuringOutOfMemory,
     OutOfMemory,
     PhaseOutOfMemory,
+    SharedOutOfMemory,
     StepOutOfMemory,
     leave_together,
+    measuring,
     memory_changes,
     message,
     next_change,
@@ -146,3 +149,22 @@ def test_a_step_that_fails_so_is_named_with_its_phase() -> None:
         StepOutOfMemory, match=r"^out of memory in the phase sweep of step 4: tried in vain$"
     ):
         leave_together(failed, 4, Accelerator(cpu=True))
+
+
+def test_measuring_names_a_failed_allocation_alone() -> None:
+    with pytest.raises(MeasuringOutOfMemory, match=r"^tried in vain$") as failed, measuring():
+        raise torch.OutOfMemoryError("tried in vain\nmore")
+    assert ran_out(failed.value)
+    assert not failed.value.shared
+    with pytest.raises(RuntimeError, match=r"^another$"), measuring(Accelerator(cpu=True)):
+        raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_all_processes_raise_is_told_apart(tmp_path: Path, shared: bool) -> None:
+    with (
+        pytest.raises(OutOfMemory) as failed,
+        out_of_memory_told(values(tmp_path), tmp_path, silent, lambda: False),
+    ):
+        raise MeasuringOutOfMemory("tried in vain", shared=shared)
+    assert isinstance(failed.value, SharedOutOfMemory) == shared

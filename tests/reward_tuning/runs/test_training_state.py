@@ -16,7 +16,9 @@ from reward_tuning.runs.guards import reward_guards
 from reward_tuning.runs.resumable import comparable, versions
 from reward_tuning.runs.training_state import (
     Ema,
+    Left,
     Trained,
+    TrainingState,
     initial_state,
     roll_back,
     save_state,
@@ -140,3 +142,19 @@ def test_the_moving_average_continues_from_a_saved_one() -> None:
         whole.update({"w": value})
         resumed.update({"w": value})
     assert torch.equal(whole.state["w"], resumed.state["w"])
+
+
+@pytest.mark.parametrize(
+    ("left", "logged", "judged"),
+    [
+        (None, 4, 4),
+        (Left({"step": 4}, samples=True), 3, 3),
+        (Left({"step": 4}, samples=False, written=True), 4, 3),
+    ],
+)
+def test_what_is_left_of_a_step_is_not_logged_or_judged(
+    left: Left | None, logged: int, judged: int
+) -> None:
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    state = TrainingState(optimiser=optimiser, ema=None, step=4, left=left)
+    assert (state.logged, state.judged) == (logged, judged)
