@@ -37,6 +37,7 @@ from base_model.memory.resting import Resting
 from base_model.networks import magvit
 from base_model.networks.attention_processor import use_published_attention
 from base_model.networks.corrections import correct
+from base_model.networks.magvit_clip import Checkpointing
 from base_model.networks.prompt_encoder import PromptEncoder
 from base_model.networks.small_decoder import DecodedBy, SmallDecoder, decode_small
 
@@ -325,7 +326,7 @@ class Generator:
         frames: slice | None = None,
         *,
         detach_context: bool = False,
-        checkpointing: bool = True,
+        checkpointing: Checkpointing = True,
         by: DecodedBy = "vae",
     ) -> Tensor:
         """Decode latents to frames, differentiable.
@@ -334,8 +335,8 @@ class Generator:
             latents: `(b, 16, t, h/8, w/8)`, scaled.
             frames: Frames to decode; None decodes all. Later latents than needed are not decoded.
             detach_context: Stop the gradient at the latents before the first of these frames.
-            checkpointing: Keep one latent frame's activations at a time and recompute the others in
-                the backward pass; False keeps them all.
+            checkpointing: What the backward pass computes again: True each latent frame, "segments"
+                also what lies between them, False nothing (`base_model.networks.magvit.decode`).
             by: The VAE, the small decoder, or frames of the one with the gradient of the other.
 
         Returns:
@@ -357,7 +358,7 @@ class Generator:
             latents,
             frames,
             detach_context=detach_context,
-            checkpointing=checkpointing,
+            checkpointing=bool(checkpointing),
         )
         if by == "small":
             return near
@@ -366,7 +367,11 @@ class Generator:
         return _values_of(true.to(near), near)
 
     def _decode_true(
-        self, latents: Tensor, frames: slice | None, detach_context: bool, checkpointing: bool
+        self,
+        latents: Tensor,
+        frames: slice | None,
+        detach_context: bool,
+        checkpointing: Checkpointing,
     ) -> Tensor:
         with self.resting.vae_for(latents):
             decoded = magvit.decode(

@@ -18,7 +18,9 @@ TAPS = 3
 """Frames that an output frame sees: its own and the two before it."""
 
 
-def causal_convolution(conv: Any, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+def causal_convolution(
+    conv: Any, x: Tensor, past: Tensor | None, *, keep: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """Convolve frames with the frames before them.
 
     Args:
@@ -27,49 +29,67 @@ def causal_convolution(conv: Any, x: Tensor, past: Tensor | None) -> tuple[Tenso
         x: `(b, c, f, h, w)`.
         past: `(b, c, 2, h, w)`, the frames before x. None at the start of a clip, where the first
             frame stands for those before it.
+        keep: Whether further frames follow.
 
     Returns:
-        `(b, c', f, h, w)`, and the past of the next frames.
+        `(b, c', f, h, w)`, and the past of the next frames; None where none follow.
     """
     if past is None:
         past = x[:, :, :1].expand(-1, -1, TAPS - 1, -1, -1)
-    seen = torch.cat([past, x], dim=2)
-    # A copy: a view would keep the whole input in memory until the next latent frame.
-    state = seen[:, :, -(TAPS - 1) :].clone()
     if torch.is_grad_enabled() and conv.weight.requires_grad:  # training of the VAE itself
+        seen, state = _joined(past, x, keep)
         frames = [
             F.conv3d(seen[:, :, i : i + TAPS], conv.weight, conv.bias, padding=conv.padding)
             for i in range(x.shape[2])
         ]
         return torch.cat(frames, dim=2), state
-    y: Tensor = _FrozenConvolution.apply(seen, conv.weight, conv.bias, conv.padding)
+    y, state = _FrozenConvolution.apply(past, x, conv.weight, conv.bias, conv.padding, keep)
     return y, state
 
 
+def _joined(past: Tensor, x: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the frames that are seen, and the past of the next ones."""
+    seen = torch.cat([past, x], dim=2)
+    # A copy: a view would keep the whole input in memory until the next latent frame.
+    return seen, seen[:, :, -(TAPS - 1) :].clone() if keep else None
+
+
 class _FrozenConvolution(torch.autograd.Function):
-    """A 3D convolution of stride 1, differentiable in its input alone.
+    """A 3D convolution of stride 1 with its past, differentiable in its inputs alone.
 
     It keeps no activation: the gradient of the input needs the weights and no values.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int, int]
-    ) -> Tensor:
+        ctx: Any,
+        past: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        padding: tuple[int, int, int],
+        keep: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        seen, state = _joined(past, x, keep)
         ctx.save_for_backward(weight)
         ctx.shape, ctx.padding = seen.shape, padding
-        return F.conv3d(seen, weight, bias, padding=padding)
+        ctx.set_materialize_grads(False)
+        return F.conv3d(seen, weight, bias, padding=padding), state
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, g: Tensor | None, g_state: Tensor | None) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
+        some = g if g is not None else g_state
+        if some is None:
+            return (None,) * 6
         batch, channels, _, height, width = ctx.shape
-        gradient = g.new_zeros(ctx.shape)
+        gradient = some.new_zeros(ctx.shape)
         # The operator wants an input and reads its shape alone.
-        shaped = g.new_empty(batch, channels, TAPS, height, width)
+        shaped = some.new_empty(batch, channels, TAPS, height, width)
         # Last frame first, as autograd does: sums round differently in another order.
-        for i in reversed(range(g.shape[2])):
+        for i in reversed(range(g.shape[2] if g is not None else 0)):
+            assert g is not None
             gradient[:, :, i : i + TAPS] += torch.ops.aten.convolution_backward(
                 g[:, :, i : i + 1],
                 shaped,
@@ -83,4 +103,9 @@ class _FrozenConvolution(torch.autograd.Function):
                 1,
                 [True, False, False],
             )[0]
-        return gradient, None, None, None
+        if g_state is not None:
+            gradient[:, :, -(TAPS - 1) :] += g_state
+        # A copy: the gradient of the past waits until the latent frame is through, and a view
+        # would keep that of all frames.
+        of_past = gradient[:, :, : TAPS - 1].clone()
+        return of_past, gradient[:, :, TAPS - 1 :], None, None, None, None

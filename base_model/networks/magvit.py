@@ -11,7 +11,7 @@ alone give the first `4 (k - 1) + 1` frames.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,11 +20,10 @@ from diffusers.models.autoencoders.autoencoder_kl_magvit import (
     EasyAnimateUpsampler3D,
 )
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from base_model.core.family import FAMILY
 from base_model.errors import GeneratorError
-from base_model.networks.magvit_decoder import LatentDecoding, causal_convolutions
+from base_model.networks.magvit_clip import Checkpointing, ClipDecoding
 
 
 def frame_count(latent_frames: int, ratio: int = FAMILY.time_stride) -> int:
@@ -43,7 +42,7 @@ def decode(
     frames: slice | None = None,
     *,
     detach_context: bool = False,
-    checkpointing: bool = True,
+    checkpointing: Checkpointing = True,
 ) -> Tensor:
     """Decode scaled latents to frames in [0, 1].
 
@@ -57,8 +56,11 @@ def decode(
             all. Only the latents up to the last of them are decoded.
         detach_context: Decode the latents before the first of these frames without gradient. Memory
             and backward pass then depend on the window alone, not on its place in the clip.
-        checkpointing: False keeps all activations instead of recomputing each latent frame in the
-            backward pass: faster, with memory that grows with the clip.
+        checkpointing: What the backward pass computes again, with the same values to the bit. True:
+            each latent frame, and in it the norms and activations once more; what grows with the
+            clip are two input frames per causal convolution and latent frame. "segments": these
+            too, for more than half of the latent frames, so that of n only about `sqrt(2 n)` are
+            alive. False: nothing; all activations are kept.
 
     Returns:
         `(b, f, 3, H, W)` in [0, 1], float32 (float64 for a float64 VAE), differentiable.
@@ -80,13 +82,10 @@ def decode_video(
     frames: slice | None = None,
     *,
     detach_context: bool = False,
-    checkpointing: bool = True,
+    checkpointing: Checkpointing = True,
     around_latent: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> Tensor:
     """Decode unscaled latents to video, latent frame by latent frame.
-
-    With gradients and checkpointing, each latent frame is one checkpoint: only its activations are
-    alive at a time (and two input frames per causal convolution and latent frame).
 
     Args:
         vae: An `AutoencoderKLMagvit`.
@@ -95,7 +94,7 @@ def decode_video(
         detach_context: See `decode`.
         checkpointing: See `decode`.
         around_latent: Function from the index of a latent frame to a context, which is entered
-            around the network's run of that frame and again when the backward pass repeats it.
+            around each norm of that frame and again when the backward pass repeats it.
 
     Returns:
         `(b, 3, f, H, W)`, roughly in [-1, 1], not clamped, dtype of `z`.
@@ -107,48 +106,14 @@ def decode_video(
     start, stop = frame_window(frames, frame_count(z.shape[2], ratio))
     z = vae.post_quant_conv(z[:, :, : latent_count(stop, ratio)])
     decoder = vae.decoder
-    checkpointed = (
-        checkpointing
-        and torch.is_grad_enabled()
+    if not (
+        torch.is_grad_enabled()
         and (z.requires_grad or any(p.requires_grad for p in decoder.parameters()))
-    )
-    states: tuple[Tensor | None, ...] = (None,) * len(causal_convolutions(decoder))
-    pieces = []
+    ):
+        checkpointing = False
+    clip = ClipDecoding(decoder, (start, stop), ratio, around_latent)
     context = latent_count(start + 1, ratio) - 1 if detach_context else 0
-    for i in range(z.shape[2]):
-        if i < context:
-            with torch.no_grad():
-                _, *past = _decode_latent(decoder, i, around_latent, z[:, :, i : i + 1], *states)
-            states = tuple(past)
-            continue
-        arguments = (decoder, i, around_latent, z[:, :, i : i + 1], *states)
-        if checkpointed:
-            # The decoder has no dropout: there is no random state to replay.
-            piece, *past = checkpoint(
-                _decode_latent, *arguments, use_reentrant=False, preserve_rng_state=False
-            )
-        else:
-            piece, *past = _decode_latent(*arguments)
-        states = tuple(past)
-        first = 0 if i == 0 else frame_count(i, ratio)
-        piece = piece[:, :, max(start - first, 0) : max(stop - first, 0)]
-        if piece.shape[2]:
-            pieces.append(piece)
-    return torch.cat(pieces, dim=2)
-
-
-def _decode_latent(
-    decoder: Any,
-    i: int,
-    around: Callable[[int], AbstractContextManager[None]] | None,
-    z: Tensor,
-    *states: Tensor | None,
-) -> tuple[Tensor, ...]:
-    """Decode one latent frame, given the past of the convolutions, and return their new past."""
-    decoding = LatentDecoding(decoder, first=i == 0, past=states)
-    with nullcontext() if around is None else around(i):
-        video = decoding(z)
-    return video, *decoding.past
+    return clip(z, context=context, checkpointing=checkpointing)
 
 
 def encode(vae: Any, frames: Tensor) -> Tensor:

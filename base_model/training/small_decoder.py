@@ -18,6 +18,7 @@ from torch import Tensor
 
 from base_model.core.family import FAMILY
 from base_model.networks.magvit import decode, frame_count
+from base_model.networks.magvit_clip import Checkpointing
 from base_model.networks.small_decoder import SmallDecoder, latent_group
 
 CotangentFn = Callable[[Tensor, int], Tensor]
@@ -39,7 +40,7 @@ def lesson(
     cotangent: CotangentFn,
     *,
     past: int,
-    checkpointing: bool = False,
+    checkpointing: Checkpointing = False,
 ) -> dict[str, Tensor]:
     """Ask the true decoder about the frames of one latent.
 
@@ -49,7 +50,7 @@ def lesson(
         i: Index of the latent.
         cotangent: Function that weighs the frames, such as a judge's gradient.
         past: Latents before it that the student sees.
-        checkpointing: Recompute the decoder's activations in the backward pass.
+        checkpointing: What the backward pass computes again (`base_model.networks.magvit.decode`).
 
     Returns:
         One row for each clip, on the CPU: `group` `(b, past + 1, 16, h/8, w/8)`; `frames` and

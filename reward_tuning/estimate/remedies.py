@@ -97,6 +97,9 @@ def changes(recipe: Recipe, *, gpus: int) -> Iterator[Change]:
     if not train.decoder_checkpointing:
         price = "same numbers; the decoder runs forward once more"
         yield _of("train", "decoder_checkpointing", True, price)
+    elif train.decoder_checkpointing != "segments" and train.decoder == "vae":
+        price = "same numbers; most of the decoder runs forward once more"
+        yield _of("train", "decoder_checkpointing", "segments", price)
     if train.batch_size > 1 and train.clips_per_prompt == 1:
         batches = train.gradient_accumulation * train.batch_size
         yield Change(

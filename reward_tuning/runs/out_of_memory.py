@@ -125,8 +125,11 @@ def memory_changes(recipe: Mapping[str, Any], *, cuda: bool) -> list[Change]:
     if train.get("keep_graphs", 0) != 0:
         budget = " train.keep_graphs_memory=1.0" if train["keep_graphs"] == "auto" else ""
         found.append(Change(f"train.keep_graphs=0{budget}", ROUNDED))
-    if not train.get("decoder_checkpointing", True):
+    decoder = train.get("decoder_checkpointing")
+    if decoder is False:
         found.append(Change("train.decoder_checkpointing=true", SAME))
+    elif decoder is True and _shows_clips(recipe) and train["decoder"] == "vae":
+        found.append(Change("train.decoder_checkpointing=segments", SAME))
     if not train["gradient_checkpointing"]:
         found.append(Change("train.gradient_checkpointing=true", SAME))
     if cuda:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from base_model.generator import Condition, Generator, GuidedCondition, TextCondition
+from base_model.networks.magvit_clip import Checkpointing
 from base_model.sampling.guidance import (
     Guidance,
     NegativeBranch,
@@ -43,8 +44,8 @@ class ClipSampler:
         negative_prompt: Text of the negative guidance branch.
         guidance: Guidance of `velocity`, the training's.
         size: Frames, height and width of a clip.
-        decoder_checkpointing: Keep the activations of one latent at a time in a decode with
-            gradient, instead of all.
+        decoder_checkpointing: What a decode with gradient computes again in its backward pass; see
+            `base_model.networks.magvit.decode`.
         conditions: Encoded conditions of the prompts that follow more than text.
         negative: The negative branch in the gradient of `velocity`. `latents` samples with both
             branches and no gradient, whatever it is.
@@ -59,7 +60,7 @@ class ClipSampler:
     negative_prompt: str
     guidance: Guidance
     size: tuple[int, int, int]
-    decoder_checkpointing: bool = True
+    decoder_checkpointing: Checkpointing = True
     conditions: Mapping[ConditionFiles, EncodedCondition] = field(default_factory=dict)
     negative: NegativeBranch = "detached"
     latents_guidance: Guidance | None = None

@@ -71,8 +71,23 @@ def test_a_frozen_convolution_keeps_no_activation(conv: EasyAnimateCausalConv3d)
     assert [t.data_ptr() for t in kept] == [conv.weight.data_ptr()]
 
 
+def test_no_past_is_made_where_no_frames_follow(conv: EasyAnimateCausalConv3d) -> None:
+    x = clip(conv, 4)
+    y, past = causal_convolution(conv, x, None, keep=False)
+    assert past is None
+    assert torch.equal(y, causal_convolution(conv, x, None)[0])
+
+
+def test_the_gradient_of_the_past_is_no_view(conv: EasyAnimateCausalConv3d) -> None:
+    """It would keep the gradient of all frames until those before are through."""
+    past, x = clip(conv, 2).requires_grad_(), clip(conv, 4)
+    (gradient,) = torch.autograd.grad(causal_convolution(conv, x, past)[0].sum(), past)
+    assert gradient.untyped_storage().nbytes() == past.numel() * past.element_size()
+
+
 def test_the_next_past_is_no_view_of_the_frames(conv: EasyAnimateCausalConv3d) -> None:
     x = clip(conv, 4)
     _, past = causal_convolution(conv, x, None)
+    assert past is not None
     assert torch.equal(past, x[:, :, 2:])
     assert past.untyped_storage().nbytes() == past.numel() * past.element_size()

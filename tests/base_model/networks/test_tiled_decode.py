@@ -12,7 +12,7 @@ from base_model.errors import GeneratorError
 from base_model.files.shipped import resolve_checkpoint
 from base_model.generator import Generator
 from base_model.loading.checkpoint import load_vae, local_folder
-from base_model.networks import magvit, tiled_decode
+from base_model.networks import magvit, magvit_clip, magvit_decoder, tiled_decode
 from base_model.networks.tiled_decode import Source, Tiling, _starts, decode_tiled
 from base_model.tiny.render import render
 from base_model.tiny.scenes import draw_scenes
@@ -113,7 +113,7 @@ def test_the_gradient_is_that_without_checkpoints(
     with_checkpoints = gradient(decode, latents)
     hooks = [(m._forward_hooks, m._forward_pre_hooks) for m in generator.vae.modules()]
     assert not any(a or b for a, b in hooks)
-    for module in (tiled_decode, magvit):
+    for module in (tiled_decode, magvit_clip, magvit_decoder):
         monkeypatch.setattr(module, "checkpoint", lambda run, *arguments, **_: run(*arguments))
     assert relative(with_checkpoints, gradient(decode, latents)) < 1e-5
 

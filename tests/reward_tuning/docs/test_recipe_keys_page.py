@@ -45,7 +45,7 @@ def test_every_key_of_a_shipped_recipe_is_described(name: str) -> None:
         "| `guidance_range` | list of 2 numbers, null | `null` |  |",
         "| `decoded` | text | `all` | `all`, `first`, `random-window`, `stratified` |",
         "| `batch_size` | integer | required | ≥ 1 |",
-        "| `decoder_checkpointing` | true, false | `true` |  |",
+        "| `decoder_checkpointing` | true, false, text | `true` | `segments` |",
     ],
 )
 def test_type_default_and_range(row: str) -> None:

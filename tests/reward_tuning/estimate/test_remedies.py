@@ -36,6 +36,17 @@ def test_what_a_recipe_has_already_is_not_proposed() -> None:
     assert "keep_graphs" not in found
 
 
+def test_checkpoints_of_the_decoder_come_one_after_the_other() -> None:
+    def offered(*overrides: str) -> list[str]:
+        found = [one.overrides for one in changes(small(*overrides), gpus=1)]
+        return [one for one in found if one.startswith("train.decoder_checkpointing=")]
+
+    assert offered("train.decoder_checkpointing=false") == ["train.decoder_checkpointing=true"]
+    assert offered() == ["train.decoder_checkpointing=segments"]
+    assert offered("train.decoder_checkpointing=segments") == []
+    assert offered("train.decoder=small") == []
+
+
 def test_on_the_cpu_nothing_rests_elsewhere() -> None:
     assert not any("memory=" in one.overrides for one in changes(small(), gpus=0))
 

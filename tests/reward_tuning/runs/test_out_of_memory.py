@@ -59,6 +59,7 @@ def test_changes_come_one_by_one_until_none_is_left(tmp_path: Path) -> None:
     assert made[begun:] == [
         "train.keep_graphs=0",
         "train.decoder_checkpointing=true",
+        "train.decoder_checkpointing=segments",
         "train.gradient_checkpointing=true",
         "generator.memory=offload",
         "generator.memory=block-offload",
@@ -70,8 +71,21 @@ def test_changes_come_one_by_one_until_none_is_left(tmp_path: Path) -> None:
 def test_on_the_cpu_moving_weights_frees_nothing(tmp_path: Path) -> None:
     found = memory_changes(values(tmp_path), cuda=False)
     assert [one.override for one in found if one.numbers == SAME] == [
-        "train.gradient_checkpointing=true"
+        "train.decoder_checkpointing=segments",
+        "train.gradient_checkpointing=true",
     ]
+
+
+def test_segments_are_for_the_gradient_of_the_vaes_decoder(tmp_path: Path) -> None:
+    def offered(recipe: dict[str, Any]) -> bool:
+        found = [one.override for one in memory_changes(recipe, cuda=False)]
+        return "train.decoder_checkpointing=segments" in found
+
+    assert offered(values(tmp_path))
+    assert not offered(values(tmp_path, "train.decoder=small"))
+    assert not offered(values(tmp_path, "train.decoder_checkpointing=segments"))
+    scored = load_recipe("tiny-nft-hps", check_files=False).model_dump(mode="json")
+    assert not offered(scored)
 
 
 def test_blocks_that_are_compiled_are_not_moved(tmp_path: Path) -> None:
@@ -123,7 +137,10 @@ def test_the_message_names_what_is_left_and_how_to_go_on(tmp_path: Path) -> None
         values(tmp_path, "train.batch_size=4"), root, "out of memory in x", cuda=False
     ).splitlines()
     assert lines[0] == "out of memory in x"
-    assert lines[1] == "less memory for the same run: train.gradient_checkpointing=true"
+    assert lines[1] == (
+        "less memory for the same run: train.decoder_checkpointing=segments, "
+        "train.gradient_checkpointing=true"
+    )
     assert lines[2] == f"the next of them: reward-tuning resume {root} --retry-with-less-memory"
     assert re.match(r"less memory, but another run: .*train.batch_size=2", lines[3])
     assert lines[-1] == f"see what fits: reward-tuning estimate {root / 'recipe.yaml'}"

@@ -243,7 +243,7 @@ def test_a_run_that_goes_on_with_less_memory_ends_in_the_same_bytes(
     with pytest.raises(OutOfMemory, match="decoder_checkpointing=true"):
         run(tiny_recipe(world, cut, *plain), progress=run_out)
     less = (
-        "train.decoder_checkpointing=true",
+        "train.decoder_checkpointing=segments",
         "train.gradient_checkpointing=true",
         "generator.memory=block-offload",
     )
