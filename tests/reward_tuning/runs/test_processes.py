@@ -114,6 +114,29 @@ def test_gradients_are_estimated_as_one_process_would(world: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_frames_of_chosen_clips_are_drawn_as_one_process_would(world: Path, tmp_path: Path) -> None:
+    """With the seed of the first clip of all that is kept."""
+    judge = world / "judge" / "flat.safetensors"
+    keys = (
+        *PROPORTIONAL,
+        "train.steps=2",
+        "method={kind: drtune, active_steps: 2}",
+        f"rewards=[{{kind: clip, checkpoint: {judge}, over_frames: {{kind: random, count: 1}}}}]",
+        "train.group={clips: 3, keep: best}",
+        "train.anchor=0.5",
+        "train.anchor_steps=1",
+        "evaluation.prompts=2",
+        "evaluation.seeds=1",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(tiny_recipe(world, one, *keys, "train.batch_size=4"))
+    recipe = str(world / "recipe.yaml")
+    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *keys)
+    assert done.returncode == 0, done.stderr
+    assert largest_gap(one, two) < 1e-6
+
+
+@pytest.mark.slow
 def test_prompt_groups_are_matched_as_one_process_would(world: Path, tmp_path: Path) -> None:
     """Each process has whole groups; levels, noise and the scores' deviation are common."""
     keys = (

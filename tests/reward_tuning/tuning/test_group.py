@@ -19,6 +19,7 @@ from base_model.sampling.guidance import Guidance
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.sampler import ClipSampler, first_state
+from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.group import (
     Group,
@@ -26,12 +27,16 @@ from reward_tuning.tuning.group import (
     candidate_seeds,
     chosen_batch,
     clip_scores,
+    drawn_alike,
     group_columns,
     group_of,
     kept_places,
 )
+from reward_tuning.tuning.plan_draws import draw_plan
+from reward_tuning.tuning.sigma_tables import training_sigmas
 from reward_tuning.tuning.step import StepOptions
 from reward_tuning.tuning.trainer import optimiser_step
+from tests.reward_tuning.recipes_for_tests import write_recipe
 from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning import test_step as steps
 from tests.reward_tuning.tuning import test_trainer as runs
@@ -179,3 +184,28 @@ def test_a_run_with_a_group(world: Path, tmp_path: Path) -> None:
     plain = tiny_recipe(world, tmp_path)
     assert group_of(plain, StepOptions()) is None
     assert group_columns([]) == {}
+
+
+def test_what_is_drawn_with_the_first_clip_s_seed(tmp_path: Path) -> None:
+    """An exchange between processes, which would keep them from leaving a step early without it."""
+    keys = ["train.group={clips: 4, keep: best}"]
+    drawn = [
+        [],
+        ["rewards.0.over_frames={kind: random, count: 1}"],
+        ["train.anchor=0.5", "train.anchor_steps=1"],
+    ]
+    found = []
+    for number, more in enumerate(drawn):
+        recipe = load_recipe(write_recipe(tmp_path / str(number)), [*keys, *more])
+        group = group_of(recipe, StepOptions())
+        assert group is not None
+        found.append(group.draws)
+    assert found == [False, True, True]
+
+
+def test_one_process_draws_with_its_first_clip_s_seed() -> None:
+    recipe = load_recipe("tiny-drtune-hps")
+    plan = draw_plan(recipe, training_sigmas(recipe), step=1, batch=0)
+    batch = Batch(PROMPTS[:1], [7], plan)
+    assert drawn_alike(batch, Accelerator(cpu=True)) is batch
+    assert batch.common_seed == 7
