@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from reward_tuning.doctor.cgroups import core_quota, memory_limit
 from reward_tuning.doctor.facts import Fact, Mark, gigabytes
+from reward_tuning.sampling.cgroups import core_quota, memory_limit
 from reward_tuning.schema.locate import shipped_folder
 
 GROUP = "machine"
@@ -79,7 +79,7 @@ def cores_fact(
     there = os.cpu_count() or 1
     usable = _usable_cores(there)
     value = f"{usable} usable of {there}"
-    quota = core_quota(root) if (root / "proc/self/cgroup").is_file() else None
+    quota = core_quota(root)
     threads = environment.get("OMP_NUM_THREADS", "")
     if threads:
         value += f"; OMP_NUM_THREADS is {threads}"
@@ -111,7 +111,7 @@ def memory_fact(root: Path = Path("/")) -> Iterator[Fact]:
     memory = psutil.virtual_memory()
     free = int(memory.available)
     value = f"{gigabytes(memory.total)}, {gigabytes(free)} free"
-    limit = memory_limit(root) if (root / "proc/self/cgroup").is_file() else None
+    limit = memory_limit(root)
     if limit is not None:
         value += f"; a container's limit of {gigabytes(limit.most)}, {gigabytes(limit.free)} free"
         free = min(free, limit.free)
@@ -126,7 +126,7 @@ def total_memory(root: Path = Path("/")) -> int:
     """Return the bytes of memory that this process may ever use."""
     import psutil
 
-    limit = memory_limit(root) if (root / "proc/self/cgroup").is_file() else None
+    limit = memory_limit(root)
     total = int(psutil.virtual_memory().total)
     return total if limit is None else min(total, limit.most)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
-CGROUP = Path("/sys/fs/cgroup")
-"""Limits of a container (cgroup v2), which may be below the memory of the machine."""
+from reward_tuning.sampling.cgroups import memory_limit
+
+ROOT = Path("/")
+"""Folder that stands for the root of the file system; tests replace it."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -19,15 +21,8 @@ def free_memory(device: torch.device) -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    try:
-        most = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-        about = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return free  # no container, or one of another kind
-    if most == "max":
-        return free
-    return min(free, int(most) - used + int(about.get("inactive_file", 0)))
+    limit = memory_limit(ROOT)
+    return free if limit is None else min(free, limit.free)
 
 
 def gigabytes(count: float) -> str:

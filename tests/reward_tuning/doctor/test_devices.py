@@ -8,7 +8,7 @@ import pytest
 
 from reward_tuning.doctor.devices import device_facts, nvidia_driver
 from reward_tuning.doctor.facts import Fact
-from tests.reward_tuning.doctor.test_cgroups import write
+from tests.reward_tuning.sampling.test_cgroups import write
 
 BUILT = ["sm_80", "sm_90", "compute_90"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from reward_tuning.doctor import machine
 from reward_tuning.doctor.facts import Fact
-from tests.reward_tuning.doctor.test_cgroups import write
+from tests.reward_tuning.sampling.test_cgroups import write
 
 INTEL = "processor\t: 0\nmodel name\t: Some Xeon\nflags\t\t: fpu avx512_bf16 amx_bf16\n"
 OLD = "processor\t: 0\nmodel name\t: Some Core\nflags\t\t: fpu sse avx2\n"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reward_tuning.doctor.cgroups import MemoryLimit, core_quota, memory_limit
+from reward_tuning.sampling.cgroups import MemoryLimit, core_quota, memory_limit
 
 
 def write(path: Path, text: str) -> None:

@@ -40,7 +40,10 @@ def core_quota(root: Path = Path("/")) -> float | None:
 def memory_limit(root: Path = Path("/")) -> MemoryLimit | None:
     """Return the limit that leaves the least memory; None for none.
 
-    File pages that the kernel gives back count as free, as in `sampling.free_memory`.
+    File pages that the kernel gives back count as free.
+
+    Args:
+        root: Folder that stands for the root of the file system.
     """
     names = (
         ("memory.max", "memory.current", "inactive_file"),
@@ -67,8 +70,10 @@ def _stat(folder: Path, name: str) -> int:
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
     """Yield the cgroups of this process for one controller, up to the topmost."""
-    mounts = root / "sys/fs/cgroup"
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+    mounts, own_groups = root / "sys/fs/cgroup", root / "proc/self/cgroup"
+    if not own_groups.exists():  # a system without cgroups
+        return
+    for line in own_groups.read_text().splitlines():
         _, names, path = line.split(":", 2)
         if not names:  # version 2, alone or beside version 1
             places = [mounts, mounts / "unified"]
