@@ -16,15 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from reward_tuning.judges.judge import FramedJudge, Judge, judged_window
 from reward_tuning.sampling.cheap_steps import CheapSteps, whole_rollout
 from reward_tuning.sampling.sampler import ClipSampler
-from reward_tuning.schema.judge_parts import EachFrameSection
-from reward_tuning.schema.judge_roles import RewardSection
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.draws import Batch
@@ -47,7 +43,6 @@ class Group:
         sigmas: `(n + 1,)`, the table of the candidates' rollouts.
         cheap: How their steps are computed; None computes them exactly.
         small_decoder: Judges see what the generator's small decoder shows.
-        draws: Frames of judges, or anchored steps, are drawn with the seed of the first clip kept.
     """
 
     clips: int
@@ -56,7 +51,6 @@ class Group:
     sigmas: Tensor
     cheap: CheapSteps | None = None
     small_decoder: bool = False
-    draws: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,13 +87,7 @@ def group_of(recipe: Recipe, options: StepOptions) -> Group | None:
         group_sigmas(recipe),
         options.cheap,
         options.decoder == "small",
-        train.anchor_steps is not None or any(map(draws_frames, recipe.rewards)),
     )
-
-
-def draws_frames(judge: RewardSection) -> bool:
-    """Return whether a judge of a recipe is shown frames that are drawn for each batch."""
-    return isinstance(judge, EachFrameSection) and judge.over_frames.kind == "random"
 
 
 def chosen_batch(
@@ -155,23 +143,9 @@ def chosen_batch(
         float(scores.std(dim=1, correction=0).mean()),
         float(torch.stack([row[of] for row, of in zip(scores, places, strict=True)]).mean()),
     )
-    return replace(batch, noise_seeds=kept), report
-
-
-def drawn_alike(batch: Batch, accelerator: Accelerator) -> Batch:
-    """Return a chosen batch with the common seed that one process with the whole batch would have.
-
-    That is the seed of the first clip kept, which the main process alone knows.
-
-    Args:
-        batch: This process's share, of `chosen_batch`.
-        accelerator: Processes of the run; each of them calls this.
-    """
-    if accelerator.num_processes == 1:
-        return batch
-    first = [batch.noise_seeds[0]]
-    broadcast_object_list(first)
-    return replace(batch, common=first[0])
+    # What all ranks draw alike keeps the seed of the batch as it was drawn, which every rank knows;
+    # the scores, on which the first clip kept depends, are not exchanged.
+    return replace(batch, noise_seeds=kept, common=batch.common_seed), report
 
 
 def group_columns(reports: Sequence[GroupReport]) -> dict[str, Any]:

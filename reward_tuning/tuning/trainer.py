@@ -35,7 +35,7 @@ from reward_tuning.schema.sections import TrainSection
 from reward_tuning.tuning.draws import Batch, clips_a_step, draw_batch, draw_replay_batch
 from reward_tuning.tuning.finish import finish, write_samples
 from reward_tuning.tuning.further import FurtherUpdates
-from reward_tuning.tuning.group import chosen_batch, drawn_alike, group_columns
+from reward_tuning.tuning.group import chosen_batch, group_columns
 from reward_tuning.tuning.guard_watch import GuardWatch
 from reward_tuning.tuning.matching import MatchingUpdates
 from reward_tuning.tuning.outside_judges import (
@@ -260,8 +260,6 @@ def optimiser_step(
                         phase=onloaded_during(parts.offload, "choice", clock),
                     )
                     choices.append(choice)
-                    if parts.group.draws:
-                        batch = drawn_alike(batch, accelerator)
                 if recipe.method.matches:
                     clips = sampled_clips(
                         parts.sampler,
@@ -332,7 +330,6 @@ def optimiser_step(
         clips_a_step(train, accelerator),
         meets=bool(parts.outside)
         or recipe.method.matches
-        or (parts.group is not None and parts.group.draws)
         or MODES[recipe.generator.memory].blocks_shared,
     )
 

@@ -115,7 +115,7 @@ def test_gradients_are_estimated_as_one_process_would(world: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_frames_of_chosen_clips_are_drawn_as_one_process_would(world: Path, tmp_path: Path) -> None:
-    """With the seed of the first clip of all that is kept."""
+    """With the seed of the first clip of all that is drawn, which every process knows."""
     judge = world / "judge" / "flat.safetensors"
     keys = (
         *PROPORTIONAL,
@@ -283,8 +283,21 @@ def test_a_signal_to_one_process_stops_both_together(
     assert largest_gap(expected, output) < 1e-6
 
 
+CHOSEN = ("train.group={clips: 4, keep: best}", "train.anchor=0.5", "train.anchor_steps=1")
+
+
+@pytest.mark.parametrize(
+    ("more", "answered"),
+    [
+        ((), 2),  # clips of each process and step
+        # 4 candidates a step, and 2 of them again: ends while those of step 2 are scored, before
+        # what both processes draw alike
+        pytest.param(CHOSEN, 6, marks=pytest.mark.slow),
+    ],
+    ids=["all clips", "chosen clips"],
+)
 def test_a_judge_that_answers_one_process_no_more_ends_both_in_one_step(
-    world: Path, tmp_path: Path
+    world: Path, tmp_path: Path, more: tuple[str, ...], answered: int
 ) -> None:
     """Each process asks for its own clips; here those of the second are refused from step 2 on."""
     refuse, output = tmp_path / "refuse", tmp_path / "run"
@@ -297,7 +310,7 @@ def test_a_judge_that_answers_one_process_no_more_ends_both_in_one_step(
         "    size = os.path.getsize(row['clip'])\n"
         "    print(json.dumps({'id': row['id'], 'score': size / 1e4}), flush=True)\n"
     )
-    refuse.write_text("2")  # clips of each process and step
+    refuse.write_text(str(answered))
     command = [sys.executable, str(tmp_path / "judge.py"), str(refuse)]
     judge = {"kind": "command", "command": command, "gradient": "group", "retries": 0}
     tiny_recipe(world, output)  # writes recipe.yaml
@@ -306,6 +319,7 @@ def test_a_judge_that_answers_one_process_no_more_ends_both_in_one_step(
         "train.clips_per_prompt=2",
         *(text for text in RUN if "checkpoint_every" not in text),
         "train.checkpoint_every=9",
+        *more,
     )
     recipe = str(world / "recipe.yaml")
     done = launched(*TOGETHER, *CLI, "run", recipe, f"output={output}", *judged)

@@ -19,7 +19,6 @@ from base_model.sampling.guidance import Guidance
 from base_model.sampling.sigmas import sigma_table
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.sampling.sampler import ClipSampler, first_state
-from reward_tuning.schema.loading import load_recipe
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.group import (
     Group,
@@ -27,16 +26,12 @@ from reward_tuning.tuning.group import (
     candidate_seeds,
     chosen_batch,
     clip_scores,
-    drawn_alike,
     group_columns,
     group_of,
     kept_places,
 )
-from reward_tuning.tuning.plan_draws import draw_plan
-from reward_tuning.tuning.sigma_tables import training_sigmas
 from reward_tuning.tuning.step import StepOptions
 from reward_tuning.tuning.trainer import optimiser_step
-from tests.reward_tuning.recipes_for_tests import write_recipe
 from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning import test_step as steps
 from tests.reward_tuning.tuning import test_trainer as runs
@@ -107,7 +102,7 @@ def test_clips_are_kept_by_what_the_judges_say_of_them(
         expected += [order[place] for place in wanted]
         every += scores.values()
         kept += [scores[order[place]] for place in wanted]
-    assert got == replace(batch, noise_seeds=expected)
+    assert got == replace(batch, noise_seeds=expected, common=7)
     assert expected != list(batch.noise_seeds)
     assert report.clips == 8
     assert report.score == pytest.approx(statistics.mean(every), rel=1e-6)
@@ -186,26 +181,16 @@ def test_a_run_with_a_group(world: Path, tmp_path: Path) -> None:
     assert group_columns([]) == {}
 
 
-def test_what_is_drawn_with_the_first_clip_s_seed(tmp_path: Path) -> None:
-    """An exchange between processes, which would keep them from leaving a step early without it."""
-    keys = ["train.group={clips: 4, keep: best}"]
-    drawn = [
-        [],
-        ["rewards.0.over_frames={kind: random, count: 1}"],
-        ["train.anchor=0.5", "train.anchor_steps=1"],
-    ]
+def test_what_ranks_draw_alike_depends_on_no_rank_s_scores(
+    sampler: ClipSampler, judge: FramedJudge
+) -> None:
+    """Whichever clips are kept, the common seed is that of the batch as it was drawn."""
+    plan = steps.batch(early_stop=False).plan
     found = []
-    for number, more in enumerate(drawn):
-        recipe = load_recipe(write_recipe(tmp_path / str(number)), [*keys, *more])
-        group = group_of(recipe, StepOptions())
-        assert group is not None
-        found.append(group.draws)
-    assert found == [False, True, True]
-
-
-def test_one_process_draws_with_its_first_clip_s_seed() -> None:
-    recipe = load_recipe("tiny-drtune-hps")
-    plan = draw_plan(recipe, training_sigmas(recipe), step=1, batch=0)
-    batch = Batch(PROMPTS[:1], [7], plan)
-    assert drawn_alike(batch, Accelerator(cpu=True)) is batch
-    assert batch.common_seed == 7
+    for keep in ("best", "worst"):
+        group = Group(clips=3, kept=1, keep=keep, sigmas=SIGMAS[-3:])
+        for common in (None, 99):  # one process, several
+            drawn = Batch(PROMPTS, [7, 8], plan, common=common)
+            found.append(chosen_batch(sampler, [judge], drawn, group)[0])
+    assert len({tuple(batch.noise_seeds) for batch in found}) == 2
+    assert [batch.common_seed for batch in found] == [7, 99, 7, 99]
