@@ -1,9 +1,9 @@
 """Checkpoints of a run: everything that decides how it continues, written whole or not at all.
 
 `checkpoints/step-NNNNNN/` is written under a temporary name, flushed to the disk and renamed; older
-ones go only when the new one is in place. Every draw of a run comes from its seed and a position
-(`reward_tuning.seeds`), so step and position restore all of them; the state of the global random
-generators is kept as well, for what a judge or a library may draw.
+ones, also one of the same step, go only when the new one is in place. Every draw of a run comes
+from its seed and a position (`reward_tuning.seeds`), so step and position restore all of them; the
+state of the global random generators is kept as well, for what a judge or a library may draw.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from base_model.files.reproducible import safetensors_bytes
 from reward_tuning.errors import TuningError
-from reward_tuning.files.atomic_write import not_written
+from reward_tuning.files.atomic_write import not_written, temporary_path
 from reward_tuning.files.hashes import file_sha256, text_sha256
 from reward_tuning.files.json_text import parsed_json
 from reward_tuning.lora.formats.adapter_files import ADAPTER_FILE, EMA_FILE, STATE_FILE
@@ -35,6 +35,8 @@ from reward_tuning.lora.names import CONFIG_IN_HEADER
 from reward_tuning.seeds import derive_seed
 
 OPTIMISER_FILE, RNG_FILE = "optimiser.pt", "rng.pt"
+ASIDE = "aside"
+"""Of the temporary name of a whole checkpoint that makes place for another of its step."""
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -97,19 +99,24 @@ def save_checkpoint(folder: Path, checkpoint: RunCheckpoint, *, keep: int) -> Pa
         TuningError: The disk is full or cannot be written; earlier checkpoints are untouched.
     """
     final = folder / f"step-{checkpoint.step:06d}"
-    temporary = folder / f".{final.name}.tmp-{os.getpid()}"
+    temporary, aside = temporary_path(final), temporary_path(final, ASIDE)
     try:
         remove_leftovers(folder)
         temporary.mkdir(parents=True)
         _write(temporary, checkpoint)
-        if final.exists():  # a damaged one, passed over by the resume
-            _delete(final)
+        # One of this step is there: a damaged one, passed over by the resume, or the one with what
+        # was left to do after the step (`training_state.Left`), perhaps the only one of the run.
+        if final.exists():
+            final.rename(aside)
         temporary.rename(final)
         _sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise not_written(final, error) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not final.exists():
+            aside.rename(final)
+        for path in (temporary, aside):
+            shutil.rmtree(path, ignore_errors=True)
     for old in complete_checkpoints(folder)[:-keep]:
         _delete(old)
     return final
@@ -204,10 +211,18 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete checkpoints that a killed run left half written or half deleted."""
-    if folder.is_dir():
-        for path in folder.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    """Delete checkpoints that a killed run left half written or half deleted.
+
+    One that it had set aside for another of its step is put back, where that is not in place.
+    """
+    if not folder.is_dir():
+        return
+    for path in [*folder.glob(f".step-*.{ASIDE}-*")]:
+        final = path.with_name(path.name.removeprefix(".").split(".")[0])
+        if not final.exists():
+            path.rename(final)
+    for path in [*folder.glob(".step-*")]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(folder: Path, checkpoint: RunCheckpoint) -> None:
@@ -283,7 +298,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, 
 
 def _delete(path: Path) -> None:
     """Delete a checkpoint; rename it first, so that no half of it is ever taken for a whole."""
-    doomed = path.with_name(f".{path.name}.old-{os.getpid()}")
+    doomed = temporary_path(path, "old")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

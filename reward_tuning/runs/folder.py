@@ -22,6 +22,7 @@ from reward_tuning.files.atomic_write import (
     is_leftover,
     not_written,
 )
+from reward_tuning.runs import checkpoints
 from reward_tuning.runs.evaluation_file import read_evaluation_file
 from reward_tuning.runs.resumable import (
     PACKAGES,
@@ -193,8 +194,10 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Delete what killed processes have left half written, under its temporary name.
 
-        Only while the folder is `locked`.
+        Only while the folder is `locked`. A checkpoint that has made place for another of its step,
+        which is not there, is put back.
         """
+        checkpoints.remove_leftovers(self.checkpoints)
         for path in [*self.root.rglob(".*")]:
             inside = path.relative_to(self.root).parts
             if OTHERS.intersection(inside) or not is_leftover(path):

@@ -1,7 +1,10 @@
 """Checkpoints: exact, whole or absent, pruned only when replaced."""
 
 import json
+import multiprocessing
+import os
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,12 @@ from reward_tuning.runs.checkpoints import (
     save_checkpoint,
     set_rng_state,
 )
+from reward_tuning.runs.folder import RunFolder
 from tests.reward_tuning.full_disk import largest_file
+
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["tests.reward_tuning.runs.test_checkpoints"])
+KILLED = 9
 
 
 def trained(steps: int = 3) -> tuple[nn.Parameter, torch.optim.AdamW]:
@@ -139,6 +147,82 @@ def test_nothing_is_pruned_before_the_new_one_is_in_place(
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, checkpoint(10), keep=1)
     assert names(tmp_path) == ["step-000005"]
+
+
+def save_and_die(folder: Path, step: int, before: int) -> None:
+    """Save a checkpoint, and end without a word before the n-th thing that is done to the disk."""
+    torch.set_num_threads(1)
+    done = 0
+
+    def look(event: str, of: tuple[Any, ...]) -> None:
+        nonlocal done
+        if event.startswith(("os.", "shutil.")) or event == "open":
+            at = of[0] if of else None
+            # Deletions name their files relative to an open folder.
+            inside = isinstance(at, str | Path) and str(folder) in str(at)
+            if inside or event in ("os.remove", "os.rmdir"):
+                if done == before:
+                    os._exit(KILLED)
+                done += 1
+
+    saved = checkpoint(step, bad_steps=7)
+    sys.addaudithook(look)
+    save_checkpoint(folder, saved, keep=1)
+    os._exit(0)
+
+
+def die_at_each_point(root: Path, step: int) -> None:
+    """Save after a checkpoint of step 5, in a folder and a process for each point of the save."""
+    torch.set_num_threads(1)
+    for before in range(99):
+        folder = RunFolder(root / f"{before:02d}").checkpoints
+        save_checkpoint(folder, checkpoint(5), keep=1)
+        child = os.fork()
+        if not child:
+            save_and_die(folder, step, before)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code != KILLED:
+            os._exit(code)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
+@pytest.mark.parametrize("step", [5, 6])
+def test_killed_at_any_point_of_a_save_there_is_a_whole_checkpoint(
+    tmp_path: Path, step: int
+) -> None:
+    """Also of the step that is saved once more, and that is the only one."""
+    process = FORK.Process(target=die_at_each_point, args=(tmp_path, step))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    seen: list[tuple[int, int]] = []
+    for place in sorted(tmp_path.iterdir()):
+        run = RunFolder(place)
+        run.remove_leftovers()
+        found = [read_checkpoint(path) for path in complete_checkpoints(run.checkpoints)]
+        assert len(found) == len(names(run.checkpoints))
+        seen.append((found[-1].step, found[-1].bad_steps))
+    assert len(seen) > 20
+    assert seen == sorted(seen)
+    assert {*seen} == {(5, 2), (step, 7)}
+
+
+def test_a_save_that_fails_puts_the_checkpoint_of_its_step_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, checkpoint(5), keep=1)
+    rename = Path.rename
+
+    def refused(path: Path, to: Path) -> Path:
+        if ".tmp-" in path.name:
+            raise OSError("no space")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(TuningError, match="no space"):
+        save_checkpoint(tmp_path, checkpoint(5, bad_steps=7), keep=1)
+    assert names(tmp_path) == ["step-000005"]
+    assert read_checkpoint(tmp_path / "step-000005").bad_steps == 2
 
 
 @pytest.mark.parametrize(
