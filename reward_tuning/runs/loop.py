@@ -128,10 +128,13 @@ def train_steps(
                 due = bool(train.sample_every and state.step % train.sample_every == 0)
                 if control and control.sample():
                     due = True
-                # Not after the last step, whose clips the training's `finish` makes.
-                state.left = Left(row, due and state.step < train.steps)
+                state.left = Left(row, due)
                 drawn = rng_state()
-            complete_step(train, state, log, evaluate=evaluate, watch=watch, whole=whole)
+            if not state.left.written:
+                write_step(train, state, log, evaluate=evaluate, whole=whole)
+                drawn = rng_state()
+            watch(state.left.row)  # before the checkpoint, which then holds what it changed
+            state.left = None
         except (UndoneStep, StepInterrupted, MeasuringOutOfMemory):
             set_rng_state(drawn)
             keep()
@@ -146,43 +149,39 @@ def train_steps(
         raise EndedByGuard(reason)
 
 
-def complete_step(
+def write_step(
     train: LoopSection,
     state: TrainingState,
     log: MetricsLog | None,
     *,
     evaluate: Callable[[], Mapping[str, Any]],
-    watch: Callable[[Mapping[str, Any]], None],
     whole: Callable[[], AbstractContextManager[object]],
 ) -> None:
-    """Do what is left of a step that is made: sample clips, its row, the guards.
+    """Draw the sample clips of a step that is made, and write its row, so that guards are left.
 
-    The arguments are those of `train_steps`; `state.left` always says what is left.
+    The arguments are those of `train_steps`; `state.left` says what is left.
 
     Raises:
-        MeasuringOutOfMemory: Memory ran out in sample clips or guards.
+        MeasuringOutOfMemory: Memory ran out in sample clips, or for the whole model.
         EndedByGuard: A guard ends the run.
         TuningError: The disk is full.
     """
     assert state.left is not None
-    row = state.left.row
-    if not state.left.written:
-        reason = _first(guard.stop(state) for guard in state.guards)
-        due = state.left.samples and not reason
-        seen: Mapping[str, Any] = {}
-        if due:
-            with whole(), measuring():
-                seen = evaluate() if log else {}
-        if log and (seen or is_due(state.step, train.log_every, train.steps)):
-            log.write({**row, **seen})
-        if log and due:
-            log.samples(state.step)
-        # Only now, so that metrics.jsonl shows the step that ended the run.
-        if reason:
-            raise EndedByGuard(reason)
-        state.left = replace(state.left, written=True)
-    watch(row)  # before the checkpoint, which then holds what it changed
-    state.left = None
+    reason = _first(guard.stop(state) for guard in state.guards)
+    # Not after the last step, whose clips the training's `finish` makes.
+    due = state.left.samples and state.step < train.steps and not reason
+    seen: Mapping[str, Any] = {}
+    if due:
+        with measuring(), whole():  # memory may run out for the whole model, too
+            seen = evaluate() if log else {}
+    if log and (seen or is_due(state.step, train.log_every, train.steps)):
+        log.write({**state.left.row, **seen})
+    if log and due:
+        log.samples(state.step)
+    # Only now, so that metrics.jsonl shows the step that ended the run.
+    if reason:
+        raise EndedByGuard(reason)
+    state.left = replace(state.left, samples=state.left.samples and not due, written=True)
 
 
 def is_due(step: int, every: int, steps: int) -> bool:

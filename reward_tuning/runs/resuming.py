@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
@@ -94,6 +95,9 @@ def restore_state(
     state.bad_steps, state.bad_in_a_row = kept.bad_steps, kept.bad_in_a_row
     state.idle_steps, state.reward_window = kept.idle_steps, kept.reward_window
     state.left = None if kept.left is None else Left(**kept.left)
+    if state.left is not None and state.left.samples and kept.step < steps:
+        # It was the last step, and is no more: its clips are drawn, and its row is written again.
+        state.left = replace(state.left, written=False)
 
 
 def newest_intact(folder: RunFolder, progress: ProgressFn = silent) -> RunCheckpoint | None:

@@ -85,7 +85,8 @@ class Left:
 
     Attributes:
         row: The step's row of metrics.jsonl.
-        samples: Sample clips are due.
+        samples: Sample clips are due, and not drawn yet; after the last step, whose clips the
+            training's `finish` makes, that says what a resumed run with more steps has to draw.
         written: Row and clips are written, and the guards alone are left.
     """
 

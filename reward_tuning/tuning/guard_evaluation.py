@@ -96,11 +96,12 @@ class GuardEvaluation:
         """Evaluate the side that training started from, and keep its clips for the drift.
 
         Raises:
-            MeasuringOutOfMemory: Memory ran out on one of the processes; all raise it.
+            MeasuringOutOfMemory: Memory ran out on one of the processes; all raise it, unless it
+                ran out for shared weights.
         """
         drifting = self.recipe.guards.drift
         clips = 0 if drifting.action == "off" else min(drifting.prompts, len(self.prompts))
-        with undisturbed(), whole_blocks(self.parts.sampler.generator.transformer):
+        with self._measuring():
             return self._scores(self.parts.start, keep=clips, stage=f"{STAGE}: base")
 
     def now(self, adapter: Mapping[str, Tensor], base: GuardScores) -> GuardScores:
@@ -111,11 +112,22 @@ class GuardEvaluation:
             base: What `base` found.
 
         Raises:
-            MeasuringOutOfMemory: Memory ran out on one of the processes; all raise it.
+            MeasuringOutOfMemory: As in `base`.
         """
-        with undisturbed(), whole_blocks(self.parts.sampler.generator.transformer):
+        with self._measuring():
             found = self._scores(adapter, keep=0, stage=STAGE)
             return replace(found, drift=self._drift(adapter, base))
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Keep the weights whole and the global generators as they are.
+
+        Raises:
+            MeasuringOutOfMemory: Memory ran out, also for the whole weights. That is of this
+                process alone: the exchange that gathers them has failed, and no other would end.
+        """
+        with undisturbed(), measuring(), whole_blocks(self.parts.sampler.generator.transformer):
+            yield
 
     def _scores(
         self, adapter: Mapping[str, Tensor] | None, *, keep: int, stage: str

@@ -27,7 +27,7 @@ from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import RunResult, run_training
 from reward_tuning.runs.guards import finetune_guards
 from reward_tuning.runs.metrics import MetricsLog
-from reward_tuning.runs.out_of_memory import OutOfMemory
+from reward_tuning.runs.out_of_memory import MeasuringOutOfMemory, OutOfMemory
 from reward_tuning.runs.shared_weights import SharedWeights
 from reward_tuning.runs.signals import keep_signal
 from reward_tuning.runs.status import is_alive, read_status
@@ -305,7 +305,10 @@ def test_a_run_out_of_memory_goes_on_with_less_and_ends_as_if_it_had_not(
         bench.run(progress=run_out)
     lines = str(failed.value).splitlines()
     assert re.match(rf"out of memory in .*phase {phase}.*: tried in vain", lines[0])
-    assert lines[1] == "less memory for the same run: train.gradient_checkpointing=true"
+    assert lines[1] == (
+        "less memory for the same run: train.decoder_checkpointing=segments, "
+        "train.gradient_checkpointing=true"
+    )
     assert lines[-1] == f"see what fits: reward-tuning estimate {tmp_path}/run/recipe.yaml"
     assert checkpoint_steps(tmp_path / "run/checkpoints") == saved
     notes: list[str] = []
@@ -350,6 +353,31 @@ def test_trackers_lack_nothing_of_a_step_after_which_memory_ran_out(
     bench.run(*keys, resume=True)
     both = ["loss", "size"]
     assert calls == [(1, both), (2, both), (3, both), (4, ["loss"])]
+
+
+@pytest.mark.parametrize("more", [(), ("train.steps=4",)], ids=["as before", "more steps"])
+def test_clips_of_a_last_step_are_due_where_a_resumed_run_has_more(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """Memory ran out in the guards of the last step, whose clips its end would have made."""
+
+    def rows(place: Path) -> list[dict[str, Any]]:
+        lines = (place / "run/metrics.jsonl").read_text().splitlines()
+        return [{**json.loads(line), "seconds": None, "memory": None} for line in lines]
+
+    def fails(*given: Any) -> None:
+        if given[1].step == 2:
+            raise MeasuringOutOfMemory("tried in vain")
+
+    keys = ("train.steps=2", "train.sample_every=2")
+    Bench(tmp_path / "straight").run(*keys, *more)
+    with monkeypatch.context() as patch, pytest.raises(OutOfMemory):
+        patch.setattr(Toy, "watch", fails)
+        bench.run(*keys)
+    assert ["size" in row for row in rows(tmp_path)] == [False, False]
+    bench.run(*keys, *more, resume=True)
+    assert rows(tmp_path) == rows(tmp_path / "straight")
+    assert ("size" in rows(tmp_path)[1]) == bool(more)
 
 
 @pytest.mark.parametrize("jump", [-400 * 86400.0, 400 * 86400.0])

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import ProgressFn, silent
+from reward_tuning.runs.checkpoints import checkpoint_steps, read_checkpoint
 from reward_tuning.runs.control import order_file
 from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.frame import run_training
@@ -142,6 +143,14 @@ WORDS: Mapping[str, str] = {
     "guard": "99 steps in a row",
 }
 
+SAVED: Mapping[str, list[int]] = {
+    "stop": [2],
+    "undone": [1],
+    "memory": [1],
+    "guards' memory": [2],
+    "guard": [],  # a run that a guard ends is not resumed
+}
+
 
 @pytest.mark.parametrize("wanted", WORDS)
 def test_no_process_leaves_before_trackers_and_status_are_closed(
@@ -161,6 +170,11 @@ def test_no_process_leaves_before_trackers_and_status_are_closed(
             process.kill()
     for rank in range(2):
         assert f"error: {WORDS[wanted]}" in (tmp_path / f"{rank}.txt").read_text()
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert checkpoint_steps(checkpoints) == SAVED[wanted]
+    for step in SAVED[wanted]:
+        left = read_checkpoint(checkpoints / f"step-{step:06d}").left
+        assert (left is not None and left["written"]) == (wanted == "guards' memory")
 
 
 def test_an_error_of_one_process_alone_is_not_waited_for(tmp_path: Path) -> None:

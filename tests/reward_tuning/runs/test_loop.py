@@ -20,6 +20,7 @@ from reward_tuning.runs.folder import RunFolder
 from reward_tuning.runs.guards import Guard, StepCounts
 from reward_tuning.runs.loop import is_due, metrics_log, train_steps
 from reward_tuning.runs.metrics import MetricsLog
+from reward_tuning.runs.out_of_memory import MeasuringOutOfMemory
 from reward_tuning.runs.signals import StepInterrupted
 from reward_tuning.runs.training_state import TrainingState
 from reward_tuning.runs.undone import UndoneStep
@@ -304,3 +305,56 @@ def test_every_process_is_there_when_the_main_one_samples(tmp_path: Path, log: M
     other.run(tmp_path / "other", None)
     assert main.entered == other.entered == 3  # after steps 2, 4 and 6
     assert [call for call in other.calls if "evaluate" in call] == []
+
+
+def test_memory_that_runs_out_for_the_whole_model_costs_no_step(
+    tmp_path: Path, log: MetricsLog
+) -> None:
+    """Processes that share its weights gather them for sample clips."""
+
+    @contextmanager
+    def whole() -> Iterator[None]:
+        raise torch.OutOfMemoryError("tried in vain")
+        yield
+
+    one = loop()
+    one.whole = whole  # type: ignore[method-assign]
+    with pytest.raises(MeasuringOutOfMemory, match="tried in vain"):
+        one.run(tmp_path, log)
+    assert one.calls == ["save 2"]
+    assert one.state.left is not None
+    assert (one.state.left.samples, one.state.left.written) == (True, False)
+
+
+@pytest.mark.parametrize("stage", ["clips", "guards"])
+def test_the_random_state_is_that_before_what_is_left(
+    tmp_path: Path, log: MetricsLog, stage: str
+) -> None:
+    """A step draws once, and so do sample clips, as a judge may."""
+    one, states = loop(), []
+
+    def step() -> dict[str, Any]:
+        torch.rand(1)
+        return make()
+
+    def evaluate() -> Mapping[str, Any]:
+        torch.rand(1)
+        if stage == "clips":
+            raise torch.OutOfMemoryError("tried in vain")
+        return {}
+
+    def watch(row: Mapping[str, Any]) -> None:
+        torch.rand(1)
+        if one.state.step == 2:
+            raise MeasuringOutOfMemory("tried in vain")
+
+    make, one.step = one.step, step  # type: ignore[method-assign]
+    one.evaluate, one.watch = evaluate, watch  # type: ignore[method-assign]
+    one.save = lambda: states.append(torch.get_rng_state())  # type: ignore[method-assign]
+    torch.manual_seed(3)
+    with pytest.raises(MeasuringOutOfMemory):
+        one.run(tmp_path, log)
+    torch.manual_seed(3)
+    torch.rand({"clips": 3, "guards": 4}[stage])  # two steps, the guards of one, and the clips
+    (saved,) = states
+    assert torch.equal(saved, torch.get_rng_state())

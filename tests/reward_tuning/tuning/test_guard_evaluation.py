@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from accelerate import Accelerator
 
 from reward_tuning.errors import TuningError
 from reward_tuning.progress import silent
+from reward_tuning.runs.out_of_memory import MeasuringOutOfMemory
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.seeds import derive_seed
+from reward_tuning.tuning import guard_evaluation
 from reward_tuning.tuning.clip_features import feature_judge
 from reward_tuning.tuning.drift import mean_drift, velocity_drift
 from reward_tuning.tuning.evaluation import evaluation_seed
@@ -23,6 +26,7 @@ from reward_tuning.tuning.guard_base import check_comparable, read_base, save_ba
 from reward_tuning.tuning.guard_evaluation import (
     PIXELS,
     GuardEvaluation,
+    GuardScores,
     guard_prompts,
     undisturbed,
 )
@@ -171,3 +175,25 @@ def test_without_a_judge_of_features_pixels_are_compared(world: Path, tmp_path: 
     parts = load_parts(recipe, torch.device("cpu"), 2, silent)
     assert feature_judge(parts.judges) is None
     assert GuardEvaluation(recipe, parts, Accelerator(), silent).base().diversity_of == PIXELS
+
+
+@pytest.mark.parametrize("side", ["base", "now"])
+def test_memory_that_runs_out_for_the_whole_weights_is_named(
+    loaded: tuple[Recipe, RunParts], monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """Alone: the exchange that gathers them has failed, and another would never end."""
+
+    @contextmanager
+    def none_left(transformer: object) -> Iterator[None]:
+        raise torch.OutOfMemoryError("tried in vain")
+        yield
+
+    recipe, parts = loaded
+    evaluation = GuardEvaluation(recipe, parts, Accelerator(), silent)
+    monkeypatch.setattr(guard_evaluation, "whole_blocks", none_left)
+    with pytest.raises(MeasuringOutOfMemory, match="tried in vain") as failed:
+        if side == "base":
+            evaluation.base()
+        else:
+            evaluation.now(tuned(parts), GuardScores({}, []))
+    assert not failed.value.shared
