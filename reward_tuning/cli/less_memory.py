@@ -17,8 +17,8 @@ Retry = Annotated[
     bool,
     typer.Option(
         OPTION,
-        help="Where memory runs out in a step, go on with that step and the next change of the "
-        "recipe that needs less and leaves the numbers the same, at most to rounding",
+        help="Where memory runs out, go on from the last step made with the next change of the "
+        "recipe that needs less there and leaves the numbers the same, at most to rounding",
     ),
 ]
 
@@ -48,11 +48,12 @@ def retried(recipe: "Section", *, wanted: bool) -> Iterator[None]:
         import torch
 
         values = recipe.model_dump(mode="json")
-        change = next_change(values, cuda=torch.cuda.is_available())
+        cuda = torch.cuda.is_available()
+        change = next_change(values, cuda=cuda, gradient=error.gradient)
         if WAITING.number:  # a signal has asked the training to end
             raise
         if change is None:
-            raise OutOfMemory(f"{error}\n{OPTION}: every change has been made") from error
+            raise OutOfMemory(f"{error}\n{OPTION}: nothing is left to change") from error
         if (world_size(os.environ) or 1) > 1:
             raise OutOfMemory(
                 f"{error}\n{OPTION}: not with several processes, whose launcher must start all "

@@ -19,6 +19,8 @@ from reward_tuning.runs.undone import UndoneStep
 
 NAMES = ("out of memory", "allocate memory", "ALLOC_FAILED")
 """What the messages of CUDA, of the CPU's allocator and of cuBLAS say."""
+MEASURED = ("samples", "guards", "evaluation")
+"""What the names of stages begin with in which clips are drawn and measured, without gradient."""
 SAME, ROUNDED, OTHER = "same", "rounded", "other"
 
 
@@ -36,7 +38,16 @@ class Change:
 
 
 class OutOfMemory(TuningError):  # noqa: N818 - what has happened
-    """A training has ended for want of memory; with less it can go on."""
+    """A training has ended for want of memory; with less it can go on.
+
+    Attributes:
+        gradient: It ended where a gradient is computed, or where that is not known; else in sample
+            clips, guards or an evaluation.
+    """
+
+    def __init__(self, text: str, *, gradient: bool = True) -> None:
+        super().__init__(text)
+        self.gradient = gradient
 
 
 class SharedOutOfMemory(OutOfMemory):
@@ -113,43 +124,80 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
-def memory_changes(recipe: Mapping[str, Any], *, cuda: bool) -> list[Change]:
+def memory_changes(recipe: Mapping[str, Any], *, cuda: bool, gradient: bool = True) -> list[Change]:
     """List what a recipe has not yet changed for less memory, the cheapest first.
 
     Args:
         recipe: Values of a recipe, of any verb.
         cuda: The run uses a GPU; on the CPU, moving weights there frees nothing.
+        gradient: Memory runs out where a gradient is computed; else where clips are drawn and
+            measured, whose peak is lowered by less.
     """
-    train, generator = recipe["train"], recipe["generator"]
-    found = []
+    found = _repeated(recipe) if gradient else []
+    if cuda:
+        found += _moved(recipe, gradient=gradient)
+    found += _smaller_steps(recipe) if gradient else _smaller_evaluations(recipe)
+    generator = recipe["generator"]
+    if generator.get("quantise", "none") is None and isinstance(recipe.get("lora"), Mapping):
+        found.append(Change("generator.quantise=int8", OTHER))
+    return found
+
+
+def _repeated(recipe: Mapping[str, Any]) -> list[Change]:
+    """Return the changes that compute again for the gradient what is kept so far."""
+    train, found = recipe["train"], []
     if train.get("keep_graphs", 0) != 0:
         budget = " train.keep_graphs_memory=1.0" if train["keep_graphs"] == "auto" else ""
         found.append(Change(f"train.keep_graphs=0{budget}", ROUNDED))
     decoder = train.get("decoder_checkpointing")
     if decoder is False:
         found.append(Change("train.decoder_checkpointing=true", SAME))
-    elif decoder is True and _shows_clips(recipe) and train["decoder"] == "vae":
+    elif decoder is True and _shows_clips(recipe) and _vae_has_gradient(train):
         found.append(Change("train.decoder_checkpointing=segments", SAME))
     if not train["gradient_checkpointing"]:
         found.append(Change("train.gradient_checkpointing=true", SAME))
-    if cuda:
-        if generator["memory"] == "resident":
-            found.append(Change("generator.memory=offload", SAME))
-        adapter_only = isinstance(recipe.get("lora"), Mapping) and not train.get("compile")
-        if generator["memory"] in ("resident", "offload") and adapter_only:
-            rounds = rounding_changes(recipe, "generator.memory")
-            found.append(Change("generator.memory=block-offload", ROUNDED if rounds else SAME))
-        if train.get("offload_activations") is False and train["gradient_checkpointing"]:
-            found.append(Change("train.offload_activations=true", SAME))
+    return found
+
+
+def _moved(recipe: Mapping[str, Any], *, gradient: bool) -> list[Change]:
+    """Return the changes that move weights and activations off the GPU while they rest."""
+    train, memory, found = recipe["train"], recipe["generator"]["memory"], []
+    if memory == "resident":
+        found.append(Change("generator.memory=offload", SAME))
+    adapter_only = isinstance(recipe.get("lora"), Mapping) and not train.get("compile")
+    if memory in ("resident", "offload") and adapter_only:
+        rounds = rounding_changes(recipe, "generator.memory")
+        found.append(Change("generator.memory=block-offload", ROUNDED if rounds else SAME))
+    offloads = train.get("offload_activations") is False and train["gradient_checkpointing"]
+    if gradient and offloads:
+        found.append(Change("train.offload_activations=true", SAME))
+    return found
+
+
+def _smaller_steps(recipe: Mapping[str, Any]) -> list[Change]:
+    """Return the changes of what a step computes."""
+    train, found = recipe["train"], []
     if _shows_clips(recipe) and train.get("decoded") == "all":
         found.append(Change("train.decoded=random-window", OTHER))
     if _shows_clips(recipe) and train.get("decoder") == "vae":
         found.append(Change("train.decoder=small", OTHER))
     if train["batch_size"] > 1:
         found.append(Change(f"train.batch_size={train['batch_size'] // 2}", OTHER))
-    if generator.get("quantise", "none") is None and isinstance(recipe.get("lora"), Mapping):
-        found.append(Change("generator.quantise=int8", OTHER))
     return found
+
+
+def _smaller_evaluations(recipe: Mapping[str, Any]) -> list[Change]:
+    """Return the changes of how many clips are drawn at a time for samples and measures."""
+    evaluation = recipe.get("evaluation") or {}
+    if "batch_size" not in evaluation:
+        return []
+    size = evaluation["batch_size"] or recipe["train"]["batch_size"]
+    return [Change(f"evaluation.batch_size={size // 2}", OTHER)] if size > 1 else []
+
+
+def _vae_has_gradient(train: Mapping[str, Any]) -> bool:
+    """Return whether clips are decoded with gradient by the VAE, at least in some steps."""
+    return train["decoder"] == "vae" or train.get("true_decoder_every") is not None
 
 
 def _shows_clips(recipe: Mapping[str, Any]) -> bool:
@@ -158,13 +206,18 @@ def _shows_clips(recipe: Mapping[str, Any]) -> bool:
     return not only_scores and all(one["kind"] != "latent" for one in recipe.get("rewards", []))
 
 
-def next_change(recipe: Mapping[str, Any], *, cuda: bool) -> Change | None:
-    """Return the next change with which a run may go on; None where all have been made."""
-    found = memory_changes(recipe, cuda=cuda)
+def next_change(recipe: Mapping[str, Any], *, cuda: bool, gradient: bool = True) -> Change | None:
+    """Return the next change with which a run may go on; None where all have been made.
+
+    The arguments are those of `memory_changes`.
+    """
+    found = memory_changes(recipe, cuda=cuda, gradient=gradient)
     return next((change for change in found if change.numbers != OTHER), None)
 
 
-def message(recipe: Mapping[str, Any], root: Path, where: str, *, cuda: bool) -> str:
+def message(
+    recipe: Mapping[str, Any], root: Path, where: str, *, cuda: bool, gradient: bool = True
+) -> str:
     """Write the error: where memory ran out, what the recipe can change, and how to go on.
 
     Args:
@@ -172,8 +225,9 @@ def message(recipe: Mapping[str, Any], root: Path, where: str, *, cuda: bool) ->
         root: The run folder.
         where: What ran out of memory, a sentence without its full stop.
         cuda: The run uses a GPU.
+        gradient: It did where a gradient is computed.
     """
-    found = memory_changes(recipe, cuda=cuda)
+    found = memory_changes(recipe, cuda=cuda, gradient=gradient)
     keeps = [change.override for change in found if change.numbers != OTHER]
     others = [change.override for change in found if change.numbers == OTHER]
     lines = [where]
@@ -182,6 +236,8 @@ def message(recipe: Mapping[str, Any], root: Path, where: str, *, cuda: bool) ->
             f"less memory for the same run: {', '.join(keeps)}",
             f"the next of them: reward-tuning resume {root} --retry-with-less-memory",
         ]
+    else:
+        lines.append("less memory for the same run: the recipe has nothing left to change")
     if others:
         lines.append(f"less memory, but another run: {', '.join(others)}")
     return "\n".join([*lines, f"see what fits: reward-tuning estimate {root / 'recipe.yaml'}"])
@@ -225,7 +281,9 @@ def out_of_memory_told(
         stage = f"{last.stage} {last.done}/{last.total}" if last.total else last.stage
         where = f"out of memory in {stage}{', ' if place else ''}{place}: {first_line(error)}"
         kind = SharedOutOfMemory if shared else OutOfMemory
-        raise kind(message(recipe, root, where, cuda=cuda())) from error
+        gradient = not (isinstance(error, MeasuringOutOfMemory) or last.stage.startswith(MEASURED))
+        text = message(recipe, root, where, cuda=cuda(), gradient=gradient)
+        raise kind(text, gradient=gradient) from error
 
 
 def leave_together(failed: PhaseOutOfMemory | None, step: int, accelerator: Accelerator) -> None:

@@ -14,7 +14,8 @@ from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from tests.reward_tuning.recipes_for_tests import write_recipe
 
-CHANGE = "train.gradient_checkpointing=true"
+CHANGE = "train.decoder_checkpointing=segments"
+ANOTHER = "train.gradient_checkpointing=true"
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,21 @@ def test_nothing_is_started_where_nothing_is_left_to_change(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with (
-        pytest.raises(OutOfMemory, match=f"in the sweep\n{OPTION}: every change has been made"),
-        retried(recipe(tmp_path, CHANGE), wanted=True),
+        pytest.raises(OutOfMemory, match=f"in the sweep\n{OPTION}: nothing is left to change"),
+        retried(recipe(tmp_path, CHANGE, ANOTHER), wanted=True),
     ):
         raise OutOfMemory("in the sweep")
     assert started == []
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_in_guards_the_next_change_is_one_that_helps_there(
+    tmp_path: Path, started: list[list[str]], monkeypatch: pytest.MonkeyPatch, cuda: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    with pytest.raises(OutOfMemory), retried(recipe(tmp_path), wanted=True):
+        raise OutOfMemory("in guards", gradient=False)
+    assert [words[-1] for words in started] == (["generator.memory=offload"] if cuda else [])
 
 
 def test_nothing_is_started_after_a_signal(

@@ -83,9 +83,57 @@ def test_segments_are_for_the_gradient_of_the_vaes_decoder(tmp_path: Path) -> No
 
     assert offered(values(tmp_path))
     assert not offered(values(tmp_path, "train.decoder=small"))
+    assert offered(values(tmp_path, "train.decoder=small", "train.true_decoder_every=4"))
     assert not offered(values(tmp_path, "train.decoder_checkpointing=segments"))
     scored = load_recipe("tiny-nft-hps", check_files=False).model_dump(mode="json")
     assert not offered(scored)
+
+
+def test_without_a_gradient_only_weights_and_batch_are_less(tmp_path: Path) -> None:
+    """What is computed again for the gradient, or moved with it, lowers no peak of samples."""
+    made = ["train.keep_graphs=2", "train.batch_size=4"]
+    begun = len(made)
+    while change := next_change(values(tmp_path, *made), cuda=True, gradient=False):
+        made += change.override.split()
+    assert made[begun:] == ["generator.memory=offload", "generator.memory=block-offload"]
+    found = memory_changes(values(tmp_path, *made), cuda=True, gradient=False)
+    assert [(one.override, one.numbers) for one in found] == [
+        ("evaluation.batch_size=2", OTHER),
+        ("generator.quantise=int8", OTHER),
+    ]
+    own = values(tmp_path, *made, "evaluation.batch_size=1")
+    found = memory_changes(own, cuda=False, gradient=False)
+    assert [one.override for one in found] == ["generator.quantise=int8"]
+    finetuned = {name: value for name, value in own.items() if name != "evaluation"}
+    assert memory_changes(finetuned, cuda=False, gradient=False) == found
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "gradient"),
+    [
+        ("training", PhaseOutOfMemory("sweep", MemoryError("in vain")), True),
+        ("training", StepOutOfMemory("in vain"), True),
+        ("training", MeasuringOutOfMemory("in vain"), False),
+        ("evaluation of tuned", MemoryError("in vain"), False),
+        ("samples", MemoryError("in vain"), False),
+        ("guards: base", MemoryError("in vain"), False),
+        ("loading", MemoryError("in vain"), True),
+    ],
+    ids=str,
+)
+def test_what_is_offered_helps_where_memory_ran_out(
+    tmp_path: Path, stage: str, error: Exception, gradient: bool
+) -> None:
+    with (
+        pytest.raises(OutOfMemory) as failed,
+        out_of_memory_told(values(tmp_path), tmp_path, silent, lambda: False) as report,
+    ):
+        report(ProgressEvent(stage, 1, 2))
+        raise error
+    assert failed.value.gradient == gradient
+    assert ("train.gradient_checkpointing=true" in str(failed.value)) == gradient
+    nothing = "less memory for the same run: the recipe has nothing left to change"
+    assert (nothing in str(failed.value).splitlines()) != gradient
 
 
 def test_blocks_that_are_compiled_are_not_moved(tmp_path: Path) -> None:
