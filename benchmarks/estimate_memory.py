@@ -2,10 +2,10 @@
 
     python -m benchmarks.estimate_memory [CASE ...]
 
-A case is the embedded demo, with its own weights, or one of three models of middle size with random
-ones. Each runs two optimiser steps and a batch of an evaluation in a process of its own, whose
-largest resident memory the system keeps. The C library keeps freed memory of up to 32 MB a piece
-for later use, which is no part of the estimate: the processes run with
+A case is the embedded demo, with its own weights, or a model of middle size with random ones, in
+each kind of training. Each runs two optimiser steps and a batch of an evaluation in a process of
+its own, whose largest resident memory the system keeps. The C library keeps freed memory of up to
+32 MB a piece for later use, which is no part of the estimate: the processes run with
 MALLOC_MMAP_THRESHOLD_=131072, which gives it back, and once more without, for comparison.
 """
 
@@ -25,20 +25,32 @@ from accelerate import Accelerator
 from base_model.sampling.sigmas import sigma_table
 from benchmarks.machine import machine
 from benchmarks.small_shape import SMALL
-from reward_tuning.estimate.counted_recipe import counted_recipe
-from reward_tuning.estimate.phase_memory import followed, peak
+from reward_tuning.distil.recipe import DistilRecipe
+from reward_tuning.distil.trainer import distil_step
+from reward_tuning.estimate.clip_batches import clip_batches
+from reward_tuning.estimate.distil_parts import random_distil_parts
+from reward_tuning.estimate.distil_work import evaluate_batch
+from reward_tuning.estimate.estimate import work_of
+from reward_tuning.estimate.finetune_parts import random_finetune_parts
+from reward_tuning.estimate.finetune_work import sample_one
+from reward_tuning.estimate.phase_memory import peak
 from reward_tuning.estimate.process_memory import imported_bytes
 from reward_tuning.estimate.random_parts import random_parts
 from reward_tuning.estimate.shapes import Shape, shape_of
-from reward_tuning.estimate.step_cost import largest_step
+from reward_tuning.evidence.any_recipe import AnyRecipe, load_any_recipe
+from reward_tuning.finetune.held_out import measure
+from reward_tuning.finetune.recipe import FinetuneRecipe
+from reward_tuning.finetune.trained import exported_weights
+from reward_tuning.finetune.trainer import finetune_step
 from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.progress import silent
-from reward_tuning.schema.loading import load_recipe
+from reward_tuning.runs.training_state import initial_state
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.parts import load_parts
 from reward_tuning.tuning.trainer import optimiser_step, start
 
 STEPS = 2
+CPU = torch.device("cpu")
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 FLOAT32 = (
     *("generator.dtype=float32", "rewards.0.dtype=float32", "rewards.0.frames=2"),
@@ -63,22 +75,16 @@ class Case:
     overrides: Sequence[str] = ()
     shape: Shape | None = None
 
-    def loaded(self) -> Recipe:
+    def loaded(self) -> AnyRecipe:
         """Return the recipe, with one batch a step."""
         overrides = [*self.overrides, "train.gradient_accumulation=1"]
-        return load_recipe(self.recipe, overrides, check_files=False)
+        return load_any_recipe(self.recipe, overrides, check_files=self.shape is None)
 
 
-def _middle(
-    blocks: tuple[int, int],
-    heads: int,
-    text: int,
-    widths: Sequence[int],
-    clip: tuple[int, int],
-) -> Case:
+def _shape(blocks: tuple[int, int], heads: int, text: int, widths: Sequence[int]) -> Shape:
     own, shared = blocks
     sizes = {"num_attention_heads": heads, "attention_head_dim": 64, "text_embed_dim": text}
-    shape = replace(
+    return replace(
         SMALL,
         name=f"{own + shared} blocks of {64 * heads}",
         transformer={**SMALL.transformer, **sizes, "time_embed_dim": 128},
@@ -86,35 +92,72 @@ def _middle(
         text_encoder={"hidden_size": text, "max_position_embeddings": 128},
         judge=JUDGE,
     ).with_blocks(own, shared)
-    frames, side = clip
+
+
+WIDE = _shape((4, 4), 12, 512, (64, 64, 128, 128))
+DEEP = _shape((10, 0), 6, 128, (16, 32, 32, 64))
+MIDDLE = _shape((6, 0), 8, 256, (32, 64, 64, 64))
+
+
+def _tuning(shape: Shape, frames: int, side: int) -> Case:
     size = (f"sampling.frames={frames}", f"sampling.height={side}", f"sampling.width={side}")
     return Case("easyanimate-v5.1-7b-hps", (*FLOAT32, *size), shape)
 
 
+def _finetune(shape: Shape, frames: int, side: int, *overrides: str) -> Case:
+    size = (f"data.frames={frames}", f"data.sides=[{side}]", "data.tokens=null")
+    plain = ("generator.dtype=float32", "data.held_out=1", "train.batch_size=2")
+    return Case("finetune/easyanimate-v5.1-7b-lora", (*plain, *size, *overrides), shape)
+
+
+def _distil(shape: Shape, frames: int, side: int) -> Case:
+    size = (f"student.frames={frames}", f"student.height={side}", f"student.width={side}")
+    few = ("student.steps=3", "teacher.steps_per_phase=2", "generator.dtype=float32")
+    judge = (
+        "evaluation.held_out_rewards.0.dtype=float32",
+        "evaluation.held_out_rewards.0.frames=2",
+    )
+    one = "evaluation.held_out_rewards.1"
+    other = (f"{one}.dtype=float32", f"{one}.frames=2", "train.batch_size=2")
+    return Case("distil/easyanimate-v5.1-7b-4-steps", (*size, *few, *judge, *other), shape)
+
+
 CASES: Mapping[str, Case] = {
     "demo": Case("tiny-demo"),
-    "wide": _middle((4, 4), 12, 512, (64, 64, 128, 128), (5, 128)),
-    "deep": _middle((10, 0), 6, 128, (16, 32, 32, 64), (13, 96)),
-    "middle": _middle((6, 0), 8, 256, (32, 64, 64, 64), (9, 128)),
+    "wide": _tuning(WIDE, 5, 128),
+    "deep": _tuning(DEEP, 13, 96),
+    "middle": _tuning(MIDDLE, 9, 128),
+    "finetune": _finetune(WIDE, 9, 128),
+    "every weight": _finetune(WIDE, 5, 128, "lora=null"),
+    "autocast": _finetune(WIDE, 5, 128, "lora=null", "train.autocast=bfloat16"),
+    "distil": _distil(MIDDLE, 9, 128),
 }
 
 
 def estimated(case: Case) -> tuple[str, float]:
     """Return the phase that needs most, and the bytes of its tensors."""
     recipe = case.loaded()
-    shape = case.shape or shape_of(recipe.generator)
-    counted = counted_recipe(recipe, shape).recipe
-    phase, size = peak(followed(counted, shape, largest_step(counted, shape), cpu=True).memory)
-    return phase, size
+    work = work_of(recipe, case.shape or shape_of(recipe.generator))
+    return peak(work.follow(cpu=True).memory)
 
 
 def run_steps(case: Case) -> None:
     """Run the steps in this process, and print its largest resident bytes."""
-    recipe, device = case.loaded(), torch.device("cpu")
-    if case.shape is None:
-        parts = load_parts(recipe, device, STEPS * recipe.train.batch_size, silent)
+    match recipe := case.loaded():
+        case FinetuneRecipe():
+            _run_finetune(recipe, case.shape)
+        case DistilRecipe():
+            _run_distil(recipe, case.shape)
+        case _:
+            _run_tuning(recipe, case.shape)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _run_tuning(recipe: Recipe, shape: Shape | None) -> None:
+    if shape is None:
+        parts = load_parts(recipe, CPU, STEPS * recipe.train.batch_size, silent)
     else:
-        parts = random_parts(recipe, case.shape, device)
+        parts = random_parts(recipe, shape, CPU)
     state, accelerator = start(recipe, parts), Accelerator(cpu=True)
     for _ in range(STEPS):
         optimiser_step(recipe, parts, state, accelerator)
@@ -126,7 +169,29 @@ def run_steps(case: Case) -> None:
         for judge in parts.judges:
             if isinstance(judge, FramedJudge):
                 judge.scores(frames, [prompt.reward_text for prompt in prompts])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _run_finetune(recipe: FinetuneRecipe, shape: Shape | None) -> None:
+    assert shape is not None
+    clips = clip_batches(recipe, shape.transformer.get("in_channels", 33))
+    (batch,), held_out = clips.largest, clips.held_out[-1]
+    parts = random_finetune_parts(recipe, shape, CPU, batch, held_out)
+    state, accelerator = initial_state(recipe.train, parts.trained, []), Accelerator(cpu=True)
+    for _ in range(STEPS):
+        finetune_step(recipe, parts, state, accelerator)
+    state.optimiser.zero_grad()
+    with exported_weights(parts.trained, state):
+        measure(recipe, parts)
+        sample_one(recipe, parts, held_out)
+
+
+def _run_distil(recipe: DistilRecipe, shape: Shape | None) -> None:
+    assert shape is not None
+    parts = random_distil_parts(recipe, shape, CPU)
+    state, accelerator = initial_state(recipe.train, parts.trained, []), Accelerator(cpu=True)
+    for _ in range(STEPS):
+        distil_step(recipe, parts, state, accelerator)
+    evaluate_batch(recipe, parts)
 
 
 def measured(name: str, environment: Mapping[str, str]) -> int:
@@ -148,14 +213,14 @@ def main() -> None:
         return
     print(machine())
     libraries = imported_bytes()  # before the estimates leave anything behind
-    print(f"{'case':<8}{'phase':<12}{'estimated':>10}{'measured':>10}{'ratio':>8}{'kept':>10}")
+    print(f"{'case':<13}{'phase':<12}{'estimated':>10}{'measured':>10}{'ratio':>8}{'kept':>10}")
     for name in arguments.cases or CASES:
         case = CASES[name]
         phase, size = estimated(case)
         size += libraries
         real, kept = measured(name, GIVES_BACK), measured(name, {})
         cells = f"{size / 1e9:10.2f}{real / 1e9:10.2f}{size / real:8.3f}{kept / 1e9:10.2f}"
-        print(f"{name:<8}{phase:<12}{cells}", flush=True)
+        print(f"{name:<13}{phase:<12}{cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,14 @@ def estimate(
         from reward_tuning.estimate.cards import card_of
         from reward_tuning.estimate.disk import disk_of
         from reward_tuning.estimate.estimate import estimate as estimate_run
-        from reward_tuning.estimate.estimate import of_card, require_reward_tuning
+        from reward_tuning.estimate.estimate import of_card
         from reward_tuning.estimate.process_memory import imported_bytes
         from reward_tuning.estimate.remedies import steps_to_fit
         from reward_tuning.estimate.step_cost import TERA
         from reward_tuning.evidence.any_recipe import load_any_recipe
 
     card = None if gpu is None else card_of(gpu)
-    loaded = require_reward_tuning(load_any_recipe(recipe, overrides or []), recipe)
+    loaded = load_any_recipe(recipe, overrides or [], clips_needed=False)
     base = imported_bytes()
     rate = None if tflops is None else tflops * TERA
     with Display() as progress:
@@ -145,17 +145,18 @@ def _work_line(found: Estimate) -> str:
 
 
 def _time_line(found: Estimate, gpus: int) -> str:
+    from reward_tuning.schema.recipe import Recipe
+
     assert found.time is not None
     seconds, hours, rate = found.time.seconds_a_step, found.time.hours, found.time.rate
     assert seconds is not None
     assert hours is not None
     assert rate is not None
-    shared = found.time.evaluation / gpus / rate / 3600
-    hours = seconds * found.time.steps / 3600 + shared
+    guarded = "; guards and samples come on top" if isinstance(found.recipe, Recipe) else ""
     many = "" if gpus == 1 else f"; {gpus} GPUs train on {gpus} times as many clips a step"
     return (
         f"{seconds:.2g} s a step, {hours:.2g} h for {found.time.steps} steps and the evaluation, "
-        f"at {rate / 1e12:.0f} TFLOP/s; guards and samples come on top{many}"
+        f"at {rate / 1e12:.0f} TFLOP/s{guarded}{many}"
     )
 
 

@@ -69,11 +69,11 @@ def _memory_note(loaded: "AnyRecipe", name: str, gpu: str) -> str:
     """Say whether a run fits into a GPU, by an estimate that takes up to two minutes."""
     from reward_tuning.cli.display import Display
     from reward_tuning.estimate.cards import card_of
-    from reward_tuning.estimate.estimate import estimate, require_reward_tuning
+    from reward_tuning.estimate.estimate import estimate
 
     card = card_of(gpu)
     with Display() as progress:
-        found = estimate(require_reward_tuning(loaded, name), time=False, progress=progress)
+        found = estimate(loaded, time=False, progress=progress)
     phase, size = found.peak
     fits = "fits" if size <= card.usable else "does not fit"
     return (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from reward_tuning.doctor.needs import places
-from reward_tuning.schema.recipe import Recipe
+from reward_tuning.evidence.any_recipe import AnyRecipe
 
 
-def disk_of(recipe: Recipe) -> dict[str, float]:
+def disk_of(recipe: AnyRecipe) -> dict[str, float]:
     """Return bytes: `written` to the run folder, clips left out, and `download`.
 
     Args:

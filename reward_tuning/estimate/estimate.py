@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.doctor.sizes import MOMENTS
-from reward_tuning.errors import TuningError
 from reward_tuning.estimate.cards import SHARE, Card
-from reward_tuning.estimate.counted_recipe import counted_recipe
-from reward_tuning.estimate.phase_memory import (
-    OPTIMISER,
-    Followed,
-    Memory,
-    followed,
-    peak,
-    phase_memory,
-)
+from reward_tuning.estimate.distil_work import DistilWork
+from reward_tuning.estimate.finetune_work import FinetuneWork
+from reward_tuning.estimate.phase_memory import OPTIMISER, Followed, Memory, peak, phase_memory
 from reward_tuning.estimate.shapes import Shape, shape_of
-from reward_tuning.estimate.step_cost import TERA, Cost, cost, largest_step
+from reward_tuning.estimate.step_cost import TERA
+from reward_tuning.estimate.tuning_work import TuningWork
+from reward_tuning.estimate.work import Work
+from reward_tuning.evidence.any_recipe import AnyRecipe
+from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.progress import ProgressEvent, ProgressFn, silent
-from reward_tuning.schema.recipe import Recipe
-
-COUNTED_STEPS = 4
-"""Steps whose operations are counted; the operations of others lie between them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class RunTime:
     Attributes:
         step: Operations of one optimiser step, on one device.
         rows: These by what they are for, for one clip.
-        evaluation: Operations of the whole evaluation at the end, on one device.
+        evaluation: Operations of all evaluations, on the device that does most of them.
         rate: Operations a second of the device; None where it is not known.
         steps: Optimiser steps.
     """
@@ -51,7 +45,7 @@ class RunTime:
 
     @property
     def hours(self) -> float | None:
-        """Hours of all steps and the evaluation, without guards and samples."""
+        """Hours of all steps and evaluations."""
         if self.rate is None:
             return None
         return (self.step * self.steps + self.evaluation) / self.rate / 3600
@@ -63,28 +57,40 @@ class Estimate:
 
     Attributes:
         recipe: The recipe.
-        shape: Name of the networks' shapes.
+        shape: Shapes of the networks.
         memory: Phase to part to bytes, on each device.
         followed: The same with all weights on the device and none packed.
         time: Operations and time; None where they were not asked for.
         notes: What is not counted.
+        rows: Tokens of a call of the transformer, of all clips and branches.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     shape: Shape
     memory: Memory
     followed: Followed
     time: RunTime | None
     notes: Sequence[str]
+    rows: int
 
     @property
     def peak(self) -> tuple[str, float]:
         """The phase that needs most, and its bytes."""
         return peak(self.memory)
 
+    def stored_as(self, recipe: AnyRecipe, *, gpus: int) -> Estimate:
+        """Return the estimate of a recipe that differs in where and how weights are stored alone.
+
+        Args:
+            recipe: The other recipe.
+            gpus: GPUs that share the run; 0 for the CPU.
+        """
+        memory = _memory(recipe, self.shape, self.followed, gpus=gpus, rows=self.rows)
+        return replace(self, recipe=recipe, memory=memory)
+
 
 def estimate(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     *,
     gpus: int = 1,
     rate: float | None = None,
@@ -94,32 +100,51 @@ def estimate(
     """Estimate what a run needs, without loading weights.
 
     Args:
-        recipe: Resolved.
+        recipe: Resolved, of any verb that trains.
         gpus: GPUs that share the run; 0 for the CPU, where nothing rests elsewhere.
         rate: Operations a second that the device keeps up; None where it is not known.
         time: Count operations, too.
         progress: Called between the parts of the work.
 
     Raises:
-        TuningError: The shapes of the generator are not known.
+        TuningError: The shapes of the generator are not known, or the clips of a fine-tuning cannot
+            be used.
     """
     shape = shape_of(recipe.generator)
-    counted = counted_recipe(recipe, shape)
+    work = work_of(recipe, shape, progress)
     progress(ProgressEvent("estimating", phase="memory"))
-    seen = followed(counted.recipe, shape, largest_step(counted.recipe, shape), cpu=not gpus)
-    memory = memory_of(recipe, shape, seen, gpus=gpus)
+    seen = work.follow(cpu=not gpus)
+    memory = _memory(recipe, shape, seen, gpus=gpus, rows=work.rows)
+    found = Estimate(recipe, shape, memory, seen, None, work.notes, work.rows)
     if not time:
-        return Estimate(recipe, shape, memory, seen, None, counted.notes)
+        return found
     progress(ProgressEvent("estimating", phase="operations"))
-    of_step = cost(recipe.output, counted.recipe, shape, most=COUNTED_STEPS)
-    return Estimate(
-        recipe, shape, memory, seen, _run_time(recipe, of_step, seen, rate), counted.notes
-    )
+    step, evaluation = work.step(), work.evaluation(seen, max(gpus, 1))
+    return replace(found, time=RunTime(step.total, step.rows, evaluation, rate, recipe.train.steps))
 
 
-def memory_of(recipe: Recipe, shape: Shape, seen: Followed, *, gpus: int) -> Memory:
-    """Return the memory of a recipe that differs from a followed one in where its weights are."""
-    memory = phase_memory(recipe, shape, seen.memory, gpus=gpus)
+def work_of(recipe: AnyRecipe, shape: Shape, progress: ProgressFn = silent) -> Work:
+    """Return what a recipe's training holds and computes.
+
+    Args:
+        recipe: Resolved.
+        shape: Shapes of its networks.
+        progress: Called while the clips of a fine-tuning are checked.
+
+    Raises:
+        TuningError: The clips of a fine-tuning cannot be used.
+    """
+    match recipe:
+        case FinetuneRecipe():
+            return FinetuneWork(recipe, shape, progress)
+        case DistilRecipe():
+            return DistilWork(recipe, shape)
+        case _:
+            return TuningWork(recipe, shape)
+
+
+def _memory(recipe: AnyRecipe, shape: Shape, seen: Followed, *, gpus: int, rows: int) -> Memory:
+    memory = phase_memory(recipe.generator, shape, seen.memory, gpus=gpus, rows=rows)
     if recipe.train.optimiser.kind != "adamw-8bit":
         return memory
     average = 4 if recipe.train.ema_decay is not None else 0
@@ -143,31 +168,3 @@ def of_card(estimated: Estimate, card: Card, rate: float | None) -> Estimate:
     if rate is None and card.tflops is not None:
         rate = card.tflops * TERA * SHARE
     return replace(estimated, time=replace(estimated.time, rate=rate))
-
-
-def _run_time(recipe: Recipe, of_step: Cost, seen: Followed, rate: float | None) -> RunTime:
-    train, evaluation = recipe.train, recipe.evaluation
-    clips = train.batch_size * train.gradient_accumulation
-    at_once = evaluation.batch_size or train.batch_size
-    steps = evaluation.steps or recipe.sampling.steps
-    sides = 2 * evaluation.prompts + len(evaluation.strengths) * min(
-        evaluation.strength_prompts, evaluation.prompts
-    )
-    each = (seen.sampled * steps + seen.judged) / at_once
-    return RunTime(
-        of_step.total * clips, of_step.rows, each * sides * evaluation.seeds, rate, train.steps
-    )
-
-
-def require_reward_tuning(recipe: object, name: str) -> Recipe:
-    """Return a recipe that can be estimated.
-
-    Raises:
-        TuningError: It is a fine-tuning or a distillation.
-    """
-    if not isinstance(recipe, Recipe):
-        raise TuningError(
-            f"{name} is no reward tuning; estimate counts only these so far. `reward-tuning "
-            f"doctor {name}` tells whether its weights fit"
-        )
-    return recipe

@@ -34,6 +34,7 @@ from reward_tuning.progress import silent
 from reward_tuning.runs.training_state import trained_adapter
 from reward_tuning.sampling.compilation import compile_blocks
 from reward_tuning.schema.recipe import Recipe
+from reward_tuning.schema.sections import GeneratorSection
 from reward_tuning.seeds import derive_seed
 from reward_tuning.tuning.group import group_of
 from reward_tuning.tuning.parts import RunParts, clip_sampler, step_options
@@ -66,7 +67,9 @@ def random_parts(
     rests = MODES[recipe.generator.memory].parts_rest and device.type != "meta"
     resting = judge_modules(judges) if rests else []
     _, offload = split_offload(resting, None, device)
-    generator = random_generator(recipe, shape, device)
+    generator = random_generator(recipe.generator, shape, device)
+    if wants_small_decoder(recipe.train):
+        add_small_decoder(generator, device)
     parameters = attach_adapter(
         generator.transformer, recipe.lora, seed=derive_seed(recipe.seed, "adapter")
     )
@@ -80,9 +83,7 @@ def random_parts(
     if recipe.train.compile:
         compile_blocks(generator.transformer)
     asked = [Prompt(text, text) for text in prompts]
-    names = [*prompts, recipe.sampling.negative_prompt]
-    draw = torch.Generator().manual_seed(0)
-    states = {name: torch.randn(shape.text, generator=draw) for name in names}
+    states = random_states([*prompts, recipe.sampling.negative_prompt], shape)
     options = step_options(recipe)
     return RunParts(
         clip_sampler(recipe, generator, states, asked, silent),
@@ -99,6 +100,12 @@ def random_parts(
     )
 
 
+def random_states(texts: Sequence[str], shape: Shape) -> dict[str, Tensor]:
+    """Return text states `(l, d)` of each text."""
+    draw = torch.Generator().manual_seed(0)
+    return {text: torch.randn(shape.text, generator=draw) for text in texts}
+
+
 def _gone(tensor: Tensor) -> Tensor:
     """Stand for a copy in the CPU's memory, with the memory of one number."""
     return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
@@ -108,9 +115,8 @@ def _back_again(tensor: Tensor, device: torch.device) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
 
-def random_generator(recipe: Recipe, shape: Shape, device: torch.device) -> Generator:
-    """Return a generator with random weights, stored as the recipe says."""
-    section = recipe.generator
+def random_generator(section: GeneratorSection, shape: Shape, device: torch.device) -> Generator:
+    """Return a generator with random weights, stored as the section says."""
     dtype = getattr(torch, section.dtype)
     file = Path(shape.name)
     arguments = transformer_arguments_of(file, shape.transformer, EasyAnimateTransformer3DModel)
@@ -138,10 +144,12 @@ def random_generator(recipe: Recipe, shape: Shape, device: torch.device) -> Gene
     fill(vae, RandomWeights(device, "vae"), dtype)
     vae = vae.requires_grad_(False).eval()
     resting = Resting.parts(vae, None, device) if mode.parts_rest and not on_meta else None
-    generator = Generator(transformer, vae, resting=resting)
-    if wants_small_decoder(recipe.train):
-        with torch.device("meta"):
-            small = SmallDecoder(SmallDecoderConfig())
-        fill(small, RandomWeights(device, "small decoder"), dtype)
-        generator.small_decoder = small.requires_grad_(False).eval()
-    return generator
+    return Generator(transformer, vae, resting=resting)
+
+
+def add_small_decoder(generator: Generator, device: torch.device) -> None:
+    """Give a generator a small decoder with random weights."""
+    with torch.device("meta"):
+        small = SmallDecoder(SmallDecoderConfig())
+    fill(small, RandomWeights(device, "small decoder"), generator.dtype)
+    generator.small_decoder = small.requires_grad_(False).eval()

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from base_model.memory.modes import MODES
-from reward_tuning.estimate.estimate import Estimate, estimate, memory_of
-from reward_tuning.estimate.phase_memory import peak
+from reward_tuning.distil.recipe import DistilRecipe
+from reward_tuning.estimate.estimate import Estimate, estimate
+from reward_tuning.evidence.any_recipe import AnyRecipe
+from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.progress import ProgressFn, silent
 from reward_tuning.schema.recipe import Recipe
 
@@ -79,55 +81,85 @@ def steps_to_fit(
     return found
 
 
-def changes(recipe: Recipe, *, gpus: int) -> Iterator[Change]:
+def changes(recipe: AnyRecipe, *, gpus: int) -> Iterator[Change]:
     """Yield the changes that a recipe has not made yet, the cheapest first."""
-    train, generator, sampling = recipe.train, recipe.generator, recipe.sampling
-    if train.keep_graphs:
+    train, generator, lora = recipe.train, recipe.generator, recipe.lora
+    mode, frozen = MODES[generator.memory], lora is not None
+    if getattr(train, "keep_graphs", 0):
         price = "same numbers; the kept steps run forward once more"
         yield _of("train", "keep_graphs", 0, price)
     if gpus and generator.memory == "resident":
-        price = "same numbers; decoder and judges are copied to the GPU once a step"
+        price = "same numbers; decoder and judges are copied to the GPU for their use"
         yield _of("generator", "memory", "offload", price, again=False)
-    if gpus > 1 and generator.memory in ("resident", "offload") and generator.quantise is None:
+    packs = generator.quantise is None and frozen
+    if gpus > 1 and generator.memory in ("resident", "offload") and packs:
         price = "same numbers; every pass gathers all blocks from the other GPUs"
         yield _of("generator", "memory", "sharded", price, again=False)
-    if not train.gradient_checkpointing and not MODES[generator.memory].blocks_rest:
-        price = "same numbers; the blocks of the sweep run forward once more"
+    if not train.gradient_checkpointing and not mode.blocks_rest:
+        price = "same numbers; the blocks of each gradient run forward once more"
         yield _of("train", "gradient_checkpointing", True, price)
-    if not train.decoder_checkpointing:
+    checkpoints = getattr(train, "decoder_checkpointing", True)
+    if not checkpoints:
         price = "same numbers; the decoder runs forward once more"
         yield _of("train", "decoder_checkpointing", True, price)
-    elif train.decoder_checkpointing != "segments" and train.decoder == "vae":
+    elif _decodes_with_gradient(recipe) and checkpoints != "segments":
         price = "same numbers; most of the decoder runs forward once more"
         yield _of("train", "decoder_checkpointing", "segments", price)
-    if train.batch_size > 1 and train.clips_per_prompt == 1:
-        batches = train.gradient_accumulation * train.batch_size
-        yield Change(
-            f"train.batch_size=1 train.gradient_accumulation={batches}",
-            "as many clips a step, one at a time: slower on a GPU, and every clip draws its plan",
-            {"train": {"batch_size": 1, "gradient_accumulation": batches}},
-        )
-    if generator.quantise is None and not MODES[generator.memory].blocks_shared:
+    yield from _smaller_batch(recipe)
+    if packs and not mode.blocks_shared:
         kind = "fp8"
         price = "weights of 8 bits: unpacked for every product, gradients within a few percent"
         yield _of("generator", "quantise", kind, price, again=False)
-    mode = MODES[generator.memory]
-    if gpus and not (mode.blocks_rest or mode.blocks_shared):
+    if gpus and frozen and not (mode.blocks_rest or mode.blocks_shared):
         price = "same numbers; every pass copies all blocks from the CPU's memory"
         yield _of("generator", "memory", "block-offload", price, again=False)
-    yield from _fewer_frames(recipe)
+    if isinstance(recipe, Recipe):
+        yield from _fewer_frames(recipe)
     if generator.quantise not in (None, "nf4"):
         price = "weights of 4.5 bits: gradients differ more"
         yield _of("generator", "quantise", "nf4", price, again=False)
-    if recipe.lora is not None and recipe.lora.rank > 8:
+    if lora is not None and lora.rank > 8:
         price = "a smaller adapter learns less"
-        yield _of("lora", "rank", recipe.lora.rank // 2, price)
-    height, width = sampling.height * 3 // 4 // 16 * 16, sampling.width * 3 // 4 // 16 * 16
+        yield _of("lora", "rank", lora.rank // 2, price)
+    yield from _smaller_clips(recipe)
+
+
+def _decodes_with_gradient(recipe: AnyRecipe) -> bool:
+    """Return whether a gradient runs back through the VAE."""
+    return isinstance(recipe, Recipe) and recipe.train.decoder == "vae"
+
+
+def _smaller_batch(recipe: AnyRecipe) -> Iterator[Change]:
+    train = recipe.train
+    if train.batch_size > 1 and getattr(train, "clips_per_prompt", 1) == 1:
+        batches = train.gradient_accumulation * train.batch_size
+        drawn = ", and every clip draws its plan" if isinstance(recipe, Recipe) else ""
+        yield Change(
+            f"train.batch_size=1 train.gradient_accumulation={batches}",
+            f"as many clips a step, one at a time: slower on a GPU{drawn}",
+            {"train": {"batch_size": 1, "gradient_accumulation": batches}},
+        )
+
+
+def _smaller_clips(recipe: AnyRecipe) -> Iterator[Change]:
+    """Yield smaller clips; of a fine-tuning, without its largest sides, or else smaller ones."""
+    price = "smaller clips: trained for another size than before"
+    if isinstance(recipe, FinetuneRecipe):
+        sides = recipe.data.sides
+        largest = max(sides)
+        fewer = tuple(side for side in sides if side < largest) or (largest * 3 // 4 // 32 * 32,)
+        if max(fewer) >= LEAST_SIDE:
+            shown = f"[{','.join(map(str, fewer))}]"
+            yield Change(f"data.sides={shown}", price, {"data": {"sides": fewer}})
+        return
+    name = "student" if isinstance(recipe, DistilRecipe) else "sampling"
+    section = getattr(recipe, name)
+    height, width = section.height * 3 // 4 // 16 * 16, section.width * 3 // 4 // 16 * 16
     if min(height, width) >= LEAST_SIDE:
         yield Change(
-            f"sampling.height={height} sampling.width={width}",
-            "smaller clips: trained for another size than before",
-            {"sampling": {"height": height, "width": width}},
+            f"{name}.height={height} {name}.width={width}",
+            price,
+            {name: {"height": height, "width": width}},
         )
 
 
@@ -161,6 +193,4 @@ def _changed(now: Estimate, change: Change, *, gpus: int, progress: ProgressFn) 
     recipe = now.recipe.model_copy(update=sections | dict(change.updates.get("", {})))
     if change.again:
         return estimate(recipe, gpus=gpus, time=False, progress=progress)
-    memory = memory_of(recipe, now.shape, now.followed, gpus=gpus)
-    assert peak(memory)
-    return Estimate(recipe, now.shape, memory, now.followed, None, now.notes)
+    return now.stored_as(recipe, gpus=gpus)

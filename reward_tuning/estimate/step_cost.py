@@ -14,7 +14,7 @@ block of every step is counted as run, and `train.keep_graphs: auto`, which meas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,9 @@ TERA = 1e12
 ONE_BATCH = ("train.gradient_accumulation=1", "train.compile=false")
 """Overrides under which one batch is one step."""
 
-ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+Rows = Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
+"""Phases, parts and passes of a row; they overlap nowhere. What is in none is the row `other`."""
+ROWS: Rows = {
     "rollout": (("rollout",), ("positive", "negative", "both"), ("forward",)),
     "decoder forward": (("reward",), ("decoder",), ("forward",)),
     "decoder recomputed": (("reward",), ("decoder",), ("again",)),
@@ -53,7 +55,6 @@ ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "sweep backward": (("sweep",), ("positive", "negative", "both"), ("backward",)),
     "anchor": (("sweep",), ("base",), ("forward",)),
 }
-"""Phases, parts and passes of a row; they overlap nowhere. What is in none is the row `other`."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,7 @@ def cost(
     branch = total.pop(("branch", "", ""))
     clips = number * recipe.train.batch_size
     each = {what: flops / clips for what, flops in total.items()}
-    rows = {
-        row: sum(n for (a, b, c), n in each.items() if a in phases and b in parts and c in passes)
-        for row, (phases, parts, passes) in ROWS.items()
-    }
-    rows["other"] = sum(each.values()) - sum(rows.values())
+    rows = rows_of(each, ROWS)
     negative = sum(
         n if part == "negative" else n / 2
         for (_, part, _), n in each.items()
@@ -144,6 +141,15 @@ def cost(
     )
     plans = sorted((len(steps) for steps in draws.values()), reverse=True)
     return Cost(name, shape.name, branch, rows, negative, plans)
+
+
+def rows_of(each: Mapping[Counted, float], rows: Rows) -> dict[str, float]:
+    """Sum operations by row, and the rest as `other`."""
+    found = {
+        row: sum(n for (a, b, c), n in each.items() if a in phases and b in parts and c in passes)
+        for row, (phases, parts, passes) in rows.items()
+    }
+    return found | {"other": sum(each.values()) - sum(found.values())}
 
 
 def along_blocks(count: Any, shape: Shape) -> dict[Counted, float]:
@@ -268,7 +274,7 @@ def count_equal_calls_once(generator: Generator, meter: FlopMeter, seen: Seen) -
 
 def branch_flops(recipe: Recipe, shape: Shape) -> int:
     """Count one forward pass of one branch for one clip, without an adapter."""
-    generator = random_generator(recipe, shape, META)
+    generator = random_generator(recipe.generator, shape, META)
     size = (recipe.sampling.frames, recipe.sampling.height, recipe.sampling.width)
     latents = torch.empty(generator.latent_shape(1, *size), device=META)
     with torch.no_grad(), FlopMeter() as meter:
@@ -281,14 +287,20 @@ def branch_flops(recipe: Recipe, shape: Shape) -> int:
 
 def kinds_of_steps(recipe: Recipe, shape: Shape) -> dict[Any, list[int]]:
     """Return the steps of a run by what decides their cost."""
-    parts = random_parts(recipe, shape.with_blocks(1, 0), META)
-    state, found = start(recipe, parts), dict[Any, list[int]]()
-    for step in range(recipe.train.steps):
-        state.step = step
-        batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(cpu=True), 0)
+    found: dict[Any, list[int]] = {}
+    for step, (batch, parts) in enumerate(_batches(recipe, shape)):
         decoder = options_at(parts.options, recipe.train, step + 1).decoder
         found.setdefault((decoder, *cost_key(batch, parts)), []).append(step)
     return found
+
+
+def _batches(recipe: Recipe, shape: Shape) -> Iterator[tuple[Batch, RunParts]]:
+    """Draw the batch of every step of a run."""
+    parts = random_parts(recipe, shape.with_blocks(1, 0), META)
+    state = start(recipe, parts)
+    for step in range(recipe.train.steps):
+        state.step = step
+        yield draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(cpu=True), 0), parts
 
 
 def _spread(draws: Mapping[Any, list[int]], most: int) -> dict[Any, list[int]]:
@@ -301,13 +313,14 @@ def _spread(draws: Mapping[Any, list[int]], most: int) -> dict[Any, list[int]]:
 
 def largest_step(recipe: Recipe, shape: Shape) -> int:
     """Return the step of a run that holds most: most frames judged, most active steps."""
-    parts = random_parts(recipe, shape.with_blocks(1, 0), META)
-    state, sizes = start(recipe, parts), list[tuple[int, int, int]]()
-    for step in range(recipe.train.steps):
-        state.step = step
-        batch = draw_batch(recipe, parts.stream, parts.sigmas, state, Accelerator(cpu=True), 0)
-        frames = recipe.sampling.frames if batch.frames is None else len(batch.frames)
-        sizes.append((frames, len(batch.plan.active), batch.plan.stop))
+    sizes = [
+        (
+            recipe.sampling.frames if batch.frames is None else len(batch.frames),
+            len(batch.plan.active),
+            batch.plan.stop,
+        )
+        for batch, _ in _batches(recipe, shape)
+    ]
     return max(range(len(sizes)), key=sizes.__getitem__)
 
 

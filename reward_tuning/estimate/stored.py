@@ -21,12 +21,12 @@ NF4_BLOCK = 64
 """Weights that share a scale of 4 bytes; other kinds have one for each output row."""
 BLOCKS_AT_ONCE = 2
 """Blocks whose weights the device holds where blocks rest (`base_model.memory.block_offload`)."""
-JUDGING = ("choice", "reward", "evaluation")
-"""Phases in which decoder and judges are on the device, where they rest between uses."""
-SAMPLING = ("choice", "rollout", "sweep", "replay", "evaluation")
+EVALUATION, HELD_OUT, SAMPLES = GATHERED = ("evaluation", "held-out", "samples")
+"""Phases in which shared blocks are whole on every device."""
+JUDGING = ("choice", "reward", "clips", *GATHERED)
+"""Phases in which VAE and judges are on the device, where they rest between uses."""
+SAMPLING = ("choice", "rollout", "sweep", "replay", "gradient", *GATHERED)
 """Phases in which the transformer runs."""
-GATHERED = "evaluation"
-"""Phase in which shared blocks are whole on every device."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def adjusted(
     at_work = sum(sorted(held)[-BLOCKS_AT_ONCE:]) if phase in SAMPLING else 0.0
     if rests:
         found["transformer"] += at_work - plain
-    elif shared and phase != GATHERED:
+    elif shared and phase not in GATHERED:
         found["transformer"] += sum(held) / gpus + at_work - plain
     else:
         found["transformer"] += sum(held) - plain

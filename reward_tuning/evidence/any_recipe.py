@@ -17,12 +17,21 @@ AnyRecipe = Recipe | FinetuneRecipe | DistilRecipe
 
 
 def load_any_recipe(
-    source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    check_files: bool = True,
+    clips_needed: bool = True,
 ) -> AnyRecipe:
-    """Read a recipe of any verb; see `reward_tuning.schema.loading.load_as`."""
+    """Read a recipe of any verb; see `reward_tuning.schema.loading.load_as`.
+
+    With `clips_needed=False` the list of clips of a fine-tuning need not be there.
+    """
     match verb_of(read_yaml_file(find_recipe(source))):
         case "finetune":
-            return load_finetune_recipe(source, overrides, check_files=check_files)
+            return load_finetune_recipe(
+                source, overrides, check_files=check_files, clips_needed=clips_needed
+            )
         case "distil":
             return load_distil_recipe(source, overrides, check_files=check_files)
         case _:

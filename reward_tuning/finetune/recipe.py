@@ -174,7 +174,15 @@ FINETUNE = Schema(FinetuneRecipe, finetune_conflicts, _names, "finetune", "data"
 
 
 def load_finetune_recipe(
-    source: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    check_files: bool = True,
+    clips_needed: bool = True,
 ) -> FinetuneRecipe:
-    """Read a recipe of `reward-tuning finetune`; see `reward_tuning.schema.loading.load_as`."""
-    return load_as(FINETUNE, source, overrides, check_files=check_files)
+    """Read a recipe of `reward-tuning finetune`; see `reward_tuning.schema.loading.load_as`.
+
+    With `clips_needed=False` the list of clips and their folder need not be there.
+    """
+    may_miss = () if clips_needed else (("data", "metadata"), ("data", "folder"))
+    return load_as(FINETUNE, source, overrides, check_files=check_files, may_miss=may_miss)

@@ -1,7 +1,7 @@
 """From a YAML file and overrides to a resolved recipe; every mistake is reported at once."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,7 @@ def load_as(
     overrides: Sequence[str] = (),
     *,
     check_files: bool = True,
+    may_miss: Collection[KeyPath] = (),
 ) -> AnyRecipe:
     """Read a recipe, apply overrides, validate it and resolve the names of files.
 
@@ -91,6 +92,7 @@ def load_as(
         overrides: `key.sub=value` texts; a value is YAML, a number in the path counts into a list
             (`rewards.0.weight=2`).
         check_files: Resolve prompt files and checkpoints, and report missing ones as mistakes.
+        may_miss: Keys whose files need not be there; their names stay as they are then.
 
     Raises:
         TuningError: The recipe has mistakes; the message lists each with its key, value, allowed
@@ -115,6 +117,7 @@ def load_as(
         raise TuningError(_message(path, mistakes))  # comparing sections would overflow
     named = list(schema.names(data)) if check_files else []
     missing = _resolve(data, named, path.parent.resolve(), overridden) if check_files else []
+    missing = [mistake for mistake in missing if mistake.path not in may_miss]
     recipe, wrong = _validate(schema, data)
     mistakes += [*wrong, *missing]
     if mistakes:

@@ -7,6 +7,7 @@ import pytest
 from tests.reward_tuning.command_line import Command, command
 
 run = pytest.fixture(command, name="run")
+GPUS = ("--gpus", "4")
 FEW = ("train.steps=2", "evaluation.prompts=4", "train.keep_graphs=2")
 
 
@@ -40,10 +41,36 @@ def test_a_card_that_is_too_small_lists_what_helps(run: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "phases"),
+    [
+        ("finetune/tiny-lora", ["text", "clips", "gradient", "update", "held-out", "samples"]),
+        ("distil/tiny-4-steps", ["text", "gradient", "update", "evaluation"]),
+    ],
+)
+def test_other_trainings(run: Command, name: str, phases: list[str]) -> None:
+    """A fine-tuning's clips need not be there yet."""
+    done = run("estimate", name, "--tflops", "0.1")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines[3 : 3 + len(phases)]] == phases
+    assert ("note       data.metadata: there is no" in done.out) == name.startswith("finetune")
+    (time,) = (line for line in lines if line.startswith("time"))
+    assert "guards" not in time
+
+
+def test_hours_are_those_of_the_gpus_in_json_and_in_words(run: Command) -> None:
+    arguments = ("estimate", "tiny-drtune-hps", *FEW, "--gpu", "24GB", "--tflops", "0.001")
+    one, four = (json.loads(run(*arguments, *gpus, "--json").out)["work"] for gpus in ((), GPUS))
+    assert four["flop_of_evaluation"] == pytest.approx(one["flop_of_evaluation"] / 4)
+    assert four["hours"] < one["hours"]
+    assert f"{four['hours']:.2g} h" in run(*arguments, *GPUS).out
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("tiny-demo", "--gpu", "huge"), "--gpu: got 'huge'; allowed: a size such as 24GB"),
-        (("distil/tiny-4-steps",), "distil/tiny-4-steps is no reward tuning"),
+        (("finetune/tiny-lora", "data.frames=3"), "data.frames"),
         (("no-such",), "no-such"),
     ],
 )

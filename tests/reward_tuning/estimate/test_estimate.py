@@ -7,15 +7,12 @@ from functools import cache
 
 import pytest
 
-from reward_tuning.errors import TuningError
 from reward_tuning.estimate.cards import SHARE, Card
-from reward_tuning.estimate.estimate import (
-    Estimate,
-    estimate,
-    memory_of,
-    of_card,
-    require_reward_tuning,
-)
+from reward_tuning.estimate.distil_work import DistilWork
+from reward_tuning.estimate.estimate import Estimate, estimate, of_card, work_of
+from reward_tuning.estimate.finetune_work import FinetuneWork
+from reward_tuning.estimate.tuning_work import TuningWork
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.progress import ProgressEvent
 from reward_tuning.schema.loading import load_recipe
 
@@ -53,17 +50,12 @@ def test_time_is_work_by_rate() -> None:
     assert unknown.time.hours is None
 
 
-def test_clips_of_a_step_and_of_the_evaluation() -> None:
+def test_clips_of_a_step() -> None:
     found, _ = demo()
     recipe = found.recipe
     assert found.time is not None
     clips = recipe.train.batch_size * recipe.train.gradient_accumulation
     assert found.time.step == pytest.approx(clips * sum(found.time.rows.values()))
-    steps = recipe.evaluation.steps or recipe.sampling.steps
-    sides = 20 + 10 * len(recipe.evaluation.strengths)
-    at_once = recipe.evaluation.batch_size or recipe.train.batch_size
-    each = (found.followed.sampled * steps + found.followed.judged) / at_once
-    assert found.time.evaluation == pytest.approx(sides * each)
 
 
 def test_moments_of_8_bits() -> None:
@@ -72,14 +64,21 @@ def test_moments_of_8_bits() -> None:
         update={"train": load_recipe("tiny-demo", ["train.optimiser=adamw-8bit"]).train}
     )
     plain = small.model_copy(update={"train": load_recipe("tiny-demo").train})
-    seen = found.followed
     few, many = (
-        memory_of(one, found.shape, seen, gpus=1)["sweep"]["optimiser"] for one in (small, plain)
+        found.stored_as(one, gpus=1).memory["sweep"]["optimiser"] for one in (small, plain)
     )
     assert few == pytest.approx(many * (2 + 4) / (8 + 4))  # moments, and the average
     assert replace(found, notes=("a",)).peak == found.peak
 
 
-def test_other_trainings_are_refused_by_name() -> None:
-    with pytest.raises(TuningError, match="finetune/tiny-lora is no reward tuning"):
-        require_reward_tuning(object(), "finetune/tiny-lora")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("tiny-demo", TuningWork),
+        ("finetune/tiny-lora", FinetuneWork),
+        ("distil/tiny-4-steps", DistilWork),
+    ],
+)
+def test_every_verb_has_its_work(name: str, kind: type) -> None:
+    recipe = load_any_recipe(name, check_files=False)
+    assert type(work_of(recipe, demo()[0].shape)) is kind

@@ -17,7 +17,7 @@ def test_the_meter_agrees_with_torchs_counter() -> None:
     recipe = load_recipe(
         "easyanimate-v5.1-7b-hps", [*SMALL_CLIP, "generator.dtype=float32"], check_files=False
     )
-    generator = random_generator(recipe, SMALL, torch.device("meta"))
+    generator = random_generator(recipe.generator, SMALL, torch.device("meta"))
     x = torch.empty(generator.latent_shape(1, 1, 32, 32), device="meta", requires_grad=True)
     condition = Condition(torch.empty(1, *SMALL.text, device="meta"))
     with FlopMeter() as ours:

@@ -17,11 +17,15 @@ from reward_tuning.estimate.phase_memory import (
     PHASES,
     TRANSFORMER,
     Followed,
-    followed,
+    along,
+    largest_of_each,
     peak,
     phase_memory,
 )
 from reward_tuning.estimate.random_parts import random_parts
+from reward_tuning.estimate.step_parts import TRANSFORMER as TRANSFORMER_PARTS
+from reward_tuning.estimate.stored import EVALUATION
+from reward_tuning.estimate.tuning_work import follow_step
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.trainer import optimiser_step, start
@@ -38,7 +42,8 @@ def small(*overrides: str) -> Recipe:
 
 @cache
 def of_small(*overrides: str) -> Followed:
-    return followed(small(*overrides), SMALL, 0, cpu=True)
+    recipe = small(*overrides)
+    return along(lambda of: follow_step(recipe, of, 0, cpu=True), SMALL)
 
 
 @pytest.mark.parametrize(
@@ -79,15 +84,24 @@ def test_every_phase_and_what_is_trained() -> None:
 
 
 def test_the_line_through_few_blocks_is_the_memory_of_all() -> None:
-    from reward_tuning.estimate.phase_memory import _run
-
     recipe, shape = small("train.keep_graphs=1"), SMALL.with_blocks(4, 3)
-    line = followed(recipe, shape, 0, cpu=True).memory
-    whole, _ = _run(recipe, shape, 0, cpu=True)
+    line = along(lambda of: follow_step(recipe, of, 0, cpu=True), shape).memory
+    whole = follow_step(recipe, shape, 0, cpu=True)
     for phase in ("rollout", "reward", "sweep", "update", "evaluation"):
-        assert sum(line[phase].values()) == pytest.approx(
-            sum(whole.peaks[phase].values()), rel=0.01
-        ), phase
+        every = sum(size for (of, _, what), size in whole.items() if (of, what) == (phase, ""))
+        assert sum(line[phase].values()) == pytest.approx(every, rel=0.01), phase
+
+
+def test_a_gradient_that_waits_is_held_by_every_phase() -> None:
+    recipe = small("train.keep_graphs=0")
+    alone, waiting = (
+        along(lambda of, one=one: follow_step(recipe, of, 0, cpu=True, waiting=one), SMALL).memory  # type: ignore[misc]
+        for one in (False, True)
+    )
+    for phase in ("rollout", "reward"):
+        assert alone[phase].get(GRADIENTS, 0.0) == 0
+        assert waiting[phase][GRADIENTS] == waiting[phase][ADAPTER]
+    assert waiting["evaluation"].get(GRADIENTS, 0.0) == 0
 
 
 def test_a_kept_graph_is_held_while_the_judges_work() -> None:
@@ -98,14 +112,29 @@ def test_a_kept_graph_is_held_while_the_judges_work() -> None:
 def test_operations_of_an_evaluation() -> None:
     seen = of_small("evaluation.batch_size=2")
     one = of_small("evaluation.batch_size=1")
-    assert seen.sampled == pytest.approx(2 * one.sampled, rel=1e-2)
-    assert 0 < one.judged < seen.judged
+
+    def sampled(of: Followed) -> float:
+        return of.operations(EVALUATION, TRANSFORMER_PARTS)
+
+    assert sampled(seen) == pytest.approx(2 * sampled(one), rel=1e-2)
+    judged = one.operations_but(EVALUATION, TRANSFORMER_PARTS)
+    assert 0 < judged < seen.operations_but(EVALUATION, TRANSFORMER_PARTS)
+    assert judged + sampled(one) == sum(n for (of, _), n in one.work.items() if of == EVALUATION)
 
 
 def test_the_recipes_modes_change_only_the_weights() -> None:
     seen = of_small()
     recipe = small("generator.memory=offload")
-    gpu = phase_memory(recipe, SMALL, seen.memory, gpus=1)
+    gpu = phase_memory(recipe.generator, SMALL, seen.memory, gpus=1, rows=1)
     assert gpu["rollout"]["judges"] == gpu["rollout"]["decoder"] == 0
     assert gpu["rollout"][TRANSFORMER] == seen.memory["rollout"][TRANSFORMER]
-    assert phase_memory(recipe, SMALL, seen.memory, gpus=0) == seen.memory
+    assert phase_memory(recipe.generator, SMALL, seen.memory, gpus=0, rows=1) == seen.memory
+
+
+def test_each_phase_where_it_needs_most() -> None:
+    one = {"clips": {"activations": 5.0}, "gradient": {"activations": 1.0}}
+    other = {"clips": {"activations": 2.0, "decoder": 2.0}, "gradient": {"activations": 3.0}}
+    assert largest_of_each([one, other]) == {
+        "clips": {"activations": 5.0},
+        "gradient": {"activations": 3.0},
+    }

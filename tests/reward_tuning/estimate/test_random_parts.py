@@ -19,7 +19,7 @@ NAME = "easyanimate-v5.1-12b-hps"
 
 def test_the_published_generator_has_the_published_number_of_weights() -> None:
     recipe = load_recipe(NAME, check_files=False)
-    generator = random_generator(recipe, shape_of(recipe.generator), torch.device("meta"))
+    generator = random_generator(recipe.generator, shape_of(recipe.generator), torch.device("meta"))
     size = published_size(recipe.generator.checkpoint)
     assert size is not None
     count = sum(one.numel() for one in generator.transformer.parameters())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.small_shape import SMALL, SMALL_CLIP
-from reward_tuning.estimate.estimate import Estimate, memory_of
+from reward_tuning.estimate.estimate import Estimate, estimate
 from reward_tuning.estimate.phase_memory import Followed, Memory
 from reward_tuning.estimate.remedies import changes, steps_to_fit
+from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
 
@@ -15,8 +16,8 @@ def small(*overrides: str) -> Recipe:
 
 
 def estimated(recipe: Recipe, sizes: Memory) -> Estimate:
-    seen = Followed(sizes, 1.0, 1.0)
-    return Estimate(recipe, SMALL, memory_of(recipe, SMALL, seen, gpus=1), seen, None, ())
+    seen = Followed(sizes, {})
+    return Estimate(recipe, SMALL, sizes, seen, None, (), 1).stored_as(recipe, gpus=1)
 
 
 def test_what_keeps_the_numbers_comes_first() -> None:
@@ -65,16 +66,50 @@ def test_steps_until_it_fits() -> None:
 
 
 def test_a_change_that_needs_a_run_of_its_own_is_followed() -> None:
-    from reward_tuning.estimate.counted_recipe import counted_recipe
-    from reward_tuning.estimate.phase_memory import followed
-
     recipe = load_recipe("tiny-drtune-hps", ["train.keep_graphs=3", "train.steps=1"])
-    from reward_tuning.estimate.shapes import shape_of
-
-    shape = shape_of(recipe.generator)
-    seen = followed(counted_recipe(recipe, shape).recipe, shape, 0)
-    memory = memory_of(recipe, shape, seen, gpus=1)
-    before = Estimate(recipe, shape, memory, seen, None, ())
+    before = estimate(recipe, time=False)
     (first, *_) = steps_to_fit(before, 0.97 * before.peak[1])
     assert first.change.overrides == "train.keep_graphs=0"
     assert first.bytes < 0.97 * before.peak[1]
+
+
+def overrides_of(name: str, *overrides: str, gpus: int = 1) -> list[str]:
+    recipe = load_any_recipe(name, overrides, check_files=False)
+    return [one.overrides for one in changes(recipe, gpus=gpus)]
+
+
+def test_a_fine_tuning_of_an_adapter() -> None:
+    found = overrides_of(
+        "finetune/easyanimate-v5.1-7b-lora", "train.batch_size=2", "data.sides=[256,512]"
+    )
+    assert found == [
+        "generator.memory=offload",
+        "train.batch_size=1 train.gradient_accumulation=8",
+        "generator.quantise=fp8",
+        "generator.memory=block-offload",
+        "lora.rank=32",
+        "data.sides=[256]",
+    ]
+
+
+def test_trained_weights_stay_on_the_gpu_as_they_are() -> None:
+    found = overrides_of("finetune/stage-4-13312-i2v", "data.sides=[512]", gpus=2)
+    assert found == ["generator.memory=offload", "data.sides=[384]"]
+
+
+def test_a_distillation() -> None:
+    found = overrides_of("distil/easyanimate-v5.1-7b-4-steps", gpus=2)
+    assert found[:2] == ["generator.memory=offload", "generator.memory=sharded"]
+    assert found[-1] == "student.height=192 student.width=192"
+
+
+def test_every_change_is_accepted_by_its_recipe() -> None:
+    for name in (
+        "easyanimate-v5.1-12b-hps",
+        "finetune/easyanimate-v5.1-7b-lora",
+        "finetune/stage-4-13312-i2v",
+        "distil/easyanimate-v5.1-7b-4-steps",
+    ):
+        for change in overrides_of(name, "train.batch_size=2"):
+            plain = ["train.batch_size=2", *change.split()]
+            load_any_recipe(name, plain, check_files=False)

@@ -25,7 +25,7 @@ def section(**values: str) -> GeneratorSection:
 
 def test_blocks_by_the_whole_model() -> None:
     recipe = load_recipe("easyanimate-v5.1-7b-hps", check_files=False)
-    transformer = random_generator(recipe, SMALL, torch.device("meta")).transformer
+    transformer = random_generator(recipe.generator, SMALL, torch.device("meta")).transformer
     blocks = blocks_of(SMALL)
     assert len(blocks) == len(transformer.transformer_blocks)
     for block, real in zip(blocks, transformer.transformer_blocks, strict=True):

@@ -1,0 +1,59 @@
+"""What an estimate asks of a kind of training: its memory, its operations, its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reward_tuning.estimate.phase_memory import Followed
+
+BRANCHES = 2
+"""Guidance branches in one call of the transformer."""
+COUNTED_STEPS = 4
+"""Steps whose operations are counted; the operations of others lie between them."""
+FOLLOWED_STEPS = 2
+"""Sampler steps of the evaluation that is followed: more of them hold no more."""
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """Operations of one optimiser step.
+
+    Attributes:
+        total: All of them, on one device.
+        rows: By what they are for, for one clip.
+    """
+
+    total: float
+    rows: Mapping[str, float]
+
+
+class Work(Protocol):
+    """One kind of training of one recipe, as the meta device can follow it."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is not counted, a sentence each."""
+
+    @property
+    def rows(self) -> int:
+        """Tokens of a call of the transformer, of all clips and branches."""
+
+    def follow(self, *, cpu: bool) -> Followed:
+        """Follow memory and operations of the largest step and of an evaluation.
+
+        Args:
+            cpu: Count what convolutions take for themselves on a CPU.
+        """
+
+    def step(self) -> StepWork:
+        """Count the operations of a step, the mean over the run."""
+
+    def evaluation(self, seen: Followed, gpus: int) -> float:
+        """Return the operations of all evaluations, on the device that does most of them.
+
+        Args:
+            seen: What was followed.
+            gpus: Devices that share the run, 1 or more.
+        """
