@@ -103,7 +103,7 @@ def changes(recipe: AnyRecipe, *, gpus: int) -> Iterator[Change]:
         price = "same numbers; the decoder runs forward once more"
         yield _of("train", "decoder_checkpointing", True, price)
     elif _decodes_with_gradient(recipe) and checkpoints != "segments":
-        price = "same numbers; most of the decoder runs forward once more"
+        price = "same numbers; up to two thirds of the decoder run forward once more"
         yield _of("train", "decoder_checkpointing", "segments", price)
     yield from _smaller_batch(recipe)
     if packs and not mode.blocks_shared:
@@ -126,7 +126,9 @@ def changes(recipe: AnyRecipe, *, gpus: int) -> Iterator[Change]:
 
 def _decodes_with_gradient(recipe: AnyRecipe) -> bool:
     """Return whether a gradient runs back through the VAE."""
-    return isinstance(recipe, Recipe) and recipe.train.decoder == "vae"
+    return isinstance(recipe, Recipe) and (
+        recipe.train.decoder == "vae" or recipe.train.true_decoder_every is not None
+    )
 
 
 def _smaller_batch(recipe: AnyRecipe) -> Iterator[Change]:

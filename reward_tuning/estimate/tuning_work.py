@@ -128,13 +128,13 @@ def _evaluate(
     memory: LiveMemory, recipe: Recipe, shape: Shape, parts: RunParts, where: Parts
 ) -> None:
     """Sample, decode and judge one batch, as an evaluation does."""
-    where.go(REST, EVALUATION)
     for one in parts.trained.parameters:
         one.grad = None
     frames = recipe.sampling.frames
     held_out = [one for one in recipe.evaluation.held_out_rewards if is_known(one, shape)]
     others = judges_for_shape(held_out, shape, frames, META)
     name_judges(memory, others)
+    where.go(REST, EVALUATION)  # after the judges are made, which takes their memory twice here
     clips = recipe.evaluation.batch_size or recipe.train.batch_size
     prompts = [parts.stream.prompts[0]] * clips
     latents = parts.sampler.latents(prompts, range(clips), sigma_table(FOLLOWED_STEPS))
