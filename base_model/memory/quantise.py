@@ -256,5 +256,5 @@ def _bitsandbytes() -> Any:
     except ImportError as error:
         raise GeneratorError(
             f"quantise=int8 and nf4 need bitsandbytes, which cannot be imported ({error}). Install "
-            'it with `pip install "reward-tuning[quantise]"`, or use quantise=fp8 or int8-compute.'
+            'it with `pip install "bitsandbytes>=0.46"`, or use quantise=fp8 or int8-compute.'
         ) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,6 +84,8 @@ def estimate(
         print_json(_as_json(found, card, gpus, steps, base, disk, fits=fits))
     else:
         _print(found, card, gpus, steps, base, disk)
+        if card is not None and not fits:
+            _print_commands(recipe, overrides or [], steps, card)
     if not fits:
         raise typer.Exit(TOO_LARGE_CODE)
 
@@ -153,11 +157,23 @@ def _time_line(found: Estimate, gpus: int) -> str:
     assert hours is not None
     assert rate is not None
     guarded = "; guards and samples come on top" if isinstance(found.recipe, Recipe) else ""
-    many = "" if gpus == 1 else f"; {gpus} GPUs train on {gpus} times as many clips a step"
+    many = ""
+    if gpus > 1:
+        more = f"{gpus} GPUs make {gpus} times as many clips a step in that time"
+        many = f"; {more}; for fewer, lower train.gradient_accumulation or train.steps"
     return (
-        f"{seconds:.2g} s a step, {hours:.2g} h for {found.time.steps} steps and the evaluation, "
-        f"at {rate / 1e12:.0f} TFLOP/s{guarded}{many}"
+        f"{_duration(seconds)} a step, {_duration(hours * 3600)} for {found.time.steps} steps and "
+        f"the evaluation, at {rate / 1e12:.3g} TFLOP/s{guarded}{many}"
     )
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the unit that suits it, with two digits."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 2 * size:
+            number = seconds / size
+            return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def _disk_line(disk: dict[str, float]) -> str:
@@ -181,6 +197,27 @@ def _print_steps(steps: list[Step], card: Card) -> None:
         )
     if steps[-1].bytes > card.usable:
         print("  It does not fit with all of them; take fewer frames or a larger GPU.")
+
+
+def _print_commands(
+    recipe: str, overrides: Sequence[str], steps: Sequence[Step], card: Card
+) -> None:
+    """Print what to type next: a shipped recipe for such a card, or the run with the changes."""
+    from reward_tuning.schema.locate import shipped_recipes
+
+    small = [
+        (float(size[1]), one.name)
+        for one in shipped_recipes()
+        if (size := re.fullmatch(rf"{re.escape(recipe)}-(\d+)gb", one.name))
+    ]
+    if fitting := [one for one in small if one[0] * GB <= card.memory]:
+        print(f"\nthere is a recipe for such a card: reward-tuning run {max(fitting)[1]}")
+    if steps and steps[-1].bytes <= card.usable:
+        last = {}
+        for change in " ".join(step.change.overrides for step in steps).split():
+            last[change.partition("=")[0]] = change
+        command = " ".join(["reward-tuning estimate", recipe, *overrides, *last.values()])
+        print(f"\nwith all of them: {command} --gpu {card.memory / GB:g}GB")
 
 
 def _as_json(

@@ -14,6 +14,8 @@ MAX_CHARS, MAX_CHARS_OF_LIST, MAX_LINES = 490, 1900, 20
 
 An error must fit on a screen, whatever file name or override it quotes.
 """
+COMMAND, MAX_COMMAND = "hf download ", 600
+"""What is in a line with a command, and the longest that is not shortened: it is to be copied."""
 
 
 _ORDERS = {
@@ -39,9 +41,15 @@ def error_text(error: BaseException) -> str:
     ):  # short lines leave room for long ones
         share = room // (len(lines) - count + 1)
         if length > share:
-            return "\n".join(shortened(line, share) for line in lines)
+            return "\n".join(
+                line if _is_command(line) else shortened(line, share) for line in lines
+            )
         room -= length
     return "\n".join(lines)
+
+
+def _is_command(line: str) -> bool:
+    return COMMAND in line and len(line) <= MAX_COMMAND
 
 
 @contextmanager

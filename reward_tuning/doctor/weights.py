@@ -54,7 +54,8 @@ def published_generator_facts() -> Iterator[Fact]:
             yield Fact(group, name, f"on this disk: {', '.join(here)}")
             continue
         value = f"not on this disk, about {gigabytes(size.bytes)}"
-        yield Fact(group, name, value, "note", f"hf download {names[1]}, or a run that names it")
+        todo = "a run downloads what its recipe names; `reward-tuning doctor RECIPE` prints it"
+        yield Fact(group, name, value, "note", todo)
 
 
 def published_judge_facts() -> Iterator[Fact]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.estimate.estimate import Estimate, estimate
 from reward_tuning.evidence.any_recipe import AnyRecipe
 from reward_tuning.finetune.recipe import FinetuneRecipe
-from reward_tuning.progress import ProgressFn, silent
+from reward_tuning.progress import ProgressEvent, ProgressFn, silent
 from reward_tuning.schema.recipe import Recipe
 
 LEAST_SIDE = 128
@@ -56,7 +56,8 @@ def steps_to_fit(
 ) -> list[Step]:
     """Return changes, each on top of the earlier ones, until the run fits or none is left.
 
-    Changes that keep every number of the run come first. One that frees nothing is left out.
+    Changes that keep every number of the run come first. One that frees nothing is left out, and so
+    is one of where weights are that later ones make unnecessary.
 
     Args:
         estimated: Of the recipe as it is.
@@ -64,7 +65,7 @@ def steps_to_fit(
         gpus: GPUs that share the run; 0 for the CPU.
         progress: Called between the parts of the work.
     """
-    found: list[Step] = []
+    found: list[tuple[Change, Estimate]] = []
     now = estimated
     tried: set[str] = set()
     while now.peak[1] > room:
@@ -77,17 +78,28 @@ def steps_to_fit(
         after = _changed(now, change, gpus=gpus, progress=progress)
         if after.peak[1] < 0.995 * now.peak[1]:
             now = after
-            found.append(Step(change, *now.peak))
-    return found
+            found.append((change, now))
+    for change in [change for change, _ in found if not change.again]:
+        without = [(one, of) for one, of in found if one is not change]
+        if without and now.stored_as(_with(estimated.recipe, without), gpus=gpus).peak[1] <= room:
+            found = without
+    steps = []
+    for number, (change, of) in enumerate(found, 1):
+        recipe = _with(estimated.recipe, found[:number])
+        steps.append(Step(change, *of.stored_as(recipe, gpus=gpus).peak))
+    return steps
+
+
+def _with(recipe: AnyRecipe, made: Sequence[tuple[Change, Estimate]]) -> AnyRecipe:
+    for change, _ in made:
+        recipe = _applied(recipe, change)
+    return recipe
 
 
 def changes(recipe: AnyRecipe, *, gpus: int) -> Iterator[Change]:
     """Yield the changes that a recipe has not made yet, the cheapest first."""
     train, generator, lora = recipe.train, recipe.generator, recipe.lora
     mode, frozen = MODES[generator.memory], lora is not None
-    if getattr(train, "keep_graphs", 0):
-        price = "same numbers; the kept steps run forward once more"
-        yield _of("train", "keep_graphs", 0, price)
     if gpus and generator.memory == "resident":
         price = "same numbers; decoder and judges are copied to the GPU for their use"
         yield _of("generator", "memory", "offload", price, again=False)
@@ -105,14 +117,17 @@ def changes(recipe: AnyRecipe, *, gpus: int) -> Iterator[Change]:
     elif _decodes_with_gradient(recipe) and checkpoints != "segments":
         price = "same numbers; up to two thirds of the decoder run forward once more"
         yield _of("train", "decoder_checkpointing", "segments", price)
+    if gpus and frozen and not (mode.blocks_rest or mode.blocks_shared):
+        price = "same numbers; all blocks rest in the CPU's memory, and every pass copies them"
+        yield _of("generator", "memory", "block-offload", price, again=False)
+    if getattr(train, "keep_graphs", 0):
+        price = "same numbers; the kept steps run forward once more"
+        yield _of("train", "keep_graphs", 0, price)
     yield from _smaller_batch(recipe)
     if packs and not mode.blocks_shared:
         kind = "fp8"
         price = "weights of 8 bits: unpacked for every product, gradients within a few percent"
         yield _of("generator", "quantise", kind, price, again=False)
-    if gpus and frozen and not (mode.blocks_rest or mode.blocks_shared):
-        price = "same numbers; every pass copies all blocks from the CPU's memory"
-        yield _of("generator", "memory", "block-offload", price, again=False)
     if isinstance(recipe, Recipe):
         yield from _fewer_frames(recipe)
     if generator.quantise not in (None, "nf4"):
@@ -186,13 +201,18 @@ def _of(section: str, key: str, value: Any, price: str, *, again: bool = True) -
     return Change(f"{section}.{key}={shown}", price, {section: {key: value}}, again)
 
 
-def _changed(now: Estimate, change: Change, *, gpus: int, progress: ProgressFn) -> Estimate:
+def _applied(recipe: AnyRecipe, change: Change) -> AnyRecipe:
     sections = {
-        name: getattr(now.recipe, name).model_copy(update=dict(values))
+        name: getattr(recipe, name).model_copy(update=dict(values))
         for name, values in change.updates.items()
         if name
     }
-    recipe = now.recipe.model_copy(update=sections | dict(change.updates.get("", {})))
+    return recipe.model_copy(update=sections | dict(change.updates.get("", {})))
+
+
+def _changed(now: Estimate, change: Change, *, gpus: int, progress: ProgressFn) -> Estimate:
+    recipe = _applied(now.recipe, change)
+    progress(ProgressEvent("estimating", phase=change.overrides))
     if change.again:
         return estimate(recipe, gpus=gpus, time=False, progress=progress)
     return now.stored_as(recipe, gpus=gpus)

@@ -100,5 +100,5 @@ def _bitsandbytes(train: LoopSection) -> Any:
         raise TuningError(
             f"train.optimiser={train.optimiser.kind} needs bitsandbytes, which cannot be imported "
             f"({error}). "
-            'Install it with `pip install "reward-tuning[quantise]"`, or use adamw'
+            'Install it with `pip install "bitsandbytes>=0.46"`, or use adamw'
         ) from error

@@ -4,10 +4,15 @@ import json
 
 import pytest
 
+from benchmarks.small_shape import SMALL
+from reward_tuning.cli.estimate import _duration, _print_commands, _time_line
+from reward_tuning.estimate.cards import card_of
+from reward_tuning.estimate.estimate import Estimate, RunTime
+from reward_tuning.estimate.phase_memory import Followed
+from reward_tuning.schema.loading import load_recipe
 from tests.reward_tuning.command_line import Command, command
 
 run = pytest.fixture(command, name="run")
-GPUS = ("--gpus", "4")
 FEW = ("train.steps=2", "evaluation.prompts=4", "train.keep_graphs=2")
 
 
@@ -27,14 +32,19 @@ def test_table_for_the_cpu(run: Command) -> None:
 
 
 def test_a_card_that_is_too_small_lists_what_helps(run: Command) -> None:
-    done = run("estimate", "tiny-drtune-hps", *FEW, "--gpu", "1.1GB", "--memory-only", "--json")
+    arguments = ("estimate", "tiny-drtune-hps", *FEW)
+    options = ("--gpu", "1.1GB", "--memory-only")
+    done = run(*arguments, *options, "--json")
     assert done.code == 1, done.err
     found = json.loads(done.out)
     assert not found["fits"]
     assert found["work"] is None
     assert found["peak"]["bytes"] > found["gpu"]["usable"]
-    assert [one["overrides"] for one in found["changes"]] == ["train.keep_graphs=0"]
+    assert [one["overrides"] for one in found["changes"]] == ["train.gradient_checkpointing=true"]
     assert found["changes"][0]["bytes"] <= found["gpu"]["usable"]
+    table = run(*arguments, *options)
+    command = f"{' '.join(arguments)} train.gradient_checkpointing=true --gpu 1.1GB"
+    assert f"with all of them: reward-tuning {command}" in table.out
     assert found["peak"]["bytes"] == pytest.approx(
         sum(found["memory"][found["peak"]["phase"]].values())
     )
@@ -58,12 +68,34 @@ def test_other_trainings(run: Command, name: str, phases: list[str]) -> None:
     assert "guards" not in time
 
 
-def test_hours_are_those_of_the_gpus_in_json_and_in_words(run: Command) -> None:
-    arguments = ("estimate", "tiny-drtune-hps", *FEW, "--gpu", "24GB", "--tflops", "0.001")
-    one, four = (json.loads(run(*arguments, *gpus, "--json").out)["work"] for gpus in ((), GPUS))
-    assert four["flop_of_evaluation"] == pytest.approx(one["flop_of_evaluation"] / 4)
-    assert four["hours"] < one["hours"]
-    assert f"{four['hours']:.2g} h" in run(*arguments, *GPUS).out
+def test_times_in_words() -> None:
+    """The hours in words are those of the JSON."""
+    recipe = load_recipe("tiny-demo")
+    work = RunTime(3e12, {}, 6e15, 1e12, recipe.train.steps)
+    found = Estimate(recipe, SMALL, {"rollout": {}}, Followed({}, {}), work, (), 1)
+    line = _time_line(found, 4)
+    assert line.startswith(f"3.0 s a step, {_duration(work.hours * 3600)} for 60 steps")
+    assert "4 GPUs make 4 times as many clips a step" in line
+    assert [_duration(n) for n in (0.0031, 7.04, 160, 3700, 7300, 400000)] == [
+        "0.0031 s",
+        "7.0 s",
+        "2.7 min",
+        "62 min",
+        "2.0 h",
+        "111 h",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("card", "recipe"), [("16GB", "16gb"), ("rtx-5090", "24gb"), ("80GB", "48gb"), ("12GB", None)]
+)
+def test_the_shipped_recipe_for_a_card(
+    card: str, recipe: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_commands("easyanimate-v5.1-12b-hps", [], [], card_of(card))
+    said = capsys.readouterr().out.strip()
+    assert said.endswith(f"run easyanimate-v5.1-12b-hps-{recipe}" if recipe else "")
+    assert bool(said) == bool(recipe)
 
 
 @pytest.mark.parametrize(

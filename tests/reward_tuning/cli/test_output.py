@@ -47,6 +47,16 @@ def test_short_lines_leave_their_room_to_long_ones() -> None:
     assert all("characters left out" in line for line in cut)
 
 
+def test_a_command_is_never_cut() -> None:
+    fetch = f"hps: {'x' * 300}; fetch it with: hf download name file@{'0' * 40}"
+    text = f"{fetch}\n{fetch}\n{'y' * 3000}"
+    lines = error_text(ValueError(text)).splitlines()
+    assert lines[:2] == [fetch, fetch]
+    assert "characters left out" in lines[2]
+    endless = f"hf download {'z' * 3000}"
+    assert len(error_text(ValueError(endless))) <= MAX_CHARS
+
+
 def test_a_list_of_errors_ends_in_what_is_left_out() -> None:
     lines = error_text(ValueError("\n".join(map(str, range(30))))).splitlines()
     assert lines == [*map(str, range(MAX_LINES - 1)), "and 11 more lines"]

@@ -6,6 +6,7 @@ from benchmarks.small_shape import SMALL, SMALL_CLIP
 from reward_tuning.estimate.estimate import Estimate, estimate
 from reward_tuning.estimate.phase_memory import Followed, Memory
 from reward_tuning.estimate.remedies import changes, steps_to_fit
+from reward_tuning.estimate.stored import blocks_of
 from reward_tuning.evidence.any_recipe import load_any_recipe
 from reward_tuning.schema.loading import load_recipe
 from reward_tuning.schema.recipe import Recipe
@@ -22,8 +23,13 @@ def estimated(recipe: Recipe, sizes: Memory) -> Estimate:
 
 def test_what_keeps_the_numbers_comes_first() -> None:
     found = [one.overrides for one in changes(small("train.keep_graphs=2"), gpus=1)]
-    assert found[:2] == ["train.keep_graphs=0", "generator.memory=offload"]
-    assert found.index("generator.quantise=fp8") < found.index("generator.memory=block-offload")
+    assert found[:4] == [
+        "generator.memory=offload",
+        "train.decoder_checkpointing=segments",
+        "generator.memory=block-offload",
+        "train.keep_graphs=0",
+    ]
+    assert found.index("generator.quantise=fp8") > found.index("generator.memory=block-offload")
     assert found[-1].startswith(("lora.rank=", "rewards.0.frames="))
 
 
@@ -65,11 +71,27 @@ def test_steps_until_it_fits() -> None:
     assert not steps_to_fit(estimated(recipe, sizes), 200e6)
 
 
+def test_what_a_later_change_makes_unnecessary_is_left_out() -> None:
+    """Blocks that rest leave room enough: decoder and judges can stay."""
+    blocks = sum(block.bytes(2, None) for block in blocks_of(SMALL))
+    sizes = {
+        "rollout": {"transformer": 2 * blocks, "judges": blocks / 5, "activations": blocks},
+        "reward": {"transformer": 2 * blocks, "judges": blocks / 20, "activations": blocks},
+    }
+    recipe = small("train.keep_graphs=0", "train.decoder_checkpointing=segments")
+    before = estimated(recipe, sizes)
+    steps = steps_to_fit(before, 3.19 * blocks)
+    assert [one.change.overrides for one in steps] == ["generator.memory=offload"]
+    both = steps_to_fit(before, 2.99 * blocks)
+    assert [one.change.overrides for one in both] == ["generator.memory=block-offload"]
+    assert both[0].bytes <= 2.99 * blocks
+
+
 def test_a_change_that_needs_a_run_of_its_own_is_followed() -> None:
     recipe = load_recipe("tiny-drtune-hps", ["train.keep_graphs=3", "train.steps=1"])
     before = estimate(recipe, time=False)
     (first, *_) = steps_to_fit(before, 0.97 * before.peak[1])
-    assert first.change.overrides == "train.keep_graphs=0"
+    assert first.change.overrides == "train.gradient_checkpointing=true"
     assert first.bytes < 0.97 * before.peak[1]
 
 
@@ -84,9 +106,9 @@ def test_a_fine_tuning_of_an_adapter() -> None:
     )
     assert found == [
         "generator.memory=offload",
+        "generator.memory=block-offload",
         "train.batch_size=1 train.gradient_accumulation=8",
         "generator.quantise=fp8",
-        "generator.memory=block-offload",
         "lora.rank=32",
         "data.sides=[256]",
     ]
