@@ -1,5 +1,6 @@
 # make demo    reward-tune the embedded generator; needs Python 3.10+ and nothing else
-# make test    lint, types and tests, as CI does
+# make test    lint, types and the tests that take less than ten seconds each
+# make test-all  lint, types and all tests, as CI does
 # make check   lint and types alone
 # make fix     format, and mend what ruff can mend
 # make sbom    a bill of materials of the environment: build/sbom.json (CycloneDX)
@@ -20,7 +21,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help demo test check fix sbom audit clean environment environment-test lint types
+.PHONY: help demo test test-all check fix sbom audit clean environment environment-test lint types
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -29,6 +30,9 @@ demo: environment
 	@sh scripts/demo.sh $(VENV)/bin/reward-tuning $(RUN)
 
 test: check
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+
+test-all: check
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 check: lint types

@@ -122,4 +122,4 @@ def test_ci_cannot_fail_through_the_audit() -> None:
     (line,) = [line for line in text.splitlines() if "scripts/audit.py" in line]
     assert "--strict" not in line
     assert "||" in line
-    assert text.index("scripts/audit.py") < text.index("exec make test")
+    assert text.index("scripts/audit.py") < text.index("exec make test-all")

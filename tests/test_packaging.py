@@ -339,4 +339,4 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_ci_calls_make_test() -> None:
     script = ROOT / ".ci/run"
     assert script.stat().st_mode & 0o111
-    assert "exec make test </dev/null" in script.read_text()
+    assert "exec make test-all </dev/null" in script.read_text()
