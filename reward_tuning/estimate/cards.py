@@ -68,10 +68,17 @@ def card_of(text: str) -> Card:
         TuningError: It is neither.
     """
     name = text.strip().lower()
-    if name in CARDS:
-        return CARDS[name]
+    for card in CARDS.values():
+        if _letters(name) == _letters(card.name):
+            return card
     if (found := _MEMORY.fullmatch(name)) and float(found[1]) > 0:
         return Card("", float(found[1]) * 1e9)
+    meant = f"; did you mean {name}GB?" if name.isdecimal() else ""
     raise TuningError(
-        f"--gpu: got {text!r}; allowed: a size such as 24GB, or one of {', '.join(CARDS)}"
+        f"--gpu: got {text!r}; allowed: a size such as 24GB, or one of {', '.join(CARDS)}{meant}"
     )
+
+
+def _letters(name: str) -> str:
+    """Return a name as people also type it: without hyphens and spaces."""
+    return re.sub(r"[-_ ]", "", name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from base_model.memory.modes import MODES
 from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.doctor.sizes import MOMENTS
 from reward_tuning.estimate.cards import SHARE, Card
@@ -115,7 +116,10 @@ def estimate(
     progress(ProgressEvent("estimating", phase="memory"))
     seen = work.follow(cpu=not gpus)
     memory = _memory(recipe, shape, seen, gpus=gpus, rows=work.rows)
-    found = Estimate(recipe, shape, memory, seen, None, work.notes, work.rows)
+    notes = list(work.notes)
+    if MODES[recipe.generator.memory].blocks_shared and gpus < 2:
+        notes.append("generator.memory=sharded needs several processes; give --gpus")
+    found = Estimate(recipe, shape, memory, seen, None, notes, work.rows)
     if not time:
         return found
     progress(ProgressEvent("estimating", phase="operations"))

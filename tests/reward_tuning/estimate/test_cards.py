@@ -22,3 +22,10 @@ def test_others_are_refused(text: str) -> None:
         TuningError, match=r"--gpu: got .*; allowed: a size such as 24GB, or one of"
     ):
         card_of(text)
+
+
+def test_names_as_people_type_them() -> None:
+    assert card_of("RTX4090") == card_of("rtx 4090") == card_of("rtx-4090")
+    assert card_of("a100 80gb").memory == 80e9
+    with pytest.raises(TuningError, match="did you mean 24GB"):
+        card_of("24")

@@ -82,3 +82,8 @@ def test_moments_of_8_bits() -> None:
 def test_every_verb_has_its_work(name: str, kind: type) -> None:
     recipe = load_any_recipe(name, check_files=False)
     assert type(work_of(recipe, demo()[0].shape)) is kind
+
+
+def test_shared_weights_of_one_gpu_are_noted() -> None:
+    recipe = load_any_recipe("distil/tiny-4-steps", ["generator.memory=sharded"], check_files=False)
+    assert any("give --gpus" in note for note in estimate(recipe, gpus=1, time=False).notes)
