@@ -23,12 +23,13 @@ BASH = shutil.which("bash")
 
 STUBS = """
 torchrun() { printf '%s\\n' "$@"; }
-srun() { "$@"; }
+srun() { [ "$1" = --cpus-per-task=32 ] && "${@:2}"; }
 scontrol() { echo node-1; echo node-2; }
 """
 PLACE = {
     "SLURM_JOB_ID": "7",
     "SLURM_NNODES": "2",
+    "SLURM_CPUS_PER_TASK": "32",
     "SLURM_JOB_NODELIST": "node-[1-2]",
     "SKYPILOT_NUM_NODES": "2",
     "SKYPILOT_NUM_GPUS_PER_NODE": "8",
@@ -86,7 +87,7 @@ def test_slurm_stops_the_run_and_requeues_the_job(tmp_path: Path) -> None:
     (run / "recipe.yaml").touch()
     stubs = """
 torchrun() { kill -USR1 $$; until [ -e "$run/control/stop" ]; do sleep 0.1; done; echo stopped; }
-srun() { "$@"; }
+srun() { [ "$1" = --cpus-per-task=32 ] && "${@:2}"; }
 scontrol() { echo "$@"; }
 """
     assert BASH is not None
