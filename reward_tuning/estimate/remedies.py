@@ -117,7 +117,7 @@ def changes(recipe: AnyRecipe, *, gpus: int) -> Iterator[Change]:
     elif _decodes_with_gradient(recipe) and checkpoints != "segments":
         price = "same numbers; up to two thirds of the decoder run forward once more"
         yield _of("train", "decoder_checkpointing", "segments", price)
-    if gpus and frozen and not (mode.blocks_rest or mode.blocks_shared):
+    if gpus and frozen and not mode.blocks_rest:
         price = "same numbers; all blocks rest in the CPU's memory, and every pass copies them"
         yield _of("generator", "memory", "block-offload", price, again=False)
     if getattr(train, "keep_graphs", 0):

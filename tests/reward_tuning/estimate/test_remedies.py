@@ -87,6 +87,18 @@ def test_what_a_later_change_makes_unnecessary_is_left_out() -> None:
     assert both[0].bytes <= 2.99 * blocks
 
 
+def test_shared_blocks_that_an_evaluation_gathers_may_rest_instead() -> None:
+    blocks = sum(block.bytes(2, None) for block in blocks_of(SMALL))
+    sizes = {
+        "rollout": {"transformer": 2 * blocks, "activations": blocks},
+        "evaluation": {"transformer": 2 * blocks, "activations": blocks},
+    }
+    recipe = small("train.keep_graphs=0", "train.decoder_checkpointing=segments")
+    before = estimated(recipe, sizes)
+    enough = steps_to_fit(before, 2.99 * blocks, gpus=8)
+    assert [one.change.overrides for one in enough] == ["generator.memory=block-offload"]
+
+
 def test_a_change_that_needs_a_run_of_its_own_is_followed() -> None:
     recipe = load_recipe("tiny-drtune-hps", ["train.keep_graphs=3", "train.steps=1"])
     before = estimate(recipe, time=False)
