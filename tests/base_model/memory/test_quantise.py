@@ -150,7 +150,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
     quantise._bitsandbytes.cache_clear()
     for kind in ("int8", "nf4"):
-        with pytest.raises(GeneratorError, match=r"need bitsandbytes.*reward-tuning\[quantise\]"):
+        with pytest.raises(GeneratorError, match=r"need bitsandbytes.*pip install .bitsandbytes"):
             require(kind, "cpu")  # type: ignore[arg-type]
     require("fp8", "cpu")
 

@@ -62,7 +62,9 @@ def test_without_bitsandbytes_it_is_one_line(
 ) -> None:
     train = recipe(tmp_path, "train.optimiser=adamw-8bit").train
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(TuningError, match=r"adamw-8bit needs bitsandbytes.*\[quantise\]") as found:
+    with pytest.raises(
+        TuningError, match=r"adamw-8bit needs bitsandbytes.*pip install .bitsandbytes"
+    ) as found:
         require_optimiser(train, CPU)
     assert "\n" not in str(found.value)
     require_optimiser(recipe(tmp_path).train, CPU)
