@@ -22,7 +22,6 @@ from reward_tuning.files.atomic_write import (
     is_leftover,
     not_written,
 )
-from reward_tuning.runs import checkpoints
 from reward_tuning.runs.evaluation_file import read_evaluation_file
 from reward_tuning.runs.resumable import (
     PACKAGES,
@@ -197,6 +196,8 @@ class RunFolder:
         Only while the folder is `locked`. A checkpoint that has made place for another of its step,
         which is not there, is put back.
         """
+        from reward_tuning.runs import checkpoints  # needs torch, unlike those who only read a run
+
         checkpoints.remove_leftovers(self.checkpoints)
         for path in [*self.root.rglob(".*")]:
             inside = path.relative_to(self.root).parts
