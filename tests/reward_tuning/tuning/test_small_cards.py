@@ -69,7 +69,9 @@ def test_they_differ_from_the_12b_recipe_in_memory_and_size_alone() -> None:
             update={
                 "output": base.output,
                 "generator": recipe.generator.model_copy(update=generator),
-                "train": recipe.train.model_copy(update={"decoder_checkpointing": True}),
+                "train": recipe.train.model_copy(
+                    update={"decoder_checkpointing": True, "keep_graphs": base.train.keep_graphs}
+                ),
                 "sampling": recipe.sampling.model_copy(update={"height": 256, "width": 256}),
             }
         )
