@@ -20,6 +20,7 @@ from reward_tuning.estimate.cpu_convolution import scratch_bytes
 
 ACTIVATIONS = "activations"
 CONVOLUTION = torch.ops.aten.convolution.default
+CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 class _Storage:
@@ -85,6 +86,8 @@ class LiveMemory(TorchDispatchMode):
                 self._follow(one)
         if self._cpu and func is CONVOLUTION and out.is_meta:
             self._see(scratch_bytes(args, out))
+        if self._cpu and func is CONVOLUTION_BACKWARD and args[0].is_meta:
+            self._see(scratch_bytes((*args[1:3], None, *args[4:]), args[0]))
         return out
 
     def _follow(self, tensor: Tensor) -> _Storage:
