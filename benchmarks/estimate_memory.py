@@ -22,17 +22,15 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import Accelerator
 
-from base_model.sampling.sigmas import sigma_table
 from benchmarks.machine import machine
 from benchmarks.small_shape import SMALL
 from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.distil.trainer import distil_step
-from reward_tuning.estimate.clip_batches import clip_batches
 from reward_tuning.estimate.distil_parts import random_distil_parts
-from reward_tuning.estimate.distil_work import evaluate_batch
 from reward_tuning.estimate.estimate import work_of
+from reward_tuning.estimate.evaluation_batch import evaluate_batch
 from reward_tuning.estimate.finetune_parts import random_finetune_parts
-from reward_tuning.estimate.finetune_work import sample_one
+from reward_tuning.estimate.finetune_work import FinetuneWork, sample_one
 from reward_tuning.estimate.phase_memory import peak
 from reward_tuning.estimate.process_memory import imported_bytes
 from reward_tuning.estimate.random_parts import random_parts
@@ -42,7 +40,6 @@ from reward_tuning.finetune.held_out import measure
 from reward_tuning.finetune.recipe import FinetuneRecipe
 from reward_tuning.finetune.trained import exported_weights
 from reward_tuning.finetune.trainer import finetune_step
-from reward_tuning.judges.judge import FramedJudge
 from reward_tuning.progress import silent
 from reward_tuning.runs.training_state import initial_state
 from reward_tuning.schema.recipe import Recipe
@@ -162,18 +159,12 @@ def _run_tuning(recipe: Recipe, shape: Shape | None) -> None:
     for _ in range(STEPS):
         optimiser_step(recipe, parts, state, accelerator)
     clips = recipe.evaluation.batch_size or recipe.train.batch_size
-    prompts = parts.stream.drawn(1) * clips
-    latents = parts.sampler.latents(prompts, range(clips), sigma_table(2))
-    with torch.no_grad():
-        frames = parts.sampler.generator.decode(latents)
-        for judge in parts.judges:
-            if isinstance(judge, FramedJudge):
-                judge.scores(frames, [prompt.reward_text for prompt in prompts])
+    evaluate_batch(parts.sampler, parts.judges, parts.stream.drawn(1)[0], clips)
 
 
 def _run_finetune(recipe: FinetuneRecipe, shape: Shape | None) -> None:
     assert shape is not None
-    clips = clip_batches(recipe, shape.transformer.get("in_channels", 33))
+    clips = FinetuneWork(recipe, shape).clips
     (batch,), held_out = clips.largest, clips.held_out[-1]
     parts = random_finetune_parts(recipe, shape, CPU, batch, held_out)
     state, accelerator = initial_state(recipe.train, parts.trained, []), Accelerator(cpu=True)
@@ -191,7 +182,8 @@ def _run_distil(recipe: DistilRecipe, shape: Shape | None) -> None:
     state, accelerator = initial_state(recipe.train, parts.trained, []), Accelerator(cpu=True)
     for _ in range(STEPS):
         distil_step(recipe, parts, state, accelerator)
-    evaluate_batch(recipe, parts)
+    clips = recipe.evaluation.batch_size or recipe.train.batch_size
+    evaluate_batch(parts.teacher, parts.judges, parts.held_out[0], clips)
 
 
 def measured(name: str, environment: Mapping[str, str]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from base_model.core.tokens import token_count
 from reward_tuning.finetune.batches import BatchOrder, ClipBatch
 from reward_tuning.finetune.recipe import FinetuneRecipe
-from reward_tuning.finetune.training_set import batch_sizes, find_training_set
+from reward_tuning.finetune.training_set import batch_sizes, find_training_set, held_out_sizes
 from reward_tuning.finetune.video_files import ClipInfo
 from reward_tuning.progress import ProgressFn, silent
 
@@ -66,8 +66,7 @@ def clip_batches(
     data, notes = recipe.data, []
     if Path(data.metadata).is_file():
         found = find_training_set(recipe, channels, progress)
-        order, held_out = found.order, len(found.held_out)
-        infos = [clip.info for clip in found.held_out]
+        order, held_out = found.order, [clip.info for clip in found.held_out]
     else:
         notes.append(
             f"data.metadata: there is no {data.metadata}; square videos of full length and the "
@@ -75,7 +74,7 @@ def clip_batches(
         )
         info = ClipInfo((data.frames - 1) * data.stride + 1, max(data.sides), max(data.sides))
         order = BatchOrder([("video", info)], recipe.train.batch_size, batch_sizes(recipe), 0)
-        held_out, infos = data.held_out, [info] * data.held_out
+        held_out = [info] * data.held_out
     if data.cache is not None:
         notes.append("data.cache: every batch counts as encoded anew")
     count = recipe.train.steps * recipe.train.gradient_accumulation
@@ -84,21 +83,14 @@ def clip_batches(
     often = Counter(_shape(batch) for batch in batches)
     training = [(next(b for b in batches if _shape(b) == shape), n) for shape, n in often.items()]
     training.sort(key=lambda one: (_tokens(one[0]), _clip_tokens(one[0])))
-    measured = [_held_out_batch(recipe, info) for info in infos[:held_out]]
+    measured = [_held_out_batch(recipe, info) for info in held_out]
     measured.sort(key=_tokens)
     return ClipBatches(training, measured, notes)
 
 
 def _held_out_batch(recipe: FinetuneRecipe, info: ClipInfo) -> ClipBatch:
     """Return a held-out clip as it is measured: alone, at full length and the first side."""
-    sizes = replace(
-        batch_sizes(recipe),
-        sides=recipe.data.sides[:1],
-        image_sides=(recipe.data.image_sides or recipe.data.sides)[:1],
-        draw_frames=False,
-        adapt=False,
-    )
-    return replace(BatchOrder([("video", info)], 1, sizes, 0)(0), copies=1)
+    return replace(BatchOrder([("video", info)], 1, held_out_sizes(recipe), 0)(0), copies=1)
 
 
 def _shape(batch: ClipBatch) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from reward_tuning.estimate.shapes import Shape
 from reward_tuning.estimate.stand_in_judges import is_known
-from reward_tuning.schema.optimiser_sections import AdamW
+from reward_tuning.estimate.work import one_batch
 from reward_tuning.schema.recipe import Recipe
 
 
@@ -32,12 +32,7 @@ def counted_recipe(recipe: Recipe, shape: Shape) -> CountedRecipe:
         shape: Shapes of its networks.
     """
     notes = []
-    train: dict[str, Any] = {
-        "gradient_accumulation": 1,
-        "compile": False,
-        "replay": None,
-        "optimiser": AdamW(),
-    }
+    train: dict[str, Any] = {"compile": False, "replay": None}
     if recipe.train.replay is not None:
         notes.append("train.replay is not counted")
     if recipe.train.keep_graphs == "auto":
@@ -71,9 +66,8 @@ def counted_recipe(recipe: Recipe, shape: Shape) -> CountedRecipe:
         rollout = rollout.model_copy(update={"cache": None})
     if evaluation.cache is not None:
         notes.append("evaluation.cache: every step of the evaluation counts as run in full")
-    counted = recipe.model_copy(
+    counted = one_batch(recipe, **train).model_copy(
         update={
-            "train": recipe.train.model_copy(update=train),
             "rewards": rewards,
             "rollout": rollout,
             "evaluation": evaluation.model_copy(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
-import torch
 from accelerate import Accelerator
 
 from base_model.core.tokens import token_count
-from base_model.sampling.sigmas import sigma_table
-from reward_tuning.distil.parts import DistilParts
 from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.distil.trainer import distil_step
 from reward_tuning.estimate.distil_parts import random_distil_parts
-from reward_tuning.estimate.flop_meter import FlopMeter
+from reward_tuning.estimate.evaluation_batch import FOLLOWED_STEPS, evaluate_batch
+from reward_tuning.estimate.flop_meter import Counted
 from reward_tuning.estimate.live_memory import LiveMemory
 from reward_tuning.estimate.phase_memory import (
     JUDGES,
@@ -28,13 +25,11 @@ from reward_tuning.estimate.phase_memory import (
 )
 from reward_tuning.estimate.shapes import Shape
 from reward_tuning.estimate.stand_in_judges import is_known
-from reward_tuning.estimate.step_cost import META, Rows, along_blocks, rows_of
-from reward_tuning.estimate.step_parts import REST, TRANSFORMER, Parts, watched
+from reward_tuning.estimate.step_cost import META, Rows, along_blocks, metered, rows_of
+from reward_tuning.estimate.step_parts import REST, TRANSFORMER, Parts
 from reward_tuning.estimate.stored import EVALUATION
-from reward_tuning.estimate.work import BRANCHES, FOLLOWED_STEPS, StepWork
-from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.estimate.work import BRANCHES, StepWork, one_batch
 from reward_tuning.runs.training_state import initial_state
-from reward_tuning.schema.optimiser_sections import AdamW
 
 _STUDENT = ("positive", "negative", "both")
 ROWS: Rows = {
@@ -54,15 +49,7 @@ class DistilWork:
     """
 
     def __init__(self, recipe: DistilRecipe, shape: Shape) -> None:
-        self._recipe, self._shape = recipe, shape
-
-    @cached_property
-    def _counted(self) -> DistilRecipe:
-        """The recipe with one batch a step, and moments that are taken into account later."""
-        train = {"gradient_accumulation": 1, "optimiser": AdamW()}
-        return self._recipe.model_copy(
-            update={"train": self._recipe.train.model_copy(update=train)}
-        )
+        self._recipe, self._shape, self._counted = recipe, shape, one_batch(recipe)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -89,7 +76,7 @@ class DistilWork:
 
     def step(self) -> StepWork:
         """Count one step: all have the same shapes."""
-        every = along_blocks(lambda of: self._metered(of).flops, self._shape)
+        every = along_blocks(self._metered, self._shape)
         train = self._recipe.train
         each = {what: number / train.batch_size for what, number in every.items()}
         rows = rows_of(each, ROWS)
@@ -113,7 +100,7 @@ class DistilWork:
 
     def _follow(self, of: Shape, *, cpu: bool) -> Measured:
         where, recipe = Parts(), self._counted
-        parts = random_distil_parts(self._counted, of, META)
+        parts = random_distil_parts(recipe, of, META)
         state = initial_state(recipe.train, parts.trained, [])
         networks = Networks(
             parts.teacher.generator,
@@ -129,29 +116,17 @@ class DistilWork:
             for one in parts.trained.parameters:
                 one.grad = None
             where.go(REST, EVALUATION)
-            evaluate_batch(recipe, parts)
+            clips = recipe.evaluation.batch_size or recipe.train.batch_size
+            evaluate_batch(parts.teacher, parts.judges, parts.held_out[0], clips)
             where.go(REST, REST)
 
         return follow(networks, where, body, cpu=cpu)
 
-    def _metered(self, of: Shape) -> FlopMeter:
-        where = Parts()
-        parts = random_distil_parts(self._counted, of, META)
-        watched(parts.teacher.generator, parts.judges, where)
-        meter = FlopMeter(where)
-        state = initial_state(self._counted.train, parts.trained, [])
-        with meter:
-            distil_step(self._counted, parts, state, Accelerator(cpu=True), where.on_progress)
-        return meter
-
-
-@torch.no_grad()
-def evaluate_batch(recipe: DistilRecipe, parts: DistilParts) -> None:
-    """Sample with few steps, decode and judge one batch, as an evaluation does."""
-    clips = recipe.evaluation.batch_size or recipe.train.batch_size
-    prompts = [*parts.held_out] * clips
-    latents = parts.teacher.latents(prompts, range(clips), sigma_table(FOLLOWED_STEPS))
-    frames = parts.teacher.generator.decode(latents)
-    for judge in parts.judges:
-        if isinstance(judge, FramedJudge):
-            judge.scores(frames, [prompt.reward_text for prompt in prompts])
+    def _metered(self, of: Shape) -> Mapping[Counted, int]:
+        recipe, parts = self._counted, random_distil_parts(self._counted, of, META)
+        state, accelerator = initial_state(recipe.train, parts.trained, []), Accelerator(cpu=True)
+        return metered(
+            parts.teacher.generator,
+            parts.judges,
+            lambda tell: distil_step(recipe, parts, state, accelerator, tell),
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from accelerate import Accelerator
@@ -10,8 +11,9 @@ from accelerate import Accelerator
 from base_model.core.tokens import token_count
 from reward_tuning.estimate.autocast import autocast_calls
 from reward_tuning.estimate.clip_batches import ClipBatches, clip_batches
+from reward_tuning.estimate.evaluation_batch import FOLLOWED_STEPS
 from reward_tuning.estimate.finetune_parts import random_finetune_parts
-from reward_tuning.estimate.flop_meter import FlopMeter
+from reward_tuning.estimate.flop_meter import Counted
 from reward_tuning.estimate.live_memory import LiveMemory
 from reward_tuning.estimate.phase_memory import (
     Followed,
@@ -24,10 +26,10 @@ from reward_tuning.estimate.phase_memory import (
 )
 from reward_tuning.estimate.random_parts import random_generator
 from reward_tuning.estimate.shapes import Shape
-from reward_tuning.estimate.step_cost import META, Rows, along_blocks, rows_of
-from reward_tuning.estimate.step_parts import REST, TRANSFORMER, Parts, watched
+from reward_tuning.estimate.step_cost import META, Rows, along_blocks, metered, rows_of
+from reward_tuning.estimate.step_parts import REST, TRANSFORMER, Parts
 from reward_tuning.estimate.stored import HELD_OUT, SAMPLES
-from reward_tuning.estimate.work import COUNTED_STEPS, FOLLOWED_STEPS, StepWork
+from reward_tuning.estimate.work import COUNTED_STEPS, StepWork, one_batch
 from reward_tuning.finetune.batches import ClipBatch
 from reward_tuning.finetune.held_out import measure, sample_like
 from reward_tuning.finetune.parts import FinetuneParts
@@ -36,7 +38,6 @@ from reward_tuning.finetune.trained import exported_weights
 from reward_tuning.finetune.trainer import finetune_step
 from reward_tuning.progress import ProgressFn, silent
 from reward_tuning.runs.training_state import initial_state
-from reward_tuning.schema.optimiser_sections import AdamW
 
 _EVERY = (REST, *TRANSFORMER)
 _PASSES = ("forward", "again", "backward")
@@ -62,42 +63,36 @@ class FinetuneWork:
 
     def __init__(self, recipe: FinetuneRecipe, shape: Shape, progress: ProgressFn = silent) -> None:
         self._recipe, self._shape, self._progress = recipe, shape, progress
+        self._counted = one_batch(recipe, autocast=None)
 
     @cached_property
-    def _clips(self) -> ClipBatches:
+    def clips(self) -> ClipBatches:
+        """The batches of the run, which are drawn when they are first asked for."""
         channels: int | None = self._recipe.generator.channels
         if channels is None:
             few = self._shape.with_blocks(1, 0)
             channels = random_generator(self._recipe.generator, few, META).kind.channels
         return clip_batches(self._recipe, channels, self._progress)
 
-    @cached_property
-    def _counted(self) -> FinetuneRecipe:
-        """The recipe with one batch a step, and moments that are taken into account later."""
-        train = {"gradient_accumulation": 1, "optimiser": AdamW(), "autocast": None}
-        return self._recipe.model_copy(
-            update={"train": self._recipe.train.model_copy(update=train)}
-        )
-
     @property
     def notes(self) -> Sequence[str]:
         """What is assumed, and what is not counted."""
-        return self._clips.notes
+        return self.clips.notes
 
     @property
     def rows(self) -> int:
         """Tokens of a call of the transformer."""
-        batch = self._clips.largest[0]
+        batch = self.clips.largest[0]
         clips = len(batch.clips) * batch.copies
         tokens = token_count(batch.frames, batch.height, batch.width)
         return clips * (self._shape.text[0] + tokens)
 
     def follow(self, *, cpu: bool) -> Followed:
         """Follow the largest batches, and the largest held-out clip."""
-        held_out = self._clips.held_out[-1] if self._clips.held_out else None
+        held_out = self.clips.held_out[-1] if self.clips.held_out else None
         found = [
             along(lambda of, batch=batch: self._follow(of, batch, held_out, cpu=cpu), self._shape)  # type: ignore[misc]
-            for batch in self._clips.largest
+            for batch in self.clips.largest
         ]
         memory = largest_of_each([one.memory for one in found])
         text = text_memory(self._recipe.generator, self._shape, 0.0)
@@ -105,14 +100,13 @@ class FinetuneWork:
 
     def step(self) -> StepWork:
         """Count batches that are spread over those of the run."""
-        batches = self._clips.spread(COUNTED_STEPS)
+        batches = self.clips.spread(COUNTED_STEPS)
         clips = sum(len(batch.clips) * batch.copies for batch in batches)
 
         def count(of: Shape) -> Measured:
-            total: dict[tuple[str, str, str], float] = {}
+            total: Counter[Counted] = Counter()
             for batch in batches:
-                for what, number in self._metered(of, batch).flops.items():
-                    total[what] = total.get(what, 0.0) + number
+                total.update(self._metered(of, batch))
             return total
 
         every = along_blocks(count, self._shape)
@@ -124,7 +118,7 @@ class FinetuneWork:
     def evaluation(self, seen: Followed, gpus: int) -> float:
         """Return the operations of all measurements, which the main process makes alone."""
         del gpus
-        train, samples, clips = self._recipe.train, self._recipe.samples, self._clips.held_out
+        train, samples, clips = self._recipe.train, self._recipe.samples, self.clips.held_out
         between = train.steps // train.sample_every if train.sample_every else 0
         sampled = seen.operations(SAMPLES, TRANSFORMER) / FOLLOWED_STEPS * samples.steps
         sampled += seen.operations_but(SAMPLES, TRANSFORMER)
@@ -167,15 +161,12 @@ class FinetuneWork:
 
         return follow(networks, where, body, cpu=cpu)
 
-    def _metered(self, of: Shape, batch: ClipBatch) -> FlopMeter:
-        where = Parts()
-        parts = self._parts(of, batch, None)
-        watched(parts.generator, [], where)
-        meter = FlopMeter(where)
-        state = initial_state(self._counted.train, parts.trained, [])
-        with meter:
-            finetune_step(self._counted, parts, state, Accelerator(cpu=True), where.on_progress)
-        return meter
+    def _metered(self, of: Shape, batch: ClipBatch) -> Mapping[Counted, int]:
+        recipe, parts = self._counted, self._parts(of, batch, None)
+        state, accelerator = initial_state(recipe.train, parts.trained, []), Accelerator(cpu=True)
+        return metered(
+            parts.generator, [], lambda tell: finetune_step(recipe, parts, state, accelerator, tell)
+        )
 
 
 def sample_one(recipe: FinetuneRecipe, parts: FinetuneParts, held_out: ClipBatch) -> None:

@@ -28,6 +28,8 @@ from reward_tuning.estimate.random_parts import random_generator, random_parts
 from reward_tuning.estimate.shapes import Shape
 from reward_tuning.estimate.step_parts import Parts, WatchedGenerator, watched
 from reward_tuning.gradient.plan import Plan
+from reward_tuning.judges.judge import Judge
+from reward_tuning.progress import ProgressFn
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.draws import Batch, draw_batch
 from reward_tuning.tuning.parts import RunParts
@@ -200,6 +202,23 @@ def metered_step(recipe: Recipe, shape: Shape, step: int, seen: Seen | None = No
     with meter:
         optimiser_step(recipe, parts, state, Accelerator(cpu=True), where.on_progress)
     return meter
+
+
+def metered(
+    generator: Generator, judges: Sequence[Judge], step: Callable[[ProgressFn], object]
+) -> Mapping[Counted, int]:
+    """Return the operations of one step on the meta device.
+
+    Args:
+        generator: Of the step.
+        judges: Of the step.
+        step: Makes it, and reports its phases.
+    """
+    where = Parts()
+    watched(generator, judges, where)
+    with FlopMeter(where) as meter:
+        step(where.on_progress)
+    return meter.flops
 
 
 class _Known(torch.autograd.Function):

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-import torch
 from accelerate import Accelerator
 
 from base_model.core.tokens import token_count
-from base_model.sampling.sigmas import sigma_table
 from reward_tuning.estimate.counted_recipe import CountedRecipe, counted_recipe
+from reward_tuning.estimate.evaluation_batch import FOLLOWED_STEPS, evaluate_batch
 from reward_tuning.estimate.live_memory import LiveMemory
 from reward_tuning.estimate.phase_memory import (
     JUDGES,
@@ -29,8 +28,7 @@ from reward_tuning.estimate.stand_in_judges import is_known, judges_for_shape
 from reward_tuning.estimate.step_cost import META, cost, largest_step
 from reward_tuning.estimate.step_parts import REST, TRANSFORMER, Parts
 from reward_tuning.estimate.stored import EVALUATION
-from reward_tuning.estimate.work import BRANCHES, COUNTED_STEPS, FOLLOWED_STEPS, StepWork
-from reward_tuning.judges.judge import FramedJudge
+from reward_tuning.estimate.work import BRANCHES, COUNTED_STEPS, StepWork
 from reward_tuning.schema.recipe import Recipe
 from reward_tuning.tuning.parts import RunParts
 from reward_tuning.tuning.trainer import optimiser_step, start
@@ -123,7 +121,6 @@ def follow_step(
     return follow(networks, where, body, cpu=cpu)
 
 
-@torch.no_grad()
 def _evaluate(
     memory: LiveMemory, recipe: Recipe, shape: Shape, parts: RunParts, where: Parts
 ) -> None:
@@ -136,11 +133,5 @@ def _evaluate(
     name_judges(memory, others)
     where.go(REST, EVALUATION)  # after the judges are made, which takes their memory twice here
     clips = recipe.evaluation.batch_size or recipe.train.batch_size
-    prompts = [parts.stream.prompts[0]] * clips
-    latents = parts.sampler.latents(prompts, range(clips), sigma_table(FOLLOWED_STEPS))
-    frames_seen = parts.sampler.generator.decode(latents)
-    texts: Sequence[str] = [prompt.reward_text for prompt in prompts]
-    for judge in [*parts.judges, *others]:
-        if isinstance(judge, FramedJudge):
-            judge.scores(frames_seen, texts)
+    evaluate_batch(parts.sampler, [*parts.judges, *others], parts.stream.prompts[0], clips)
     where.go(REST, REST)

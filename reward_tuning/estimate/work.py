@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.estimate.phase_memory import Followed
+from reward_tuning.finetune.recipe import FinetuneRecipe
+from reward_tuning.schema.optimiser_sections import AdamW
+from reward_tuning.schema.recipe import Recipe
 
 BRANCHES = 2
 """Guidance branches in one call of the transformer."""
 COUNTED_STEPS = 4
 """Steps whose operations are counted; the operations of others lie between them."""
-FOLLOWED_STEPS = 2
-"""Sampler steps of the evaluation that is followed: more of them hold no more."""
+AnyTraining = TypeVar("AnyTraining", Recipe, FinetuneRecipe, DistilRecipe)
+
+
+def one_batch(recipe: AnyTraining, **train: Any) -> AnyTraining:
+    """Return a recipe with one batch a step, and an optimiser that the meta device can run.
+
+    Args:
+        recipe: Resolved.
+        train: Further values of its section `train`.
+    """
+    changes = {"gradient_accumulation": 1, "optimiser": AdamW(), **train}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
 
 
 @dataclass(frozen=True)

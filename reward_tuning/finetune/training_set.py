@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -124,16 +124,20 @@ def held_out_order(recipe: FinetuneRecipe, clips: tuple[UsableClip, ...]) -> Bat
 
     Nothing about them is drawn but their start, so that two measurements see the same pixels.
     """
-    data = recipe.data
-    sizes = BatchSizes(
-        sides=data.sides[:1],
-        image_sides=(data.image_sides or data.sides)[:1],
-        frames=data.frames,
-        stride=data.stride,
-        tokens=data.tokens,
-        frame_rule=data.frame_rule,
+    seed = derive_seed(recipe.seed, "held-out clips")
+    return BatchOrder(kinds_and_sizes(clips), 1, held_out_sizes(recipe), seed)
+
+
+def held_out_sizes(recipe: FinetuneRecipe) -> BatchSizes:
+    """Return the shapes of held-out clips: at full length, of the first side."""
+    sizes = batch_sizes(recipe)
+    return replace(
+        sizes,
+        sides=sizes.sides[:1],
+        image_sides=sizes.image_sides[:1],
+        draw_frames=False,
+        adapt=False,
     )
-    return BatchOrder(kinds_and_sizes(clips), 1, sizes, derive_seed(recipe.seed, "held-out clips"))
 
 
 def kinds_and_sizes(clips: tuple[UsableClip, ...]) -> list[tuple[ClipKind, ClipInfo]]:

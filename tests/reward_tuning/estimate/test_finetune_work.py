@@ -40,7 +40,7 @@ def test_the_peak_is_what_a_real_step_allocates(recipe: FinetuneRecipe) -> None:
     assert set(memory) == set(STEP)
     phase, size = peak(memory)
     held = sum(memory[phase].get(part, 0.0) for part in FIXED)
-    (batch,) = work._clips.largest
+    (batch,) = work.clips.largest
     parts = random_finetune_parts(recipe, SMALL, torch.device("cpu"), batch, None)
     state, accelerator = initial_state(recipe.train, parts.trained, []), Accelerator(cpu=True)
     finetune_step(recipe, parts, state, accelerator)  # makes the optimiser's moments

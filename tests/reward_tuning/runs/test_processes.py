@@ -71,6 +71,16 @@ def made_by_one(world: Path, steps: int) -> Path:
     return folder
 
 
+def assert_as_one_process(world: Path, folder: Path, keys: tuple[str, ...], whole: str) -> None:
+    """Two processes make the adapter of one with the whole batch, which the key `whole` gives."""
+    one, two = folder / "one", folder / "two"
+    run(tiny_recipe(world, one, *keys, whole))
+    recipe = str(world / "recipe.yaml")
+    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *keys)
+    assert done.returncode == 0, done.stderr
+    assert largest_gap(one, two) < 1e-6
+
+
 @pytest.fixture(scope="module")
 def of_one_process(world: Path) -> Path:
     return made_by_one(world, 3)
@@ -104,13 +114,8 @@ def test_gradients_are_estimated_as_one_process_would(world: Path, tmp_path: Pat
         "evaluation.prompts=2",
         "evaluation.seeds=1",
     )
-    one, two = tmp_path / "one", tmp_path / "two"
     # Twice the batch: accumulated batches would draw a plan each, and processes share one.
-    run(tiny_recipe(world, one, *keys, "train.batch_size=4"))
-    recipe = str(world / "recipe.yaml")
-    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *keys)
-    assert done.returncode == 0, done.stderr
-    assert largest_gap(one, two) < 1e-6
+    assert_as_one_process(world, tmp_path, keys, "train.batch_size=4")
 
 
 @pytest.mark.slow
@@ -128,12 +133,7 @@ def test_frames_of_chosen_clips_are_drawn_as_one_process_would(world: Path, tmp_
         "evaluation.prompts=2",
         "evaluation.seeds=1",
     )
-    one, two = tmp_path / "one", tmp_path / "two"
-    run(tiny_recipe(world, one, *keys, "train.batch_size=4"))
-    recipe = str(world / "recipe.yaml")
-    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *keys)
-    assert done.returncode == 0, done.stderr
-    assert largest_gap(one, two) < 1e-6
+    assert_as_one_process(world, tmp_path, keys, "train.batch_size=4")
 
 
 @pytest.mark.slow
@@ -148,12 +148,7 @@ def test_prompt_groups_are_matched_as_one_process_would(world: Path, tmp_path: P
         "evaluation.prompts=2",
         "evaluation.seeds=1",
     )
-    one, two = tmp_path / "one", tmp_path / "two"
-    run(tiny_recipe(world, one, *keys, "train.gradient_accumulation=2"))
-    recipe = str(world / "recipe.yaml")
-    done = launched(*TOGETHER, *CLI, "run", recipe, f"output={two}", *keys)
-    assert done.returncode == 0, done.stderr
-    assert largest_gap(one, two) < 1e-6
+    assert_as_one_process(world, tmp_path, keys, "train.gradient_accumulation=2")
 
 
 def test_guards_measure_and_decide_alike_on_every_process(world: Path, tmp_path: Path) -> None:
