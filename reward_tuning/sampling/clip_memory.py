@@ -13,9 +13,10 @@ from base_model.networks.tiled_decode import Tiling
 from reward_tuning.errors import TuningError
 from reward_tuning.sampling.free_memory import free_memory, gigabytes
 
-DECODED = {1: 28, 2: 60}
+DECODED = {1: 11, 2: 60}
 """Feature maps of the decoder's last level that are in memory at least while a latent frame is
-decoded, of a picture and of a clip: less than measured on `tiny` at 256 to 1024 pixels (37, 80)."""
+decoded, of a picture and of a clip: the tensors alone, as counted on the meta device (11.7, 60.7).
+What a kernel takes for itself comes on top; it is not the same on every CPU."""
 STATES = 10
 """Copies of all tokens' states that a block needs at least: query, key, value, attention, residual
 and the four-fold inner layer, minus the ones freed early."""
