@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,7 +51,7 @@ def doctor(
             }
         )
     else:
-        _print(facts, recipe)
+        _print(facts, None if recipe is None else shlex.join([recipe, *(overrides or [])]))
     if found:
         raise typer.Exit(PROBLEM_CODE)
 
@@ -72,3 +73,4 @@ def _print(facts: Sequence[Fact], recipe: str | None) -> None:
     print(f"\n{' and '.join(words)}{asked}")
     if recipe is not None:
         print(f"Its values, prompts and clips: reward-tuning validate {recipe}")
+        print(f"Its memory and time: reward-tuning estimate {recipe}")

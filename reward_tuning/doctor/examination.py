@@ -39,11 +39,9 @@ def _has_cuda(torch: Any) -> bool:
     return torch is not None and bool(torch.cuda.is_available())
 
 
-def _memory(torch: Any) -> int:
-    """Return the bytes of memory of the device that a run takes."""
-    if _has_cuda(torch):
-        return int(torch.cuda.mem_get_info()[1])
-    return machine.total_memory()
+def _memory(torch: Any) -> needs.MemoryHere:
+    device = int(torch.cuda.mem_get_info()[1]) if _has_cuda(torch) else None
+    return needs.MemoryHere(machine.total_memory(), device)
 
 
 def _torch() -> Any:
@@ -103,7 +101,7 @@ def _recipe(recipe: AnyRecipe, torch: Any) -> Iterator[Fact]:
         ("judges", lambda: needs.judge_facts(recipe)),
         ("trackers", lambda: needs.tracker_facts(recipe)),
         ("libraries", lambda: needs.library_facts(recipe, cuda=cuda)),
-        ("memory", lambda: needs.memory_facts(recipe, _memory(torch), cuda=cuda)),
+        ("memory", lambda: needs.memory_facts(recipe, _memory(torch))),
     ):
         yield from gathered(needs.GROUP, name, probe, failure="problem")
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from base_model.errors import GeneratorError
 from base_model.files.cache_folder import cache_folder
@@ -31,6 +31,27 @@ if TYPE_CHECKING:
 
 GROUP = "recipe"
 EIGHT_BIT = "adamw-8bit"
+SMALL_ON_CPU = 4_000_000_000
+"""Bytes of weights up to which a run on a CPU is no mistake: a billion numbers in float32."""
+TOO_LITTLE = {
+    (True, False): "generator.memory=block-offload, or generator.quantise=nf4",
+    (True, True): "generator.quantise makes them smaller: nf4 to a quarter and a bit",
+    (False, False): "another machine; generator.dtype=bfloat16 and generator.quantise make them "
+    "smaller",
+}
+"""What to do where weights do not fit, by whether there is a GPU and whether they rest."""
+
+
+class MemoryHere(NamedTuple):
+    """Bytes of memory that a run may have here.
+
+    Attributes:
+        machine: Of the machine, or of its container.
+        device: Of the GPU that a run takes; None if there is none.
+    """
+
+    machine: int
+    device: int | None
 
 
 def judges_of(recipe: AnyRecipe) -> list[JudgeSection]:
@@ -65,29 +86,40 @@ def generator_facts(recipe: AnyRecipe) -> Iterator[Fact]:
             yield Fact(GROUP, "generator", value, "note", todo)
 
 
-def memory_facts(recipe: AnyRecipe, total: int, *, cuda: bool) -> Iterator[Fact]:
-    """Yield whether the transformer's weights alone fit into the memory of the device.
+def memory_facts(recipe: AnyRecipe, here: MemoryHere) -> Iterator[Fact]:
+    """Yield whether the transformer's weights alone fit where they are kept.
 
     Args:
         recipe: Resolved.
-        total: Bytes of that memory.
-        cuda: Whether it is a GPU's.
+        here: The memory of this machine.
     """
-    generator = recipe.generator
-    needed = resident_bytes(generator)
-    if needed is None or (cuda and MODES[generator.memory].blocks_rest):
+    mode = MODES[recipe.generator.memory]
+    needed = resident_bytes(recipe.generator)
+    if needed is None or (here.device is not None and mode.blocks_shared):
         return
-    where = "the GPU's" if cuda else "this machine's"
-    value = f"{gigabytes(needed)} of {where} {gigabytes(total)} for the transformer's weights alone"
-    if needed <= total:
-        yield Fact(GROUP, "memory", value)
-        return
-    todo = (
-        "generator.memory=block-offload, or generator.quantise=nf4"
-        if cuda
-        else ("another machine; generator.dtype=bfloat16 and generator.quantise make them smaller")
+    rest = here.device is not None and mode.blocks_rest
+    total = here.device if here.device is not None and not rest else here.machine
+    whose = "this machine's" if here.device is None or rest else "the GPU's"
+    state = ", which rest there" if rest else " alone"
+    value = (
+        f"{gigabytes(needed)} of {whose} {gigabytes(total)} for the transformer's weights{state}"
     )
-    yield Fact(GROUP, "memory", value, "problem", todo)
+    if needed > total:
+        todo = TOO_LITTLE[(here.device is not None, rest)]
+        yield Fact(GROUP, "memory", value, "problem", todo)
+    elif here.device is None and needed > SMALL_ON_CPU:
+        todo = (
+            "runs use the CPU here, on which a step of this generator takes hours: use a machine "
+        )
+        yield Fact(
+            GROUP,
+            "memory",
+            value,
+            "note",
+            todo + "with a GPU; reward-tuning estimate tells which card it needs",
+        )
+    else:
+        yield Fact(GROUP, "memory", value)
 
 
 def _hub_arguments(hub_id: str) -> str:

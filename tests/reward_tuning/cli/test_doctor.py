@@ -73,7 +73,10 @@ def test_a_recipe_of_the_package(
     assert done.code == 0, done.out
     assert re.search(r"^  ok +judge hps +tiny/hps\.safetensors, at ", done.out, re.MULTILINE)
     assert "0 problems" in done.out
-    assert done.out.endswith("reward-tuning validate tiny-demo\n")
+    shown = f"tiny-demo output={tmp_path / 'run'}"
+    assert done.out.endswith(
+        f"validate {shown}\nIts memory and time: reward-tuning estimate {shown}\n"
+    )
     assert not (tmp_path / "run").exists()
 
 

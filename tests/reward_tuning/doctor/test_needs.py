@@ -123,16 +123,37 @@ def test_quantised_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_memory_of_the_device(tmp_path: Path) -> None:
-    wanted = recipe(tmp_path, generator__checkpoint=HUB_ID)
-    (fits,) = needs.memory_facts(wanted, 40_000_000_000, cuda=True)
+GB = 10**9
+
+
+def memory_fact(folder: Path, memory: str, machine: int, device: int | None) -> list[Fact]:
+    wanted = recipe(folder, generator__checkpoint=HUB_ID, generator__memory=memory)
+    return list(needs.memory_facts(wanted, needs.MemoryHere(machine * GB, device and device * GB)))
+
+
+def test_memory_of_the_gpu(tmp_path: Path) -> None:
+    (fits,) = memory_fact(tmp_path / "a", "resident", 4, 40)
     assert (fits.mark, fits.value.startswith("13.6 GB of the GPU's 40 GB")) == ("ok", True)
-    (small,) = needs.memory_facts(wanted, 8_000_000_000, cuda=True)
+    (small,) = memory_fact(tmp_path / "b", "resident", 64, 8)
     assert (small.mark, "block-offload" in small.todo) == ("problem", True)
-    (cpu,) = needs.memory_facts(wanted, 8_000_000_000, cuda=False)
-    assert (cpu.mark, "block-offload" in cpu.todo) == ("problem", False)
-    moved = recipe(tmp_path / "b", generator__checkpoint=HUB_ID, generator__memory="block-offload")
-    assert list(needs.memory_facts(moved, 8_000_000_000, cuda=True)) == []
+    assert memory_fact(tmp_path / "c", "sharded", 64, 8) == []
+
+
+def test_blocks_that_rest_need_the_machines_memory(tmp_path: Path) -> None:
+    (fits,) = memory_fact(tmp_path / "a", "block-offload", 32, 8)
+    assert fits.mark == "ok"
+    assert "of this machine's 32 GB for the transformer's weights, which rest there" in fits.value
+    (small,) = memory_fact(tmp_path / "b", "block-offload", 8, 80)
+    assert (small.mark, small.todo.startswith("generator.quantise")) == ("problem", True)
+
+
+def test_memory_without_a_gpu(tmp_path: Path) -> None:
+    (small,) = memory_fact(tmp_path / "a", "block-offload", 8, None)
+    assert (small.mark, "block-offload" in small.todo) == ("problem", False)
+    (slow,) = memory_fact(tmp_path / "b", "resident", 64, None)
+    assert (slow.mark, "takes hours: use a machine with a GPU" in slow.todo) == ("note", True)
+    (tiny,) = needs.memory_facts(load_any_recipe("tiny-demo"), needs.MemoryHere(64 * GB, None))
+    assert (tiny.mark, tiny.todo) == ("ok", "")
 
 
 def test_folders_and_their_bytes(tmp_path: Path) -> None:
