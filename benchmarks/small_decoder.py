@@ -57,7 +57,9 @@ def reward_phase(
 ) -> Tensor:
     """Return the gradient of the judges' loss by the latents, of the frames of one latent."""
     x = latents.detach().requires_grad_()
-    verdicts = on_frames(sampler, judges, x, texts, seed=0, frames=tuple(frames_of(latent)), by=by)
+    verdicts = on_frames(
+        sampler, judges, x, texts, seeds=[0] * len(x), frames=tuple(frames_of(latent)), by=by
+    )
     assert verdicts is not None, "frames that are not finite"
     (gradient,) = torch.autograd.grad(torch.stack([loss for loss, _ in verdicts.values()]).sum(), x)
     return gradient

@@ -7,7 +7,7 @@ is differentiable in the frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,18 +30,20 @@ class Augmentation:
     flip: bool = False
     noise: float = 0.0
 
-    def __call__(self, frames: Tensor, draw: torch.Generator) -> Tensor:
+    def __call__(self, frames: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
         """Change the clips.
 
         Args:
             frames: `(b, f, 3, H, W)` in [0, 1].
-            draw: CPU generator to draw from.
+            draws: b CPU generators: what a clip is shown as does not depend on the clips beside
+                it.
 
         Returns:
             The same shape, in [0, 1].
         """
         clips = len(frames)
-        size, right, down, mirrored, strength = torch.rand((5, clips), generator=draw)
+        drawn = [torch.rand(5, generator=draw) for draw in draws]
+        size, right, down, mirrored, strength = torch.stack(drawn, dim=1)
         if self.crop or self.flip:
             kept = 1.0 - self.crop * size
             sign = torch.where(mirrored < 0.5, -1.0, 1.0) if self.flip else torch.ones(clips)
@@ -55,7 +57,8 @@ class Augmentation:
             flat = F.grid_sample(flat, places, padding_mode="border", align_corners=False)
             frames = flat.view_as(frames)
         if self.noise:
-            white = torch.randn(frames.shape, generator=draw).to(frames.device, frames.dtype)
+            noise = [torch.randn(frames.shape[1:], generator=draw) for draw in draws]
+            white = torch.stack(noise).to(frames.device, frames.dtype)
             deviation = (self.noise * strength).to(frames.device, frames.dtype)
             frames = (frames + deviation.view(-1, 1, 1, 1, 1) * white).clamp(0.0, 1.0)
         return frames

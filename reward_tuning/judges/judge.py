@@ -14,6 +14,7 @@ from reward_tuning.judges.augmentation import Augmentation, grey, worst_nearby
 from reward_tuning.schema.judge_parts import (
     spread,
 )
+from reward_tuning.seeds import derive_generator
 from rewards import (
     FrameReward,
     LatentReward,
@@ -124,8 +125,8 @@ class FramedJudge:
         self,
         frames: Tensor,
         prompts: Sequence[str],
-        draw: torch.Generator,
         *,
+        seeds: Sequence[int],
         first: int = 0,
         clip_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -134,7 +135,7 @@ class FramedJudge:
         Args:
             frames: `(b, f, 3, H, W)` in [0, 1], a window of each clip.
             prompts: b texts.
-            draw: CPU generator that the augmentation draws from.
+            seeds: b seeds, from which the augmentation of each clip is drawn.
             first: Position of the window's first frame in the clip.
             clip_weights: `(b,)`, a factor of each clip's loss; None for 1.
 
@@ -143,7 +144,8 @@ class FramedJudge:
         """
         frames = self.judged(frames, first)
         if self.augmentation is not None:
-            frames = self.augmentation(frames, draw)
+            draws = [derive_generator(seed, "augmentation", self.label) for seed in seeds]
+            frames = self.augmentation(frames, draws)
         if self.robust_radius:
             frames = worst_nearby(
                 lambda x: self._score_judged(x, prompts), frames, self.robust_radius

@@ -25,7 +25,7 @@ def on_frames(
     latents: Tensor,
     prompts: Sequence[str],
     *,
-    seed: int,
+    seeds: Sequence[int],
     common_seed: int | None = None,
     frames: tuple[int, ...] | None = None,
     terms: ClipTerms = ClipTerms(),  # noqa: B008  # frozen
@@ -41,8 +41,8 @@ def on_frames(
         judges: At least one.
         latents: `(b, 16, t, h, w)`.
         prompts: b texts.
-        seed: Seed of the augmentation.
-        common_seed: Seed of the frames that judges draw; None for `seed`.
+        seeds: b seeds, from which the augmentation of each clip is drawn.
+        common_seed: Seed of the frames that judges draw; None for the first of `seeds`.
         frames: Positions that may be judged; latents before the first one needed are then decoded
             without gradient. None for every frame.
         terms: Terms that are added to the judges.
@@ -54,7 +54,7 @@ def on_frames(
     """
     if frames is not None:
         judges = [judge.within(frames) for judge in judges]
-    draws = seed if common_seed is None else common_seed
+    draws = seeds[0] if common_seed is None else common_seed
     judges = [judge.drawn(derive_generator(draws, "frames", judge.label)) for judge in judges]
     window = judged_window(judges)
     shown = sampler.generator.decode(
@@ -71,7 +71,7 @@ def on_frames(
             judge.label: judge.loss(
                 shown,
                 prompts,
-                derive_generator(seed, "augmentation", judge.label),
+                seeds=seeds,
                 first=window.start,
                 clip_weights=clip_weights,
             )

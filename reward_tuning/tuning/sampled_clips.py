@@ -80,7 +80,7 @@ def sampled_clips(
             framed,
             x,
             [prompt.reward_text for prompt in batch.prompts],
-            seed=batch.noise_seeds[0],
+            seeds=batch.noise_seeds,
             common_seed=batch.common_seed,
             frames=batch.frames,
             terms=options.terms,

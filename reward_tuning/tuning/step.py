@@ -283,7 +283,7 @@ def complete_batch(
                 framed,
                 latents,
                 texts,
-                seed=batch.noise_seeds[0],
+                seeds=batch.noise_seeds,
                 common_seed=batch.common_seed,
                 frames=batch.frames,
                 terms=options.terms,

@@ -21,14 +21,19 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def drawn(augmentation: Augmentation, shown: Tensor, first: int = 0) -> Tensor:
+    """Change clips, drawn from the seeds `first`, `first + 1` and so on."""
+    return augmentation(shown, [seeded(first + clip) for clip in range(len(shown))])
+
+
 def test_nothing_is_changed_by_nothing() -> None:
     shown = frames()
-    assert torch.equal(Augmentation()(shown, seeded()), shown)
+    assert torch.equal(drawn(Augmentation(), shown), shown)
 
 
 def test_a_flip_mirrors_whole_clips() -> None:
     shown = frames(40)
-    seen = Augmentation(flip=True)(shown, seeded())
+    seen = drawn(Augmentation(flip=True), shown)
     as_it_was = torch.tensor([torch.allclose(a, b) for a, b in zip(seen, shown, strict=True)])
     mirrored = torch.tensor(
         [torch.allclose(a, b.flip(-1)) for a, b in zip(seen, shown, strict=True)]
@@ -42,7 +47,7 @@ def test_a_crop_shows_a_part_enlarged() -> None:
     place = (torch.arange(32, dtype=torch.float64) + 0.5) / 32
     x = place.expand(32, 32)
     shown = torch.stack([x, x.T, x]).expand(50, 2, 3, 32, 32)
-    seen = Augmentation(crop=0.4)(shown, seeded())
+    seen = drawn(Augmentation(crop=0.4), shown)
     for axis, channel in ((-1, 0), (-2, 1)):
         slopes = seen[:, 0, channel].diff(dim=axis)[:, 8:-8, 8:-8] * 32
         kept = slopes.flatten(1).mean(dim=1)
@@ -57,18 +62,26 @@ def test_a_crop_shows_a_part_enlarged() -> None:
 
 def test_noise_is_bounded_and_drawn() -> None:
     shown = torch.full((200, 1, 3, 8, 8), 0.5)
-    seen = Augmentation(noise=0.1)(shown, seeded())
+    seen = drawn(Augmentation(noise=0.1), shown)
     deviations = (seen - shown).flatten(1).std(dim=1)
     assert float(deviations.max()) < 0.125  # 0.1, and the spread of 192 draws
     assert float(deviations.mean()) == pytest.approx(0.05, abs=0.01)
-    assert torch.equal(seen, Augmentation(noise=0.1)(shown, seeded()))
-    assert not torch.equal(seen, Augmentation(noise=0.1)(shown, seeded(1)))
+    assert torch.equal(seen, drawn(Augmentation(noise=0.1), shown))
+    assert not torch.equal(seen, drawn(Augmentation(noise=0.1), shown, 1))
+
+
+def test_a_clip_is_changed_alike_in_any_batch() -> None:
+    """One process with four clips and two with two train on the same frames."""
+    every = Augmentation(crop=0.4, flip=True, noise=0.05)
+    shown = frames(4)
+    halves = [drawn(every, shown[:2]), drawn(every, shown[2:], 2)]
+    assert torch.equal(torch.cat(halves), drawn(every, shown))
 
 
 def test_augmentation_is_differentiable() -> None:
     shown = (0.2 + 0.6 * frames(2, 1, 8)).requires_grad_()
     torch.autograd.gradcheck(
-        lambda x: Augmentation(crop=0.3, flip=True, noise=0.01)(x, seeded(2)), (shown,)
+        lambda x: drawn(Augmentation(crop=0.3, flip=True, noise=0.01), x, 2), (shown,)
     )
 
 

@@ -40,7 +40,7 @@ def test_a_soft_minimum_over_frames(hps: dict[str, object]) -> None:
     found = judge.scores(x, prompts)
     torch.testing.assert_close(found, expected)
     assert bool((found < scores.mean(dim=1)).all())
-    loss, told = judge.loss(x, prompts, torch.Generator())
+    loss, told = judge.loss(x, prompts, seeds=range(len(x)))
     torch.testing.assert_close(told, expected.detach())
     (gradient,) = torch.autograd.grad(loss, x)
     (wanted,) = torch.autograd.grad(-expected.mean(), x)
@@ -72,7 +72,7 @@ def test_a_judge_may_see_clips_in_grey(hps: dict[str, object]) -> None:
     grey = 0.299 * x[:, :, 0] + 0.587 * x[:, :, 1] + 0.114 * x[:, :, 2]
     expected = judge.reward(torch.stack([grey] * 3, dim=2), ["a cat"])
     torch.testing.assert_close(judge.scores(x, ["a cat"]), expected)
-    loss, told = judge.loss(x.clone().requires_grad_(), ["a cat"], torch.Generator())
+    loss, told = judge.loss(x.clone().requires_grad_(), ["a cat"], seeds=range(len(x)))
     torch.testing.assert_close(told, expected.detach())
     assert loss.requires_grad
     assert float((judge.reward(x, ["a cat"]) - expected).detach().abs()) > 1e-4

@@ -44,7 +44,7 @@ def test_losses_are_those_of_separate_calls(
     leaf = latents.requires_grad_()
     first, flicker = judges()
     terms = ClipTerms(motion=0.3, repulsion=0.2, clips_per_prompt=2)
-    found = on_frames(sampler, [first, flicker], leaf, PROMPTS, seed=1, terms=terms)
+    found = on_frames(sampler, [first, flicker], leaf, PROMPTS, seeds=[1, 2], terms=terms)
     assert found is not None
     assert list(found) == ["first", "flicker", "motion_term", "likeness"]
     frames = generator.decode(leaf)
@@ -70,7 +70,7 @@ def test_frames_that_are_not_finite_give_no_verdict(
     sampler: ClipSampler, latents: torch.Tensor
 ) -> None:
     latents[0, 0, 0, 0, 0] = float("nan")
-    assert on_frames(sampler, judges(), latents, PROMPTS, seed=1) is None
+    assert on_frames(sampler, judges(), latents, PROMPTS, seeds=[1, 2]) is None
 
 
 def test_a_judge_without_an_image_tower_has_no_features(latents: torch.Tensor) -> None:

@@ -88,7 +88,7 @@ def test_scores_come_back_and_so_does_the_gradient(hps: dict[str, object]) -> No
         assert isinstance(judge, FramedJudge)
         shown = torch.rand(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         shown.requires_grad_()
-        loss, _ = judge.loss(shown, ["a", "b"], torch.Generator())
+        loss, _ = judge.loss(shown, ["a", "b"], seeds=range(len(shown)))
         loss.backward()
         found.append(shown.grad)
     assert found[0] is not None

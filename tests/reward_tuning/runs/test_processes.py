@@ -119,14 +119,17 @@ def test_gradients_are_estimated_as_one_process_would(world: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_frames_of_chosen_clips_are_drawn_as_one_process_would(world: Path, tmp_path: Path) -> None:
-    """With the seed of the first clip of all that is drawn, which every process knows."""
+def test_what_judges_see_is_drawn_as_one_process_would(world: Path, tmp_path: Path) -> None:
+    """Frames with the seed of the first clip of all that is drawn, which every process knows;
+    augmentations with each clip's own.
+    """
     judge = world / "judge" / "flat.safetensors"
     keys = (
         *PROPORTIONAL,
         "train.steps=2",
         "method={kind: drtune, active_steps: 2}",
-        f"rewards=[{{kind: clip, checkpoint: {judge}, over_frames: {{kind: random, count: 1}}}}]",
+        f"rewards=[{{kind: clip, checkpoint: {judge}, over_frames: {{kind: random, count: 1}},"
+        " augmentation: {crop: 0.3, flip: true, noise: 0.05}}]",
         "train.group={clips: 3, keep: best}",
         "train.anchor=0.5",
         "train.anchor_steps=1",

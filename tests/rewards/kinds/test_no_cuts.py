@@ -115,7 +115,7 @@ def test_a_recipe_trains_on_it_and_measures_with_it() -> None:
     assert isinstance(judge, FramedJudge)
     assert isinstance(guard, FramedJudge)
     clips = cut(rendered(2))
-    _, told = judge.loss(clips.requires_grad_(), ["-"], torch.Generator())
+    _, told = judge.loss(clips.requires_grad_(), ["-"], seeds=range(len(clips)))
     with torch.no_grad():
         share = guard.scores(clips, ["-"])
     assert float(told) < -0.5
