@@ -122,9 +122,10 @@ def cost(
     total: Counter[Counted] = Counter()
     number = sum(len(steps) for steps in draws.values())
 
+    seen: Seen = {}
+
     def count(of: Shape) -> Mapping[Counted, float]:
         found: Counter[Counted] = Counter()
-        seen: Seen = {}
         for steps in draws.values():
             for what, flops in metered_step(recipe, of, steps[0], seen).flops.items():
                 found[what] += flops * len(steps)
@@ -185,8 +186,8 @@ def metered_step(recipe: Recipe, shape: Shape, step: int, seen: Seen | None = No
         recipe: Resolved.
         shape: Shapes of the networks.
         step: Index of the step within the run, from 0: it decides the plan.
-        seen: Calls of other steps with these shapes, which need not run again; None runs every
-            call.
+        seen: Calls of other steps, of this model with any number of blocks, which need not run
+            again; None runs every call.
     """
     if recipe.rollout.cache is not None and recipe.rollout.cache.kind != "taylor":
         # It would decide by values that are not there.
@@ -196,7 +197,7 @@ def metered_step(recipe: Recipe, shape: Shape, step: int, seen: Seen | None = No
     watched(parts.sampler.generator, parts.judges, where)
     meter = FlopMeter(where)
     if seen is not None and recipe.rollout.cache is None:
-        count_equal_calls_once(parts.sampler.generator, meter, seen)
+        count_equal_calls_once(parts.sampler.generator, meter, seen, shape.blocks)
     state = start(recipe, parts)
     state.step = step
     with meter:
@@ -243,7 +244,9 @@ Seen = dict[tuple[Any, ...], tuple[Tensor, Counter[Counted]]]
 """Result and operations of a call, by everything that decides its shapes."""
 
 
-def count_equal_calls_once(generator: Generator, meter: FlopMeter, seen: Seen) -> None:
+def count_equal_calls_once(
+    generator: Generator, meter: FlopMeter, seen: Seen, blocks: tuple[int, int]
+) -> None:
     """Let decodes, and velocities without gradient, run once for each shape, in place.
 
     The others of them add the same operations to the meter and return a tensor of the same shape,
@@ -252,7 +255,8 @@ def count_equal_calls_once(generator: Generator, meter: FlopMeter, seen: Seen) -
     Args:
         generator: On the meta device.
         meter: Of this step.
-        seen: Calls of earlier steps of the same shapes; those of this step join them.
+        seen: Calls of earlier steps; those of this step join them.
+        blocks: Numbers of the transformer's blocks, which the decoder does not depend on.
     """
     assert isinstance(generator, WatchedGenerator)
     parts, run_velocity, run_decode = generator.parts, generator.velocity, generator.decode
@@ -278,7 +282,7 @@ def count_equal_calls_once(generator: Generator, meter: FlopMeter, seen: Seen) -
         if torch.is_grad_enabled():
             return run_velocity(latents, sigma, condition)
         part = generator.branch_of(condition)
-        key = (parts.phase, part, latents.shape, condition.text.shape)
+        key = (blocks, parts.phase, part, latents.shape, condition.text.shape)
         return known(key, latents, lambda: run_velocity(latents, sigma, condition), part)
 
     def decode(latents: Tensor, frames: slice | None = None, **options: Any) -> Tensor:
