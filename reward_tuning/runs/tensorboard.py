@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from base_model.core.family import FAMILY
 from reward_tuning.files.clips import read_clip
 from reward_tuning.files.gif_file import gif_bytes
 from reward_tuning.runs.tracker_parts import SampleClip, Table, TrackerStart
+
+EVENTS = "events.out.tfevents."
+"""What the names of event files begin with; the second in which a writer opened them follows."""
+AFTER_HOSTS = "~"
+"""Sorts after the letters and digits of the host's name, which follows that second."""
 
 
 class TensorBoard:
@@ -29,7 +35,9 @@ class TensorBoard:
     def __init__(self, start: TrackerStart) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
-        continued = any(start.folder.glob("events.out.*"))
+        earlier = sorted(start.folder.glob(f"{EVENTS}*"))
+        _keep_before(earlier, int(time.time()))
+        continued = bool(earlier)
         self.last_step = start.steps if continued else -1
         # Without a checkpoint the run begins again, and so do the events before its first step.
         purge = (start.steps + 1 if start.steps else 0) if continued else None
@@ -74,3 +82,21 @@ class TensorBoard:
         """Close the file."""
         del finished
         self._writer.close()
+
+
+def _keep_before(files: Sequence[Path], now: int) -> None:
+    """Rename event files of this second or a later one, so that those of now on sort after them.
+
+    TensorBoard reads the files of a folder in the order of their names. After a clock that was set
+    back it would read a resumed run's events first, and show those that they replace as well
+    (findings/tensorboard-reads-writer-10-before-9.sh).
+
+    Args:
+        files: In the order of their names.
+        now: Seconds since 1970.
+    """
+    late = [file for file in files if file.name.removeprefix(EVENTS)[:10] >= f"{now:010d}"]
+    moved = sum(file.name.startswith(f"{EVENTS}{now - 1:010d}.{AFTER_HOSTS}") for file in files)
+    for number, file in enumerate(late, moved):
+        name = f"{EVENTS}{now - 1:010d}.{AFTER_HOSTS}{number:04d}.{file.name.removeprefix(EVENTS)}"
+        file.rename(file.with_name(name))

@@ -1,9 +1,11 @@
 """Event files that TensorBoard reads."""
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -81,6 +83,29 @@ def test_the_recipe_and_a_table_are_texts(tmp_path: Path) -> None:
     assert table.tensor_proto.string_val[0].decode() == (
         "| metric | base |\n| --- | --- |\n| a\\|b | 0.5 |"
     )
+
+
+def test_a_clock_set_back_keeps_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files in the order of their names, which begin with a time."""
+    real = time.time
+    for steps, ahead in enumerate((90_000, 50_000, 0)):
+        monkeypatch.setattr(time, "time", lambda ahead=ahead: real() + ahead)
+        board = TensorBoard(TrackerStart(tmp_path, steps))
+        for step in range(steps + 1, 4):
+            board.log(step, {"loss": float(ahead)})
+        board.close(finished=True)
+    assert curve(tmp_path, "loss") == [(1, 90_000.0), (2, 50_000.0), (3, 0.0)]
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 3
+
+
+def test_writers_of_one_second_keep_their_order(tmp_path: Path) -> None:
+    """Names end with a number that is not padded: 9, 10."""
+    for count in range(12):
+        board = TensorBoard(TrackerStart(tmp_path, count))
+        for step in (count + 1, count + 2):
+            board.log(step, {"loss": float(count)})
+        board.close(finished=False)
+    assert curve(tmp_path, "loss") == [*((step + 1, float(step)) for step in range(12)), (13, 11.0)]
 
 
 def test_a_run_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
