@@ -66,6 +66,7 @@ def test_the_report_names_ratios_and_what_is_not_reached(tmp_path: Path) -> None
     assert "| fast | 45 | 45 | +3.0000 [" in text
 
 
+@pytest.mark.slow
 def test_the_published_loop_is_an_arm() -> None:
     assert loop_of("tiny-demo") == (Trainee, "tiny-demo", ())
     kind, recipe, overrides = loop_of("published:last")

@@ -39,6 +39,7 @@ def test_one_process_draws_as_much_as_several() -> None:
     assert ARMS["finetune"].batches(4) == ("train.batch_size=1", "train.gradient_accumulation=8")
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)exit code 1: .*nowhere\.yaml"):
         made_by(1, [Job(str(tmp_path / "nowhere.yaml"), ())])

@@ -17,6 +17,7 @@ PROMPT = "a small red circle moves to the right"
 SMALL = {"steps": 2, "guidance_scale": 3.0, "seed": 4}
 
 
+@pytest.mark.slow
 def test_importing_loads_no_torch_and_every_name_is_there() -> None:
     code = (
         "import sys, reward_tuning as rt; assert 'torch' not in sys.modules; "
@@ -77,6 +78,7 @@ def test_wrong_size_and_missing_lora_are_refused() -> None:
         rt.generate(generator, PROMPT, size=(1, 64, 64), lora="nowhere")
 
 
+@pytest.mark.slow
 def test_run_resume_and_generate_with_its_lora(tmp_path: Path) -> None:
     changes = ["train.steps=1", "train.batch_size=2", "evaluation.prompts=2", "evaluation.steps=2"]
     seen: list[str] = []

@@ -86,6 +86,7 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo of the tests is for Linux and macOS")
 def test_shared_weights_give_the_same_bits(tmp_path: Path) -> None:
     (tmp_path / "process.py").write_text(PROCESS)

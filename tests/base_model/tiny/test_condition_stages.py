@@ -50,6 +50,7 @@ def test_a_stage_trains_and_its_checkpoint_loads(kind: str, tmp_path: Path) -> N
         assert file.metadata()["command"] == "a test"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_a_stopped_stage_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     def stop(_stage: str, step: int, _steps: int, numbers: dict[str, float]) -> None:

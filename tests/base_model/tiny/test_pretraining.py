@@ -34,6 +34,8 @@ from base_model.tiny.scenes import SIDE, Scene, draw_scenes
 from base_model.training.loop import Schedule
 from tests.goldens import relative
 
+pytestmark = pytest.mark.slow
+
 COMMAND = "a test of the whole chain"
 PARTS = {
     "vae/diffusion_pytorch_model.safetensors": torch.float16,

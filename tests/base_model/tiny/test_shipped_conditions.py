@@ -10,6 +10,8 @@ import pytest
 from base_model.generator import Generator, load_generator
 from base_model.tiny.measure_modes import MODES, Numbers, measure_mode
 
+pytestmark = pytest.mark.slow
+
 CLIPS = 8
 
 

@@ -98,6 +98,7 @@ def test_the_vae_reconstructs_what_it_has_never_seen(generator: Generator) -> No
     assert vae_psnr(generator, 8) >= 32.0
 
 
+@pytest.mark.slow
 def test_it_shows_what_it_is_asked_for_in_both_languages(generator: Generator) -> None:
     """16 held-out scenes a language at the demo's 16 steps; measured in docs/log/2026-11.md."""
     for shares in all_right(generator, 16, steps=16).values():

@@ -8,6 +8,8 @@ from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.full_disk import largest_file
 from tests.reward_tuning.sharing.finished_run import finished
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["finished"]
 run = pytest.fixture(command, name="run")
 

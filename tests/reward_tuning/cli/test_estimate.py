@@ -16,6 +16,7 @@ run = pytest.fixture(command, name="run")
 FEW = ("train.steps=2", "evaluation.prompts=4", "train.keep_graphs=2")
 
 
+@pytest.mark.slow
 def test_table_for_the_cpu(run: Command) -> None:
     done = run("estimate", "tiny-drtune-hps", *FEW, "--tflops", "0.1")
     assert done.code == 0, done.err
@@ -31,6 +32,7 @@ def test_table_for_the_cpu(run: Command) -> None:
     assert any(line.startswith("disk") and line.endswith("0.0 GB to download") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_card_that_is_too_small_lists_what_helps(run: Command) -> None:
     arguments = ("estimate", "tiny-drtune-hps", *FEW)
     options = ("--gpu", "1.1GB", "--memory-only")
@@ -50,6 +52,7 @@ def test_a_card_that_is_too_small_lists_what_helps(run: Command) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "phases"),
     [

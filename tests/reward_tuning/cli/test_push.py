@@ -13,6 +13,8 @@ from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.sharing.finished_run import finished
 from tests.reward_tuning.sharing.local_hub import TOKEN, LocalHub, local_hub
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["finished"]
 run = pytest.fixture(command, name="run")
 

@@ -78,6 +78,7 @@ def test_a_collector_that_is_off_stays_off() -> None:
     assert not gc.isenabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "modules"),
     [

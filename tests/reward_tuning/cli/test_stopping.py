@@ -44,6 +44,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
 @pytest.mark.parametrize(
     ("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
@@ -138,6 +139,7 @@ def in_process(code: str, arguments: list[str]) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
 def test_a_stop_that_python_swallowed_still_stops(tmp_path: Path) -> None:
     arguments = ["run", str(write_recipe(tmp_path)), f"output={tmp_path / 'b'}"]
@@ -147,6 +149,7 @@ def test_a_stop_that_python_swallowed_still_stops(tmp_path: Path) -> None:
     assert done.stderr.endswith("stopped by Ctrl-C; nothing was started yet\n")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
 @pytest.mark.parametrize(("name", "said"), [("soft", "tidied\nall of it\n"), ("hard", "tidied\n")])
 def test_an_echo_changes_nothing_and_impatience_leaves_at_once(
@@ -182,6 +185,7 @@ script()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX has them")
 @pytest.mark.parametrize(
     ("name", "said", "last"),

@@ -79,6 +79,7 @@ def test_a_generator_that_is_not_downloaded_is_named(run: Command) -> None:
     assert "generator.checkpoint" not in run("validate", "tiny-drtune-hps").err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gpu", "said"), [("0.9GB", "does not fit into"), ("24GB", "fits into")])
 def test_whether_it_fits_into_a_gpu(run: Command, gpu: str, said: str) -> None:
     done = run("validate", "tiny-drtune-hps", "train.steps=2", "--gpu", gpu)

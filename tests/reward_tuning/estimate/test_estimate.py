@@ -26,6 +26,7 @@ def demo() -> tuple[Estimate, tuple[str, ...]]:
     return estimate(recipe, progress=seen.append), tuple(event.phase or "" for event in seen)
 
 
+@pytest.mark.slow
 def test_the_reward_phase_needs_most() -> None:
     found, phases = demo()
     assert found.peak[0] == "reward"
@@ -84,6 +85,7 @@ def test_every_verb_has_its_work(name: str, kind: type) -> None:
     assert type(work_of(recipe, demo()[0].shape)) is kind
 
 
+@pytest.mark.slow
 def test_shared_weights_of_one_gpu_are_noted() -> None:
     recipe = load_any_recipe("distil/tiny-4-steps", ["generator.memory=sharded"], check_files=False)
     assert any("give --gpus" in note for note in estimate(recipe, gpus=1, time=False).notes)

@@ -83,6 +83,7 @@ def test_every_phase_and_what_is_trained() -> None:
     assert memory["update"][GRADIENTS] == pytest.approx(trained, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_line_through_few_blocks_is_the_memory_of_all() -> None:
     recipe, shape = small("train.keep_graphs=1"), SMALL.with_blocks(4, 3)
     line = along(lambda of: follow_step(recipe, of, 0, cpu=True), shape).memory
@@ -92,6 +93,7 @@ def test_the_line_through_few_blocks_is_the_memory_of_all() -> None:
         assert sum(line[phase].values()) == pytest.approx(every, rel=0.01), phase
 
 
+@pytest.mark.slow
 def test_a_gradient_that_waits_is_held_by_every_phase() -> None:
     recipe = small("train.keep_graphs=0")
     alone, waiting = (
@@ -104,11 +106,13 @@ def test_a_gradient_that_waits_is_held_by_every_phase() -> None:
     assert waiting["evaluation"].get(GRADIENTS, 0.0) == 0
 
 
+@pytest.mark.slow
 def test_a_kept_graph_is_held_while_the_judges_work() -> None:
     none, one = of_small("train.keep_graphs=0").memory, of_small("train.keep_graphs=1").memory
     assert sum(one["reward"].values()) > sum(none["reward"].values())
 
 
+@pytest.mark.slow
 def test_operations_of_an_evaluation() -> None:
     seen = of_small("evaluation.batch_size=2")
     one = of_small("evaluation.batch_size=1")

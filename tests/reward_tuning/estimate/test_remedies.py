@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.small_shape import SMALL, SMALL_CLIP
 from reward_tuning.estimate.estimate import Estimate, estimate
 from reward_tuning.estimate.phase_memory import Followed, Memory
@@ -99,6 +101,7 @@ def test_shared_blocks_that_an_evaluation_gathers_may_rest_instead() -> None:
     assert [one.change.overrides for one in enough] == ["generator.memory=block-offload"]
 
 
+@pytest.mark.slow
 def test_a_change_that_needs_a_run_of_its_own_is_followed() -> None:
     recipe = load_recipe("tiny-drtune-hps", ["train.keep_graphs=3", "train.steps=1"])
     before = estimate(recipe, time=False)

@@ -109,6 +109,7 @@ def test_parts_and_passes() -> None:
     }
 
 
+@pytest.mark.slow
 def test_how_often_the_host_waits_for_the_device() -> None:
     """Each reading of a value stops the queue of a GPU: their number must not grow with the steps.
 

@@ -31,6 +31,7 @@ def work() -> TuningWork:
     return TuningWork(recipe, SMALL)
 
 
+@pytest.mark.slow
 def test_a_step_is_its_clips() -> None:
     found = work().step()
     assert found.total == pytest.approx(6 * sum(found.rows.values()))

@@ -91,6 +91,7 @@ def recipe_of(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", ROWS)
 def test_a_run_from_end_to_end(world: Path, tmp_path: Path, channels: int) -> None:
     side = 48  # in smaller clips a trajectory's spot is too small to be drawn

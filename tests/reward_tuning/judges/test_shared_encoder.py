@@ -126,6 +126,7 @@ def test_states_and_scores_are_those_of_two_models(
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_critic_that_only_measures_is_not_kept(
     world: Path, tmp_path: Path, loaded: list[PromptEncoder]
 ) -> None:

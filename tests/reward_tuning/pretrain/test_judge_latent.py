@@ -15,6 +15,8 @@ from reward_tuning.pretrain.judge_latent import BACKWARDS, draw_latents
 from reward_tuning.pretrain.judges import train_judge
 from tests.reward_tuning.pretrain.small_judges import latent_cache, shrink, train_small
 
+pytestmark = pytest.mark.slow
+
 
 def test_latents_and_captions_belong_together() -> None:
     cache = latent_cache()

@@ -17,6 +17,8 @@ from tests.reward_tuning.pretrain.small_judges import (
     train_small,
 )
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"clip-held-out": "clip", "aesthetic-v2-5": "aesthetic_v2_5"}
 """Of the files whose name is not that of their kind."""
 

@@ -47,6 +47,7 @@ def test_each_sort_differs_in_its_own_axis(pairs: Compared) -> None:
     assert float(distance.min()) > 1e-3
 
 
+@pytest.mark.slow
 def test_another_word_changes_the_second_clip_alone_and_in_that_word() -> None:
     pairs = draw_compared(40, *named_rng("other word", 0), sorts=("TA",))
     matches = [

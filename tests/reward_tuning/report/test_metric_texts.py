@@ -37,6 +37,8 @@ from tests.reward_tuning.distil import few_steps
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [metric.text for metric in METRICS] + [*MEASURES.values(), *JUDGE_TEXTS.values()]
 TEXTS_OR_NULL = {"questions[].category", "sides[].adapter", "sides[].adapter_sha256"}
 EVERYTHING = (

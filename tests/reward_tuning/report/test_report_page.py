@@ -284,6 +284,7 @@ def test_no_page_is_wider_than_its_screen(run: Path, open_page: Pages, width: in
     assert opened.page.evaluate(wider) <= 0
 
 
+@pytest.mark.slow
 def test_two_hundred_clips_react_to_the_slider_within_100_ms(
     tmp_path: Path, open_page: Pages
 ) -> None:

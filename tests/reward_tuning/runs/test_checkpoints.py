@@ -185,6 +185,7 @@ def die_at_each_point(root: Path, step: int) -> None:
             os._exit(code)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 @pytest.mark.parametrize("step", [5, 6])
 def test_killed_at_any_point_of_a_save_there_is_a_whole_checkpoint(

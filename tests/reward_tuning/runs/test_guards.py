@@ -154,6 +154,7 @@ def refused(world: Path, output: Path, *overrides: str) -> tuple[str, list[str]]
     return str(found.value), [note for note in notes if "trained nothing" in note]
 
 
+@pytest.mark.slow
 def test_a_hinge_that_is_reached(world: Path, tmp_path: Path) -> None:
     judge = f"rewards.0={{kind: clip, checkpoint: {world}/judge/flat.safetensors, target: -0.9}}"
     told, notes = refused(world, tmp_path / "run", judge)

@@ -21,9 +21,12 @@ from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or torch.cuda.is_available(), reason="two processes on the CPU"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32" or torch.cuda.is_available(), reason="two processes on the CPU"
+    ),
+]
 TOGETHER = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
 CLI = ("-m", "reward_tuning.cli")
 RATE = "train.learning_rate=1e-3"  # AdamW makes of a gradient that is rounding a step of that size
@@ -99,7 +102,6 @@ def test_run_ends_well_and_as_one_process_would(world: Path, of_one_process: Pat
     assert found["tuned"] == pytest.approx(expected["tuned"], abs=1e-5)
 
 
-@pytest.mark.slow
 def test_gradients_are_estimated_as_one_process_would(world: Path, tmp_path: Path) -> None:
     """Each process has whole groups and the near clips of its own; beside an exact judge."""
     judge = world / "judge" / "flat.safetensors"
@@ -118,7 +120,6 @@ def test_gradients_are_estimated_as_one_process_would(world: Path, tmp_path: Pat
     assert_as_one_process(world, tmp_path, keys, "train.batch_size=4")
 
 
-@pytest.mark.slow
 def test_what_judges_see_is_drawn_as_one_process_would(world: Path, tmp_path: Path) -> None:
     """Frames with the seed of the first clip of all that is drawn, which every process knows;
     augmentations with each clip's own.
@@ -139,7 +140,6 @@ def test_what_judges_see_is_drawn_as_one_process_would(world: Path, tmp_path: Pa
     assert_as_one_process(world, tmp_path, keys, "train.batch_size=4")
 
 
-@pytest.mark.slow
 def test_prompt_groups_are_matched_as_one_process_would(world: Path, tmp_path: Path) -> None:
     """Each process has whole groups; levels, noise and the scores' deviation are common."""
     keys = (

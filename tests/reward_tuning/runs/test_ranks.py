@@ -68,6 +68,7 @@ def run_on(world: Path, output: Path, ranks: int, batch: int) -> None:
             process.kill()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from reward_tuning.report.metric_groups import label_of
 from reward_tuning.sharing.card import as_text, is_hub_id, model_card, public_name
 from tests.reward_tuning.sharing.finished_run import finished
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["finished"]
 HOSTILE = "a star | <img src=x onerror=alert(1)> `code` [link](http://x)\n# head"
 

@@ -15,6 +15,8 @@ from reward_tuning.sharing.push import check_repo_id, existing_files, push, uplo
 from tests.reward_tuning.sharing.finished_run import finished
 from tests.reward_tuning.sharing.local_hub import TOKEN, LocalHub, local_hub
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["finished"]
 LORA = [
     "adapter_config.json",

@@ -189,6 +189,7 @@ def test_a_judge_of_this_process_scores_before_its_weights_may_leave(
     assert len(threads) == 1
 
 
+@pytest.mark.slow
 def test_a_judge_without_a_gradient_is_trained_on(world: Path, tmp_path: Path) -> None:
     """Sharpness, which only measures: a step moves the adapter, and the row tells the spread."""
     recipe = tiny_recipe(

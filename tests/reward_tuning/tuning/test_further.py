@@ -276,6 +276,7 @@ def test_the_first_update_is_that_of_a_run_without_further_ones(
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.slow
 def test_replayed_clips_count_in_every_update(world: Path, tmp_path: Path) -> None:
     """A replay of great weight leaves the reward nothing to say, in the later updates, too."""
     from reward_tuning.tuning.trainer import run

@@ -18,9 +18,12 @@ from tests.reward_tuning.tuning.fooled import fooled_overrides, world
 from tests.reward_tuning.tuning.test_resume import DEADLINE, assert_same, finish, start
 
 __all__ = ["world"]  # a fixture
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,7 @@ def test_a_run_on_a_quantised_base(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_with_less_memory_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

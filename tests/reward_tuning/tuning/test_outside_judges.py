@@ -80,6 +80,7 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_run_whose_judge_dies_resumes_into_the_same_bytes(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_compares_is_trained_on_and_ended_with_the_run(
     world: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +140,7 @@ def test_a_program_that_compares_is_trained_on_and_ended_with_the_run(
     assert "mine" not in done.evaluation["base"]
 
 
+@pytest.mark.slow
 def test_a_batch_is_rolled_out_while_the_one_before_is_judged(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +156,7 @@ def test_a_batch_is_rolled_out_while_the_one_before_is_judged(
     assert adapter(one) == adapter(two)
 
 
+@pytest.mark.slow
 def test_an_unavailable_judge_of_the_evaluation_names_the_command_that_resumes(
     world: Path, tmp_path: Path
 ) -> None:

@@ -173,6 +173,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_off_and_measured_only_are_the_same_run(world: Path, tmp_path: Path) -> None:
     """Weight 0 tells the loss and moves nothing; any weight above 0 does."""
     folders = {}

@@ -155,6 +155,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", KILLS, ids=str)
 def test_killed(
     world: Path, tmp_path: Path, uninterrupted: Path, kill_at: tuple[str, int, str] | str
@@ -266,6 +267,7 @@ MATCHED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kill_at",
     [("training", 2, "matching"), pytest.param(("training", 1, "reward"), marks=SLOW)],
@@ -285,6 +287,7 @@ def test_killed_while_clips_are_matched(
 REPLAY = ("train.replay={weight: 0.5, clips: 3, every: 2}",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kill_at", [("replay clips", 0, "step 3 of 4"), ("training", 3, "replay")], ids=str
 )
@@ -307,6 +310,7 @@ def test_killed_with_a_replay(
     assert any(not torch.equal(tensor, without[name]) for name, tensor in with_replay.items())
 
 
+@pytest.mark.slow
 def test_killed_between_two_updates_on_a_rollout(
     world: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -465,6 +469,7 @@ def test_another_version_of_a_library_is_told(
     assert sum("library versions changed" in note for note in notes) == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_more_steps(
     world: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -501,6 +506,7 @@ def test_a_folder_that_goes_away_ends_the_run(world: Path, tmp_path: Path, remov
         assert "continuing after step 2" in notes_of(world, moved)
 
 
+@pytest.mark.slow
 def test_killed_with_kept_graphs(world: Path, tmp_path: Path) -> None:
     """How many are kept is measured anew by the resumed run, and comes to the same."""
     whole, output = tmp_path / "whole", tmp_path / "run"

@@ -62,6 +62,7 @@ def test_every_nth_step_decodes_with_the_vae(world: Path, small: Path) -> None:
     assert all(options_at(options, train, step).decoder == "small" for step in range(1, 8))
 
 
+@pytest.mark.slow
 def test_a_run_decodes_as_its_recipe_says(
     world: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

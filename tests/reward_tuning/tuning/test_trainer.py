@@ -175,6 +175,7 @@ def test_progress_is_told_all_the_time(
     assert notes[0].count("active") == 2
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(
     world: Path, tmp_path: Path, done: tuple[RunResult, Recipe, list[ProgressEvent]]
 ) -> None:
@@ -406,6 +407,7 @@ def test_a_resumed_run_says_where_it_goes_on(world: Path, tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::reward_tuning.schema.judge_roles.RenamedKeyWarning")
 def test_a_run_that_began_with_old_names_of_keys_resumes(world: Path, tmp_path: Path) -> None:
     """`unit` and `flatten` in recipe.yaml and in the checkpoint, as older versions wrote them."""

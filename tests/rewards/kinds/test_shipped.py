@@ -103,6 +103,7 @@ def test_attributes_of_unseen_combinations_in_both_languages(name: str) -> None:
         assert share >= expected - slack, key
 
 
+@pytest.mark.slow
 def test_noisy_latents_of_unseen_combinations_are_read() -> None:
     vae = load_generator("tiny", text_encoder=False).vae
     judge = load_latent_reward(f"tiny/{LATENT}.safetensors")

@@ -32,6 +32,7 @@ def least(share: float, count: int) -> float:
     return share - 3 * (max(share * (1 - share), 0.01) / count) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MEASURED)
 def test_attributes_of_unseen_combinations(kind: str) -> None:
     accuracy = attribute_accuracy(load(kind), 48, seed=1)
