@@ -242,6 +242,7 @@ def test_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
     source = tmp_path / "source"  # building leaves traces in its tree
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")

@@ -57,7 +57,7 @@ def steps_to_fit(
     """Return changes, each on top of the earlier ones, until the run fits or none is left.
 
     Changes that keep every number of the run come first. One that frees nothing is left out, and so
-    is one of where weights are that later ones make unnecessary.
+    is one that later ones make unnecessary.
 
     Args:
         estimated: Of the recipe as it is.
@@ -65,7 +65,8 @@ def steps_to_fit(
         gpus: GPUs that share the run; 0 for the CPU.
         progress: Called between the parts of the work.
     """
-    found: list[tuple[Change, Estimate]] = []
+    with_changes = _WithChanges(estimated, gpus, progress)
+    made: list[Change] = []
     now = estimated
     tried: set[str] = set()
     while now.peak[1] > room:
@@ -75,23 +76,47 @@ def steps_to_fit(
         if change is None:
             break
         tried.add(change.overrides)
-        after = _changed(now, change, gpus=gpus, progress=progress)
+        progress(ProgressEvent("estimating", phase=change.overrides))
+        after = with_changes([*made, change])
         if after.peak[1] < 0.995 * now.peak[1]:
             now = after
-            found.append((change, now))
-    for change in [change for change, _ in found if not change.again]:
-        without = [(one, of) for one, of in found if one is not change]
-        if without and now.stored_as(_with(estimated.recipe, without), gpus=gpus).peak[1] <= room:
-            found = without
-    steps = []
-    for number, (change, of) in enumerate(found, 1):
-        recipe = _with(estimated.recipe, found[:number])
-        steps.append(Step(change, *of.stored_as(recipe, gpus=gpus).peak))
-    return steps
+            made.append(change)
+    for change in reversed(made[:-1] if now.peak[1] <= room else []):
+        rest = [one for one in made if one is not change]
+        progress(ProgressEvent("estimating", phase=f"without {change.overrides}"))
+        if with_changes(rest).peak[1] <= room:
+            made = rest
+    return [
+        Step(change, *with_changes(made[:number]).peak) for number, change in enumerate(made, 1)
+    ]
 
 
-def _with(recipe: AnyRecipe, made: Sequence[tuple[Change, Estimate]]) -> AnyRecipe:
-    for change, _ in made:
+class _WithChanges:
+    """Estimates of a recipe with changes; what the device holds is followed once for each kind.
+
+    Args:
+        estimated: Of the recipe as it is.
+        gpus: GPUs that share the run; 0 for the CPU.
+        progress: Called between the parts of the work.
+    """
+
+    def __init__(self, estimated: Estimate, gpus: int, progress: ProgressFn) -> None:
+        self._recipe, self._gpus, self._progress = estimated.recipe, gpus, progress
+        self._followed: dict[tuple[str, ...], Estimate] = {(): estimated}
+
+    def __call__(self, made: Sequence[Change]) -> Estimate:
+        """Return the estimate with these changes, each on top of the earlier ones."""
+        again = [one for one in made if one.again]
+        key = tuple(one.overrides for one in again)
+        if key not in self._followed:
+            self._followed[key] = estimate(
+                _with(self._recipe, again), gpus=self._gpus, time=False, progress=self._progress
+            )
+        return self._followed[key].stored_as(_with(self._recipe, made), gpus=self._gpus)
+
+
+def _with(recipe: AnyRecipe, made: Sequence[Change]) -> AnyRecipe:
+    for change in made:
         recipe = _applied(recipe, change)
     return recipe
 
@@ -208,11 +233,3 @@ def _applied(recipe: AnyRecipe, change: Change) -> AnyRecipe:
         if name
     }
     return recipe.model_copy(update=sections | dict(change.updates.get("", {})))
-
-
-def _changed(now: Estimate, change: Change, *, gpus: int, progress: ProgressFn) -> Estimate:
-    recipe = _applied(now.recipe, change)
-    progress(ProgressEvent("estimating", phase=change.overrides))
-    if change.again:
-        return estimate(recipe, gpus=gpus, time=False, progress=progress)
-    return now.stored_as(recipe, gpus=gpus)

@@ -90,14 +90,22 @@ def test_times_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "recipe"), [("16GB", "16gb"), ("rtx-5090", "24gb"), ("80GB", "48gb"), ("12GB", None)]
+    ("size", "card", "recipe"),
+    [
+        ("12b", "16GB", "16gb"),
+        ("12b", "rtx-5090", "24gb"),
+        ("12b", "80GB", "48gb"),
+        ("12b", "12GB", None),
+        ("7b", "24GB", "24gb"),
+        ("7b", "16GB", None),
+    ],
 )
 def test_the_shipped_recipe_for_a_card(
-    card: str, recipe: str | None, capsys: pytest.CaptureFixture[str]
+    size: str, card: str, recipe: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _print_commands("easyanimate-v5.1-12b-hps", [], [], card_of(card))
+    _print_commands(f"easyanimate-v5.1-{size}-hps", [], [], card_of(card))
     said = capsys.readouterr().out.strip()
-    assert said.endswith(f"run easyanimate-v5.1-12b-hps-{recipe}" if recipe else "")
+    assert said.endswith(f"run easyanimate-v5.1-{size}-hps-{recipe}" if recipe else "")
     assert bool(said) == bool(recipe)
 
 

@@ -41,6 +41,7 @@ def test_its_name_is_found_wherever_a_lora_is_named(tmp_path: Path) -> None:
     assert base_in_header(Path(NAME)) == "tiny"
 
 
+@pytest.mark.slow
 def test_four_calls_do_what_the_base_needs_more_for(generator: Generator) -> None:
     """On held-out prompts, against the base with as many steps, with and without guidance."""
     prompts = read_prompts(prompt_path("tiny/held_out.jsonl"))[:CLIPS]

@@ -22,6 +22,8 @@ from tests.reward_tuning.signalled import stopped_by
 from tests.reward_tuning.tiny_run import write_world
 from tests.reward_tuning.tiny_transformer import tiny_transformer
 
+pytestmark = pytest.mark.slow
+
 
 class StoppedError(Exception):
     pass
@@ -54,7 +56,6 @@ def stop_after(step: int, phase: str) -> ProgressFn:
     return progress
 
 
-@pytest.mark.slow
 def test_a_stopped_run_ends_in_the_bytes_of_one_that_was_not(
     world: Path, whole_run: Path, tmp_path: Path
 ) -> None:
@@ -73,7 +74,6 @@ def test_a_stopped_run_ends_in_the_bytes_of_one_that_was_not(
     assert numbers[0] == numbers[1]
 
 
-@pytest.mark.slow
 def test_a_signal_stops_after_the_last_step_made(
     world: Path, whole_run: Path, tmp_path: Path
 ) -> None:
@@ -118,7 +118,6 @@ def test_the_exported_lora_is_the_moving_average(whole_run: Path) -> None:
     assert any(bool(up.any()) for _, up in weights.state.values())
 
 
-@pytest.mark.slow
 def test_a_lora_stays_under_the_trained_one(world: Path, whole_run: Path, tmp_path: Path) -> None:
     """The teacher is the generator with it, and so are all sides."""
     under = (f"generator.adapter={whole_run}", "train.steps=1")

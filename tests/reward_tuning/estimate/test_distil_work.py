@@ -33,6 +33,7 @@ def recipe_of(*overrides: str) -> DistilRecipe:
     return recipe
 
 
+@pytest.mark.slow
 def test_the_peak_is_what_a_real_step_allocates() -> None:
     recipe = recipe_of("train.gradient_checkpointing=false")
     memory = DistilWork(recipe, SMALL).follow(cpu=True).memory
@@ -50,6 +51,7 @@ def test_the_peak_is_what_a_real_step_allocates() -> None:
     assert size - held == pytest.approx(allocated, rel=0.05)
 
 
+@pytest.mark.slow
 def test_operations_of_a_step() -> None:
     """The teacher runs 3 phases of 6 steps with two branches, the student a pass in each phase."""
     found = DistilWork(recipe_of("train.gradient_accumulation=3", "lora.rank=1"), SMALL).step()

@@ -35,6 +35,7 @@ def test_the_reward_phase_needs_most() -> None:
     assert not found.notes
 
 
+@pytest.mark.slow
 def test_time_is_work_by_rate() -> None:
     found, _ = demo()
     assert found.time is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.small_shape import SMALL, SMALL_CLIP
+from reward_tuning.estimate import remedies
 from reward_tuning.estimate.estimate import Estimate, estimate
 from reward_tuning.estimate.phase_memory import Followed, Memory
 from reward_tuning.estimate.remedies import changes, steps_to_fit
@@ -87,6 +88,25 @@ def test_what_a_later_change_makes_unnecessary_is_left_out() -> None:
     both = steps_to_fit(before, 2.99 * blocks)
     assert [one.change.overrides for one in both] == ["generator.memory=block-offload"]
     assert both[0].bytes <= 2.99 * blocks
+
+
+def test_a_change_that_is_followed_is_left_out_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of the decoder free too little; resting blocks, which come next, free enough."""
+    blocks = sum(block.bytes(2, None) for block in blocks_of(SMALL))
+    asked: list[tuple[bool | str, str]] = []
+
+    def followed(recipe: Recipe, **options: object) -> Estimate:
+        asked.append((recipe.train.decoder_checkpointing, recipe.generator.memory))
+        held = 0.9 if recipe.train.decoder_checkpointing == "segments" else 1.0
+        return estimated(
+            recipe, {"reward": {"transformer": 2 * blocks, "activations": held * blocks}}
+        )
+
+    monkeypatch.setattr(remedies, "estimate", followed)
+    recipe = small("train.keep_graphs=0")
+    steps = steps_to_fit(followed(recipe), 2.5 * blocks)
+    assert [one.change.overrides for one in steps] == ["generator.memory=block-offload"]
+    assert asked == [(True, "resident"), ("segments", "resident")]  # followed once for each kind
 
 
 def test_shared_blocks_that_an_evaluation_gathers_may_rest_instead() -> None:

@@ -193,6 +193,7 @@ def test_the_mean_over_the_plans_of_the_run() -> None:
     assert found.rows["other"] == 0
 
 
+@pytest.mark.slow
 def test_a_few_steps_stand_for_all() -> None:
     recipe = small("lora.rank=1")
     few, whole = (step_cost.cost("small", recipe, SMALL, most=most) for most in (1, None))

@@ -95,6 +95,7 @@ def test_the_modes_are_the_generators_own_encoding(
     assert found.condition.inpaint_latents is None
 
 
+@pytest.mark.slow
 def test_samples_have_the_posteriors_deviation(
     generators: dict[int, Generator], media: Path
 ) -> None:

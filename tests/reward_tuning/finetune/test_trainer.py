@@ -33,6 +33,8 @@ from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_o
 from tests.reward_tuning.signalled import stopped_by
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
+pytestmark = pytest.mark.slow
+
 
 class StoppedError(Exception):
     pass
@@ -109,7 +111,6 @@ def test_a_signal_stops_after_the_last_step_made(
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["samples", "held-out clips"])
 def test_memory_that_runs_out_after_a_step_costs_nothing_of_the_run(
     world: Path, tmp_path: Path, stage: str
@@ -333,7 +334,6 @@ def test_a_run_on_more_processes_is_not_resumed_on_fewer(world: Path, tmp_path: 
         finetune(recipe, resume=True)
 
 
-@pytest.mark.slow
 def test_a_fine_tuning_knows_no_reward() -> None:
     code = "import sys, reward_tuning.finetune.trainer; print('rewards' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

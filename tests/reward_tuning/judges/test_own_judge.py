@@ -16,6 +16,7 @@ EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "my_judge.py"
 SHORT = ("train.steps=2", "evaluation.prompts=2", "evaluation.seeds=1", "train.checkpoint_every=2")
 
 
+@pytest.mark.slow
 def test_a_run_on_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REWARD_TUNING_CACHE", str(tmp_path / "cached"))
     world = write_world(tmp_path)

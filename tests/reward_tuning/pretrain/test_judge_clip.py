@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from reward_tuning.pretrain import judge_clip
@@ -12,6 +13,8 @@ from tests.reward_tuning.pretrain.small_judges import (
     SMALL,
     clean,
 )
+
+pytestmark = pytest.mark.slow
 
 
 def test_silhouettes_are_white_shapes_on_black() -> None:

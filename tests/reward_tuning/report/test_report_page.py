@@ -257,6 +257,7 @@ def test_without_h264_stills_are_shown_and_said(run: Path, open_page: Pages) -> 
     assert still.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(run: Path, open_page: Pages, scheme: str) -> None:
     opened = open_page(run, color_scheme=scheme, viewport={"width": 1000, "height": 800})

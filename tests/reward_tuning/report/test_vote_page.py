@@ -232,6 +232,7 @@ def test_votes_of_another_person_are_not_mixed_in(opened: Opened, tmp_path: Path
     assert opened.page.evaluate("report.voteBox.voter") == "Ann"
 
 
+@pytest.mark.slow
 def test_sides_are_drawn_by_chance_and_control_pairs_are_one_in_eight(opened: Opened) -> None:
     """Six times eight prompts: each has a control among its first eight pairs, and a coin decides
     which side is left."""

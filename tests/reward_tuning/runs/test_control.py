@@ -180,6 +180,7 @@ leave_processes()  # else the interpreter's end may abort, 5 times in 100
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform == "win32" or torch.cuda.is_available(), reason="two processes on the CPU"
 )

@@ -36,6 +36,7 @@ def test_names() -> None:
         "easyanimate-v5.1-7b-camera-hps",
         "easyanimate-v5.1-7b-control-hps",
         "easyanimate-v5.1-7b-hps",
+        "easyanimate-v5.1-7b-hps-24gb",
         "easyanimate-v5.1-7b-hps-long",
         "easyanimate-v5.1-7b-image-to-video-hps",
         "tiny-adjoint-matching-hps",

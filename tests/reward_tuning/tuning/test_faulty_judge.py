@@ -56,6 +56,7 @@ def moody(world: Path, mood: str) -> ProgressFn:
     return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mood", "told"),
     [

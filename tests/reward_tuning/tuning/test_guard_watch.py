@@ -17,6 +17,8 @@ from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning.fooled import fooled_recipe, world
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["world"]  # a fixture
 FAST = "train.learning_rate=0.1"
 OFF = ("guards.motion=off", "guards.diversity=off", "guards.drift=off")
@@ -103,7 +105,6 @@ def test_a_stopped_run_is_finished_until_its_guards_change(world: Path, stopped:
     assert (stopped / "evaluation.json").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_its_rule_only_warns(world: Path, tmp_path: Path) -> None:
     """As a run whose rule warned from the beginning."""
     output, straight = tmp_path / "run", tmp_path / "straight"
@@ -122,7 +123,6 @@ def test_a_stopped_run_goes_on_where_its_rule_only_warns(world: Path, tmp_path: 
     assert same(exported(output), exported(straight))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "reward", "setting"),
     [
@@ -159,7 +159,6 @@ def test_each_other_rule_ends_a_run(
     assert all(row[rule] is None or not row["fired"] for row in rows_of(found.folder)[:-1])
 
 
-@pytest.mark.slow
 def test_a_rollback_goes_back_with_half_the_rate(world: Path, tmp_path: Path) -> None:
     """From the best checkpoint on, with other draws; after the last rollback it stops."""
     recipe = fooled_recipe(
@@ -197,7 +196,6 @@ def test_a_rollback_goes_back_with_half_the_rate(world: Path, tmp_path: Path) ->
     assert f"At step {at} drift led back to {f'step {aim}' if aim else 'the start'}" in text
 
 
-@pytest.mark.slow
 def test_guards_change_no_number_of_a_run(world: Path, tmp_path: Path) -> None:
     """The last adapter to the bit, and every row, with guards and without."""
     folders = []
@@ -228,7 +226,6 @@ def test_guards_change_no_number_of_a_run(world: Path, tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.slow
 def test_a_run_shorter_than_the_interval_has_no_guards(world: Path, tmp_path: Path) -> None:
     found = run(fooled_recipe(world, tmp_path / "run", "bright", "guards.every=3", "train.steps=2"))
     assert "checkpoint" not in found.evaluation
@@ -236,7 +233,6 @@ def test_a_run_shorter_than_the_interval_has_no_guards(world: Path, tmp_path: Pa
     assert not (found.folder / "guards-base.safetensors").exists()
 
 
-@pytest.mark.slow
 def test_the_last_step_is_evaluated_too(world: Path, tmp_path: Path) -> None:
     """Five steps, and then to seven: the bytes of seven at once, without the row of step 5."""
     more = (*OFF, "guards.held_out=warn")
@@ -264,7 +260,6 @@ def test_prompts_and_steps_cannot_change_on_the_way(world: Path, tmp_path: Path)
             run(longer, resume=True)
 
 
-@pytest.mark.slow
 def test_without_held_out_judges_it_says_so(world: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     recipe = fooled_recipe(
@@ -276,7 +271,6 @@ def test_without_held_out_judges_it_says_so(world: Path, tmp_path: Path) -> None
     assert found.evaluation["checkpoint"]["step"] == 4
 
 
-@pytest.mark.slow
 def test_a_base_that_is_measured_again_is_named(world: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     notes: list[str] = []

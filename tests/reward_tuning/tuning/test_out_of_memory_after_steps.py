@@ -23,6 +23,8 @@ from tests.reward_tuning.tiny_run import tiny_recipe
 from tests.reward_tuning.tuning.fooled import fooled_overrides, world
 from tests.reward_tuning.tuning.test_resume import assert_same
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["world"]  # a fixture
 Place = tuple[int, str]
 """A step, and the stage after it."""

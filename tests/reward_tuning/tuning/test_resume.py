@@ -35,9 +35,12 @@ from reward_tuning.tuning.replay_clips import keep
 from reward_tuning.tuning.trainer import run
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32" or torch.cuda.is_available(), reason="runs are forked, on the CPU"
+    ),
+]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["tests.reward_tuning.tuning.test_resume"])
 OVERRIDES = ("evaluation.prompts=2", "evaluation.seeds=1")
@@ -155,7 +158,6 @@ KILLS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", KILLS, ids=str)
 def test_killed(
     world: Path, tmp_path: Path, uninterrupted: Path, kill_at: tuple[str, int, str] | str
@@ -171,7 +173,6 @@ def test_killed(
     assert_same(output, uninterrupted)
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_again_and_again(
     world: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -215,7 +216,6 @@ WRITES = (  # in the order of the run
 )
 
 
-@pytest.mark.slow
 def test_killed_in_each_write_one_after_the_other(world: Path, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole", tmp_path / "run"
     finish(world, whole, overrides=WITH_EVERYTHING)
@@ -230,6 +230,7 @@ def test_killed_in_each_write_one_after_the_other(world: Path, tmp_path: Path) -
     assert {name for name in files[0] ^ files[1] if "events.out" not in name.name} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "number", "code", "steps"),
     [
@@ -267,7 +268,6 @@ MATCHED = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "kill_at",
     [("training", 2, "matching"), pytest.param(("training", 1, "reward"), marks=SLOW)],
@@ -287,7 +287,6 @@ def test_killed_while_clips_are_matched(
 REPLAY = ("train.replay={weight: 0.5, clips: 3, every: 2}",)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "kill_at", [("replay clips", 0, "step 3 of 4"), ("training", 3, "replay")], ids=str
 )
@@ -310,7 +309,6 @@ def test_killed_with_a_replay(
     assert any(not torch.equal(tensor, without[name]) for name, tensor in with_replay.items())
 
 
-@pytest.mark.slow
 def test_killed_between_two_updates_on_a_rollout(
     world: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -469,7 +467,6 @@ def test_another_version_of_a_library_is_told(
     assert sum("library versions changed" in note for note in notes) == 1
 
 
-@pytest.mark.slow
 def test_a_finished_run_goes_on_to_more_steps(
     world: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -487,6 +484,7 @@ def test_a_finished_run_goes_on_to_more_steps(
     assert load_recipe(output / "recipe.yaml").train.steps == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", [False, True])
 def test_a_folder_that_goes_away_ends_the_run(world: Path, tmp_path: Path, removed: bool) -> None:
     """And no half one is left in its place; one that was moved goes on where it is."""
@@ -506,7 +504,6 @@ def test_a_folder_that_goes_away_ends_the_run(world: Path, tmp_path: Path, remov
         assert "continuing after step 2" in notes_of(world, moved)
 
 
-@pytest.mark.slow
 def test_killed_with_kept_graphs(world: Path, tmp_path: Path) -> None:
     """How many are kept is measured anew by the resumed run, and comes to the same."""
     whole, output = tmp_path / "whole", tmp_path / "run"

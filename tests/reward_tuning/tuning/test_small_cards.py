@@ -48,21 +48,22 @@ SMALL = (
     "train.checkpoint_every=1",
     "train.sample_every=0",
 )
-"""What makes a 12B's recipe one of the embedded generator; how weights are held stays."""
+"""What makes a published recipe one of the embedded generator; how weights are held stays."""
 
 
 def test_names() -> None:
-    assert [name.removeprefix("easyanimate-v5.1-12b-hps-") for name in CARDS] == [
-        "16gb",
-        "24gb",
-        "48gb",
-        "512-80gb",
+    assert [name.removeprefix("easyanimate-v5.1-") for name in CARDS] == [
+        "12b-hps-16gb",
+        "12b-hps-24gb",
+        "12b-hps-48gb",
+        "12b-hps-512-80gb",
+        "7b-hps-24gb",
     ]
 
 
-def test_they_differ_from_the_12b_recipe_in_memory_and_size_alone() -> None:
-    base = load_recipe("easyanimate-v5.1-12b-hps", check_files=False)
+def test_they_differ_from_the_recipe_for_large_cards_in_memory_and_size_alone() -> None:
     for name in CARDS:
+        base = load_recipe(f"{name.partition('-hps')[0]}-hps", check_files=False)
         recipe = load_recipe(name, check_files=False)
         generator = {"memory": "resident", "quantise": None, "text_encoder_device": None}
         back = recipe.model_copy(
@@ -82,7 +83,7 @@ def test_they_differ_from_the_12b_recipe_in_memory_and_size_alone() -> None:
 
 
 CASES = [
-    pytest.param(name, override, marks=marks, id=f"{name.rpartition('-')[2]}{override}")
+    pytest.param(name, override, marks=marks, id=f"{name.removeprefix('easyanimate-')}{override}")
     for name in CARDS
     for override, marks in (
         [

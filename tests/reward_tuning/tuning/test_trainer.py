@@ -384,6 +384,7 @@ def test_too_many_bad_steps_in_a_row_stop_the_run(
     assert not (tmp_path / "b" / "lora").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_where_it_goes_on(world: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(world, tmp_path / "run", "train.checkpoint_every=1")
     told: list[str] = []
