@@ -109,15 +109,10 @@ def memory_facts(recipe: AnyRecipe, here: MemoryHere) -> Iterator[Fact]:
         yield Fact(GROUP, "memory", value, "problem", todo)
     elif here.device is None and needed > SMALL_ON_CPU:
         todo = (
-            "runs use the CPU here, on which a step of this generator takes hours: use a machine "
+            "runs use the CPU here, on which a step of it takes hours: use a machine with a GPU; "
         )
-        yield Fact(
-            GROUP,
-            "memory",
-            value,
-            "note",
-            todo + "with a GPU; reward-tuning estimate tells which card it needs",
-        )
+        todo += "reward-tuning estimate tells which"
+        yield Fact(GROUP, "memory", value, "note", todo)
     else:
         yield Fact(GROUP, "memory", value)
 
