@@ -8,12 +8,11 @@ from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.full_disk import largest_file
 from tests.reward_tuning.sharing.finished_run import finished
 
-pytestmark = pytest.mark.slow
-
 __all__ = ["finished"]
 run = pytest.fixture(command, name="run")
 
 
+@pytest.mark.slow
 def test_card_is_written_once(run: Command, finished: Path, tmp_path: Path) -> None:
     target = tmp_path / "README.md"
     done = run("card", finished, "--output", target, "--licence", "mit", "--title", "Mine")
@@ -28,6 +27,7 @@ def test_card_is_written_once(run: Command, finished: Path, tmp_path: Path) -> N
     assert "license" not in target.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_no_file(run: Command, finished: Path, tmp_path: Path) -> None:
     with largest_file(100):
         done = run("card", finished, "--output", tmp_path / "README.md")

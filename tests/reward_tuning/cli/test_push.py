@@ -13,8 +13,6 @@ from tests.reward_tuning.command_line import Command, command
 from tests.reward_tuning.sharing.finished_run import finished
 from tests.reward_tuning.sharing.local_hub import TOKEN, LocalHub, local_hub
 
-pytestmark = pytest.mark.slow
-
 __all__ = ["finished"]
 run = pytest.fixture(command, name="run")
 
@@ -31,6 +29,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         yield found
 
 
+@pytest.mark.slow
 def test_dry_run_sends_nothing(run: Command, finished: Path, hub: LocalHub) -> None:
     done = run("push", finished, "me/lora", "--dry-run")
     assert done.code == 0
@@ -39,6 +38,7 @@ def test_dry_run_sends_nothing(run: Command, finished: Path, hub: LocalHub) -> N
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_without_consent_nothing_is_uploaded(run: Command, finished: Path, hub: LocalHub) -> None:
     done = run("push", finished, "me/lora")
     assert done.code == 2
@@ -47,6 +47,7 @@ def test_without_consent_nothing_is_uploaded(run: Command, finished: Path, hub: 
     assert hub.repos == {}
 
 
+@pytest.mark.slow
 def test_upload_and_a_second_one_that_replaces(run: Command, finished: Path, hub: LocalHub) -> None:
     done = run("push", finished, "me/lora", "--yes", "--public", "--licence", "mit")
     assert done.code == 0, done.err
@@ -59,6 +60,7 @@ def test_upload_and_a_second_one_that_replaces(run: Command, finished: Path, hub
     assert "me/lora exists" in again.out
 
 
+@pytest.mark.slow
 def test_names_that_are_no_repository(run: Command, finished: Path) -> None:
     done = run("push", finished, "lora", "--yes")
     assert done.code == 2

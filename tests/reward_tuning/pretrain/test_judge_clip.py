@@ -14,8 +14,6 @@ from tests.reward_tuning.pretrain.small_judges import (
     clean,
 )
 
-pytestmark = pytest.mark.slow
-
 
 def test_silhouettes_are_white_shapes_on_black() -> None:
     frames = clean()
@@ -70,6 +68,7 @@ def test_the_attack_lowers_every_margin_and_has_its_length() -> None:
     assert bool((margins(moved) < margins(frames)).all())
 
 
+@pytest.mark.slow
 def test_preference_pairs_join_the_captions_of_the_held_out_judge(trained: Path) -> None:
     names = ("clip", "clip-held-out", "pickscore")
     logs = {name: trained / "training" / f"{name}.jsonl" for name in names}

@@ -15,8 +15,6 @@ from reward_tuning.pretrain.judge_latent import BACKWARDS, draw_latents
 from reward_tuning.pretrain.judges import train_judge
 from tests.reward_tuning.pretrain.small_judges import latent_cache, shrink, train_small
 
-pytestmark = pytest.mark.slow
-
 
 def test_latents_and_captions_belong_together() -> None:
     cache = latent_cache()
@@ -46,6 +44,7 @@ def test_latents_and_captions_belong_together() -> None:
     assert torch.equal(cache["latents"], latent_cache()["latents"])
 
 
+@pytest.mark.slow
 def test_a_stopped_training_of_latents_ends_in_the_same_bytes(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -16,9 +16,8 @@ from rewards.clip_towers.siglip import SiglipConfig, SiglipVision
 from rewards.clip_towers.tower import unit_length
 from tests.reward_tuning.pretrain.small_judges import SMALL_SIGLIP, clean
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_the_head_reads_the_features_of_the_tower_in_the_folder(trained: Path) -> None:
     with safe_open(trained / "aesthetic-v2-5.safetensors", "pt") as file:
         assert file.metadata()["tower"] == "siglip.safetensors"

@@ -17,12 +17,11 @@ from tests.reward_tuning.pretrain.small_judges import (
     train_small,
 )
 
-pytestmark = pytest.mark.slow
-
 KINDS = {"clip-held-out": "clip", "aesthetic-v2-5": "aesthetic_v2_5"}
 """Of the files whose name is not that of their kind."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FRAME_JUDGES)
 def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: str) -> None:
     path = trained / f"{name}.safetensors"
@@ -54,6 +53,7 @@ def test_a_trained_judge_loads_scores_and_says_its_command(trained: Path, name: 
         assert rounding == ("floor" if name == "pickscore" else "round")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "latent-clip", "pickscore", "siglip"])
 def test_the_same_seed_gives_the_same_bytes(trained: Path, tmp_path: Path, name: JudgeName) -> None:
     with pytest.MonkeyPatch.context() as patch:

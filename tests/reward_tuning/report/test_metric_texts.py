@@ -37,8 +37,6 @@ from tests.reward_tuning.distil import few_steps
 from tests.reward_tuning.finetune.clip_folder import small_recipe, write_world_of_clips
 from tests.reward_tuning.tiny_run import tiny_recipe, write_world
 
-pytestmark = pytest.mark.slow
-
 TEXTS = [metric.text for metric in METRICS] + [*MEASURES.values(), *JUDGE_TEXTS.values()]
 TEXTS_OR_NULL = {"questions[].category", "sides[].adapter", "sides[].adapter_sha256"}
 EVERYTHING = (
@@ -109,6 +107,7 @@ def rows(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_number_has_a_text(recorded: dict[Place, list[Any]]) -> None:
     keys = [(place, key) for place, all_rows in recorded.items() for key in number_keys(all_rows)]
     named = {(place, key.removeprefix("[].")) for place, key in keys}
@@ -117,6 +116,7 @@ def test_every_number_has_a_text(recorded: dict[Place, list[Any]]) -> None:
     assert unknown <= {("evaluation", key) for key in TEXTS_OR_NULL}
 
 
+@pytest.mark.slow
 def test_every_text_has_a_number(recorded: dict[Place, list[Any]]) -> None:
     found = {
         find_metric(key.removeprefix("[]."), place)
@@ -131,6 +131,7 @@ def test_every_text_has_a_number(recorded: dict[Place, list[Any]]) -> None:
     assert unused == expected
 
 
+@pytest.mark.slow
 def test_every_measure_has_a_text(recorded: dict[Place, list[Any]]) -> None:
     evaluation, evaluated = recorded["evaluation"]
     judges = {*evaluation["trained_on"], *evaluation["never_trained_on"]}

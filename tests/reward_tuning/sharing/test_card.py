@@ -16,12 +16,11 @@ from reward_tuning.report.metric_groups import label_of
 from reward_tuning.sharing.card import as_text, is_hub_id, model_card, public_name
 from tests.reward_tuning.sharing.finished_run import finished
 
-pytestmark = pytest.mark.slow
-
 __all__ = ["finished"]
 HOSTILE = "a star | <img src=x onerror=alert(1)> `code` [link](http://x)\n# head"
 
 
+@pytest.mark.slow
 def test_front_matter_is_read_by_the_hubs_own_reader(finished: Path) -> None:
     card = ModelCard(model_card(finished, licence="mit"))
     data = card.data.to_dict()
@@ -35,6 +34,7 @@ def test_front_matter_is_read_by_the_hubs_own_reader(finished: Path) -> None:
     assert data["widget"][0]["output"]["url"] == "clips/00.mp4"
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_evaluation(finished: Path) -> None:
     evaluation = json.loads((finished / "evaluation.json").read_text(encoding="utf-8"))
     text = model_card(finished)
@@ -57,6 +57,7 @@ def test_numbers_are_those_of_the_evaluation(finished: Path) -> None:
     assert "clip\\_held\\_out decides (named beforehand)" in text
 
 
+@pytest.mark.slow
 def test_prompts_stay_texts(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -73,10 +74,12 @@ def test_prompts_stay_texts(finished: Path, tmp_path: Path) -> None:
     assert r"\|" in body
 
 
+@pytest.mark.slow
 def test_paths_of_the_machine_are_not_shown(finished: Path) -> None:
     assert "home of someone" not in model_card(finished)
 
 
+@pytest.mark.slow
 def test_title_and_licence_may_be_left_out(finished: Path) -> None:
     text = model_card(finished)
     assert "# tiny, tuned on hps and image\\_reward" in text
@@ -84,6 +87,7 @@ def test_title_and_licence_may_be_left_out(finished: Path) -> None:
     assert "license" not in ModelCard(text).data.to_dict()
 
 
+@pytest.mark.slow
 def test_a_judge_that_only_compares_clips_is_named_too(finished: Path, tmp_path: Path) -> None:
     """It has no score of a side, so evaluation.json does not list it."""
     run = tmp_path / "run"
@@ -120,6 +124,7 @@ def test_text_escapes_what_markdown_and_html_read() -> None:
     assert as_text("a*b\n<c> & d|e") == r"a\*b \<c\> \& d\|e"
 
 
+@pytest.mark.slow
 def test_an_interval_of_guidance_is_told(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -132,6 +137,7 @@ def test_an_interval_of_guidance_is_told(finished: Path, tmp_path: Path) -> None
     assert line.endswith(" at noise levels 0.2 to 0.9 |")
 
 
+@pytest.mark.slow
 def test_unfinished_and_foreign_folders_are_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(TuningError, match="is not a run folder"):
         model_card(tmp_path)
@@ -145,6 +151,7 @@ def test_unfinished_and_foreign_folders_are_refused(finished: Path, tmp_path: Pa
         model_card(run)
 
 
+@pytest.mark.slow
 def test_damaged_list_of_clips_is_named(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -15,8 +15,6 @@ from reward_tuning.sharing.push import check_repo_id, existing_files, push, uplo
 from tests.reward_tuning.sharing.finished_run import finished
 from tests.reward_tuning.sharing.local_hub import TOKEN, LocalHub, local_hub
 
-pytestmark = pytest.mark.slow
-
 __all__ = ["finished"]
 LORA = [
     "adapter_config.json",
@@ -38,6 +36,7 @@ def client(hub: LocalHub, token: str = TOKEN) -> HfApi:
     return HfApi(endpoint=hub.address, token=token)
 
 
+@pytest.mark.slow
 def test_listed_files_are_those_that_arrive(finished: Path, hub: LocalHub) -> None:
     files = uploads(finished, licence="mit")
     names = [one.name for one in files]
@@ -55,12 +54,14 @@ def test_listed_files_are_those_that_arrive(finished: Path, hub: LocalHub) -> No
     assert hub.cards, "the hub checks the front matter"
 
 
+@pytest.mark.slow
 def test_nothing_names_a_folder_of_this_machine(finished: Path) -> None:
     for one in uploads(finished):
         content = one.content if isinstance(one.content, bytes) else one.content.read_bytes()
         assert b"home of someone" not in content, one.name
 
 
+@pytest.mark.slow
 def test_existing_files_are_known_before_the_upload(finished: Path, hub: LocalHub) -> None:
     api = client(hub)
     assert existing_files("me/lora", api) is None
@@ -72,6 +73,7 @@ def test_existing_files_are_known_before_the_upload(finished: Path, hub: LocalHu
     assert hub.private["me/lora"] is False
 
 
+@pytest.mark.slow
 def test_wrong_token_is_refused_and_not_shown(finished: Path, hub: LocalHub) -> None:
     with pytest.raises(TuningError, match=r"401 .*hf auth login") as refused:
         push(uploads(finished), "me/lora", private=True, api=client(hub, "hf_wrong_secret"))
@@ -79,6 +81,7 @@ def test_wrong_token_is_refused_and_not_shown(finished: Path, hub: LocalHub) -> 
     assert hub.repos == {}
 
 
+@pytest.mark.slow
 def test_failed_commit_shows_nothing(finished: Path, hub: LocalHub) -> None:
     hub.fail_commit = 400
     with pytest.raises(TuningError, match=r"did not take me/lora: 400 no commit today"):
@@ -86,6 +89,7 @@ def test_failed_commit_shows_nothing(finished: Path, hub: LocalHub) -> None:
     assert hub.repos["me/lora"] == {}
 
 
+@pytest.mark.slow
 def test_no_hub_at_the_address(finished: Path) -> None:
     api = HfApi(endpoint="http://127.0.0.1:9", token=TOKEN)
     with pytest.raises(TuningError, match="HF_ENDPOINT"):
@@ -98,6 +102,7 @@ def test_names_that_are_no_repository(repo: str) -> None:
         check_repo_id(repo)
 
 
+@pytest.mark.slow
 def test_a_list_of_clips_that_climbs_uploads_nothing_else(finished: Path, tmp_path: Path) -> None:
     """A run folder of others may name any file, and hold one of the same name to pass a check."""
     run = shutil.copytree(finished, tmp_path / "run")
@@ -115,6 +120,7 @@ def test_a_list_of_clips_that_climbs_uploads_nothing_else(finished: Path, tmp_pa
         assert one.content.read_text() == "theirs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["recipe.yaml", "evaluation.json", "lora/more.json", "samples/before-after/00.mp4"]
 )

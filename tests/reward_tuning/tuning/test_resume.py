@@ -144,17 +144,16 @@ def assert_same(output: Path, expected: Path, without: str = "") -> None:
     assert [p.name for p in (output / "checkpoints").iterdir() if p.name.startswith(".")] == []
 
 
-SLOW = pytest.mark.slow
 KILLS = [
     ("samples", 0, "step 2 of 4"),  # begun, no checkpoint yet
     ("training", 2, "rollout"),  # right after the first checkpoint
     ".step-000004.tmp",  # while the second one is renamed
     ("evaluation of tuned", 0, "step 1 of 4"),
-    pytest.param(("loading", 0, "judges"), marks=SLOW),  # before the folder is begun
-    pytest.param(("training", 1, "sweep"), marks=SLOW),  # before the first checkpoint
-    pytest.param(("training", 3, "update"), marks=SLOW),
-    pytest.param(("training", 5, "reward"), marks=SLOW),
-    pytest.param(".lora.tmp", marks=SLOW),  # while the adapter is exported
+    ("loading", 0, "judges"),  # before the folder is begun
+    ("training", 1, "sweep"),  # before the first checkpoint
+    ("training", 3, "update"),
+    ("training", 5, "reward"),
+    ".lora.tmp",  # while the adapter is exported
 ]
 
 
@@ -230,14 +229,13 @@ def test_killed_in_each_write_one_after_the_other(world: Path, tmp_path: Path) -
     assert {name for name in files[0] ^ files[1] if "events.out" not in name.name} == set()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "number", "code", "steps"),
     [
         ("sweep", signal.SIGTERM, 143, [2, 3]),  # the fourth step is given up
         ("update", signal.SIGINT, 130, [2, 4]),  # the fourth step is made to its end
-        pytest.param("rollout", signal.SIGINT, 130, [2, 3], marks=SLOW),
-        pytest.param("reward", signal.SIGTERM, 143, [2, 3], marks=SLOW),
+        ("rollout", signal.SIGINT, 130, [2, 3]),
+        ("reward", signal.SIGTERM, 143, [2, 3]),
     ],
 )
 def test_stopped_by_a_signal_with_a_checkpoint_of_the_last_step_made(
@@ -270,7 +268,7 @@ MATCHED = (
 
 @pytest.mark.parametrize(
     "kill_at",
-    [("training", 2, "matching"), pytest.param(("training", 1, "reward"), marks=SLOW)],
+    [("training", 2, "matching"), ("training", 1, "reward")],
     ids=str,
 )
 def test_killed_while_clips_are_matched(
@@ -484,7 +482,6 @@ def test_a_finished_run_goes_on_to_more_steps(
     assert load_recipe(output / "recipe.yaml").train.steps == 6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("removed", [False, True])
 def test_a_folder_that_goes_away_ends_the_run(world: Path, tmp_path: Path, removed: bool) -> None:
     """And no half one is left in its place; one that was moved goes on where it is."""
