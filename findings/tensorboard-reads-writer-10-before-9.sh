@@ -3,9 +3,9 @@
 # A SummaryWriter with `purge_step` does not hide the events of the writer before it, if it is the
 # eleventh writer of its process and the two were opened in the same second.
 #
-# TensorBoard reads the event files of a folder in the order of their names, not of their events:
-# `events.out.tfevents.SECOND.HOST.PID.COUNT`. COUNT is the number of the writer within its process,
-# without padding, so that 10 sorts before 9; a writer opened after the clock was set back sorts first
+# TensorBoard's Python reader takes the event files of a folder in the order of their names, not of
+# their events: `events.out.tfevents.SECOND.HOST.PID.COUNT`. COUNT is the number of the writer within
+# its process, without padding, so that 10 sorts before 9, and 100 before 99; a writer opened after the clock was set back sorts first
 # for the same reason. The later file is then read first: its session start has nothing to purge, and
 # the values that it replaces are shown beside its own. The same two writers as the first and second
 # of the process behave. A loop over short runs, or a set of tests in one process, meets it.

@@ -73,4 +73,4 @@ def _print(facts: Sequence[Fact], recipe: str | None) -> None:
     print(f"\n{' and '.join(words)}{asked}")
     if recipe is not None:
         print(f"Its values, prompts and clips: reward-tuning validate {recipe}")
-        print(f"Its memory and time: reward-tuning estimate {recipe}")
+        print(f"Its memory and work: reward-tuning estimate {recipe}")

@@ -16,7 +16,7 @@ from reward_tuning.distil.recipe import DistilRecipe
 from reward_tuning.doctor.disks import Place
 from reward_tuning.doctor.facts import Fact, gigabytes
 from reward_tuning.doctor.programs import bitsandbytes_fact, compiler_fact, triton_fact
-from reward_tuning.doctor.sizes import resident_bytes, written_bytes
+from reward_tuning.doctor.sizes import resident_bytes, trained_numbers, written_bytes
 from reward_tuning.doctor.weights import fetching, judge_place, size_of
 from reward_tuning.errors import TuningError
 from reward_tuning.evidence.any_recipe import AnyRecipe
@@ -31,15 +31,8 @@ if TYPE_CHECKING:
 
 GROUP = "recipe"
 EIGHT_BIT = "adamw-8bit"
-SMALL_ON_CPU = 4_000_000_000
-"""Bytes of weights up to which a run on a CPU is no mistake: a billion numbers in float32."""
-TOO_LITTLE = {
-    (True, False): "generator.memory=block-offload, or generator.quantise=nf4",
-    (True, True): "generator.quantise makes them smaller: nf4 to a quarter and a bit",
-    (False, False): "another machine; generator.dtype=bfloat16 and generator.quantise make them "
-    "smaller",
-}
-"""What to do where weights do not fit, by whether there is a GPU and whether they rest."""
+LARGE_ON_CPU = 1_000_000_000
+"""Numbers of the transformer from which on a run on a CPU is a mistake."""
 
 
 class MemoryHere(NamedTuple):
@@ -105,16 +98,28 @@ def memory_facts(recipe: AnyRecipe, here: MemoryHere) -> Iterator[Fact]:
         f"{gigabytes(needed)} of {whose} {gigabytes(total)} for the transformer's weights{state}"
     )
     if needed > total:
-        todo = TOO_LITTLE[(here.device is not None, rest)]
+        larger = "a machine" if here.device is None or rest else "a GPU"
+        ways = _smaller_weights(recipe, gpu=here.device is not None)
+        todo = ", or ".join([*ways, f"{larger} with more memory"])
         yield Fact(GROUP, "memory", value, "problem", todo)
-    elif here.device is None and needed > SMALL_ON_CPU:
-        todo = (
-            "runs use the CPU here, on which a step of it takes hours: use a machine with a GPU; "
-        )
-        todo += "reward-tuning estimate tells which"
+    elif here.device is None and (trained_numbers(recipe.generator, None) or 0) > LARGE_ON_CPU:
+        todo = "runs use the CPU here, which is far too slow for a generator of this size: use a "
+        todo += "machine with a GPU; `reward-tuning estimate RECIPE --gpu 24GB` tells what fits"
         yield Fact(GROUP, "memory", value, "note", todo)
     else:
         yield Fact(GROUP, "memory", value)
+
+
+def _smaller_weights(recipe: AnyRecipe, *, gpu: bool) -> Iterator[str]:
+    """Yield the changes that a recipe allows and that leave fewer bytes of weights there."""
+    generator = recipe.generator
+    movable = recipe.lora is not None and not getattr(recipe.train, "compile", False)
+    if movable and gpu and not MODES[generator.memory].blocks_rest:
+        yield "generator.memory=block-offload"
+    if movable and generator.quantise != "nf4":
+        yield "generator.quantise=nf4"
+    if recipe.lora is not None and generator.quantise is None and generator.dtype == "float32":
+        yield "generator.dtype=bfloat16"
 
 
 def _hub_arguments(hub_id: str) -> str:

@@ -57,7 +57,8 @@ def steps_to_fit(
     """Return changes, each on top of the earlier ones, until the run fits or none is left.
 
     Changes that keep every number of the run come first. One that frees nothing is left out, and so
-    is one that later ones make unnecessary.
+    is one that later ones make unnecessary: each is tried without, those first that need no run of
+    their own.
 
     Args:
         estimated: Of the recipe as it is.
@@ -81,14 +82,32 @@ def steps_to_fit(
         if after.peak[1] < 0.995 * now.peak[1]:
             now = after
             made.append(change)
-    for change in reversed(made[:-1] if now.peak[1] <= room else []):
-        rest = [one for one in made if one is not change]
-        progress(ProgressEvent("estimating", phase=f"without {change.overrides}"))
-        if with_changes(rest).peak[1] <= room:
-            made = rest
-    return [
-        Step(change, *with_changes(made[:number]).peak) for number, change in enumerate(made, 1)
-    ]
+    if now.peak[1] <= room:
+        made = [one for number, one in enumerate(made) if not _overwritten(one, made[number + 1 :])]
+        for change in sorted(made[-2::-1], key=lambda one: one.again):
+            rest = [one for one in made if one is not change]
+            if not _can_run(_with(estimated.recipe, rest)):
+                continue
+            progress(ProgressEvent("estimating", phase=f"without {change.overrides}"))
+            if with_changes(rest).peak[1] <= room:
+                made = rest
+    steps = []
+    for number, change in enumerate(made, 1):
+        progress(ProgressEvent("estimating", phase=change.overrides))
+        steps.append(Step(change, *with_changes(made[:number]).peak))
+    return steps
+
+
+def _overwritten(change: Change, later: Sequence[Change]) -> bool:
+    """Return whether later changes set all that a change sets."""
+    keys = {(section, key) for one in later for section, of in one.updates.items() for key in of}
+    return all((section, key) in keys for section, of in change.updates.items() for key in of)
+
+
+def _can_run(recipe: AnyRecipe) -> bool:
+    """Return whether a recipe that lacks one of several changes is not refused."""
+    generator = recipe.generator
+    return not (MODES[generator.memory].blocks_shared and generator.quantise is not None)
 
 
 class _WithChanges:

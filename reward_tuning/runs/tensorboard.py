@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ EVENTS = "events.out.tfevents."
 """What the names of event files begin with; the second in which a writer opened them follows."""
 AFTER_HOSTS = "~"
 """Sorts after the letters and digits of the host's name, which follows that second."""
+
+_MOVED = re.compile(rf"\d{{10}}\.{AFTER_HOSTS}\d{{4}}\.")
+"""What a file that was renamed before has in front of its own second."""
 
 
 class TensorBoard:
@@ -89,7 +94,7 @@ def _keep_before(files: Sequence[Path], now: int) -> None:
 
     TensorBoard reads the files of a folder in the order of their names. After a clock that was set
     back it would read a resumed run's events first, and show those that they replace as well
-    (findings/tensorboard-reads-writer-10-before-9.sh).
+    (findings/tensorboard-reads-writer-10-before-9.sh). One that is open has to be started again.
 
     Args:
         files: In the order of their names.
@@ -98,5 +103,13 @@ def _keep_before(files: Sequence[Path], now: int) -> None:
     late = [file for file in files if file.name.removeprefix(EVENTS)[:10] >= f"{now:010d}"]
     moved = sum(file.name.startswith(f"{EVENTS}{now - 1:010d}.{AFTER_HOSTS}") for file in files)
     for number, file in enumerate(late, moved):
-        name = f"{EVENTS}{now - 1:010d}.{AFTER_HOSTS}{number:04d}.{file.name.removeprefix(EVENTS)}"
-        file.rename(file.with_name(name))
+        opened = _MOVED.sub("", file.name.removeprefix(EVENTS))
+        name = f"{EVENTS}{now - 1:010d}.{AFTER_HOSTS}{number:04d}.{opened}"
+        try:
+            file.rename(file.with_name(name))
+        except OSError as error:  # such as a file that another program has open on Windows
+            warnings.warn(
+                f"{file} cannot be renamed ({error}): TensorBoard reads it after this run's events "
+                "and shows both where they overlap; nothing else depends on it",
+                stacklevel=2,
+            )

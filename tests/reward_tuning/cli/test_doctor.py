@@ -75,7 +75,7 @@ def test_a_recipe_of_the_package(
     assert "0 problems" in done.out
     shown = f"tiny-demo output={tmp_path / 'run'}"
     assert done.out.endswith(
-        f"validate {shown}\nIts memory and time: reward-tuning estimate {shown}\n"
+        f"validate {shown}\nIts memory and work: reward-tuning estimate {shown}\n"
     )
     assert not (tmp_path / "run").exists()
 

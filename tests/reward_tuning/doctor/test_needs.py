@@ -144,14 +144,39 @@ def test_blocks_that_rest_need_the_machines_memory(tmp_path: Path) -> None:
     assert fits.mark == "ok"
     assert "of this machine's 32 GB for the transformer's weights, which rest there" in fits.value
     (small,) = memory_fact(tmp_path / "b", "block-offload", 8, 80)
-    assert (small.mark, small.todo.startswith("generator.quantise")) == ("problem", True)
+    ways = "generator.quantise=nf4, or a machine with more memory"
+    assert (small.mark, small.todo) == ("problem", ways)
+
+
+def test_only_what_a_recipe_allows_is_advised() -> None:
+    def todo(name: str, *overrides: str, device: int | None = 2) -> str:
+        wanted = load_any_recipe(name, overrides, check_files=False)
+        here = needs.MemoryHere(2 * GB, device and device * GB)
+        (small,) = needs.memory_facts(wanted, here)
+        assert small.mark == "problem"
+        return small.todo
+
+    adapter, whole = "easyanimate-v5.1-7b-hps", "finetune/stage-2-3328"
+    assert todo(adapter) == (
+        "generator.memory=block-offload, or generator.quantise=nf4, or a GPU with more memory"
+    )
+    assert todo(adapter, "train.compile=true") == "a GPU with more memory"
+    assert todo(whole) == "a GPU with more memory"
+    assert todo(adapter, "generator.quantise=nf4", device=None) == "a machine with more memory"
+    assert todo(adapter, "generator.dtype=float32", device=None) == (
+        "generator.quantise=nf4, or generator.dtype=bfloat16, or a machine with more memory"
+    )
 
 
 def test_memory_without_a_gpu(tmp_path: Path) -> None:
     (small,) = memory_fact(tmp_path / "a", "block-offload", 8, None)
     assert (small.mark, "block-offload" in small.todo) == ("problem", False)
-    (slow,) = memory_fact(tmp_path / "b", "resident", 64, None)
-    assert (slow.mark, "takes hours: use a machine with a GPU" in slow.todo) == ("note", True)
+    for packed in (None, "nf4"):
+        wanted = recipe(
+            tmp_path / str(packed), generator__checkpoint=HUB_ID, generator__quantise=packed
+        )
+        (slow,) = needs.memory_facts(wanted, needs.MemoryHere(64 * GB, None))
+        assert (slow.mark, "far too slow" in slow.todo) == ("note", True)
     (tiny,) = needs.memory_facts(load_any_recipe("tiny-demo"), needs.MemoryHere(64 * GB, None))
     assert (tiny.mark, tiny.todo) == ("ok", "")
 

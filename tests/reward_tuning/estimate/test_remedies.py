@@ -109,6 +109,28 @@ def test_a_change_that_is_followed_is_left_out_as_well(monkeypatch: pytest.Monke
     assert asked == [(True, "resident"), ("segments", "resident")]  # followed once for each kind
 
 
+def test_no_change_is_left_out_without_which_the_recipe_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Shared blocks cannot be packed, so packing needs the blocks that rest in their stead."""
+    blocks = sum(block.bytes(2, None) for block in blocks_of(SMALL))
+    sizes = {
+        "rollout": {"transformer": blocks, "activations": 3 * blocks},
+        "evaluation": {"transformer": blocks, "activations": 2.9 * blocks},
+    }
+    monkeypatch.setattr(remedies, "estimate", lambda recipe, **options: estimated(recipe, sizes))
+    recipe = small("train.keep_graphs=0", "train.decoder_checkpointing=segments")
+    recipe = recipe.model_copy(
+        update={"generator": recipe.generator.model_copy(update={"memory": "sharded"})}
+    )
+    before = estimated(recipe, sizes)
+    steps = steps_to_fit(before, 3.5 * blocks, gpus=64)
+    assert [one.change.overrides for one in steps] == [
+        "generator.memory=block-offload",
+        "generator.quantise=nf4",
+    ]
+
+
 def test_shared_blocks_that_an_evaluation_gathers_may_rest_instead() -> None:
     blocks = sum(block.bytes(2, None) for block in blocks_of(SMALL))
     sizes = {

@@ -158,6 +158,14 @@ def test_without_checkpoints_nothing_is_repeated() -> None:
     assert found["sweep", "positive", "forward"] == metered().flops["sweep", "positive", "forward"]
 
 
+def test_the_decoder_is_followed_once_for_all_numbers_of_blocks() -> None:
+    seen: step_cost.Seen = {}
+    step_cost.metered_step(small(), SMALL.with_blocks(1, 1), 0, seen)
+    decoded = [key for key in seen if "decoder" in key]
+    assert step_cost.metered_step(small(), SMALL, 0, seen).flops == metered().flops
+    assert [key for key in seen if "decoder" in key] == decoded != []
+
+
 def test_known_calls_count_as_if_they_ran() -> None:
     seen: step_cost.Seen = {}
     recipe = small()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from reward_tuning.files.clips import read_clip
 from reward_tuning.runs.tensorboard import TensorBoard
@@ -98,14 +99,34 @@ def test_a_clock_set_back_keeps_the_order(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 3
 
 
-def test_writers_of_one_second_keep_their_order(tmp_path: Path) -> None:
+def test_writers_of_one_second_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Names end with a number that is not padded: 9, 10."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     for count in range(12):
         board = TensorBoard(TrackerStart(tmp_path, count))
         for step in (count + 1, count + 2):
             board.log(step, {"loss": float(count)})
         board.close(finished=False)
     assert curve(tmp_path, "loss") == [*((step + 1, float(step)) for step in range(12)), (13, 11.0)]
+    assert max(len(file.name.split("~")) for file in tmp_path.iterdir()) == 2  # no name grows
+
+
+def test_a_file_that_cannot_be_renamed_stops_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "events.out.tfevents.9999999999.host.1.0"
+    later.touch()
+
+    def refused(path: Path, to: Path) -> None:
+        raise PermissionError(13, "another program has it open", str(path))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.warns(UserWarning, match=f"{later.name} cannot be renamed .*another program"):
+        TensorBoard(TrackerStart(tmp_path)).close(finished=True)
 
 
 def test_a_run_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
