@@ -1,5 +1,5 @@
 # make demo    reward-tune the embedded generator; needs Python 3.10+ and nothing else
-# make test    lint, types and the tests that are not marked slow: under 15 minutes
+# make test    lint, types and the tests that are not marked slow: a quarter of an hour on two cores
 # make test-all  lint, types and all tests, as CI does
 # make check   lint and types alone
 # make fix     format, and mend what ruff can mend

@@ -42,7 +42,8 @@ QUICK = ["plain", "small decoder"]
 EVERY = [lever.name for lever in LEVERS if lever.name != "compiled blocks"]
 
 
-@pytest.mark.parametrize("only", [QUICK, pytest.param(EVERY, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("only", [QUICK, EVERY])
 def test_it_measures_a_small_shape(only: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(["--device", "cpu", "--shape", "small", "--minutes", "60", "--only", *only])
     printed = capsys.readouterr()

@@ -131,6 +131,7 @@ def test_every_stage_ran_to_its_end(ran: Ran) -> None:
 
 
 @pytest.mark.usefixtures("ran")
+@pytest.mark.slow
 def test_only_training_scenes_were_seen(seen: list[Scene]) -> None:
     # Three steps of 4 captions, of 2 clips and of 1; 50 cached ones; 50 of the second lesson.
     assert len(seen) == 3 * (4 + 2 + 1) + 50 + 50

@@ -52,6 +52,7 @@ def test_time_is_work_by_rate() -> None:
     assert unknown.time.hours is None
 
 
+@pytest.mark.slow
 def test_clips_of_a_step() -> None:
     found, _ = demo()
     recipe = found.recipe

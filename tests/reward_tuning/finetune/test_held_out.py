@@ -47,6 +47,7 @@ def sampled(world: Path) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_a_set_before_after_and_in_between(sampled: Path) -> None:
     found = sorted(str(p.relative_to(sampled / "samples")) for p in sampled.rglob("*.mp4"))
     steps = ("step-000000", "step-000002", "step-000004", "step-000006")
@@ -61,6 +62,7 @@ def test_a_set_before_after_and_in_between(sampled: Path) -> None:
     assert right > 3 * left  # the drawn one has moved with the weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 6])
 def test_a_set_is_the_base_or_the_moving_average_by_the_formula(
     world: Path, sampled: Path, step: int
@@ -92,6 +94,7 @@ def test_a_set_is_the_base_or_the_moving_average_by_the_formula(
         assert (file[..., -256:] - file[..., :256]).abs().mean() > 0.1
 
 
+@pytest.mark.slow
 def test_sampling_leaves_no_trace_in_the_training(
     world: Path, sampled: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +108,7 @@ def test_sampling_leaves_no_trace_in_the_training(
     assert found == expected
 
 
+@pytest.mark.slow
 def test_the_held_out_loss_is_in_the_rows_and_on_tensorboard(sampled: Path) -> None:
     rows = [json.loads(line) for line in (sampled / "metrics.jsonl").read_text().splitlines()]
     seen = {row["step"]: row["held_out"]["loss"] for row in rows if "held_out" in row}

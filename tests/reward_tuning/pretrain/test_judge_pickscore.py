@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from safetensors import safe_open
 
 from reward_tuning.pretrain import judge_clip
 
 
+@pytest.mark.slow
 def test_pickscore_is_saved_as_transformers_names_it(trained: Path) -> None:
     with safe_open(trained / "pickscore.safetensors", "pt") as file:
         names = set(file.keys())

@@ -153,6 +153,7 @@ SAVED: Mapping[str, list[int]] = {
 
 
 @pytest.mark.parametrize("wanted", WORDS)
+@pytest.mark.slow
 def test_no_process_leaves_before_trackers_and_status_are_closed(
     tmp_path: Path, wanted: str
 ) -> None:
