@@ -129,8 +129,9 @@ def test_what_cannot_be_started(command: list[str]) -> None:
 
 
 HOLDER = f"""
-import sys, time
+import signal, sys, time
 from rewards.core.child_process import ChildProcess
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 child = ChildProcess([sys.executable, "-u", "-c", {ECHO!r}])
 child.exchange("one", 20)
 print(child._process.pid, flush=True)
